@@ -1,0 +1,26 @@
+//! Types every other crate speaks: documents, requests, responses, scores, models and seeds.
+//!
+//! No I/O and no tensors: this crate is the seam between the engine that answers requests, the tasks that
+//! ask and score them, the store that keeps them and the statistics that compare them.
+
+mod canonical;
+mod digest;
+mod document;
+mod model;
+mod python_random;
+mod request;
+mod response;
+mod score;
+mod seed;
+
+pub use canonical::canonical_json;
+pub use digest::{Digest, Hasher, ParseDigestError};
+pub use document::{DocId, Document};
+pub use model::{
+    Capabilities, ChatMessage, ChatOptions, ChatRole, Control, LanguageModel, ModelError, ModelIdentity, ModelStats,
+};
+pub use python_random::PythonRandom;
+pub use request::{Request, RequestKey, Sampling};
+pub use response::{Finish, Output, Response, Usage};
+pub use score::{MetricKey, SampleScore};
+pub use seed::{Seed, StreamRng};

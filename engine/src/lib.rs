@@ -1,0 +1,1 @@
+//! Running models: weights, tokenizers, chat templates, the decoder, scheduling, generation.

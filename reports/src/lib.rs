@@ -1,0 +1,1 @@
+//! Comparisons as Markdown, LaTeX, CSV, JSON and plots.

@@ -1,0 +1,1 @@
+//! Documents to requests to scores: declarative tasks.

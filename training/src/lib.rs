@@ -1,0 +1,1 @@
+//! Making candidates: data preparation, LoRA and full-parameter training, checkpoints.
