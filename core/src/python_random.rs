@@ -140,7 +140,8 @@ impl PythonRandom {
             (0..k)
                 .map(|i| {
                     let j = self.below(n - i);
-                    std::mem::replace(&mut pool[j], pool[n - i - 1])
+                    let last = pool[n - i - 1];
+                    std::mem::replace(&mut pool[j], last)
                 })
                 .collect()
         } else {
