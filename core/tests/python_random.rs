@@ -31,7 +31,8 @@ fn answer(input: &Value) -> Option<Value> {
         "randrange" => {
             let (a, b) = (rng.below(10), 1 + rng.below(6));
             let uniform = 2.0 * rng.random();
-            json!([a, b, uniform, ["a", "b", "c", "d", "e"][rng.below(5)]])
+            let letter = ["a", "b", "c", "d", "e"][rng.below(5)];
+            json!([a, b, uniform, letter])
         }
         _ => return None,
     })
