@@ -12,6 +12,7 @@ mod request;
 mod response;
 mod score;
 mod seed;
+mod split;
 
 pub use canonical::canonical_json;
 pub use digest::{Digest, Hasher, ParseDigestError};
@@ -24,3 +25,4 @@ pub use request::{Request, RequestKey, Sampling};
 pub use response::{Finish, Output, Response, Usage};
 pub use score::{MetricKey, SampleScore};
 pub use seed::{Seed, StreamRng};
+pub use split::{Split, split_80_10_10};
