@@ -1,0 +1,76 @@
+//! What can go wrong while a candidate is made.
+
+use std::path::{Path, PathBuf};
+
+/// Errors of this crate; each message names the file, argument or step, what was found and what to do.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TrainingError {
+    /// A file or folder could not be read or written.
+    #[error("cannot {action} {path}: {source}", path = path.display())]
+    Io {
+        /// What was being done ("read", "write", "create", ...).
+        action: &'static str,
+        /// The file or folder.
+        path: PathBuf,
+        /// The cause given by the system.
+        source: std::io::Error,
+    },
+    /// A setting has a value that cannot work.
+    #[error("{name} = {found}: expected {expected}")]
+    Setting {
+        /// The setting, as it is written in the recipe.
+        name: String,
+        /// The value found.
+        found: String,
+        /// What would be accepted.
+        expected: String,
+    },
+    /// A weight of the base model is missing or has a shape that its configuration does not allow.
+    #[error("base model: tensor {name}: {message}")]
+    Weight {
+        /// The tensor's name.
+        name: String,
+        /// What is wrong with it.
+        message: String,
+    },
+    /// The base model could not be read, or an adapter not written.
+    #[error(transparent)]
+    Engine(Box<dyn std::error::Error + Send + Sync>),
+    /// The loss or the gradient is not a number; nothing after the last checkpoint was kept.
+    #[error(
+        "{what} is not finite at step {step} (value {value}); {kept}; try a lower learning_rate, a longer warm-up, or \
+         look at the data of this step"
+    )]
+    NonFinite {
+        /// What was not finite ("loss", "gradient norm").
+        what: &'static str,
+        /// The update, counted from 1.
+        step: u64,
+        /// The value found.
+        value: f64,
+        /// Which checkpoint was kept, in words.
+        kept: String,
+    },
+    /// A checkpoint cannot be resumed from.
+    #[error("checkpoint {path}: {message}", path = path.display())]
+    Checkpoint {
+        /// The checkpoint's folder or file.
+        path: PathBuf,
+        /// What is wrong with it and what to do.
+        message: String,
+    },
+}
+
+impl TrainingError {
+    /// An input or output error with its path.
+    pub fn io(action: &'static str, path: impl AsRef<Path>) -> impl FnOnce(std::io::Error) -> Self {
+        let path = path.as_ref().to_owned();
+        move |source| Self::Io { action, path, source }
+    }
+
+    /// A setting with a value that cannot work.
+    pub fn setting(name: impl Into<String>, found: impl ToString, expected: impl Into<String>) -> Self {
+        Self::Setting { name: name.into(), found: found.to_string(), expected: expected.into() }
+    }
+}
