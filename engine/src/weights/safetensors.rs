@@ -1,0 +1,1 @@
+//! Safetensors files, single or sharded, memory-mapped.
