@@ -1,1 +1,18 @@
 //! Documents to requests to scores: declarative tasks.
+//!
+//! A task is a YAML file in lm-eval's form. [`Registry`] finds the files (built in, and in folders of the user),
+//! [`DeclarativeTask`] turns the rows of a data set into [`harness_core::Request`]s and the responses into
+//! [`harness_core::SampleScore`]s. Both steps are pure: the same definition, data and options give the same requests
+//! byte for byte, and scores are a function of requests and responses alone. No model is known here beyond
+//! [`PromptFormatter`], which renders a chat.
+
+mod error;
+mod nearest;
+mod task;
+mod yaml;
+
+pub use error::{Place, TaskError};
+pub use task::{
+    Answer, AnswerOutcome, BuildOptions, DocumentRequests, Gold, Limit, MetricSpec, OutputType, Prepared, PromptFormatter,
+    PromptPart, PromptPiece, PromptView, Scored, Task,
+};
