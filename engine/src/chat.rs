@@ -1,10 +1,166 @@
 //! Chat templates: Jinja as Hugging Face's tokenizers write it.
 
-use harness_core::Digest;
+mod clock;
+mod environment;
+mod files;
+mod json;
+
+use std::{fmt, sync::Arc};
+
+pub use clock::CivilTime;
+use harness_core::{ChatMessage, Digest};
+use minijinja::{Environment, Value, value::Serde};
+
+use crate::{EngineError, TextTokenizer};
+
+/// The name under which the one template of an environment is compiled.
+const NAME: &str = "chat_template";
+
+/// Appended to the last message to find where it ends in the rendered text.
+const END_MARK: &str = "\u{2}end-of-the-last-message\u{3} ";
+
+/// How a rendered chat ends.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ChatEnding {
+    /// An assistant's turn is opened (`add_generation_prompt`).
+    #[default]
+    OpenAssistant,
+    /// The last message is left open, to be continued (`continue_final_message`).
+    ContinueFinal,
+    /// All messages are closed, as in training.
+    Complete,
+}
+
+/// What a template is given besides the messages.
+#[derive(Clone, Debug, Default)]
+pub struct ChatContext {
+    /// How the chat ends.
+    pub ending: ChatEnding,
+    /// Tools the model may call, as JSON schemas.
+    pub tools: Option<Vec<serde_json::Value>>,
+    /// The time that `strftime_now` tells; where there is none, the function is undefined and most templates fall back
+    /// to a fixed date. Never the machine's clock, so that a prompt depends on its inputs only.
+    pub now: Option<CivilTime>,
+    /// Further variables (`enable_thinking`, `documents`).
+    pub variables: serde_json::Map<String, serde_json::Value>,
+}
+
+impl ChatContext {
+    /// A context with this ending and nothing else.
+    pub fn ending(ending: ChatEnding) -> Self {
+        Self { ending, ..Self::default() }
+    }
+}
 
 /// A compiled chat template.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct ChatTemplate {
-    source: String,
+    source: Arc<str>,
+    environment: Arc<Environment<'static>>,
     digest: Digest,
+}
+
+impl ChatTemplate {
+    /// Compiles a template.
+    ///
+    /// # Errors
+    /// If it is not valid Jinja, with the line.
+    pub fn new(source: &str) -> Result<Self, EngineError> {
+        let environment = environment::compile(source)?;
+        Ok(Self { source: source.into(), environment: Arc::new(environment), digest: Digest::of(source) })
+    }
+
+    /// The template as it was written.
+    pub fn source(&self) -> &str {
+        &self.source
+    }
+
+    /// Hash of the source.
+    pub fn digest(&self) -> Digest {
+        self.digest
+    }
+
+    /// The text of a chat. Special tokens (`bos_token` …) come from the tokenizer.
+    ///
+    /// # Errors
+    /// The text of the template's own `raise_exception`, or why it failed; with [`ChatEnding::ContinueFinal`] also if
+    /// there is no last message or the template does not show it.
+    pub fn render(
+        &self,
+        messages: &[ChatMessage],
+        context: &ChatContext,
+        tokenizer: &TextTokenizer,
+    ) -> Result<String, EngineError> {
+        let messages: Vec<serde_json::Value> = messages
+            .iter()
+            .map(|message| serde_json::json!({ "role": message.role, "content": message.content }))
+            .collect();
+        self.render_json(messages, context, tokenizer)
+    }
+
+    /// [`Self::render`] for messages with more than role and content: tool calls, tool results, reasoning.
+    ///
+    /// # Errors
+    /// As [`Self::render`].
+    pub fn render_json(
+        &self,
+        mut messages: Vec<serde_json::Value>,
+        context: &ChatContext,
+        tokenizer: &TextTokenizer,
+    ) -> Result<String, EngineError> {
+        if context.ending == ChatEnding::ContinueFinal {
+            match messages.last_mut().and_then(|message| message.get_mut("content")) {
+                Some(serde_json::Value::String(content)) => content.push_str(END_MARK),
+                _ => {
+                    return Err(EngineError::ChatTemplate("there is no last message with text to continue".to_owned()));
+                }
+            }
+        }
+        let mut variables: Vec<(String, Value)> =
+            context.variables.iter().map(|(name, value)| (name.clone(), Value::from(Serde(value.clone())))).collect();
+        let roles = [
+            ("bos_token", tokenizer.bos()),
+            ("eos_token", tokenizer.eos()),
+            ("unk_token", tokenizer.unk()),
+            ("pad_token", tokenizer.pad()),
+        ];
+        for (name, token) in roles {
+            variables.extend(token.map(|token| (name.to_owned(), Value::from(token.text.as_str()))));
+        }
+        if let Some(now) = context.now {
+            let strftime_now = move |format: String| now.strftime(&format);
+            variables.push(("strftime_now".to_owned(), Value::from_function(strftime_now)));
+        }
+        variables.push(("messages".to_owned(), Value::from(Serde(messages))));
+        variables.push(("tools".to_owned(), Value::from(Serde(&context.tools))));
+        if !context.variables.contains_key("documents") {
+            variables.push(("documents".to_owned(), Value::from(())));
+        }
+        let open = context.ending == ChatEnding::OpenAssistant;
+        variables.push(("add_generation_prompt".to_owned(), Value::from(open)));
+
+        let template = self.environment.get_template(NAME).map_err(environment::failed)?;
+        let text = template.render(Value::from_pairs(variables)).map_err(environment::failed)?;
+        if context.ending == ChatEnding::ContinueFinal { cut_at_mark(text) } else { Ok(text) }
+    }
+}
+
+/// Cuts a rendered chat where its last message ends; white space before the mark is dropped where the template trims.
+fn cut_at_mark(mut text: String) -> Result<String, EngineError> {
+    let Some(end) = text.rfind(END_MARK.trim_end()) else {
+        let reason = "the template does not show the last message, so it cannot be continued";
+        return Err(EngineError::ChatTemplate(reason.to_owned()));
+    };
+    let kept = text[end..].starts_with(END_MARK);
+    text.truncate(end);
+    if !kept {
+        text.truncate(text.trim_end().len());
+    }
+    Ok(text)
+}
+
+impl fmt::Debug for ChatTemplate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ChatTemplate({} characters, {})", self.source.len(), self.digest.short())
+    }
 }

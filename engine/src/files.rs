@@ -1,10 +1,14 @@
 //! A model on disk: everything that a directory or a GGUF file holds.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use harness_core::Digest;
+use harness_core::{Digest, Hasher};
 
-use crate::{ChatTemplate, DecoderConfig, EngineError, GenerationDefaults, TextTokenizer, Weights};
+use crate::{
+    ChatTemplate, DecoderConfig, EngineError, GenerationDefaults, TextTokenizer, Weights,
+    config::{read_config, read_generation_defaults},
+    weights::{HfSource, TensorStore, assemble, digest_tensors},
+};
 
 /// A model as it lies on disk, loaded into host memory (weights of safetensors files stay memory-mapped).
 #[derive(Debug)]
@@ -21,4 +25,50 @@ pub struct ModelFiles {
     pub generation: GenerationDefaults,
     /// Hash of the weights' content and of the configuration.
     pub digest: Digest,
+}
+
+impl ModelFiles {
+    /// Loads a directory in Hugging Face layout or a `.gguf` file.
+    ///
+    /// # Errors
+    /// Whatever is missing, broken or not supported, with the file and the way out.
+    pub fn load(path: &Path) -> Result<Self, EngineError> {
+        let config = read_config(path)?;
+        let tokenizer = TextTokenizer::load(path)?;
+        check_vocabulary(path, &config, &tokenizer)?;
+        let chat_template = ChatTemplate::load(path, None)?;
+        let generation = read_generation_defaults(path)?;
+        let store = TensorStore::open_dir(path)?;
+        let weights = assemble(&config, &HfSource::new(&store))?;
+        let digest = with_config(&config, digest_tensors("safetensors", store.contents()));
+        Ok(Self { config, weights, tokenizer, chat_template, generation, digest })
+    }
+
+    /// Reads the configuration alone, which is cheap.
+    ///
+    /// # Errors
+    /// If it is missing, broken or not supported.
+    pub fn load_config(path: &Path) -> Result<DecoderConfig, EngineError> {
+        read_config(path)
+    }
+}
+
+/// A tokenizer may have fewer tokens than the embedding has rows, never more.
+fn check_vocabulary(path: &Path, config: &DecoderConfig, tokenizer: &TextTokenizer) -> Result<(), EngineError> {
+    let rows = config.vocab_size;
+    match tokenizer.largest_id() {
+        Some(id) if id as usize >= rows => Err(EngineError::TokenizerFile {
+            path: path.to_owned(),
+            reason: format!(
+                "the tokenizer has token id {id}, but the model's embedding has {rows} rows (`vocab_size`); \
+                 tokenizer and weights belong to different models"
+            ),
+        }),
+        _ => Ok(()),
+    }
+}
+
+/// The digest of the weights together with all constants that computation depends on.
+fn with_config(config: &DecoderConfig, weights: Digest) -> Digest {
+    Hasher::new("model").part(weights.as_bytes()).part(format!("{config:?}")).finish()
 }

@@ -5,13 +5,17 @@ mod chat;
 mod config;
 mod error;
 mod files;
+pub mod kernels;
 mod tokenizer;
 mod weights;
 
 pub use adapter::{Adapter, AdapterLayer, LoraPair, Projection};
-pub use chat::ChatTemplate;
+pub use chat::{ChatContext, ChatEnding, ChatTemplate, CivilTime};
 pub use config::{Architecture, DecoderConfig, GenerationDefaults, Rope, RopeScaling};
 pub use error::EngineError;
 pub use files::ModelFiles;
-pub use tokenizer::{SpecialToken, TextTokenizer};
+pub use tokenizer::{
+    EncodedPair, PairOptions, RollingWindow, SpecialToken, TextStream, TextTokenizer, encode_pair, encode_prompt,
+    rolling_windows,
+};
 pub use weights::{Buffer, HostData, HostTensor, LayerWeights, Weights};

@@ -1,10 +1,19 @@
 //! Text to token ids and back.
 
-use std::path::Path;
+mod build;
+mod files;
+mod pair;
+mod rolling;
+mod stream;
 
-use harness_core::Digest;
+use harness_core::{Digest, Hasher};
+pub use pair::{EncodedPair, PairOptions, encode_pair, encode_prompt};
+use rayon::prelude::*;
+pub use rolling::{RollingWindow, rolling_windows};
+pub use stream::TextStream;
 use tokenizers::Tokenizer;
 
+pub(crate) use self::build::{Parts, post_processor};
 use crate::EngineError;
 
 /// A token with a role.
@@ -17,11 +26,140 @@ pub struct SpecialToken {
 }
 
 /// A tokenizer with the roles of its special tokens and the rules of its model.
+///
+/// Truncation and padding that a `tokenizer.json` may ask for are switched off, as transformers does.
 #[derive(Clone, Debug)]
 pub struct TextTokenizer {
     inner: Tokenizer,
     bos: Option<SpecialToken>,
     eos: Option<SpecialToken>,
+    unk: Option<SpecialToken>,
+    pad: Option<SpecialToken>,
+    adds_bos: bool,
     model_max_length: Option<usize>,
     digest: Digest,
+}
+
+impl TextTokenizer {
+    /// Token ids of a text. With `add_special_tokens` the model's own additions (usually BOS) are made; special tokens
+    /// written in the text are recognised either way.
+    ///
+    /// # Errors
+    /// If the tokenizer fails on the text.
+    pub fn encode(&self, text: &str, add_special_tokens: bool) -> Result<Vec<u32>, EngineError> {
+        match self.inner.encode_fast(text, add_special_tokens) {
+            Ok(encoding) => Ok(encoding.get_ids().to_vec()),
+            Err(error) => Err(EngineError::Tokenizer(error.to_string())),
+        }
+    }
+
+    /// [`Self::encode`] of many texts on all threads; the results are in the order of the texts.
+    ///
+    /// # Errors
+    /// If the tokenizer fails on one of the texts.
+    pub fn encode_batch<T: AsRef<str> + Sync>(
+        &self,
+        texts: &[T],
+        add_special_tokens: bool,
+    ) -> Result<Vec<Vec<u32>>, EngineError> {
+        texts.par_iter().with_min_len(8).map(|text| self.encode(text.as_ref(), add_special_tokens)).collect()
+    }
+
+    /// The text of token ids; special tokens are left out with `skip_special_tokens`. Unknown ids are ignored.
+    ///
+    /// # Errors
+    /// If the tokenizer's decoder fails.
+    pub fn decode(&self, ids: &[u32], skip_special_tokens: bool) -> Result<String, EngineError> {
+        self.inner.decode(ids, skip_special_tokens).map_err(|error| EngineError::Tokenizer(error.to_string()))
+    }
+
+    /// Decoding token by token, for output as it is generated.
+    pub fn stream(&self, skip_special_tokens: bool) -> TextStream<'_> {
+        TextStream::new(self, skip_special_tokens)
+    }
+
+    /// One token as text for people: its decoded text where that is valid text, else its form in the vocabulary
+    /// (`<0xE2>`, `Ġâ`). A leading space that decoding a lone token would drop is kept.
+    pub fn token_text(&self, id: u32) -> String {
+        let raw = self.inner.id_to_token(id).unwrap_or_else(|| format!("<unknown id {id}>"));
+        if self.is_special(id) {
+            return raw;
+        }
+        match self.inner.decode(&[id], false) {
+            Ok(text) if text.contains('\u{fffd}') => raw,
+            Ok(text) if raw.starts_with('▁') && !text.starts_with(' ') => format!(" {text}"),
+            Ok(text) => text,
+            Err(_) => raw,
+        }
+    }
+
+    /// The id of a token by its form in the vocabulary.
+    pub fn token_to_id(&self, token: &str) -> Option<u32> {
+        self.inner.token_to_id(token)
+    }
+
+    /// Whether this is a special token, one that decoding can leave out.
+    pub fn is_special(&self, id: u32) -> bool {
+        self.inner.get_added_vocabulary().get_added_tokens_decoder().get(&id).is_some_and(|token| token.special)
+    }
+
+    /// Number of tokens, added ones included. The model's embedding may have more rows.
+    pub fn vocab_size(&self) -> usize {
+        self.inner.get_vocab_size(true)
+    }
+
+    /// The largest token id.
+    pub(crate) fn largest_id(&self) -> Option<u32> {
+        self.inner.get_vocab(true).into_values().max()
+    }
+
+    /// Beginning-of-sequence token.
+    pub fn bos(&self) -> Option<&SpecialToken> {
+        self.bos.as_ref()
+    }
+
+    /// End-of-sequence token.
+    pub fn eos(&self) -> Option<&SpecialToken> {
+        self.eos.as_ref()
+    }
+
+    /// Token for what the vocabulary lacks.
+    pub fn unk(&self) -> Option<&SpecialToken> {
+        self.unk.as_ref()
+    }
+
+    /// Padding token.
+    pub fn pad(&self) -> Option<&SpecialToken> {
+        self.pad.as_ref()
+    }
+
+    /// The token that stands for an empty context: BOS, else EOS.
+    pub fn prefix_token(&self) -> Option<&SpecialToken> {
+        self.bos.as_ref().or(self.eos.as_ref())
+    }
+
+    /// Whether encoding with special tokens puts BOS first.
+    pub fn adds_bos(&self) -> bool {
+        self.adds_bos
+    }
+
+    /// Longest input in tokens that the tokenizer's configuration names, if it names one.
+    pub fn model_max_length(&self) -> Option<usize> {
+        self.model_max_length
+    }
+
+    /// Hash of the tokenizer, its special tokens and its BOS policy.
+    pub fn digest(&self) -> Digest {
+        self.digest
+    }
+}
+
+/// Hash of everything that ids depend on.
+fn digest(inner: &Tokenizer, roles: [&Option<SpecialToken>; 4]) -> Result<Digest, String> {
+    let mut hasher = Hasher::new("tokenizer");
+    hasher.part(inner.to_string(false).map_err(|error| error.to_string())?);
+    for role in roles {
+        hasher.part(role.as_ref().map_or("", |token| &token.text));
+    }
+    Ok(hasher.finish())
 }

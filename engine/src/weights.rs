@@ -1,12 +1,18 @@
 //! Weights in host memory: tensors, and the tensors of a decoder by their place.
 
+mod assemble;
 mod buffer;
+mod hf;
 mod safetensors;
 
 use std::borrow::Cow;
 
+pub(crate) use assemble::{Part, Place, TensorSource, assemble, digest_tensors};
 pub use buffer::Buffer;
+pub(crate) use buffer::mapped;
 use half::{bf16, f16};
+pub(crate) use hf::HfSource;
+pub(crate) use safetensors::{TensorStore, map_file};
 
 /// Elements of a tensor, row-major, in the type in which they are stored.
 #[derive(Clone, Debug)]

@@ -39,18 +39,16 @@ enum Inner<T> {
     Mapped { map: Arc<Mmap>, offset: usize, len: usize, element: PhantomData<T> },
 }
 
-impl<T: Element> Buffer<T> {
-    /// Elements stored little-endian in `map` from byte `offset`; copied where the machine's alignment or byte order
-    /// demands it. `None` if the map is too short.
-    pub(crate) fn mapped(map: &Arc<Mmap>, offset: usize, len: usize) -> Option<Self> {
-        let size = size_of::<T>();
-        let bytes = map.get(offset..offset.checked_add(len.checked_mul(size)?)?)?;
-        let aligned = (bytes.as_ptr() as usize).is_multiple_of(align_of::<T>());
-        if cfg!(target_endian = "little") && aligned {
-            Some(Self(Inner::Mapped { map: map.clone(), offset, len, element: PhantomData }))
-        } else {
-            Some(bytes.chunks_exact(size).map(T::from_le).collect::<Vec<_>>().into())
-        }
+/// Elements stored little-endian in `map` from byte `offset`; copied where the machine's alignment or byte order
+/// demands it. `None` if the map is too short.
+pub(crate) fn mapped<T: Element>(map: &Arc<Mmap>, offset: usize, len: usize) -> Option<Buffer<T>> {
+    let size = size_of::<T>();
+    let bytes = map.get(offset..offset.checked_add(len.checked_mul(size)?)?)?;
+    let aligned = (bytes.as_ptr() as usize).is_multiple_of(align_of::<T>());
+    if cfg!(target_endian = "little") && aligned {
+        Some(Buffer(Inner::Mapped { map: map.clone(), offset, len, element: PhantomData }))
+    } else {
+        Some(bytes.chunks_exact(size).map(T::from_le).collect::<Vec<_>>().into())
     }
 }
 

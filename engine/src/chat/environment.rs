@@ -1,0 +1,101 @@
+//! The Jinja environment of chat templates: what transformers gives a template, in minijinja.
+
+use std::sync::LazyLock;
+
+use fancy_regex::Regex;
+use minijinja::{
+    Environment, Error, ErrorKind, Value,
+    syntax::SyntaxConfig,
+    value::{Kwargs, ValueKind},
+};
+use minijinja_contrib::pycompat::unknown_method_callback;
+
+use super::{NAME, json};
+use crate::EngineError;
+
+/// Instructions a template may execute; a chat of thousands of messages needs far fewer.
+const FUEL: u64 = 50_000_000;
+
+/// `{% generation %}` marks what an assistant says, for loss masks; it does not change the text.
+static GENERATION: LazyLock<Regex> = LazyLock::new(|| pattern(r"\{%([-+]?)\s*generation\s*([-+]?)%\}"));
+static END_GENERATION: LazyLock<Regex> = LazyLock::new(|| pattern(r"\{%([-+]?)\s*endgeneration\s*([-+]?)%\}"));
+
+fn pattern(pattern: &str) -> Regex {
+    Regex::new(pattern).expect("a constant pattern")
+}
+
+/// Compiles a template into an environment of its own.
+pub(super) fn compile(source: &str) -> Result<Environment<'static>, EngineError> {
+    let source = source.replace("\r\n", "\n");
+    let source = GENERATION.replace_all(&source, "{%$1 if true $2%}");
+    let source = END_GENERATION.replace_all(&source, "{%$1 endif $2%}").into_owned();
+
+    let mut environment = Environment::new();
+    let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build().map_err(failed)?;
+    environment.set_syntax(syntax);
+    environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
+    environment.set_unknown_method_callback(unknown_method_callback);
+    environment.set_fuel(Some(FUEL));
+    environment.set_debug(true);
+    environment.add_function("raise_exception", |message: String| -> Result<Value, Error> {
+        Err(Error::new(ErrorKind::InvalidOperation, message).with_source(Raised))
+    });
+    environment.add_filter("tojson", tojson);
+    environment.add_test("iterable", |value: &Value| {
+        matches!(
+            value.kind(),
+            ValueKind::String | ValueKind::Seq | ValueKind::Map | ValueKind::Iterable | ValueKind::Undefined
+        )
+    });
+    environment.add_template_owned(NAME, source).map_err(failed)?;
+    Ok(environment)
+}
+
+/// Marks an error as one that the template raised itself.
+#[derive(Debug, thiserror::Error)]
+#[error("raised by the template")]
+struct Raised;
+
+/// A template's own message as it is; any other failure with its line.
+pub(super) fn failed(error: Error) -> EngineError {
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(&error);
+    while let Some(current) = cause {
+        if let Some(jinja) = current.downcast_ref::<Error>()
+            && let Some(source) = std::error::Error::source(jinja)
+            && source.is::<Raised>()
+        {
+            return EngineError::ChatTemplate(jinja.detail().unwrap_or_default().to_owned());
+        }
+        cause = current.source();
+    }
+    let line = error.line().map(|line| format!("line {line}: ")).unwrap_or_default();
+    let detail = error.detail().map(|detail| format!(": {detail}")).unwrap_or_default();
+    EngineError::ChatTemplate(format!("{line}{}{detail}", error.kind()))
+}
+
+/// `json.dumps(value, ensure_ascii=…, indent=…, separators=…, sort_keys=…)`; unlike Jinja's own filter it does not
+/// escape HTML.
+fn tojson(value: &Value, indent: Option<usize>, options: Kwargs) -> Result<String, Error> {
+    if value.is_undefined() {
+        return Err(Error::new(ErrorKind::InvalidOperation, "an undefined value cannot be written as JSON"));
+    }
+    let indent = match indent {
+        Some(indent) => Some(indent),
+        None => options.get::<Option<usize>>("indent")?,
+    };
+    let separators = options.get::<Option<Vec<String>>>("separators")?;
+    let style = json::Style {
+        indent,
+        ensure_ascii: options.get::<Option<bool>>("ensure_ascii")?.unwrap_or(false),
+        sort_keys: options.get::<Option<bool>>("sort_keys")?.unwrap_or(false),
+        separators: match separators.as_deref() {
+            None => None,
+            Some([item, key]) => Some((item.clone(), key.clone())),
+            Some(_) => return Err(Error::new(ErrorKind::InvalidOperation, "`separators` are two strings")),
+        },
+    };
+    options.assert_all_used()?;
+    let value = serde_json::to_value(value)
+        .map_err(|error| Error::new(ErrorKind::InvalidOperation, "not JSON").with_source(error))?;
+    Ok(json::dumps(&value, &style))
+}

@@ -1,0 +1,169 @@
+//! JSON as Python's `json.dumps` writes it.
+
+use std::fmt::Write;
+
+use serde_json::{Number, Value};
+
+/// How to write.
+pub(super) struct Style {
+    /// Spaces of one level; `None` = all on one line.
+    pub(super) indent: Option<usize>,
+    /// Write everything outside ASCII as `\u` escapes.
+    pub(super) ensure_ascii: bool,
+    /// Sort the keys of objects.
+    pub(super) sort_keys: bool,
+    /// Between items, and between key and value; `None` = Python's: `", "` (`","` when indented) and `": "`.
+    pub(super) separators: Option<(String, String)>,
+}
+
+/// The text of a value.
+pub(super) fn dumps(value: &Value, style: &Style) -> String {
+    let item = if style.indent.is_some() { "," } else { ", " };
+    let (item, key) = match &style.separators {
+        Some((item, key)) => (item.as_str(), key.as_str()),
+        None => (item, ": "),
+    };
+    let mut writer = Writer { out: String::new(), style, item, key };
+    writer.value(value, 0);
+    writer.out
+}
+
+struct Writer<'a> {
+    out: String,
+    style: &'a Style,
+    item: &'a str,
+    key: &'a str,
+}
+
+impl Writer<'_> {
+    fn value(&mut self, value: &Value, level: usize) {
+        match value {
+            Value::Null => self.out.push_str("null"),
+            Value::Bool(true) => self.out.push_str("true"),
+            Value::Bool(false) => self.out.push_str("false"),
+            Value::Number(number) => self.number(number),
+            Value::String(text) => self.string(text),
+            Value::Array(items) if items.is_empty() => self.out.push_str("[]"),
+            Value::Array(items) => {
+                self.out.push('[');
+                for (i, item) in items.iter().enumerate() {
+                    self.separate(i, level + 1);
+                    self.value(item, level + 1);
+                }
+                self.line(level);
+                self.out.push(']');
+            }
+            Value::Object(fields) if fields.is_empty() => self.out.push_str("{}"),
+            Value::Object(fields) => {
+                self.out.push('{');
+                let mut fields: Vec<_> = fields.iter().collect();
+                if self.style.sort_keys {
+                    fields.sort_by_key(|&(name, _)| name);
+                }
+                for (i, (name, field)) in fields.into_iter().enumerate() {
+                    self.separate(i, level + 1);
+                    self.string(name);
+                    self.out.push_str(self.key);
+                    self.value(field, level + 1);
+                }
+                self.line(level);
+                self.out.push('}');
+            }
+        }
+    }
+
+    fn separate(&mut self, index: usize, level: usize) {
+        if index > 0 {
+            self.out.push_str(self.item);
+        }
+        self.line(level);
+    }
+
+    fn line(&mut self, level: usize) {
+        if let Some(indent) = self.style.indent {
+            self.out.push('\n');
+            self.out.extend(std::iter::repeat_n(' ', indent * level));
+        }
+    }
+
+    /// Integers as they are; floats as Python's `repr`.
+    fn number(&mut self, number: &Number) {
+        match number.as_f64() {
+            Some(x) if number.is_f64() => self.out.push_str(&python_float(x)),
+            _ => self.out.push_str(&number.to_string()),
+        }
+    }
+
+    fn string(&mut self, text: &str) {
+        self.out.push('"');
+        for c in text.chars() {
+            match c {
+                '"' => self.out.push_str("\\\""),
+                '\\' => self.out.push_str("\\\\"),
+                '\n' => self.out.push_str("\\n"),
+                '\r' => self.out.push_str("\\r"),
+                '\t' => self.out.push_str("\\t"),
+                '\u{8}' => self.out.push_str("\\b"),
+                '\u{c}' => self.out.push_str("\\f"),
+                c if c < ' ' || (self.style.ensure_ascii && c > '~') => {
+                    let mut units = [0; 2];
+                    for unit in c.encode_utf16(&mut units) {
+                        // Writing to a string cannot fail.
+                        let _ = write!(self.out, "\\u{unit:04x}");
+                    }
+                }
+                c => self.out.push(c),
+            }
+        }
+        self.out.push('"');
+    }
+}
+
+/// The shortest digits that read back equal, with an exponent from 1e16 on and below 1e-4, as Python writes floats.
+fn python_float(x: f64) -> String {
+    let magnitude = x.abs();
+    if magnitude != 0.0 && !(1e-4..1e16).contains(&magnitude) {
+        let text = format!("{x:e}");
+        if let Some((digits, exponent)) = text.split_once('e') {
+            let (sign, exponent) = match exponent.strip_prefix('-') {
+                Some(exponent) => ('-', exponent),
+                None => ('+', exponent),
+            };
+            return format!("{digits}e{sign}{exponent:0>2}");
+        }
+    }
+    format!("{x:?}")
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn style() -> Style {
+        Style { indent: None, ensure_ascii: false, sort_keys: false, separators: None }
+    }
+
+    #[test]
+    fn writes_as_python_does() {
+        let value =
+            json!({"b": [1, 2.0, 1e20, 1e-7, -0.5, 1.5e-10], "a": "é\"\\\n\u{1}<>", "n": null, "e": {}, "l": []});
+        assert_eq!(
+            dumps(&value, &style()),
+            r#"{"b": [1, 2.0, 1e+20, 1e-07, -0.5, 1.5e-10], "a": "é\"\\\n\u0001<>", "n": null, "e": {}, "l": []}"#
+        );
+        let ascii = Style { ensure_ascii: true, sort_keys: true, ..style() };
+        assert_eq!(
+            dumps(&json!({"z": "é😀\u{7f}", "a": true}), &ascii),
+            r#"{"a": true, "z": "\u00e9\ud83d\ude00\u007f"}"#
+        );
+        let indented = Style { indent: Some(2), ..style() };
+        assert_eq!(
+            dumps(&json!({"a": [1, {"b": 2}], "c": []}), &indented),
+            "{\n  \"a\": [\n    1,\n    {\n      \"b\": 2\n    }\n  ],\n  \"c\": []\n}"
+        );
+        let tight = Style { separators: Some((",".into(), ":".into())), ..style() };
+        assert_eq!(dumps(&json!({"a": [1, 2]}), &tight), r#"{"a":[1,2]}"#);
+    }
+}

@@ -1,0 +1,62 @@
+//! Decoding token by token.
+
+use super::TextTokenizer;
+use crate::EngineError;
+
+/// Turns a growing sequence of token ids into a growing text.
+///
+/// Text is held back while it ends in an incomplete character. What was given out plus [`TextStream::finish`] is the
+/// decoded text of the whole sequence.
+#[derive(Debug)]
+pub struct TextStream<'a> {
+    tokenizer: &'a TextTokenizer,
+    skip_special_tokens: bool,
+    ids: Vec<u32>,
+    /// First token of the window that is decoded; what lies before it cannot change the text any more.
+    window: usize,
+    /// First token whose text is not given out yet.
+    pending: usize,
+}
+
+impl<'a> TextStream<'a> {
+    pub(super) fn new(tokenizer: &'a TextTokenizer, skip_special_tokens: bool) -> Self {
+        Self { tokenizer, skip_special_tokens, ids: Vec::new(), window: 0, pending: 0 }
+    }
+
+    /// Adds one token and returns the text that it completes, often empty.
+    ///
+    /// # Errors
+    /// If the tokenizer's decoder fails.
+    pub fn push(&mut self, id: u32) -> Result<String, EngineError> {
+        self.ids.push(id);
+        let text = self.new_text()?;
+        if text.is_empty() || text.ends_with('\u{fffd}') {
+            return Ok(String::new());
+        }
+        self.window = self.pending;
+        self.pending = self.ids.len();
+        Ok(text)
+    }
+
+    /// The text still held back.
+    ///
+    /// # Errors
+    /// If the tokenizer's decoder fails.
+    pub fn finish(mut self) -> Result<String, EngineError> {
+        let text = self.new_text()?;
+        self.pending = self.ids.len();
+        Ok(text)
+    }
+
+    /// All tokens so far.
+    pub fn ids(&self) -> &[u32] {
+        &self.ids
+    }
+
+    /// Text of the pending tokens, decoded after the tokens of the window, which decide about a leading space.
+    fn new_text(&self) -> Result<String, EngineError> {
+        let before = self.tokenizer.decode(&self.ids[self.window..self.pending], self.skip_special_tokens)?;
+        let whole = self.tokenizer.decode(&self.ids[self.window..], self.skip_special_tokens)?;
+        Ok(whole.get(before.len()..).unwrap_or_default().to_owned())
+    }
+}

@@ -1,0 +1,148 @@
+//! From named tensors to the weights of a decoder, whatever the format names them.
+
+use std::path::Path;
+
+use harness_core::{Digest, Hasher};
+use rayon::prelude::*;
+
+use super::{HostTensor, LayerWeights, Weights};
+use crate::{DecoderConfig, EngineError};
+
+/// A tensor of a decoder block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Part {
+    Q,
+    K,
+    V,
+    O,
+    Gate,
+    Up,
+    Down,
+    QBias,
+    KBias,
+    VBias,
+    OBias,
+    InputNorm,
+    PostAttentionNorm,
+    QNorm,
+    KNorm,
+}
+
+/// The place of a tensor in a decoder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Place {
+    Embed,
+    Norm,
+    LmHead,
+    Layer(usize, Part),
+}
+
+/// A file format that holds a decoder's tensors.
+pub(crate) trait TensorSource {
+    /// The file or directory, for messages.
+    fn path(&self) -> &Path;
+    /// What the format calls the tensor of a place.
+    fn name(&self, place: Place) -> String;
+    /// Whether there is such a tensor.
+    fn has(&self, name: &str) -> bool;
+    /// Reads the tensor of a place, of exactly this shape, rows in Hugging Face's order.
+    fn read(&self, place: Place, shape: &[usize]) -> Result<HostTensor, EngineError>;
+}
+
+/// The parts that every block of this configuration has.
+fn parts(config: &DecoderConfig) -> Vec<Part> {
+    use Part::*;
+    let mut parts = vec![Q, K, V, O, Gate, Up, Down, InputNorm, PostAttentionNorm];
+    if config.qkv_bias {
+        parts.extend([QBias, KBias, VBias]);
+    }
+    if config.o_bias {
+        parts.push(OBias);
+    }
+    if config.qk_norm {
+        parts.extend([QNorm, KNorm]);
+    }
+    parts
+}
+
+/// The shape of a part.
+fn shape(config: &DecoderConfig, part: Part) -> Vec<usize> {
+    let (h, m, q, kv) = (config.hidden_size, config.intermediate_size, config.q_dim(), config.kv_dim());
+    match part {
+        Part::Q => vec![q, h],
+        Part::K | Part::V => vec![kv, h],
+        Part::O => vec![h, q],
+        Part::Gate | Part::Up => vec![m, h],
+        Part::Down => vec![h, m],
+        Part::QBias => vec![q],
+        Part::KBias | Part::VBias => vec![kv],
+        Part::OBias | Part::InputNorm | Part::PostAttentionNorm => vec![h],
+        Part::QNorm | Part::KNorm => vec![config.head_dim],
+    }
+}
+
+/// Reads all weights.
+///
+/// # Errors
+/// Missing tensors, all of them named at once; otherwise the first tensor of a wrong shape or type.
+pub(crate) fn assemble(config: &DecoderConfig, source: &dyn TensorSource) -> Result<Weights, EngineError> {
+    let parts = parts(config);
+    let mut places = vec![Place::Embed, Place::Norm];
+    if !config.tie_word_embeddings {
+        places.push(Place::LmHead);
+    }
+    places.extend((0..config.num_layers).flat_map(|layer| parts.iter().map(move |&part| Place::Layer(layer, part))));
+    let missing: Vec<String> =
+        places.iter().map(|&place| source.name(place)).filter(|name| !source.has(name)).collect();
+    if !missing.is_empty() {
+        return Err(EngineError::MissingTensors { path: source.path().to_owned(), names: missing });
+    }
+
+    let table = [config.vocab_size, config.hidden_size];
+    let vector = |place, shape: &[usize]| Ok(source.read(place, shape)?.to_f32().into_owned());
+    let layer = |layer: usize| -> Result<LayerWeights, EngineError> {
+        let matrix = |part| source.read(Place::Layer(layer, part), &shape(config, part));
+        let norm = |part| vector(Place::Layer(layer, part), &shape(config, part));
+        let optional = |part| if parts.contains(&part) { norm(part).map(Some) } else { Ok(None) };
+        Ok(LayerWeights {
+            q: matrix(Part::Q)?,
+            k: matrix(Part::K)?,
+            v: matrix(Part::V)?,
+            o: matrix(Part::O)?,
+            gate: matrix(Part::Gate)?,
+            up: matrix(Part::Up)?,
+            down: matrix(Part::Down)?,
+            q_bias: optional(Part::QBias)?,
+            k_bias: optional(Part::KBias)?,
+            v_bias: optional(Part::VBias)?,
+            o_bias: optional(Part::OBias)?,
+            input_norm: norm(Part::InputNorm)?,
+            post_attention_norm: norm(Part::PostAttentionNorm)?,
+            q_norm: optional(Part::QNorm)?,
+            k_norm: optional(Part::KNorm)?,
+        })
+    };
+    Ok(Weights {
+        embed: source.read(Place::Embed, &table)?,
+        layers: (0..config.num_layers).map(layer).collect::<Result<_, _>>()?,
+        norm: vector(Place::Norm, &[config.hidden_size])?,
+        lm_head: if config.tie_word_embeddings { None } else { Some(source.read(Place::LmHead, &table)?) },
+    })
+}
+
+/// Hash of tensors by name, stored type, shape and stored bytes; independent of files, sharding and threads.
+pub(crate) fn digest_tensors<'a>(
+    purpose: &str,
+    tensors: impl Iterator<Item = (&'a str, String, &'a [usize], &'a [u8])>,
+) -> Digest {
+    const CHUNK: usize = 1 << 22;
+    let mut hasher = Hasher::new(purpose);
+    for (name, dtype, shape, bytes) in tensors {
+        hasher.part(name).part(dtype).part(format!("{shape:?}"));
+        let chunks: Vec<Digest> = bytes.par_chunks(CHUNK).map(Digest::of).collect();
+        chunks.iter().for_each(|chunk| {
+            hasher.part(chunk.as_bytes());
+        });
+    }
+    hasher.finish()
+}

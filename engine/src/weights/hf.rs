@@ -1,0 +1,68 @@
+//! Hugging Face's names of the tensors of a decoder.
+
+use std::path::Path;
+
+use super::{
+    HostTensor,
+    assemble::{Part, Place, TensorSource},
+    safetensors::TensorStore,
+};
+use crate::EngineError;
+
+/// Safetensors under the names that transformers gives them.
+pub(crate) struct HfSource<'a> {
+    store: &'a TensorStore,
+    prefix: &'static str,
+}
+
+impl<'a> HfSource<'a> {
+    /// Tensors of a causal language model (`model.layers…`) or of the bare decoder (`layers…`).
+    pub(crate) fn new(store: &'a TensorStore) -> Self {
+        let bare = !store.contains("model.embed_tokens.weight") && store.contains("embed_tokens.weight");
+        Self { store, prefix: if bare { "" } else { "model." } }
+    }
+}
+
+impl TensorSource for HfSource<'_> {
+    fn path(&self) -> &Path {
+        self.store.root()
+    }
+
+    fn name(&self, place: Place) -> String {
+        let prefix = self.prefix;
+        match place {
+            Place::Embed => format!("{prefix}embed_tokens.weight"),
+            Place::Norm => format!("{prefix}norm.weight"),
+            Place::LmHead => "lm_head.weight".to_owned(),
+            Place::Layer(layer, part) => format!("{prefix}layers.{layer}.{}", part_name(part)),
+        }
+    }
+
+    fn has(&self, name: &str) -> bool {
+        self.store.contains(name)
+    }
+
+    fn read(&self, place: Place, shape: &[usize]) -> Result<HostTensor, EngineError> {
+        self.store.tensor_of(&self.name(place), shape)
+    }
+}
+
+fn part_name(part: Part) -> &'static str {
+    match part {
+        Part::Q => "self_attn.q_proj.weight",
+        Part::K => "self_attn.k_proj.weight",
+        Part::V => "self_attn.v_proj.weight",
+        Part::O => "self_attn.o_proj.weight",
+        Part::Gate => "mlp.gate_proj.weight",
+        Part::Up => "mlp.up_proj.weight",
+        Part::Down => "mlp.down_proj.weight",
+        Part::QBias => "self_attn.q_proj.bias",
+        Part::KBias => "self_attn.k_proj.bias",
+        Part::VBias => "self_attn.v_proj.bias",
+        Part::OBias => "self_attn.o_proj.bias",
+        Part::InputNorm => "input_layernorm.weight",
+        Part::PostAttentionNorm => "post_attention_layernorm.weight",
+        Part::QNorm => "self_attn.q_norm.weight",
+        Part::KNorm => "self_attn.k_norm.weight",
+    }
+}
