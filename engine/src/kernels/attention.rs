@@ -1,0 +1,364 @@
+//! Causal attention of query rows over keys and values that lie in segments.
+//!
+//! One kernel serves scoring (a suffix over the cached keys of its shared prefix), decoding (one row over a cache) and
+//! training (a document over itself). Every row adds up its context in order of position, so the result does not
+//! depend on how the context is cut into segments, nor on which rows are computed together.
+
+use std::cell::RefCell;
+
+use rayon::prelude::*;
+
+use super::{
+    MatMut, MatRef,
+    elementwise::{exp_row, max_row},
+    gemm::{Depth, NR, SerialGemm},
+};
+
+/// Query tokens in one parallel task.
+const ROWS: usize = 64;
+
+/// Head layout and scaling.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct AttentionShape {
+    /// Query heads.
+    pub heads: usize,
+    /// Key and value heads; each serves `heads / kv_heads` query heads.
+    pub kv_heads: usize,
+    /// Width of a head.
+    pub head_dim: usize,
+    /// Factor on the scores, usually `1 / sqrt(head_dim)`.
+    pub scale: f32,
+    /// A row sees only this many positions, itself included.
+    pub window: Option<usize>,
+}
+
+/// A tensor `[position, kv_heads · head_dim]` with any strides.
+#[derive(Clone, Copy, Debug)]
+pub struct Strided<'a> {
+    /// The elements.
+    pub data: &'a [f32],
+    /// Distance between positions.
+    pub position_stride: usize,
+    /// Distance between channels.
+    pub channel_stride: usize,
+}
+
+/// Keys and values of consecutive positions.
+#[derive(Clone, Copy, Debug)]
+pub struct Segment<'a> {
+    /// Keys, already rotated.
+    pub keys: Strided<'a>,
+    /// Values.
+    pub values: Strided<'a>,
+    /// Number of positions.
+    pub len: usize,
+}
+
+/// A run of consecutive query rows over one context.
+#[derive(Clone, Debug)]
+pub struct Job<'a> {
+    /// First row in the query and output buffers.
+    pub row: usize,
+    /// Number of rows.
+    pub len: usize,
+    /// Position of the first row: how many positions of the segments lie before it.
+    pub position: usize,
+    /// The context from position 0 to the last row's own position.
+    pub segments: Vec<Segment<'a>>,
+}
+
+/// A matrix of rows with a stride, written by several threads at disjoint places.
+struct Rows {
+    data: *mut f32,
+    stride: usize,
+}
+
+// SAFETY: each task writes the columns of its own heads in its own rows.
+unsafe impl Sync for Rows {}
+
+/// Attention for all jobs: `q` and `out` hold rows of `heads · head_dim` at their strides. `lse`, where wanted, gets the
+/// log of each row's softmax denominator, `[row, heads]`.
+///
+/// # Panics
+/// If the jobs overlap, reach outside of the buffers, or a context is shorter than its rows need.
+pub fn attention(
+    shape: AttentionShape,
+    q: &[f32],
+    q_stride: usize,
+    jobs: &[Job<'_>],
+    out: &mut [f32],
+    out_stride: usize,
+    lse: Option<&mut [f32]>,
+) {
+    let width = shape.heads * shape.head_dim;
+    let mut end = 0;
+    for job in jobs {
+        assert!(job.row >= end, "attention jobs must be in order and apart");
+        end = job.row + job.len;
+        let context: usize = job.segments.iter().map(|s| s.len).sum();
+        assert!(context >= job.position + job.len, "context of {context} for {} rows at {}", job.len, job.position);
+    }
+    assert!(
+        end == 0 || (q.len() >= (end - 1) * q_stride + width && out.len() >= (end - 1) * out_stride + width),
+        "attention buffers are too small for {end} rows"
+    );
+    if let Some(lse) = &lse {
+        assert!(lse.len() >= end * shape.heads, "room for {end} rows of {} heads", shape.heads);
+    }
+    let out = Rows { data: out.as_mut_ptr(), stride: out_stride };
+    let lse = lse.map(|lse| Rows { data: lse.as_mut_ptr(), stride: shape.heads });
+    let tasks: Vec<(&Job<'_>, usize, usize)> = jobs
+        .iter()
+        .flat_map(|job| (0..job.len).step_by(ROWS).map(move |first| (job, first)))
+        .flat_map(|(job, first)| (0..shape.kv_heads).map(move |head| (job, first, head)))
+        .collect();
+    tasks.into_par_iter().for_each(|(job, first, head)| {
+        WORKSPACE.with_borrow_mut(|space| space.run(shape, q, q_stride, job, first, head, &out, lse.as_ref()));
+    });
+}
+
+thread_local! {
+    static WORKSPACE: RefCell<Workspace> = RefCell::default();
+}
+
+#[derive(Default)]
+struct Workspace {
+    queries: Vec<f32>,
+    scores: Vec<f32>,
+    output: Vec<f32>,
+    sums: Vec<f32>,
+    gemm: SerialGemm,
+}
+
+impl Workspace {
+    /// Up to [`ROWS`] rows of a job from its row `first`, for one key head and all query heads that share it.
+    #[allow(clippy::too_many_arguments, reason = "the coordinates of one task")]
+    fn run(
+        &mut self,
+        shape: AttentionShape,
+        q: &[f32],
+        q_stride: usize,
+        job: &Job<'_>,
+        first: usize,
+        kv_head: usize,
+        out: &Rows,
+        lse: Option<&Rows>,
+    ) {
+        let (dim, group) = (shape.head_dim, shape.heads / shape.kv_heads);
+        let tokens = ROWS.min(job.len - first);
+        let start = job.position + first;
+        let context = start + tokens;
+        let rows = tokens * group;
+        let column = kv_head * group * dim;
+
+        self.queries.clear();
+        for token in 0..tokens {
+            let from = (job.row + first + token) * q_stride + column;
+            self.queries.extend_from_slice(&q[from..from + group * dim]);
+        }
+        self.scores.resize(rows * context, 0.0);
+        self.output.resize(rows * dim, 0.0);
+        let (queries, scores, output) = (&self.queries[..], &mut self.scores[..], &mut self.output[..]);
+
+        pack_keys(self.gemm.b_mut(), &job.segments, kv_head * dim, dim, context);
+        let visible = |row: usize| start + row / group + 1;
+        self.gemm.multiply(
+            shape.scale,
+            MatRef::new(queries, rows, dim),
+            context,
+            MatMut::new(scores, rows, context),
+            Depth::Columns(&visible),
+        );
+        self.sums.clear();
+        for (row, scores) in scores.chunks_exact_mut(context).enumerate() {
+            let end = visible(row);
+            let begin = shape.window.map_or(0, |window| end.saturating_sub(window));
+            scores[..begin].fill(f32::NEG_INFINITY);
+            let max = max_row(&scores[begin..end]);
+            let sum = exp_row(&mut scores[..end], max);
+            scores[end..].fill(0.0);
+            self.sums.push(sum);
+            if let Some(lse) = lse {
+                let (token, head) = (job.row + first + row / group, kv_head * group + row % group);
+                // SAFETY: inside of the buffer, which was checked, and only this task writes these heads of this row.
+                unsafe { *lse.data.add(token * lse.stride + head) = max + sum.ln() };
+            }
+        }
+        pack_values(self.gemm.b_mut(), &job.segments, kv_head * dim, dim, context);
+        self.gemm.multiply(
+            1.0,
+            MatRef::new(scores, rows, context),
+            dim,
+            MatMut::new(output, rows, dim),
+            Depth::Inner(&visible),
+        );
+        for (row, values) in output.chunks_exact(dim).enumerate() {
+            let (token, head) = (job.row + first + row / group, kv_head * group + row % group);
+            // SAFETY: as above.
+            let to = unsafe { std::slice::from_raw_parts_mut(out.data.add(token * out.stride + head * dim), dim) };
+            let scale = 1.0 / self.sums[row];
+            for (y, &x) in to.iter_mut().zip(values) {
+                *y = x * scale;
+            }
+        }
+    }
+}
+
+/// Lays the keys of one head out as the right operand `[head_dim, context]`.
+fn pack_keys(out: &mut Vec<f32>, segments: &[Segment<'_>], channel: usize, dim: usize, context: usize) {
+    out.resize(context.div_ceil(NR) * dim * NR, 0.0);
+    let mut position = 0;
+    for segment in segments {
+        let len = segment.len.min(context - position);
+        let keys = segment.keys;
+        let base = channel * keys.channel_stride;
+        let mut done = 0;
+        while done < len {
+            let at = position + done;
+            let run = (NR - at % NR).min(len - done);
+            let panel = &mut out[at / NR * dim * NR..][..dim * NR];
+            for i in 0..dim {
+                let to = &mut panel[i * NR + at % NR..][..run];
+                let from = base + i * keys.channel_stride + done * keys.position_stride;
+                if keys.position_stride == 1 {
+                    to.copy_from_slice(&keys.data[from..from + run]);
+                } else {
+                    for (j, x) in to.iter_mut().enumerate() {
+                        *x = keys.data[from + j * keys.position_stride];
+                    }
+                }
+            }
+            done += run;
+        }
+        position += len;
+    }
+    // Columns beyond the context are computed along with the last panel and never read; keep them finite.
+    if context % NR != 0 {
+        let panel = &mut out[context / NR * dim * NR..];
+        panel.chunks_exact_mut(NR).for_each(|row| row[context % NR..].fill(0.0));
+    }
+}
+
+/// Lays the values of one head out as the right operand `[context, head_dim]`.
+fn pack_values(out: &mut Vec<f32>, segments: &[Segment<'_>], channel: usize, dim: usize, context: usize) {
+    out.resize(dim.div_ceil(NR) * context * NR, 0.0);
+    for (panel, out) in out.chunks_exact_mut(context * NR).enumerate() {
+        let width = NR.min(dim - panel * NR);
+        let mut position = 0;
+        for segment in segments {
+            let len = segment.len.min(context - position);
+            let values = segment.values;
+            let base = (channel + panel * NR) * values.channel_stride;
+            for (j, to) in out[position * NR..].chunks_exact_mut(NR).enumerate().take(len) {
+                let from = base + j * values.position_stride;
+                if values.channel_stride == 1 {
+                    to[..width].copy_from_slice(&values.data[from..from + width]);
+                } else {
+                    for (c, x) in to[..width].iter_mut().enumerate() {
+                        *x = values.data[from + c * values.channel_stride];
+                    }
+                }
+                to[width..].fill(0.0);
+            }
+            position += len;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use harness_core::Seed;
+
+    use super::*;
+
+    fn random(seed: u64, n: usize) -> Vec<f32> {
+        let mut rng = Seed(seed).stream("attention test", 0);
+        (0..n).map(|_| rng.normal() as f32).collect()
+    }
+
+    fn rows<'a>(data: &'a [f32], width: usize) -> Strided<'a> {
+        Strided { data, position_stride: width, channel_stride: 1 }
+    }
+
+    /// Softmax attention in f64.
+    fn naive(shape: AttentionShape, q: &[f32], k: &[f32], v: &[f32], context: usize, position: usize) -> Vec<f64> {
+        let (dim, kv) = (shape.head_dim, shape.kv_heads * shape.head_dim);
+        let mut out = vec![];
+        for (t, row) in q.chunks_exact(shape.heads * dim).enumerate() {
+            let end = position + t + 1;
+            let begin = shape.window.map_or(0, |w| end.saturating_sub(w));
+            assert!(end <= context);
+            for (h, q) in row.chunks_exact(dim).enumerate() {
+                let column = h / (shape.heads / shape.kv_heads) * dim;
+                let dot = |j: usize| -> f64 {
+                    (0..dim).map(|i| f64::from(q[i]) * f64::from(k[j * kv + column + i])).sum::<f64>()
+                };
+                let weights: Vec<f64> = (begin..end).map(|j| (dot(j) * f64::from(shape.scale)).exp()).collect();
+                let sum: f64 = weights.iter().sum();
+                for i in 0..dim {
+                    let mix: f64 = (begin..end).map(|j| weights[j - begin] * f64::from(v[j * kv + column + i])).sum();
+                    out.push(mix / sum);
+                }
+            }
+        }
+        out
+    }
+
+    #[test]
+    fn agrees_with_softmax_in_f64_and_any_segmentation() {
+        for (heads, kv_heads, head_dim, window) in
+            [(4, 2, 8, None), (6, 2, 64, None), (3, 3, 33, Some(17)), (9, 3, 64, Some(40))]
+        {
+            let shape = AttentionShape { heads, kv_heads, head_dim, scale: (head_dim as f32).powf(-0.5), window };
+            let (context, position) = (150, 41);
+            let (width, kv) = (heads * head_dim, kv_heads * head_dim);
+            let len = context - position;
+            let (q, k, v) = (random(1, len * width), random(2, context * kv), random(3, context * kv));
+            let expected = naive(shape, &q, &k, &v, context, position);
+            let run = |cuts: &[usize], splits: &[usize]| {
+                let segments: Vec<_> = cuts
+                    .windows(2)
+                    .map(|w| Segment {
+                        keys: rows(&k[w[0] * kv..], kv),
+                        values: rows(&v[w[0] * kv..], kv),
+                        len: w[1] - w[0],
+                    })
+                    .collect();
+                let jobs: Vec<_> = splits
+                    .windows(2)
+                    .map(|w| Job { row: w[0], len: w[1] - w[0], position: position + w[0], segments: segments.clone() })
+                    .collect();
+                let mut out = vec![0.0; len * width];
+                attention(shape, &q, width, &jobs, &mut out, width, None);
+                out
+            };
+            let whole = run(&[0, context], &[0, len]);
+            for (x, y) in whole.iter().zip(&expected) {
+                assert!((f64::from(*x) - y).abs() < 2e-6 * y.abs().max(1.0), "{x} {y}");
+            }
+            assert_eq!(whole, run(&[0, 41, context], &[0, len]), "segments change no bits");
+            assert_eq!(whole, run(&[0, 1, 40, 99, context], &[0, 1, 5, 77, len]), "rows change no bits");
+        }
+    }
+
+    #[test]
+    fn position_major_and_channel_major_keys_agree() {
+        let shape = AttentionShape { heads: 2, kv_heads: 1, head_dim: 16, scale: 0.25, window: None };
+        let len = 50;
+        let (q, k, v) = (random(4, len * 32), random(5, len * 16), random(6, len * 16));
+        let transposed: Vec<f32> = (0..16 * len).map(|i| k[i % len * 16 + i / len]).collect();
+        let run = |keys| {
+            let segments = vec![Segment { keys, values: rows(&v, 16), len }];
+            let (mut out, mut lse) = (vec![0.0; len * 32], vec![0.0; len * 2]);
+            let job = Job { row: 0, len, position: 0, segments };
+            attention(shape, &q, 32, &[job], &mut out, 32, Some(&mut lse));
+            (out, lse)
+        };
+        let (a, lse) = run(rows(&k, 16));
+        assert_eq!(a, run(Strided { data: &transposed, position_stride: 1, channel_stride: len }).0);
+        // The first row sees itself only.
+        let score: f32 = (0..16).map(|i| q[i] * k[i]).sum::<f32>() * 0.25;
+        assert!((lse[0] - score).abs() < 1e-5);
+        assert_eq!(a[..16], v[..16]);
+    }
+}
