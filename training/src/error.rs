@@ -52,6 +52,29 @@ pub enum TrainingError {
         /// Which checkpoint was kept, in words.
         kept: String,
     },
+    /// A recipe, a template or a data file has something wrong at a place that can be named.
+    #[error("{path}:{line}:{column}: {message}", path = path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// The line, from 1.
+        line: usize,
+        /// The column in characters, from 1.
+        column: usize,
+        /// What was found, what was expected, what to do.
+        message: String,
+    },
+    /// The data cannot be used as the recipe says.
+    #[error("{path}: {message}", path = path.display())]
+    Data {
+        /// The source.
+        path: PathBuf,
+        /// What was found, what was expected, what to do.
+        message: String,
+    },
+    /// A text could not be turned into tokens.
+    #[error("the tokenizer failed: {0}")]
+    Tokenizer(String),
     /// A checkpoint cannot be resumed from.
     #[error("checkpoint {path}: {message}", path = path.display())]
     Checkpoint {

@@ -1,0 +1,97 @@
+//! Recipes: a training run as a declarative TOML file.
+//!
+//! A recipe says what is trained (`method`, `[lora]` or `[model]`), on what (`[data]`) and how (`[training]`). Paths in
+//! it are relative to the recipe file. Unknown keys, impossible values and contradictions are refused with file, line
+//! and column before anything is read or written.
+
+mod data;
+mod diagnostics;
+mod lora;
+mod model;
+mod training;
+mod validate;
+
+use std::path::{Path, PathBuf};
+
+use harness_core::Digest;
+use serde::{Deserialize, Serialize};
+
+pub use data::{DataOptions, Loss, SplitFractions};
+pub use lora::{LoraInit, LoraOptions, Targets};
+pub use model::{ModelOptions, WeightDtype};
+pub use training::{ScheduleKind, TrainingOptions};
+
+use crate::TrainingError;
+
+/// Which parameters a run trains.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Method {
+    /// Low-rank adapters beside the frozen weights of a base model (Hu et al. 2021); writes a PEFT adapter directory.
+    Lora,
+    /// Every parameter, of a base model or, with `[model]`, from scratch; writes a model directory.
+    Full,
+}
+
+/// A declarative training run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Recipe {
+    /// Name of the run and of the folder it writes.
+    pub name: String,
+    /// The model to start from, where the experiment does not name it: a name of the experiment or a path.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub base: Option<String>,
+    /// Which parameters are trained.
+    pub method: Method,
+    /// What is trained on.
+    pub data: DataOptions,
+    /// The adapter; present exactly when `method = "lora"`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lora: Option<LoraOptions>,
+    /// The optimisation.
+    pub training: TrainingOptions,
+    /// The model made from scratch; only with `method = "full"`, and then instead of a base.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model: Option<ModelOptions>,
+    /// The folder that paths in the recipe are relative to; not part of the file nor of its hash.
+    #[serde(skip)]
+    pub folder: PathBuf,
+}
+
+impl Recipe {
+    /// Reads and checks a recipe file.
+    ///
+    /// # Errors
+    /// [`TrainingError::Io`] if the file cannot be read, [`TrainingError::File`] with file, line and column for
+    /// anything wrong in it.
+    pub fn load(path: impl AsRef<Path>) -> Result<Self, TrainingError> {
+        let path = path.as_ref();
+        let text = std::fs::read_to_string(path).map_err(TrainingError::io("read", path))?;
+        Self::parse(&text, path)
+    }
+
+    /// Reads and checks the text of a recipe; `path` is where it lies, for messages and relative paths.
+    ///
+    /// # Errors
+    /// [`TrainingError::File`] with file, line and column.
+    pub fn parse(text: &str, path: &Path) -> Result<Self, TrainingError> {
+        let mut recipe: Self = toml::from_str(text).map_err(|error| diagnostics::syntax(path, text, &error))?;
+        validate::validate(&recipe).map_err(|problem| diagnostics::value(path, text, &problem))?;
+        recipe.folder = path.parent().map(Path::to_owned).unwrap_or_default();
+        Ok(recipe)
+    }
+
+    /// Hash of everything the recipe says, defaults included; comments, order and the place of the file do not matter.
+    pub fn hash(&self) -> Digest {
+        Digest::of_json(self)
+    }
+
+    /// A path of the recipe as seen from the working directory.
+    pub fn path(&self, written: impl AsRef<Path>) -> PathBuf {
+        self.folder.join(written)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,78 @@
+//! Where in the text of a recipe something is wrong, and what was probably meant.
+
+use std::path::Path;
+
+use toml::de::{DeTable, DeValue};
+
+use super::validate::Problem;
+use crate::TrainingError;
+
+/// The error of the TOML reader, with the nearest known key where a key is unknown.
+pub(crate) fn syntax(path: &Path, text: &str, error: &toml::de::Error) -> TrainingError {
+    let mut message = error.message().to_owned();
+    if message.starts_with("unknown field") || message.starts_with("unknown variant") {
+        let names: Vec<&str> = message.split('`').skip(1).step_by(2).collect();
+        if let Some((found, known)) = names.split_first()
+            && let Some(nearest) = nearest(found, known)
+        {
+            message = format!("{message}; did you mean `{nearest}`?");
+        }
+    }
+    at(path, text, error.span().map_or(0, |span| span.start), message)
+}
+
+/// A value that cannot be; it is looked up by its dotted key, or the table that should have it.
+pub(crate) fn value(path: &Path, text: &str, problem: &Problem) -> TrainingError {
+    at(path, text, find(text, problem.key).unwrap_or(0), format!("{}: {}", problem.key, problem.message))
+}
+
+/// An error at a byte offset of a text.
+pub(crate) fn at(path: &Path, text: &str, offset: usize, message: String) -> TrainingError {
+    let before = text.get(..offset).unwrap_or(text);
+    let line = before.matches('\n').count() + 1;
+    let column = before.rsplit('\n').next().unwrap_or("").chars().count() + 1;
+    TrainingError::File { path: path.to_owned(), line, column, message }
+}
+
+/// The candidate of the smallest edit distance, if it is near enough to be a slip.
+pub(crate) fn nearest<'a>(found: &str, known: &[&'a str]) -> Option<&'a str> {
+    let limit = found.chars().count().max(3) / 2;
+    known
+        .iter()
+        .map(|name| (distance(found, name), *name))
+        .filter(|(distance, _)| *distance <= limit)
+        .min_by_key(|(distance, _)| *distance)
+        .map(|(_, name)| name)
+}
+
+/// Insertions, deletions and substitutions of characters that lead from one text to the other (Levenshtein 1966).
+fn distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.chars().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, y) in b.iter().enumerate() {
+            let substituted = diagonal + usize::from(x != *y);
+            diagonal = row[j + 1];
+            row[j + 1] = substituted.min(diagonal + 1).min(row[j] + 1);
+        }
+    }
+    row[b.len()]
+}
+
+/// Byte offset of the key at a dotted path, or of the deepest table on the way to it.
+fn find(text: &str, key: &str) -> Option<usize> {
+    let root = DeTable::parse(text).ok()?;
+    let mut table = root.get_ref();
+    let mut offset = None;
+    for part in key.split('.') {
+        let Some((name, value)) = table.iter().find(|(name, _)| name.get_ref() == part) else { break };
+        offset = Some(name.span().start);
+        match value.get_ref() {
+            DeValue::Table(inner) => table = inner,
+            _ => break,
+        }
+    }
+    offset
+}

@@ -1,0 +1,89 @@
+//! The `[lora]` table of a recipe.
+
+use std::fmt;
+
+use serde::{
+    Deserialize, Deserializer, Serialize, Serializer,
+    de::{SeqAccess, Visitor, value::SeqAccessDeserializer},
+};
+
+/// Which linear layers get an adapter.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Targets {
+    /// `"all-linear"`: every linear layer of the blocks, not the output head.
+    #[default]
+    AllLinear,
+    /// The modules of these names, e.g. `q_proj`.
+    Modules(Vec<String>),
+}
+
+impl Serialize for Targets {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::AllLinear => serializer.serialize_str("all-linear"),
+            Self::Modules(names) => names.serialize(serializer),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Targets {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct TargetsVisitor;
+        impl<'de> Visitor<'de> for TargetsVisitor {
+            type Value = Targets;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("\"all-linear\" or a list of module names")
+            }
+
+            fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Targets, E> {
+                match text {
+                    "all-linear" => Ok(Targets::AllLinear),
+                    _ => Err(E::invalid_value(serde::de::Unexpected::Str(text), &self)),
+                }
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<Targets, A::Error> {
+                Vec::deserialize(SeqAccessDeserializer::new(seq)).map(Targets::Modules)
+            }
+        }
+        deserializer.deserialize_any(TargetsVisitor)
+    }
+}
+
+/// How the `A` matrices begin; the `B` matrices begin at zero.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LoraInit {
+    /// Uniform on ±1/√in, PEFT's default (`kaiming_uniform_` with a = √5).
+    #[default]
+    Kaiming,
+    /// Normal with standard deviation 1/rank, PEFT's `gaussian`.
+    Gaussian,
+}
+
+/// A low-rank adapter.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LoraOptions {
+    /// Inner dimension of the adapter matrices.
+    pub rank: usize,
+    /// The adapter's output is scaled by `alpha / rank`.
+    pub alpha: f64,
+    /// Probability with which an input of the adapter is zeroed in training.
+    #[serde(default)]
+    pub dropout: f64,
+    /// Which linear layers get an adapter.
+    #[serde(default)]
+    pub targets: Targets,
+    /// How the matrices begin.
+    #[serde(default)]
+    pub init: LoraInit,
+}
+
+impl LoraOptions {
+    /// The factor on the adapter's output: `alpha / rank`.
+    pub fn scale(&self) -> f64 {
+        self.alpha / self.rank as f64
+    }
+}

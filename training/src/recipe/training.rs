@@ -1,0 +1,130 @@
+//! The `[training]` table of a recipe.
+
+use serde::{Deserialize, Serialize};
+
+/// How the learning rate falls after the warm-up.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ScheduleKind {
+    /// Along half a cosine to 0.
+    #[default]
+    Cosine,
+    /// Along a line to 0.
+    Linear,
+    /// Not at all.
+    Constant,
+}
+
+/// The optimisation: AdamW with decoupled weight decay, gradient accumulation and clipping.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TrainingOptions {
+    /// Passes over the training rows; may be a fraction. At least one of `epochs` and `max_steps` is given, and
+    /// whichever ends first counts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub epochs: Option<f64>,
+    /// Updates of the parameters.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_steps: Option<u64>,
+    /// Rows in a micro-batch.
+    #[serde(default = "default_batch_size")]
+    pub batch_size: usize,
+    /// Micro-batches in an update.
+    #[serde(default = "default_accumulation")]
+    pub gradient_accumulation_steps: usize,
+    /// Peak learning rate.
+    pub learning_rate: f64,
+    /// How it falls after the warm-up.
+    #[serde(default)]
+    pub schedule: ScheduleKind,
+    /// Part of all updates in which the learning rate rises from 0.
+    #[serde(default)]
+    pub warmup_ratio: f64,
+    /// Decoupled weight decay; not applied to norms and biases.
+    #[serde(default)]
+    pub weight_decay: f64,
+    /// Largest global L2 norm of the gradient; 0 = not clipped.
+    #[serde(default = "default_max_grad_norm")]
+    pub max_grad_norm: f64,
+    /// Decay of the running mean of gradients.
+    #[serde(default = "default_beta1")]
+    pub adam_beta1: f64,
+    /// Decay of the running mean of squared gradients.
+    #[serde(default = "default_beta2")]
+    pub adam_beta2: f64,
+    /// Added to the root of the mean squared gradient.
+    #[serde(default = "default_epsilon")]
+    pub adam_epsilon: f64,
+    /// Seed of initial values, order of rows and dropout.
+    #[serde(default = "default_seed")]
+    pub seed: u64,
+    /// Updates between evaluations on the validation rows; only at the end unless given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub eval_steps: Option<u64>,
+    /// Validation rows used at most, the first ones.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub eval_samples: Option<usize>,
+    /// Whether the parameters of the lowest validation loss are kept rather than the last ones.
+    #[serde(default = "yes")]
+    pub save_best: bool,
+    /// Updates between lines in the log.
+    #[serde(default = "default_log_steps")]
+    pub log_steps: u64,
+}
+
+impl TrainingOptions {
+    /// Updates in one epoch of `batches` micro-batches; the last one may have fewer micro-batches than the others.
+    pub fn steps_per_epoch(&self, batches: usize) -> u64 {
+        batches.div_ceil(self.gradient_accumulation_steps.max(1)) as u64
+    }
+
+    /// Updates in the whole run, for epochs of `batches` micro-batches.
+    pub fn total_steps(&self, batches: usize) -> u64 {
+        let by_epochs = self.epochs.map(|epochs| (self.steps_per_epoch(batches) as f64 * epochs).ceil() as u64);
+        match (by_epochs, self.max_steps) {
+            (Some(a), Some(b)) => a.min(b),
+            (a, b) => a.or(b).unwrap_or(0),
+        }
+    }
+
+    /// Updates of the warm-up among `total`: ⌈total · warmup_ratio⌉.
+    pub fn warmup_steps(&self, total: u64) -> u64 {
+        (total as f64 * self.warmup_ratio).ceil() as u64
+    }
+}
+
+fn default_batch_size() -> usize {
+    8
+}
+
+fn default_accumulation() -> usize {
+    1
+}
+
+fn default_max_grad_norm() -> f64 {
+    1.0
+}
+
+fn default_beta1() -> f64 {
+    0.9
+}
+
+fn default_beta2() -> f64 {
+    0.999
+}
+
+fn default_epsilon() -> f64 {
+    1e-8
+}
+
+fn default_seed() -> u64 {
+    42
+}
+
+fn default_log_steps() -> u64 {
+    10
+}
+
+fn yes() -> bool {
+    true
+}
