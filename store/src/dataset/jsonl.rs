@@ -1,0 +1,84 @@
+//! JSON Lines.
+
+use std::{
+    io::{BufRead, BufReader, Read},
+    path::{Path, PathBuf},
+};
+
+use serde_json::Value;
+
+use super::{
+    Row,
+    format::{Compression, not_utf8, open},
+    kind,
+};
+use crate::{Result, StoreError};
+
+/// Rows of a JSON Lines file; empty lines are passed over.
+pub(super) struct JsonlRows {
+    path: PathBuf,
+    reader: BufReader<Box<dyn Read + Send>>,
+    buffer: Vec<u8>,
+    line: usize,
+    failed: bool,
+}
+
+impl JsonlRows {
+    pub(super) fn open(path: &Path, compression: Compression) -> Result<Self> {
+        let reader = BufReader::with_capacity(1 << 16, open(path, compression)?);
+        Ok(Self { path: path.to_owned(), reader, buffer: Vec::new(), line: 0, failed: false })
+    }
+
+    fn read(&mut self) -> Result<Option<Row>> {
+        loop {
+            self.buffer.clear();
+            self.line += 1;
+            let read = self.reader.read_until(b'\n', &mut self.buffer);
+            if read.map_err(StoreError::io("read", &self.path))? == 0 {
+                return Ok(None);
+            }
+            if self.buffer.iter().all(u8::is_ascii_whitespace) {
+                continue;
+            }
+            return parse_line(&self.path, self.line, &self.buffer).map(Some);
+        }
+    }
+}
+
+impl Iterator for JsonlRows {
+    type Item = Result<Row>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.failed {
+            return None;
+        }
+        let row = self.read();
+        self.failed = row.is_err();
+        row.transpose()
+    }
+}
+
+/// One line as a row.
+fn parse_line(path: &Path, line: usize, bytes: &[u8]) -> Result<Row> {
+    const EXPECTED: &str = "one JSON object a line";
+    let place = || format!("line {line}");
+    let text = std::str::from_utf8(bytes)
+        .map_err(|error| StoreError::bad_row(path, place(), not_utf8(bytes, error.valid_up_to()), "text in UTF-8"))?;
+    match serde_json::from_str(text) {
+        Ok(Value::Object(row)) => Ok(row),
+        Ok(other) => Err(StoreError::bad_row(path, place(), kind(&other), EXPECTED)),
+        Err(error) => {
+            let found = format!("bad JSON at column {} ({})", error.column(), without_position(&error));
+            Err(StoreError::bad_row(path, place(), found, EXPECTED))
+        }
+    }
+}
+
+/// The message of a JSON error without its line and column, which are stated apart.
+pub(super) fn without_position(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    match text.rfind(" at line ") {
+        Some(end) => text[..end].to_owned(),
+        None => text,
+    }
+}

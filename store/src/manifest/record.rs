@@ -1,0 +1,205 @@
+//! The manifest and its file.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+};
+
+use harness_core::{Digest, ModelIdentity, canonical_json};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::Host;
+use crate::{Result, StoreError, atomic_write};
+
+/// Everything a number depends on.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Manifest {
+    /// Name of the run or comparison.
+    pub name: String,
+    /// Version of harness.
+    pub harness_version: String,
+    /// The command line, program name included.
+    pub command: Vec<String>,
+    /// Seeds by purpose.
+    pub seeds: BTreeMap<String, u64>,
+    /// The machine.
+    pub host: Host,
+    /// The models, in the order compared.
+    pub models: Vec<ModelEntry>,
+    /// The tasks, in the order run.
+    pub tasks: Vec<TaskEntry>,
+    /// Anything else that the number depends on, by name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub settings: BTreeMap<String, Value>,
+    /// Seconds by stage; not part of the hash.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub timings: BTreeMap<String, f64>,
+}
+
+/// A model of a manifest.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ModelEntry {
+    /// Its name in the comparison.
+    pub name: String,
+    /// What its answers depend on.
+    pub identity: ModelIdentity,
+    /// File or folder of the base weights.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path: Option<PathBuf>,
+    /// Folder of the adapter.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub adapter: Option<PathBuf>,
+    /// Hash of the recipe the adapter was trained with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recipe: Option<Digest>,
+}
+
+/// A task of a manifest.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TaskEntry {
+    /// The task's id, e.g. `mmlu_anatomy`.
+    pub id: String,
+    /// Version stated by its definition.
+    pub version: String,
+    /// Hash of its definition, with everything it includes.
+    pub definition: Digest,
+    /// Its data files.
+    pub data: Vec<DataEntry>,
+    /// Examples before each question.
+    pub num_fewshot: usize,
+    /// Most documents taken, if limited.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<usize>,
+    /// Documents evaluated.
+    pub docs: usize,
+}
+
+/// A data file of a task.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DataEntry {
+    /// Where it was read.
+    pub path: PathBuf,
+    /// Hash of its bytes as they lie on disk.
+    pub hash: Digest,
+}
+
+/// The file: the manifest and the hash it had when it was written.
+#[derive(Serialize, Deserialize)]
+struct ManifestFile {
+    hash: Digest,
+    manifest: Manifest,
+}
+
+impl Manifest {
+    /// A manifest of this machine without models and tasks.
+    pub fn new(name: impl Into<String>, harness_version: impl Into<String>, command: Vec<String>) -> Self {
+        Self {
+            name: name.into(),
+            harness_version: harness_version.into(),
+            command,
+            seeds: BTreeMap::new(),
+            host: Host::detect(),
+            models: Vec::new(),
+            tasks: Vec::new(),
+            settings: BTreeMap::new(),
+            timings: BTreeMap::new(),
+        }
+    }
+
+    /// Hash of the canonical JSON of everything but the timings.
+    pub fn hash(&self) -> Digest {
+        Digest::of_json(&Self { timings: BTreeMap::new(), ..self.clone() })
+    }
+
+    /// Writes the manifest and its hash as canonical JSON, whole or not at all.
+    ///
+    /// # Errors
+    /// If the file cannot be written.
+    pub fn write(&self, path: &Path) -> Result<()> {
+        let file = ManifestFile { hash: self.hash(), manifest: self.clone() };
+        atomic_write(path, canonical_json(&file) + "\n")
+    }
+
+    /// Reads a manifest and checks its hash.
+    ///
+    /// # Errors
+    /// If the file cannot be read, is no manifest, or was changed.
+    pub fn read(path: &Path) -> Result<Self> {
+        let bytes = fs::read(path).map_err(StoreError::io("read", path))?;
+        let file: ManifestFile = serde_json::from_slice(&bytes)
+            .map_err(|error| StoreError::bad_file(path, format!("no manifest ({error})"), "one written by harness"))?;
+        let found = file.manifest.hash();
+        if found != file.hash {
+            return Err(StoreError::HashMismatch { path: path.to_owned(), found, expected: file.hash });
+        }
+        Ok(file.manifest)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn manifest() -> Manifest {
+        let mut manifest = Manifest::new("quick", "0.1.0", vec!["harness".into(), "compare".into()]);
+        manifest.seeds.insert("bootstrap".into(), u64::MAX);
+        manifest.tasks.push(TaskEntry {
+            id: "tiny_arc".into(),
+            version: "1".into(),
+            definition: Digest::of("definition"),
+            data: vec![DataEntry { path: "data/test.jsonl".into(), hash: Digest::of("rows") }],
+            num_fewshot: 0,
+            limit: Some(10),
+            docs: 10,
+        });
+        manifest.models.push(ModelEntry {
+            name: "base".into(),
+            identity: ModelIdentity {
+                weights: Digest::of("weights"),
+                adapter: None,
+                tokenizer: Digest::of("tokenizer"),
+                chat_template: None,
+                dtype: "f32".into(),
+                extra: BTreeMap::new(),
+            },
+            path: Some("models/tiny".into()),
+            adapter: None,
+            recipe: None,
+        });
+        manifest
+    }
+
+    #[test]
+    fn hash_leaves_out_timings_only() {
+        let first = manifest();
+        let mut second = first.clone();
+        second.timings.insert("tiny_arc".into(), 1.25);
+        assert_eq!(first.hash(), second.hash());
+        second.tasks[0].docs = 9;
+        assert_ne!(first.hash(), second.hash());
+    }
+
+    #[test]
+    fn reads_back_and_notices_changes() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("manifest.json");
+        let mut written = manifest();
+        written.timings.insert("all".into(), 0.1 + 0.2);
+        written.write(&path).unwrap();
+        assert_eq!(Manifest::read(&path).unwrap(), written);
+
+        let text = fs::read_to_string(&path).unwrap();
+        fs::write(&path, text.replace(r#""docs":10"#, r#""docs":11"#)).unwrap();
+        let error = Manifest::read(&path).unwrap_err();
+        assert!(matches!(error, StoreError::HashMismatch { .. }), "{error}");
+        fs::write(&path, &text[..text.len() / 2]).unwrap();
+        let error = Manifest::read(&path).unwrap_err().to_string();
+        assert!(error.contains("manifest.json") && error.contains("no manifest"), "{error}");
+    }
+}
