@@ -143,6 +143,28 @@ pub enum EngineError {
         /// What was expected.
         expected: String,
     },
+    /// An adapter has another number of blocks than the base.
+    #[error("the adapter has {found} blocks and the base {expected}; it was made for another base")]
+    AdapterLayers {
+        /// Blocks of the adapter.
+        found: usize,
+        /// Blocks of the base.
+        expected: usize,
+    },
+    /// An adapter replaces a module that cannot be replaced.
+    #[error("the adapter replaces module `{module}`; only `lm_head` and `model.embed_tokens` can be replaced")]
+    AdapterModule {
+        /// The module.
+        module: String,
+    },
+    /// A token id has no row in the embedding.
+    #[error("token id {token} has no embedding: the model has {vocab_size} rows; tokenizer and weights differ")]
+    TokenOutOfRange {
+        /// The id.
+        token: usize,
+        /// Rows of the embedding.
+        vocab_size: usize,
+    },
 }
 
 impl EngineError {

@@ -3,6 +3,7 @@
 mod adapter;
 mod chat;
 mod config;
+mod decoder;
 mod error;
 mod files;
 pub mod kernels;
@@ -12,6 +13,7 @@ mod weights;
 pub use adapter::{Adapter, AdapterLayer, LoraPair, Projection};
 pub use chat::{ChatContext, ChatEnding, ChatTemplate, CivilTime};
 pub use config::{Architecture, DecoderConfig, GenerationDefaults, Rope, RopeScaling};
+pub use decoder::{BaseModel, Decoder, inverse_frequencies};
 pub use error::EngineError;
 pub use files::ModelFiles;
 pub use tokenizer::{

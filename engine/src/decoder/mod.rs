@@ -1,0 +1,195 @@
+//! The decoder of the Llama family: one configurable block, computed over pieces of many sequences at once.
+
+mod cache;
+mod forward;
+mod linear;
+mod rotary;
+
+use std::sync::Arc;
+
+pub(crate) use cache::KvBlock;
+pub(crate) use forward::Piece;
+use linear::{Embedding, Linear, LoraLinear};
+pub use rotary::inverse_frequencies;
+use rotary::Rotary;
+
+use crate::{Adapter, DecoderConfig, EngineError, Projection, Weights, kernels::attention::AttentionShape};
+
+/// The weights of a model, packed for the kernels; shared by all adapters over it.
+#[derive(Debug)]
+pub struct BaseModel {
+    config: DecoderConfig,
+    max_length: usize,
+    embedding: Embedding,
+    layers: Vec<Layer>,
+    norm: Vec<f32>,
+    head: Linear,
+    rotary: Rotary,
+    storage: String,
+}
+
+#[derive(Debug)]
+struct Layer {
+    input_norm: Vec<f32>,
+    qkv: Linear,
+    q_norm: Option<Vec<f32>>,
+    k_norm: Option<Vec<f32>>,
+    o: Linear,
+    post_attention_norm: Vec<f32>,
+    gate_up: Linear,
+    down: Linear,
+}
+
+/// The additions of an adapter to one block.
+#[derive(Debug, Default)]
+struct LayerLora {
+    qkv: Option<LoraLinear>,
+    o: Option<LoraLinear>,
+    gate_up: Option<LoraLinear>,
+    down: Option<LoraLinear>,
+}
+
+impl BaseModel {
+    /// Packs the weights. Inputs are at most `max_length` tokens long.
+    pub fn new(config: DecoderConfig, weights: Weights, max_length: usize) -> Self {
+        let storage = linear::storage_name(&weights);
+        let layers = weights
+            .layers
+            .iter()
+            .map(|w| Layer {
+                input_norm: w.input_norm.clone(),
+                qkv: Linear::pack(&[&w.q, &w.k, &w.v], &[w.q_bias.as_ref(), w.k_bias.as_ref(), w.v_bias.as_ref()]),
+                q_norm: w.q_norm.clone(),
+                k_norm: w.k_norm.clone(),
+                o: Linear::pack(&[&w.o], &[w.o_bias.as_ref()]),
+                post_attention_norm: w.post_attention_norm.clone(),
+                gate_up: Linear::pack(&[&w.gate, &w.up], &[None, None]),
+                down: Linear::pack(&[&w.down], &[None]),
+            })
+            .collect();
+        let head = Linear::pack(&[weights.lm_head.as_ref().unwrap_or(&weights.embed)], &[None]);
+        let rotary = Rotary::new(&config, max_length);
+        let embedding = Embedding::new(weights.embed);
+        Self { config, max_length, embedding, layers, norm: weights.norm, head, rotary, storage }
+    }
+
+    /// Dimensions and constants.
+    pub fn config(&self) -> &DecoderConfig {
+        &self.config
+    }
+
+    /// Longest input in tokens.
+    pub fn max_length(&self) -> usize {
+        self.max_length
+    }
+
+    /// The types the weights are kept in, e.g. `bf16`.
+    pub fn storage(&self) -> &str {
+        &self.storage
+    }
+
+    /// Bytes of packed weights.
+    pub fn bytes(&self) -> usize {
+        let layer = |l: &Layer| l.qkv.bytes() + l.o.bytes() + l.gate_up.bytes() + l.down.bytes();
+        self.layers.iter().map(layer).sum::<usize>() + self.head.bytes()
+    }
+
+    fn attention_shape(&self, layer: usize) -> AttentionShape {
+        let config = &self.config;
+        AttentionShape {
+            heads: config.num_heads,
+            kv_heads: config.num_kv_heads,
+            head_dim: config.head_dim,
+            scale: 1.0 / (config.head_dim as f32).sqrt(),
+            window: config.window(layer),
+        }
+    }
+}
+
+/// A base model with at most one adapter beside it.
+#[derive(Debug, Clone)]
+pub struct Decoder {
+    base: Arc<BaseModel>,
+    lora: Option<Arc<PackedAdapter>>,
+}
+
+#[derive(Debug)]
+struct PackedAdapter {
+    layers: Vec<LayerLora>,
+    head: Option<Linear>,
+    embedding: Option<Embedding>,
+    changes_nothing: bool,
+}
+
+impl Decoder {
+    /// The base model alone.
+    pub fn new(base: Arc<BaseModel>) -> Self {
+        Self { base, lora: None }
+    }
+
+    /// The base model with an adapter, which is applied beside the base's weights.
+    ///
+    /// # Errors
+    /// If the adapter has another number of blocks, or replaces modules other than embedding and head.
+    pub fn with_adapter(base: Arc<BaseModel>, adapter: &Adapter) -> Result<Self, EngineError> {
+        let config = &base.config;
+        if adapter.layers.len() != config.num_layers {
+            return Err(EngineError::AdapterLayers { found: adapter.layers.len(), expected: config.num_layers });
+        }
+        let (q, kv, hidden, inner) = (config.q_dim(), config.kv_dim(), config.hidden_size, config.intermediate_size);
+        use Projection::{Down, Gate, K, O, Q, Up, V};
+        let layers = adapter
+            .layers
+            .iter()
+            .map(|layer| LayerLora {
+                qkv: LoraLinear::pack(layer, &[(Q, q), (K, kv), (V, kv)], hidden),
+                o: LoraLinear::pack(layer, &[(O, hidden)], q),
+                gate_up: LoraLinear::pack(layer, &[(Gate, inner), (Up, inner)], hidden),
+                down: LoraLinear::pack(layer, &[(Down, hidden)], inner),
+            })
+            .collect();
+        let (mut head, mut embedding) = (None, None);
+        for (module, tensor) in &adapter.modules_to_save {
+            match module.as_str() {
+                "lm_head" => head = Some(Linear::pack(&[tensor], &[None])),
+                "model.embed_tokens" => embedding = Some(Embedding::new(tensor.clone())),
+                other => return Err(EngineError::AdapterModule { module: other.to_owned() }),
+            }
+        }
+        let changes_nothing = linear::is_zero(&adapter.layers) && head.is_none() && embedding.is_none();
+        let lora = Some(Arc::new(PackedAdapter { layers, head, embedding, changes_nothing }));
+        Ok(Self { base, lora })
+    }
+
+    /// The shared weights.
+    pub fn base(&self) -> &Arc<BaseModel> {
+        &self.base
+    }
+
+    /// Whether there is an adapter, and it changes nothing: every low-rank product is zero.
+    pub fn adapter_is_no_op(&self) -> bool {
+        self.lora.as_ref().is_some_and(|lora| lora.changes_nothing)
+    }
+
+    /// Room for the keys and values of `capacity` positions.
+    pub(crate) fn kv_block(&self, capacity: usize) -> KvBlock {
+        KvBlock::new(self.base.config.num_layers, self.base.config.kv_dim(), capacity)
+    }
+
+    /// Bytes of the keys and values of `positions` positions.
+    pub(crate) fn kv_bytes(&self, positions: usize) -> usize {
+        KvBlock::bytes(self.base.config.num_layers, self.base.config.kv_dim(), positions)
+    }
+
+    fn layer_lora(&self, layer: usize) -> Option<&LayerLora> {
+        self.lora.as_ref().map(|lora| &lora.layers[layer])
+    }
+
+    fn embedding(&self) -> &Embedding {
+        self.lora.as_ref().and_then(|lora| lora.embedding.as_ref()).unwrap_or(&self.base.embedding)
+    }
+
+    fn head(&self) -> &Linear {
+        self.lora.as_ref().and_then(|lora| lora.head.as_ref()).unwrap_or(&self.base.head)
+    }
+}
