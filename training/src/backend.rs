@@ -1,0 +1,350 @@
+//! The kernels a decoder block needs, forward and backward, apart from where they run.
+//!
+//! A [`Backend`] owns the memory and the arithmetic; [`crate::block`] and [`crate::model`] own the formulas. Buffers are
+//! flat runs of floats; matrices are views into them with a row pitch, so that merged projections (q, k and v in one
+//! product) need no copies.
+
+mod cpu;
+
+pub use cpu::{CpuBackend, CpuBuf};
+use harness_engine::HostTensor;
+
+use crate::optimizer::AdamWStep;
+
+/// A run of `len` elements from `at` of a buffer.
+#[derive(Debug)]
+pub struct Span<'a, T> {
+    /// The buffer.
+    pub buf: &'a T,
+    /// First element.
+    pub at: usize,
+    /// Number of elements.
+    pub len: usize,
+}
+
+impl<T> Clone for Span<'_, T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<T> Copy for Span<'_, T> {}
+
+/// A writable run of `len` elements from `at` of a buffer.
+#[derive(Debug)]
+pub struct SpanMut<'a, T> {
+    /// The buffer.
+    pub buf: &'a mut T,
+    /// First element.
+    pub at: usize,
+    /// Number of elements.
+    pub len: usize,
+}
+
+/// A matrix in a buffer: element `(i, j)` is at `at + i * pitch + j`, or at `at + j * pitch + i` if `transposed`.
+#[derive(Debug)]
+pub struct Mat<'a, T> {
+    /// The buffer.
+    pub buf: &'a T,
+    /// First element.
+    pub at: usize,
+    /// Rows of the matrix as seen (after the transposition).
+    pub rows: usize,
+    /// Columns of the matrix as seen.
+    pub cols: usize,
+    /// Distance between adjacent stored rows.
+    pub pitch: usize,
+    /// Whether the stored matrix is seen transposed.
+    pub transposed: bool,
+}
+
+impl<T> Clone for Mat<'_, T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<T> Copy for Mat<'_, T> {}
+
+impl<'a, T> Mat<'a, T> {
+    /// A contiguous row-major matrix from element `at`.
+    pub fn new(buf: &'a T, at: usize, rows: usize, cols: usize) -> Self {
+        Self { buf, at, rows, cols, pitch: cols, transposed: false }
+    }
+
+    /// `cols` columns from column `from` (of a matrix that is not transposed).
+    pub fn columns(self, from: usize, cols: usize) -> Self {
+        debug_assert!(!self.transposed && from + cols <= self.cols);
+        Self { at: self.at + from, cols, ..self }
+    }
+
+    /// The transpose.
+    pub fn t(self) -> Self {
+        Self { rows: self.cols, cols: self.rows, transposed: !self.transposed, ..self }
+    }
+}
+
+/// A writable row-major matrix in a buffer.
+#[derive(Debug)]
+pub struct MatMut<'a, T> {
+    /// The buffer.
+    pub buf: &'a mut T,
+    /// First element.
+    pub at: usize,
+    /// Rows.
+    pub rows: usize,
+    /// Columns.
+    pub cols: usize,
+    /// Distance between adjacent rows.
+    pub pitch: usize,
+}
+
+impl<'a, T> MatMut<'a, T> {
+    /// A contiguous row-major matrix from element `at`.
+    pub fn new(buf: &'a mut T, at: usize, rows: usize, cols: usize) -> Self {
+        Self { buf, at, rows, cols, pitch: cols }
+    }
+
+    /// `cols` columns from column `from`.
+    pub fn columns(self, from: usize, cols: usize) -> Self {
+        debug_assert!(from + cols <= self.cols);
+        Self { at: self.at + from, cols, ..self }
+    }
+}
+
+/// A matrix `[out, in]` that multiplies activations: frozen, in the form the backend likes best, or a part of the
+/// buffer of trained parameters.
+#[derive(Debug)]
+pub enum Weight<'a, B: Backend> {
+    /// Never changes.
+    Frozen(&'a B::Frozen),
+    /// Changes with every update.
+    Live(Mat<'a, B::Buf>),
+}
+
+impl<B: Backend> Clone for Weight<'_, B> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<B: Backend> Copy for Weight<'_, B> {}
+
+/// Heads and mask of an attention.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct AttentionShape {
+    /// Query heads.
+    pub heads: usize,
+    /// Key and value heads, a divisor of `heads`.
+    pub kv_heads: usize,
+    /// Width of a head.
+    pub head_dim: usize,
+    /// Number of last positions (itself included) a token attends to; `None` = all before it.
+    pub window: Option<usize>,
+}
+
+impl AttentionShape {
+    /// `1 / sqrt(head_dim)`.
+    pub fn scale(&self) -> f32 {
+        (1.0 / (self.head_dim as f64).sqrt()) as f32
+    }
+}
+
+/// Names one dropout mask: element `(row, column)` of a mask is a pure function of the key, so that a replay of the
+/// forward pass and the backward pass see the same mask, on any number of threads.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct DropoutKey {
+    /// Hash of seed, update, micro-batch, layer and module.
+    pub key: u64,
+    /// Probability that an element is dropped, in `[0, 1)`.
+    pub probability: f32,
+}
+
+impl DropoutKey {
+    /// Whether the element is kept.
+    pub fn keeps(&self, row: usize, column: usize) -> bool {
+        keep(row_key(self.key, row), column as u32, self.threshold())
+    }
+
+    /// Elements whose 32-bit draw is below this are dropped.
+    pub(crate) fn threshold(&self) -> u32 {
+        (f64::from(self.probability) * 4_294_967_296.0) as u32
+    }
+
+    /// What kept elements are multiplied with.
+    pub fn factor(&self) -> f32 {
+        1.0 / (1.0 - self.probability)
+    }
+}
+
+/// Finaliser of SplitMix64 (Steele, Lea and Flood 2014).
+pub(crate) fn mix64(mut x: u64) -> u64 {
+    x = x.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    x ^ (x >> 31)
+}
+
+/// The key of one row of a mask.
+#[inline(always)]
+pub(crate) fn row_key(key: u64, row: usize) -> u64 {
+    mix64(key ^ mix64(row as u64))
+}
+
+/// Whether the element in this column of the row is kept: two rounds of a 32-bit finaliser (multiplications and
+/// shifts only, which vectorise).
+#[inline(always)]
+pub(crate) fn keep(row_key: u64, column: u32, threshold: u32) -> bool {
+    let mut x = column.wrapping_mul(0x9e37_79b9) ^ row_key as u32;
+    x = (x ^ (x >> 16)).wrapping_mul(0x7feb_352d);
+    x = (x ^ (x >> 15)).wrapping_mul(0x846c_a68b);
+    x = (x ^ (x >> 16)).wrapping_add((row_key >> 32) as u32);
+    x = (x ^ (x >> 16)).wrapping_mul(0x7feb_352d);
+    x = (x ^ (x >> 15)).wrapping_mul(0x846c_a68b);
+    (x ^ (x >> 16)) >= threshold
+}
+
+/// Memory and arithmetic of a device. All results are the same for any number of threads.
+///
+/// Shapes are the caller's duty; a mismatch is a bug of this crate and may panic.
+pub trait Backend: Send + Sync + 'static {
+    /// A flat run of floats on the device.
+    type Buf: Send + Sync + std::fmt::Debug;
+    /// A flat run of `u32` on the device.
+    type Ints: Send + Sync + std::fmt::Debug;
+    /// A frozen matrix `[out, in]`, prepared for products.
+    type Frozen: Send + Sync + std::fmt::Debug;
+
+    /// A buffer whose contents are unspecified.
+    fn alloc(&self, len: usize) -> Self::Buf;
+    /// A buffer of zeros.
+    fn zeros(&self, len: usize) -> Self::Buf;
+    /// A buffer with these contents.
+    fn upload(&self, data: &[f32]) -> Self::Buf;
+    /// Overwrites a part of a buffer.
+    fn write(&self, data: &[f32], to: SpanMut<'_, Self::Buf>);
+    /// The contents of a part of a buffer.
+    fn read(&self, from: Span<'_, Self::Buf>) -> Vec<f32>;
+    /// Integers on the device.
+    fn ints(&self, data: &[u32]) -> Self::Ints;
+    /// A frozen matrix whose rows are those of the given ones, one after another; `backward`: whether gradients will
+    /// flow through it.
+    fn frozen(&self, parts: &[&HostTensor], backward: bool) -> Self::Frozen;
+    /// Fills with zeros.
+    fn clear(&self, buf: &mut Self::Buf);
+
+    /// `c = beta * c + alpha * a * b`.
+    fn gemm(
+        &self,
+        alpha: f32,
+        a: Mat<'_, Self::Buf>,
+        b: Mat<'_, Self::Buf>,
+        beta: f32,
+        c: MatMut<'_, Self::Buf>,
+    );
+    /// `y = x * Wᵀ`.
+    fn linear(&self, x: Mat<'_, Self::Buf>, w: Weight<'_, Self>, y: MatMut<'_, Self::Buf>)
+    where
+        Self: Sized;
+    /// `dx = dy * W`.
+    fn linear_backward(&self, dy: Mat<'_, Self::Buf>, w: Weight<'_, Self>, dx: MatMut<'_, Self::Buf>)
+    where
+        Self: Sized;
+
+    /// Adds a bias to every row.
+    fn add_bias(&self, bias: Span<'_, Self::Buf>, y: MatMut<'_, Self::Buf>);
+    /// Adds the sum of the rows of `dy` to the bias's gradient.
+    fn bias_backward(&self, dy: Mat<'_, Self::Buf>, db: SpanMut<'_, Self::Buf>);
+    /// `y += x`.
+    fn add(&self, x: &Self::Buf, y: &mut Self::Buf);
+
+    /// Rows of the table, one a token.
+    fn embed(&self, table: Weight<'_, Self>, tokens: &Self::Ints, y: MatMut<'_, Self::Buf>)
+    where
+        Self: Sized;
+    /// Adds the rows of `dy` to the rows of the table's gradient that the tokens name.
+    fn embed_backward(&self, dy: Mat<'_, Self::Buf>, tokens: &Self::Ints, dtable: SpanMut<'_, Self::Buf>);
+    /// `y[i] = x[rows[i]]`.
+    fn select_rows(&self, x: Mat<'_, Self::Buf>, rows: &Self::Ints, y: MatMut<'_, Self::Buf>);
+    /// `y[rows[i]] = x[i]`, all other rows 0; `rows` are distinct.
+    fn spread_rows(&self, x: Mat<'_, Self::Buf>, rows: &Self::Ints, y: MatMut<'_, Self::Buf>);
+
+    /// RMS norm of every head of every row: `y = x * rstd * w`, `rstd = 1 / sqrt(mean(x²) + eps)` saved as `[rows, heads]`.
+    fn rmsnorm(
+        &self,
+        x: Mat<'_, Self::Buf>,
+        heads: usize,
+        w: Span<'_, Self::Buf>,
+        eps: f32,
+        y: MatMut<'_, Self::Buf>,
+        rstd: &mut Self::Buf,
+    );
+    /// Backward of [`Backend::rmsnorm`], in place: `d` comes as dy and leaves as dx, plus `add` where given. `dw`
+    /// collects the gradient of the weight.
+    #[allow(clippy::too_many_arguments, reason = "one kernel call")]
+    fn rmsnorm_backward(
+        &self,
+        d: MatMut<'_, Self::Buf>,
+        heads: usize,
+        x: Mat<'_, Self::Buf>,
+        w: Span<'_, Self::Buf>,
+        rstd: &Self::Buf,
+        add: Option<Mat<'_, Self::Buf>>,
+        dw: Option<SpanMut<'_, Self::Buf>>,
+    );
+    /// Rotates every head of every row by the angles of its position, in place; `inverse` rotates back (the backward).
+    /// The table holds for every position `head_dim / 2` cosines and then as many sines.
+    fn rope(
+        &self,
+        x: MatMut<'_, Self::Buf>,
+        heads: usize,
+        positions: &Self::Ints,
+        table: &Self::Buf,
+        inverse: bool,
+    );
+    /// Causal attention within documents; `qkv` are three matrices of as many rows. `bounds` are the documents' first
+    /// rows and the number of rows. Saves the log of the sum of exponentials as `[rows, heads]`.
+    fn attention(
+        &self,
+        qkv: [Mat<'_, Self::Buf>; 3],
+        shape: AttentionShape,
+        bounds: &Self::Ints,
+        o: MatMut<'_, Self::Buf>,
+        lse: &mut Self::Buf,
+    );
+    /// Backward of [`Backend::attention`]: `dqkv` has the columns of q, k and v side by side and is overwritten.
+    #[allow(clippy::too_many_arguments, reason = "one kernel call")]
+    fn attention_backward(
+        &self,
+        qkv: [Mat<'_, Self::Buf>; 3],
+        o: Mat<'_, Self::Buf>,
+        lse: &Self::Buf,
+        d_o: Mat<'_, Self::Buf>,
+        shape: AttentionShape,
+        bounds: &Self::Ints,
+        dqkv: MatMut<'_, Self::Buf>,
+    );
+    /// `y = silu(gate) * up`; `gate_up` has the columns of gate and up side by side.
+    fn swiglu(&self, gate_up: Mat<'_, Self::Buf>, y: MatMut<'_, Self::Buf>);
+    /// Backward of [`Backend::swiglu`], in place: `gate_up` leaves as its gradient.
+    fn swiglu_backward(&self, dy: Mat<'_, Self::Buf>, gate_up: MatMut<'_, Self::Buf>);
+    /// `y = x * mask / (1 - p)`.
+    fn dropout(&self, x: Mat<'_, Self::Buf>, key: DropoutKey, y: MatMut<'_, Self::Buf>);
+    /// `dx += dy * mask / (1 - p)`.
+    fn dropout_backward(&self, dy: Mat<'_, Self::Buf>, key: DropoutKey, dx: MatMut<'_, Self::Buf>);
+    /// Sum over the rows of `-log softmax(logits)[label]`; with `scale` the logits leave as their gradient,
+    /// `scale * (softmax - onehot)`.
+    fn cross_entropy(&self, logits: MatMut<'_, Self::Buf>, labels: Span<'_, Self::Ints>, scale: Option<f32>) -> f64;
+
+    /// Sum of squares.
+    fn sum_squares(&self, x: &Self::Buf) -> f64;
+    /// One AdamW update of the elements in `range` of four buffers of equal length.
+    fn adamw(
+        &self,
+        values: &mut Self::Buf,
+        grads: &Self::Buf,
+        moments: [&mut Self::Buf; 2],
+        range: std::ops::Range<usize>,
+        step: &AdamWStep,
+    );
+}

@@ -1,0 +1,297 @@
+//! The CPU in f32: the engine's kernels forward, their counterparts backward, in parallel through rayon.
+
+mod attention;
+mod cross_entropy;
+mod elementwise;
+mod memory;
+mod norm;
+mod simd;
+
+use harness_engine::{
+    HostData, HostTensor,
+    kernels::{MatMut as Out, MatRef, PackedMatrix, gemm, gemm_packed},
+};
+pub use memory::CpuBuf;
+use memory::Pool;
+use rayon::prelude::*;
+
+use super::{AttentionShape, Backend, DropoutKey, Mat, MatMut, Span, SpanMut, Weight};
+use crate::optimizer::AdamWStep;
+
+/// The processor, in f32.
+#[derive(Clone, Debug, Default)]
+pub struct CpuBackend {
+    pool: Pool,
+}
+
+impl CpuBackend {
+    /// A backend with an empty pool of buffers; clones share it.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The most bytes of buffers that were ever in use at once; frozen weights are not among them.
+    pub fn peak_bytes(&self) -> usize {
+        self.pool.peak_bytes()
+    }
+}
+
+/// A frozen matrix, packed for products with its transpose and, where gradients flow, with itself.
+#[derive(Clone, Debug)]
+pub struct CpuFrozen {
+    forward: PackedMatrix,
+    backward: Option<PackedMatrix>,
+}
+
+/// The rows of a writable matrix.
+fn rows_mut(m: MatMut<'_, CpuBuf>) -> impl IndexedParallelIterator<Item = &mut [f32]> {
+    let cols = m.cols;
+    let end = if m.rows == 0 { m.at } else { m.at + (m.rows - 1) * m.pitch + cols };
+    m.buf[m.at..end].par_chunks_mut(m.pitch).map(move |row| &mut row[..cols])
+}
+
+/// Row `i` of a matrix that is not transposed.
+#[inline]
+fn row<'a>(m: &Mat<'a, CpuBuf>, i: usize) -> &'a [f32] {
+    let at = m.at + i * m.pitch;
+    &m.buf[at..at + m.cols]
+}
+
+fn view<'a>(m: Mat<'a, CpuBuf>) -> MatRef<'a> {
+    let stored = if m.transposed { (m.cols, m.rows) } else { (m.rows, m.cols) };
+    let view = MatRef::with_strides(&m.buf[m.at..], stored.0, stored.1, m.pitch, 1);
+    if m.transposed { view.t() } else { view }
+}
+
+fn out(m: MatMut<'_, CpuBuf>) -> Out<'_> {
+    Out::with_stride(&mut m.buf[m.at..], m.rows, m.cols, m.pitch)
+}
+
+/// Both packings of a matrix `[rows, cols]` given by its elements in some type.
+fn pack<T: Copy + Default + Send + Sync>(
+    data: Vec<T>,
+    rows: usize,
+    cols: usize,
+    backward: bool,
+    weight: impl Fn(&[T], usize, usize) -> PackedMatrix,
+) -> CpuFrozen {
+    let forward = weight(&data, rows, cols);
+    let backward = backward.then(|| {
+        let mut transposed = vec![T::default(); data.len()];
+        transposed.par_chunks_mut(rows.max(1)).enumerate().for_each(|(j, to)| {
+            for (i, to) in to.iter_mut().enumerate() {
+                *to = data[i * cols + j];
+            }
+        });
+        weight(&transposed, cols, rows)
+    });
+    CpuFrozen { forward, backward }
+}
+
+/// The elements of all parts in one type, if all are stored in it.
+fn concat<T: Copy>(parts: &[&HostTensor], get: impl Fn(&HostData) -> Option<&[T]>) -> Option<Vec<T>> {
+    let parts = parts.iter().map(|part| get(&part.data)).collect::<Option<Vec<_>>>()?;
+    Some(parts.concat())
+}
+
+impl Backend for CpuBackend {
+    type Buf = CpuBuf;
+    type Ints = Vec<u32>;
+    type Frozen = CpuFrozen;
+
+    fn alloc(&self, len: usize) -> CpuBuf {
+        self.pool.take(len)
+    }
+
+    fn zeros(&self, len: usize) -> CpuBuf {
+        let mut buf = self.alloc(len);
+        buf.fill(0.0);
+        buf
+    }
+
+    fn upload(&self, data: &[f32]) -> CpuBuf {
+        let mut buf = self.alloc(data.len());
+        buf.copy_from_slice(data);
+        buf
+    }
+
+    fn write(&self, data: &[f32], to: SpanMut<'_, CpuBuf>) {
+        to.buf[to.at..to.at + to.len].copy_from_slice(data);
+    }
+
+    fn read(&self, from: Span<'_, CpuBuf>) -> Vec<f32> {
+        from.buf[from.at..from.at + from.len].to_vec()
+    }
+
+    fn ints(&self, data: &[u32]) -> Vec<u32> {
+        data.to_vec()
+    }
+
+    /// 16-bit weights stay so; products widen them.
+    fn frozen(&self, parts: &[&HostTensor], backward: bool) -> CpuFrozen {
+        let rows = parts.iter().map(|part| part.rows()).sum();
+        let cols = parts.first().map_or(0, |part| part.cols());
+        let bf16 = concat(parts, |data| if let HostData::Bf16(data) = data { Some(data) } else { None });
+        if let Some(data) = bf16 {
+            return pack(data, rows, cols, backward, PackedMatrix::weight_bf16);
+        }
+        let f16 = concat(parts, |data| if let HostData::F16(data) = data { Some(data) } else { None });
+        if let Some(data) = f16 {
+            return pack(data, rows, cols, backward, PackedMatrix::weight_f16);
+        }
+        let data = parts.iter().flat_map(|part| part.to_f32().into_owned()).collect();
+        pack(data, rows, cols, backward, PackedMatrix::weight_f32)
+    }
+
+    fn clear(&self, buf: &mut CpuBuf) {
+        buf.fill(0.0);
+    }
+
+    fn gemm(&self, alpha: f32, a: Mat<'_, CpuBuf>, b: Mat<'_, CpuBuf>, beta: f32, c: MatMut<'_, CpuBuf>) {
+        gemm(alpha, view(a), view(b), beta, out(c));
+    }
+
+    fn linear(&self, x: Mat<'_, CpuBuf>, w: Weight<'_, Self>, y: MatMut<'_, CpuBuf>) {
+        match w {
+            Weight::Frozen(w) => gemm_packed(1.0, view(x), &w.forward, 0.0, out(y)),
+            Weight::Live(w) => self.gemm(1.0, x, w.t(), 0.0, y),
+        }
+    }
+
+    fn linear_backward(&self, dy: Mat<'_, CpuBuf>, w: Weight<'_, Self>, dx: MatMut<'_, CpuBuf>) {
+        match w {
+            Weight::Frozen(w) => {
+                let packed = w.backward.as_ref().expect("frozen weights below the lowest trained layer get no gradient");
+                gemm_packed(1.0, view(dy), packed, 0.0, out(dx));
+            }
+            Weight::Live(w) => self.gemm(1.0, dy, w, 0.0, dx),
+        }
+    }
+
+    fn add_bias(&self, bias: Span<'_, CpuBuf>, y: MatMut<'_, CpuBuf>) {
+        elementwise::add_bias(bias, y);
+    }
+
+    fn bias_backward(&self, dy: Mat<'_, CpuBuf>, db: SpanMut<'_, CpuBuf>) {
+        elementwise::bias_backward(dy, db);
+    }
+
+    fn add(&self, x: &CpuBuf, y: &mut CpuBuf) {
+        elementwise::add(x, y);
+    }
+
+    fn embed(&self, table: Weight<'_, Self>, tokens: &Vec<u32>, y: MatMut<'_, CpuBuf>) {
+        match table {
+            Weight::Live(table) => elementwise::select_rows(table, tokens, y),
+            Weight::Frozen(table) => {
+                rows_mut(y).zip(tokens).for_each(|(y, &token)| table.forward.weight_row(token as usize, y));
+            }
+        }
+    }
+
+    fn embed_backward(&self, dy: Mat<'_, CpuBuf>, tokens: &Vec<u32>, dtable: SpanMut<'_, CpuBuf>) {
+        elementwise::embed_backward(dy, tokens, dtable);
+    }
+
+    fn select_rows(&self, x: Mat<'_, CpuBuf>, rows: &Vec<u32>, y: MatMut<'_, CpuBuf>) {
+        elementwise::select_rows(x, rows, y);
+    }
+
+    fn spread_rows(&self, x: Mat<'_, CpuBuf>, rows: &Vec<u32>, y: MatMut<'_, CpuBuf>) {
+        elementwise::spread_rows(x, rows, y);
+    }
+
+    fn rmsnorm(
+        &self,
+        x: Mat<'_, CpuBuf>,
+        heads: usize,
+        w: Span<'_, CpuBuf>,
+        eps: f32,
+        y: MatMut<'_, CpuBuf>,
+        rstd: &mut CpuBuf,
+    ) {
+        norm::forward(x, heads, w, eps, y, rstd);
+    }
+
+    fn rmsnorm_backward(
+        &self,
+        d: MatMut<'_, CpuBuf>,
+        heads: usize,
+        x: Mat<'_, CpuBuf>,
+        w: Span<'_, CpuBuf>,
+        rstd: &CpuBuf,
+        add: Option<Mat<'_, CpuBuf>>,
+        dw: Option<SpanMut<'_, CpuBuf>>,
+    ) {
+        norm::backward(d, heads, x, w, rstd, add, dw);
+    }
+
+    fn rope(&self, x: MatMut<'_, CpuBuf>, heads: usize, positions: &Vec<u32>, table: &CpuBuf, inverse: bool) {
+        elementwise::rope(x, heads, positions, table, inverse);
+    }
+
+    fn attention(
+        &self,
+        qkv: [Mat<'_, CpuBuf>; 3],
+        shape: AttentionShape,
+        bounds: &Vec<u32>,
+        o: MatMut<'_, CpuBuf>,
+        lse: &mut CpuBuf,
+    ) {
+        attention::forward(qkv, shape, bounds, o, lse);
+    }
+
+    fn attention_backward(
+        &self,
+        qkv: [Mat<'_, CpuBuf>; 3],
+        o: Mat<'_, CpuBuf>,
+        lse: &CpuBuf,
+        d_o: Mat<'_, CpuBuf>,
+        shape: AttentionShape,
+        bounds: &Vec<u32>,
+        dqkv: MatMut<'_, CpuBuf>,
+    ) {
+        attention::backward(qkv, o, lse, d_o, shape, bounds, dqkv);
+    }
+
+    fn swiglu(&self, gate_up: Mat<'_, CpuBuf>, y: MatMut<'_, CpuBuf>) {
+        elementwise::swiglu(gate_up, y);
+    }
+
+    fn swiglu_backward(&self, dy: Mat<'_, CpuBuf>, gate_up: MatMut<'_, CpuBuf>) {
+        elementwise::swiglu_backward(dy, gate_up);
+    }
+
+    fn dropout(&self, x: Mat<'_, CpuBuf>, key: DropoutKey, y: MatMut<'_, CpuBuf>) {
+        elementwise::dropout(x, key, y);
+    }
+
+    fn dropout_backward(&self, dy: Mat<'_, CpuBuf>, key: DropoutKey, dx: MatMut<'_, CpuBuf>) {
+        elementwise::dropout_backward(dy, key, dx);
+    }
+
+    fn cross_entropy(&self, logits: MatMut<'_, CpuBuf>, labels: Span<'_, Vec<u32>>, scale: Option<f32>) -> f64 {
+        cross_entropy::cross_entropy(logits, &labels.buf[labels.at..labels.at + labels.len], scale)
+    }
+
+    fn sum_squares(&self, x: &CpuBuf) -> f64 {
+        elementwise::sum_squares(x)
+    }
+
+    fn adamw(
+        &self,
+        values: &mut CpuBuf,
+        grads: &CpuBuf,
+        [m, v]: [&mut CpuBuf; 2],
+        range: std::ops::Range<usize>,
+        step: &AdamWStep,
+    ) {
+        elementwise::adamw(
+            &mut values[range.clone()],
+            &grads[range.clone()],
+            &mut m[range.clone()],
+            &mut v[range],
+            step,
+        );
+    }
+}

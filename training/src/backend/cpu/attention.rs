@@ -1,0 +1,190 @@
+//! Causal attention within documents: the engine's forward, and its backward.
+//!
+//! With P = exp(S - lse), D = rowsum(dO * O): dV = Pᵀ dO, dS = P * (dO Vᵀ - D), dQ = scale * dS K, dK = scale * dSᵀ Q;
+//! the query heads of a group add up their dK and dV. A task owns one key head of one document, so every sum has one
+//! order.
+
+use harness_engine::kernels::{
+    MatMut as Out, MatRef,
+    attention::{AttentionShape as EngineShape, Job, Segment, Strided, attention},
+    elementwise::exp,
+    gemm,
+};
+use rayon::prelude::*;
+
+use super::{
+    CpuBuf, row,
+    simd::{lane_sum, multiversion},
+};
+use crate::backend::{AttentionShape, Mat, MatMut};
+
+/// Query rows worked on at once.
+const ROWS: usize = 64;
+
+fn view<'a>(m: &Mat<'a, CpuBuf>) -> &'a [f32] {
+    &m.buf[m.at..]
+}
+
+/// Forward; `lse` is `[rows, heads]`.
+pub(super) fn forward(
+    [q, k, v]: [Mat<'_, CpuBuf>; 3],
+    shape: AttentionShape,
+    bounds: &[u32],
+    o: MatMut<'_, CpuBuf>,
+    lse: &mut CpuBuf,
+) {
+    let jobs: Vec<Job<'_>> = bounds
+        .windows(2)
+        .map(|w| (w[0] as usize, (w[1] - w[0]) as usize))
+        .filter(|&(_, len)| len > 0)
+        .map(|(first, len)| {
+            let rows = |m: &Mat<'_, CpuBuf>| m.at + first * m.pitch;
+            let keys = Strided { data: &k.buf[rows(&k)..], position_stride: k.pitch, channel_stride: 1 };
+            let values = Strided { data: &v.buf[rows(&v)..], position_stride: v.pitch, channel_stride: 1 };
+            Job { row: first, len, position: 0, segments: vec![Segment { keys, values, len }] }
+        })
+        .collect();
+    let engine = EngineShape {
+        heads: shape.heads,
+        kv_heads: shape.kv_heads,
+        head_dim: shape.head_dim,
+        scale: shape.scale(),
+        window: shape.window,
+    };
+    let (at, pitch) = (o.at, o.pitch);
+    attention(engine, view(&q), q.pitch, &jobs, &mut o.buf[at..], pitch, Some(lse));
+}
+
+/// The gradient of q, k and v, written by several tasks at disjoint places.
+struct Target {
+    data: *mut f32,
+    pitch: usize,
+}
+
+// SAFETY: each task writes the rows of its own document and the columns of its own heads.
+unsafe impl Sync for Target {}
+
+impl Target {
+    /// Writes one head's rows from a contiguous `[rows, dim]`.
+    ///
+    /// # Safety
+    /// The place must lie inside of the matrix, and no other thread may touch it.
+    unsafe fn put(&self, first: usize, column: usize, dim: usize, from: &[f32]) {
+        for (i, from) in from.chunks_exact(dim).enumerate() {
+            // SAFETY: as the caller promises.
+            unsafe {
+                std::ptr::copy_nonoverlapping(from.as_ptr(), self.data.add((first + i) * self.pitch + column), dim);
+            }
+        }
+    }
+}
+
+multiversion! {
+    /// P from scores: `exp(s - lse)` for the columns in `from..to`, 0 elsewhere; then dS = P * (dP - D) in place of dP.
+    fn softmax_backward(s: &mut [f32], dp: &mut [f32], lse: f32, d: f32, from: usize, to: usize) {
+        s[..from].fill(0.0);
+        dp[..from].fill(0.0);
+        for (s, dp) in s[from..to].iter_mut().zip(&mut dp[from..to]) {
+            *s = exp(*s - lse);
+            *dp = *s * (*dp - d);
+        }
+        s[to..].fill(0.0);
+        dp[to..].fill(0.0);
+    }
+}
+
+multiversion! {
+    fn dot(a: &[f32], b: &[f32]) -> f32 {
+        lane_sum(a, b, |x, y| x * y)
+    }
+}
+
+/// Backward into the columns of q, k and v of `dqkv`, which are overwritten.
+pub(super) fn backward(
+    [q, k, v]: [Mat<'_, CpuBuf>; 3],
+    o: Mat<'_, CpuBuf>,
+    lse: &[f32],
+    d_o: Mat<'_, CpuBuf>,
+    shape: AttentionShape,
+    bounds: &[u32],
+    dqkv: MatMut<'_, CpuBuf>,
+) {
+    let dim = shape.head_dim;
+    assert!(dqkv.cols == (shape.heads + 2 * shape.kv_heads) * dim && dqkv.pitch >= dqkv.cols, "columns of dqkv");
+    let rows = bounds.last().copied().unwrap_or(0) as usize;
+    assert!(rows == 0 || dqkv.at + (rows - 1) * dqkv.pitch + dqkv.cols <= dqkv.buf.len(), "rows of dqkv");
+    let target = Target { data: dqkv.buf[dqkv.at..].as_mut_ptr(), pitch: dqkv.pitch };
+    let tasks: Vec<(usize, usize, usize)> = bounds
+        .windows(2)
+        .flat_map(|w| (0..shape.kv_heads).map(|head| (w[0] as usize, w[1] as usize, head)))
+        .filter(|(first, end, _)| end > first)
+        .collect();
+    tasks.into_par_iter().with_max_len(1).for_each(|(first, end, kv_head)| {
+        let task = Task { q, k, v, o, lse, d_o, shape, first, len: end - first };
+        task.run(kv_head, &target);
+    });
+}
+
+/// One document.
+struct Task<'a> {
+    q: Mat<'a, CpuBuf>,
+    k: Mat<'a, CpuBuf>,
+    v: Mat<'a, CpuBuf>,
+    o: Mat<'a, CpuBuf>,
+    lse: &'a [f32],
+    d_o: Mat<'a, CpuBuf>,
+    shape: AttentionShape,
+    first: usize,
+    len: usize,
+}
+
+impl Task<'_> {
+    /// Rows `from..from + rows` of the document, the columns of one head.
+    fn head<'b>(&self, m: &Mat<'b, CpuBuf>, head: usize, from: usize, rows: usize) -> MatRef<'b> {
+        let at = m.at + (self.first + from) * m.pitch + head * self.shape.head_dim;
+        MatRef::with_strides(&m.buf[at..], rows, self.shape.head_dim, m.pitch, 1)
+    }
+
+    fn run(&self, kv_head: usize, target: &Target) {
+        let (dim, group, len) = (self.shape.head_dim, self.shape.heads / self.shape.kv_heads, self.len);
+        let scale = self.shape.scale();
+        let (mut dk, mut dv) = (vec![0f32; len * dim], vec![0f32; len * dim]);
+        let block = ROWS.min(len);
+        let (mut s, mut dp, mut dq) = (vec![0f32; block * len], vec![0f32; block * len], vec![0f32; block * dim]);
+        for head in kv_head * group..(kv_head + 1) * group {
+            for from in (0..len).step_by(ROWS) {
+                let rows = ROWS.min(len - from);
+                let seen = |i: usize| self.shape.window.map_or(0, |w| (from + i + 1).saturating_sub(w));
+                // Columns of the context that any row of the block sees.
+                let (start, context) = (seen(0), from + rows - seen(0));
+                let (s, dp) = (&mut s[..rows * context], &mut dp[..rows * context]);
+                let (q, d_o) = (self.head(&self.q, head, from, rows), self.head(&self.d_o, head, from, rows));
+                let k = self.head(&self.k, kv_head, start, context);
+                let v = self.head(&self.v, kv_head, start, context);
+                gemm(scale, q, k.t(), 0.0, Out::new(s, rows, context));
+                gemm(1.0, d_o, v.t(), 0.0, Out::new(dp, rows, context));
+                for (i, (s, dp)) in s.chunks_exact_mut(context).zip(dp.chunks_exact_mut(context)).enumerate() {
+                    let at = self.first + from + i;
+                    let columns = head * dim..(head + 1) * dim;
+                    let d = dot(&row(&self.d_o, at)[columns.clone()], &row(&self.o, at)[columns]);
+                    let lse = self.lse[at * self.shape.heads + head];
+                    softmax_backward(s, dp, lse, d, seen(i) - start, from + i + 1 - start);
+                }
+                let (p, ds) = (MatRef::new(s, rows, context), MatRef::new(dp, rows, context));
+                let part = start * dim..(start + context) * dim;
+                gemm(1.0, p.t(), d_o, 1.0, Out::new(&mut dv[part.clone()], context, dim));
+                gemm(scale, ds.t(), q, 1.0, Out::new(&mut dk[part], context, dim));
+                gemm(scale, ds, k, 0.0, Out::new(&mut dq[..rows * dim], rows, dim));
+                // SAFETY: rows of this document and columns of this query head belong to this task alone; `backward`
+                // checked that they lie inside.
+                unsafe { target.put(self.first + from, head * dim, dim, &dq[..rows * dim]) };
+            }
+        }
+        let (k_column, v_column) = (self.shape.heads + kv_head, self.shape.heads + self.shape.kv_heads + kv_head);
+        // SAFETY: as above, for the columns of this key head.
+        unsafe {
+            target.put(self.first, k_column * dim, dim, &dk);
+            target.put(self.first, v_column * dim, dim, &dv);
+        }
+    }
+}

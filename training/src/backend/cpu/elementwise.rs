@@ -1,0 +1,174 @@
+//! Bias, rotary embedding, SwiGLU, dropout, rows, sums and the optimizer's update.
+
+use harness_engine::kernels::elementwise::exp;
+use rayon::prelude::*;
+
+use super::{
+    CpuBuf, row, rows_mut,
+    simd::{lane_sum, multiversion},
+};
+use crate::{
+    backend::{DropoutKey, Mat, MatMut, Span, SpanMut, keep, row_key},
+    optimizer::AdamWStep,
+};
+
+/// Elements of one task or partial sum.
+const CHUNK: usize = 1 << 14;
+
+multiversion! {
+    fn add_run(x: &[f32], y: &mut [f32]) {
+        for (y, &x) in y.iter_mut().zip(x) {
+            *y += x;
+        }
+    }
+}
+
+pub(super) fn add(x: &[f32], y: &mut [f32]) {
+    y.par_chunks_mut(CHUNK).zip(x.par_chunks(CHUNK)).for_each(|(y, x)| add_run(x, y));
+}
+
+pub(super) fn add_bias(bias: Span<'_, CpuBuf>, y: MatMut<'_, CpuBuf>) {
+    let bias = &bias.buf[bias.at..bias.at + bias.len];
+    rows_mut(y).with_min_len(16).for_each(|y| add_run(bias, y));
+}
+
+pub(super) fn bias_backward(dy: Mat<'_, CpuBuf>, db: SpanMut<'_, CpuBuf>) {
+    let db = &mut db.buf[db.at..db.at + db.len];
+    (0..dy.rows).for_each(|i| add_run(row(&dy, i), db));
+}
+
+pub(super) fn embed_backward(dy: Mat<'_, CpuBuf>, tokens: &[u32], dtable: SpanMut<'_, CpuBuf>) {
+    let table = &mut dtable.buf[dtable.at..dtable.at + dtable.len];
+    for (i, &token) in tokens.iter().enumerate() {
+        add_run(row(&dy, i), &mut table[token as usize * dy.cols..][..dy.cols]);
+    }
+}
+
+pub(super) fn select_rows(x: Mat<'_, CpuBuf>, rows: &[u32], y: MatMut<'_, CpuBuf>) {
+    rows_mut(y).zip(rows).with_min_len(16).for_each(|(y, &from)| y.copy_from_slice(row(&x, from as usize)));
+}
+
+pub(super) fn spread_rows(x: Mat<'_, CpuBuf>, rows: &[u32], y: MatMut<'_, CpuBuf>) {
+    let mut y: Vec<&mut [f32]> = rows_mut(y).collect();
+    y.iter_mut().for_each(|y| y.fill(0.0));
+    for (i, &to) in rows.iter().enumerate() {
+        y[to as usize].copy_from_slice(row(&x, i));
+    }
+}
+
+multiversion! {
+    fn rotate(head: &mut [f32], cos: &[f32], sin: &[f32], sign: f32) {
+        let (first, second) = head.split_at_mut(cos.len());
+        for (((a, b), &c), &s) in first.iter_mut().zip(second).zip(cos).zip(sin) {
+            let (x, y, s) = (*a, *b, s * sign);
+            *a = x * c - y * s;
+            *b = y * c + x * s;
+        }
+    }
+}
+
+pub(super) fn rope(x: MatMut<'_, CpuBuf>, heads: usize, positions: &[u32], table: &[f32], inverse: bool) {
+    let dim = x.cols / heads;
+    let sign = if inverse { -1.0 } else { 1.0 };
+    rows_mut(x).zip(positions).with_min_len(16).for_each(|(x, &position)| {
+        let (cos, sin) = table[position as usize * dim..][..dim].split_at(dim / 2);
+        x.chunks_exact_mut(dim).for_each(|head| rotate(head, cos, sin, sign));
+    });
+}
+
+multiversion! {
+    fn swiglu_row(gate: &[f32], up: &[f32], y: &mut [f32]) {
+        for ((y, &g), &u) in y.iter_mut().zip(gate).zip(up) {
+            *y = g / (1.0 + exp(-g)) * u;
+        }
+    }
+}
+
+multiversion! {
+    /// dup = dy*silu(g), dgate = dy*up*sig(g)*(1 + g*(1 - sig(g))).
+    fn swiglu_backward_row(dy: &[f32], gate: &mut [f32], up: &mut [f32]) {
+        for ((&d, g), u) in dy.iter().zip(gate).zip(up) {
+            let sigmoid = 1.0 / (1.0 + exp(-*g));
+            let dgate = d * *u * sigmoid * (1.0 + *g * (1.0 - sigmoid));
+            *u = d * (*g * sigmoid);
+            *g = dgate;
+        }
+    }
+}
+
+pub(super) fn swiglu(gate_up: Mat<'_, CpuBuf>, y: MatMut<'_, CpuBuf>) {
+    rows_mut(y).enumerate().with_min_len(8).for_each(|(i, y)| {
+        let (gate, up) = row(&gate_up, i).split_at(y.len());
+        swiglu_row(gate, up, y);
+    });
+}
+
+pub(super) fn swiglu_backward(dy: Mat<'_, CpuBuf>, gate_up: MatMut<'_, CpuBuf>) {
+    rows_mut(gate_up).enumerate().with_min_len(8).for_each(|(i, gate_up)| {
+        let (gate, up) = gate_up.split_at_mut(dy.cols);
+        swiglu_backward_row(row(&dy, i), gate, up);
+    });
+}
+
+multiversion! {
+    fn mask_row(x: &[f32], key: u64, threshold: u32, factor: f32, y: &mut [f32]) {
+        for (j, (y, &x)) in y.iter_mut().zip(x).enumerate() {
+            *y = if keep(key, j as u32, threshold) { x * factor } else { 0.0 };
+        }
+    }
+}
+
+multiversion! {
+    fn mask_add_row(x: &[f32], key: u64, threshold: u32, factor: f32, y: &mut [f32]) {
+        for (j, (y, &x)) in y.iter_mut().zip(x).enumerate() {
+            *y += if keep(key, j as u32, threshold) { x * factor } else { 0.0 };
+        }
+    }
+}
+
+pub(super) fn dropout(x: Mat<'_, CpuBuf>, key: DropoutKey, y: MatMut<'_, CpuBuf>) {
+    rows_mut(y).enumerate().with_min_len(8).for_each(|(i, y)| {
+        mask_row(row(&x, i), row_key(key.key, i), key.threshold(), key.factor(), y);
+    });
+}
+
+pub(super) fn dropout_backward(dy: Mat<'_, CpuBuf>, key: DropoutKey, dx: MatMut<'_, CpuBuf>) {
+    rows_mut(dx).enumerate().with_min_len(8).for_each(|(i, dx)| {
+        mask_add_row(row(&dy, i), row_key(key.key, i), key.threshold(), key.factor(), dx);
+    });
+}
+
+multiversion! {
+    fn square_sum(x: &[f32]) -> f64 {
+        x.chunks(512).map(|x| f64::from(lane_sum(x, x, |x, y| x * y))).sum()
+    }
+}
+
+pub(super) fn sum_squares(x: &[f32]) -> f64 {
+    let parts: Vec<f64> = x.par_chunks(CHUNK).map(|x| square_sum(x)).collect();
+    parts.iter().sum()
+}
+
+multiversion! {
+    fn adamw_run(p: &mut [f32], g: &[f32], m: &mut [f32], v: &mut [f32], step: &AdamWStep) {
+        let (b1, b2) = (step.beta1 as f32, step.beta2 as f32);
+        let (c1, c2) = ((1.0 - step.beta1) as f32, (1.0 - step.beta2) as f32);
+        let keep = (1.0 - step.learning_rate * step.weight_decay) as f32;
+        let size = (step.learning_rate / step.correction1()) as f32;
+        let root = (1.0 / step.correction2().sqrt()) as f32;
+        let (epsilon, scale) = (step.epsilon as f32, step.grad_scale as f32);
+        for (((p, &g), m), v) in p.iter_mut().zip(g).zip(m).zip(v) {
+            let g = g * scale;
+            *m = b1 * *m + c1 * g;
+            *v = b2 * *v + c2 * (g * g);
+            *p = *p * keep - size * (*m / (v.sqrt() * root + epsilon));
+        }
+    }
+}
+
+pub(super) fn adamw(p: &mut [f32], g: &[f32], m: &mut [f32], v: &mut [f32], step: &AdamWStep) {
+    p.par_chunks_mut(CHUNK)
+        .zip(g.par_chunks(CHUNK))
+        .zip(m.par_chunks_mut(CHUNK).zip(v.par_chunks_mut(CHUNK)))
+        .for_each(|((p, g), (m, v))| adamw_run(p, g, m, v, step));
+}

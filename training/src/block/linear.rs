@@ -1,0 +1,160 @@
+//! A projection with its bias and low-rank additions, forward and backward.
+//!
+//! With U = X Aᵀ: Y = X Wᵀ + s U Bᵀ; dU = s dY B, dX = dY W + dU A, dA = dUᵀ X, dB = s dYᵀ U. Products stay in rank
+//! space, so the additions cost O(rows * rank * (in + out)).
+
+use harness_engine::Projection;
+
+use super::{BlockContext, GradSink, GroupPlaces, LoraPart, Vector};
+use crate::backend::{Backend, DropoutKey, Mat, MatMut, SpanMut, Weight, mix64};
+
+/// Dropout on the inputs of low-rank additions. Masks depend on seed, update, micro-batch, layer and projection only.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct DropoutPlan {
+    key: u64,
+    probability: f32,
+}
+
+impl DropoutPlan {
+    /// The masks of one micro-batch; `None` without dropout.
+    pub fn new(seed: u64, update: u64, micro_batch: u64, probability: f32) -> Option<Self> {
+        let key = mix64(mix64(mix64(seed ^ 0x6c6f_7261) ^ update) ^ micro_batch);
+        (probability > 0.0).then_some(Self { key, probability })
+    }
+
+    /// The mask of one projection in one layer.
+    pub fn mask(&self, layer: usize, projection: Projection) -> DropoutKey {
+        let key = mix64(mix64(self.key ^ layer as u64) ^ projection as u64);
+        DropoutKey { key, probability: self.probability }
+    }
+}
+
+/// One projection, or several that share their input.
+pub struct Linear<'a, B: Backend> {
+    pub(super) weight: Weight<'a, B>,
+    pub(super) bias: Option<Vector<'a, B>>,
+    pub(super) places: &'a GroupPlaces,
+    pub(super) out: usize,
+    pub(super) inp: usize,
+}
+
+impl<B: Backend> Linear<'_, B> {
+    /// Whether the backward needs the input: a matrix or a low-rank addition is trained.
+    pub fn is_trained(&self) -> bool {
+        self.places.weight.is_some() || !self.places.lora.is_empty() || self.places.bias.is_some()
+    }
+
+    /// Sum of the ranks.
+    fn ranks(&self) -> usize {
+        self.places.lora.iter().map(|part| part.rank).sum()
+    }
+
+    /// All `A` of the group, one after another.
+    fn all_a<'p>(&self, params: &'p B::Buf) -> Mat<'p, B::Buf> {
+        let at = self.places.lora.first().map_or(0, |part| part.a);
+        Mat::new(params, at, self.ranks(), self.inp)
+    }
+
+    /// The output, and the rank-space products where there are low-rank additions.
+    pub(super) fn forward(&self, ctx: &BlockContext<'_, B>, x: &B::Buf) -> (B::Buf, Option<B::Buf>) {
+        let (b, rows) = (ctx.backend, ctx.rows.len);
+        let x = Mat::new(x, 0, rows, self.inp);
+        let mut y = b.alloc(rows * self.out);
+        b.linear(x, self.weight, MatMut::new(&mut y, 0, rows, self.out));
+        if let Some(bias) = self.bias {
+            b.add_bias(bias.span, MatMut::new(&mut y, 0, rows, self.out));
+        }
+        let ranks = self.ranks();
+        if ranks == 0 {
+            return (y, None);
+        }
+        let mut u = b.alloc(rows * ranks);
+        match ctx.dropout {
+            None => b.gemm(1.0, x, self.all_a(ctx.params).t(), 0.0, MatMut::new(&mut u, 0, rows, ranks)),
+            Some(plan) => {
+                let mut dropped = b.alloc(rows * self.inp);
+                self.each_part(|part, column| {
+                    b.dropout(x, plan.mask(ctx.layer, part.projection), MatMut::new(&mut dropped, 0, rows, self.inp));
+                    let a = Mat::new(ctx.params, part.a, part.rank, self.inp);
+                    let to = MatMut::new(&mut u, 0, rows, ranks).columns(column, part.rank);
+                    b.gemm(1.0, Mat::new(&dropped, 0, rows, self.inp), a.t(), 0.0, to);
+                });
+            }
+        }
+        self.each_part(|part, column| {
+            let u = Mat::new(&u, 0, rows, ranks).columns(column, part.rank);
+            let to = MatMut::new(&mut y, 0, rows, self.out).columns(part.column, part.out);
+            b.gemm(part.scale, u, Mat::new(ctx.params, part.b, part.rank, part.out), 1.0, to);
+        });
+        (y, Some(u))
+    }
+
+    /// Adds the gradients to the sink; the gradient of the input if it is needed. `x` is the input, needed where
+    /// something is trained.
+    pub(super) fn backward(
+        &self,
+        ctx: &BlockContext<'_, B>,
+        dy: &B::Buf,
+        x: Option<&B::Buf>,
+        u: Option<B::Buf>,
+        input_needed: bool,
+        sink: &mut dyn GradSink<B>,
+    ) -> Option<B::Buf> {
+        let (b, rows) = (ctx.backend, ctx.rows.len);
+        let dy = Mat::new(dy, 0, rows, self.out);
+        let mut dx = input_needed.then(|| {
+            let mut dx = b.alloc(rows * self.inp);
+            b.linear_backward(dy, self.weight, MatMut::new(&mut dx, 0, rows, self.inp));
+            dx
+        });
+        if let Some((bias, at)) = self.bias.and_then(|bias| Some((bias, bias.grad?))) {
+            b.bias_backward(dy, SpanMut { buf: sink.grads(), at, len: bias.span.len });
+        }
+        let Some(x) = x.map(|x| Mat::new(x, 0, rows, self.inp)) else { return dx };
+        if let Some(at) = self.places.weight {
+            b.gemm(1.0, dy.t(), x, 1.0, MatMut::new(sink.grads(), at, self.out, self.inp));
+        }
+        let Some(u) = u else { return dx };
+        let ranks = self.ranks();
+        let mut du = b.alloc(rows * ranks);
+        self.each_part(|part, column| {
+            let dy = dy.columns(part.column, part.out);
+            let to = MatMut::new(&mut du, 0, rows, ranks).columns(column, part.rank);
+            b.gemm(part.scale, dy, Mat::new(ctx.params, part.b, part.rank, part.out).t(), 0.0, to);
+            let u = Mat::new(&u, 0, rows, ranks).columns(column, part.rank);
+            b.gemm(part.scale, u.t(), dy, 1.0, MatMut::new(sink.grads(), part.b, part.rank, part.out));
+        });
+        let du = Mat::new(&du, 0, rows, ranks);
+        let Some(plan) = ctx.dropout else {
+            let a = self.all_a(ctx.params);
+            b.gemm(1.0, du.t(), x, 1.0, MatMut::new(sink.grads(), a.at, ranks, self.inp));
+            if let Some(dx) = &mut dx {
+                b.gemm(1.0, du, a, 1.0, MatMut::new(dx, 0, rows, self.inp));
+            }
+            return dx;
+        };
+        let mut dropped = b.alloc(rows * self.inp);
+        self.each_part(|part, column| {
+            let (mask, du) = (plan.mask(ctx.layer, part.projection), du.columns(column, part.rank));
+            b.dropout(x, mask, MatMut::new(&mut dropped, 0, rows, self.inp));
+            let to = MatMut::new(sink.grads(), part.a, part.rank, self.inp);
+            b.gemm(1.0, du.t(), Mat::new(&dropped, 0, rows, self.inp), 1.0, to);
+            if let Some(dx) = &mut dx {
+                let a = Mat::new(ctx.params, part.a, part.rank, self.inp);
+                b.gemm(1.0, du, a, 0.0, MatMut::new(&mut dropped, 0, rows, self.inp));
+                let d = Mat::new(&dropped, 0, rows, self.inp);
+                b.dropout_backward(d, mask, MatMut::new(dx, 0, rows, self.inp));
+            }
+        });
+        dx
+    }
+
+    /// Calls with every low-rank addition and its first column in rank space.
+    fn each_part(&self, mut f: impl FnMut(&LoraPart, usize)) {
+        let mut column = 0;
+        for part in &self.places.lora {
+            f(part, column);
+            column += part.rank;
+        }
+    }
+}

@@ -1,0 +1,109 @@
+//! Last norm, output head and cross-entropy, over the rows that have a label only.
+
+use harness_engine::DecoderConfig;
+
+use crate::{
+    backend::{Backend, Mat, MatMut, Span, SpanMut, Weight},
+    block::GradSink,
+    data::Batch,
+};
+
+/// Elements of logits in memory at once.
+const LOGITS: usize = 1 << 24;
+
+/// The head and its norm.
+pub(super) struct Head<'a, B: Backend> {
+    pub(super) backend: &'a B,
+    pub(super) config: &'a DecoderConfig,
+    pub(super) norm: Span<'a, B::Buf>,
+    pub(super) norm_grad: Option<usize>,
+    pub(super) weight: Weight<'a, B>,
+    pub(super) weight_grad: Option<usize>,
+}
+
+/// The rows with a label, normed.
+struct Labelled<B: Backend> {
+    rows: B::Ints,
+    labels: B::Ints,
+    len: usize,
+    x: B::Buf,
+    normed: B::Buf,
+    rstd: B::Buf,
+}
+
+impl<B: Backend> Head<'_, B> {
+    fn labelled(&self, x: &B::Buf, batch: &Batch) -> Option<Labelled<B>> {
+        let (b, hidden) = (self.backend, self.config.hidden_size);
+        let (rows, labels): (Vec<u32>, Vec<u32>) =
+            batch.labels.iter().enumerate().filter_map(|(i, label)| Some((i as u32, (*label)?))).unzip();
+        let len = rows.len();
+        if len == 0 {
+            return None;
+        }
+        let (rows, labels) = (b.ints(&rows), b.ints(&labels));
+        let mut selected = b.alloc(len * hidden);
+        b.select_rows(Mat::new(x, 0, batch.len(), hidden), &rows, MatMut::new(&mut selected, 0, len, hidden));
+        let (mut normed, mut rstd) = (b.alloc(len * hidden), b.alloc(len));
+        let out = MatMut::new(&mut normed, 0, len, hidden);
+        let eps = self.config.rms_norm_eps;
+        b.rmsnorm(Mat::new(&selected, 0, len, hidden), 1, self.norm, eps, out, &mut rstd);
+        Some(Labelled { rows, labels, len, x: selected, normed, rstd })
+    }
+
+    /// Rows of logits worked on at once.
+    fn chunk(&self) -> usize {
+        (LOGITS / self.config.vocab_size.max(1)).max(16)
+    }
+
+    /// The summed loss.
+    pub(super) fn loss(&self, x: &B::Buf, batch: &Batch) -> f64 {
+        let Some(labelled) = self.labelled(x, batch) else { return 0.0 };
+        let mut loss = 0.0;
+        self.each_chunk(&labelled, None, |_, _, chunk_loss| loss += chunk_loss);
+        loss
+    }
+
+    /// Computes the logits chunk by chunk; with `scale` they come as their gradient.
+    fn each_chunk(&self, labelled: &Labelled<B>, scale: Option<f32>, mut f: impl FnMut(std::ops::Range<usize>, &B::Buf, f64)) {
+        let (b, hidden, vocab) = (self.backend, self.config.hidden_size, self.config.vocab_size);
+        let chunk = self.chunk().min(labelled.len);
+        let mut logits = b.alloc(chunk * vocab);
+        for from in (0..labelled.len).step_by(chunk) {
+            let rows = chunk.min(labelled.len - from);
+            let x = Mat::new(&labelled.normed, from * hidden, rows, hidden);
+            b.linear(x, self.weight, MatMut::new(&mut logits, 0, rows, vocab));
+            let labels = Span { buf: &labelled.labels, at: from, len: rows };
+            let loss = b.cross_entropy(MatMut::new(&mut logits, 0, rows, vocab), labels, scale);
+            f(from..from + rows, &logits, loss);
+        }
+    }
+
+    /// The summed loss, and the gradient of `scale * loss` by `x`; `None` without labels.
+    pub(super) fn loss_and_gradient(
+        &self,
+        x: &B::Buf,
+        batch: &Batch,
+        scale: f32,
+        sink: &mut dyn GradSink<B>,
+    ) -> (f64, Option<B::Buf>) {
+        let (b, hidden, vocab) = (self.backend, self.config.hidden_size, self.config.vocab_size);
+        let Some(labelled) = self.labelled(x, batch) else { return (0.0, None) };
+        let (mut loss, mut d) = (0.0, b.alloc(labelled.len * hidden));
+        self.each_chunk(&labelled, Some(scale), |rows, logits, chunk_loss| {
+            loss += chunk_loss;
+            let dlogits = Mat::new(logits, 0, rows.len(), vocab);
+            b.linear_backward(dlogits, self.weight, MatMut::new(&mut d, rows.start * hidden, rows.len(), hidden));
+            if let Some(at) = self.weight_grad {
+                let x = Mat::new(&labelled.normed, rows.start * hidden, rows.len(), hidden);
+                b.gemm(1.0, dlogits.t(), x, 1.0, MatMut::new(sink.grads(), at, vocab, hidden));
+            }
+        });
+        let x = Mat::new(&labelled.x, 0, labelled.len, hidden);
+        let dw = self.norm_grad.map(|at| SpanMut { buf: sink.grads(), at, len: hidden });
+        b.rmsnorm_backward(MatMut::new(&mut d, 0, labelled.len, hidden), 1, x, self.norm, &labelled.rstd, None, dw);
+        let mut dx = b.alloc(batch.len() * hidden);
+        let to = MatMut::new(&mut dx, 0, batch.len(), hidden);
+        b.spread_rows(Mat::new(&d, 0, labelled.len, hidden), &labelled.rows, to);
+        (loss, Some(dx))
+    }
+}

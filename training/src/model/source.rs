@@ -1,0 +1,42 @@
+//! Where frozen blocks come from.
+
+use std::sync::Arc;
+
+use crate::{backend::Backend, block::FrozenLayer};
+
+/// Which way the computation goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pass {
+    /// First block to last.
+    Forward,
+    /// Last block to first.
+    Backward,
+}
+
+/// Gives the frozen weights of one block at a time: all resident, widened from a quantised form, or gathered from other
+/// ranks. A block is released when the last handle is dropped.
+pub trait WeightSource<B: Backend>: Send + Sync {
+    /// The weights of a block for one pass.
+    fn acquire(&self, layer: usize, pass: Pass) -> Arc<FrozenLayer<B>>;
+    /// Says which block comes next; a source may begin to prepare it.
+    fn prefetch(&self, layer: usize, pass: Pass) {
+        let _ = (layer, pass);
+    }
+}
+
+/// All blocks stay on the device.
+#[derive(Debug)]
+pub struct Resident<B: Backend>(Vec<Arc<FrozenLayer<B>>>);
+
+impl<B: Backend> Resident<B> {
+    /// The source of these blocks.
+    pub fn new(layers: Vec<Arc<FrozenLayer<B>>>) -> Self {
+        Self(layers)
+    }
+}
+
+impl<B: Backend> WeightSource<B> for Resident<B> {
+    fn acquire(&self, layer: usize, _: Pass) -> Arc<FrozenLayer<B>> {
+        self.0[layer].clone()
+    }
+}

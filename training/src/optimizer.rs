@@ -1,0 +1,102 @@
+//! AdamW with decoupled weight decay and clipping of the global gradient norm.
+
+use crate::{
+    backend::{Backend, Span},
+    params::ParamStore,
+};
+
+/// The constants of AdamW (Loshchilov and Hutter 2019), as in PyTorch.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct AdamW {
+    /// Decay of the running mean of gradients.
+    pub beta1: f64,
+    /// Decay of the running mean of squared gradients.
+    pub beta2: f64,
+    /// Added to the root of the corrected mean squared gradient.
+    pub epsilon: f64,
+    /// Decoupled decay; parameters that are not decayed get none.
+    pub weight_decay: f64,
+    /// Largest global L2 norm of the gradient; 0 = not clipped.
+    pub max_grad_norm: f64,
+}
+
+impl Default for AdamW {
+    fn default() -> Self {
+        Self { beta1: 0.9, beta2: 0.999, epsilon: 1e-8, weight_decay: 0.0, max_grad_norm: 1.0 }
+    }
+}
+
+/// One update, as the kernel sees it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct AdamWStep {
+    /// Learning rate of this update.
+    pub learning_rate: f64,
+    /// Decay of the running mean of gradients.
+    pub beta1: f64,
+    /// Decay of the running mean of squared gradients.
+    pub beta2: f64,
+    /// Added to the root.
+    pub epsilon: f64,
+    /// Decoupled decay of these elements.
+    pub weight_decay: f64,
+    /// What gradients are multiplied with first (clipping).
+    pub grad_scale: f64,
+    /// Number of this update, from 1.
+    pub number: u64,
+}
+
+impl AdamWStep {
+    /// Bias correction of the mean, `1 - beta1^t`.
+    pub fn correction1(&self) -> f64 {
+        1.0 - self.beta1.powf(self.number as f64)
+    }
+
+    /// Bias correction of the mean square, `1 - beta2^t`.
+    pub fn correction2(&self) -> f64 {
+        1.0 - self.beta2.powf(self.number as f64)
+    }
+}
+
+/// The factor that brings a gradient of this norm down to the largest allowed one: `min(1, max / (norm + 1e-6))`, as
+/// PyTorch's `clip_grad_norm_`.
+pub fn clip_factor(norm: f64, max_norm: f64) -> f64 {
+    if max_norm > 0.0 { (max_norm / (norm + 1e-6)).min(1.0) } else { 1.0 }
+}
+
+impl AdamW {
+    /// Updates all parameters from their gradients; `number` counts updates from 1. `norm` is the global norm of the
+    /// gradient, as [`gradient_norm`] gives it.
+    pub fn update<B: Backend>(
+        &self,
+        backend: &B,
+        store: &mut ParamStore<B>,
+        number: u64,
+        learning_rate: f64,
+        norm: f64,
+    ) {
+        let grad_scale = clip_factor(norm, self.max_grad_norm);
+        for (range, decayed) in store.decay_ranges() {
+            let step = AdamWStep {
+                learning_rate,
+                beta1: self.beta1,
+                beta2: self.beta2,
+                epsilon: self.epsilon,
+                weight_decay: if decayed { self.weight_decay } else { 0.0 },
+                grad_scale,
+                number,
+            };
+            let ParamStore { values, grads, mean, square, .. } = store;
+            backend.adamw(values, grads, [mean, square], range, &step);
+        }
+    }
+}
+
+/// The L2 norm of all gradients together.
+pub fn gradient_norm<B: Backend>(backend: &B, store: &ParamStore<B>) -> f64 {
+    backend.sum_squares(&store.grads).sqrt()
+}
+
+/// The parameters' values in host memory, in the order of the store.
+pub fn values<B: Backend>(backend: &B, store: &ParamStore<B>) -> Vec<f32> {
+    backend.read(Span { buf: &store.values, at: 0, len: store.len() })
+}

@@ -1,0 +1,176 @@
+//! Trained parameters: one ordered, flat buffer each for values, gradients and the optimizer's moments.
+
+use std::ops::Range;
+
+use crate::backend::{Backend, Span, SpanMut};
+
+/// One trained tensor and its place.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Param {
+    /// Name of the tensor in the files that are saved.
+    pub name: String,
+    /// Shape in the files.
+    pub shape: Vec<usize>,
+    /// First element in the flat buffers.
+    pub at: usize,
+    /// Whether the buffers hold the transpose of what the files hold (two dimensions).
+    pub transposed: bool,
+    /// Whether weight decay applies.
+    pub decay: bool,
+}
+
+impl Param {
+    /// Number of elements.
+    pub fn len(&self) -> usize {
+        self.shape.iter().product()
+    }
+
+    /// Whether there are no elements.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Elements as the files hold them, from the elements as the buffers hold them, or the reverse if `store`.
+    fn reorder(&self, data: &[f32], store: bool) -> Vec<f32> {
+        let &[rows, cols] = self.shape.as_slice() else { return data.to_vec() };
+        if !self.transposed {
+            return data.to_vec();
+        }
+        let (rows, cols) = if store { (cols, rows) } else { (rows, cols) };
+        (0..rows * cols).map(|i| data[i % cols * rows + i / cols]).collect()
+    }
+}
+
+/// The order of the parameters: fixed by the model's structure, never by a hash map, so that files, random streams and
+/// reductions over ranks agree everywhere.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Layout {
+    params: Vec<Param>,
+    len: usize,
+}
+
+impl Layout {
+    /// Adds a parameter at the end and returns its place.
+    pub fn push(&mut self, name: String, shape: Vec<usize>, transposed: bool, decay: bool) -> usize {
+        let at = self.len;
+        self.len += shape.iter().product::<usize>();
+        self.params.push(Param { name, shape, at, transposed, decay });
+        at
+    }
+
+    /// The parameters in order.
+    pub fn params(&self) -> &[Param] {
+        &self.params
+    }
+
+    /// Number of elements of all parameters.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether nothing is trained.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+}
+
+/// Values, gradients and moments of all trained parameters, in the order of a [`Layout`].
+#[derive(Debug)]
+pub struct ParamStore<B: Backend> {
+    layout: Layout,
+    /// The parameters.
+    pub values: B::Buf,
+    /// Their gradients, summed over the micro-batches of an update.
+    pub grads: B::Buf,
+    /// Running mean of the gradients.
+    pub mean: B::Buf,
+    /// Running mean of the squared gradients.
+    pub square: B::Buf,
+}
+
+impl<B: Backend> ParamStore<B> {
+    /// All zeros.
+    pub fn new(backend: &B, layout: Layout) -> Self {
+        let zeros = || backend.zeros(layout.len());
+        Self { values: zeros(), grads: zeros(), mean: zeros(), square: zeros(), layout }
+    }
+
+    /// The order of the parameters.
+    pub fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    /// Number of trained parameters.
+    pub fn len(&self) -> usize {
+        self.layout.len
+    }
+
+    /// Whether nothing is trained.
+    pub fn is_empty(&self) -> bool {
+        self.layout.is_empty()
+    }
+
+    /// Elements of one parameter in one of the buffers, in the shape of the files.
+    pub fn read(&self, backend: &B, buf: &B::Buf, param: &Param) -> Vec<f32> {
+        param.reorder(&backend.read(Span { buf, at: param.at, len: param.len() }), false)
+    }
+
+    /// Overwrites the elements of one parameter in one of the buffers, given in the shape of the files.
+    pub fn write(backend: &B, buf: &mut B::Buf, param: &Param, data: &[f32]) {
+        backend.write(&param.reorder(data, true), SpanMut { buf, at: param.at, len: param.len() });
+    }
+
+    /// The gradient of one parameter, in the shape of the files.
+    pub fn grad(&self, backend: &B, param: &Param) -> Vec<f32> {
+        self.read(backend, &self.grads, param)
+    }
+
+    /// The value of one parameter, in the shape of the files.
+    pub fn value(&self, backend: &B, param: &Param) -> Vec<f32> {
+        self.read(backend, &self.values, param)
+    }
+
+    /// Sets the value of one parameter, given in the shape of the files.
+    pub fn set_value(&mut self, backend: &B, param: usize, data: &[f32]) {
+        Self::write(backend, &mut self.values, &self.layout.params[param], data);
+    }
+
+    /// Sets all gradients to 0.
+    pub fn clear_grads(&mut self, backend: &B) {
+        backend.clear(&mut self.grads);
+    }
+
+    /// Adjacent elements that are all decayed or all not.
+    pub fn decay_ranges(&self) -> Vec<(Range<usize>, bool)> {
+        let mut ranges: Vec<(Range<usize>, bool)> = Vec::new();
+        for param in &self.layout.params {
+            let end = param.at + param.len();
+            match ranges.last_mut() {
+                Some((range, decay)) if *decay == param.decay => range.end = end,
+                _ => ranges.push((param.at..end, param.decay)),
+            }
+        }
+        ranges
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend::CpuBackend;
+
+    #[test]
+    fn transposed_parameters_round_trip() {
+        let backend = CpuBackend::new();
+        let mut layout = Layout::default();
+        layout.push("a".into(), vec![2], false, false);
+        layout.push("b".into(), vec![2, 3], true, true);
+        layout.push("c".into(), vec![1], false, true);
+        let mut store = ParamStore::new(&backend, layout);
+        store.set_value(&backend, 1, &[1.0, 2.0, 3.0, 4.0, 5.0, 6.0]);
+        assert_eq!(store.values[..], [0.0, 0.0, 1.0, 4.0, 2.0, 5.0, 3.0, 6.0, 0.0]);
+        let param = store.layout().params()[1].clone();
+        assert_eq!(store.value(&backend, &param), [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]);
+        assert_eq!(store.decay_ranges(), [(0..2, false), (2..9, true)]);
+    }
+}
