@@ -1,0 +1,138 @@
+//! Finding caveats.
+
+use super::{
+    Caveat, Dropped, IdenticalTask, ModelFacts, Row, Settings, Share, TaskFacts, Underpowered,
+    alignment::Aligned,
+    inference::{POWER, fewest_units},
+    table::Table,
+};
+
+/// Documents that alignment left out of a table.
+pub(super) fn dropped(table: &Table, aligned: &Aligned) -> Option<Dropped> {
+    let dropped: Vec<(String, usize)> = table
+        .columns
+        .iter()
+        .zip(&aligned.dropped)
+        .filter(|&(_, &count)| count > 0)
+        .map(|(column, &count)| (column.model.clone(), count))
+        .collect();
+    let (task, key, used) = (table.task.clone(), table.key.clone(), aligned.columns.units());
+    (!dropped.is_empty()).then_some(Dropped { task, key, used, dropped })
+}
+
+/// The caveat of all tables with documents left out.
+pub(super) fn partial_overlap(rows: Vec<Dropped>) -> Option<Caveat> {
+    (!rows.is_empty()).then_some(Caveat::PartialOverlap { rows })
+}
+
+/// Models that are the same, adapters that do nothing, outputs that are equal.
+pub(super) fn models(models: &[String], facts: &[ModelFacts]) -> Vec<Caveat> {
+    let ordered: Vec<&ModelFacts> =
+        models.iter().filter_map(|model| facts.iter().find(|facts| &facts.model == model)).collect();
+    let mut caveats = Vec::new();
+    for facts in &ordered {
+        if facts.adapter_is_noop {
+            caveats.push(Caveat::NoOpAdapter { model: facts.model.clone(), base: facts.base.clone() });
+        }
+    }
+    for (i, a) in ordered.iter().enumerate() {
+        for b in &ordered[i + 1..] {
+            let pair = [a.model.clone(), b.model.clone()];
+            if a.identity.is_some() && a.identity == b.identity {
+                caveats.push(Caveat::SameModelTwice { models: pair });
+                continue;
+            }
+            let both: Vec<(&String, &TaskFacts, &TaskFacts)> =
+                a.tasks.iter().filter_map(|(task, one)| Some((task, one, b.tasks.get(task)?))).collect();
+            let known = both.iter().filter(|(_, one, other)| one.outputs.is_some() && other.outputs.is_some());
+            let tasks: Vec<IdenticalTask> = known
+                .clone()
+                .filter(|(_, one, other)| one.outputs == other.outputs)
+                .map(|(task, one, _)| IdenticalTask { task: (*task).clone(), requests: one.requests })
+                .collect();
+            if !tasks.is_empty() {
+                caveats.push(Caveat::IdenticalOutputs { models: pair, tasks, of: known.count() });
+            }
+        }
+    }
+    caveats
+}
+
+/// Rows without documents, and primary rows with too few of them.
+pub(super) fn rows(rows: &[Row], settings: &Settings) -> Vec<Caveat> {
+    let mut caveats = Vec::new();
+    let mut empty: Vec<String> = rows.iter().filter(|row| row.n == 0).map(|row| row.task.clone()).collect();
+    empty.dedup();
+    if !empty.is_empty() {
+        caveats.push(Caveat::NoDocuments { tasks: empty });
+    }
+    let tested: Vec<&Row> = rows.iter().filter(|row| row.primary && row.n > 0 && !row.contrasts.is_empty()).collect();
+    let weak: Vec<Underpowered> = tested.iter().filter_map(|row| underpowered(row, settings.alpha)).collect();
+    if !weak.is_empty() {
+        caveats.push(Caveat::TooFewDocuments { power: POWER, rows: weak, of: tested.len() });
+    }
+    caveats
+}
+
+fn underpowered(row: &Row, alpha: f64) -> Option<Underpowered> {
+    let margin = row.margin?;
+    let enough_to_test = row.clusters.unwrap_or(row.n) >= fewest_units(alpha);
+    // A contrast without a detectable difference comes first, then the one with the largest.
+    let worst = row.contrasts.iter().max_by(|a, b| {
+        let size = |d: Option<f64>| d.unwrap_or(f64::INFINITY);
+        size(a.detectable).total_cmp(&size(b.detectable))
+    })?;
+    // With enough documents, nothing detectable means that the two never differ, which says nothing about power.
+    if worst.detectable.map_or(enough_to_test, |detectable| detectable <= margin) {
+        return None;
+    }
+    // The standard error falls with the root of the number of documents.
+    let needed = worst.detectable.map(|detectable| (row.n as f64 * (detectable / margin).powi(2)).ceil() as u64);
+    Some(Underpowered {
+        task: row.task.clone(),
+        key: row.key.clone(),
+        model: worst.model.clone(),
+        n: row.n,
+        scale: row.scale,
+        detectable: worst.detectable,
+        margin,
+        needed,
+    })
+}
+
+/// Answers that were not parsed, cut, or asked under other conditions.
+pub(super) fn answers(rows: &[Row], models: &[String], facts: &[ModelFacts]) -> Vec<Caveat> {
+    let mut unparsed = Vec::new();
+    for row in rows.iter().filter(|row| !row.pooled) {
+        for cell in row.cells.iter().filter(|cell| cell.unparsed > 0) {
+            unparsed.push(Share {
+                task: row.task.clone(),
+                key: Some(row.key.clone()),
+                model: cell.model.clone(),
+                count: cell.unparsed,
+                of: row.n,
+            });
+        }
+    }
+    let shares = |count: fn(&TaskFacts) -> usize| {
+        let mut shares = Vec::new();
+        for facts in models.iter().filter_map(|model| facts.iter().find(|facts| &facts.model == model)) {
+            for (task, of_task) in facts.tasks.iter().filter(|(_, of_task)| count(of_task) > 0) {
+                let (count, of) = (count(of_task), of_task.requests);
+                shares.push(Share { task: task.clone(), key: None, model: facts.model.clone(), count, of });
+            }
+        }
+        shares
+    };
+    let mut caveats = Vec::new();
+    let mut add = |shares: Vec<Share>, caveat: fn(Vec<Share>) -> Caveat| {
+        if !shares.is_empty() {
+            caveats.push(caveat(shares));
+        }
+    };
+    add(unparsed, |shares| Caveat::UnparsedAnswers { shares });
+    add(shares(|facts| facts.truncated), |shares| Caveat::TruncatedContexts { shares });
+    add(shares(|facts| facts.cut_by_limit), |shares| Caveat::AnswersCutByLimit { shares });
+    add(shares(|facts| facts.boundary_shifted), |shares| Caveat::BoundaryShifts { shares });
+    caveats
+}

@@ -1,0 +1,56 @@
+//! What is known of a model's answers beyond its scores.
+
+use std::collections::BTreeMap;
+
+use harness_core::{Digest, Finish, Output, Response};
+use serde::{Deserialize, Serialize};
+
+/// Facts about one model, for caveats; everything is optional.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct ModelFacts {
+    /// Name of the model, as in the tables.
+    pub model: String,
+    /// Digest of the model's identity: equal digests mean the same model.
+    #[serde(default)]
+    pub identity: Option<Digest>,
+    /// Name or identity of the model the adapter sits on, for the text of caveats.
+    #[serde(default)]
+    pub base: Option<String>,
+    /// Whether the adapter is known to change nothing (all of its updates are zero).
+    #[serde(default)]
+    pub adapter_is_noop: bool,
+    /// By task id.
+    #[serde(default)]
+    pub tasks: BTreeMap<String, TaskFacts>,
+}
+
+/// Facts about a model's answers to one task.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TaskFacts {
+    /// Hash of all outputs in document order; equal hashes mean equal outputs.
+    #[serde(default)]
+    pub outputs: Option<Digest>,
+    /// Requests answered.
+    #[serde(default)]
+    pub requests: usize,
+    /// Requests whose context was cut on the left to fit the model.
+    #[serde(default)]
+    pub truncated: usize,
+    /// Generations ended by the limit on tokens.
+    #[serde(default)]
+    pub cut_by_limit: usize,
+    /// Requests where joint tokenisation moved the boundary between context and continuation.
+    #[serde(default)]
+    pub boundary_shifted: usize,
+}
+
+impl TaskFacts {
+    /// Counts one response in; `outputs` is left to the caller, who knows the order of documents.
+    pub fn count(&mut self, response: &Response) {
+        self.requests += 1;
+        self.truncated += usize::from(response.usage.truncated_tokens > 0);
+        self.boundary_shifted += usize::from(response.usage.boundary_shifted);
+        let cut = matches!(response.output, Output::Text { finish: Finish::Length, .. });
+        self.cut_by_limit += usize::from(cut);
+    }
+}

@@ -1,0 +1,174 @@
+//! One row of a comparison: values, differences, tests and verdicts.
+
+use std::fmt;
+
+use harness_core::MetricKey;
+use serde::{Deserialize, Serialize};
+
+use super::Scale;
+use crate::stats::Interval;
+
+/// All models on one task under one metric.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Row {
+    /// Task or group id.
+    pub task: String,
+    /// Name to show.
+    pub label: String,
+    /// The group directly above, if any.
+    pub group: Option<String>,
+    /// Depth below the top.
+    pub depth: usize,
+    /// Whether this is a group over pooled documents.
+    pub pooled: bool,
+    /// Metric and filter.
+    pub key: MetricKey,
+    /// Whether larger values are better.
+    pub higher_is_better: bool,
+    /// What the values are in.
+    pub scale: Scale,
+    /// Whether this is the task's main metric.
+    pub primary: bool,
+    /// Documents compared.
+    pub n: usize,
+    /// Clusters of dependent documents, where there are any.
+    pub clusters: Option<usize>,
+    /// Name of the family whose p-values are corrected together.
+    pub family: String,
+    /// The smallest difference that matters, in the row's unit; `None` for a raw metric without a base value.
+    pub margin: Option<f64>,
+    /// One cell a model, base first.
+    pub cells: Vec<Cell>,
+    /// One contrast a candidate, in the order of the models.
+    pub contrasts: Vec<Contrast>,
+}
+
+/// The value of one model.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Cell {
+    /// Name of the model.
+    pub model: String,
+    /// The value; `None` where it is not defined (no documents) or not finite.
+    pub value: Option<f64>,
+    /// Its interval, where one can be estimated.
+    pub interval: Option<Interval>,
+    /// How the interval was made.
+    pub method: IntervalMethod,
+    /// Documents whose answer could not be parsed.
+    pub unparsed: usize,
+}
+
+/// A candidate against the base, on the same documents.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Contrast {
+    /// Name of the candidate.
+    pub model: String,
+    /// Its value less the base's.
+    pub difference: Option<f64>,
+    /// Interval of the difference, where one can be estimated.
+    pub interval: Option<Interval>,
+    /// How the interval was made.
+    pub method: IntervalMethod,
+    /// The test of no difference; `None` without documents.
+    pub test: Option<TestMethod>,
+    /// p of the test, before correction.
+    pub p: Option<f64>,
+    /// p corrected over the family.
+    pub p_corrected: Option<f64>,
+    /// What follows from it.
+    pub verdict: Verdict,
+    /// Whether the difference was shown to lie within ± the row's margin, at the settings' alpha (uncorrected); `None`
+    /// where this cannot be tested.
+    pub equivalent: Option<bool>,
+    /// The smallest true difference that these documents would have shown with 80 % power at the settings' alpha
+    /// (uncorrected), given how often the two models differ; `None` where no difference could have been shown.
+    pub detectable: Option<f64>,
+}
+
+/// What a contrast says about a candidate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    /// Better than the base: corrected p ≤ alpha, in the direction that is good.
+    Better,
+    /// Worse than the base.
+    Worse,
+    /// The data decide neither way.
+    Undecided,
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Better => "better",
+            Self::Worse => "worse",
+            Self::Undecided => "undecided",
+        })
+    }
+}
+
+/// How an interval was made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum IntervalMethod {
+    /// Bias-corrected and accelerated bootstrap.
+    Bca,
+    /// Percentile bootstrap.
+    Percentile,
+    /// Basic bootstrap.
+    Basic,
+    /// Wilson's score interval: proportions of few documents, or near 0 or 1.
+    Wilson,
+    /// Bonett and Price's interval for paired proportions: few documents, or few on which the models differ.
+    BonettPrice,
+    /// No interval: fewer than two documents, or no variation.
+    None,
+}
+
+impl IntervalMethod {
+    /// The name in words.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Bca => "BCa bootstrap",
+            Self::Percentile => "percentile bootstrap",
+            Self::Basic => "basic bootstrap",
+            Self::Wilson => "Wilson score",
+            Self::BonettPrice => "Bonett-Price",
+            Self::None => "none",
+        }
+    }
+}
+
+/// The test of a contrast.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TestMethod {
+    /// McNemar's exact test: right or wrong answers.
+    McnemarExact,
+    /// Paired permutation test over all swaps.
+    PermutationExact,
+    /// Paired permutation test over random swaps.
+    PermutationSampled,
+}
+
+impl TestMethod {
+    /// The name in words.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::McnemarExact => "exact McNemar",
+            Self::PermutationExact => "exact paired permutation",
+            Self::PermutationSampled => "paired permutation",
+        }
+    }
+}
+
+/// p-values that were corrected together.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Family {
+    /// Its name: `main results`, `within GROUP`, or `other metrics`.
+    pub name: String,
+    /// Number of tests.
+    pub tests: usize,
+    /// Number of them that decided.
+    pub decided: usize,
+}

@@ -1,0 +1,76 @@
+//! The input: aligned scores of one task under one metric.
+
+use std::collections::BTreeMap;
+
+use harness_core::{DocId, MetricKey, SampleScore};
+use serde::{Deserialize, Serialize};
+
+use crate::Statistic;
+
+/// The scores of all models on one task under one metric. A group (mmlu, its categories) is a table over the pooled
+/// documents of its tasks, with [`Table::pooled`] set.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Table {
+    /// Task or group id, e.g. `mmlu_anatomy`.
+    pub task: String,
+    /// Name to show; the id where `None`.
+    #[serde(default)]
+    pub alias: Option<String>,
+    /// The group directly above, if any.
+    #[serde(default)]
+    pub group: Option<String>,
+    /// Depth below the top: 0 for a task or group asked for by name, 1 for its members, and so on.
+    #[serde(default)]
+    pub depth: usize,
+    /// Whether this is a group over pooled documents that also have rows of their own.
+    #[serde(default)]
+    pub pooled: bool,
+    /// Metric and filter.
+    pub key: MetricKey,
+    /// How summed statistics become the value.
+    pub statistic: Statistic,
+    /// Whether larger values are better.
+    pub higher_is_better: bool,
+    /// What the values are in, and what the margin means.
+    pub scale: Scale,
+    /// Whether this is the task's main metric; its p-values form the main family.
+    pub primary: bool,
+    /// One column a model, base first; the same models in the same order in every table.
+    pub columns: Vec<Column>,
+    /// Cluster of documents that are dependent (questions on one passage); empty for independent documents.
+    /// Either empty or complete.
+    #[serde(default)]
+    pub clusters: BTreeMap<DocId, String>,
+}
+
+/// The scores of one model.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Column {
+    /// Name of the model.
+    pub model: String,
+    /// One score a document, in any order.
+    pub scores: Vec<SampleScore>,
+}
+
+/// What a row's values are in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Scale {
+    /// From 0 to 1, shown as a percentage (accuracy, ROUGE). The margin applies as it is.
+    Fraction,
+    /// From 0 to 100 by definition (BLEU, chrF). The margin applies times 100.
+    Points,
+    /// Any other number (perplexity, bits per byte). The margin applies relative to the base's value.
+    Raw,
+}
+
+impl Scale {
+    /// The smallest difference that matters, in the row's own unit. `None` for a raw value without a base value.
+    pub fn margin(self, margin: f64, base: Option<f64>) -> Option<f64> {
+        match self {
+            Self::Fraction => Some(margin),
+            Self::Points => Some(margin * 100.0),
+            Self::Raw => base.map(|base| margin * base.abs()).filter(|margin| *margin > 0.0),
+        }
+    }
+}

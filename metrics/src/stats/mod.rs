@@ -1,0 +1,34 @@
+//! Intervals, tests and corrections.
+//!
+//! Everything that resamples works on [`Columns`]: the additive statistics of documents, aligned over models. Numbers
+//! depend on data and seed alone, never on the number of threads.
+
+mod bootstrap;
+mod columns;
+pub mod distribution;
+mod fast_rng;
+mod interval;
+mod mcnemar;
+mod multiple_testing;
+mod paired;
+mod permutation;
+mod power;
+mod proportion;
+mod standard_error;
+
+pub use bootstrap::{Bootstrap, BootstrapInterval};
+pub use columns::{Columns, ColumnsError};
+pub use interval::{Interval, quantile_sorted};
+pub use mcnemar::McNemar;
+pub use multiple_testing::Correction;
+pub use paired::{PairedDifference, correlation, sign_test, unpaired_standard_error, wilcoxon_signed_rank};
+pub use permutation::{
+    EXACT_LIMIT, PermutationTest, approximate_randomization, paired_bootstrap_sacrebleu, paired_bootstrap_test,
+    permutation_test,
+};
+pub use power::{PairedDesign, minimum_detectable_difference};
+pub use proportion::{ProportionInterval, paired_proportion_interval, proportion_interval};
+pub use standard_error::{
+    ClusterCorrection, bernoulli_standard_error, clustered_standard_error, mean, mean_standard_error,
+    standard_deviation, variance,
+};
