@@ -1,10 +1,16 @@
 //! LoRA adapters in PEFT's layout.
 
+mod config;
+mod files;
+mod targets;
+
 use std::{collections::BTreeMap, fmt};
 
-use harness_core::Digest;
+pub use config::{AdapterConfig, TargetModules};
+use harness_core::{Digest, Hasher};
+pub use targets::TargetRank;
 
-use crate::HostTensor;
+use crate::{DecoderConfig, HostTensor, weights::digest_tensors};
 
 /// A linear of a decoder block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -46,10 +52,49 @@ pub type AdapterLayer = BTreeMap<Projection, LoraPair>;
 pub struct Adapter {
     /// One entry a block, empty where the block is not adapted.
     pub layers: Vec<AdapterLayer>,
-    /// Whole modules trained and saved beside the low-rank pairs, by module path (`lm_head`, `model.embed_tokens`).
+    /// Whole modules trained and saved beside the low-rank pairs, by module path: `lm_head`, `model.embed_tokens`, each
+    /// `[vocab, hidden]`. They replace the base's.
     pub modules_to_save: BTreeMap<String, HostTensor>,
-    /// Hash of the configuration and the tensors.
+    /// What `adapter_config.json` says.
+    pub config: AdapterConfig,
+    /// Hash of everything the answers depend on: places, ranks, scales, values.
     pub digest: Digest,
+}
+
+impl Adapter {
+    /// An adapter of these parts.
+    pub fn new(
+        config: AdapterConfig,
+        layers: Vec<AdapterLayer>,
+        modules_to_save: BTreeMap<String, HostTensor>,
+    ) -> Self {
+        let digest = digest(&layers, &modules_to_save);
+        Self { layers, modules_to_save, config, digest }
+    }
+
+    /// Number of trained values.
+    pub fn num_parameters(&self) -> usize {
+        let pairs = self.layers.iter().flat_map(BTreeMap::values).map(|pair| pair.a.len() + pair.b.len());
+        pairs.sum::<usize>() + self.modules_to_save.values().map(|tensor| tensor.data.len()).sum::<usize>()
+    }
+}
+
+/// Hash of the values, whatever type they are stored in.
+fn digest(layers: &[AdapterLayer], modules_to_save: &BTreeMap<String, HostTensor>) -> Digest {
+    let mut hasher = Hasher::new("adapter");
+    let bytes = |values: &[f32]| values.iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<u8>>();
+    for (index, layer) in layers.iter().enumerate() {
+        for (projection, pair) in layer {
+            hasher.part(format!("{index} {projection} {}", pair.rank)).part(pair.scale.to_le_bytes());
+            hasher.part(bytes(&pair.a)).part(bytes(&pair.b));
+        }
+    }
+    for (module, tensor) in modules_to_save {
+        let values = bytes(&tensor.to_f32());
+        let one = (module.as_str(), "f32".to_owned(), tensor.shape.as_slice(), values.as_slice());
+        hasher.part(digest_tensors("module", std::iter::once(one)).as_bytes());
+    }
+    hasher.finish()
 }
 
 impl Projection {
@@ -66,6 +111,23 @@ impl Projection {
             Self::Gate => "mlp.gate_proj",
             Self::Up => "mlp.up_proj",
             Self::Down => "mlp.down_proj",
+        }
+    }
+
+    /// The module's full path, e.g. `model.layers.3.self_attn.q_proj`.
+    pub fn path(self, layer: usize) -> String {
+        format!("model.layers.{layer}.{}", self.module())
+    }
+
+    /// Output and input features of the linear: the rows and columns of its weight.
+    pub fn dims(self, config: &DecoderConfig) -> (usize, usize) {
+        let (h, m, q, kv) = (config.hidden_size, config.intermediate_size, config.q_dim(), config.kv_dim());
+        match self {
+            Self::Q => (q, h),
+            Self::K | Self::V => (kv, h),
+            Self::O => (h, q),
+            Self::Gate | Self::Up => (m, h),
+            Self::Down => (h, m),
         }
     }
 }

@@ -7,6 +7,7 @@ use harness_core::{Digest, Hasher};
 use crate::{
     ChatTemplate, DecoderConfig, EngineError, GenerationDefaults, TextTokenizer, Weights,
     config::{read_config, read_generation_defaults},
+    gguf::GgufFile,
     weights::{HfSource, TensorStore, assemble, digest_tensors},
 };
 
@@ -33,6 +34,9 @@ impl ModelFiles {
     /// # Errors
     /// Whatever is missing, broken or not supported, with the file and the way out.
     pub fn load(path: &Path) -> Result<Self, EngineError> {
+        if is_gguf(path) {
+            return Self::load_gguf(path);
+        }
         let config = read_config(path)?;
         let tokenizer = TextTokenizer::load(path)?;
         check_vocabulary(path, &config, &tokenizer)?;
@@ -49,8 +53,29 @@ impl ModelFiles {
     /// # Errors
     /// If it is missing, broken or not supported.
     pub fn load_config(path: &Path) -> Result<DecoderConfig, EngineError> {
-        read_config(path)
+        if is_gguf(path) { GgufFile::open(path)?.config() } else { read_config(path) }
     }
+
+    fn load_gguf(path: &Path) -> Result<Self, EngineError> {
+        let file = GgufFile::open(path)?;
+        let config = file.config()?;
+        let tokenizer = file.tokenizer()?;
+        check_vocabulary(path, &config, &tokenizer)?;
+        let chat_template = file.chat_template()?;
+        let generation = GenerationDefaults {
+            eos_token_ids: config.eos_token_ids.clone(),
+            bos_token_id: config.bos_token_id,
+            ..GenerationDefaults::default()
+        };
+        let weights = file.weights(&config)?;
+        let digest = with_config(&config, file.digest());
+        Ok(Self { config, weights, tokenizer, chat_template, generation, digest })
+    }
+}
+
+/// Whether a path is a file, which then is read as GGUF, or is named like one.
+fn is_gguf(path: &Path) -> bool {
+    path.is_file() || path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gguf"))
 }
 
 /// A tokenizer may have fewer tokens than the embedding has rows, never more.

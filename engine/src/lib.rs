@@ -6,11 +6,12 @@ mod config;
 mod decoder;
 mod error;
 mod files;
+mod gguf;
 pub mod kernels;
 mod tokenizer;
 mod weights;
 
-pub use adapter::{Adapter, AdapterLayer, LoraPair, Projection};
+pub use adapter::{Adapter, AdapterConfig, AdapterLayer, LoraPair, Projection, TargetModules, TargetRank};
 pub use chat::{ChatContext, ChatEnding, ChatTemplate, CivilTime};
 pub use config::{Architecture, DecoderConfig, GenerationDefaults, Rope, RopeScaling};
 pub use decoder::{BaseModel, Decoder, inverse_frequencies};

@@ -38,7 +38,7 @@ pub(crate) enum Place {
 }
 
 /// A file format that holds a decoder's tensors.
-pub(crate) trait TensorSource {
+pub(crate) trait TensorSource: Sync {
     /// The file or directory, for messages.
     fn path(&self) -> &Path;
     /// What the format calls the tensor of a place.
@@ -124,7 +124,7 @@ pub(crate) fn assemble(config: &DecoderConfig, source: &dyn TensorSource) -> Res
     };
     Ok(Weights {
         embed: source.read(Place::Embed, &table)?,
-        layers: (0..config.num_layers).map(layer).collect::<Result<_, _>>()?,
+        layers: (0..config.num_layers).into_par_iter().map(layer).collect::<Result<_, _>>()?,
         norm: vector(Place::Norm, &[config.hidden_size])?,
         lm_head: if config.tie_word_embeddings { None } else { Some(source.read(Place::LmHead, &table)?) },
     })

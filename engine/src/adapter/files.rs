@@ -1,0 +1,219 @@
+//! Adapter directories as PEFT writes them: `adapter_config.json` and `adapter_model.safetensors`.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    fs,
+    path::Path,
+};
+
+use safetensors::{Dtype, tensor::TensorView};
+
+use super::{Adapter, AdapterConfig, AdapterLayer, LoraPair, Projection, TargetRank};
+use crate::{DecoderConfig, EngineError, HostTensor, weights::TensorStore};
+
+/// What PEFT puts before the module's path.
+const PREFIX: &str = "base_model.model.";
+const WEIGHTS: &str = "adapter_model.safetensors";
+
+/// A tensor's place, from its name.
+enum Key {
+    A(usize, Projection),
+    B(usize, Projection),
+    /// A whole module: `lm_head` or `model.embed_tokens`.
+    Module(&'static str),
+}
+
+impl Adapter {
+    /// Reads an adapter directory and checks it against its base.
+    ///
+    /// # Errors
+    /// If a file is missing or broken, a variant of LoRA is not supported, nothing is targeted, or the adapter was made
+    /// for another base.
+    pub fn load(dir: &Path, base: &DecoderConfig) -> Result<Self, EngineError> {
+        let config = AdapterConfig::load(dir)?;
+        let path = dir.join(WEIGHTS);
+        if !path.exists() {
+            let old = dir.join("adapter_model.bin").exists();
+            return Err(EngineError::Missing {
+                path: dir.to_owned(),
+                what: WEIGHTS.to_owned(),
+                hint: match old {
+                    true => "adapter_model.bin is not read; save the adapter again with safe_serialization=True",
+                    false => "an adapter is a directory as PEFT's save_pretrained writes it",
+                }
+                .to_owned(),
+            });
+        }
+        let failed = |reason: String| EngineError::Adapter { path: path.clone(), reason };
+        let targets = config
+            .targets(base)
+            .map_err(|reason| EngineError::Adapter { path: dir.join("adapter_config.json"), reason })?;
+        let store = TensorStore::open_file(&path)?;
+        let (mut a, mut b, mut modules) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        for name in store.names() {
+            let key = parse(name).ok_or_else(|| {
+                failed(format!(
+                    "tensor `{name}` belongs to no linear of a decoder block; only these, lm_head and embed_tokens as \
+                     whole modules, are supported"
+                ))
+            })?;
+            match key {
+                Key::A(layer, projection) => a.insert((layer, projection), name),
+                Key::B(layer, projection) => b.insert((layer, projection), name),
+                Key::Module(module) => modules.insert(module, name).map(|_| name),
+            };
+        }
+        if let Some(&(layer, projection)) = a.keys().chain(b.keys()).find(|(layer, _)| *layer >= base.num_layers) {
+            return Err(EngineError::AdapterShape {
+                path: path.clone(),
+                module: projection.path(layer),
+                found: format!("layer {layer}"),
+                expected: format!("at most layer {}", base.num_layers.saturating_sub(1)),
+            });
+        }
+        let mut layers: Vec<AdapterLayer> = Vec::with_capacity(base.num_layers);
+        for (layer, targets) in targets.iter().enumerate() {
+            let mut pairs = AdapterLayer::new();
+            for (&projection, &target) in targets {
+                let place = (layer, projection);
+                let (Some(a), Some(b)) = (a.remove(&place), b.remove(&place)) else {
+                    let module = projection.path(layer);
+                    return Err(failed(format!(
+                        "`{module}` is targeted by adapter_config.json, but its lora_A and lora_B are not both there"
+                    )));
+                };
+                pairs.insert(projection, pair(&store, place, target, base, a, b)?);
+            }
+            layers.push(pairs);
+        }
+        if let Some(name) = a.values().chain(b.values()).next() {
+            return Err(failed(format!("tensor `{name}` is not targeted by adapter_config.json")));
+        }
+        let modules_to_save = modules
+            .into_iter()
+            .map(|(module, name)| whole_module(&store, module, name, base))
+            .collect::<Result<_, _>>()?;
+        Ok(Self::new(config, layers, modules_to_save))
+    }
+
+    /// Writes the adapter in PEFT's layout, f32; the directory is made if needed. Each file appears whole or not at all.
+    ///
+    /// # Errors
+    /// If a file cannot be written.
+    pub fn save(&self, dir: &Path) -> Result<(), EngineError> {
+        fs::create_dir_all(dir).map_err(|e| EngineError::write(dir, e))?;
+        let bytes = |values: &[f32]| values.iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<u8>>();
+        let mut tensors: Vec<(String, Vec<usize>, Vec<u8>)> = Vec::new();
+        for (layer, pairs) in self.layers.iter().enumerate() {
+            for (projection, pair) in pairs {
+                let module = projection.path(layer);
+                let (inputs, outputs) = (pair.a.len() / pair.rank, pair.b.len() / pair.rank);
+                tensors.push((format!("{PREFIX}{module}.lora_A.weight"), vec![pair.rank, inputs], bytes(&pair.a)));
+                tensors.push((format!("{PREFIX}{module}.lora_B.weight"), vec![outputs, pair.rank], bytes(&pair.b)));
+            }
+        }
+        for (module, tensor) in &self.modules_to_save {
+            tensors.push((format!("{PREFIX}{module}.weight"), tensor.shape.clone(), bytes(&tensor.to_f32())));
+        }
+        let path = dir.join(WEIGHTS);
+        let broken = |error: safetensors::SafeTensorError| EngineError::Weights {
+            path: path.clone(),
+            reason: error.to_string(),
+        };
+        let views = tensors
+            .iter()
+            .map(|(name, shape, data)| Ok((name, TensorView::new(Dtype::F32, shape.clone(), data).map_err(broken)?)))
+            .collect::<Result<Vec<_>, EngineError>>()?;
+        let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
+        let file = safetensors::serialize(views, Some(metadata)).map_err(broken)?;
+        write_whole(&path, &file)?;
+        write_whole(&dir.join("adapter_config.json"), (self.config.to_json() + "\n").as_bytes())
+    }
+}
+
+/// Reads one pair, of the rank that the configuration gives and the features of the base.
+fn pair(
+    store: &TensorStore,
+    (layer, projection): (usize, Projection),
+    target: TargetRank,
+    base: &DecoderConfig,
+    a: &str,
+    b: &str,
+) -> Result<LoraPair, EngineError> {
+    let (outputs, inputs) = projection.dims(base);
+    let read = |name: &str, part: &str, expected: [usize; 2]| {
+        let tensor = store.tensor(name)?;
+        if tensor.shape == expected {
+            return Ok(tensor.to_f32().into_owned());
+        }
+        Err(EngineError::AdapterShape {
+            path: store.root().to_owned(),
+            module: projection.path(layer),
+            found: format!("a {part} of shape {:?}", tensor.shape),
+            expected: format!("{expected:?} (rank {} from adapter_config.json)", target.rank),
+        })
+    };
+    Ok(LoraPair {
+        a: read(a, "lora_A", [target.rank, inputs])?,
+        b: read(b, "lora_B", [outputs, target.rank])?,
+        rank: target.rank,
+        scale: target.scale,
+    })
+}
+
+fn whole_module(
+    store: &TensorStore,
+    module: &str,
+    name: &str,
+    base: &DecoderConfig,
+) -> Result<(String, HostTensor), EngineError> {
+    let tensor = store.tensor(name)?;
+    let expected = [base.vocab_size, base.hidden_size];
+    if tensor.shape == expected {
+        return Ok((module.to_owned(), tensor));
+    }
+    Err(EngineError::AdapterShape {
+        path: store.root().to_owned(),
+        module: module.to_owned(),
+        found: format!("a weight of shape {:?}", tensor.shape),
+        expected: format!("{expected:?}"),
+    })
+}
+
+/// The place of `base_model.model.<path>.lora_A.weight` and its like; the adapter's name between (`lora_A.default`), as in
+/// a raw state dictionary, is tolerated.
+fn parse(name: &str) -> Option<Key> {
+    let path = name.strip_prefix(PREFIX).unwrap_or(name).strip_suffix(".weight")?;
+    let path = path.strip_suffix(".default").unwrap_or(path);
+    match path.strip_suffix(".modules_to_save").unwrap_or(path) {
+        "lm_head" => return Some(Key::Module("lm_head")),
+        "model.embed_tokens" | "embed_tokens" => return Some(Key::Module("model.embed_tokens")),
+        _ => {}
+    }
+    let (module, matrix) = path.rsplit_once('.')?;
+    let module = module.strip_prefix("model.").unwrap_or(module).strip_prefix("layers.")?;
+    let (layer, module) = module.split_once('.')?;
+    let layer = layer.parse().ok()?;
+    let projection = Projection::ALL.into_iter().find(|projection| projection.module() == module)?;
+    match matrix {
+        "lora_A" => Some(Key::A(layer, projection)),
+        "lora_B" => Some(Key::B(layer, projection)),
+        _ => None,
+    }
+}
+
+/// Writes a file beside its place and moves it there.
+fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), EngineError> {
+    let mut partial = path.as_os_str().to_owned();
+    partial.push(".partial");
+    let partial = Path::new(&partial);
+    let written = fs::File::create(partial).and_then(|mut file| {
+        std::io::Write::write_all(&mut file, bytes)?;
+        file.sync_all()
+    });
+    written.and_then(|()| fs::rename(partial, path)).map_err(|source| {
+        // What could not be finished is of no use; a failure to remove it changes nothing.
+        let _ = fs::remove_file(partial);
+        EngineError::write(path, source)
+    })
+}

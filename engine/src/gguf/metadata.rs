@@ -1,0 +1,133 @@
+//! Typed access to a GGUF file's metadata.
+
+use candle_core::quantized::gguf_file::Value;
+
+use super::GgufFile;
+use crate::EngineError;
+
+impl GgufFile {
+    fn get(&self, key: &str) -> Option<&Value> {
+        self.content.metadata.get(key)
+    }
+
+    fn wrong(&self, key: &str, found: &Value, expected: &str) -> EngineError {
+        let mut found = format!("{found:?}");
+        if found.len() > 80 {
+            found = format!("{}…", found.chars().take(80).collect::<String>());
+        }
+        EngineError::Config { path: self.path.clone(), key: key.to_owned(), found, expected: expected.to_owned() }
+    }
+
+    pub(super) fn missing(&self, key: &str, expected: &str) -> EngineError {
+        EngineError::Config {
+            path: self.path.clone(),
+            key: key.to_owned(),
+            found: "nothing".to_owned(),
+            expected: expected.to_owned(),
+        }
+    }
+
+    /// A string.
+    pub(super) fn string(&self, key: &str) -> Result<Option<&str>, EngineError> {
+        match self.get(key) {
+            None => Ok(None),
+            Some(Value::String(text)) => Ok(Some(text)),
+            Some(other) => Err(self.wrong(key, other, "a string")),
+        }
+    }
+
+    /// True or false.
+    pub(super) fn flag(&self, key: &str) -> Result<Option<bool>, EngineError> {
+        match self.get(key) {
+            None => Ok(None),
+            Some(Value::Bool(flag)) => Ok(Some(*flag)),
+            Some(other) => Err(self.wrong(key, other, "true or false")),
+        }
+    }
+
+    /// An unsigned integer; an array of equal integers (one a layer) counts as one.
+    pub(super) fn integer(&self, key: &str) -> Result<Option<usize>, EngineError> {
+        let expected = "an unsigned integer";
+        match self.get(key) {
+            None => Ok(None),
+            Some(Value::Array(values)) => {
+                let found = self.wrong(key, &Value::Array(values.clone()), "the same integer for all layers");
+                let all: Option<Vec<u64>> = values.iter().map(unsigned).collect();
+                match all.as_deref() {
+                    Some([first, rest @ ..]) if rest.iter().all(|x| x == first) => Ok(Some(*first as usize)),
+                    _ => Err(found),
+                }
+            }
+            Some(value) => match unsigned(value) {
+                Some(x) => Ok(Some(x as usize)),
+                None => Err(self.wrong(key, value, expected)),
+            },
+        }
+    }
+
+    /// A positive integer that must be there.
+    pub(super) fn size(&self, key: &str) -> Result<usize, EngineError> {
+        match self.integer(key)? {
+            Some(0) => Err(self.wrong(key, &Value::U32(0), "a positive integer")),
+            Some(size) => Ok(size),
+            None => Err(self.missing(key, "a positive integer")),
+        }
+    }
+
+    /// A number.
+    pub(super) fn number(&self, key: &str) -> Result<Option<f64>, EngineError> {
+        match self.get(key) {
+            None => Ok(None),
+            Some(Value::F32(x)) => Ok(Some(f64::from(*x))),
+            Some(Value::F64(x)) => Ok(Some(*x)),
+            Some(value) => match unsigned(value) {
+                Some(x) => Ok(Some(x as f64)),
+                None => Err(self.wrong(key, value, "a number")),
+            },
+        }
+    }
+
+    /// An array of strings.
+    pub(super) fn strings(&self, key: &str) -> Result<Option<Vec<&str>>, EngineError> {
+        let Some(value) = self.get(key) else { return Ok(None) };
+        fn text(value: &Value) -> Option<&str> {
+            if let Value::String(text) = value { Some(text) } else { None }
+        }
+        let strings = match value {
+            Value::Array(values) => values.iter().map(text).collect::<Option<Vec<&str>>>(),
+            _ => None,
+        };
+        strings.map(Some).ok_or_else(|| self.wrong(key, value, "an array of strings"))
+    }
+
+    /// An array of numbers.
+    pub(super) fn numbers(&self, key: &str) -> Result<Option<Vec<f64>>, EngineError> {
+        let Some(value) = self.get(key) else { return Ok(None) };
+        let number = |value: &Value| match value {
+            Value::F32(x) => Some(f64::from(*x)),
+            Value::F64(x) => Some(*x),
+            Value::I32(x) => Some(f64::from(*x)),
+            other => unsigned(other).map(|x| x as f64),
+        };
+        let numbers = match value {
+            Value::Array(values) => values.iter().map(number).collect::<Option<Vec<f64>>>(),
+            _ => None,
+        };
+        numbers.map(Some).ok_or_else(|| self.wrong(key, value, "an array of numbers"))
+    }
+}
+
+/// Any integer type, if not negative.
+fn unsigned(value: &Value) -> Option<u64> {
+    match *value {
+        Value::U8(x) => Some(x.into()),
+        Value::U16(x) => Some(x.into()),
+        Value::U32(x) => Some(x.into()),
+        Value::U64(x) => Some(x),
+        Value::I8(x) => x.try_into().ok(),
+        Value::I16(x) => x.try_into().ok(),
+        Value::I32(x) => x.try_into().ok(),
+        Value::I64(x) => x.try_into().ok(),
+        _ => None,
+    }
+}
