@@ -165,6 +165,9 @@ pub enum EngineError {
         /// Rows of the embedding.
         vocab_size: usize,
     },
+    /// Nothing to continue.
+    #[error("the prompt has no tokens")]
+    EmptyPrompt,
 }
 
 impl EngineError {

@@ -6,8 +6,11 @@ mod config;
 mod decoder;
 mod error;
 mod files;
+mod generate;
 mod gguf;
 pub mod kernels;
+mod model;
+mod schedule;
 mod tokenizer;
 mod weights;
 
@@ -17,6 +20,8 @@ pub use config::{Architecture, DecoderConfig, GenerationDefaults, Rope, RopeScal
 pub use decoder::{BaseModel, Decoder, inverse_frequencies};
 pub use error::EngineError;
 pub use files::ModelFiles;
+pub use model::{LoadedBase, LocalModel, ModelOptions};
+pub use schedule::Limits;
 pub use tokenizer::{
     EncodedPair, PairOptions, RollingWindow, SpecialToken, TextStream, TextTokenizer, encode_pair, encode_prompt,
     rolling_windows,

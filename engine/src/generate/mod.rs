@@ -1,0 +1,294 @@
+//! Generation in batches with a cache of keys and values.
+
+mod sampler;
+
+use std::sync::Arc;
+
+use harness_core::{Control, Finish, Sampling};
+use rayon::prelude::*;
+use sampler::Sampler;
+
+use crate::{
+    Decoder, EngineError, TextTokenizer, TextStream,
+    decoder::{KvBlock, Piece},
+    schedule::{Forest, Limits, Sequence, Work},
+};
+
+/// One prompt in tokens and how to go on from it.
+#[derive(Clone, Debug)]
+pub(crate) struct Prompt {
+    pub(crate) tokens: Vec<u32>,
+    pub(crate) stop: Vec<String>,
+    pub(crate) sampling: Sampling,
+}
+
+/// A finished generation.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Generated {
+    /// All new tokens, the end-of-sequence token included.
+    pub(crate) token_ids: Vec<u32>,
+    pub(crate) token_logprobs: Vec<f32>,
+    /// Decoded text before the first stop string.
+    pub(crate) text: String,
+    pub(crate) finish: Finish,
+}
+
+/// Who hears of progress.
+pub(crate) trait Listener {
+    /// New text of a generation, as it comes; stop strings are not cut yet.
+    fn text(&mut self, _index: usize, _text: &str) {}
+    /// A finished generation, with the work done so far.
+    fn done(&mut self, index: usize, generated: Generated, work: Work) -> Control;
+}
+
+/// A sequence that is being continued.
+struct Active<'a> {
+    index: usize,
+    prompt: &'a Prompt,
+    path: Vec<Arc<KvBlock>>,
+    tail: Option<KvBlock>,
+    sampler: Sampler,
+    stream: TextStream<'a>,
+    text: String,
+    token_ids: Vec<u32>,
+    token_logprobs: Vec<f32>,
+    finish: Option<Finish>,
+}
+
+/// Continues all prompts. Prompts that begin alike share what they begin with when they are generated together.
+///
+/// # Errors
+/// If a token lies outside of the vocabulary, or the tokenizer fails.
+pub(crate) fn generate(
+    decoder: &Decoder,
+    tokenizer: &TextTokenizer,
+    end_tokens: &[u32],
+    prompts: &[Prompt],
+    limits: Limits,
+    listener: &mut dyn Listener,
+) -> Result<Work, EngineError> {
+    let mut order: Vec<usize> = (0..prompts.len()).collect();
+    // Neighbours share most; the order is reversed because sequences are taken from the end.
+    order.sort_by(|&a, &b| prompts[b].tokens.cmp(&prompts[a].tokens).then(b.cmp(&a)));
+    let mut work = Work::default();
+    let mut active: Vec<Active<'_>> = vec![];
+    loop {
+        let free = limits.batch_sequences.max(1) - active.len();
+        if !order.is_empty() && (active.is_empty() || free * 4 >= limits.batch_sequences) {
+            let group = admit(decoder, prompts, &mut order, &active, limits);
+            let begun = prefill(decoder, tokenizer, prompts, &group, limits, &mut work)?;
+            active.extend(begun);
+        } else if active.is_empty() {
+            return Ok(work);
+        } else {
+            step(decoder, &mut active, &mut work)?;
+        }
+        for sequence in &mut active {
+            sequence.read(end_tokens, listener)?;
+        }
+        let (finished, going): (Vec<_>, Vec<_>) = active.into_iter().partition(|s| s.finish.is_some());
+        active = going;
+        for sequence in finished {
+            let index = sequence.index;
+            let generated = sequence.finish(tokenizer, end_tokens)?;
+            if listener.done(index, generated, work) == Control::Stop {
+                return Ok(work);
+            }
+        }
+    }
+}
+
+/// The next prompts that fit beside the active ones; at least one if nothing is active.
+fn admit(
+    decoder: &Decoder,
+    prompts: &[Prompt],
+    order: &mut Vec<usize>,
+    active: &[Active<'_>],
+    limits: Limits,
+) -> Vec<usize> {
+    let need = |prompt: &Prompt| decoder.kv_bytes(prompt.tokens.len() + prompt.sampling.max_new_tokens);
+    let mut bytes: usize = active.iter().map(|s| need(s.prompt)).sum();
+    let mut group = vec![];
+    while let Some(&next) = order.last() {
+        bytes += need(&prompts[next]);
+        let full = active.len() + group.len() >= limits.batch_sequences.max(1);
+        if !(active.is_empty() && group.is_empty()) && (full || bytes > limits.kv_bytes) {
+            break;
+        }
+        order.pop();
+        group.push(next);
+    }
+    group
+}
+
+/// Computes the prompts of a group and draws the first token of each.
+fn prefill<'a>(
+    decoder: &Decoder,
+    tokenizer: &'a TextTokenizer,
+    prompts: &'a [Prompt],
+    group: &[usize],
+    limits: Limits,
+    work: &mut Work,
+) -> Result<Vec<Active<'a>>, EngineError> {
+    let sequences: Vec<Sequence> = group
+        .iter()
+        .map(|&index| {
+            let tokens = prompts[index].tokens.clone();
+            let n = tokens.len();
+            Sequence { tokens, wanted: n - 1..n }
+        })
+        .collect();
+    let forest = Forest::build(&sequences).prune();
+    let width = decoder.base().config().hidden_size;
+    let mut blocks: Vec<Option<Arc<KvBlock>>> = forest.nodes.iter().map(|_| None).collect();
+    let mut last_states: Vec<Vec<f32>> = forest.nodes.iter().map(|_| vec![]).collect();
+    let mut ready: Vec<usize> = forest.roots.iter().rev().copied().collect();
+    while !ready.is_empty() {
+        let (mut batch, mut tokens) = (vec![], 0);
+        while let Some(&node) = ready.last() {
+            tokens += forest.nodes[node].span.len();
+            if !batch.is_empty() && tokens > limits.batch_tokens {
+                break;
+            }
+            batch.push(node);
+            ready.pop();
+        }
+        let mut pieces: Vec<Piece<'_>> = batch
+            .iter()
+            .map(|&id| {
+                let node = &forest.nodes[id];
+                let mut path = forest.path(id);
+                path.pop();
+                Piece {
+                    tokens: &sequences[node.sequence].tokens[node.span.clone()],
+                    path: path.iter().filter_map(|&ancestor| blocks[ancestor].as_deref()).collect(),
+                    tail: Some(decoder.kv_block(node.span.len())),
+                    wanted: node.wanted.clone(),
+                }
+            })
+            .collect();
+        let hidden = decoder.forward(&mut pieces)?;
+        work.computed_tokens += pieces.iter().map(|p| p.tokens.len() as u64).sum::<u64>();
+        let tails: Vec<Option<KvBlock>> = pieces.into_iter().map(|p| p.tail).collect();
+        let mut from = 0;
+        for (&node, tail) in batch.iter().zip(tails) {
+            blocks[node] = tail.map(Arc::new);
+            let to = from + forest.nodes[node].wanted.len() * width;
+            last_states[node] = hidden[from..to].to_vec();
+            from = to;
+        }
+        for &node in batch.iter().rev() {
+            ready.extend(forest.nodes[node].children.iter().rev());
+        }
+    }
+    let mut states = Vec::with_capacity(group.len() * width);
+    let mut begun: Vec<Active<'a>> = vec![];
+    for (&index, (sequence, end)) in group.iter().zip(sequences.iter().zip(&forest.ends)) {
+        let Some(end) = *end else { return Err(EngineError::EmptyPrompt) };
+        let node = &forest.nodes[end];
+        // The wanted rows of a node are all last rows of sequences; this sequence's is the node's last.
+        debug_assert_eq!(node.span.end, sequence.tokens.len());
+        states.extend_from_slice(&last_states[end][last_states[end].len() - width..]);
+        let prompt = &prompts[index];
+        begun.push(Active {
+            index,
+            prompt,
+            path: forest.path(end).iter().filter_map(|&node| blocks[node].clone()).collect(),
+            tail: Some(decoder.kv_block(0)),
+            sampler: Sampler::new(&prompt.sampling, &prompt.tokens),
+            stream: tokenizer.stream(true),
+            text: String::new(),
+            token_ids: vec![],
+            token_logprobs: vec![],
+            finish: None,
+        });
+    }
+    draw(decoder, &mut begun, &states, work);
+    Ok(begun)
+}
+
+/// Computes the last token of every active sequence and draws the next.
+fn step(decoder: &Decoder, active: &mut [Active<'_>], work: &mut Work) -> Result<(), EngineError> {
+    let mut pieces: Vec<Piece<'_>> = active
+        .iter_mut()
+        .map(|sequence| Piece {
+            tokens: &sequence.token_ids[sequence.token_ids.len() - 1..],
+            path: sequence.path.iter().map(|block| &**block).collect(),
+            tail: sequence.tail.take(),
+            wanted: vec![0],
+        })
+        .collect();
+    let hidden = decoder.forward(&mut pieces)?;
+    work.computed_tokens += pieces.len() as u64;
+    let tails: Vec<Option<KvBlock>> = pieces.into_iter().map(|p| p.tail).collect();
+    for (sequence, tail) in active.iter_mut().zip(tails) {
+        sequence.tail = tail;
+    }
+    draw(decoder, active, &hidden, work);
+    Ok(())
+}
+
+/// Draws a token for every sequence from its last hidden state.
+fn draw(decoder: &Decoder, active: &mut [Active<'_>], states: &[f32], work: &mut Work) {
+    let vocab = decoder.base().config().vocab_size;
+    work.scored_positions += active.len() as u64;
+    let mut logits = decoder.logits(states);
+    let drawn: Vec<(u32, f32)> = logits
+        .par_chunks_exact_mut(vocab)
+        .zip(active.par_iter_mut())
+        .map(|(logits, sequence)| sequence.sampler.next(logits))
+        .collect();
+    for (sequence, (token, logprob)) in active.iter_mut().zip(drawn) {
+        sequence.token_ids.push(token);
+        sequence.token_logprobs.push(logprob);
+    }
+}
+
+impl Active<'_> {
+    /// Looks at the token drawn last: is the sequence finished?
+    fn read(&mut self, end_tokens: &[u32], listener: &mut dyn Listener) -> Result<(), EngineError> {
+        let token = self.token_ids[self.token_ids.len() - 1];
+        if end_tokens.contains(&token) {
+            self.finish = Some(Finish::EndOfSequence);
+            return Ok(());
+        }
+        let new = self.stream.push(token)?;
+        if !new.is_empty() {
+            listener.text(self.index, &new);
+            let longest = self.prompt.stop.iter().map(String::len).max().unwrap_or(0);
+            let mut from = self.text.len().saturating_sub(longest);
+            while !self.text.is_char_boundary(from) {
+                from -= 1;
+            }
+            self.text.push_str(&new);
+            let recent = &self.text[from..];
+            if self.prompt.stop.iter().any(|stop| !stop.is_empty() && recent.contains(stop.as_str())) {
+                self.finish = Some(Finish::Stop);
+                return Ok(());
+            }
+        }
+        if self.token_ids.len() >= self.prompt.sampling.max_new_tokens {
+            self.finish = Some(Finish::Length);
+        }
+        Ok(())
+    }
+
+    fn finish(self, tokenizer: &TextTokenizer, end_tokens: &[u32]) -> Result<Generated, EngineError> {
+        let given = match self.token_ids.split_last() {
+            Some((last, rest)) if end_tokens.contains(last) => rest,
+            _ => &self.token_ids[..],
+        };
+        let mut text = tokenizer.decode(given, true)?;
+        for stop in self.prompt.stop.iter().filter(|stop| !stop.is_empty()) {
+            if let Some(at) = text.find(stop.as_str()) {
+                text.truncate(at);
+            }
+        }
+        Ok(Generated {
+            text,
+            finish: self.finish.unwrap_or(Finish::Length),
+            token_ids: self.token_ids,
+            token_logprobs: self.token_logprobs,
+        })
+    }
+}

@@ -1,0 +1,148 @@
+//! Choosing the next token.
+
+use harness_core::{Sampling, Seed, StreamRng};
+
+use crate::kernels::logits::{argmax, log_sum_exp};
+
+/// Draws tokens for one sequence from its own random stream.
+#[derive(Debug)]
+pub(crate) struct Sampler {
+    sampling: Sampling,
+    rng: StreamRng,
+    seen: Vec<u32>,
+}
+
+impl Sampler {
+    /// A sampler for one request; `prompt` counts as seen for the repetition penalty.
+    pub(crate) fn new(sampling: &Sampling, prompt: &[u32]) -> Self {
+        let mut seen = if sampling.repetition_penalty == 1.0 { vec![] } else { prompt.to_vec() };
+        seen.sort_unstable();
+        seen.dedup();
+        Self { sampling: sampling.clone(), rng: Seed(sampling.seed).stream("sampling", 0), seen }
+    }
+
+    /// The next token, and its log-probability under the model as it is, before penalty, temperature and filters.
+    pub(crate) fn next(&mut self, logits: &mut [f32]) -> (u32, f32) {
+        let normaliser = log_sum_exp(logits);
+        let raw = |token: u32, logits: &[f32]| (f64::from(logits[token as usize]) - normaliser) as f32;
+        let penalty = self.sampling.repetition_penalty;
+        if penalty == 1.0 && self.sampling.is_greedy() {
+            let token = argmax(logits) as u32;
+            return (token, raw(token, logits));
+        }
+        let original: Vec<(u32, f32)> = self.seen.iter().map(|&t| (t, logits[t as usize])).collect();
+        for &(token, logit) in &original {
+            let penalised = if logit > 0.0 { f64::from(logit) / penalty } else { f64::from(logit) * penalty };
+            logits[token as usize] = penalised as f32;
+        }
+        let token = if self.sampling.is_greedy() { argmax(logits) as u32 } else { self.draw(logits) };
+        for &(token, logit) in &original {
+            logits[token as usize] = logit;
+        }
+        if penalty != 1.0 {
+            if let Err(at) = self.seen.binary_search(&token) {
+                self.seen.insert(at, token);
+            }
+        }
+        (token, raw(token, logits))
+    }
+
+    /// Draws from the softmax at the temperature, after top-k, top-p and min-p in this order (as transformers does).
+    fn draw(&mut self, logits: &[f32]) -> u32 {
+        let Sampling { temperature, top_k, top_p, min_p, .. } = self.sampling;
+        let mut candidates: Vec<(u32, f64)> =
+            logits.iter().enumerate().map(|(token, &logit)| (token as u32, f64::from(logit) / temperature)).collect();
+        // Descending, ties in order of token: the same on every platform.
+        let descending = |a: &(u32, f64), b: &(u32, f64)| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0));
+        if let Some(k) = top_k.filter(|&k| k > 0 && k < candidates.len()) {
+            candidates.select_nth_unstable_by(k - 1, descending);
+            candidates.truncate(k);
+        }
+        candidates.sort_by(descending);
+        let max = candidates[0].1;
+        let weight = |logit: f64| (logit - max).exp();
+        if let Some(p) = top_p.filter(|&p| p < 1.0) {
+            let total: f64 = candidates.iter().map(|c| weight(c.1)).sum();
+            let mut mass = 0.0;
+            let kept = candidates.iter().take_while(|c| {
+                let before = mass;
+                mass += weight(c.1) / total;
+                before < p
+            });
+            let kept = kept.count().max(1);
+            candidates.truncate(kept);
+        }
+        if let Some(min_p) = min_p.filter(|&p| p > 0.0) {
+            candidates.retain(|c| weight(c.1) >= min_p);
+        }
+        let total: f64 = candidates.iter().map(|c| weight(c.1)).sum();
+        let mut left = self.rng.uniform() * total;
+        for &(token, logit) in &candidates {
+            left -= weight(logit);
+            if left < 0.0 {
+                return token;
+            }
+        }
+        candidates[candidates.len() - 1].0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LOGITS: [f32; 5] = [1.0, 3.0, 2.0, -1.0, 2.9];
+
+    fn draws(sampling: Sampling, n: usize) -> Vec<u32> {
+        (0..n as u64)
+            .map(|seed| Sampler::new(&Sampling { seed, ..sampling.clone() }, &[]).next(&mut LOGITS.clone()).0)
+            .collect()
+    }
+
+    #[test]
+    fn greedy_takes_the_best_and_reports_the_raw_probability() {
+        let (token, logprob) = Sampler::new(&Sampling::default(), &[]).next(&mut LOGITS.clone());
+        assert_eq!(token, 1);
+        assert!((f64::from(logprob) - (3.0 - log_sum_exp(&LOGITS))).abs() < 1e-6);
+    }
+
+    #[test]
+    fn frequencies_follow_the_softmax() {
+        let n = 20_000;
+        let found = draws(Sampling { temperature: 1.0, ..Sampling::default() }, n);
+        let normaliser = log_sum_exp(&LOGITS);
+        for (token, &logit) in LOGITS.iter().enumerate() {
+            let p = (f64::from(logit) - normaliser).exp();
+            let share = found.iter().filter(|&&t| t as usize == token).count() as f64 / n as f64;
+            assert!((share - p).abs() < 4.0 * (p * (1.0 - p) / n as f64).sqrt(), "token {token}: {share} for {p}");
+        }
+    }
+
+    #[test]
+    fn filters_leave_only_what_they_should() {
+        let base = Sampling { temperature: 1.0, ..Sampling::default() };
+        let kinds = |sampling: Sampling| {
+            let mut found = draws(sampling, 300);
+            found.sort_unstable();
+            found.dedup();
+            found
+        };
+        assert_eq!(kinds(Sampling { top_k: Some(2), ..base.clone() }), [1, 4]);
+        assert_eq!(kinds(Sampling { top_k: Some(1), ..base.clone() }), [1]);
+        // p = 0.41, 0.37, 0.15, ...: the second reaches 0.6.
+        assert_eq!(kinds(Sampling { top_p: Some(0.6), ..base.clone() }), [1, 4]);
+        assert_eq!(kinds(Sampling { top_p: Some(0.1), ..base.clone() }), [1]);
+        // exp(2 - 3) = 0.37 of the best.
+        assert_eq!(kinds(Sampling { min_p: Some(0.3), ..base }), [1, 2, 4]);
+    }
+
+    #[test]
+    fn penalty_moves_away_from_what_was_seen() {
+        let sampling = Sampling { repetition_penalty: 1.5, ..Sampling::default() };
+        let mut sampler = Sampler::new(&sampling, &[1]);
+        let mut logits = LOGITS;
+        assert_eq!(sampler.next(&mut logits).0, 4, "3.0 / 1.5 is below 2.9");
+        assert_eq!(logits, LOGITS, "the logits are put back");
+        assert_eq!(sampler.next(&mut logits).0, 1, "2.9 / 1.5 is below 3.0 / 1.5");
+    }
+}

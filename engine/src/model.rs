@@ -1,0 +1,447 @@
+//! A model on this machine as a [`LanguageModel`].
+
+use std::{
+    collections::BTreeMap,
+    path::Path,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use harness_core::{
+    Capabilities, ChatMessage, ChatOptions, Control, LanguageModel, ModelError, ModelIdentity, ModelStats, Output,
+    Request, Response, Sampling, Usage,
+};
+use rayon::prelude::*;
+
+use crate::{
+    Adapter, BaseModel, ChatContext, ChatEnding, ChatTemplate, Decoder, EncodedPair, EngineError, GenerationDefaults,
+    ModelFiles, PairOptions, TextTokenizer, encode_pair, encode_prompt,
+    generate::{Generated, Listener, Prompt, generate},
+    rolling_windows,
+    schedule::{Limits, Scored, Sequence, Work, score},
+};
+
+/// How a model is run.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ModelOptions {
+    /// Longest input in tokens; `None` = what the model was made for.
+    pub max_length: Option<usize>,
+    /// Bounds on memory and batches; no answer depends on them.
+    pub limits: Limits,
+    /// Deviations from the tokenizer's rules about BOS.
+    pub pair: PairOptions,
+}
+
+/// A base model in memory with its tokenizer: what several adapters share.
+#[derive(Debug)]
+pub struct LoadedBase {
+    model: Arc<BaseModel>,
+    tokenizer: TextTokenizer,
+    chat_template: Option<ChatTemplate>,
+    generation: GenerationDefaults,
+    identity: ModelIdentity,
+    end_tokens: Vec<u32>,
+    options: ModelOptions,
+}
+
+impl LoadedBase {
+    /// Loads a Hugging Face directory or a GGUF file.
+    ///
+    /// # Errors
+    /// Whatever is missing, broken or not supported.
+    pub fn load(path: &Path, options: ModelOptions) -> Result<Self, EngineError> {
+        Ok(Self::new(ModelFiles::load(path)?, options))
+    }
+
+    /// Packs a model's weights for the kernels.
+    pub fn new(files: ModelFiles, options: ModelOptions) -> Self {
+        let ModelFiles { config, weights, tokenizer, chat_template, generation, digest } = files;
+        let max_length = options.max_length.unwrap_or(config.max_position_embeddings);
+        let mut end_tokens = config.eos_token_ids.clone();
+        end_tokens.extend(&generation.eos_token_ids);
+        end_tokens.extend(tokenizer.eos().map(|token| token.id));
+        end_tokens.sort_unstable();
+        end_tokens.dedup();
+        let mut extra = BTreeMap::from([("max_length".to_owned(), max_length.to_string())]);
+        if let Some(add) = options.pair.add_bos {
+            extra.insert("add_bos".to_owned(), add.to_string());
+        }
+        if let Some(prefix) = &options.pair.prefix_token {
+            extra.insert("prefix_token".to_owned(), prefix.id.to_string());
+        }
+        let identity = ModelIdentity {
+            weights: digest,
+            adapter: None,
+            tokenizer: tokenizer.digest(),
+            chat_template: chat_template.as_ref().map(ChatTemplate::digest),
+            dtype: "f32".to_owned(),
+            extra,
+        };
+        let model = Arc::new(BaseModel::new(config, weights, max_length));
+        Self { model, tokenizer, chat_template, generation, identity, end_tokens, options }
+    }
+
+    /// The packed weights.
+    pub fn model(&self) -> &Arc<BaseModel> {
+        &self.model
+    }
+
+    /// The tokenizer.
+    pub fn tokenizer(&self) -> &TextTokenizer {
+        &self.tokenizer
+    }
+
+    /// Sampling that the model's makers propose.
+    pub fn generation_defaults(&self) -> &GenerationDefaults {
+        &self.generation
+    }
+}
+
+/// A base model, alone or with an adapter, that answers requests.
+#[derive(Debug)]
+pub struct LocalModel {
+    base: Arc<LoadedBase>,
+    decoder: Decoder,
+    identity: ModelIdentity,
+    stats: Mutex<ModelStats>,
+}
+
+impl LocalModel {
+    /// The base model itself.
+    pub fn new(base: Arc<LoadedBase>) -> Self {
+        let decoder = Decoder::new(Arc::clone(&base.model));
+        Self { identity: base.identity.clone(), decoder, base, stats: Mutex::default() }
+    }
+
+    /// The base with an adapter beside its weights, which stay in memory once.
+    ///
+    /// # Errors
+    /// If the adapter does not fit the base.
+    pub fn with_adapter(base: Arc<LoadedBase>, adapter: &Adapter) -> Result<Self, EngineError> {
+        let decoder = Decoder::with_adapter(Arc::clone(&base.model), adapter)?;
+        let identity = ModelIdentity { adapter: Some(adapter.digest), ..base.identity.clone() };
+        Ok(Self { identity, decoder, base, stats: Mutex::default() })
+    }
+
+    /// What is shared with other adapters.
+    pub fn base(&self) -> &Arc<LoadedBase> {
+        &self.base
+    }
+
+    /// Whether the adapter changes nothing.
+    pub fn adapter_is_no_op(&self) -> bool {
+        self.decoder.adapter_is_no_op()
+    }
+
+    /// Log-probabilities of each sequence's tokens from the second on, given those before; no token is added.
+    ///
+    /// # Errors
+    /// If a token lies outside of the vocabulary.
+    pub fn score_tokens(&self, sequences: &[Vec<u32>]) -> Result<Vec<Vec<f32>>, EngineError> {
+        let (inputs, targets): (Vec<Sequence>, Vec<Vec<u32>>) = sequences
+            .iter()
+            .map(|tokens| {
+                let n = tokens.len().saturating_sub(1);
+                (Sequence { tokens: tokens[..n].to_vec(), wanted: 0..n }, tokens[tokens.len() - n..].to_vec())
+            })
+            .unzip();
+        let mut results = vec![vec![]; sequences.len()];
+        let requested = inputs.iter().map(|s| s.tokens.len() as u64).sum();
+        let work = score(&self.decoder, &inputs, &targets, self.base.options.limits, &mut |index, scored, _| {
+            results[index] = scored.logprobs;
+            Control::Continue
+        })?;
+        self.count(requested, work);
+        Ok(results)
+    }
+
+    /// Continues one prompt, given as text, and hands over new text as it comes. Stop strings are cut in the result only.
+    ///
+    /// # Errors
+    /// If the prompt is empty or longer than the model's context allows, or the tokenizer fails.
+    pub fn stream(
+        &self,
+        prompt: &str,
+        stop: &[String],
+        sampling: &Sampling,
+        on_text: &mut dyn FnMut(&str) -> Control,
+    ) -> Result<Response, ModelError> {
+        struct Streaming<'a> {
+            on_text: &'a mut dyn FnMut(&str) -> Control,
+            result: Option<Generated>,
+        }
+        impl Listener for Streaming<'_> {
+            fn text(&mut self, _: usize, text: &str) {
+                (self.on_text)(text);
+            }
+            fn done(&mut self, _: usize, generated: Generated, _: Work) -> Control {
+                self.result = Some(generated);
+                Control::Continue
+            }
+        }
+        let (prompt, usage) = self.prompt(0, prompt, stop, sampling)?;
+        let mut listener = Streaming { on_text, result: None };
+        let base = &self.base;
+        let prompts = [prompt];
+        generate(&self.decoder, &base.tokenizer, &base.end_tokens, &prompts, base.options.limits, &mut listener)
+            .map_err(other)?;
+        let generated = listener.result.ok_or_else(|| other(EngineError::EmptyPrompt))?;
+        Ok(text_response(generated, usage))
+    }
+
+    fn count(&self, requested: u64, work: Work) {
+        let mut stats = self.stats.lock().unwrap_or_else(PoisonError::into_inner);
+        stats.requested_tokens += requested;
+        stats.computed_tokens += work.computed_tokens;
+        stats.scored_positions += work.scored_positions;
+    }
+
+    /// Tokens of a prompt, cut on the left so that the new tokens fit into the model's context.
+    fn prompt(
+        &self,
+        index: usize,
+        text: &str,
+        stop: &[String],
+        sampling: &Sampling,
+    ) -> Result<(Prompt, Usage), ModelError> {
+        let bad = |reason: String| ModelError::BadRequest { index, reason };
+        let max_length = self.base.model.max_length();
+        let room = max_length.saturating_sub(sampling.max_new_tokens);
+        if room == 0 {
+            return Err(bad(format!(
+                "max_new_tokens {} leaves no room for a prompt in the model's context of {max_length} tokens",
+                sampling.max_new_tokens
+            )));
+        }
+        if sampling.max_new_tokens == 0 {
+            return Err(bad("max_new_tokens is 0; expected at least 1".to_owned()));
+        }
+        let mut tokens = encode_prompt(&self.base.tokenizer, text, &self.base.options.pair).map_err(other)?;
+        if tokens.is_empty() {
+            let prefix = self.base.options.pair.prefix_token.as_ref().or(self.base.tokenizer.prefix_token());
+            tokens.extend(prefix.map(|token| token.id));
+        }
+        if tokens.is_empty() {
+            return Err(bad("the prompt is empty and the tokenizer has no BOS token to begin with".to_owned()));
+        }
+        let prompt_tokens = tokens.len();
+        let cut = prompt_tokens.saturating_sub(room);
+        let tokens = tokens.split_off(cut);
+        let usage = Usage { prompt_tokens, truncated_tokens: cut, ..Usage::default() };
+        Ok((Prompt { tokens, stop: stop.to_vec(), sampling: sampling.clone() }, usage))
+    }
+
+    /// Answers the log-likelihood requests at `indices`.
+    fn answer_pairs(&self, requests: &[Request], indices: &[usize], sink: Sink<'_>) -> Result<Control, ModelError> {
+        let base = &self.base;
+        let max_length = base.model.max_length();
+        let pairs: Vec<(EncodedPair, Sequence, usize)> = indices
+            .par_iter()
+            .with_min_len(16)
+            .map(|&index| {
+                let Request::LogLikelihood { context, continuation } = &requests[index] else {
+                    return Err(other(EngineError::EmptyPrompt));
+                };
+                let pair = encode_pair(&base.tokenizer, context, continuation, &base.options.pair).map_err(other)?;
+                let (tokens, cut) = pair.model_input(max_length);
+                let scored = pair.continuation.len();
+                if scored > tokens.len() {
+                    let reason =
+                        format!("the continuation has {scored} tokens, the model's context {max_length} tokens");
+                    return Err(ModelError::BadRequest { index, reason });
+                }
+                let wanted = tokens.len() - scored..tokens.len();
+                Ok((pair, Sequence { tokens, wanted }, cut))
+            })
+            .collect::<Result<_, _>>()?;
+        let mut sequences = Vec::with_capacity(pairs.len());
+        let mut rest = Vec::with_capacity(pairs.len());
+        for (pair, sequence, cut) in pairs {
+            sequences.push(sequence);
+            rest.push((pair, cut));
+        }
+        let targets: Vec<Vec<u32>> = rest.iter_mut().map(|(pair, _)| std::mem::take(&mut pair.continuation)).collect();
+        self.score(&sequences, &targets, &mut |at, scored: Scored| {
+            let (pair, cut) = &rest[at];
+            let usage = Usage {
+                prompt_tokens: pair.context.len(),
+                completion_tokens: scored.logprobs.len(),
+                truncated_tokens: *cut,
+                boundary_shifted: pair.shifted,
+            };
+            let output = Output::LogLikelihood {
+                logprob: scored.logprobs.iter().map(|&x| f64::from(x)).sum(),
+                is_greedy: scored.is_greedy,
+                token_ids: targets[at].clone(),
+                token_logprobs: scored.logprobs,
+            };
+            sink(indices[at], Response { output, usage })
+        })
+    }
+
+    /// Answers the rolling requests at `indices`.
+    fn answer_rolling(&self, requests: &[Request], indices: &[usize], sink: Sink<'_>) -> Result<Control, ModelError> {
+        let base = &self.base;
+        let prefix = base.options.pair.prefix_token.as_ref().or(base.tokenizer.prefix_token());
+        let Some(prefix) = prefix.map(|token| token.id) else {
+            let reason = "a rolling log-likelihood begins with the BOS or EOS token, and the tokenizer has neither";
+            return Err(other(EngineError::Tokenizer(reason.to_owned())));
+        };
+        let (mut sequences, mut targets, mut owner) = (vec![], vec![], vec![]);
+        let mut sums: Vec<(f64, usize, usize)> = vec![];
+        for (at, &index) in indices.iter().enumerate() {
+            let Request::RollingLogLikelihood { text } = &requests[index] else { continue };
+            let tokens = encode_prompt(&base.tokenizer, text, &base.options.pair).map_err(other)?;
+            let windows = rolling_windows(&tokens, prefix, base.model.max_length(), 1);
+            sums.push((0.0, windows.len(), tokens.len()));
+            for window in windows {
+                let n = window.input.len();
+                sequences.push(Sequence { wanted: n - window.targets.len()..n, tokens: window.input });
+                targets.push(window.targets);
+                owner.push(at);
+            }
+        }
+        let respond = |sum: f64, tokens: usize| Response {
+            output: Output::RollingLogLikelihood { logprob: sum, tokens },
+            usage: Usage { completion_tokens: tokens, ..Usage::default() },
+        };
+        for (at, &(_, windows, _)) in sums.iter().enumerate() {
+            if windows == 0 && sink(indices[at], respond(0.0, 0)) == Control::Stop {
+                return Ok(Control::Stop);
+            }
+        }
+        // Windows finish in any order; their sums are added up in theirs, so that the total is always the same.
+        let mut parts: Vec<Vec<(usize, f64)>> = vec![vec![]; sums.len()];
+        self.score(&sequences, &targets, &mut |window, scored: Scored| {
+            let at = owner[window];
+            parts[at].push((window, scored.logprobs.iter().map(|&x| f64::from(x)).sum()));
+            if parts[at].len() < sums[at].1 {
+                return Control::Continue;
+            }
+            parts[at].sort_by_key(|part| part.0);
+            sums[at].0 = parts[at].iter().map(|part| part.1).sum();
+            sink(indices[at], respond(sums[at].0, sums[at].2))
+        })
+    }
+
+    /// Answers the generation requests at `indices`.
+    fn answer_prompts(&self, requests: &[Request], indices: &[usize], sink: Sink<'_>) -> Result<Control, ModelError> {
+        struct Collecting<'a, 'b> {
+            indices: &'a [usize],
+            usages: Vec<Usage>,
+            sink: &'a mut (dyn FnMut(usize, Response) -> Control + 'b),
+            control: Control,
+        }
+        impl Listener for Collecting<'_, '_> {
+            fn done(&mut self, at: usize, generated: Generated, _: Work) -> Control {
+                self.control = (self.sink)(self.indices[at], text_response(generated, self.usages[at]));
+                self.control
+            }
+        }
+        let (mut prompts, mut usages) = (vec![], vec![]);
+        for &index in indices {
+            let Request::Generate { prompt, stop, sampling } = &requests[index] else { continue };
+            let (prompt, usage) = self.prompt(index, prompt, stop, sampling)?;
+            prompts.push(prompt);
+            usages.push(usage);
+        }
+        let requested = prompts.iter().map(|p| p.tokens.len() as u64).sum();
+        let base = &self.base;
+        let mut listener = Collecting { indices, usages, sink, control: Control::Continue };
+        let work =
+            generate(&self.decoder, &base.tokenizer, &base.end_tokens, &prompts, base.options.limits, &mut listener)
+                .map_err(other)?;
+        let control = listener.control;
+        self.count(requested, work);
+        Ok(control)
+    }
+
+    fn score(
+        &self,
+        sequences: &[Sequence],
+        targets: &[Vec<u32>],
+        done: &mut dyn FnMut(usize, Scored) -> Control,
+    ) -> Result<Control, ModelError> {
+        let mut control = Control::Continue;
+        let requested = sequences.iter().map(|s| s.tokens.len() as u64).sum();
+        let work = score(&self.decoder, sequences, targets, self.base.options.limits, &mut |at, scored, _| {
+            control = done(at, scored);
+            control
+        })
+        .map_err(other)?;
+        self.count(requested, work);
+        Ok(control)
+    }
+}
+
+type Sink<'a> = &'a mut dyn FnMut(usize, Response) -> Control;
+
+fn other(error: EngineError) -> ModelError {
+    ModelError::Other(Box::new(error))
+}
+
+fn text_response(generated: Generated, usage: Usage) -> Response {
+    let Generated { token_ids, token_logprobs, text, finish } = generated;
+    let usage = Usage { completion_tokens: token_ids.len(), ..usage };
+    Response { output: Output::Text { text, token_ids, token_logprobs, finish }, usage }
+}
+
+impl LanguageModel for LocalModel {
+    fn identity(&self) -> &ModelIdentity {
+        &self.identity
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        Capabilities {
+            loglikelihood: true,
+            generation: true,
+            chat: self.base.chat_template.is_some(),
+            max_length: self.base.model.max_length(),
+        }
+    }
+
+    fn answer(
+        &self,
+        requests: &[Request],
+        sink: &mut dyn FnMut(usize, Response) -> Control,
+    ) -> Result<(), ModelError> {
+        let of = |wanted: fn(&Request) -> bool| -> Vec<usize> {
+            requests.iter().enumerate().filter(|(_, r)| wanted(r)).map(|(i, _)| i).collect()
+        };
+        let pairs = of(|r| matches!(r, Request::LogLikelihood { .. }));
+        let rolling = of(|r| matches!(r, Request::RollingLogLikelihood { .. }));
+        let prompts = of(|r| matches!(r, Request::Generate { .. }));
+        if !pairs.is_empty() && self.answer_pairs(requests, &pairs, sink)? == Control::Stop {
+            return Ok(());
+        }
+        if !rolling.is_empty() && self.answer_rolling(requests, &rolling, sink)? == Control::Stop {
+            return Ok(());
+        }
+        if !prompts.is_empty() {
+            self.answer_prompts(requests, &prompts, sink)?;
+        }
+        Ok(())
+    }
+
+    fn apply_chat_template(&self, messages: &[ChatMessage], options: ChatOptions) -> Result<String, ModelError> {
+        let Some(template) = &self.base.chat_template else {
+            return Err(ModelError::Unsupported {
+                model: self.identity.digest().short(),
+                what: "it has no chat template".to_owned(),
+            });
+        };
+        let ending =
+            if options.add_generation_prompt { ChatEnding::OpenAssistant } else { ChatEnding::ContinueFinal };
+        template
+            .render(messages, &ChatContext::ending(ending), &self.base.tokenizer)
+            .map_err(|error| ModelError::ChatTemplate(error.to_string()))
+    }
+
+    fn tokenize(&self, text: &str) -> Option<Vec<(u32, String)>> {
+        let ids = encode_prompt(&self.base.tokenizer, text, &self.base.options.pair).ok()?;
+        Some(ids.into_iter().map(|id| (id, self.base.tokenizer.token_text(id))).collect())
+    }
+
+    fn stats(&self) -> ModelStats {
+        *self.stats.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
