@@ -2,10 +2,19 @@
 
 mod batch;
 mod packing;
+mod prepare;
 mod sample;
 mod source;
+mod template;
+mod tokenize;
 
 pub use batch::{Batch, Cursor};
 pub use packing::{one_a_row, pack};
+pub use prepare::{Prepared, PreparedRow, RowCounts, prepare, split};
 pub use sample::Sample;
 pub use source::{BatchSource, in_order};
+pub use template::{Formatted, Template};
+pub use tokenize::{TokenCounts, Tokenize, tokenize};
+
+#[cfg(test)]
+mod tests;

@@ -37,6 +37,9 @@ pub enum TrainingError {
     /// The base model could not be read, or an adapter not written.
     #[error(transparent)]
     Engine(Box<dyn std::error::Error + Send + Sync>),
+    /// A data set is not there or cannot be read.
+    #[error(transparent)]
+    Store(#[from] harness_store::StoreError),
     /// The loss or the gradient is not a number; nothing after the last checkpoint was kept.
     #[error(
         "{what} is not finite at step {step} (value {value}); {kept}; try a lower learning_rate, a longer warm-up, or \

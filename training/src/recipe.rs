@@ -5,9 +5,10 @@
 //! and column before anything is read or written.
 
 mod data;
-mod diagnostics;
+pub(crate) mod diagnostics;
 mod lora;
 mod model;
+mod resolve;
 mod training;
 mod validate;
 
@@ -19,6 +20,7 @@ use serde::{Deserialize, Serialize};
 pub use data::{DataOptions, Loss, SplitFractions};
 pub use lora::{LoraInit, LoraOptions, Targets};
 pub use model::{ModelOptions, WeightDtype};
+pub use resolve::ResolvedRecipe;
 pub use training::{ScheduleKind, TrainingOptions};
 
 use crate::TrainingError;

@@ -76,3 +76,17 @@ fn find(text: &str, key: &str) -> Option<usize> {
     }
     offset
 }
+
+/// Byte offset of a line (from 1) of the text that the value of a top-level key holds.
+pub(crate) fn content(text: &str, key: &str, line: usize) -> usize {
+    let Some(start) = DeTable::parse(text)
+        .ok()
+        .and_then(|root| root.get_ref().iter().find(|(name, _)| name.get_ref() == key).map(|(_, v)| v.span().start))
+    else {
+        return 0;
+    };
+    // A newline right after the opening quotes of a multi-line string does not belong to its content.
+    let begin =
+        ["\"\"\"\n", "'''\n"].iter().find(|q| text[start..].starts_with(**q)).map_or(start, |q| start + q.len());
+    text[begin..].split_inclusive('\n').take(line.saturating_sub(1)).map(str::len).sum::<usize>() + begin
+}

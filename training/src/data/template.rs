@@ -1,0 +1,203 @@
+//! Templates: how a row becomes a prompt and its completion.
+
+use std::path::{Path, PathBuf};
+
+use harness_core::Digest;
+use minijinja::{Environment, UndefinedBehavior, syntax::SyntaxConfig};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::{TrainingError, recipe::diagnostics};
+
+/// The templates that ship with the program: name and file.
+const BUILT_IN: [(&str, &str); 2] = [
+    ("instruction", include_str!("../../templates/instruction.toml")),
+    ("plain", include_str!("../../templates/plain.toml")),
+];
+
+/// A declarative template: two Jinja texts over the columns of a row.
+///
+/// The text of a sample is `prompt` followed by `completion`, with nothing between; with `loss = "completion"` the loss
+/// begins where the completion does. A column that is missing is an error where it is printed, and false in `if`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Template {
+    /// Columns every row must have.
+    pub columns: Vec<String>,
+    /// What the model is given.
+    pub prompt: String,
+    /// What it is to answer.
+    pub completion: String,
+    /// Where it was read from, or its name in angle brackets.
+    #[serde(skip)]
+    pub path: PathBuf,
+}
+
+/// A row as text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Formatted {
+    /// What the model is given.
+    pub prompt: String,
+    /// What it is to answer.
+    pub completion: String,
+}
+
+impl Template {
+    /// Names of the templates that ship with the program.
+    pub fn names() -> impl Iterator<Item = &'static str> {
+        BUILT_IN.into_iter().map(|(name, _)| name)
+    }
+
+    /// A template that ships with the program.
+    pub fn built_in(name: &str) -> Option<Self> {
+        let (_, text) = BUILT_IN.into_iter().find(|(known, _)| *known == name)?;
+        Self::parse(text, Path::new(&format!("<{name}>"))).ok()
+    }
+
+    /// The template a recipe in `folder` names: one that ships with the program, else a file relative to the folder.
+    ///
+    /// # Errors
+    /// If there is neither, or the file is no template (with file, line and column).
+    pub fn load(name: &str, folder: &Path) -> Result<Self, TrainingError> {
+        if let Some(template) = Self::built_in(name) {
+            return Ok(template);
+        }
+        let path = folder.join(name);
+        if !path.exists() {
+            let known: Vec<&str> = Self::names().collect();
+            let hint = diagnostics::nearest(name, &known).map(|n| format!("; did you mean {n:?}?")).unwrap_or_default();
+            return Err(TrainingError::setting(
+                "data.template",
+                format!("{name:?}"),
+                format!("one of {}, or a file; {} does not exist{hint}", known.join(", "), path.display()),
+            ));
+        }
+        let text = std::fs::read_to_string(&path).map_err(TrainingError::io("read", &path))?;
+        Self::parse(&text, &path)
+    }
+
+    /// Reads the text of a template file; `path` is for messages.
+    ///
+    /// # Errors
+    /// With file, line and column: unknown or missing keys, bad TOML, bad Jinja.
+    pub fn parse(text: &str, path: &Path) -> Result<Self, TrainingError> {
+        let mut template: Self = toml::from_str(text).map_err(|error| diagnostics::syntax(path, text, &error))?;
+        template.path = path.to_owned();
+        for (key, source) in [("prompt", &template.prompt), ("completion", &template.completion)] {
+            if let Err(error) = environment().template_from_str(source) {
+                let offset = diagnostics::content(text, key, error.line().unwrap_or(1));
+                return Err(diagnostics::at(path, text, offset, format!("{key}: {error}")));
+            }
+        }
+        Ok(template)
+    }
+
+    /// Hash of what it says.
+    pub fn digest(&self) -> Digest {
+        Digest::of_json(self)
+    }
+
+    /// Formats one row.
+    ///
+    /// # Errors
+    /// A message that names the column if one is missing, or what the template stumbled over.
+    pub fn format(&self, row: &Map<String, Value>) -> Result<Formatted, String> {
+        for column in &self.columns {
+            if !row.contains_key(column) {
+                let columns: Vec<&str> = row.keys().map(String::as_str).collect();
+                return Err(format!(
+                    "no column {column:?}, which template {} needs; the columns are {}",
+                    self.path.display(),
+                    columns.join(", ")
+                ));
+            }
+        }
+        let environment = environment();
+        let values = minijinja::Value::from(minijinja::value::Serde(row));
+        let render = |key: &str, source: &str| {
+            environment
+                .render_str(source, values.clone())
+                .map_err(|error| format!("template {}, {key}: {error}", self.path.display()))
+        };
+        Ok(Formatted { prompt: render("prompt", &self.prompt)?, completion: render("completion", &self.completion)? })
+    }
+}
+
+/// Jinja as tasks use it: trailing newlines kept, nothing escaped.
+fn environment() -> Environment<'static> {
+    let mut environment = Environment::new();
+    if let Ok(syntax) = SyntaxConfig::builder().keep_trailing_newline(true).build() {
+        environment.set_syntax(syntax);
+    }
+    environment.set_undefined_behavior(UndefinedBehavior::SemiStrict);
+    environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
+    environment
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn format(template: &Template, row: Value) -> Result<Formatted, String> {
+        template.format(row.as_object().unwrap())
+    }
+
+    #[test]
+    fn instruction_blocks_byte_for_byte() {
+        let template = Template::built_in("instruction").unwrap();
+        let row = json!({"instruction": "Name <it> & go.", "context": "A {{ b }}\nC", "response": "D."});
+        let formatted = format(&template, row).unwrap();
+        assert_eq!(
+            formatted.prompt,
+            "### Instruction:\nName <it> & go.\n\n### Context:\nA {{ b }}\nC\n\n### Response:\n"
+        );
+        assert_eq!(formatted.completion, "D.");
+        let without = "### Instruction:\nI\n\n### Response:\n";
+        for row in [
+            json!({"instruction": "I", "context": "", "response": "R"}),
+            json!({"instruction": "I", "context": null, "response": "R"}),
+            json!({"instruction": "I", "response": "R"}),
+        ] {
+            assert_eq!(format(&template, row).unwrap().prompt, without);
+        }
+    }
+
+    #[test]
+    fn plain_text_is_all_completion() {
+        let template = Template::built_in("plain").unwrap();
+        let formatted = format(&template, json!({"text": "abc\n"})).unwrap();
+        assert_eq!(formatted, Formatted { prompt: String::new(), completion: "abc\n".into() });
+    }
+
+    #[test]
+    fn every_built_in_template_is_valid() {
+        for name in Template::names() {
+            assert!(Template::built_in(name).is_some(), "{name}");
+        }
+    }
+
+    #[test]
+    fn mistakes_are_placed() {
+        let bad = |text: &str| Template::parse(text, Path::new("t.toml")).unwrap_err().to_string();
+        let good = "columns = []\nprompt = \"\"\"\na\n{{ b }}\n\"\"\"\ncompletion = \"c\"\n";
+        assert!(Template::parse(good, Path::new("t.toml")).is_ok());
+        let unknown = bad(&good.replace("prompt", "promt"));
+        assert!(unknown.starts_with("t.toml:2:1: unknown field `promt`") && unknown.contains("`prompt`?"), "{unknown}");
+        assert!(bad(&good.replace("{{ b }}", "{{ b")).starts_with("t.toml:4:"));
+        assert!(bad(&good.replace("\"c\"", "\"{% if %}\"")).starts_with("t.toml:6:"));
+        let missing = Template::load("instrction", Path::new("nowhere")).unwrap_err().to_string();
+        assert!(missing.contains("did you mean \"instruction\"?"), "{missing}");
+    }
+
+    #[test]
+    fn missing_columns_are_named() {
+        let template = Template::built_in("instruction").unwrap();
+        let message = format(&template, json!({"instruction": "I", "output": "R"})).unwrap_err();
+        assert!(message.contains("no column \"response\"") && message.contains("instruction, output"), "{message}");
+        let text = "columns = []\nprompt = \"{{ x }}\"\ncompletion = \"\"";
+        let message = format(&Template::parse(text, Path::new("t.toml")).unwrap(), json!({})).unwrap_err();
+        assert!(message.contains("undefined"), "{message}");
+    }
+}

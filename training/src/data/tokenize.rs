@@ -1,0 +1,104 @@
+//! Texts to tokens, with the boundary between prompt and completion.
+
+use harness_engine::TextTokenizer;
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+
+use super::{PreparedRow, Sample};
+use crate::{TrainingError, recipe::Loss};
+
+/// What the data needs of a tokenizer.
+pub trait Tokenize: Sync {
+    /// The tokens of a text, with what the model's tokenizer adds by itself (usually BOS, if anything).
+    ///
+    /// # Errors
+    /// [`TrainingError::Tokenizer`].
+    fn encode(&self, text: &str) -> Result<Vec<u32>, TrainingError>;
+
+    /// The token that ends a sample.
+    fn eos(&self) -> Option<u32>;
+}
+
+impl Tokenize for TextTokenizer {
+    fn encode(&self, text: &str) -> Result<Vec<u32>, TrainingError> {
+        TextTokenizer::encode(self, text, true).map_err(|error| TrainingError::Tokenizer(error.to_string()))
+    }
+
+    fn eos(&self) -> Option<u32> {
+        TextTokenizer::eos(self).map(|token| token.id)
+    }
+}
+
+/// What became of the tokens of a part of the data.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TokenCounts {
+    /// Samples.
+    pub samples: usize,
+    /// Their tokens.
+    pub tokens: usize,
+    /// Tokens that the loss counts.
+    pub labels: usize,
+    /// Samples that were longer than `max_length` and lost their end.
+    pub truncated_samples: usize,
+    /// Tokens cut off from them.
+    pub truncated_tokens: usize,
+    /// Samples left out because no token of theirs counts, e.g. when the prompt alone fills `max_length`.
+    pub without_labels: usize,
+}
+
+/// Tokenises rows on all threads; the samples are in the order of the rows.
+///
+/// Prompt and completion are tokenised together, as one text, followed by EOS where the tokenizer has one. The prompt
+/// ends at the first token in which the whole differs from the prompt tokenised alone, so a token that straddles the
+/// joint counts as completion.
+///
+/// # Errors
+/// If the tokenizer fails.
+pub fn tokenize(
+    rows: &[PreparedRow],
+    tokenizer: &dyn Tokenize,
+    loss: Loss,
+    max_length: usize,
+) -> Result<(Vec<Sample>, TokenCounts), TrainingError> {
+    let samples: Vec<Sample> = rows
+        .par_iter()
+        .with_min_len(8)
+        .map(|row| sample(row, tokenizer, loss, max_length))
+        .collect::<Result<_, _>>()?;
+    let mut counts = TokenCounts::default();
+    let mut kept = Vec::with_capacity(samples.len());
+    for sample in samples {
+        counts.truncated_samples += usize::from(sample.truncated > 0);
+        counts.truncated_tokens += sample.truncated;
+        if sample.num_labels() == 0 {
+            counts.without_labels += 1;
+            continue;
+        }
+        counts.samples += 1;
+        counts.tokens += sample.tokens.len();
+        counts.labels += sample.num_labels();
+        kept.push(sample);
+    }
+    Ok((kept, counts))
+}
+
+/// One row as a sample.
+fn sample(row: &PreparedRow, tokenizer: &dyn Tokenize, loss: Loss, max_length: usize) -> Result<Sample, TrainingError> {
+    let mut tokens = tokenizer.encode(&row.text())?;
+    let loss_from = match loss {
+        Loss::Full => 1,
+        Loss::Completion if row.prompt.is_empty() => 1,
+        Loss::Completion => {
+            let prompt = tokenizer.encode(&row.prompt)?;
+            tokens.iter().zip(&prompt).take_while(|(a, b)| a == b).count().max(1)
+        }
+    };
+    if let Some(eos) = tokenizer.eos()
+        && tokens.last() != Some(&eos)
+    {
+        tokens.push(eos);
+    }
+    let truncated = tokens.len().saturating_sub(max_length);
+    tokens.truncate(max_length);
+    Ok(Sample { tokens, loss_from, truncated })
+}

@@ -1,0 +1,130 @@
+//! A recipe with everything it names found: base, template and data.
+
+use std::path::PathBuf;
+
+use harness_core::{Digest, Hasher};
+use harness_store::{DataFiles, DataLocator, DataQuery, FileHashes};
+
+use super::{Method, Recipe};
+use crate::{
+    TrainingError,
+    data::{Prepared, Template, prepare},
+};
+
+/// A recipe that can be run.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ResolvedRecipe {
+    /// The recipe as written.
+    pub recipe: Recipe,
+    /// The model to start from, as the experiment or the recipe names it; `None` from scratch.
+    pub base: Option<String>,
+    /// How rows become text.
+    pub template: Template,
+    /// The files of the data.
+    pub data: DataFiles,
+}
+
+impl Recipe {
+    /// Finds what the recipe names. `base` is what the experiment says; it goes before what the recipe says.
+    ///
+    /// # Errors
+    /// If there is no base and nothing to make from scratch, if both are there, if the template or the data does not
+    /// exist. Nothing large is read.
+    pub fn resolve(&self, base: Option<&str>, locator: &DataLocator) -> Result<ResolvedRecipe, TrainingError> {
+        let base = base.or(self.base.as_deref());
+        match (base, &self.model) {
+            (None, None) => {
+                let or = if self.method == Method::Full { ", or a [model] table to make one from scratch" } else { "" };
+                let expected = format!("a model to start from, in the recipe or the experiment{or}");
+                return Err(TrainingError::setting("base", "nothing", expected));
+            }
+            (Some(base), Some(_)) => {
+                let expected = "no base, since the recipe makes its model from scratch ([model])";
+                return Err(TrainingError::setting("base", format!("{base:?}"), expected));
+            }
+            _ => {}
+        }
+        let template = Template::load(&self.data.template, &self.folder)?;
+        let name = match (&self.data.source, &self.data.dataset) {
+            (Some(source), _) => {
+                let path = self.path(source);
+                let path = std::path::absolute(&path).map_err(TrainingError::io("find", &path))?;
+                path.to_string_lossy().into_owned()
+            }
+            (None, Some(name)) => name.clone(),
+            (None, None) => {
+                return Err(TrainingError::setting("data", "neither source nor dataset", "one of them"));
+            }
+        };
+        let data = locator.locate(&DataQuery::new(name, &self.data.dataset_split))?;
+        Ok(ResolvedRecipe { recipe: self.clone(), base: base.map(str::to_owned), template, data })
+    }
+}
+
+impl ResolvedRecipe {
+    /// Reads the data and makes its three parts.
+    ///
+    /// # Errors
+    /// If a file is bad (naming the line) or does not have what recipe and template need (naming the row).
+    pub fn prepare(&self) -> Result<Prepared, TrainingError> {
+        prepare(self.data.rows()?, &self.template, &self.recipe.data, self.source())
+    }
+
+    /// The first file of the data, for messages.
+    fn source(&self) -> &std::path::Path {
+        self.data.files.first().map_or(std::path::Path::new("data"), PathBuf::as_path)
+    }
+
+    /// Hash of recipe, template and the content of the data files; with the identity of the base it names the result.
+    ///
+    /// # Errors
+    /// If a file cannot be read.
+    pub fn digest(&self, hashes: &FileHashes) -> Result<Digest, TrainingError> {
+        let mut hasher = Hasher::new("resolved recipe");
+        hasher.part(self.recipe.hash().as_bytes()).part(self.template.digest().as_bytes());
+        for entry in self.data.entries(hashes)? {
+            hasher.part(entry.hash.as_bytes());
+        }
+        Ok(hasher.finish())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn finds_files_beside_the_recipe_and_named_sets() {
+        let folder = tempfile::tempdir().unwrap();
+        let row = "{\"instruction\": \"a\", \"response\": \"b\"}\n";
+        fs::write(folder.path().join("rows.jsonl"), row.repeat(20)).unwrap();
+        fs::create_dir_all(folder.path().join("sets/dolly")).unwrap();
+        fs::write(folder.path().join("sets/dolly/train.jsonl"), row.repeat(10)).unwrap();
+        let recipe = |data: &str, base: &str| {
+            let text = format!(
+                "name = \"r\"\n{base}\nmethod = \"lora\"\n[data]\n{data}\n[lora]\nrank = 1\nalpha = 1\n[training]\n\
+                 epochs = 1\nlearning_rate = 1"
+            );
+            let path = folder.path().join("r.toml");
+            fs::write(&path, text).unwrap();
+            Recipe::load(&path).unwrap()
+        };
+        let locator = DataLocator { data_dirs: vec![folder.path().join("sets")], ..DataLocator::default() };
+        let hashes = FileHashes::open(folder.path());
+
+        let file = recipe("source = \"rows.jsonl\"", "base = \"x\"").resolve(None, &locator).unwrap();
+        assert_eq!((file.base.as_deref(), file.prepare().unwrap().counts.train), (Some("x"), 16));
+        let named = recipe("dataset = \"dolly\"", "base = \"x\"").resolve(Some("y"), &locator).unwrap();
+        assert_eq!((named.base.as_deref(), named.prepare().unwrap().counts.train), (Some("y"), 8));
+        assert_ne!(file.digest(&hashes).unwrap(), named.digest(&hashes).unwrap());
+
+        let refused = |data, base| recipe(data, base).resolve(None, &locator).unwrap_err().to_string();
+        assert!(refused("dataset = \"dolly\"", "").contains("a model to start from"));
+        assert!(refused("dataset = \"dally\"", "base = \"x\"").contains("dally"));
+        assert!(refused("source = \"none.jsonl\"", "base = \"x\"").contains("none.jsonl"));
+        let template = refused("source = \"rows.jsonl\"\ntemplate = \"plian\"", "base = \"x\"");
+        assert!(template.contains("did you mean \"plain\"?"), "{template}");
+    }
+}
