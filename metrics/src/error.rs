@@ -1,0 +1,83 @@
+//! What can go wrong in this crate.
+
+use thiserror::Error;
+
+/// Errors of the metrics and the statistics.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum MetricsError {
+    /// A regular expression could not be compiled.
+    #[error("regular expression `{pattern}` is not valid: {reason}; write it as Python's `re` takes it")]
+    Pattern {
+        /// The expression as it was given.
+        pattern: String,
+        /// What the compiler said.
+        reason: String,
+    },
+    /// A regular expression was given up on a text, because it would backtrack without end.
+    #[error(
+        "regular expression `{pattern}` gave up on a text of {length} bytes: {reason}; write it without nested repetition"
+    )]
+    Backtracking {
+        /// The expression as it was given.
+        pattern: String,
+        /// Length of the text in bytes.
+        length: usize,
+        /// What the matcher said.
+        reason: String,
+    },
+    /// A setting has a value that does not exist.
+    #[error("unknown {setting} `{found}`: expected one of {expected}{}", nearest.map(|n| format!(" (did you mean `{n}`?)")).unwrap_or_default())]
+    Unknown {
+        /// The setting, e.g. `tokenizer`.
+        setting: &'static str,
+        /// The value that was found.
+        found: String,
+        /// The valid values, separated by commas.
+        expected: String,
+        /// The valid value most like the one found.
+        nearest: Option<&'static str>,
+    },
+}
+
+impl MetricsError {
+    /// [`MetricsError::Unknown`] with the list of valid choices and the nearest of them.
+    pub(crate) fn unknown(setting: &'static str, found: &str, choices: &[&'static str]) -> Self {
+        let nearest = choices
+            .iter()
+            .map(|&choice| (distance(found, choice), choice))
+            .min()
+            .filter(|&(d, choice)| d <= choice.len().max(found.len()) / 2)
+            .map(|(_, choice)| choice);
+        Self::Unknown { setting, found: found.to_owned(), expected: choices.join(", "), nearest }
+    }
+}
+
+/// Levenshtein distance in code points.
+fn distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.chars().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, &y) in b.iter().enumerate() {
+            let substituted = diagonal + usize::from(x != y);
+            diagonal = row[j + 1];
+            row[j + 1] = substituted.min(row[j] + 1).min(diagonal + 1);
+        }
+    }
+    row[b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unknown_value_names_the_nearest_choice() {
+        let error = MetricsError::unknown("tokenizer", "13b", &["13a", "intl", "char"]).to_string();
+        assert_eq!(error, "unknown tokenizer `13b`: expected one of 13a, intl, char (did you mean `13a`?)");
+        let error = MetricsError::unknown("tokenizer", "quite different", &["13a", "intl"]).to_string();
+        assert!(!error.contains("did you mean"), "{error}");
+    }
+}
