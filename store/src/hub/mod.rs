@@ -1,5 +1,11 @@
-//! The Hugging Face hub: its local cache.
+//! The Hugging Face hub: its local cache, and (feature `hub`) downloading into it.
 
 mod cache;
+#[cfg(feature = "hub")]
+mod client;
+mod download;
 
 pub use cache::{HubCache, RepoKind};
+#[cfg(feature = "hub")]
+pub use client::HubClient;
+pub use download::{Progress, download};
