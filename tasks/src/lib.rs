@@ -6,12 +6,33 @@
 //! byte for byte, and scores are a function of requests and responses alone. No model is known here beyond
 //! [`PromptFormatter`], which renders a chat.
 
+mod builtin;
+mod config;
+mod data;
+mod declarative;
 mod error;
+mod filter;
+mod generation;
+mod group;
+mod keys;
+mod metric;
 mod nearest;
+mod prompt;
+mod python;
+mod registry;
+mod sampler;
+mod score;
 mod task;
+mod template;
 mod yaml;
 
+pub use config::{DatasetConfig, DeriveSplits};
+pub use data::{DataSource, FileData, MemoryData};
+pub use declarative::DeclarativeTask;
 pub use error::{Place, TaskError};
+pub use generation::postprocess_generation;
+pub use group::{Aggregate, Group, Member};
+pub use registry::{Registry, Selection, TaskInfo, TaskRef};
 pub use task::{
     Answer, AnswerOutcome, BuildOptions, DocumentRequests, Gold, Limit, MetricSpec, OutputType, Prepared, PromptFormatter,
     PromptPart, PromptPiece, PromptView, Scored, Task,

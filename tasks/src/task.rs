@@ -123,9 +123,9 @@ impl PromptFormatter for &dyn LanguageModel {
 #[serde(rename_all = "snake_case")]
 pub enum Gold {
     /// Number of the right choice; `None` where the data names no choice there is (scored 0, as in lm-eval).
-    Choice(Option<i64>),
+    Choice(Option<usize>),
     /// Several right choices, any of which counts.
-    Choices(Vec<Option<i64>>),
+    Choices(Vec<usize>),
     /// The right text.
     Text(String),
     /// Several right texts.

@@ -1,0 +1,362 @@
+//! A task's definition, typed.
+
+use harness_core::Digest;
+use serde_json::{Map, Value};
+
+use crate::{
+    Place, TaskError,
+    filter::Pipeline,
+    keys::{Keys, PYTHON_KEYS, TASK_KEYS, shown, text},
+    metric::MetricConfig,
+    task::OutputType,
+    template::{Template, Templates},
+    yaml::{Entry, Node, Yaml},
+};
+
+/// `doc_to_text`, `doc_to_target` and the like.
+#[derive(Clone, Debug)]
+pub(crate) enum Field {
+    /// A value that is the same for every document.
+    Literal(Value),
+    /// A column name or a template.
+    Template(Template),
+}
+
+/// Where the rows come from.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct DatasetConfig {
+    /// `dataset_path`: a hub id, or `json`, `csv`, `parquet`, `text` with `data_files`.
+    pub path: Option<String>,
+    /// `dataset_name`: the configuration.
+    pub name: Option<String>,
+    /// `dataset_kwargs`.
+    pub kwargs: Map<String, Value>,
+    /// `local.names`: further names under which a data folder may hold the data set.
+    pub aliases: Vec<String>,
+    /// `local.name_column`: where one file holds all configurations, the column that names a row's.
+    pub name_column: Option<String>,
+    /// `local.columns`: the columns that are kept; all if empty.
+    pub columns: Vec<String>,
+    /// `local.derive_splits`: how splits are made of a data set that has none.
+    pub derive: Option<DeriveSplits>,
+    /// Place of the definition, for paths relative to it.
+    pub file: String,
+}
+
+/// The 80/10/10 division of one split by the rule of [`harness_core::split_80_10_10`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeriveSplits {
+    /// The split that is divided.
+    pub from: String,
+    /// Seed of the shuffle.
+    pub seed: u64,
+    /// Columns that are stripped of white space at both ends first.
+    pub strip: Vec<String>,
+    /// Columns that must not be empty; rows where one is are dropped before the shuffle.
+    pub required: Vec<String>,
+}
+
+/// How examples are chosen and written.
+#[derive(Clone, Debug)]
+pub(crate) struct Fewshot {
+    pub first_n: bool,
+    pub split: Option<String>,
+    pub indices: Option<Vec<usize>>,
+    pub samples: Option<Vec<Map<String, Value>>>,
+    pub doc_to_text: Field,
+    pub doc_to_choice: Option<Field>,
+    pub doc_to_target: Field,
+    pub gen_prefix: Option<Template>,
+    pub fewshot_delimiter: String,
+    pub target_delimiter: String,
+}
+
+/// A task's definition with its templates compiled.
+pub(crate) struct TaskConfig {
+    pub id: String,
+    pub alias: String,
+    pub tags: Vec<String>,
+    pub version: String,
+    pub primary: Option<String>,
+    pub dataset: DatasetConfig,
+    pub training_split: Option<String>,
+    pub validation_split: Option<String>,
+    pub test_split: Option<String>,
+    pub doc_to_text: Field,
+    pub doc_to_target: Field,
+    pub doc_to_choice: Option<Field>,
+    pub description: Option<Template>,
+    pub target_delimiter: String,
+    pub fewshot_delimiter: String,
+    pub fewshot: Fewshot,
+    pub num_fewshot: Option<usize>,
+    pub metrics: Vec<MetricConfig>,
+    pub output_type: OutputType,
+    pub generation_kwargs: Map<String, Value>,
+    pub repeats: usize,
+    pub pipelines: Vec<Pipeline>,
+    pub gen_prefix: Option<Template>,
+    pub definition: Value,
+    pub digest: Digest,
+    pub templates: Templates,
+}
+
+impl TaskConfig {
+    /// Reads the merged mapping of a definition.
+    pub(crate) fn read(node: &Node) -> Result<Self, TaskError> {
+        let keys = Keys::of(node, "a task", TASK_KEYS)?;
+        for key in PYTHON_KEYS {
+            if let Some(found) = keys.get(key)? {
+                return Err(TaskError::NeedsPython {
+                    at: found.at.clone(),
+                    key: (*key).to_owned(),
+                    function: found.json().to_string(),
+                });
+            }
+        }
+        let id = keys.require("task").and_then(|node| text("task", node))?;
+        let mut templates = Templates::new();
+        let mut template = |keys: &Keys<'_>, key: &str| -> Result<Option<Template>, TaskError> {
+            match keys.get(key)? {
+                Some(node) => Ok(Some(templates.compile(node, &text(key, node)?)?)),
+                None => Ok(None),
+            }
+        };
+        let description = template(&keys, "description")?;
+        let gen_prefix = template(&keys, "gen_prefix")?;
+        let doc_to_choice = keys.get("doc_to_choice")?.map(|node| choices(node, &mut templates)).transpose()?;
+        let doc_to_text = field(&keys, "doc_to_text", &mut templates)?;
+        let doc_to_target = field(&keys, "doc_to_target", &mut templates)?;
+        let output_type = match keys.get("output_type")? {
+            Some(node) => output_type(node)?,
+            None => OutputType::GenerateUntil,
+        };
+        if output_type == OutputType::MultipleChoice && doc_to_choice.is_none() {
+            return node.error("output_type multiple_choice needs doc_to_choice");
+        }
+        let target_delimiter = keys.text("target_delimiter")?.unwrap_or_else(|| " ".to_owned());
+        let fewshot_delimiter = keys.text("fewshot_delimiter")?.unwrap_or_else(|| "\n\n".to_owned());
+        let defaults = Fewshot {
+            first_n: false,
+            split: keys.text("fewshot_split")?,
+            indices: None,
+            samples: None,
+            doc_to_text: doc_to_text.clone(),
+            doc_to_choice: doc_to_choice.clone(),
+            doc_to_target: doc_to_target.clone(),
+            gen_prefix: gen_prefix.clone(),
+            fewshot_delimiter: fewshot_delimiter.clone(),
+            target_delimiter: target_delimiter.clone(),
+        };
+        let fewshot = match keys.get("fewshot_config")? {
+            Some(node) => fewshot(node, defaults, &mut templates)?,
+            None => defaults,
+        };
+        let metadata = keys.map("metadata")?.unwrap_or_default();
+        let version = metadata.get("version").map_or_else(|| "0".to_owned(), crate::python::text::str);
+        let generation_kwargs = keys.map("generation_kwargs")?;
+        let generation_kwargs = crate::generation::defaults(generation_kwargs, &fewshot_delimiter);
+        if let Err(message) = crate::generation::settings(&generation_kwargs) {
+            return keys.get("generation_kwargs")?.unwrap_or(node).error(message);
+        }
+        let pipelines: Vec<Pipeline> = match keys.list("filter_list")? {
+            Some(items) => items.iter().map(Pipeline::read).collect::<Result<_, _>>()?,
+            None => vec![Pipeline::none()],
+        };
+        let text = output_type == OutputType::GenerateUntil;
+        if let Some(pipeline) = pipelines.iter().find(|pipeline: &&Pipeline| !text && !pipeline.is_trivial()) {
+            let message = format!(
+                "the filter pipeline {} works on text, but {} gives log-likelihoods; only take_first fits",
+                pipeline.name,
+                output_type.name()
+            );
+            return keys.get("filter_list")?.unwrap_or(node).error(message);
+        }
+        let metrics = crate::metric::read(keys.list("metric_list")?, output_type, &node.at)?;
+        let definition = without_places(node);
+        Ok(Self {
+            alias: keys.text("task_alias")?.unwrap_or_else(|| id.clone()),
+            tags: keys.texts("tag")?,
+            version,
+            primary: metadata.get("primary_metric").and_then(Value::as_str).map(str::to_owned),
+            dataset: dataset(&keys, &node.at)?,
+            training_split: keys.text("training_split")?,
+            validation_split: keys.text("validation_split")?,
+            test_split: keys.text("test_split")?,
+            doc_to_text,
+            doc_to_target,
+            doc_to_choice,
+            description,
+            target_delimiter,
+            fewshot_delimiter,
+            fewshot,
+            num_fewshot: keys.count("num_fewshot")?,
+            metrics,
+            output_type,
+            generation_kwargs,
+            repeats: keys.count("repeats")?.unwrap_or(1).max(1),
+            pipelines,
+            gen_prefix,
+            digest: Digest::of_json(&definition),
+            definition,
+            templates,
+            id,
+        })
+    }
+}
+
+/// A field that is a string (column or template) or a literal value.
+fn value(node: &Node, key: &str, templates: &mut Templates) -> Result<Field, TaskError> {
+    match &node.value {
+        Yaml::Text(source) => Ok(Field::Template(templates.compile(node, source)?)),
+        Yaml::Int(_) | Yaml::List(_) => Ok(Field::Literal(node.json())),
+        _ => node.error(format!("{key} must be a string, an integer or a list, found {}", shown(node))),
+    }
+}
+
+fn field(keys: &Keys<'_>, key: &str, templates: &mut Templates) -> Result<Field, TaskError> {
+    let node = keys.require(key)?;
+    value(node, key, templates)
+}
+
+fn choices(node: &Node, templates: &mut Templates) -> Result<Field, TaskError> {
+    match &node.value {
+        Yaml::Text(source) => Ok(Field::Template(templates.compile(node, source)?)),
+        Yaml::List(items) if items.is_empty() => node.error("doc_to_choice is an empty list"),
+        Yaml::List(items) => {
+            let texts: Result<Vec<Value>, _> = items.iter().map(|i| text("doc_to_choice", i).map(Value::from)).collect();
+            Ok(Field::Literal(Value::Array(texts?)))
+        }
+        Yaml::Map(entries) => {
+            let texts: Result<Vec<Value>, _> =
+                entries.iter().map(|e| text("doc_to_choice", &e.value).map(Value::from)).collect();
+            Ok(Field::Literal(Value::Array(texts?)))
+        }
+        _ => node.error(format!("doc_to_choice must be a string, a list or a mapping, found {}", shown(node))),
+    }
+}
+
+fn output_type(node: &Node) -> Result<OutputType, TaskError> {
+    let types = [
+        OutputType::LogLikelihood,
+        OutputType::MultipleChoice,
+        OutputType::LogLikelihoodRolling,
+        OutputType::GenerateUntil,
+    ];
+    let name = text("output_type", node)?;
+    match types.into_iter().find(|kind| kind.name() == name) {
+        Some(kind) => Ok(kind),
+        None => {
+            let names = types.map(OutputType::name);
+            node.error(format!("unknown output_type {name:?}; known: {}", names.join(", ")))
+        }
+    }
+}
+
+const FEWSHOT_KEYS: &[&str] = &[
+    "sampler", "split", "process_docs", "fewshot_indices", "samples", "doc_to_text", "doc_to_choice", "doc_to_target",
+    "gen_prefix", "fewshot_delimiter", "target_delimiter",
+];
+
+fn fewshot(node: &Node, defaults: Fewshot, templates: &mut Templates) -> Result<Fewshot, TaskError> {
+    let keys = Keys::of(node, "fewshot_config", FEWSHOT_KEYS)?;
+    let mut fewshot = defaults;
+    if let Some(found) = keys.get("process_docs")? {
+        return found.error("process_docs needs Python, which is not run here");
+    }
+    if let Some(found) = keys.get("sampler")? {
+        fewshot.first_n = match text("sampler", found)?.as_str() {
+            "first_n" => true,
+            "default" => false,
+            other => return found.error(format!("unknown sampler {other:?}; known: default, first_n")),
+        };
+    }
+    if let Some(split) = keys.text("split")? {
+        fewshot.split = Some(split);
+    }
+    if let Some(items) = keys.list("fewshot_indices")? {
+        let indices = items.iter().map(|item| match item.value {
+            Yaml::Int(i) if i >= 0 => Ok(i as usize),
+            _ => item.error(format!("fewshot_indices must hold row numbers, found {}", shown(item))),
+        });
+        fewshot.indices = Some(indices.collect::<Result<_, _>>()?);
+    }
+    if let Some(items) = keys.list("samples")? {
+        let rows = items.iter().map(|item| match item.json() {
+            Value::Object(row) => Ok(row),
+            _ => item.error(format!("samples must hold mappings, found {}", shown(item))),
+        });
+        fewshot.samples = Some(rows.collect::<Result<_, _>>()?);
+    }
+    if let Some(found) = keys.get("doc_to_text")? {
+        fewshot.doc_to_text = value(found, "doc_to_text", templates)?;
+    }
+    if let Some(found) = keys.get("doc_to_target")? {
+        fewshot.doc_to_target = value(found, "doc_to_target", templates)?;
+    }
+    if let Some(found) = keys.get("doc_to_choice")? {
+        fewshot.doc_to_choice = Some(choices(found, templates)?);
+    }
+    if let Some(found) = keys.get("gen_prefix")? {
+        fewshot.gen_prefix = Some(templates.compile(found, &text("gen_prefix", found)?)?);
+    }
+    if let Some(delimiter) = keys.text("fewshot_delimiter")? {
+        fewshot.fewshot_delimiter = delimiter;
+    }
+    if let Some(delimiter) = keys.text("target_delimiter")? {
+        fewshot.target_delimiter = delimiter;
+    }
+    Ok(fewshot)
+}
+
+fn dataset(keys: &Keys<'_>, at: &Place) -> Result<DatasetConfig, TaskError> {
+    let mut dataset = DatasetConfig {
+        path: keys.text("dataset_path")?,
+        name: keys.text("dataset_name")?,
+        kwargs: keys.map("dataset_kwargs")?.unwrap_or_default(),
+        file: at.file.to_string(),
+        ..DatasetConfig::default()
+    };
+    if let Some(node) = keys.get("dataset_kwargs")? {
+        dataset.file = node.at.file.to_string();
+    }
+    if let Some(node) = keys.get("local")? {
+        let local = Keys::of(node, "local", &["names", "name_column", "columns", "derive_splits"])?;
+        dataset.aliases = local.texts("names")?;
+        dataset.name_column = local.text("name_column")?;
+        dataset.columns = local.texts("columns")?;
+        if let Some(node) = local.get("derive_splits")? {
+            let derive = Keys::of(node, "local.derive_splits", &["from", "seed", "strip", "required"])?;
+            dataset.derive = Some(DeriveSplits {
+                from: derive.require("from").and_then(|node| text("from", node))?,
+                seed: derive.count("seed")?.unwrap_or(42) as u64,
+                strip: derive.texts("strip")?,
+                required: derive.texts("required")?,
+            });
+        }
+    }
+    Ok(dataset)
+}
+
+/// The definition as JSON, without the keys that only say how it was found.
+fn without_places(node: &Node) -> Value {
+    match node.json() {
+        Value::Object(mut map) => {
+            for key in ["include", "tag", "group", "task_alias"] {
+                map.shift_remove(key);
+            }
+            Value::Object(map)
+        }
+        other => other,
+    }
+}
+
+/// Lays local entries over a base: local keys win, whole values are replaced.
+pub(crate) fn overlay(base: &mut Vec<Entry>, local: &[Entry]) {
+    for entry in local {
+        match base.iter_mut().find(|other| other.key == entry.key) {
+            Some(other) => *other = entry.clone(),
+            None => base.push(entry.clone()),
+        }
+    }
+}

@@ -1,0 +1,603 @@
+//! A task read from a definition.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    path::PathBuf,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use harness_core::{Digest, Document, Request, Response, canonical_json};
+use harness_store::Row;
+use minijinja::Value as Columns;
+use rayon::prelude::*;
+use serde_json::Value;
+
+use crate::{
+    BuildOptions, DocumentRequests, MetricSpec, OutputType, Prepared, PromptFormatter, PromptView, Scored, Task, TaskError,
+    config::{Field, TaskConfig},
+    data::DataSource,
+    generation,
+    metric::Kind,
+    prompt::{self, Message},
+    python::{literal::literal_eval, text::str as python_str},
+    sampler,
+    task::Gold,
+    template::{Template, columns},
+};
+
+/// A task in lm-eval's declarative form, with its documents loaded.
+pub struct DeclarativeTask {
+    pub(crate) config: TaskConfig,
+    pub(crate) split: String,
+    pub(crate) documents: Vec<Document>,
+    columns: BTreeSet<String>,
+    source: Arc<dyn DataSource>,
+    pool: OnceLock<Result<Vec<Row>, String>>,
+    pub(crate) multiple_input: bool,
+    pub(crate) classes: usize,
+    metrics: Vec<MetricSpec>,
+}
+
+/// Question and answer of a document as the templates give them.
+struct Turn {
+    question: String,
+    answer: String,
+}
+
+/// One document's fields, resolved.
+struct Resolved {
+    question: Value,
+    choices: Vec<String>,
+    target: Value,
+}
+
+impl DeclarativeTask {
+    /// Loads the evaluated split and looks at its first document, which decides what the templates mean.
+    pub(crate) fn load(config: TaskConfig, source: Arc<dyn DataSource>) -> Result<Self, TaskError> {
+        let data = |message: String| TaskError::Data { task: config.id.clone(), message };
+        let split = config.test_split.clone().or_else(|| config.validation_split.clone());
+        let split = split.ok_or_else(|| data("the definition has neither test_split nor validation_split".to_owned()))?;
+        let rows = source.rows(&config.dataset, &split).map_err(data)?;
+        if rows.is_empty() {
+            return Err(TaskError::NoDocuments { task: config.id.clone(), split });
+        }
+        let columns = rows.iter().flat_map(|row| row.keys().cloned()).collect();
+        let mut seen: HashMap<String, usize> = HashMap::new();
+        let occurrences: Vec<usize> = rows
+            .iter()
+            .map(|row| {
+                let count = seen.entry(canonical_json(row)).or_default();
+                *count += 1;
+                *count - 1
+            })
+            .collect();
+        let documents = rows
+            .into_par_iter()
+            .zip(occurrences)
+            .enumerate()
+            .map(|(index, (row, occurrence))| Document::new(&config.id, &split, index, occurrence, row))
+            .collect();
+        let mut task = Self {
+            config,
+            split,
+            documents,
+            columns,
+            source,
+            pool: OnceLock::new(),
+            multiple_input: false,
+            classes: 0,
+            metrics: Vec::new(),
+        };
+        let first = task.resolve(&task.documents[0].fields, 0)?;
+        task.classes = first.choices.len();
+        task.multiple_input = first.question.is_i64() && !first.choices.is_empty();
+        task.metrics = task.metric_specs();
+        Ok(task)
+    }
+
+    /// The files behind the evaluated split and the examples, for manifests.
+    pub fn data_files(&self) -> Vec<PathBuf> {
+        let mut files = self.source.files(&self.config.dataset, &self.split);
+        if let Some(split) = self.pool_split().filter(|split| *split != self.split) {
+            files.extend(self.source.files(&self.config.dataset, split));
+        }
+        files
+    }
+
+    /// Name of the evaluated split.
+    pub fn split(&self) -> &str {
+        &self.split
+    }
+
+    /// The data set it reads.
+    pub fn dataset(&self) -> &crate::DatasetConfig {
+        &self.config.dataset
+    }
+
+    fn metric_specs(&self) -> Vec<MetricSpec> {
+        let mut specs: Vec<MetricSpec> = Vec::new();
+        for pipeline in &self.config.pipelines {
+            for metric in &self.config.metrics {
+                let key = metric.key(if matches!(metric.kind, Kind::ReferencePerplexity) { "none" } else { &pipeline.name });
+                if specs.iter().all(|spec| spec.key != key) {
+                    let statistic = metric.statistic(self.classes);
+                    specs.push(MetricSpec { key, statistic, higher_is_better: metric.higher_is_better, primary: false });
+                }
+            }
+        }
+        let wanted = self.config.primary.as_deref();
+        let primary = specs.iter().position(|s| wanted.is_some_and(|w| s.key.metric == w || s.key.to_string() == w));
+        if let Some(spec) = specs.get_mut(primary.unwrap_or(0)) {
+            spec.primary = true;
+        }
+        specs
+    }
+
+    fn document_error(&self, split: &str, index: usize, key: &str, message: impl Into<String>) -> TaskError {
+        TaskError::Document {
+            task: self.config.id.clone(),
+            split: split.to_owned(),
+            index,
+            key: key.to_owned(),
+            message: message.into(),
+        }
+    }
+
+    /// A column, a rendered template, or a literal.
+    fn field(&self, field: &Field, row: &Row, context: &Columns) -> Result<(Value, bool), String> {
+        match field {
+            Field::Literal(value) => Ok((value.clone(), false)),
+            Field::Template(template) => {
+                if row.contains_key(template.source.as_ref()) || self.columns.contains(template.source.as_ref()) {
+                    let value = row.get(template.source.as_ref());
+                    return value.cloned().map(|v| (v, false)).ok_or_else(|| format!("the column {} is missing", template.source));
+                }
+                Ok((Value::from(self.config.templates.render(template, context)?), true))
+            }
+        }
+    }
+
+    fn text_of(&self, template: Option<&Template>, row: &Row, context: &Columns) -> Result<String, String> {
+        let Some(template) = template else { return Ok(String::new()) };
+        match row.get(template.source.as_ref()) {
+            Some(value) => Ok(python_str(value)),
+            None => self.config.templates.render(template, context),
+        }
+    }
+
+    fn integer(&self, text: &str) -> Option<Value> {
+        let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+        (digits && self.config.doc_to_choice.is_some()).then(|| text.parse::<i64>().ok().map(Value::from)).flatten()
+    }
+
+    fn question(&self, field: &Field, row: &Row, context: &Columns) -> Result<Value, String> {
+        let (value, rendered) = self.field(field, row, context)?;
+        Ok(match value.as_str().filter(|_| rendered).and_then(|text| self.integer(text)) {
+            Some(integer) => integer,
+            None => value,
+        })
+    }
+
+    fn target(&self, field: &Field, row: &Row, context: &Columns) -> Result<Value, String> {
+        let (value, rendered) = self.field(field, row, context)?;
+        let Some(text) = value.as_str().filter(|_| rendered) else { return Ok(value) };
+        if let Some(integer) = self.integer(text) {
+            return Ok(integer);
+        }
+        if text.len() >= 2 && text.starts_with('[') && text.ends_with(']') {
+            return Ok(literal_eval(text).unwrap_or(value));
+        }
+        Ok(value)
+    }
+
+    fn choices(&self, field: Option<&Field>, row: &Row, context: &Columns) -> Result<Vec<String>, String> {
+        let Some(field) = field else { return Ok(Vec::new()) };
+        let (value, rendered) = self.field(field, row, context)?;
+        let list = match (rendered, value) {
+            (true, Value::String(text)) => literal_eval(&text).ok_or_else(|| format!("{text:?} is not a list"))?,
+            (_, value) => value,
+        };
+        let Value::Array(items) = list else { return Err(format!("must give a list, found {list}")) };
+        if items.is_empty() {
+            return Err("gives no choices".to_owned());
+        }
+        items
+            .into_iter()
+            .map(|item| match item {
+                Value::String(text) => Ok(text),
+                other => Err(format!("choices must be strings, found {other}")),
+            })
+            .collect()
+    }
+
+    /// The fields of one evaluated document.
+    fn resolve(&self, row: &Row, index: usize) -> Result<Resolved, TaskError> {
+        let context = columns(row);
+        let error = |key: &str, message| self.document_error(&self.split, index, key, message);
+        Ok(Resolved {
+            question: self.question(&self.config.doc_to_text, row, &context).map_err(|m| error("doc_to_text", m))?,
+            choices: self
+                .choices(self.config.doc_to_choice.as_ref(), row, &context)
+                .map_err(|m| error("doc_to_choice", m))?,
+            target: self.target(&self.config.doc_to_target, row, &context).map_err(|m| error("doc_to_target", m))?,
+        })
+    }
+
+    /// Question and answer of an example.
+    fn turn(&self, row: &Row) -> Result<Turn, (&'static str, String)> {
+        let context = columns(row);
+        let fewshot = &self.config.fewshot;
+        let question = self.question(&fewshot.doc_to_text, row, &context).map_err(|m| ("doc_to_text", m))?;
+        let choices = self.choices(fewshot.doc_to_choice.as_ref(), row, &context).map_err(|m| ("doc_to_choice", m))?;
+        let target = self.target(&fewshot.doc_to_target, row, &context).map_err(|m| ("doc_to_target", m))?;
+        let pick = |value: &Value| -> Option<String> {
+            let index = match value {
+                Value::Bool(b) => usize::from(*b),
+                other => usize::try_from(other.as_i64()?).ok()?,
+            };
+            choices.get(index).cloned()
+        };
+        let question = match &question {
+            Value::String(text) => text.clone(),
+            other if self.multiple_input => {
+                pick(other).ok_or(("doc_to_text", format!("{other} is not the number of a choice")))?
+            }
+            other => return Err(("doc_to_text", format!("must give a string, found {other}"))),
+        };
+        let target = match target {
+            Value::Array(items) => items.into_iter().next().unwrap_or(Value::Null),
+            other => other,
+        };
+        let answer = match &target {
+            Value::String(text) => text.clone(),
+            Value::Null => String::new(),
+            other => pick(other).ok_or(("doc_to_target", format!("{other} is neither a string nor the number of a choice")))?,
+        };
+        Ok(Turn { question, answer })
+    }
+
+    fn pool_split(&self) -> Option<&str> {
+        let config = &self.config;
+        let splits = [&config.fewshot.split, &config.training_split, &config.validation_split, &config.test_split];
+        match (&config.fewshot.split, &config.fewshot.samples) {
+            (None, Some(_)) => None,
+            _ => splits.into_iter().flatten().map(String::as_str).next(),
+        }
+    }
+
+    /// The rows examples are drawn from.
+    fn pool(&self) -> Result<&[Row], TaskError> {
+        let load = || -> Result<Vec<Row>, String> {
+            let rows = match (self.pool_split(), &self.config.fewshot.samples) {
+                (Some(split), _) if split == self.split => self.documents.iter().map(|d| d.fields.clone()).collect(),
+                (Some(split), _) => self.source.rows(&self.config.dataset, split)?,
+                (None, Some(samples)) => samples.clone(),
+                (None, None) => Vec::new(),
+            };
+            match &self.config.fewshot.indices {
+                None => Ok(rows),
+                Some(indices) => indices
+                    .iter()
+                    .map(|&i| rows.get(i).cloned().ok_or_else(|| format!("fewshot_indices: there is no row {i}")))
+                    .collect(),
+            }
+        };
+        match self.pool.get_or_init(load) {
+            Ok(rows) => Ok(rows),
+            Err(message) => Err(TaskError::Data { task: self.config.id.clone(), message: message.clone() }),
+        }
+    }
+
+    fn shots(&self, options: &BuildOptions) -> usize {
+        match self.config.num_fewshot {
+            Some(0) => 0,
+            own => options.num_fewshot.or(own).unwrap_or(0),
+        }
+    }
+
+    /// Examples of the first `documents` documents: row numbers of the pool, and the turns of the rows in use.
+    fn examples(&self, documents: usize, options: &BuildOptions) -> Result<(Vec<Vec<usize>>, HashMap<usize, Turn>), TaskError> {
+        let n = self.shots(options);
+        if n == 0 {
+            return Ok((vec![Vec::new(); documents], HashMap::new()));
+        }
+        let pool = self.pool()?;
+        let fewshot = &self.config.fewshot;
+        let exclude = fewshot.split == self.config.test_split;
+        let rows: Vec<&Row> = self.documents[..documents].iter().map(|doc| &doc.fields).collect();
+        let chosen = sampler::choose(&rows, pool, n, fewshot.first_n, exclude, options.fewshot_seed);
+        let chosen = chosen.ok_or_else(|| TaskError::Options {
+            task: self.config.id.clone(),
+            message: format!(
+                "{n} examples were asked for, but {} has only {} documents to take them from{}",
+                self.pool_split().map_or_else(|| "fewshot_config.samples".to_owned(), |s| format!("the split {s:?}")),
+                pool.len(),
+                if exclude { " (the evaluated document is left out)" } else { "" }
+            ),
+        })?;
+        let used: BTreeSet<usize> = chosen.iter().flatten().copied().collect();
+        let turns = used
+            .into_par_iter()
+            .map(|row| match self.turn(&pool[row]) {
+                Ok(turn) => Ok((row, turn)),
+                Err((key, message)) => {
+                    Err(self.document_error(self.pool_split().unwrap_or("samples"), row, &format!("few-shot {key}"), message))
+                }
+            })
+            .collect::<Result<_, _>>()?;
+        Ok((chosen, turns))
+    }
+
+    /// The messages of a document's prompt up to its question, and `gen_prefix`.
+    fn context(
+        &self,
+        doc: &Document,
+        shots: &[usize],
+        turns: &HashMap<usize, Turn>,
+        options: &BuildOptions,
+    ) -> Result<(Vec<Message>, String), TaskError> {
+        let config = &self.config;
+        let context = columns(&doc.fields);
+        let text = |template: &Option<Template>, key: &str| {
+            let text = self.text_of(template.as_ref(), &doc.fields, &context);
+            text.map_err(|message| self.document_error(&self.split, doc.index, key, message))
+        };
+        let description = text(&config.description, "description")?;
+        let instruction = options.system_instruction.as_deref().unwrap_or("");
+        let mut messages: Vec<Message> =
+            prompt::system(instruction, &description, &config.fewshot_delimiter).into_iter().collect();
+        let fewshot_prefix = if shots.is_empty() { String::new() } else { text(&config.fewshot.gen_prefix, "gen_prefix")? };
+        for (number, turn) in shots.iter().filter_map(|row| turns.get(row)).enumerate() {
+            messages.extend(prompt::example(
+                number,
+                &turn.question,
+                &turn.answer,
+                &fewshot_prefix,
+                &config.fewshot.target_delimiter,
+                &config.fewshot.fewshot_delimiter,
+            ));
+        }
+        Ok((messages, text(&config.gen_prefix, "gen_prefix")?))
+    }
+
+    /// Everything about one document.
+    fn item(
+        &self,
+        index: usize,
+        shots: &[usize],
+        turns: &HashMap<usize, Turn>,
+        options: &BuildOptions,
+        formatter: Option<&dyn PromptFormatter>,
+        dropped_system: &AtomicBool,
+    ) -> Result<(Vec<Message>, DocumentRequests), TaskError> {
+        let config = &self.config;
+        let doc = &self.documents[index];
+        let Resolved { question, choices, target } = self.resolve(&doc.fields, index)?;
+        let error = |key: &str, message: String| self.document_error(&self.split, index, key, message);
+        let (gold, text) = self.gold(&question, &choices, &target).map_err(|(key, m)| error(key, m))?;
+        if config.output_type == OutputType::LogLikelihoodRolling {
+            let requests = vec![Request::RollingLogLikelihood { text: text.clone() }];
+            return Ok((Vec::new(), DocumentRequests { doc: doc.clone(), requests, target: text, gold, choices }));
+        }
+        let (before, gen_prefix) = self.context(doc, shots, turns, options)?;
+        let render = |messages: &[Message]| -> Result<String, TaskError> {
+            if !options.apply_chat_template {
+                return Ok(prompt::plain(messages));
+            }
+            let formatter = formatter.ok_or_else(|| TaskError::Options {
+                task: config.id.clone(),
+                message: "apply_chat_template needs a model with a chat template".to_owned(),
+            })?;
+            let (text, dropped) = prompt::chat(messages, options.fewshot_as_multiturn, formatter)
+                .map_err(|source| TaskError::Chat { task: config.id.clone(), source })?;
+            dropped_system.fetch_or(dropped, Ordering::Relaxed);
+            Ok(text)
+        };
+        let full = |question: &str, delimiter: &str| {
+            let mut messages = before.clone();
+            messages.extend(prompt::question_with_prefix(question, &gen_prefix, delimiter));
+            messages
+        };
+        let mut shown = Vec::new();
+        let mut contexts = Vec::new();
+        if self.multiple_input {
+            for choice in &choices {
+                let messages = full(choice, "");
+                contexts.push(render(&messages)?);
+                shown = messages;
+            }
+        } else {
+            let Value::String(question) = &question else {
+                return Err(error("doc_to_text", format!("must give a string, found {question}")));
+            };
+            shown = full(question, &config.target_delimiter);
+            contexts.push(render(&shown)?);
+        }
+        let requests = self.requests(contexts, &choices, &text, options)?;
+        Ok((shown, DocumentRequests { doc: doc.clone(), requests, target: text, gold, choices }))
+    }
+
+    /// The requests of one document from its context (or one context a choice).
+    fn requests(
+        &self,
+        mut contexts: Vec<String>,
+        choices: &[String],
+        target: &str,
+        options: &BuildOptions,
+    ) -> Result<Vec<Request>, TaskError> {
+        let config = &self.config;
+        let loglikelihood =
+            |context: &str, continuation: String| Request::LogLikelihood { context: context.to_owned(), continuation };
+        let delimiter = match &config.gen_prefix {
+            _ if !options.apply_chat_template => config.target_delimiter.as_str(),
+            Some(prefix) if !prefix.source.is_empty() && !prefix.source.ends_with(crate::python::text::is_space) => {
+                config.target_delimiter.as_str()
+            }
+            _ => "",
+        };
+        let requests = match config.output_type {
+            OutputType::LogLikelihood => vec![loglikelihood(&contexts[0], target.to_owned())],
+            OutputType::LogLikelihoodRolling => vec![Request::RollingLogLikelihood { text: target.to_owned() }],
+            OutputType::MultipleChoice => {
+                let mut requests: Vec<Request> = if self.multiple_input {
+                    contexts.iter().map(|context| loglikelihood(context, [delimiter, target].concat())).collect()
+                } else {
+                    let continuation = |choice: &String| loglikelihood(&contexts[0], [delimiter, choice].concat());
+                    choices.iter().map(continuation).collect()
+                };
+                if config.metrics.iter().any(|metric| matches!(metric.kind, Kind::AccMutualInfo)) {
+                    requests.extend(choices.iter().map(|choice| loglikelihood("", [delimiter, choice].concat())));
+                }
+                requests
+            }
+            OutputType::GenerateUntil => {
+                let mut kwargs = config.generation_kwargs.clone();
+                kwargs.extend(options.generation_kwargs.clone());
+                let (stop, sampling) = generation::settings(&kwargs)
+                    .map_err(|message| TaskError::Options { task: config.id.clone(), message })?;
+                let prompt = contexts.swap_remove(0);
+                let mut requests: Vec<Request> = (0..config.repeats as u64)
+                    .map(|repeat| {
+                        let mut sampling = sampling.clone();
+                        sampling.seed += repeat;
+                        Request::Generate { prompt: prompt.clone(), stop: stop.clone(), sampling }
+                    })
+                    .collect();
+                if config.metrics.iter().any(|metric| matches!(metric.kind, Kind::ReferencePerplexity)) {
+                    requests.push(loglikelihood(&prompt, [delimiter, target].concat()));
+                }
+                requests
+            }
+        };
+        Ok(requests)
+    }
+
+    /// What the answer is compared with, and the target as text.
+    fn gold(&self, question: &Value, choices: &[String], target: &Value) -> Result<(Gold, String), (&'static str, String)> {
+        let choice = |value: &Value| -> Option<usize> {
+            match value {
+                Value::String(text) => choices.iter().position(|choice| choice == text),
+                Value::Bool(b) => Some(usize::from(*b)),
+                other => other.as_i64().and_then(|i| usize::try_from(i).ok()),
+            }
+            .filter(|&i| i < choices.len())
+        };
+        let text = python_str(target);
+        let gold = match self.config.output_type {
+            OutputType::MultipleChoice if self.multiple_input => Gold::Choice(choice(question)),
+            OutputType::MultipleChoice => match target {
+                Value::Array(items) => Gold::Choices(items.iter().filter_map(choice).collect()),
+                Value::Null | Value::Object(_) => {
+                    return Err(("doc_to_target", format!("must give a number, a text or a list, found {target}")));
+                }
+                other => Gold::Choice(choice(other)),
+            },
+            OutputType::GenerateUntil if !choices.is_empty() => match choice(target) {
+                Some(index) => Gold::Text(choices[index].clone()),
+                None => return Err(("doc_to_target", format!("{target} is not the number of a choice"))),
+            },
+            OutputType::GenerateUntil => match target {
+                Value::Array(items) => Gold::Texts(items.iter().map(python_str).collect()),
+                _ => Gold::Text(text.clone()),
+            },
+            _ => match target {
+                Value::String(_) => Gold::Text(text.clone()),
+                other => return Err(("doc_to_target", format!("must give a string, found {other}"))),
+            },
+        };
+        let text = match &gold {
+            Gold::Text(gold) if self.config.output_type == OutputType::GenerateUntil && !choices.is_empty() => gold.clone(),
+            _ => text,
+        };
+        Ok((gold, text))
+    }
+}
+
+impl Task for DeclarativeTask {
+    fn id(&self) -> &str {
+        &self.config.id
+    }
+
+    fn alias(&self) -> &str {
+        &self.config.alias
+    }
+
+    fn version(&self) -> &str {
+        &self.config.version
+    }
+
+    fn digest(&self) -> Digest {
+        self.config.digest
+    }
+
+    fn definition(&self) -> &Value {
+        &self.config.definition
+    }
+
+    fn output_type(&self) -> OutputType {
+        self.config.output_type
+    }
+
+    fn num_fewshot(&self) -> usize {
+        self.config.num_fewshot.unwrap_or(0)
+    }
+
+    fn documents(&self) -> &[Document] {
+        &self.documents
+    }
+
+    fn metrics(&self) -> &[MetricSpec] {
+        &self.metrics
+    }
+
+    fn build(&self, options: &BuildOptions, formatter: Option<&dyn PromptFormatter>) -> Result<Prepared, TaskError> {
+        let available = self.documents.len();
+        let count = options.limit.map_or(available, |limit| limit.of(available));
+        let (shots, turns) = self.examples(count, options)?;
+        let dropped = AtomicBool::new(false);
+        let documents = shots
+            .par_iter()
+            .enumerate()
+            .map(|(index, shots)| Ok(self.item(index, shots, &turns, options, formatter, &dropped)?.1))
+            .collect::<Result<Vec<_>, TaskError>>()?;
+        let mut warnings = Vec::new();
+        if dropped.into_inner() {
+            warnings.push(format!("{}: the chat template refuses a system message; it was left out", self.config.id));
+        }
+        let missing = documents.iter().filter(|d| matches!(&d.gold, Gold::Choice(None))).count()
+            + documents.iter().filter(|d| matches!(&d.gold, Gold::Choices(golds) if golds.is_empty())).count();
+        if missing > 0 {
+            let id = &self.config.id;
+            warnings.push(format!("{id}: the answer of {missing} documents is none of their choices; they score 0"));
+        }
+        Ok(Prepared { documents, available, num_fewshot: self.shots(options), warnings })
+    }
+
+    fn score(&self, item: &DocumentRequests, responses: &[Response]) -> Result<Scored, TaskError> {
+        self.score_document(item, responses)
+    }
+
+    fn show(
+        &self,
+        index: usize,
+        options: &BuildOptions,
+        formatter: Option<&dyn PromptFormatter>,
+    ) -> Result<PromptView, TaskError> {
+        if index >= self.documents.len() {
+            let message = format!("there is no document {index}; the last one is {}", self.documents.len() - 1);
+            return Err(TaskError::Options { task: self.config.id.clone(), message });
+        }
+        let (shots, turns) = self.examples(index + 1, options)?;
+        let (messages, item) = self.item(index, &shots[index], &turns, options, formatter, &AtomicBool::new(false))?;
+        Ok(PromptView { pieces: prompt::pieces(&messages), item })
+    }
+}
+
+impl std::fmt::Debug for DeclarativeTask {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("DeclarativeTask").field("id", &self.config.id).field("documents", &self.documents.len()).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,135 @@
+//! From the responses of one document to its scores.
+
+use harness_core::{Output, Response, SampleScore};
+use harness_metrics::{ChoiceAnswers, Gold as ChoiceGold};
+use serde_json::Value;
+
+use crate::{
+    AnswerOutcome, DeclarativeTask, DocumentRequests, Gold, OutputType, Scored, TaskError,
+    generation::postprocess_generation,
+    metric::{Kind, MetricConfig},
+    python::text::str as python_str,
+};
+
+impl DeclarativeTask {
+    pub(crate) fn score_document(&self, item: &DocumentRequests, responses: &[Response]) -> Result<Scored, TaskError> {
+        let wrong = |message: String| TaskError::Responses { task: self.config.id.clone(), index: item.doc.index, message };
+        if responses.len() != item.requests.len() {
+            return Err(wrong(format!("expected {} responses, found {}", item.requests.len(), responses.len())));
+        }
+        match self.config.output_type {
+            OutputType::MultipleChoice => self.score_choices(item, responses).ok_or_else(|| {
+                wrong("the responses must be log-likelihoods, one a choice".to_owned())
+            }),
+            OutputType::LogLikelihood => {
+                let Output::LogLikelihood { logprob, is_greedy, .. } = responses[0].output else {
+                    return Err(wrong("the response must be a log-likelihood".to_owned()));
+                };
+                Ok(self.scored(item, |metric| metric.likelihood_stats(logprob, is_greedy)))
+            }
+            OutputType::LogLikelihoodRolling => {
+                let Output::RollingLogLikelihood { logprob, .. } = responses[0].output else {
+                    return Err(wrong("the response must be a rolling log-likelihood".to_owned()));
+                };
+                Ok(self.scored(item, |metric| metric.rolling_stats(logprob, &item.target)))
+            }
+            OutputType::GenerateUntil => self.score_texts(item, responses).map_err(wrong),
+        }
+    }
+
+    /// One score a metric and pipeline, in the order of the specifications.
+    fn scored(&self, item: &DocumentRequests, stats: impl Fn(&MetricConfig) -> Vec<f64>) -> Scored {
+        let mut scores = Vec::with_capacity(self.config.metrics.len());
+        for pipeline in &self.config.pipelines {
+            for metric in &self.config.metrics {
+                let key = metric.key(&pipeline.name);
+                scores.push(SampleScore { doc: item.doc.id, key, stats: stats(metric), parsed: true });
+            }
+        }
+        Scored { scores, answers: Vec::new() }
+    }
+
+    fn score_choices(&self, item: &DocumentRequests, responses: &[Response]) -> Option<Scored> {
+        let mut logprobs = Vec::with_capacity(responses.len());
+        let mut greedy = Vec::with_capacity(responses.len());
+        for response in responses {
+            let Output::LogLikelihood { logprob, is_greedy, .. } = response.output else { return None };
+            logprobs.push(logprob);
+            greedy.push(is_greedy);
+        }
+        let choices = item.choices.len();
+        let (conditional, unconditional) = logprobs.split_at_checked(choices)?;
+        let answers = ChoiceAnswers {
+            choices: &item.choices,
+            loglikelihoods: conditional,
+            is_greedy: &greedy[..choices],
+            unconditional: (unconditional.len() == choices).then_some(unconditional),
+        };
+        let gold = match &item.gold {
+            Gold::Choice(Some(index)) => ChoiceGold::One(*index),
+            Gold::Choices(indices) => ChoiceGold::Any(indices.clone()),
+            _ => ChoiceGold::Missing,
+        };
+        Some(self.scored(item, |metric| metric.choice_stats(&answers, &gold, self.classes)))
+    }
+
+    fn score_texts(&self, item: &DocumentRequests, responses: &[Response]) -> Result<Scored, String> {
+        let mut texts = Vec::new();
+        let mut reference = None;
+        for (request, response) in item.requests.iter().zip(responses) {
+            match (request, &response.output) {
+                (harness_core::Request::Generate { stop, .. }, Output::Text { text, .. }) => {
+                    texts.push(postprocess_generation(text, stop, None));
+                }
+                (harness_core::Request::LogLikelihood { .. }, Output::LogLikelihood { logprob, token_ids, .. }) => {
+                    reference = Some((*logprob, token_ids.len().max(response.usage.completion_tokens)));
+                }
+                (request, _) => return Err(format!("the response is no answer to a {} request", request.kind())),
+            }
+        }
+        let references = match &item.gold {
+            Gold::Text(text) => std::slice::from_ref(text),
+            Gold::Texts(texts) => texts,
+            _ => &[],
+        };
+        let mut scored = Scored { scores: Vec::new(), answers: Vec::new() };
+        for pipeline in &self.config.pipelines {
+            let answer = pipeline.apply(&texts, &item.doc.fields);
+            for metric in &self.config.metrics {
+                if matches!(metric.kind, Kind::ReferencePerplexity) {
+                    let key = metric.key("none");
+                    if scored.scores.iter().all(|score| score.key != key) {
+                        let (logprob, tokens) = reference.unwrap_or((f64::NAN, 0));
+                        let stats = MetricConfig::reference_stats(logprob, tokens);
+                        scored.scores.push(SampleScore { doc: item.doc.id, key, stats, parsed: true });
+                    }
+                    continue;
+                }
+                let (stats, costly) = text_stats(metric, &answer.value, references);
+                let parsed = answer.outcome == AnswerOutcome::Parsed && !costly;
+                let key = metric.key(&pipeline.name);
+                scored.scores.push(SampleScore { doc: item.doc.id, key, stats, parsed });
+            }
+            scored.answers.push(answer);
+        }
+        Ok(scored)
+    }
+}
+
+/// Statistics of an answer; of a list of answers their mean. True where a pattern was too costly, which scores as an
+/// empty answer that is not parsed.
+fn text_stats(metric: &MetricConfig, answer: &Value, references: &[String]) -> (Vec<f64>, bool) {
+    let one = |value: &Value| match metric.text_stats(&python_str(value), references) {
+        Ok(stats) => (stats, false),
+        Err(_) => (metric.text_stats("", &[]).unwrap_or_default(), true),
+    };
+    match answer {
+        Value::Array(items) if matches!(metric.kind, Kind::ExactMatch(_)) && items.len() > 1 => {
+            let all: Vec<(Vec<f64>, bool)> = items.iter().map(one).collect();
+            let mean = all.iter().map(|(stats, _)| stats[0]).sum::<f64>() / all.len() as f64;
+            (vec![mean, 1.0], all.iter().any(|(_, costly)| *costly))
+        }
+        Value::Array(items) => one(items.first().unwrap_or(&Value::Null)),
+        value => one(value),
+    }
+}
