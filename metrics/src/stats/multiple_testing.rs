@@ -13,6 +13,12 @@ pub enum Correction {
     /// As Bonferroni, step-down, never less powerful (Holm 1979).
     #[default]
     Holm,
+    /// As Bonferroni for independent tests, a little more powerful: 1 − (1 − p)^m (Šidák 1967).
+    Sidak,
+    /// Šidák's adjustment, step-down.
+    HolmSidak,
+    /// Step-up with Holm's factors, for independent tests (Hochberg 1988).
+    Hochberg,
     /// Controls the expected share of false rejections for independent tests (Benjamini and Hochberg 1995).
     #[serde(rename = "bh")]
     BenjaminiHochberg,
@@ -28,6 +34,9 @@ impl Correction {
             Self::None => "none",
             Self::Bonferroni => "Bonferroni",
             Self::Holm => "Holm",
+            Self::Sidak => "Šidák",
+            Self::HolmSidak => "Holm-Šidák",
+            Self::Hochberg => "Hochberg",
             Self::BenjaminiHochberg => "Benjamini-Hochberg",
             Self::BenjaminiYekutieli => "Benjamini-Yekutieli",
         }
@@ -39,26 +48,30 @@ impl Correction {
         let mut order: Vec<usize> = (0..m).collect();
         order.sort_by(|&i, &j| p_values[i].total_cmp(&p_values[j]));
         let mut adjusted = p_values.to_vec();
-        match self {
-            Self::None => {}
-            Self::Bonferroni => adjusted.iter_mut().for_each(|p| *p = (*p * m as f64).min(1.0)),
-            Self::Holm => {
-                let mut floor = 0.0_f64;
-                for (rank, &i) in order.iter().enumerate() {
-                    floor = floor.max((p_values[i] * (m - rank) as f64).min(1.0));
-                    adjusted[i] = floor;
-                }
+        let harmonic = (1..=m).map(|i| 1.0 / i as f64).sum::<f64>();
+        let sidak = |p: f64, tests: usize| -(tests as f64 * (-p).ln_1p()).exp_m1();
+        // Step-down methods carry the largest adjusted p upwards, step-up ones the smallest downwards.
+        let (step_down, scaled): (bool, Box<dyn Fn(f64, usize) -> f64>) = match self {
+            Self::None => return adjusted,
+            Self::Bonferroni => (true, Box::new(|p, _| p * m as f64)),
+            Self::Sidak => (true, Box::new(|p, _| sidak(p, m))),
+            Self::Holm => (true, Box::new(|p, rank| p * (m - rank) as f64)),
+            Self::HolmSidak => (true, Box::new(|p, rank| sidak(p, m - rank))),
+            Self::Hochberg => (false, Box::new(|p, rank| p * (m - rank) as f64)),
+            Self::BenjaminiHochberg => (false, Box::new(|p, rank| p * m as f64 / (rank + 1) as f64)),
+            Self::BenjaminiYekutieli => (false, Box::new(|p, rank| p * harmonic * m as f64 / (rank + 1) as f64)),
+        };
+        if step_down {
+            let mut floor = 0.0_f64;
+            for (rank, &i) in order.iter().enumerate() {
+                floor = floor.max(scaled(p_values[i], rank).min(1.0));
+                adjusted[i] = floor;
             }
-            Self::BenjaminiHochberg | Self::BenjaminiYekutieli => {
-                let factor = match self {
-                    Self::BenjaminiYekutieli => (1..=m).map(|i| 1.0 / i as f64).sum::<f64>(),
-                    _ => 1.0,
-                };
-                let mut ceiling = 1.0_f64;
-                for (rank, &i) in order.iter().enumerate().rev() {
-                    ceiling = ceiling.min(p_values[i] * factor * m as f64 / (rank + 1) as f64);
-                    adjusted[i] = ceiling;
-                }
+        } else {
+            let mut ceiling = 1.0_f64;
+            for (rank, &i) in order.iter().enumerate().rev() {
+                ceiling = ceiling.min(scaled(p_values[i], rank));
+                adjusted[i] = ceiling;
             }
         }
         adjusted

@@ -15,7 +15,7 @@ pub enum ProportionInterval {
     Wilson,
     /// Exact (Clopper and Pearson 1934), by Beta quantiles: never below its nominal coverage.
     ClopperPearson,
-    /// Beta(k+½, n−k+½) quantiles, with the ends at 0 for no success and 1 for all (Brown, Cai and DasGupta 2001).
+    /// Beta(k+½, n−k+½) quantiles, the posterior under Jeffreys' prior (Brown, Cai and DasGupta 2001).
     Jeffreys,
     /// Wald interval about the Wilson centre (Agresti and Coull 1998), cut at 0 and 1.
     AgrestiCoull,
