@@ -234,14 +234,7 @@ pub trait Backend: Send + Sync + 'static {
     fn clear(&self, buf: &mut Self::Buf);
 
     /// `c = beta * c + alpha * a * b`.
-    fn gemm(
-        &self,
-        alpha: f32,
-        a: Mat<'_, Self::Buf>,
-        b: Mat<'_, Self::Buf>,
-        beta: f32,
-        c: MatMut<'_, Self::Buf>,
-    );
+    fn gemm(&self, alpha: f32, a: Mat<'_, Self::Buf>, b: Mat<'_, Self::Buf>, beta: f32, c: MatMut<'_, Self::Buf>);
     /// `y = x * Wᵀ`.
     fn linear(&self, x: Mat<'_, Self::Buf>, w: Weight<'_, Self>, y: MatMut<'_, Self::Buf>)
     where
@@ -294,14 +287,7 @@ pub trait Backend: Send + Sync + 'static {
     );
     /// Rotates every head of every row by the angles of its position, in place; `inverse` rotates back (the backward).
     /// The table holds for every position `head_dim / 2` cosines and then as many sines.
-    fn rope(
-        &self,
-        x: MatMut<'_, Self::Buf>,
-        heads: usize,
-        positions: &Self::Ints,
-        table: &Self::Buf,
-        inverse: bool,
-    );
+    fn rope(&self, x: MatMut<'_, Self::Buf>, heads: usize, positions: &Self::Ints, table: &Self::Buf, inverse: bool);
     /// Causal attention within documents; `qkv` are three matrices of as many rows. `bounds` are the documents' first
     /// rows and the number of rows. Saves the log of the sum of exponentials as `[rows, heads]`.
     fn attention(

@@ -2,14 +2,19 @@
 
 pub mod backend;
 pub mod block;
+pub mod checkpoint;
 pub mod data;
 mod error;
+pub mod export;
 pub mod lora;
 pub mod model;
 pub mod optimizer;
 pub mod params;
 pub mod recipe;
+pub mod run;
 pub mod schedule;
+pub mod telemetry;
+pub mod trainer;
 
 pub use error::TrainingError;
 pub use recipe::Recipe;

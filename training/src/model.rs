@@ -109,7 +109,8 @@ impl<B: Backend> Model<B> {
                 (Some(source), Outer { embed: Some(embed), norm: Some(backend.upload(&weights.norm)), head })
             }
         };
-        let model = Self { backend, config: config.clone(), places, source, outer, rope, policy: SavePolicy::default() };
+        let model =
+            Self { backend, config: config.clone(), places, source, outer, rope, policy: SavePolicy::default() };
         Ok((model, store))
     }
 
@@ -131,11 +132,7 @@ impl<B: Backend> Model<B> {
 
     fn rows(&self, batch: &Batch) -> Rows<B> {
         let bounds: Vec<u32> = batch.boundaries.iter().map(|&row| row as u32).collect();
-        Rows {
-            len: batch.len(),
-            positions: self.backend.ints(&batch.positions),
-            bounds: self.backend.ints(&bounds),
-        }
+        Rows { len: batch.len(), positions: self.backend.ints(&batch.positions), bounds: self.backend.ints(&bounds) }
     }
 
     /// The embedding, or the head, whether frozen or trained.
@@ -200,8 +197,7 @@ impl<B: Backend> Model<B> {
         let mut kept: Vec<Kept<B>> = Vec::new();
         for layer in 0..self.config.num_layers {
             let full = self.policy == SavePolicy::Full;
-            let (y, saved) =
-                self.block(layer, Pass::Forward, &rows, params, dropout, |ctx, w| ctx.forward(x, w, full));
+            let (y, saved) = self.block(layer, Pass::Forward, &rows, params, dropout, |ctx, w| ctx.forward(x, w, full));
             if lowest.is_some_and(|lowest| layer >= lowest) {
                 kept.push(match self.policy {
                     SavePolicy::Layer => Kept::Input(saved.into_input()),
@@ -250,6 +246,13 @@ impl<B: Backend> Model<B> {
             false => self.table(self.places.head, self.outer.head.as_ref(), params),
         };
         let weight_grad = if tied { self.places.embed } else { self.places.head };
-        head::Head { backend: &self.backend, config: &self.config, norm, norm_grad: self.places.norm, weight, weight_grad }
+        head::Head {
+            backend: &self.backend,
+            config: &self.config,
+            norm,
+            norm_grad: self.places.norm,
+            weight,
+            weight_grad,
+        }
     }
 }

@@ -161,7 +161,8 @@ impl Backend for CpuBackend {
     fn linear_backward(&self, dy: Mat<'_, CpuBuf>, w: Weight<'_, Self>, dx: MatMut<'_, CpuBuf>) {
         match w {
             Weight::Frozen(w) => {
-                let packed = w.backward.as_ref().expect("frozen weights below the lowest trained layer get no gradient");
+                let packed =
+                    w.backward.as_ref().expect("frozen weights below the lowest trained layer get no gradient");
                 gemm_packed(1.0, view(dy), packed, 0.0, out(dx));
             }
             Weight::Live(w) => self.gemm(1.0, dy, w, 0.0, dx),

@@ -152,8 +152,7 @@ impl<'a, B: Backend> LayerView<'a, B> {
         places: &'a LayerPlaces,
         params: &'a B::Buf,
     ) -> Self {
-        let (hidden, inter, q, kv) =
-            (config.hidden_size, config.intermediate_size, config.q_dim(), config.kv_dim());
+        let (hidden, inter, q, kv) = (config.hidden_size, config.intermediate_size, config.q_dim(), config.kv_dim());
         let absent = "a weight is neither trained nor frozen";
         let vector = |place: Option<usize>, frozen: Option<&'a B::Buf>, len: usize| match (place, frozen) {
             (Some(at), _) => Some(Vector { span: Span { buf: params, at, len }, grad: Some(at) }),

@@ -64,7 +64,12 @@ impl<B: Backend> Head<'_, B> {
     }
 
     /// Computes the logits chunk by chunk; with `scale` they come as their gradient.
-    fn each_chunk(&self, labelled: &Labelled<B>, scale: Option<f32>, mut f: impl FnMut(std::ops::Range<usize>, &B::Buf, f64)) {
+    fn each_chunk(
+        &self,
+        labelled: &Labelled<B>,
+        scale: Option<f32>,
+        mut f: impl FnMut(std::ops::Range<usize>, &B::Buf, f64),
+    ) {
         let (b, hidden, vocab) = (self.backend, self.config.hidden_size, self.config.vocab_size);
         let chunk = self.chunk().min(labelled.len);
         let mut logits = b.alloc(chunk * vocab);

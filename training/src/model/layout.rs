@@ -123,13 +123,11 @@ pub fn lora_layout(config: &DecoderConfig, spec: &LoraSpec) -> (Layout, Places) 
 }
 
 /// Sets all parameters of a [`full_layout`] to the weights of a model.
-pub(super) fn fill<B: Backend>(
-    backend: &B,
-    store: &mut ParamStore<B>,
-    weights: &Weights,
-) -> Result<(), TrainingError> {
-    let mut tensors: Vec<(String, std::borrow::Cow<'_, [f32]>)> =
-        vec![("model.embed_tokens.weight".into(), weights.embed.to_f32()), ("model.norm.weight".into(), (&weights.norm).into())];
+pub(super) fn fill<B: Backend>(backend: &B, store: &mut ParamStore<B>, weights: &Weights) -> Result<(), TrainingError> {
+    let mut tensors: Vec<(String, std::borrow::Cow<'_, [f32]>)> = vec![
+        ("model.embed_tokens.weight".into(), weights.embed.to_f32()),
+        ("model.norm.weight".into(), (&weights.norm).into()),
+    ];
     if let Some(head) = &weights.lm_head {
         tensors.push(("lm_head.weight".into(), head.to_f32()));
     }

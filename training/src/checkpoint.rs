@@ -1,0 +1,197 @@
+//! Checkpoints: everything a run needs to go on exactly where it was.
+//!
+//! `checkpoint-<step>/` holds what the run makes (an adapter or a model, loadable as it is), `optimizer.safetensors`
+//! (values and moments in f32) and `trainer_state.json`. A checkpoint is written beside its place and renamed, so that
+//! it is there completely or not at all. Random streams are functions of seed and step and need no state.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use harness_core::Digest;
+use safetensors::SafeTensors;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    TrainingError,
+    backend::{Backend, Span, SpanMut},
+    data::Cursor,
+    export::{Artifact, write_json, write_tensors},
+    params::ParamStore,
+    recipe::WeightDtype,
+};
+
+/// Form of the state; a checkpoint of another form is refused.
+const VERSION: u32 = 1;
+
+/// The lowest validation loss so far.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Best {
+    /// After which update.
+    pub step: u64,
+    /// Mean loss over the validation labels.
+    pub eval_loss: f64,
+}
+
+/// Sums since the last line in the log.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Pending {
+    /// Summed loss.
+    pub loss: f64,
+    /// Labels.
+    pub labels: u64,
+}
+
+/// Where a run is.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TrainerState {
+    /// Form of this file.
+    pub version: u32,
+    /// What is trained on what: a checkpoint of another run is refused.
+    pub run: Digest,
+    /// Updates done.
+    pub step: u64,
+    /// The next micro-batch.
+    pub cursor: Cursor,
+    /// Tokens seen.
+    pub tokens: u64,
+    /// Sums since the last line in the log.
+    pub pending: Pending,
+    /// The lowest validation loss so far.
+    pub best: Option<Best>,
+}
+
+impl TrainerState {
+    /// The state before the first update.
+    pub fn new(run: Digest) -> Self {
+        Self {
+            version: VERSION,
+            run,
+            step: 0,
+            cursor: Cursor::default(),
+            tokens: 0,
+            pending: Pending::default(),
+            best: None,
+        }
+    }
+}
+
+/// The folder of the checkpoint after update `step`.
+pub fn folder(output: &Path, step: u64) -> PathBuf {
+    output.join(format!("checkpoint-{step}"))
+}
+
+/// The steps of the complete checkpoints of a run, in order.
+pub fn steps(output: &Path) -> Vec<u64> {
+    let Ok(entries) = fs::read_dir(output) else { return Vec::new() };
+    let mut steps: Vec<u64> = entries
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.strip_prefix("checkpoint-")?.parse().ok())
+        .filter(|&step| folder(output, step).join("trainer_state.json").is_file())
+        .collect();
+    steps.sort_unstable();
+    steps
+}
+
+/// The buffers of a store, by name.
+fn buffers<B: Backend>(store: &mut ParamStore<B>) -> [(&'static str, &mut B::Buf); 3] {
+    [("values", &mut store.values), ("exp_avg", &mut store.mean), ("exp_avg_sq", &mut store.square)]
+}
+
+/// Writes the checkpoint of a state; returns its folder.
+///
+/// # Errors
+/// If it cannot be written; earlier checkpoints stay.
+pub fn save<B: Backend>(
+    backend: &B,
+    store: &mut ParamStore<B>,
+    artifact: &Artifact,
+    state: &TrainerState,
+    output: &Path,
+) -> Result<PathBuf, TrainingError> {
+    let to = folder(output, state.step);
+    let partial = output.join(format!("partial-checkpoint-{}", state.step));
+    let write = |store: &mut ParamStore<B>| -> Result<(), TrainingError> {
+        remove(&partial)?;
+        fs::create_dir_all(&partial).map_err(TrainingError::io("create", &partial))?;
+        artifact.write(backend, store, &partial)?;
+        let len = store.len();
+        let tensors =
+            buffers(store).map(|(name, buf)| (name.to_owned(), vec![len], backend.read(Span { buf, at: 0, len })));
+        write_tensors(&partial.join("optimizer.safetensors"), tensors.into_iter(), WeightDtype::F32)?;
+        write_json(&partial.join("trainer_state.json"), &serde_json::json!(state))?;
+        remove(&to)?;
+        fs::rename(&partial, &to).map_err(TrainingError::io("create", &to))
+    };
+    write(store).inspect_err(|_| {
+        // What is left of a failed checkpoint is of no use; the error that matters is the first one.
+        let _ = fs::remove_dir_all(&partial);
+    })?;
+    Ok(to)
+}
+
+/// Reads the state of a checkpoint.
+///
+/// # Errors
+/// If it cannot be read or belongs to another run.
+pub fn read_state(folder: &Path, run: Digest) -> Result<TrainerState, TrainingError> {
+    let path = folder.join("trainer_state.json");
+    let error = |message: String| TrainingError::Checkpoint { path: path.clone(), message };
+    let text = fs::read_to_string(&path).map_err(TrainingError::io("read", &path))?;
+    let state: TrainerState = serde_json::from_str(&text)
+        .map_err(|e| error(format!("not a state of this program ({e}); delete the folder to begin again")))?;
+    if state.version != VERSION {
+        return Err(error(format!("version {}, expected {VERSION}; delete the folder to begin again", state.version)));
+    }
+    if state.run != run {
+        return Err(error(
+            "belongs to another run: recipe, data or base model have changed since; delete the folder or choose \
+             another output to begin again"
+                .to_owned(),
+        ));
+    }
+    Ok(state)
+}
+
+/// Restores values and moments from a checkpoint; the values only, if `values_only`.
+///
+/// # Errors
+/// If the files are missing, broken or of another layout.
+pub fn load<B: Backend>(
+    backend: &B,
+    store: &mut ParamStore<B>,
+    folder: &Path,
+    values_only: bool,
+) -> Result<(), TrainingError> {
+    let path = folder.join("optimizer.safetensors");
+    let error = |message: String| TrainingError::Checkpoint { path: path.clone(), message };
+    let data = fs::read(&path).map_err(TrainingError::io("read", &path))?;
+    let tensors = SafeTensors::deserialize(&data).map_err(|e| error(format!("broken: {e}")))?;
+    let len = store.len();
+    for (name, buf) in buffers(store).into_iter().take(if values_only { 1 } else { 3 }) {
+        let tensor = tensors.tensor(name).map_err(|e| error(format!("tensor {name}: {e}")))?;
+        if tensor.shape() != [len] {
+            let message = format!("tensor {name} has shape {:?}, expected [{len}]: another layout", tensor.shape());
+            return Err(error(message));
+        }
+        let elements: Vec<f32> =
+            tensor.data().chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
+        backend.write(&elements, SpanMut { buf, at: 0, len });
+    }
+    Ok(())
+}
+
+/// Removes all checkpoints but the given ones.
+///
+/// # Errors
+/// If a folder cannot be removed.
+pub fn prune(output: &Path, keep: &[u64]) -> Result<(), TrainingError> {
+    steps(output).into_iter().filter(|step| !keep.contains(step)).try_for_each(|step| remove(&folder(output, step)))
+}
+
+fn remove(folder: &Path) -> Result<(), TrainingError> {
+    match fs::remove_dir_all(folder) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(TrainingError::io("remove", folder)(error)),
+        _ => Ok(()),
+    }
+}
