@@ -12,6 +12,9 @@ const BACKTRACK_LIMIT: usize = 1_000_000;
 /// What differs from the Rust engines is rewritten: `$` also holds before a final line feed, `\Z` is the very end, `\s`
 /// contains U+001C to U+001F, `\w` is letters, numbers and the underscore (no combining marks), `\<` and `\>` are
 /// literal, a brace that does not form a repetition is literal, and `[`, `&`, `~` in a class are literal.
+///
+/// Not rewritten is `\b`, which takes a few characters otherwise than Python: numbers that are not digits (½) part words,
+/// combining marks do not.
 #[derive(Clone, Debug)]
 pub struct PythonRegex {
     pattern: String,

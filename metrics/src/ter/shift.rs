@@ -11,6 +11,9 @@ const MAX_SHIFT_DISTANCE: usize = 50;
 /// Shifts tried for one pair of texts before the search ends.
 const MAX_SHIFT_CANDIDATES: usize = 1000;
 
+/// Edits left after a shift, length of the block, its start, and its target; the smallest is best.
+type Rank = (u32, Reverse<usize>, usize, usize);
+
 /// Fewest edits found that turn the hypothesis into the reference, where moving a block of words is one edit.
 pub(super) fn edits(hypothesis: &[u32], reference: &[u32]) -> usize {
     if reference.is_empty() {
@@ -31,8 +34,8 @@ pub(super) fn edits(hypothesis: &[u32], reference: &[u32]) -> usize {
     }
 }
 
-/// The best shift of `words`, which were measured last: fewest edits after it, then the longest block, the first, and
-/// the first target.
+/// The best shift of `words`, which were measured last, with the edits left after it: the one with the smallest [`Rank`],
+/// so that of equal ones the longest block is moved, then the first, to the first target.
 fn best_shift(
     words: &[u32],
     reference: &[u32],
@@ -40,7 +43,7 @@ fn best_shift(
     candidates: &mut usize,
 ) -> Option<(u32, Vec<u32>)> {
     let alignment = distance.alignment();
-    let mut best: Option<((u32, Reverse<usize>, usize, usize), Vec<u32>)> = None;
+    let mut best: Option<(Rank, Vec<u32>)> = None;
     for (start, target, length) in common_blocks(words, reference) {
         if !worth_moving(&alignment, start, target, length) {
             continue;
