@@ -7,7 +7,7 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::Template;
+use super::{Formatted, Template};
 use crate::{
     TrainingError,
     recipe::{DataOptions, SplitFractions},
@@ -73,10 +73,7 @@ pub fn split(n: usize, fractions: SplitFractions, seed: Seed) -> Split {
     Split { train: rows, validation, test }
 }
 
-/// Prepares the rows of a source.
-///
-/// The split is made over all rows of the source, before the filter, so that a row stays held out whatever is
-/// filtered.
+/// Prepares the rows of a source: strip, drop empty rows, split what is left, format.
 ///
 /// # Errors
 /// [`TrainingError::Data`], naming `source` and the row (from 1), if a column is missing or the template fails; if no
@@ -87,61 +84,69 @@ pub fn prepare(
     options: &DataOptions,
     source: &Path,
 ) -> Result<Prepared, TrainingError> {
-    if options.strip {
-        rows.par_iter_mut().for_each(strip);
-    }
-    let mut counts = RowCounts { source: rows.len(), ..RowCounts::default() };
-    let Split { train, validation, test } = split(rows.len(), options.split, Seed(options.shuffle_seed));
     let error = |number: usize, message: String| TrainingError::Data {
         path: source.to_owned(),
         message: format!("row {}: {message}", number + 1),
     };
-    let part = |numbers: Vec<usize>| -> Result<Vec<PreparedRow>, TrainingError> {
-        let kept: Vec<Option<PreparedRow>> = numbers
-            .into_par_iter()
-            .map(|number| {
-                let fields = &rows[number];
-                for column in &options.drop_empty {
-                    match fields.get(column) {
-                        None => {
-                            let known: Vec<&str> = fields.keys().map(String::as_str).collect();
-                            let known = known.join(", ");
-                            let message = format!("no column {column:?} (data.drop_empty); the columns are {known}");
-                            return Err(error(number, message));
-                        }
-                        Some(Value::Null) => return Ok(None),
-                        Some(Value::String(text)) if text.trim().is_empty() => return Ok(None),
-                        Some(_) => {}
-                    }
-                }
-                let formatted = template.format(fields).map_err(|message| error(number, message))?;
-                Ok(Some(PreparedRow {
-                    number,
-                    prompt: formatted.prompt,
-                    completion: formatted.completion,
-                    fields: fields.clone(),
-                }))
-            })
-            .collect::<Result<_, _>>()?;
-        Ok(kept.into_iter().flatten().collect())
-    };
-    let (mut train, validation, test) = (part(train)?, part(validation)?, part(test)?);
-    counts.dropped_empty = counts.source - train.len() - validation.len() - test.len();
-    if let Some(limit) = options.max_samples {
-        counts.beyond_max_samples = train.len().saturating_sub(limit);
-        train.truncate(limit);
+    if options.strip {
+        rows.par_iter_mut().for_each(strip);
     }
-    (counts.train, counts.validation, counts.test) = (train.len(), validation.len(), test.len());
+    let mut kept = Vec::with_capacity(rows.len());
+    for (number, fields) in rows.iter().enumerate() {
+        if !is_empty(fields, &options.drop_empty).map_err(|message| error(number, message))? {
+            kept.push(number);
+        }
+    }
+    let Split { mut train, validation, test } = split(kept.len(), options.split, Seed(options.shuffle_seed));
+    let beyond_max_samples = train.len().saturating_sub(options.max_samples.unwrap_or(usize::MAX));
+    train.truncate(train.len() - beyond_max_samples);
+    let counts = RowCounts {
+        source: rows.len(),
+        dropped_empty: rows.len() - kept.len(),
+        beyond_max_samples,
+        train: train.len(),
+        validation: validation.len(),
+        test: test.len(),
+    };
     if train.is_empty() {
         return Err(TrainingError::Data {
             path: source.to_owned(),
             message: format!(
-                "of {} rows, {} of them dropped as empty, none is left to train on; check data.drop_empty and data.split",
+                "of {} rows, {} of them dropped as empty, none is left to train on; check data.drop_empty and \
+                 data.split",
                 counts.source, counts.dropped_empty
             ),
         });
     }
-    Ok(Prepared { train, validation, test, counts })
+    let format = |places: Vec<usize>| -> Result<Vec<PreparedRow>, TrainingError> {
+        places
+            .into_par_iter()
+            .map(|place| {
+                let number = kept[place];
+                let fields = rows[number].clone();
+                let Formatted { prompt, completion } =
+                    template.format(&fields).map_err(|message| error(number, message))?;
+                Ok(PreparedRow { number, prompt, completion, fields })
+            })
+            .collect()
+    };
+    Ok(Prepared { train: format(train)?, validation: format(validation)?, test: format(test)?, counts })
+}
+
+/// Whether one of the columns is null or nothing but white space; a missing column is an error.
+fn is_empty(row: &Map<String, Value>, columns: &[String]) -> Result<bool, String> {
+    for column in columns {
+        match row.get(column) {
+            None => {
+                let known: Vec<&str> = row.keys().map(String::as_str).collect();
+                return Err(format!("no column {column:?} (data.drop_empty); the columns are {}", known.join(", ")));
+            }
+            Some(Value::Null) => return Ok(true),
+            Some(Value::String(text)) if text.trim().is_empty() => return Ok(true),
+            Some(_) => {}
+        }
+    }
+    Ok(false)
 }
 
 /// Removes white space at both ends of every text column.

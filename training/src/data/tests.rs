@@ -88,10 +88,15 @@ fn splits_are_disjoint_and_in_proportion() {
     let numbers = |rows: &[PreparedRow]| rows.iter().map(|row| row.number).collect::<BTreeSet<_>>();
     let (train, validation, test) = (numbers(&prepared.train), numbers(&prepared.validation), numbers(&prepared.test));
     assert!(train.is_disjoint(&validation) && train.is_disjoint(&test) && validation.is_disjoint(&test));
-    assert_eq!(prepared.counts.dropped_empty, 20);
-    assert_eq!(train.len() + validation.len() + test.len(), 180);
-    let held_out: BTreeSet<usize> = harness_core::split_80_10_10(200, Seed(42)).test.into_iter().collect();
-    assert_eq!(test, held_out.into_iter().filter(|i| i % 10 != 3).collect());
+    assert_eq!((prepared.counts.source, prepared.counts.dropped_empty), (200, 20));
+    assert_eq!((train.len(), validation.len(), test.len()), (144, 18, 18));
+    // The rule of tasks that score the held-out rows: drop empty rows, then split what is left.
+    let kept: Vec<usize> = (0..200).filter(|i| i % 10 != 3).collect();
+    let held_out = harness_core::split_80_10_10(180, Seed(42)).test;
+    assert_eq!(
+        prepared.test.iter().map(|row| row.number).collect::<Vec<_>>(),
+        held_out.iter().map(|&i| kept[i]).collect::<Vec<_>>()
+    );
 }
 
 #[test]
