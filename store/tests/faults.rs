@@ -2,6 +2,7 @@
 //!
 //! The tests start this very binary again with `HARNESS_TEST_CHILD` set, which makes [`child`] the writer.
 #![cfg(target_os = "linux")]
+#![allow(clippy::print_stdout, reason = "the child tells its parent what it has stored")]
 
 use std::{
     fs,

@@ -1,13 +1,11 @@
 //! Downloading from a server on this machine.
 
-use harness_store::{
-    HubCache,
-    hub::{RepoKind, download},
-};
+use harness_store::hub::RepoKind;
 
 #[cfg(not(feature = "hub"))]
 #[test]
 fn without_the_feature_it_is_said() {
+    use harness_store::{HubCache, hub::download};
     let cache = HubCache::new("/nowhere/hub");
     let error = download(&cache, RepoKind::Model, "org/name", None, &mut |_| {}).unwrap_err().to_string();
     assert!(error.contains("built without feature `hub`") && error.contains("models--org--name"), "{error}");
@@ -20,8 +18,6 @@ fn only_files_that_are_read_are_wanted() {
     assert!(!model("pytorch_model.bin") && !model("onnx/config.json") && !model("README.md"));
     let data = |file| RepoKind::Dataset.wants(file);
     assert!(data("data/test-00000-of-00001.parquet") && data("x.jsonl") && !data("README.md"));
-    let _: fn(&HubCache, RepoKind, &str, Option<&str>, &mut dyn FnMut(harness_store::hub::Progress<'_>)) -> _ =
-        download;
 }
 
 #[cfg(feature = "hub")]

@@ -1,5 +1,7 @@
 //! The run store: against a model in memory, with damage, and over several openings.
 
+#![allow(clippy::print_stdout, reason = "the speed check says its figures")]
+
 use std::{collections::BTreeMap, fs, path::PathBuf};
 
 use harness_core::{Digest, Finish, Output, Request, RequestKey, Response, Usage};

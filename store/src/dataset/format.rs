@@ -56,8 +56,8 @@ impl DataFormat {
         };
         let (stem, extension) = name.rsplit_once('.')?;
         let (_, format) = EXTENSIONS.iter().find(|(known, _)| *known == extension)?;
-        (!stem.is_empty() && !(*format == Self::Parquet && compression == Compression::Zstd))
-            .then_some((*format, compression))
+        let readable = *format != Self::Parquet || compression == Compression::None;
+        (readable && !stem.is_empty()).then_some((*format, compression))
     }
 
     /// The same, as an error that names what is understood.

@@ -207,11 +207,15 @@ fn walk(folder: &Path, depth: usize, visit: &mut impl FnMut(PathBuf)) -> Result<
         let Ok(metadata) = fs::metadata(&path) else { continue };
         if metadata.is_file() {
             visit(path);
-        } else if metadata.is_dir() && depth > 0 && !path.file_name().is_some_and(|n| n.as_encoded_bytes()[0] == b'.') {
+        } else if metadata.is_dir() && depth > 0 && !is_hidden(&path) {
             walk(&path, depth - 1, visit)?;
         }
     }
     Ok(())
+}
+
+fn is_hidden(path: &Path) -> bool {
+    path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."))
 }
 
 #[cfg(test)]
