@@ -1,0 +1,67 @@
+//! `harness generate`.
+
+use clap::Args;
+use harness_core::Sampling;
+
+/// How tokens are chosen.
+#[derive(Clone, Debug, Args)]
+pub struct SamplingArgs {
+    /// Most tokens generated
+    #[arg(long, value_name = "N", default_value_t = 256)]
+    pub max_new_tokens: usize,
+    /// Softmax temperature; 0 is greedy
+    #[arg(long, value_name = "T", default_value_t = 0.0)]
+    pub temperature: f64,
+    /// Only the K most probable tokens
+    #[arg(long, value_name = "K")]
+    pub top_k: Option<usize>,
+    /// Only the most probable tokens that make up this probability
+    #[arg(long, value_name = "P")]
+    pub top_p: Option<f64>,
+    /// Only tokens at least this probable relative to the best
+    #[arg(long, value_name = "P")]
+    pub min_p: Option<f64>,
+    /// Divisor of the logits of tokens already present
+    #[arg(long, value_name = "X", default_value_t = 1.0)]
+    pub repetition_penalty: f64,
+    /// Seed of sampling
+    #[arg(long, default_value_t = 0)]
+    pub seed: u64,
+    /// Strings that end the generation; may be repeated
+    #[arg(long, value_name = "TEXT")]
+    pub stop: Vec<String>,
+}
+
+impl SamplingArgs {
+    /// As a request's sampling.
+    pub fn sampling(&self) -> Sampling {
+        Sampling {
+            max_new_tokens: self.max_new_tokens,
+            temperature: self.temperature,
+            top_k: self.top_k,
+            top_p: self.top_p,
+            min_p: self.min_p,
+            repetition_penalty: self.repetition_penalty,
+            seed: self.seed,
+        }
+    }
+}
+
+/// Arguments of `harness generate`.
+#[derive(Clone, Debug, Args)]
+pub struct GenerateArgs {
+    /// A name from the experiment, a folder in Hugging Face layout, a .gguf file, or an adapter folder
+    pub model: String,
+    /// The prompt; `-` reads prompts from standard input, one a line
+    #[arg(long, short, value_name = "TEXT")]
+    pub prompt: String,
+    /// Put the prompt as a user's message into the model's chat template
+    #[arg(long)]
+    pub chat: bool,
+    /// System message of the chat
+    #[arg(long, value_name = "TEXT", requires = "chat")]
+    pub system: Option<String>,
+    /// How tokens are chosen.
+    #[command(flatten)]
+    pub sampling: SamplingArgs,
+}

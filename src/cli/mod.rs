@@ -1,0 +1,73 @@
+//! The command line: definitions only, one file a command.
+
+mod chat;
+mod compare;
+mod generate;
+mod golden;
+mod models;
+mod run;
+mod tasks;
+mod train;
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+pub use chat::ChatArgs;
+pub use compare::{CompareArgs, FailOn, Format};
+pub use generate::{GenerateArgs, SamplingArgs};
+pub use golden::{GoldenArgs, GoldenCommand, GoldenFiles};
+pub use models::{ModelsArgs, ModelsCommand};
+pub use run::{EvaluationArgs, RunArgs};
+pub use tasks::{TasksArgs, TasksCommand};
+pub use train::TrainArgs;
+
+/// Is the candidate really better than the base, on what, by how much, and can that answer be trusted?
+#[derive(Debug, Parser)]
+#[command(name = "harness", version, propagate_version = true, max_term_width = 100)]
+pub struct Cli {
+    /// Options of every command.
+    #[command(flatten)]
+    pub global: GlobalArgs,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Options of every command.
+#[derive(Clone, Debug, Default, Args)]
+pub struct GlobalArgs {
+    /// Experiment file [default: harness.toml here or in a folder above]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub experiment: Option<PathBuf>,
+    /// Folder of data sets, looked in before HARNESS_DATA_DIR and the hub cache; may be repeated
+    #[arg(long, global = true, value_name = "DIR")]
+    pub data_dir: Vec<PathBuf>,
+    /// Print one machine-readable JSON object instead of text
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// No progress on standard error
+    #[arg(long, short, global = true)]
+    pub quiet: bool,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Compare candidates with a base model: train what is missing, evaluate all on the same documents, print verdicts
+    Compare(CompareArgs),
+    /// Evaluate one model
+    Run(RunArgs),
+    /// Train a candidate from its recipe
+    Train(TrainArgs),
+    /// Complete a prompt
+    Generate(GenerateArgs),
+    /// Talk with a model in the terminal
+    Chat(ChatArgs),
+    /// Tasks: what there is, and what a model sees
+    Tasks(TasksArgs),
+    /// Models: what there is
+    Models(ModelsArgs),
+    /// Compare a run's metrics with the golden ones
+    Golden(GoldenArgs),
+}

@@ -1,0 +1,59 @@
+//! `harness run`, and the options of evaluation that it shares with `compare`.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+/// What is evaluated and how.
+#[derive(Clone, Debug, Default, Args)]
+pub struct EvaluationArgs {
+    /// Tasks, groups or tags, separated by commas [default: the suite of the experiment]
+    #[arg(long, short, value_delimiter = ',', value_name = "NAME")]
+    pub tasks: Vec<String>,
+    /// Only the first N documents of each task; below 1 a fraction of them
+    #[arg(long, short = 'L', value_name = "N")]
+    pub limit: Option<f64>,
+    /// Examples before each question [default: the task's own number]
+    #[arg(long, short = 'n', value_name = "K")]
+    pub num_fewshot: Option<usize>,
+    /// Seed of the examples' sampler
+    #[arg(long, value_name = "SEED", default_value_t = 1234)]
+    pub fewshot_seed: i64,
+    /// Folder of further task definitions; may be repeated
+    #[arg(long, value_name = "DIR")]
+    pub include_path: Vec<PathBuf>,
+    /// Render prompts through each model's chat template
+    #[arg(long)]
+    pub apply_chat_template: bool,
+    /// With a chat template: examples in one user message instead of turns of their own
+    #[arg(long, requires = "apply_chat_template")]
+    pub fewshot_in_one_turn: bool,
+    /// Text before everything else (the system message of a chat)
+    #[arg(long, value_name = "TEXT")]
+    pub system_instruction: Option<String>,
+    /// Overrides of the tasks' generation settings, e.g. max_gen_toks=128,temperature=0.7
+    #[arg(long, value_delimiter = ',', value_name = "KEY=VALUE")]
+    pub gen_kwargs: Vec<String>,
+    /// Memory for keys and values of shared prefixes and generated sequences, in MiB
+    #[arg(long, value_name = "MIB", default_value_t = 1024)]
+    pub kv_memory: usize,
+    /// Tokens computed in one pass
+    #[arg(long, value_name = "TOKENS", default_value_t = 768)]
+    pub batch_tokens: usize,
+    /// Sequences generated together
+    #[arg(long, value_name = "N", default_value_t = 64)]
+    pub batch_sequences: usize,
+}
+
+/// Arguments of `harness run`.
+#[derive(Clone, Debug, Args)]
+pub struct RunArgs {
+    /// A name from the experiment, a folder in Hugging Face layout, a .gguf file, or an adapter folder
+    pub model: String,
+    /// What is evaluated.
+    #[command(flatten)]
+    pub evaluation: EvaluationArgs,
+    /// Write every document's requests, answers and scores, and the manifest, into this folder
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+}

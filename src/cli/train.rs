@@ -1,0 +1,30 @@
+//! `harness train`.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+/// Arguments of `harness train`.
+#[derive(Clone, Debug, Args)]
+pub struct TrainArgs {
+    /// A model of the experiment that has a recipe, or a recipe file
+    pub name: String,
+    /// The model to start from, instead of the one that experiment or recipe name
+    #[arg(long, value_name = "MODEL")]
+    pub base: Option<String>,
+    /// Folder for the result [default: a folder of its own below HARNESS_HOME/models]
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+    /// Go on from the latest checkpoint
+    #[arg(long)]
+    pub resume: bool,
+    /// Train again although the result is there
+    #[arg(long, conflicts_with = "resume")]
+    pub force: bool,
+    /// Print tokens, steps, trainable parameters and estimates of memory and time, and write nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Updates to do, instead of what the recipe says
+    #[arg(long, value_name = "N")]
+    pub max_steps: Option<u64>,
+}

@@ -1,0 +1,109 @@
+//! What every command works with: experiment, folders, store, output.
+
+use std::{
+    io::{IsTerminal as _, Write as _},
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use harness_store::{DataLocator, DiskStore, FileHashes};
+use serde::Serialize;
+
+use super::{Failure, progress::Progress};
+use crate::{cli::GlobalArgs, experiment::Experiment};
+
+/// The surroundings of one command.
+pub struct App {
+    /// Options of every command.
+    pub global: GlobalArgs,
+    /// The experiment.
+    pub experiment: Experiment,
+    /// Store and caches: `HARNESS_HOME`, else `.harness` beside the experiment.
+    pub home: PathBuf,
+    interrupted: Arc<AtomicBool>,
+}
+
+impl App {
+    /// Reads the experiment and watches for Ctrl-C: the first lets the work in flight end, the second ends at once.
+    ///
+    /// # Errors
+    /// If the experiment file is wrong.
+    pub fn new(global: GlobalArgs) -> Result<Self, Failure> {
+        let experiment = Experiment::load(global.experiment.as_deref())?;
+        let home =
+            std::env::var_os("HARNESS_HOME").map_or_else(|| experiment.folder.join(".harness"), PathBuf::from);
+        let interrupted = Arc::new(AtomicBool::new(false));
+        let flag = Arc::clone(&interrupted);
+        ctrlc::set_handler(move || {
+            if flag.swap(true, Ordering::SeqCst) {
+                std::process::exit(130);
+            }
+        })
+        .map_err(|e| Failure::work(format!("cannot watch for Ctrl-C: {e}")))?;
+        Ok(Self { global, experiment, home, interrupted })
+    }
+
+    /// Whether the user wants to stop.
+    pub fn interrupted(&self) -> bool {
+        self.interrupted.load(Ordering::SeqCst)
+    }
+
+    /// The flag behind [`App::interrupted`].
+    pub fn stop_flag(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.interrupted)
+    }
+
+    /// Where data sets are looked for.
+    pub fn locator(&self) -> DataLocator {
+        let mut folders = self.global.data_dir.clone();
+        folders.extend(self.experiment.data_dirs.iter().map(|dir| self.experiment.folder.join(dir)));
+        let mut locator = DataLocator::from_env(folders);
+        // Splits that a training run wrote can be evaluated.
+        locator.data_dirs.push(self.home.join("data"));
+        locator
+    }
+
+    /// The store of responses.
+    ///
+    /// # Errors
+    /// If its folder is no folder.
+    pub fn store(&self) -> Result<DiskStore, Failure> {
+        Ok(DiskStore::open(&self.home.join("store"))?)
+    }
+
+    /// Hashes of files, remembered between runs.
+    pub fn hashes(&self) -> FileHashes {
+        FileHashes::open(&self.home)
+    }
+
+    /// A progress display on standard error.
+    pub fn progress(&self) -> Progress {
+        Progress::new(self.global.quiet, std::io::stderr().is_terminal())
+    }
+
+    /// Prints text to standard output.
+    ///
+    /// # Errors
+    /// If nobody reads it any more.
+    pub fn print(&self, text: impl AsRef<str>) -> Result<(), Failure> {
+        let mut out = std::io::stdout().lock();
+        let text = text.as_ref();
+        let end = if text.ends_with('\n') || text.is_empty() { "" } else { "\n" };
+        write!(out, "{text}{end}").and_then(|()| out.flush()).map_err(|e| Failure::work(format!("cannot print: {e}")))
+    }
+
+    /// Prints one JSON object with `--json`, else the text.
+    ///
+    /// # Errors
+    /// As [`App::print`].
+    pub fn output(&self, object: &impl Serialize, text: impl FnOnce() -> String) -> Result<(), Failure> {
+        if !self.global.json {
+            return self.print(text());
+        }
+        let json = serde_json::to_string_pretty(object).map_err(|e| Failure::work(format!("cannot print: {e}")))?;
+        self.print(json)
+    }
+}

@@ -1,0 +1,63 @@
+//! `harness chat`.
+
+use std::io::{BufRead as _, IsTerminal as _, Write as _};
+
+use harness_core::{ChatMessage, ChatOptions, ChatRole, Control, LanguageModel as _, Output};
+use harness_engine::Limits;
+
+use super::{
+    App, Failure,
+    load::{Loader, Missing},
+};
+use crate::cli::ChatArgs;
+
+/// Runs `harness chat`: reads messages from standard input until it ends, or `/exit`; `/reset` forgets them.
+///
+/// # Errors
+/// If the model cannot be loaded, or has no chat template.
+pub fn chat(app: &App, args: &ChatArgs) -> Result<(), Failure> {
+    let resolved = app.experiment.model(&args.model)?;
+    let model = Loader::new(app, Limits::default()).load(&resolved, Missing::Refuse)?.model;
+    if !model.capabilities().chat {
+        return Err(Failure::usage(format!(
+            "{} has no chat template; `harness generate` continues plain text",
+            args.model
+        )));
+    }
+    let system: Vec<ChatMessage> = args.system.iter().map(|text| ChatMessage::new(ChatRole::System, text)).collect();
+    let mut messages = system.clone();
+    let terminal = std::io::stdin().is_terminal();
+    let prompt = || {
+        if terminal {
+            let _ = write!(std::io::stderr(), "> ").and_then(|()| std::io::stderr().flush());
+        }
+    };
+    prompt();
+    for line in std::io::stdin().lock().lines() {
+        let line = line.map_err(|e| Failure::work(format!("cannot read standard input: {e}")))?;
+        match line.trim() {
+            "" => {}
+            "/exit" => break,
+            "/reset" => messages.clone_from(&system),
+            text => {
+                messages.push(ChatMessage::new(ChatRole::User, text));
+                let rendered = model.apply_chat_template(&messages, ChatOptions { add_generation_prompt: true })?;
+                let mut out = std::io::stdout();
+                let response =
+                    model.stream(&rendered, &args.sampling.stop, &args.sampling.sampling(), &mut |text| {
+                        let _ = write!(out, "{text}").and_then(|()| out.flush());
+                        if app.interrupted() { Control::Stop } else { Control::Continue }
+                    })?;
+                app.print("\n")?;
+                if let Output::Text { text, .. } = response.output {
+                    messages.push(ChatMessage::new(ChatRole::Assistant, text.trim()));
+                }
+            }
+        }
+        if app.interrupted() {
+            break;
+        }
+        prompt();
+    }
+    Ok(())
+}

@@ -1,0 +1,195 @@
+//! Answers to the requests of all tasks, and their scores.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use harness_core::{
+    Control, Hasher, LanguageModel, ModelStats, Request, RequestKey, Response, SampleScore, canonical_json,
+};
+use harness_engine::Limits;
+use harness_metrics::comparison::{ModelFacts, TaskFacts};
+use harness_store::{DiskStore, ModelEntry, RunStore as _};
+use harness_tasks::{Prepared, PromptFormatter, Scored, Task as _};
+
+use super::{App, Failure, load::Ready, suite::Suite};
+use crate::cli::EvaluationArgs;
+
+/// What one model scored.
+pub struct Evaluated {
+    /// Its name.
+    pub name: String,
+    /// What is known of its answers.
+    pub facts: ModelFacts,
+    /// Scores by task (in the order of the suite), then by document.
+    pub scored: Vec<Vec<Scored>>,
+    /// Responses by task, then by document.
+    pub responses: Vec<Vec<Vec<Response>>>,
+    /// The requests it was asked.
+    pub prepared: Vec<Arc<Prepared>>,
+    /// For the manifest.
+    pub entry: ModelEntry,
+    /// Work done in this process.
+    pub stats: ModelStats,
+    /// Seconds spent on answering.
+    pub seconds: f64,
+}
+
+impl Evaluated {
+    /// All scores of one task.
+    pub fn scores(&self, task: usize) -> impl Iterator<Item = &SampleScore> {
+        self.scored[task].iter().flat_map(|scored| &scored.scores)
+    }
+}
+
+/// The bounds that the arguments set.
+pub fn limits(args: &EvaluationArgs) -> Result<Limits, Failure> {
+    for (name, value) in
+        [("--batch-tokens", args.batch_tokens), ("--batch-sequences", args.batch_sequences), ("--kv-memory", args.kv_memory)]
+    {
+        if value == 0 {
+            return Err(Failure::usage(format!("{name} 0: expected at least 1")));
+        }
+    }
+    Ok(Limits {
+        batch_tokens: args.batch_tokens,
+        kv_bytes: args.kv_memory << 20,
+        batch_sequences: args.batch_sequences,
+    })
+}
+
+/// Asks a model what is not stored yet, and scores everything from the store.
+///
+/// # Errors
+/// If the model or the store fails, if the user interrupts, or, with `from_store`, if something is missing.
+pub fn evaluate(app: &App, suite: &Suite, ready: &Ready, from_store: bool) -> Result<Evaluated, Failure> {
+    let prepared = prepare(app, suite, ready)?;
+    let store = app.store()?;
+    let model = ready.entry.identity.digest();
+    let requests: Vec<&Request> =
+        prepared.iter().flat_map(|p| p.documents.iter().flat_map(|document| &document.requests)).collect();
+    let keys: Vec<RequestKey> = requests.iter().map(|request| request.key()).collect();
+    let missing = store.missing(&model, &keys)?;
+    let report = store.report(&model)?;
+    if report.has_losses() {
+        app.progress().say(format!("store of {}: {report}", ready.name));
+    }
+    let seconds = if missing.is_empty() {
+        app.progress().say(format!("evaluate {}: all {} responses are stored", ready.name, requests.len()));
+        0.0
+    } else if from_store {
+        return Err(Failure::usage(format!(
+            "--from-store: {} of {} responses of {} are not stored; run without --from-store to get them",
+            missing.len(),
+            requests.len(),
+            ready.name
+        )));
+    } else {
+        ask(app, ready, &store, &requests, &keys, &missing)?
+    };
+    let mut evaluated = Evaluated {
+        name: ready.name.clone(),
+        facts: ModelFacts {
+            model: ready.name.clone(),
+            identity: Some(model),
+            base: ready.base.clone(),
+            adapter_is_noop: ready.model.adapter_is_no_op(),
+            tasks: BTreeMap::new(),
+        },
+        scored: vec![],
+        responses: vec![],
+        prepared,
+        entry: ready.entry.clone(),
+        stats: ready.model.stats(),
+        seconds,
+    };
+    let mut keys = keys.into_iter();
+    for (task, prepared) in suite.tasks.iter().zip(&evaluated.prepared) {
+        let mut facts = TaskFacts::default();
+        let mut outputs = Hasher::new("outputs");
+        let (mut scored, mut responses) = (vec![], vec![]);
+        for document in &prepared.documents {
+            let mut answers = vec![];
+            for key in keys.by_ref().take(document.requests.len()) {
+                let response = store.get(&model, &key)?.ok_or_else(|| {
+                    Failure::work(format!("the store lost the response to request {} of {}", key.0, ready.name))
+                })?;
+                facts.count(&response);
+                outputs.part(canonical_json(&response.output));
+                answers.push(response);
+            }
+            scored.push(task.score(document, &answers)?);
+            responses.push(answers);
+        }
+        facts.outputs = Some(outputs.finish());
+        evaluated.facts.tasks.insert(task.id().to_owned(), facts);
+        evaluated.scored.push(scored);
+        evaluated.responses.push(responses);
+    }
+    Ok(evaluated)
+}
+
+/// The requests of all tasks as this model is asked them.
+fn prepare(app: &App, suite: &Suite, ready: &Ready) -> Result<Vec<Arc<Prepared>>, Failure> {
+    let model: &dyn LanguageModel = &ready.model;
+    let formatter: Option<&dyn PromptFormatter> = if suite.options.apply_chat_template { Some(&model) } else { None };
+    let mut warnings = BTreeSet::new();
+    let mut all = vec![];
+    for task in &suite.tasks {
+        let prepared = task.build(&suite.options, formatter)?;
+        warnings.extend(prepared.warnings.iter().cloned());
+        all.push(Arc::new(prepared));
+    }
+    for warning in warnings {
+        app.progress().say(format!("{}: {warning}", ready.name));
+    }
+    Ok(all)
+}
+
+/// Asks for the missing responses and stores each as it comes; returns the seconds it took.
+fn ask(
+    app: &App,
+    ready: &Ready,
+    store: &DiskStore,
+    requests: &[&Request],
+    keys: &[RequestKey],
+    missing: &[usize],
+) -> Result<f64, Failure> {
+    let model = ready.entry.identity.digest();
+    let mut seen = BTreeSet::new();
+    let wanted: Vec<usize> = missing.iter().copied().filter(|&index| seen.insert(keys[index])).collect();
+    let batch: Vec<Request> = wanted.iter().map(|&index| requests[index].clone()).collect();
+    let bar = app.progress().bar(&format!("evaluate {}", ready.name), batch.len() as u64);
+    let before = ready.model.stats();
+    let (mut answered, mut failed) = (0usize, None);
+    ready.model.answer(&batch, &mut |index, response| {
+        if let Err(error) = store.append(&model, &keys[wanted[index]], &response) {
+            failed = Some(error);
+            return Control::Stop;
+        }
+        answered += 1;
+        bar.step();
+        if app.interrupted() { Control::Stop } else { Control::Continue }
+    })?;
+    store.flush()?;
+    if let Some(error) = failed {
+        return Err(error.into());
+    }
+    if answered < batch.len() {
+        return Err(Failure::work(format!(
+            "interrupted: {answered} of {} open requests of {} are answered and stored; the same command goes on",
+            batch.len(),
+            ready.name
+        )));
+    }
+    let stats = ready.model.stats();
+    let computed = stats.computed_tokens - before.computed_tokens;
+    let requested = stats.requested_tokens - before.requested_tokens;
+    let seconds = bar.seconds();
+    bar.finish(&format!(
+        "{answered} requests, {:.1} a second; {computed} token positions computed, {requested} asked for",
+        answered as f64 / seconds.max(1e-9)
+    ));
+    Ok(seconds)
+}

@@ -1,0 +1,109 @@
+//! Why a command did not succeed, and the exit code that says so.
+
+use std::process::ExitCode;
+
+use harness_core::ModelError;
+use harness_engine::EngineError;
+use harness_metrics::comparison::ComparisonError;
+use harness_store::StoreError;
+use harness_tasks::TaskError;
+use harness_training::TrainingError;
+
+/// A command's failure by exit code: 1 the work failed, 2 the call or a file in it is wrong, 3 the work is done and a
+/// condition that the user set is not met.
+#[derive(Debug)]
+pub struct Failure {
+    code: u8,
+    message: String,
+}
+
+impl Failure {
+    /// The work failed.
+    pub fn work(message: impl Into<String>) -> Self {
+        Self { code: 1, message: message.into() }
+    }
+
+    /// The call, or a file that it names, is wrong.
+    pub fn usage(message: impl Into<String>) -> Self {
+        Self { code: 2, message: message.into() }
+    }
+
+    /// The work is done, and a condition is not met.
+    pub fn condition(message: impl Into<String>) -> Self {
+        Self { code: 3, message: message.into() }
+    }
+
+    /// What to tell the user.
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+
+    /// What to tell the caller.
+    pub fn exit_code(&self) -> ExitCode {
+        ExitCode::from(self.code)
+    }
+
+    /// The exit code as a number.
+    pub fn code(&self) -> u8 {
+        self.code
+    }
+}
+
+/// An error with all of its sources on one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        let cause = error.to_string();
+        if !text.contains(&cause) {
+            text = format!("{text}: {cause}");
+        }
+        source = error.source();
+    }
+    text
+}
+
+impl From<StoreError> for Failure {
+    fn from(error: StoreError) -> Self {
+        match &error {
+            StoreError::Io { action, .. } if !matches!(*action, "open" | "read") => Self::work(chain(&error)),
+            _ => Self::usage(chain(&error)),
+        }
+    }
+}
+
+impl From<TaskError> for Failure {
+    fn from(error: TaskError) -> Self {
+        Self::usage(chain(&error))
+    }
+}
+
+impl From<EngineError> for Failure {
+    fn from(error: EngineError) -> Self {
+        Self::usage(chain(&error))
+    }
+}
+
+impl From<TrainingError> for Failure {
+    fn from(error: TrainingError) -> Self {
+        match &error {
+            TrainingError::NotFinite { .. } => Self::work(chain(&error)),
+            _ => Self::usage(chain(&error)),
+        }
+    }
+}
+
+impl From<ModelError> for Failure {
+    fn from(error: ModelError) -> Self {
+        match &error {
+            ModelError::Other(_) => Self::work(chain(&error)),
+            _ => Self::usage(chain(&error)),
+        }
+    }
+}
+
+impl From<ComparisonError> for Failure {
+    fn from(error: ComparisonError) -> Self {
+        Self::usage(chain(&error))
+    }
+}

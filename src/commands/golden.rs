@@ -1,0 +1,63 @@
+//! `harness golden`.
+
+use std::{fmt::Write as _, path::Path};
+
+use harness_reports::Report;
+use harness_store::{Golden, Metrics, golden};
+use serde_json::json;
+
+use super::{App, Failure};
+use crate::cli::{GoldenArgs, GoldenCommand};
+
+/// Runs `harness golden`.
+///
+/// # Errors
+/// If a file is missing or wrong; with exit code 3 if a metric regressed.
+pub fn golden(app: &App, args: &GoldenArgs) -> Result<(), Failure> {
+    match &args.command {
+        GoldenCommand::Accept(files) => {
+            let former = if files.golden.is_file() { Some(Golden::read(&files.golden)?) } else { None };
+            let found = metrics(&files.report)?;
+            Golden::accept(former.as_ref(), &found, files.tolerance).write(&files.golden)?;
+            let count: usize = found.values().map(|task| task.len()).sum();
+            app.output(&json!({ "golden": files.golden, "metrics": count }), || {
+                format!("{}: {count} metrics accepted\n", files.golden.display())
+            })
+        }
+        GoldenCommand::Check(files) => {
+            let expected = Golden::read(&files.golden)?;
+            let regressions = golden::check(&expected, &metrics(&files.report)?);
+            app.output(&json!({ "regressions": regressions }), || {
+                if regressions.is_empty() {
+                    return format!("all metrics equal {}\n", files.golden.display());
+                }
+                regressions.iter().fold(String::new(), |mut text, regression| {
+                    let _ = writeln!(text, "{regression}");
+                    text
+                })
+            })?;
+            if regressions.is_empty() {
+                return Ok(());
+            }
+            Err(Failure::condition(format!("{} metrics differ from {}", regressions.len(), files.golden.display())))
+        }
+    }
+}
+
+/// The values of a comparison by task, metric and model.
+fn metrics(report: &Path) -> Result<Metrics, Failure> {
+    let path = if report.is_dir() { report.join("report.json") } else { report.to_owned() };
+    let text = std::fs::read_to_string(&path)
+        .map_err(|e| Failure::usage(format!("cannot read {}: {e}; `harness compare --out DIR` writes it", path.display())))?;
+    let report: Report =
+        serde_json::from_str(&text).map_err(|e| Failure::usage(format!("{}: {e}", path.display())))?;
+    let comparison = report.comparison;
+    let mut metrics = Metrics::new();
+    for row in &comparison.rows {
+        let values = metrics.entry(row.task.clone()).or_default().entry(row.key.to_string()).or_default();
+        for (model, cell) in comparison.models.iter().zip(&row.cells) {
+            values.insert(model.clone(), cell.value);
+        }
+    }
+    Ok(metrics)
+}

@@ -1,0 +1,135 @@
+//! Models into memory: each base once, however many adapters sit on it.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use harness_core::{Digest, LanguageModel as _};
+use harness_engine::{Adapter, Limits, LoadedBase, LocalModel, ModelOptions, PairOptions};
+use harness_store::{ModelEntry, ModelSource};
+
+use super::{App, Failure, train};
+use crate::experiment::{Candidate, ResolvedModel};
+
+/// A model ready to answer.
+pub struct Ready {
+    /// Its name in reports.
+    pub name: String,
+    /// The model.
+    pub model: LocalModel,
+    /// Name of the base, where it is an adapter.
+    pub base: Option<String>,
+    /// For the manifest.
+    pub entry: ModelEntry,
+}
+
+/// What is done about candidates that are not trained yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Missing {
+    /// They are trained.
+    Train,
+    /// It is an error.
+    Refuse,
+}
+
+/// Loads models; bases stay in memory as long as the loader.
+pub struct Loader<'a> {
+    app: &'a App,
+    limits: Limits,
+    bases: BTreeMap<(PathBuf, Option<usize>, Option<bool>), Arc<LoadedBase>>,
+}
+
+/// Where a model's weights are.
+struct Place {
+    base: PathBuf,
+    base_name: Option<String>,
+    adapter: Option<PathBuf>,
+    recipe: Option<Digest>,
+}
+
+impl<'a> Loader<'a> {
+    /// A loader whose models keep to these bounds.
+    pub fn new(app: &'a App, limits: Limits) -> Self {
+        Self { app, limits, bases: BTreeMap::new() }
+    }
+
+    /// Loads a model, and trains it first if it is made by a recipe and not there.
+    ///
+    /// # Errors
+    /// If the model cannot be loaded or trained.
+    pub fn load(&mut self, resolved: &ResolvedModel, missing: Missing) -> Result<Ready, Failure> {
+        let place = self.place(resolved, missing)?;
+        let base = self.base(resolved, &place.base)?;
+        let model = match &place.adapter {
+            None => LocalModel::new(base),
+            Some(folder) => {
+                let adapter = Adapter::load(folder, base.model().config())?;
+                LocalModel::with_adapter(base, &adapter)?
+            }
+        };
+        let entry = ModelEntry {
+            name: resolved.name.clone(),
+            identity: model.identity().clone(),
+            path: Some(place.base),
+            adapter: place.adapter,
+            recipe: place.recipe,
+        };
+        Ok(Ready { name: resolved.name.clone(), model, base: place.base_name, entry })
+    }
+
+    fn place(&self, resolved: &ResolvedModel, missing: Missing) -> Result<Place, Failure> {
+        let alone = |path: &Path| Place { base: path.to_owned(), base_name: None, adapter: None, recipe: None };
+        match &resolved.candidate {
+            Candidate::Base { path } => Ok(alone(path)),
+            Candidate::Adapter { path, base } => {
+                let below = self.place(base, missing)?;
+                if below.adapter.is_some() {
+                    return Err(Failure::usage(format!(
+                        "{}: its base {} is an adapter itself; expected a whole model",
+                        path.display(),
+                        base.name
+                    )));
+                }
+                Ok(Place { adapter: Some(path.clone()), base_name: Some(base.name.clone()), ..below })
+            }
+            Candidate::Recipe { .. } => {
+                let trained = train::ensure_trained(self.app, resolved, missing)?;
+                match ModelSource::detect(&trained.folder)? {
+                    ModelSource::Adapter(adapter) => Ok(Place {
+                        base: trained.base,
+                        base_name: trained.base_name,
+                        adapter: Some(adapter.path),
+                        recipe: Some(trained.recipe),
+                    }),
+                    other => Ok(Place { recipe: Some(trained.recipe), ..alone(other.path()) }),
+                }
+            }
+        }
+    }
+
+    fn base(&mut self, resolved: &ResolvedModel, path: &Path) -> Result<Arc<LoadedBase>, Failure> {
+        let section = match &resolved.candidate {
+            Candidate::Adapter { base, .. } | Candidate::Recipe { base: Some(base), .. } => &base.section,
+            _ => &resolved.section,
+        };
+        let max_length = resolved.section.max_length.or(section.max_length);
+        let add_bos = resolved.section.add_bos.or(section.add_bos);
+        let key = (path.to_owned(), max_length, add_bos);
+        if let Some(base) = self.bases.get(&key) {
+            return Ok(Arc::clone(base));
+        }
+        let bar = self.app.progress().bar(&format!("load {}", path.display()), 1);
+        let pair = PairOptions { add_bos, ..PairOptions::default() };
+        let base = Arc::new(LoadedBase::load(path, ModelOptions { max_length, limits: self.limits, pair })?);
+        let config = base.model().config();
+        bar.finish(&format!(
+            "{:.1} M parameters in {}, computed in f32",
+            config.num_parameters() as f64 / 1e6,
+            base.model().storage()
+        ));
+        self.bases.insert(key, Arc::clone(&base));
+        Ok(base)
+    }
+}

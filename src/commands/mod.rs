@@ -1,0 +1,52 @@
+//! What the commands do, one file a command.
+
+mod app;
+mod chat;
+mod compare;
+mod evaluate;
+mod failure;
+mod generate;
+mod golden;
+mod load;
+mod models;
+mod progress;
+mod run;
+mod suite;
+mod tables;
+mod tasks;
+mod train;
+
+use std::io::Write as _;
+
+pub use app::App;
+pub use failure::Failure;
+
+use crate::cli::{Cli, Command};
+
+/// Runs a command.
+///
+/// # Errors
+/// The one thing that went wrong, with the exit code that stands for it.
+pub fn run(cli: Cli) -> Result<(), Failure> {
+    let app = App::new(cli.global)?;
+    match cli.command {
+        Command::Compare(args) => compare::compare(&app, &args),
+        Command::Run(args) => run::run(&app, &args),
+        Command::Train(args) => train::train(&app, &args),
+        Command::Generate(args) => generate::generate(&app, &args),
+        Command::Chat(args) => chat::chat(&app, &args),
+        Command::Tasks(args) => tasks::tasks(&app, &args),
+        Command::Models(args) => models::models(&app, &args),
+        Command::Golden(args) => golden::golden(&app, &args),
+    }
+}
+
+/// Tells a failure: as text on standard error, or as a JSON object on standard output.
+pub fn report_failure(failure: &Failure, json: bool) {
+    if json {
+        let object = serde_json::json!({ "error": failure.message(), "exit_code": failure.code() });
+        let _ = writeln!(std::io::stdout(), "{object}");
+    } else {
+        let _ = writeln!(std::io::stderr(), "error: {}", failure.message());
+    }
+}

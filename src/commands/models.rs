@@ -1,0 +1,102 @@
+//! `harness models`.
+
+use std::fmt::Write as _;
+
+use harness_engine::ModelFiles;
+use harness_store::{HubCache, ModelSource, hub::RepoKind, list_models};
+use serde_json::{Value, json};
+
+use super::{App, Failure};
+use crate::{
+    cli::{ModelsArgs, ModelsCommand},
+    experiment::{Candidate, ResolvedModel},
+};
+
+/// Runs `harness models`.
+///
+/// # Errors
+/// If a model cannot be found or read.
+pub fn models(app: &App, args: &ModelsArgs) -> Result<(), Failure> {
+    match &args.command {
+        ModelsCommand::List => list(app),
+        ModelsCommand::Show { model } => show(app, &app.experiment.model(model)?),
+    }
+}
+
+fn list(app: &App) -> Result<(), Failure> {
+    let (mut text, mut experiment) = (String::new(), vec![]);
+    for name in app.experiment.models.keys() {
+        let (kind, place) = match app.experiment.model(name) {
+            Ok(resolved) => describe(&resolved),
+            Err(failure) => ("missing", failure.message().lines().next().unwrap_or_default().to_owned()),
+        };
+        let _ = writeln!(text, "{name:<20} {kind:<10} {place}");
+        experiment.push(json!({ "name": name, "kind": kind, "place": place }));
+    }
+    let folder = app.home.join("models");
+    let trained = if folder.is_dir() { list_models(&folder)? } else { vec![] };
+    if !trained.is_empty() {
+        let _ = writeln!(text, "\ntrained, in {}:", folder.display());
+    }
+    for source in &trained {
+        let _ = writeln!(text, "  {:<12} {}", source.kind(), source.path().display());
+    }
+    let cached = HubCache::from_env().map(|cache| cache.repos(RepoKind::Model)).unwrap_or_default();
+    if !cached.is_empty() {
+        let _ = writeln!(text, "\nin the hub cache: {}", cached.join(", "));
+    }
+    let trained: Vec<Value> =
+        trained.iter().map(|source| json!({ "kind": source.kind(), "path": source.path() })).collect();
+    app.output(&json!({ "experiment": experiment, "trained": trained, "hub_cache": cached }), || text)
+}
+
+fn describe(resolved: &ResolvedModel) -> (&'static str, String) {
+    match &resolved.candidate {
+        Candidate::Base { path } => ("model", path.display().to_string()),
+        Candidate::Adapter { path, base } => ("adapter", format!("{} over {}", path.display(), base.name)),
+        Candidate::Recipe { path, base } => {
+            let base = base.as_ref().map_or(String::new(), |base| format!(" over {}", base.name));
+            ("recipe", format!("{}{base}", path.display()))
+        }
+    }
+}
+
+fn show(app: &App, resolved: &ResolvedModel) -> Result<(), Failure> {
+    let (kind, place) = describe(resolved);
+    let Candidate::Base { path } = &resolved.candidate else {
+        return app.output(&json!({ "name": resolved.name, "kind": kind, "place": place }), || {
+            format!("{}: {kind} {place}\n", resolved.name)
+        });
+    };
+    let files = ModelFiles::load(path)?;
+    let config = &files.config;
+    let kind = ModelSource::detect(path)?.kind();
+    let object = json!({
+        "name": resolved.name,
+        "kind": kind,
+        "path": path,
+        "architecture": config.architecture.name(),
+        "parameters": config.num_parameters(),
+        "layers": config.num_layers,
+        "hidden_size": config.hidden_size,
+        "intermediate_size": config.intermediate_size,
+        "heads": config.num_heads,
+        "kv_heads": config.num_kv_heads,
+        "head_dim": config.head_dim,
+        "vocab_size": config.vocab_size,
+        "max_length": config.max_position_embeddings,
+        "tied_embeddings": config.tie_word_embeddings,
+        "stored_as": files.weights.embed.data.dtype(),
+        "chat_template": files.chat_template.as_ref().map(|template| template.source()),
+        "adds_bos": files.tokenizer.adds_bos(),
+        "digest": files.digest,
+    });
+    app.output(&object, || {
+        let Value::Object(fields) = &object else { return String::new() };
+        fields.iter().fold(String::new(), |mut text, (name, value)| {
+            let shown = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+            let _ = writeln!(text, "{name:<18} {}", shown.lines().next().unwrap_or_default());
+            text
+        })
+    })
+}

@@ -1,0 +1,134 @@
+//! Progress on standard error: a bar on a terminal, a line a stage elsewhere.
+
+use std::{
+    io::Write as _,
+    path::Path,
+    time::{Duration, Instant},
+};
+
+use harness_training::telemetry::{self, StepReport};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+/// How progress is shown.
+#[derive(Clone, Copy, Debug)]
+pub struct Progress {
+    quiet: bool,
+    terminal: bool,
+}
+
+impl Progress {
+    /// A display; `terminal` says whether standard error is one.
+    pub fn new(quiet: bool, terminal: bool) -> Self {
+        Self { quiet, terminal }
+    }
+
+    /// Says something in a line of its own.
+    pub fn say(&self, text: impl AsRef<str>) {
+        if !self.quiet {
+            let _ = writeln!(std::io::stderr(), "{}", text.as_ref());
+        }
+    }
+
+    /// A bar of `total` steps.
+    pub fn bar(&self, title: &str, total: u64) -> Bar {
+        let bar = if self.terminal && !self.quiet {
+            ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr())
+        } else {
+            ProgressBar::hidden()
+        };
+        let style = ProgressStyle::with_template("{prefix:24!} {bar:30} {pos}/{len} {eta} left  {msg}")
+            .unwrap_or_else(|_| ProgressStyle::default_bar());
+        bar.set_style(style);
+        bar.set_prefix(title.to_owned());
+        bar.enable_steady_tick(Duration::from_millis(500));
+        Bar { bar, progress: *self, title: title.to_owned(), start: Instant::now() }
+    }
+}
+
+/// One stage's progress.
+pub struct Bar {
+    bar: ProgressBar,
+    progress: Progress,
+    title: String,
+    start: Instant,
+}
+
+impl Bar {
+    /// One step more.
+    pub fn step(&self) {
+        self.bar.inc(1);
+    }
+
+    /// Sets what stands behind the bar.
+    pub fn message(&self, text: String) {
+        self.bar.set_message(text);
+    }
+
+    /// Seconds since the beginning.
+    pub fn seconds(&self) -> f64 {
+        self.start.elapsed().as_secs_f64()
+    }
+
+    /// Ends the bar and leaves a line that says what was done.
+    pub fn finish(self, summary: &str) {
+        self.bar.finish_and_clear();
+        self.progress.say(format!("{}: {summary} ({:.1} s)", self.title, self.start.elapsed().as_secs_f64()));
+    }
+}
+
+/// The progress of training.
+pub struct TrainingProgress {
+    progress: Progress,
+    name: String,
+    bar: Option<Bar>,
+    said: Instant,
+}
+
+impl TrainingProgress {
+    /// For the run of this name.
+    pub fn new(progress: Progress, name: &str) -> Self {
+        Self { progress, name: name.to_owned(), bar: None, said: Instant::now() }
+    }
+
+    /// Ends the display.
+    pub fn finish(mut self, summary: &str) {
+        if let Some(bar) = self.bar.take() {
+            bar.finish(summary);
+        }
+    }
+}
+
+impl telemetry::Progress for TrainingProgress {
+    fn started(&mut self, done: u64, total_steps: u64) {
+        let bar = self.progress.bar(&format!("train {}", self.name), total_steps);
+        bar.bar.set_position(done);
+        self.bar = Some(bar);
+    }
+
+    fn step(&mut self, report: &StepReport) {
+        let text = format!(
+            "loss {:.4}  {:.0} tokens/s  lr {:.2e}",
+            report.loss, report.tokens_per_second, report.learning_rate
+        );
+        if !self.progress.terminal && self.said.elapsed() > Duration::from_secs(10) {
+            self.said = Instant::now();
+            let (name, step, total, left) = (&self.name, report.step, report.total_steps, report.seconds_left);
+            self.progress.say(format!("train {name}: step {step}/{total}  {text}  {left:.0} s left"));
+        }
+        if let Some(bar) = &self.bar {
+            bar.bar.set_position(report.step);
+            bar.bar.set_message(text);
+        }
+    }
+
+    fn evaluated(&mut self, step: u64, eval_loss: f64) {
+        let (name, perplexity) = (&self.name, eval_loss.exp());
+        let line = format!("train {name}: step {step}: validation loss {eval_loss:.4}, perplexity {perplexity:.3}");
+        match &self.bar {
+            Some(bar) if self.progress.terminal => bar.bar.suspend(|| self.progress.say(line)),
+            _ => self.progress.say(line),
+        }
+    }
+
+    fn saved(&mut self, _: &Path) {}
+}

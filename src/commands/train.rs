@@ -1,0 +1,242 @@
+//! `harness train`, and the training of candidates that a comparison finds missing.
+
+use std::path::{Path, PathBuf};
+
+use harness_core::{Digest, Hasher};
+use harness_engine::ModelFiles;
+use harness_training::{
+    Recipe,
+    run::{Base, Run},
+    telemetry::read_lines,
+    trainer::{Estimate, TrainingSummary},
+};
+use serde_json::json;
+
+use super::{App, Failure, load::Missing, progress::TrainingProgress};
+use crate::{
+    cli::TrainArgs,
+    experiment::{Candidate, ResolvedModel},
+};
+
+/// Written last: its presence says that the run is finished.
+const DONE: &str = "training.json";
+
+/// A finished run.
+pub struct Trained {
+    /// The adapter's or model's folder.
+    pub folder: PathBuf,
+    /// The base's folder or file; the result's own folder for a model from scratch.
+    pub base: PathBuf,
+    /// Name of the base.
+    pub base_name: Option<String>,
+    /// Hash of the recipe.
+    pub recipe: Digest,
+}
+
+/// A run that could be begun.
+struct Plan {
+    name: String,
+    recipe: Recipe,
+    base: Option<(String, PathBuf)>,
+    files: Option<ModelFiles>,
+    folder: PathBuf,
+}
+
+/// Finds the result of a candidate's recipe, and trains it first if it is not there.
+///
+/// # Errors
+/// If the recipe is wrong, the training fails, or the result is missing and must not be made.
+pub fn ensure_trained(app: &App, resolved: &ResolvedModel, missing: Missing) -> Result<Trained, Failure> {
+    let plan = Plan::new(app, resolved, None, None, None)?;
+    if !plan.folder.join(DONE).is_file() {
+        if missing == Missing::Refuse {
+            return Err(Failure::usage(format!(
+                "{} is not trained yet; `harness train {}` makes it",
+                resolved.name, resolved.name
+            )));
+        }
+        plan.run(app, true)?;
+    }
+    let base = plan.base.as_ref().map_or_else(|| plan.folder.clone(), |(_, path)| path.clone());
+    let base_name = plan.base.as_ref().map(|(name, _)| name.clone());
+    Ok(Trained { folder: plan.folder, base, base_name, recipe: plan.recipe.hash() })
+}
+
+/// Runs `harness train`.
+///
+/// # Errors
+/// If the recipe is wrong or the training fails.
+pub fn train(app: &App, args: &TrainArgs) -> Result<(), Failure> {
+    let resolved = recipe_of(app, args)?;
+    let plan = Plan::new(app, &resolved, args.base.as_deref(), args.out.as_deref(), args.max_steps)?;
+    if args.dry_run {
+        let (mut run, _) = plan.prepare(app)?;
+        let estimate = run.estimate();
+        return app.output(&json!({ "estimate": estimate, "run": run.manifest() }), || describe(&plan.name, &estimate));
+    }
+    let done = plan.folder.join(DONE).is_file();
+    if done && !args.force {
+        app.progress().say(format!("{} is already there; --force trains it again", plan.folder.display()));
+        return app.output(&json!({ "name": plan.name, "folder": plan.folder, "trained": false }), || {
+            plan.folder.display().to_string()
+        });
+    }
+    let begun = harness_training::checkpoint::steps(&plan.folder);
+    if args.resume && begun.is_empty() {
+        return Err(Failure::usage(format!("--resume: {} holds no checkpoint", plan.folder.display())));
+    }
+    if args.force && plan.folder.exists() {
+        std::fs::remove_dir_all(&plan.folder)
+            .map_err(|e| Failure::work(format!("cannot remove {}: {e}", plan.folder.display())))?;
+    }
+    let summary = plan.run(app, !args.force)?;
+    app.output(&json!({ "name": plan.name, "folder": plan.folder, "trained": true, "summary": summary }), || {
+        plan.folder.display().to_string()
+    })
+}
+
+/// The model whose recipe is meant: a name of the experiment, or a recipe file.
+fn recipe_of(app: &App, args: &TrainArgs) -> Result<ResolvedModel, Failure> {
+    let path = Path::new(&args.name);
+    if !app.experiment.models.contains_key(&args.name) && path.extension().is_some_and(|e| e == "toml") {
+        let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        let candidate = Candidate::Recipe { path: path.to_owned(), base: None };
+        return Ok(ResolvedModel { name, candidate, section: Default::default() });
+    }
+    let resolved = app.experiment.model(&args.name)?;
+    match resolved.candidate {
+        Candidate::Recipe { .. } => Ok(resolved),
+        _ => Err(Failure::usage(format!("{} has no recipe; give a model with `recipe`, or a recipe file", args.name))),
+    }
+}
+
+impl Plan {
+    fn new(
+        app: &App,
+        resolved: &ResolvedModel,
+        base: Option<&str>,
+        out: Option<&Path>,
+        max_steps: Option<u64>,
+    ) -> Result<Self, Failure> {
+        let Candidate::Recipe { path, base: named } = &resolved.candidate else {
+            return Err(Failure::usage(format!("{} has no recipe", resolved.name)));
+        };
+        let mut recipe = Recipe::load(path)?;
+        if let Some(steps) = max_steps {
+            recipe.training.max_steps = Some(steps);
+        }
+        let base = match (base, named, &recipe.base) {
+            (Some(name), _, _) => Some(app.experiment.model(name)?),
+            (None, Some(model), _) => Some((**model).clone()),
+            (None, None, Some(name)) => Some(app.experiment.model(name)?),
+            (None, None, None) => None,
+        };
+        let base = match base {
+            None => None,
+            Some(ResolvedModel { name, candidate: Candidate::Base { path }, .. }) => Some((name, path)),
+            Some(ResolvedModel { name, candidate: Candidate::Recipe { .. }, .. }) => {
+                let resolved = app.experiment.model(&name)?;
+                let trained = ensure_trained(app, &resolved, Missing::Train)?;
+                Some((name, trained.folder))
+            }
+            Some(model) => {
+                return Err(Failure::usage(format!(
+                    "{}: the base {} is an adapter; expected a whole model",
+                    resolved.name, model.name
+                )));
+            }
+        };
+        let files = base.as_ref().map(|(_, path)| ModelFiles::load(path)).transpose()?;
+        let resolved_recipe = recipe.resolve(base.as_ref().map(|(name, _)| name.as_str()), &app.locator())?;
+        let folder = match out {
+            Some(folder) => folder.to_owned(),
+            None => {
+                let mut hasher = Hasher::new("training run");
+                hasher.part(resolved_recipe.digest(&app.hashes())?.as_bytes());
+                hasher.part(files.as_ref().map_or("scratch".to_owned(), |files| files.digest.to_string()));
+                let id = hasher.finish().short();
+                app.home.join("models").join(format!("{}-{id}", resolved.name))
+            }
+        };
+        Ok(Self { name: resolved.name.clone(), recipe, base, files, folder })
+    }
+
+    fn prepare(&self, app: &App) -> Result<(Run, PathBuf), Failure> {
+        let name = self.base.as_ref().map(|(name, _)| name.as_str());
+        let resolved = self.recipe.resolve(name, &app.locator())?;
+        let absolute = self.base.as_ref().map(|(_, path)| {
+            std::fs::canonicalize(path).unwrap_or_else(|_| path.clone()).to_string_lossy().into_owned()
+        });
+        let base = match (&self.base, &self.files, &absolute) {
+            (Some((_, path)), Some(files), Some(name)) => Some(Base { name, path, files }),
+            _ => None,
+        };
+        let run = Run::prepare(&resolved, base, &app.hashes(), &self.folder)?;
+        Ok((run.with_stop(app.stop_flag()), self.folder.clone()))
+    }
+
+    /// Trains; goes on from the latest checkpoint if there is one and `resume` says so.
+    fn run(&self, app: &App, resume: bool) -> Result<TrainingSummary, Failure> {
+        let (mut run, folder) = self.prepare(app)?;
+        let progress = app.progress();
+        let trained = run.trainer().store().len();
+        progress.say(format!(
+            "train {}: {trained} trainable parameters, {} updates -> {}",
+            self.name,
+            run.trainer().total_steps(),
+            folder.display()
+        ));
+        let mut display = TrainingProgress::new(progress, &self.name);
+        let result = run.train(resume && !harness_training::checkpoint::steps(&folder).is_empty(), &mut display);
+        let summary = match result {
+            Ok(summary) => summary,
+            Err(error) => {
+                display.finish("stopped");
+                return Err(error.into());
+            }
+        };
+        display.finish(&format!(
+            "{} updates, {} tokens, {:.0} tokens/s, {}",
+            summary.steps,
+            summary.tokens,
+            summary.tokens_per_second,
+            summary
+                .best
+                .as_ref()
+                .map_or("no validation".to_owned(), |best| format!("best validation loss {:.4}", best.eval_loss))
+        ));
+        plots(&folder)?;
+        if summary.interrupted {
+            return Err(Failure::work(format!(
+                "interrupted after update {} of {}; the same command goes on from the checkpoint in {}",
+                summary.steps,
+                summary.total_steps,
+                folder.display()
+            )));
+        }
+        Ok(summary)
+    }
+}
+
+/// Curves of a run beside its metrics: loss, perplexity and learning rate as SVG and PNG.
+fn plots(folder: &Path) -> Result<(), Failure> {
+    let lines = read_lines(&folder.join("metrics.jsonl"))?;
+    let _ = lines;
+    Ok(())
+}
+
+fn describe(name: &str, estimate: &Estimate) -> String {
+    format!(
+        "{name}\n  updates               {} ({} warm-up, {:.2} epochs)\n  tokens                {}\n  \
+         trainable parameters  {} of {}\n  speed                 {:.0} tokens/s, measured on one update\n  \
+         time                  {:.0} s, evaluation not counted\n",
+        estimate.steps,
+        estimate.warmup_steps,
+        estimate.epochs,
+        estimate.tokens,
+        estimate.trainable_parameters,
+        estimate.parameters,
+        estimate.tokens_per_second,
+        estimate.seconds
+    )
+}

@@ -1,0 +1,159 @@
+//! The file `harness.toml`.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
+
+use harness_metrics::{comparison::Settings, stats::Correction};
+use serde::Deserialize;
+
+use crate::commands::Failure;
+
+/// Name of the file that is looked for.
+const FILE: &str = "harness.toml";
+
+/// An experiment: models, suites of tasks, and how models are compared.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Experiment {
+    /// Models by name.
+    pub models: BTreeMap<String, ModelSection>,
+    /// Suites of tasks by name.
+    pub suites: BTreeMap<String, SuiteSection>,
+    /// How models are compared.
+    pub compare: CompareSection,
+    /// Folders of data sets, relative to the file.
+    pub data_dirs: Vec<PathBuf>,
+    /// Folders of further task definitions, relative to the file.
+    pub include_path: Vec<PathBuf>,
+    /// The folder of the file; the working directory where there is no file.
+    #[serde(skip)]
+    pub folder: PathBuf,
+}
+
+/// One model.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ModelSection {
+    /// A folder in Hugging Face layout, or an adapter folder.
+    pub path: Option<PathBuf>,
+    /// A GGUF file.
+    pub gguf: Option<PathBuf>,
+    /// A hub id in the local cache.
+    pub hub: Option<String>,
+    /// Revision of the hub id.
+    pub revision: Option<String>,
+    /// The model an adapter sits on, or a recipe starts from.
+    pub base: Option<String>,
+    /// A recipe that makes the model.
+    pub recipe: Option<PathBuf>,
+    /// An adapter folder over `base`.
+    pub adapter: Option<PathBuf>,
+    /// Longest input in tokens, instead of what the model was made for.
+    pub max_length: Option<usize>,
+    /// Whether prompts begin with BOS, instead of what the tokenizer does.
+    pub add_bos: Option<bool>,
+}
+
+/// A suite.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SuiteSection {
+    /// Tasks, groups or tags.
+    pub tasks: Vec<String>,
+}
+
+/// How models are compared.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct CompareSection {
+    /// The suite that is run when no tasks are named.
+    pub suite: Option<String>,
+    /// Coverage of intervals.
+    pub confidence: f64,
+    /// Level at which a corrected p-value decides.
+    pub alpha: f64,
+    /// Correction of p-values.
+    pub correction: Correction,
+    /// Smallest difference that matters, as a fraction.
+    pub margin: f64,
+    /// Bootstrap resamples and permutations.
+    pub resamples: usize,
+}
+
+impl Default for CompareSection {
+    fn default() -> Self {
+        let Settings { confidence, alpha, correction, margin, resamples, .. } = Settings::default();
+        Self { suite: None, confidence, alpha, correction, margin, resamples }
+    }
+}
+
+impl Experiment {
+    /// Reads the given file, or the one found here or in a folder above; without any, an empty experiment.
+    ///
+    /// # Errors
+    /// If a named file does not exist, or the file is not a valid experiment (with line and column).
+    pub fn load(path: Option<&Path>) -> Result<Self, Failure> {
+        let here = std::env::current_dir().map_err(|e| Failure::work(format!("no working directory: {e}")))?;
+        let found = match path {
+            Some(path) => Some(path.to_owned()),
+            None => here.ancestors().map(|folder| folder.join(FILE)).find(|path| path.is_file()),
+        };
+        let Some(path) = found else { return Ok(Self { folder: here, ..Self::default() }) };
+        let text = std::fs::read_to_string(&path)
+            .map_err(|e| Failure::usage(format!("cannot read {}: {e}", path.display())))?;
+        let mut experiment: Self =
+            toml::from_str(&text).map_err(|e| Failure::usage(format!("{}: {e}", path.display())))?;
+        experiment.folder = match path.parent() {
+            Some(folder) if !folder.as_os_str().is_empty() => folder.to_owned(),
+            _ => here,
+        };
+        experiment.check(&path)?;
+        Ok(experiment)
+    }
+
+    /// Every model has one source, and names that are used exist.
+    fn check(&self, path: &Path) -> Result<(), Failure> {
+        for (name, model) in &self.models {
+            let fail = |what: &str| Err(Failure::usage(format!("{}: [models.{name}]: {what}", path.display())));
+            let sources = [
+                model.path.is_some(),
+                model.gguf.is_some(),
+                model.hub.is_some(),
+                model.recipe.is_some(),
+                model.adapter.is_some(),
+            ];
+            match sources.iter().filter(|&&given| given).count() {
+                1 => {}
+                0 => return fail("found no source; expected one of path, gguf, hub, recipe, adapter"),
+                _ => return fail("found several sources; expected one of path, gguf, hub, recipe, adapter"),
+            }
+            if model.adapter.is_some() && model.base.is_none() {
+                return fail("an adapter needs `base`, the model it sits on");
+            }
+        }
+        if let Some(suite) = &self.compare.suite {
+            if !self.suites.contains_key(suite) {
+                let known: Vec<&str> = self.suites.keys().map(String::as_str).collect();
+                return Err(Failure::usage(format!(
+                    "{}: [compare] suite = {suite:?} is not defined; defined are: {}",
+                    path.display(),
+                    known.join(", ")
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    /// The tasks of the default suite.
+    ///
+    /// # Errors
+    /// If there is none.
+    pub fn default_tasks(&self) -> Result<Vec<String>, Failure> {
+        let suite = self.compare.suite.as_ref().and_then(|name| self.suites.get(name));
+        suite.map(|suite| suite.tasks.clone()).ok_or_else(|| {
+            Failure::usage("no tasks: give --tasks, or a harness.toml whose [compare] names a suite".to_owned())
+        })
+    }
+}

@@ -1,0 +1,7 @@
+//! The experiment: `harness.toml`, and what its names mean.
+
+mod file;
+mod resolve;
+
+pub use file::{CompareSection, Experiment, ModelSection, SuiteSection};
+pub use resolve::{Candidate, ResolvedModel};
