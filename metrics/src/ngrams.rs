@@ -6,18 +6,18 @@
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hash, Hasher};
 
-/// A multiplicative hash (Knuth 1973, §6.4) of the short integer keys used here; not for untrusted keys.
+/// A multiplicative hash (Knuth 1973, §6.4) of the short keys used here: collisions cost time, never correctness.
 #[derive(Default)]
-pub(crate) struct PairHasher(u64);
+pub(crate) struct ShortHasher(u64);
 
-impl Hasher for PairHasher {
+impl Hasher for ShortHasher {
     fn finish(&self) -> u64 {
         self.0
     }
 
     fn write(&mut self, bytes: &[u8]) {
-        for &byte in bytes {
-            self.write_u64(u64::from(byte));
+        for chunk in bytes.chunks(8) {
+            self.write_u64(chunk.iter().fold(0, |word, &byte| word << 8 | u64::from(byte)));
         }
     }
 
@@ -31,18 +31,18 @@ impl Hasher for PairHasher {
     }
 }
 
-type PairMap = HashMap<u64, u32, BuildHasherDefault<PairHasher>>;
+type FastMap<K> = HashMap<K, u32, BuildHasherDefault<ShortHasher>>;
 
 /// Ids of tokens and of n-grams, shared by the texts that are compared with each other.
 pub(crate) struct Interner<T> {
-    tokens: HashMap<T, u32>,
+    tokens: FastMap<T>,
     /// `[order − 2]`: (prefix, last token) of n-grams of that order.
-    pairs: Vec<PairMap>,
+    pairs: Vec<FastMap<u64>>,
 }
 
 impl<T: Eq + Hash> Interner<T> {
     pub(crate) fn new() -> Self {
-        Self { tokens: HashMap::new(), pairs: Vec::new() }
+        Self { tokens: FastMap::default(), pairs: Vec::new() }
     }
 
     /// Ids of the tokens of a text.
@@ -63,10 +63,11 @@ impl<T: Eq + Hash> Interner<T> {
         orders.push(tokens);
         for n in 2..=max_order {
             if self.pairs.len() < n - 1 {
-                self.pairs.push(PairMap::default());
+                self.pairs.push(FastMap::default());
             }
             let (unigrams, shorter) = (&orders[0], &orders[n - 2]);
             let pairs = &mut self.pairs[n - 2];
+            pairs.reserve(shorter.len());
             let longer = shorter
                 .iter()
                 .zip(unigrams.iter().skip(n - 1))
