@@ -1,5 +1,7 @@
 //! Reading data files and finding data sets.
 
+#![allow(clippy::print_stdout, reason = "the speed check says its figure")]
+
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -251,13 +253,15 @@ fn filters_select_rows() {
 
 #[test]
 fn real_data() {
-    let Some(data) = harness_test_support::beside("HARNESS_DATA_DIR", "data") else { return };
+    let Some(data) = harness_test_support::beside("HARNESS_SHARED_DATA", "data") else { return };
     let locator = DataLocator { data_dirs: vec![data], hub_cache: None };
     let started = std::time::Instant::now();
     let rows = locator.load(&DataQuery::new("cais/mmlu", "test")).unwrap();
     let seconds = started.elapsed().as_secs_f64();
     assert_eq!(rows.len(), 14_042);
-    assert!(seconds < 1.0, "loading MMLU took {seconds} s");
+    // It takes about a tenth of this on an idle machine.
+    assert!(seconds < 3.0, "loading MMLU took {seconds} s");
+    println!("loaded MMLU in {seconds:.3} s");
     assert_eq!(rows[0].keys().collect::<Vec<_>>(), ["question", "subject", "choices", "answer"]);
     let anatomy =
         |split| DataQuery::new("cais/mmlu", split).config("anatomy").filter(RowFilter::new("subject", "anatomy"));

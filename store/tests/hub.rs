@@ -51,9 +51,8 @@ mod server {
                 let mut lines = BufReader::new(stream.try_clone().unwrap()).lines().map_while(Result::ok);
                 let first = lines.next().unwrap_or_default();
                 let path = first.split(' ').nth(1).unwrap_or_default().to_owned();
-                let token = lines
-                    .take_while(|line| !line.is_empty())
-                    .find(|line| line.to_lowercase().starts_with("authorization"));
+                let head: Vec<String> = lines.take_while(|line| !line.is_empty()).collect();
+                let token = head.into_iter().find(|line| line.to_lowercase().starts_with("authorization"));
                 requests.lock().unwrap().push(format!("{path} {}", token.unwrap_or_default()).trim_end().to_owned());
                 let missing = (404, b"no".to_vec(), None);
                 let (status, body, length) = pages.get(&path).unwrap_or(&missing);
