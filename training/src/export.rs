@@ -1,14 +1,13 @@
 //! What a run writes for others to load: a PEFT adapter directory, or a model in Hugging Face layout.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::HashMap,
     fs,
     path::{Path, PathBuf},
 };
 
-use harness_engine::Projection;
 use safetensors::{Dtype, tensor::TensorView};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::{TrainingError, backend::Backend, lora::LoraSpec, params::ParamStore, recipe::WeightDtype};
 
@@ -52,12 +51,10 @@ impl Artifact {
     /// # Errors
     /// If a file cannot be read or written.
     pub fn write<B: Backend>(&self, backend: &B, store: &ParamStore<B>, folder: &Path) -> Result<(), TrainingError> {
-        let tensors = store.layout().params().iter();
-        let tensors = tensors.map(|p| (p.name.clone(), p.shape.clone(), store.value(backend, p)));
         match self {
             Self::Adapter { spec, base } => {
-                write_json(&folder.join("adapter_config.json"), &adapter_config(spec, base))?;
-                write_tensors(&folder.join("adapter_model.safetensors"), tensors, WeightDtype::F32)
+                let adapter = spec.adapter(backend, store, base);
+                adapter.save(folder).map_err(|error| TrainingError::Engine(Box::new(error)))
             }
             Self::Model { config, dtype, tokenizer } => {
                 let mut config = config.clone();
@@ -70,44 +67,12 @@ impl Artifact {
                         write_file(&to, &data)?;
                     }
                 }
+                let tensors = store.layout().params().iter();
+                let tensors = tensors.map(|p| (p.name.clone(), p.shape.clone(), store.value(backend, p)));
                 write_tensors(&folder.join("model.safetensors"), tensors, *dtype)
             }
         }
     }
-}
-
-/// The content of `adapter_config.json` (peft 0.2x): every key that decides what is computed.
-fn adapter_config(spec: &LoraSpec, base: &str) -> Value {
-    let number = |x: f64| if x.fract() == 0.0 && x.abs() < 1e15 { json!(x as i64) } else { json!(x) };
-    let short = |p: &Projection| p.module().rsplit('.').next().unwrap_or_default();
-    let mut targets: Vec<&str> = spec.targets.iter().map(short).collect();
-    targets.sort_unstable();
-    let config: BTreeMap<&str, Value> = [
-        ("alpha_pattern", json!({})),
-        ("auto_mapping", Value::Null),
-        ("base_model_name_or_path", json!(base)),
-        ("bias", json!("none")),
-        ("exclude_modules", Value::Null),
-        ("fan_in_fan_out", json!(false)),
-        ("inference_mode", json!(true)),
-        ("init_lora_weights", json!(true)),
-        ("layers_pattern", Value::Null),
-        ("layers_to_transform", Value::Null),
-        ("lora_alpha", number(spec.alpha)),
-        ("lora_bias", json!(false)),
-        ("lora_dropout", json!((f64::from(spec.dropout) * 1e6).round() / 1e6)),
-        ("modules_to_save", Value::Null),
-        ("peft_type", json!("LORA")),
-        ("r", json!(spec.rank)),
-        ("rank_pattern", json!({})),
-        ("revision", Value::Null),
-        ("target_modules", json!(targets)),
-        ("task_type", json!("CAUSAL_LM")),
-        ("use_dora", json!(false)),
-        ("use_rslora", json!(spec.rslora)),
-    ]
-    .into();
-    json!(config)
 }
 
 /// Writes tensors of f32 in the given type.

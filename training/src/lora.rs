@@ -1,12 +1,14 @@
 //! Low-rank adapters (Hu et al. 2021): which projections, how they begin, and what is written.
 
+use std::collections::BTreeMap;
+
 use harness_core::Seed;
-use harness_engine::Projection;
+use harness_engine::{Adapter, AdapterConfig, LoraPair, Projection, TargetModules};
 
 use crate::{
     TrainingError,
     backend::Backend,
-    params::ParamStore,
+    params::{Param, ParamStore},
     recipe::{LoraInit, LoraOptions, Targets},
 };
 
@@ -58,6 +60,33 @@ impl LoraSpec {
         self.alpha / if self.rslora { rank.sqrt() } else { rank }
     }
 
+    /// The trained matrices as the engine's adapter, which knows PEFT's layout.
+    pub fn adapter<B: Backend>(&self, backend: &B, store: &ParamStore<B>, base: &str) -> Adapter {
+        let short = |p: &Projection| p.module().rsplit('.').next().unwrap_or_default().to_owned();
+        let config = AdapterConfig {
+            base_model_name_or_path: Some(base.to_owned()),
+            r: self.rank,
+            lora_alpha: self.alpha,
+            lora_dropout: (f64::from(self.dropout) * 1e6).round() / 1e6,
+            use_rslora: self.rslora,
+            target_modules: Some(TargetModules::Names(self.targets.iter().map(short).collect())),
+            ..AdapterConfig::default()
+        };
+        let params: BTreeMap<&str, &Param> = store.layout().params().iter().map(|p| (p.name.as_str(), p)).collect();
+        let value = |layer, projection, matrix: &str| -> Option<Vec<f32>> {
+            params.get(tensor_name(layer, projection, matrix).as_str()).map(|param| store.value(backend, param))
+        };
+        let pair = |layer, projection| -> Option<LoraPair> {
+            let (a, b) = (value(layer, projection, "A")?, value(layer, projection, "B")?);
+            Some(LoraPair { a, b, rank: self.rank, scale: self.scale() as f32 })
+        };
+        let per_layer = (2 * self.targets.len()).max(1);
+        let layers = (0..params.len() / per_layer)
+            .map(|layer| self.targets.iter().filter_map(|&p| Some((p, pair(layer, p)?))).collect())
+            .collect();
+        Adapter::new(config, layers, BTreeMap::new())
+    }
+
     /// Draws every `A` from its own random stream; `B` is 0.
     pub(crate) fn initialise<B: Backend>(&self, backend: &B, store: &mut ParamStore<B>, seed: Seed) {
         for (index, param) in store.layout().params().to_vec().iter().enumerate() {
@@ -83,4 +112,36 @@ fn projection(name: &str) -> Result<Projection, TrainingError> {
         let all = Projection::ALL.map(short).join(", ");
         TrainingError::setting("lora.targets", format!("{name:?}"), format!("\"all-linear\" or modules among {all}"))
     })
+}
+
+/// Name of a matrix (`A` or `B`) in the adapter's file.
+pub(crate) fn tensor_name(layer: usize, projection: Projection, matrix: &str) -> String {
+    format!("base_model.model.{}.lora_{matrix}.weight", projection.path(layer))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spec(targets: Targets) -> Result<LoraSpec, TrainingError> {
+        let (rank, alpha, dropout, init) = (4, 8.0, 0.0, LoraInit::Kaiming);
+        LoraSpec::from_options(&LoraOptions { rank, alpha, dropout, targets, init })
+    }
+
+    #[test]
+    fn targets_by_name() {
+        let names = |names: &[&str]| Targets::Modules(names.iter().map(|&name| name.to_owned()).collect());
+        assert_eq!(spec(Targets::AllLinear).unwrap().targets, Projection::ALL);
+        let some = spec(names(&["v_proj", "mlp.down_proj", "q_proj", "v_proj"])).unwrap();
+        assert_eq!(some.targets, [Projection::Q, Projection::V, Projection::Down]);
+        assert_eq!(some.scale(), 2.0);
+        let error = spec(names(&["q_porj"])).unwrap_err().to_string();
+        assert!(error.contains("q_porj") && error.contains("q_proj"), "{error}");
+    }
+
+    #[test]
+    fn rank_stabilised_scale() {
+        let spec = LoraSpec { rslora: true, ..spec(Targets::AllLinear).unwrap() };
+        assert_eq!(spec.scale(), 4.0);
+    }
 }

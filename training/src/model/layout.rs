@@ -6,7 +6,7 @@ use crate::{
     TrainingError,
     backend::Backend,
     block::{GroupPlaces, LayerPlaces, LoraPart},
-    lora::LoraSpec,
+    lora::{LoraSpec, tensor_name},
     params::{Layout, ParamStore},
 };
 
@@ -30,18 +30,6 @@ impl Places {
     }
 }
 
-/// Output and input features of a projection.
-pub(crate) fn features(config: &DecoderConfig, projection: Projection) -> (usize, usize) {
-    let (hidden, inter, q, kv) = (config.hidden_size, config.intermediate_size, config.q_dim(), config.kv_dim());
-    match projection {
-        Projection::Q => (q, hidden),
-        Projection::K | Projection::V => (kv, hidden),
-        Projection::O => (hidden, q),
-        Projection::Gate | Projection::Up => (inter, hidden),
-        Projection::Down => (hidden, inter),
-    }
-}
-
 /// All parameters of the decoder: matrices that share their input lie one after another. Norms and biases are not
 /// decayed.
 pub fn full_layout(config: &DecoderConfig) -> (Layout, Places) {
@@ -58,14 +46,14 @@ pub fn full_layout(config: &DecoderConfig) -> (Layout, Places) {
         let k_norm = config.qk_norm.then(|| vector("self_attn.k_norm.weight", config.head_dim));
         let mut group = |projections: &[Projection], biased: bool| {
             let mut matrices = projections.iter().map(|&projection| {
-                let (out, inp) = features(config, projection);
+                let (out, inp) = projection.dims(config);
                 layout.push(name(&format!("{projection}.weight")), vec![out, inp], false, true)
             });
             let weight = matrices.next();
             matrices.for_each(drop);
             let projections = if biased { projections } else { &[] };
             let mut biases = projections.iter().map(|&projection| {
-                let (out, _) = features(config, projection);
+                let (out, _) = projection.dims(config);
                 layout.push(name(&format!("{projection}.bias")), vec![out], false, false)
             });
             let bias = biases.next();
@@ -94,18 +82,16 @@ pub fn lora_layout(config: &DecoderConfig, spec: &LoraSpec) -> (Layout, Places) 
             let mut column = 0;
             let mut parts = Vec::new();
             for &projection in projections {
-                let (out, _) = features(config, projection);
+                let (out, _) = projection.dims(config);
                 if spec.targets.contains(&projection) {
                     let (rank, scale) = (spec.rank, spec.scale() as f32);
                     parts.push(LoraPart { projection, rank, out, column, a: 0, b: 0, scale });
                 }
                 column += out;
             }
-            let name = |part: &LoraPart, matrix: &str| {
-                format!("base_model.model.model.layers.{layer}.{}.lora_{matrix}.weight", part.projection)
-            };
+            let name = |part: &LoraPart, matrix| tensor_name(layer, part.projection, matrix);
             for part in &mut parts {
-                let (_, inp) = features(config, part.projection);
+                let (_, inp) = part.projection.dims(config);
                 part.a = layout.push(name(part, "A"), vec![part.rank, inp], false, true);
             }
             for part in &mut parts {

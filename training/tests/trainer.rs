@@ -1,0 +1,282 @@
+//! The loop: learning, accumulation, resuming, stopping, threads, bad values.
+
+mod oracle;
+
+use std::{
+    fs,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use harness_core::{Digest, Seed};
+use harness_engine::{DecoderConfig, Projection};
+use harness_training::{
+    TrainingError,
+    backend::CpuBackend,
+    checkpoint,
+    data::{Batch, BatchSource, Sample, one_a_row},
+    export::Artifact,
+    model::{LocalSink, Trainable},
+    optimizer,
+    recipe::{ScheduleKind, TrainingOptions},
+    telemetry::{MetricLine, Progress, Silent, StepReport, read_lines},
+    trainer::{Trainer, TrainerSetup, TrainingSummary},
+};
+use oracle::{config, model, spec};
+
+fn options() -> TrainingOptions {
+    let text = "max_steps = 12\nbatch_size = 2\ngradient_accumulation_steps = 2\nlearning_rate = 0.01\nwarmup_ratio = 0.1\n\
+                eval_steps = 4\nlog_steps = 3";
+    toml::from_str(text).expect("options")
+}
+
+fn samples(config: &DecoderConfig, n: usize, length: usize) -> Vec<Sample> {
+    let mut rng = Seed(6).stream("samples", 0);
+    let token = |rng: &mut harness_core::StreamRng| rng.below(config.vocab_size as u64) as u32;
+    let sample = |i: usize| {
+        let tokens = (0..length + i % 5).map(|_| token(&mut rng)).collect();
+        Sample { tokens, loss_from: 1 + i % 3, truncated: 0 }
+    };
+    (0..n).map(sample).collect()
+}
+
+fn trainer(output: &Path, trainable: &Trainable, options: &TrainingOptions) -> Trainer<CpuBackend> {
+    let config = config();
+    let (model, store) = model(&config, trainable);
+    let dropout = if let Trainable::Lora(spec) = trainable { spec.dropout } else { 0.0 };
+    let artifact = match trainable {
+        Trainable::Lora(spec) => Artifact::Adapter { spec: spec.clone(), base: "base".into() },
+        Trainable::Full => Artifact::Model {
+            config: serde_json::json!({"model_type": "llama"}),
+            dtype: Default::default(),
+            tokenizer: output.to_owned(),
+        },
+    };
+    let samples: Arc<[Sample]> = samples(&config, 10, 12).into();
+    let validation = vec![Batch::of(&samples[..3])];
+    let rows = one_a_row(&samples);
+    let train = BatchSource::new(samples, rows, options.batch_size, Seed(options.seed));
+    let (options, output, run) = (options.clone(), output.to_owned(), Digest::of("a run"));
+    let setup = TrainerSetup { options, dropout, train, validation, artifact, output, run };
+    Trainer::new(model, store, setup).expect("a trainer")
+}
+
+fn lora() -> Trainable {
+    Trainable::Lora(spec(&Projection::ALL, 0.1))
+}
+
+/// Does something after an update.
+struct After<F: FnMut(u64)>(F);
+
+impl<F: FnMut(u64)> Progress for After<F> {
+    fn step(&mut self, report: &StepReport) {
+        (self.0)(report.step);
+    }
+}
+
+/// The log without what depends on time.
+fn log(output: &Path) -> Vec<MetricLine> {
+    let lines = read_lines(&output.join("metrics.jsonl")).expect("a log");
+    lines.into_iter().map(|line| MetricLine { tokens_per_second: None, ..line }).collect()
+}
+
+fn bytes(folder: &Path, name: &str) -> Vec<u8> {
+    fs::read(folder.join(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
+}
+
+fn assert_same_run(a: &Path, b: &Path, steps: u64) {
+    assert_eq!(bytes(a, "adapter_model.safetensors"), bytes(b, "adapter_model.safetensors"));
+    let last = |folder: &Path| bytes(&checkpoint::folder(folder, steps), "optimizer.safetensors");
+    assert_eq!(last(a), last(b), "values and moments");
+    assert_eq!(log(a), log(b));
+}
+
+#[test]
+fn stopping_and_resuming_changes_no_bit() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (whole, stopped) = (folder.path().join("whole"), folder.path().join("stopped"));
+    let summary = trainer(&whole, &lora(), &options()).run(&mut Silent).expect("a run");
+    assert_eq!((summary.steps, summary.interrupted), (12, false));
+
+    for (at, resumed) in [(5, 0), (7, 5), (12, 7)] {
+        let stop = Arc::new(AtomicBool::new(false));
+        let mut trainer = trainer(&stopped, &lora(), &options()).with_stop(stop.clone());
+        assert_eq!(trainer.resume().expect("a checkpoint"), resumed);
+        let mut after = After(|step| stop.store(step == at, Ordering::Relaxed));
+        let summary = trainer.run(&mut after).expect("a run");
+        assert_eq!((summary.steps, summary.interrupted), (at, at < 12));
+    }
+    assert_same_run(&whole, &stopped, 12);
+}
+
+#[test]
+fn a_killed_run_goes_on_from_its_last_checkpoint() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (whole, killed) = (folder.path().join("whole"), folder.path().join("killed"));
+    trainer(&whole, &lora(), &options()).run(&mut Silent).expect("a run");
+    let death = std::panic::catch_unwind(|| {
+        trainer(&killed, &lora(), &options()).run(&mut After(|step| assert!(step < 7, "killed")))
+    });
+    assert!(death.is_err());
+    let mut again = trainer(&killed, &lora(), &options());
+    assert_eq!(again.resume().expect("a checkpoint"), 4);
+    again.run(&mut Silent).expect("a run");
+    assert_same_run(&whole, &killed, 12);
+}
+
+#[test]
+fn full_training_overfits_a_few_sequences() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let options = TrainingOptions { max_steps: Some(60), warmup_ratio: 0.0, eval_steps: None, ..options() };
+    let mut trainer = trainer(folder.path(), &Trainable::Full, &options);
+    let before = trainer.evaluate(&mut Silent);
+    let TrainingSummary { loss, best, .. } = trainer.run(&mut Silent).expect("a run");
+    let best = best.expect("an evaluation").eval_loss;
+    assert!(before > 4.0 && loss < 0.3 && best < 0.3, "{before} {loss} {best}");
+    assert!(folder.path().join("model.safetensors").is_file() && folder.path().join("config.json").is_file());
+}
+
+#[test]
+fn low_rank_training_lowers_the_loss_and_keeps_the_best() {
+    let folder = tempfile::tempdir().expect("a folder");
+    // A rate so high that the last parameters are not the best.
+    let options = TrainingOptions {
+        max_steps: Some(16),
+        eval_steps: Some(1),
+        learning_rate: 0.3,
+        schedule: ScheduleKind::Constant,
+        ..options()
+    };
+    let mut trainer = trainer(folder.path(), &lora(), &options);
+    let before = trainer.evaluate(&mut Silent);
+    let summary = trainer.run(&mut Silent).expect("a run");
+    let best = summary.best.expect("an evaluation");
+    let lines = log(folder.path());
+    let lowest = lines.iter().filter_map(|line| line.eval_loss).fold(f64::INFINITY, f64::min);
+    assert_eq!(best.eval_loss, lowest);
+    assert!(lowest < before && best.step < 16, "{before} {best:?}");
+    assert_eq!(trainer.evaluate(&mut Silent), lowest, "the best parameters are restored");
+    assert_eq!(checkpoint::steps(folder.path()), [best.step, 16]);
+}
+
+#[test]
+fn accumulated_micro_batches_equal_one_batch() {
+    let config = config();
+    for trainable in [Trainable::Full, Trainable::Lora(spec(&Projection::ALL, 0.0))] {
+        let samples = samples(&config, 4, 14);
+        let (model, mut store) = model(&config, &trainable);
+        let params = model.backend().clone();
+        let params = harness_training::backend::Backend::upload(&params, &store.values);
+        let n = samples.iter().map(Sample::num_labels).sum();
+        let mut sum = |batches: &[Batch]| -> (f64, Vec<f32>) {
+            store.grads.fill(0.0);
+            let mut sink = LocalSink(&mut store.grads);
+            let loss = batches.iter().map(|b| model.forward_backward(b, &params, n, None, &mut sink)).sum();
+            (loss, store.grads.to_vec())
+        };
+        let (one_loss, one) = sum(&[Batch::of(&samples)]);
+        let (many_loss, many) = sum(&samples.iter().map(|s| Batch::of([s])).collect::<Vec<_>>());
+        assert!((one_loss - many_loss).abs() < 1e-5 * one_loss);
+        let norm = |x: &mut dyn Iterator<Item = f32>| x.map(|x| f64::from(x).powi(2)).sum::<f64>().sqrt();
+        let difference = norm(&mut one.iter().zip(&many).map(|(a, b)| a - b));
+        assert!(difference < 1e-5 * norm(&mut one.iter().copied()), "{difference}");
+    }
+}
+
+#[test]
+fn threads_change_no_bit() {
+    let config = DecoderConfig { hidden_size: 96, intermediate_size: 200, vocab_size: 3000, qk_norm: true, ..config() };
+    for trainable in [Trainable::Full, lora()] {
+        let batch = oracle::batch(&config, &[130, 64, 200, 1, 90], 4);
+        let run = |threads: usize| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("a pool");
+            pool.install(|| {
+                let (model, mut store) = model(&config, &trainable);
+                let params = harness_training::backend::Backend::upload(model.backend(), &store.values);
+                let dropout = harness_training::block::DropoutPlan::new(1, 2, 3, 0.1);
+                let mut sink = LocalSink(&mut store.grads);
+                let loss = model.forward_backward(&batch, &params, batch.num_labels(), dropout, &mut sink);
+                let norm = optimizer::gradient_norm(model.backend(), &store);
+                (loss, norm, store.grads.to_vec())
+            })
+        };
+        let (one, two, five) = (run(1), run(2), run(5));
+        assert!(one == two && one == five);
+    }
+}
+
+#[test]
+fn a_loss_that_is_no_number_stops_the_run_and_names_the_step() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let options = TrainingOptions {
+        learning_rate: 1e30,
+        warmup_ratio: 0.0,
+        eval_steps: Some(1),
+        max_steps: Some(8),
+        ..options()
+    };
+    // Full training: the first update makes the weights huge, and the loss of the second is not finite.
+    let mut trainer = trainer(folder.path(), &Trainable::Full, &options);
+    let error = trainer.run(&mut Silent).expect_err("no numbers");
+    assert!(matches!(error, TrainingError::NonFinite { step: 1 | 2, .. }), "{error}");
+    assert!(error.to_string().contains("step ") && !folder.path().join("model.safetensors").exists());
+
+    let options = TrainingOptions { learning_rate: 0.01, max_steps: Some(3), eval_steps: Some(1), ..options };
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut good = self::trainer(folder.path(), &Trainable::Full, &options);
+    let stop = Arc::new(AtomicBool::new(false));
+    good = good.with_stop(stop.clone());
+    good.run(&mut After(|step| stop.store(step == 2, Ordering::Relaxed))).expect("a run");
+    let options = TrainingOptions { learning_rate: f64::NAN, max_steps: Some(5), ..options };
+    let mut bad = self::trainer(folder.path(), &Trainable::Full, &options);
+    assert_eq!(bad.resume().expect("a checkpoint"), 2);
+    let error = bad.run(&mut Silent).expect_err("no numbers");
+    assert!(error.to_string().contains("the checkpoint of step 2 is kept"), "{error}");
+    assert_eq!(checkpoint::steps(folder.path()), [2]);
+}
+
+#[test]
+fn checkpoints_of_another_run_or_broken_ones_are_refused() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let output = folder.path().join("run");
+    trainer(&output, &lora(), &TrainingOptions { max_steps: Some(2), ..options() }).run(&mut Silent).expect("a run");
+    let state = checkpoint::folder(&output, 2).join("trainer_state.json");
+    let error = checkpoint::read_state(state.parent().expect("a folder"), Digest::of("another")).expect_err("refused");
+    assert!(error.to_string().contains("another run"), "{error}");
+
+    let tensors = checkpoint::folder(&output, 2).join("optimizer.safetensors");
+    let data = fs::read(&tensors).expect("tensors");
+    fs::write(&tensors, &data[..data.len() / 2]).expect("a shorter file");
+    let error = trainer(&output, &lora(), &options()).resume().expect_err("broken");
+    assert!(error.to_string().contains("optimizer.safetensors"), "{error}");
+
+    fs::write(&state, "{}").expect("another file");
+    let error = trainer(&output, &lora(), &options()).resume().expect_err("no state");
+    assert!(error.to_string().contains("trainer_state.json"), "{error}");
+}
+
+#[test]
+fn an_output_that_cannot_be_written_is_named() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("file");
+    fs::write(&file, "").expect("a file");
+    let error = trainer(&file.join("run"), &lora(), &options()).run(&mut Silent).expect_err("no folder");
+    assert!(error.to_string().contains("file/run"), "{error}");
+}
+
+#[test]
+fn an_estimate_changes_nothing() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (plain, estimated) = (folder.path().join("plain"), folder.path().join("estimated"));
+    trainer(&plain, &lora(), &options()).run(&mut Silent).expect("a run");
+    let mut trainer = trainer(&estimated, &lora(), &options());
+    let estimate = trainer.estimate();
+    assert_eq!((estimate.steps, estimate.warmup_steps), (12, 2));
+    assert!(estimate.tokens > 0 && estimate.seconds >= 0.0 && !estimated.exists());
+    assert_eq!(estimate.trainable_parameters, trainer.store().len());
+    trainer.run(&mut Silent).expect("a run");
+    assert_same_run(&plain, &estimated, 12);
+}
