@@ -81,7 +81,7 @@ impl TextTokenizer {
     /// One token as text for people: its decoded text where that is valid text, else its form in the vocabulary
     /// (`<0xE2>`, `Ġâ`). A leading space that decoding a lone token would drop is kept.
     pub fn token_text(&self, id: u32) -> String {
-        let raw = self.inner.id_to_token(id).unwrap_or_else(|| format!("<unknown id {id}>"));
+        let Some(raw) = self.inner.id_to_token(id) else { return format!("<unknown id {id}>") };
         if self.is_special(id) {
             return raw;
         }

@@ -60,3 +60,122 @@ fn windows_roll_as_in_lm_eval() {
         assert_eq!(disjoint, pairs("disjoint"), "{}", case.id);
     }
 }
+
+#[test]
+fn streams_give_the_whole_text() {
+    let Some(tokenizer) = stories() else { return };
+    let byte_level = vectors_dir().map(|dir| toy(&dir, "toy_tokenizer_nobos.json", "<s>"));
+    for tokenizer in std::iter::once(tokenizer).chain(byte_level) {
+        for text in ["Once upon a time", "naïve 日本語 😀👩‍👧 end", "  spaces  ", "", "é", "tail\u{fffd}"]
+        {
+            let ids = tokenizer.encode(text, true).unwrap();
+            let mut stream = tokenizer.stream(true);
+            let mut out = String::new();
+            for &id in &ids {
+                out += &stream.push(id).unwrap();
+                assert!(
+                    text.trim_start().starts_with(out.trim_start()) || out.contains('\u{fffd}'),
+                    "{out:?} of {text:?}"
+                );
+            }
+            assert_eq!(stream.ids(), ids);
+            out += &stream.finish().unwrap();
+            assert_eq!(out, tokenizer.decode(&ids, true).unwrap(), "{text:?}");
+        }
+    }
+}
+
+proptest::proptest! {
+    #[test]
+    fn streams_of_any_tokens_give_the_whole_text(ids in proptest::collection::vec(0u32..512, 0..40)) {
+        if let Some(dir) = vectors_dir() {
+            let tokenizer = toy(&dir, "toy_tokenizer_nobos.json", "<s>");
+            let mut stream = tokenizer.stream(false);
+            let mut out = String::new();
+            for &id in &ids {
+                out += &stream.push(id).unwrap();
+            }
+            out += &stream.finish().unwrap();
+            proptest::prop_assert_eq!(out, tokenizer.decode(&ids, false).unwrap());
+        }
+    }
+
+    #[test]
+    fn windows_cover_every_token_once(len in 0usize..200, max in 1usize..40, context in 1usize..40) {
+        let tokens: Vec<u32> = (100..100 + len as u32).collect();
+        let windows = rolling_windows(&tokens, 7, max, context);
+        let targets: Vec<u32> = windows.iter().flat_map(|w| w.targets.clone()).collect();
+        proptest::prop_assert_eq!(&targets, &tokens);
+        for window in &windows {
+            proptest::prop_assert!(window.input.len() <= max && window.targets.len() <= window.input.len());
+            // What is read before the last target is the text itself, one place earlier.
+            let shifted = &window.input[window.input.len() - (window.targets.len() - 1)..];
+            proptest::prop_assert_eq!(shifted, &window.targets[..window.targets.len() - 1]);
+        }
+    }
+}
+
+#[test]
+fn batches_equal_single_texts() {
+    let Some(tokenizer) = stories() else { return };
+    let texts: Vec<String> = (0..200).map(|i| format!("Once upon {i} times, there was a dog {}.", i * 7)).collect();
+    let batch = tokenizer.encode_batch(&texts, true).unwrap();
+    for (text, ids) in texts.iter().zip(&batch) {
+        assert_eq!(ids, &tokenizer.encode(text, true).unwrap());
+    }
+    assert_eq!(batch[0][0], tokenizer.bos().unwrap().id);
+    assert_ne!(tokenizer.encode(&texts[0], false).unwrap()[0], tokenizer.bos().unwrap().id);
+}
+
+#[test]
+fn the_configuration_decides_about_bos() {
+    let special = |id: u32, content: &str| {
+        serde_json::json!({"id": id, "content": content, "single_word": false, "lstrip": false, "rstrip": false,
+                           "normalized": false, "special": true})
+    };
+    let json = serde_json::json!({
+        "version": "1.0", "added_tokens": [special(0, "<s>")],
+        "truncation": {"direction": "Right", "max_length": 2, "strategy": "LongestFirst", "stride": 0},
+        "model": {"type": "BPE", "vocab": {"<s>": 0, "</s>": 1, "a": 2, "<pad>": 3}, "merges": []},
+    })
+    .to_string();
+    let build = |config: &str| TextTokenizer::from_json(&json, Some(config)).unwrap();
+    let ids = |config: &str| build(config).encode("aaa", true).unwrap();
+    let roles = r#""bos_token": "<s>", "eos_token": {"content": "</s>"}"#;
+    assert_eq!(ids(&format!("{{{roles}}}")), [2, 2, 2], "truncation is off");
+    assert_eq!(ids(&format!(r#"{{{roles}, "add_bos_token": true}}"#)), [0, 2, 2, 2]);
+    assert_eq!(ids(&format!(r#"{{{roles}, "add_bos_token": true, "add_eos_token": true}}"#)), [0, 2, 2, 2, 1]);
+    assert_eq!(ids(&format!(r#"{{{roles}, "add_bos_token": false}}"#)), [2, 2, 2]);
+    let adds = build(&format!(r#"{{{roles}, "add_bos_token": true, "model_max_length": 1e30}}"#));
+    assert!(adds.adds_bos());
+    assert_eq!(adds.model_max_length(), None);
+    assert_ne!(adds.digest(), build(&format!("{{{roles}}}")).digest());
+    assert!(!build(r#"{"add_bos_token": true}"#).adds_bos(), "without a BOS there is nothing to add");
+
+    let with = build(r#"{"eos_token": "</s>", "added_tokens_decoder": {"3": {"content": "<pad>", "special": true}}}"#);
+    assert_eq!(with.encode("a<pad></s>", false).unwrap(), [2, 3, 1]);
+    assert_eq!(with.decode(&[2, 3, 1], true).unwrap(), "a");
+    assert_eq!(with.prefix_token().unwrap().text, "</s>");
+    let error = TextTokenizer::from_json(&json, Some(r#"{"added_tokens_decoder": {"9": {"content": "<x>"}}}"#));
+    assert!(error.unwrap_err().to_string().contains("\"<x>\""));
+}
+
+#[test]
+fn an_empty_context_needs_a_prefix() {
+    let json = r#"{"version": "1.0", "model": {"type": "BPE", "vocab": {"a": 0}, "merges": []}}"#;
+    let tokenizer = TextTokenizer::from_json(json, None).unwrap();
+    let error = encode_pair(&tokenizer, "", "a", &PairOptions::default()).unwrap_err().to_string();
+    assert!(error.contains("BOS or EOS"), "{error}");
+}
+
+#[test]
+fn tokens_are_shown_to_people() {
+    let Some(tokenizer) = stories() else { return };
+    let ids = tokenizer.encode("Once é", true).unwrap();
+    let shown: Vec<String> = ids.iter().map(|&id| tokenizer.token_text(id)).collect();
+    assert_eq!(shown[0], "<s>");
+    assert_eq!(shown[1..].concat().replace("<0xC3><0xA9>", "é"), " Once é");
+    assert_eq!(tokenizer.token_text(9999), "<unknown id 9999>");
+    assert!(tokenizer.is_special(1) && !tokenizer.is_special(300));
+    assert_eq!(tokenizer.token_to_id("<s>"), Some(1));
+}

@@ -14,7 +14,7 @@ use super::{NAME, json};
 use crate::EngineError;
 
 /// Instructions a template may execute; a chat of thousands of messages needs far fewer.
-const FUEL: u64 = 50_000_000;
+const FUEL: u64 = 5_000_000;
 
 /// `{% generation %}` marks what an assistant says, for loss masks; it does not change the text.
 static GENERATION: LazyLock<Regex> = LazyLock::new(|| pattern(r"\{%([-+]?)\s*generation\s*([-+]?)%\}"));

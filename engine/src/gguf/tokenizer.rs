@@ -49,7 +49,7 @@ pub(super) fn read(file: &GgufFile) -> Result<TextTokenizer, EngineError> {
         None => return Err(file.missing("tokenizer.ggml.model", "gpt2 or llama")),
     };
     let added = vocabulary.tokens.iter().zip(&vocabulary.types).filter_map(|(token, &kind)| {
-        let special = kind == CONTROL;
+        let special = matches!(kind, CONTROL | UNKNOWN);
         let wanted = (special || kind == USER_DEFINED) && !token.is_empty();
         wanted.then(|| AddedToken::from(token.to_string(), special).normalized(false))
     });

@@ -1,0 +1,248 @@
+//! Models in Hugging Face's layout: what is read, and what bad files are answered with.
+
+mod loading_support;
+
+use std::{collections::BTreeMap, fs, path::Path};
+
+use harness_engine::{Architecture, DecoderConfig, EngineError, HostData, ModelFiles, RopeScaling};
+use loading_support::{stories, tiny, tiny_config, tiny_tensors, values, write_model};
+use safetensors::Dtype;
+use serde_json::{Value, json};
+
+fn config_with(changes: &[(&str, Value)]) -> Result<DecoderConfig, EngineError> {
+    let dir = tempfile::tempdir().unwrap();
+    let mut config = tiny_config("llama");
+    for (key, value) in changes {
+        config[*key] = value.clone();
+    }
+    fs::write(dir.path().join("config.json"), config.to_string()).unwrap();
+    ModelFiles::load_config(dir.path())
+}
+
+fn message<T: std::fmt::Debug>(result: Result<T, EngineError>) -> String {
+    result.expect_err("this must fail").to_string()
+}
+
+/// The error says all of this.
+fn assert_says<T: std::fmt::Debug>(result: Result<T, EngineError>, parts: &[&str]) {
+    let message = message(result);
+    for part in parts {
+        assert!(message.contains(part), "{message:?} does not say {part:?}");
+    }
+}
+
+#[test]
+fn reads_a_real_model() {
+    let Some(dir) = stories() else { return };
+    let model = ModelFiles::load(&dir).unwrap();
+    let config = &model.config;
+    assert_eq!(config.architecture, Architecture::Llama);
+    assert_eq!((config.hidden_size, config.num_layers, config.head_dim, config.num_kv_heads), (64, 5, 8, 4));
+    assert_eq!((config.bos_token_id, config.eos_token_ids.as_slice()), (Some(1), &[2][..]));
+    assert!(config.tie_word_embeddings && model.weights.lm_head.is_none());
+    assert_eq!(config.num_parameters(), 260_032);
+    assert_eq!(model.weights.layers[4].down.shape, [64, 172]);
+    assert_eq!(model.weights.embed.rows(), 512);
+    assert!(model.tokenizer.adds_bos());
+    assert_eq!(model.tokenizer.model_max_length(), Some(512));
+    assert_eq!(ModelFiles::load(&dir).unwrap().digest, model.digest);
+}
+
+#[test]
+fn reads_every_architecture() {
+    for name in ["llama", "mistral", "qwen2", "qwen3"] {
+        let model = ModelFiles::load(tiny(name).path()).unwrap();
+        assert_eq!(model.config.architecture.name(), name);
+        let layer = &model.weights.layers[1];
+        assert_eq!(layer.q_bias.is_some(), name == "qwen2");
+        assert_eq!(layer.k_norm.is_some(), name == "qwen3");
+        assert!(layer.o_bias.is_none());
+        assert_eq!(&*layer.q.to_f32(), values("model.layers.1.self_attn.q_proj.weight", 16 * 8));
+        assert_eq!(model.weights.lm_head.as_ref().unwrap().shape, [8, 8]);
+        let parameters: usize = tiny_tensors(name).values().map(|(_, shape, _)| shape.iter().product::<usize>()).sum();
+        assert_eq!(model.config.num_parameters(), parameters, "{name}");
+    }
+}
+
+#[test]
+fn rope_is_read_in_both_spellings() {
+    let old = config_with(&[("rope_theta", json!(5e5)), ("rope_scaling", json!({"type": "linear", "factor": 4.0}))]);
+    let new = config_with(&[("rope_parameters", json!({"rope_type": "linear", "factor": 4, "rope_theta": 500000.0}))]);
+    assert_eq!(old.as_ref().unwrap().rope, new.unwrap().rope);
+    assert_eq!(old.unwrap().rope.scaling, RopeScaling::Linear { factor: 4.0 });
+    let llama3 = json!({"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+                        "original_max_position_embeddings": 8192});
+    assert_eq!(
+        config_with(&[("rope_scaling", llama3)]).unwrap().rope.scaling,
+        RopeScaling::Llama3 { factor: 8.0, low_freq_factor: 1.0, high_freq_factor: 4.0, original_max: 8192 }
+    );
+    assert_eq!(
+        config_with(&[("rope_scaling", json!({"type": "dynamic", "factor": 2.0}))]).unwrap().rope.scaling,
+        RopeScaling::Dynamic { factor: 2.0, original_max: 32 }
+    );
+    assert_eq!(config_with(&[("rope_parameters", json!({"rope_type": "default"}))]).unwrap().rope.theta, 10_000.0);
+    assert_says(
+        config_with(&[("rope_scaling", json!({"type": "yarn", "factor": 4.0}))]),
+        &["rope_scaling.type", "yarn", "default, linear, dynamic or llama3"],
+    );
+    assert_says(config_with(&[("rope_scaling", json!({"type": "linear"}))]), &["rope_scaling.factor", "nothing"]);
+    assert_says(config_with(&[("partial_rotary_factor", json!(0.5)), ("rope_scaling", json!({}))]), &["0.5"]);
+}
+
+#[test]
+fn derives_and_defaults() {
+    let config = config_with(&[
+        ("head_dim", Value::Null),
+        ("num_key_value_heads", Value::Null),
+        ("eos_token_id", json!([2, 7])),
+        ("attention_bias", json!(true)),
+    ])
+    .unwrap();
+    assert_eq!((config.head_dim, config.num_kv_heads), (2, 4));
+    assert_eq!(config.eos_token_ids, [2, 7]);
+    assert!(config.qkv_bias && config.o_bias);
+
+    let dir = tiny("llama");
+    fs::write(dir.path().join("generation_config.json"), r#"{"eos_token_id": [2, 5], "temperature": 0.6}"#).unwrap();
+    let model = ModelFiles::load(dir.path()).unwrap();
+    assert_eq!(model.config.eos_token_ids, [2, 5]);
+    assert_eq!(model.generation.temperature, Some(0.6));
+}
+
+#[test]
+fn windows_go_by_layer() {
+    let windows = |model_type: &str, changes: Value| {
+        let dir = tempfile::tempdir().unwrap();
+        let mut config = tiny_config(model_type);
+        config.as_object_mut().unwrap().extend(changes.as_object().unwrap().clone());
+        fs::write(dir.path().join("config.json"), config.to_string()).unwrap();
+        ModelFiles::load_config(dir.path()).unwrap().sliding_window
+    };
+    assert_eq!(windows("mistral", json!({"sliding_window": 16})), [Some(16), Some(16)]);
+    assert_eq!(windows("mistral", json!({"sliding_window": null})), [None, None]);
+    assert_eq!(windows("llama", json!({"sliding_window": 16})), [None, None]);
+    assert_eq!(windows("qwen2", json!({"sliding_window": 16, "max_window_layers": 1})), [None, None]);
+    let qwen = json!({"sliding_window": 16, "use_sliding_window": true, "max_window_layers": 1});
+    assert_eq!(windows("qwen2", qwen), [None, Some(16)]);
+    let typed = json!({"sliding_window": 16, "use_sliding_window": true,
+                       "layer_types": ["sliding_attention", "full_attention"]});
+    assert_eq!(windows("qwen3", typed), [Some(16), None]);
+}
+
+#[test]
+fn shards_are_the_same_model() {
+    let whole = tiny("qwen2");
+    let dir = tiny("qwen2");
+    fs::remove_file(dir.path().join("model.safetensors")).unwrap();
+    let (mut first, mut second) = (BTreeMap::new(), BTreeMap::new());
+    let mut map = serde_json::Map::new();
+    for (i, (name, tensor)) in tiny_tensors("qwen2").into_iter().enumerate() {
+        let (shard, file) = if i % 2 == 0 { (&mut first, "a.safetensors") } else { (&mut second, "b.safetensors") };
+        map.insert(name.clone(), json!(file));
+        shard.insert(name, tensor);
+    }
+    fs::write(dir.path().join("a.safetensors"), loading_support::safetensors(&first)).unwrap();
+    fs::write(dir.path().join("b.safetensors"), loading_support::safetensors(&second)).unwrap();
+    let index = json!({"metadata": {}, "weight_map": map});
+    fs::write(dir.path().join("model.safetensors.index.json"), index.to_string()).unwrap();
+    let (one, two) = (ModelFiles::load(whole.path()).unwrap(), ModelFiles::load(dir.path()).unwrap());
+    assert_eq!(one.digest, two.digest);
+    fs::remove_file(dir.path().join("b.safetensors")).unwrap();
+    assert_says(ModelFiles::load(dir.path()), &["shard b.safetensors not found", "index.json"]);
+}
+
+#[test]
+fn half_precision_is_kept() {
+    let mut tensors = tiny_tensors("llama");
+    let exact = values("model.embed_tokens.weight", 64);
+    let bf16: Vec<u8> = exact.iter().flat_map(|&x| half::bf16::from_f32(x).to_le_bytes()).collect();
+    let f16: Vec<u8> = exact.iter().flat_map(|&x| half::f16::from_f32(x).to_le_bytes()).collect();
+    tensors.insert("model.embed_tokens.weight".into(), (Dtype::BF16, vec![8, 8], bf16));
+    tensors.insert("lm_head.weight".into(), (Dtype::F16, vec![8, 8], f16));
+    let dir = tempfile::tempdir().unwrap();
+    write_model(dir.path(), &tiny_config("llama"), &tensors);
+    let model = ModelFiles::load(dir.path()).unwrap();
+    assert!(matches!(model.weights.embed.data, HostData::Bf16(_)));
+    let head = model.weights.lm_head.unwrap();
+    assert!(matches!(head.data, HostData::F16(_)));
+    for (found, &expected) in model.weights.embed.to_f32().iter().zip(&exact) {
+        assert_eq!(*found, half::bf16::from_f32(expected).to_f32());
+    }
+    assert!(head.to_f32().iter().zip(&exact).all(|(found, expected)| (found - expected).abs() < 1e-3));
+}
+
+#[test]
+fn bad_configurations_are_named() {
+    assert_says(
+        config_with(&[("model_type", json!("gemma3"))]),
+        &["config.json", "\"gemma3\"", "llama, mistral, qwen2, qwen3"],
+    );
+    assert_says(config_with(&[("hidden_size", json!("many"))]), &["`hidden_size`", "\"many\"", "positive integer"]);
+    assert_says(config_with(&[("vocab_size", Value::Null)]), &["`vocab_size`", "found nothing"]);
+    assert_says(config_with(&[("num_key_value_heads", json!(3))]), &["`num_key_value_heads`", "divisor of 4"]);
+    assert_says(config_with(&[("hidden_act", json!("gelu"))]), &["`hidden_act`", "gelu", "silu"]);
+    assert_says(config_with(&[("mlp_bias", json!(true))]), &["`mlp_bias`"]);
+    let quantised = json!({"quant_method": "bitsandbytes"});
+    assert_says(config_with(&[("quantization_config", quantised)]), &["bitsandbytes", "safetensors"]);
+    assert_says(ModelFiles::load_config(Path::new("/nowhere/at/all")), &["/nowhere/at/all", "config.json not found"]);
+
+    let dir = tiny("llama");
+    fs::write(dir.path().join("config.json"), "{\n  \"model_type\": \"llama\",\n  oops\n}").unwrap();
+    assert_says(ModelFiles::load(dir.path()), &["config.json", "line 3"]);
+}
+
+#[test]
+fn bad_weights_are_named() {
+    let with = |change: fn(&mut loading_support::Tensors)| {
+        let dir = tempfile::tempdir().unwrap();
+        let mut tensors = tiny_tensors("llama");
+        change(&mut tensors);
+        write_model(dir.path(), &tiny_config("llama"), &tensors);
+        ModelFiles::load(dir.path())
+    };
+    let q = "model.layers.0.self_attn.q_proj.weight";
+    assert_says(
+        with(|tensors| {
+            let shape = loading_support::raw("x", &[16, 9]);
+            tensors.insert("model.layers.0.self_attn.q_proj.weight".into(), shape);
+        }),
+        &["model.safetensors", q, "[16, 9]", "[16, 8]"],
+    );
+    assert_says(
+        with(|tensors| {
+            tensors.remove("model.layers.1.mlp.up_proj.weight");
+            tensors.remove("lm_head.weight");
+        }),
+        &["2 tensor(s) missing", "model.layers.1.mlp.up_proj.weight", "lm_head.weight"],
+    );
+    assert_says(
+        with(|tensors| {
+            tensors.insert("model.layers.0.self_attn.q_proj.weight".into(), (Dtype::F64, vec![16, 8], vec![0; 1024]));
+        }),
+        &[q, "f64", "f32, f16 and bf16"],
+    );
+
+    let dir = tiny("llama");
+    let path = dir.path().join("model.safetensors");
+    let whole = fs::read(&path).unwrap();
+    for len in [0, 5, 100, whole.len() - 1] {
+        fs::write(&path, &whole[..len]).unwrap();
+        assert_says(ModelFiles::load(dir.path()), &["model.safetensors"]);
+    }
+    fs::remove_file(&path).unwrap();
+    assert_says(ModelFiles::load(dir.path()), &["model.safetensors", "not found", "safetensors files"]);
+}
+
+#[test]
+fn bad_tokenizers_are_named() {
+    let dir = tiny("llama");
+    let path = dir.path().join("tokenizer.json");
+    fs::remove_file(&path).unwrap();
+    assert_says(ModelFiles::load(dir.path()), &["tokenizer.json not found"]);
+    fs::write(dir.path().join("tokenizer.model"), "x").unwrap();
+    assert_says(ModelFiles::load(dir.path()), &["tokenizer.json not found", "tokenizer.model alone"]);
+    fs::write(&path, "{\"version\": 1").unwrap();
+    assert_says(ModelFiles::load(dir.path()), &["tokenizer.json"]);
+    fs::write(&path, loading_support::tiny_tokenizer().replace("\" a\":7", "\" a\":70")).unwrap();
+    assert_says(ModelFiles::load(dir.path()), &["token id 70", "8 rows"]);
+}

@@ -1,0 +1,357 @@
+//! GGUF files: against the same model in Hugging Face's layout, and broken ones.
+
+mod loading_support;
+
+use std::{collections::BTreeMap, fs, io::Cursor, path::Path};
+
+use candle_core::{
+    Device, Tensor,
+    quantized::{GgmlDType, QTensor, gguf_file},
+};
+use gguf_file::Value;
+use harness_engine::{ChatContext, EngineError, HostData, HostTensor, ModelFiles, RopeScaling, TextTokenizer};
+use harness_test_support::beside;
+use loading_support::{smollm2, stories, tiny};
+
+type Metadata = BTreeMap<String, Value>;
+type Tensors = BTreeMap<String, QTensor>;
+
+const LAYER: [(&str, &str); 14] = [
+    ("self_attn.q_proj.weight", "attn_q.weight"),
+    ("self_attn.k_proj.weight", "attn_k.weight"),
+    ("self_attn.v_proj.weight", "attn_v.weight"),
+    ("self_attn.o_proj.weight", "attn_output.weight"),
+    ("mlp.gate_proj.weight", "ffn_gate.weight"),
+    ("mlp.up_proj.weight", "ffn_up.weight"),
+    ("mlp.down_proj.weight", "ffn_down.weight"),
+    ("input_layernorm.weight", "attn_norm.weight"),
+    ("post_attention_layernorm.weight", "ffn_norm.weight"),
+    ("self_attn.q_proj.bias", "attn_q.bias"),
+    ("self_attn.k_proj.bias", "attn_k.bias"),
+    ("self_attn.v_proj.bias", "attn_v.bias"),
+    ("self_attn.q_norm.weight", "attn_q_norm.weight"),
+    ("self_attn.k_norm.weight", "attn_k_norm.weight"),
+];
+
+fn gguf_name(name: &str) -> String {
+    match name {
+        "model.embed_tokens.weight" => return "token_embd.weight".into(),
+        "model.norm.weight" => return "output_norm.weight".into(),
+        "lm_head.weight" => return "output.weight".into(),
+        _ => {}
+    }
+    let (layer, part) = name.strip_prefix("model.layers.").unwrap().split_once('.').unwrap();
+    let (_, to) = LAYER.iter().find(|(from, _)| *from == part).unwrap();
+    format!("blk.{layer}.{to}")
+}
+
+/// llama.cpp's order of the rows of q and k: rotated halves become neighbours.
+fn pairs_from_halves(tensor: &Tensor, heads: usize) -> Tensor {
+    let (rows, cols) = tensor.dims2().unwrap();
+    let split = tensor.reshape((heads, 2, rows / heads / 2, cols)).unwrap();
+    split.transpose(1, 2).unwrap().contiguous().unwrap().reshape((rows, cols)).unwrap()
+}
+
+/// A model's safetensors as GGUF tensors of one type.
+fn tensors_of(dir: &Path, permute: Option<(usize, usize)>, dtype: GgmlDType) -> Tensors {
+    let tensors = candle_core::safetensors::load(dir.join("model.safetensors"), &Device::Cpu).unwrap();
+    let convert = |(name, tensor): (String, Tensor)| {
+        let tensor = match permute {
+            Some((heads, _)) if name.ends_with("q_proj.weight") => pairs_from_halves(&tensor, heads),
+            Some((_, heads)) if name.ends_with("k_proj.weight") => pairs_from_halves(&tensor, heads),
+            _ => tensor,
+        };
+        let dtype = if tensor.rank() == 1 { GgmlDType::F32 } else { dtype };
+        (gguf_name(&name), QTensor::quantize(&tensor, dtype).unwrap())
+    };
+    tensors.into_iter().map(convert).collect()
+}
+
+fn strings<'a>(items: impl IntoIterator<Item = &'a str>) -> Value {
+    Value::Array(items.into_iter().map(|item| Value::String(item.to_owned())).collect())
+}
+
+/// Metadata of the tiny model.
+fn tiny_metadata(arch: &str) -> Metadata {
+    let tokens = ["<unk>", "<s>", "</s>", "a", "b", "Ġ", "ab", "Ġa"];
+    let mut metadata: Metadata = [
+        ("embedding_length", 8),
+        ("block_count", 2),
+        ("feed_forward_length", 12),
+        ("attention.head_count", 4),
+        ("attention.head_count_kv", 2),
+        ("attention.key_length", 4),
+        ("attention.value_length", 4),
+        ("context_length", 32),
+    ]
+    .map(|(key, value)| (format!("{arch}.{key}"), Value::U32(value)))
+    .into();
+    metadata.insert("general.architecture".into(), Value::String(arch.into()));
+    metadata.insert(format!("{arch}.attention.layer_norm_rms_epsilon"), Value::F32(1e-5));
+    let types = [2, 3, 3, 1, 1, 1, 1, 1].map(Value::I32).to_vec();
+    metadata.insert("tokenizer.ggml.model".into(), Value::String("gpt2".into()));
+    metadata.insert("tokenizer.ggml.pre".into(), Value::String("qwen2".into()));
+    metadata.insert("tokenizer.ggml.tokens".into(), strings(tokens));
+    metadata.insert("tokenizer.ggml.token_type".into(), Value::Array(types));
+    metadata.insert("tokenizer.ggml.merges".into(), strings(["a b", "Ġ a"]));
+    metadata.insert("tokenizer.ggml.bos_token_id".into(), Value::U32(1));
+    metadata.insert("tokenizer.ggml.eos_token_id".into(), Value::U32(2));
+    metadata
+}
+
+fn bytes(metadata: &Metadata, tensors: &Tensors) -> Vec<u8> {
+    let metadata: Vec<(&str, &Value)> = metadata.iter().map(|(key, value)| (key.as_str(), value)).collect();
+    let tensors: Vec<(&str, &QTensor)> = tensors.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect();
+    let mut file = Cursor::new(Vec::new());
+    gguf_file::write(&mut file, &metadata, &tensors).unwrap();
+    file.into_inner()
+}
+
+fn load(bytes: &[u8]) -> Result<ModelFiles, EngineError> {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("model.gguf");
+    fs::write(&path, bytes).unwrap();
+    ModelFiles::load(&path)
+}
+
+fn assert_says(result: Result<ModelFiles, EngineError>, parts: &[&str]) {
+    let message = result.map(|_| ()).expect_err("this must fail").to_string();
+    for part in parts {
+        assert!(message.contains(part), "{message:?} does not say {part:?}");
+    }
+}
+
+fn same(a: &HostTensor, b: &HostTensor, what: &str) {
+    assert_eq!(a.shape, b.shape, "{what}");
+    assert!(a.to_f32() == b.to_f32(), "{what} differs");
+}
+
+fn same_weights(a: &ModelFiles, b: &ModelFiles) {
+    same(&a.weights.embed, &b.weights.embed, "embed");
+    assert_eq!(a.weights.norm, b.weights.norm);
+    for (layer, (a, b)) in a.weights.layers.iter().zip(&b.weights.layers).enumerate() {
+        for (name, a, b) in [
+            ("q", &a.q, &b.q),
+            ("k", &a.k, &b.k),
+            ("v", &a.v, &b.v),
+            ("o", &a.o, &b.o),
+            ("gate", &a.gate, &b.gate),
+            ("up", &a.up, &b.up),
+            ("down", &a.down, &b.down),
+        ] {
+            same(a, b, &format!("{name} of layer {layer}"));
+        }
+        assert_eq!((&a.input_norm, &a.q_bias, &a.k_norm), (&b.input_norm, &b.q_bias, &b.k_norm));
+    }
+}
+
+/// Texts that try a tokenizer, from data sets where they are there.
+fn corpus() -> Vec<String> {
+    let mut texts: Vec<String> = [
+        "",
+        " ",
+        "Once upon a time, there was a little girl named Lily.",
+        "  two  spaces   three\n\nlines\t\ttabs \r\n",
+        "naïve café — “quotes” … 12345 3.14 1,000,000",
+        "日本語テキスト 한국어 العربية עברית हिन्दी",
+        "emoji 😀👩‍👩‍👧‍👦 \u{0301}combining e\u{301}",
+        "don't I'LL we've you're it's 'tis",
+        "<|im_start|>user\nHi<|im_end|>\n",
+        "<s>a</s> <unk>",
+        "fn main() { println!(\"{:?}\", x); }  // code",
+        "\u{a0}nbsp\u{3000}wide \u{200b}zero",
+    ]
+    .map(str::to_owned)
+    .to_vec();
+    let Some(data) = beside("HARNESS_DATA_DIR", "data") else { return texts };
+    for file in ["wikitext-2-raw/wiki.test.raw.zst", "mmlu/test.jsonl.zst"] {
+        if let Ok(file) = fs::File::open(data.join(file)) {
+            let text = zstd::decode_all(file).unwrap();
+            texts.extend(String::from_utf8(text).unwrap().lines().step_by(7).map(str::to_owned));
+        }
+    }
+    texts
+}
+
+fn same_tokens(a: &TextTokenizer, b: &TextTokenizer, texts: &[String]) {
+    for special in [true, false] {
+        let (a, b) = (a.encode_batch(texts, special).unwrap(), b.encode_batch(texts, special).unwrap());
+        for ((text, a), b) in texts.iter().zip(&a).zip(&b) {
+            assert_eq!(a, b, "{text:?}");
+        }
+    }
+    assert_eq!((a.bos(), a.eos(), a.adds_bos()), (b.bos(), b.eos(), b.adds_bos()));
+}
+
+#[test]
+fn smollm2_is_the_same_model_in_both_layouts() {
+    let Some(dir) = smollm2() else { return };
+    let gguf = ModelFiles::load(&dir.join("SmolLM2-135M-Instruct.Q4_1.gguf")).unwrap();
+    let hf = ModelFiles::load(&dir.join("hf")).unwrap();
+    assert_eq!(gguf.config, hf.config);
+    let rounded = |tensor: &HostTensor| HostTensor {
+        shape: tensor.shape.clone(),
+        data: HostData::Bf16(tensor.to_f32().iter().map(|&x| half::bf16::from_f32(x)).collect::<Vec<_>>().into()),
+    };
+    let round = |norm: &mut Vec<f32>| norm.iter_mut().for_each(|x| *x = half::bf16::from_f32(*x).to_f32());
+    let mut model = gguf;
+    model.weights.embed = rounded(&model.weights.embed);
+    round(&mut model.weights.norm);
+    for layer in &mut model.weights.layers {
+        for tensor in
+            [&mut layer.q, &mut layer.k, &mut layer.v, &mut layer.o, &mut layer.gate, &mut layer.up, &mut layer.down]
+        {
+            *tensor = rounded(tensor);
+        }
+        round(&mut layer.input_norm);
+    }
+    same_weights(&model, &hf);
+    same_tokens(&model.tokenizer, &hf.tokenizer, &corpus());
+    let (a, b) = (model.chat_template.unwrap(), hf.chat_template.unwrap());
+    assert_eq!(a.source(), b.source());
+    let chat = [harness_core::ChatMessage::new(harness_core::ChatRole::User, "What is the capital of France?")];
+    assert_eq!(
+        a.render(&chat, &ChatContext::default(), &hf.tokenizer).unwrap(),
+        "<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>\n\
+         <|im_start|>user\nWhat is the capital of France?<|im_end|>\n<|im_start|>assistant\n"
+    );
+}
+
+#[test]
+fn a_sentence_piece_model_survives_the_way_through_gguf() {
+    let Some(dir) = stories() else { return };
+    let hf = ModelFiles::load(&dir).unwrap();
+    let json: serde_json::Value =
+        serde_json::from_str(&fs::read_to_string(dir.join("tokenizer.json")).unwrap()).unwrap();
+    let mut tokens = vec![""; 512];
+    for (token, id) in json["model"]["vocab"].as_object().unwrap() {
+        tokens[id.as_u64().unwrap() as usize] = token;
+    }
+    let types = |id: usize| match id {
+        0 => 2,
+        1 | 2 => 3,
+        3..259 => 6,
+        _ => 1,
+    };
+    let mut metadata: Metadata = [
+        ("llama.embedding_length", 64),
+        ("llama.block_count", 5),
+        ("llama.feed_forward_length", 172),
+        ("llama.attention.head_count", 8),
+        ("llama.attention.head_count_kv", 4),
+        ("llama.context_length", 512),
+        ("llama.rope.dimension_count", 8),
+        ("tokenizer.ggml.bos_token_id", 1),
+        ("tokenizer.ggml.eos_token_id", 2),
+        ("tokenizer.ggml.unknown_token_id", 0),
+    ]
+    .map(|(key, value)| (key.to_owned(), Value::U32(value)))
+    .into();
+    metadata.insert("general.architecture".into(), Value::String("llama".into()));
+    metadata.insert("llama.attention.layer_norm_rms_epsilon".into(), Value::F32(1e-5));
+    metadata.insert("tokenizer.ggml.model".into(), Value::String("llama".into()));
+    // Pieces of a SentencePiece model are sorted by score; bytes and special tokens have none.
+    let score = |id: usize| if id < 259 { 0.0 } else { -((id - 259) as f32) };
+    metadata.insert("tokenizer.ggml.scores".into(), Value::Array((0..512).map(|id| Value::F32(score(id))).collect()));
+    metadata
+        .insert("tokenizer.ggml.token_type".into(), Value::Array((0..512).map(|id| Value::I32(types(id))).collect()));
+    metadata.insert("tokenizer.ggml.tokens".into(), strings(tokens));
+    let model = load(&bytes(&metadata, &tensors_of(&dir, Some((8, 4)), GgmlDType::F32))).unwrap();
+    assert_eq!(model.config, hf.config);
+    same_weights(&model, &hf);
+    let texts: Vec<String> = corpus().into_iter().take(800).collect();
+    same_tokens(&model.tokenizer, &hf.tokenizer, &texts);
+    for text in &texts[..12] {
+        let ids = hf.tokenizer.encode(text, true).unwrap();
+        assert_eq!(model.tokenizer.decode(&ids, true).unwrap(), hf.tokenizer.decode(&ids, true).unwrap());
+    }
+}
+
+#[test]
+fn qwen_is_not_permuted() {
+    for arch in ["qwen2", "qwen3"] {
+        let dir = tiny(arch);
+        let model = load(&bytes(&tiny_metadata(arch), &tensors_of(dir.path(), None, GgmlDType::F32))).unwrap();
+        let hf = ModelFiles::load(dir.path()).unwrap();
+        same_weights(&model, &hf);
+        assert!(!model.config.tie_word_embeddings);
+        assert_eq!(model.tokenizer.encode("ab a<s>", true).unwrap(), [6, 7, 1]);
+        assert_eq!(model.tokenizer.decode(&[1, 6, 7], true).unwrap(), "ab a");
+    }
+}
+
+#[test]
+fn types_are_kept_or_widened() {
+    let dir = tiny("llama");
+    let tensors = tensors_of(dir.path(), Some((4, 2)), GgmlDType::BF16);
+    let model = load(&bytes(&tiny_metadata("llama"), &tensors)).unwrap();
+    assert!(matches!(model.weights.layers[0].q.data, HostData::Bf16(_)));
+    let hf = ModelFiles::load(dir.path()).unwrap();
+    for (a, b) in model.weights.layers[1].k.to_f32().iter().zip(hf.weights.layers[1].k.to_f32().iter()) {
+        assert_eq!(*a, half::bf16::from_f32(*b).to_f32());
+    }
+    let Some(dir) = stories() else { return };
+    let embed = candle_core::safetensors::load(dir.join("model.safetensors"), &Device::Cpu).unwrap();
+    let embed = &embed["model.embed_tokens.weight"];
+    for dtype in [GgmlDType::Q4_0, GgmlDType::Q5_1, GgmlDType::Q8_0, GgmlDType::F16] {
+        let widened = QTensor::quantize(embed, dtype).unwrap().dequantize(&Device::Cpu).unwrap();
+        let error = (widened - embed).unwrap().abs().unwrap().max_all().unwrap().to_scalar::<f32>().unwrap();
+        assert!(error < 0.2, "{dtype:?}: {error}");
+    }
+}
+
+#[test]
+fn long_context_frequencies_are_read() {
+    let dir = tiny("llama");
+    let mut tensors = tensors_of(dir.path(), Some((4, 2)), GgmlDType::F32);
+    let divisors = Tensor::new(&[1f32, 8.0], &Device::Cpu).unwrap();
+    tensors.insert("rope_freqs.weight".into(), QTensor::quantize(&divisors, GgmlDType::F32).unwrap());
+    let mut metadata = tiny_metadata("llama");
+    let model = load(&bytes(&metadata, &tensors)).unwrap();
+    assert_eq!(model.config.rope.scaling, RopeScaling::Divisors(vec![1.0, 8.0]));
+    tensors.remove("rope_freqs.weight");
+    metadata.insert("llama.rope.scaling.type".into(), Value::String("linear".into()));
+    metadata.insert("llama.rope.scaling.factor".into(), Value::F32(4.0));
+    let model = load(&bytes(&metadata, &tensors)).unwrap();
+    assert_eq!(model.config.rope.scaling, RopeScaling::Linear { factor: 4.0 });
+    metadata.insert("llama.rope.scaling.type".into(), Value::String("yarn".into()));
+    assert_says(load(&bytes(&metadata, &tensors)), &["llama.rope.scaling.type", "yarn"]);
+}
+
+#[test]
+fn broken_files_are_named() {
+    let dir = tiny("llama");
+    let tensors = tensors_of(dir.path(), Some((4, 2)), GgmlDType::F32);
+    let good = tiny_metadata("llama");
+    let file = bytes(&good, &tensors);
+    assert!(load(&file).is_ok());
+
+    let mut wrong = file.clone();
+    wrong[..4].copy_from_slice(b"PK\x03\x04");
+    assert_says(load(&wrong), &["model.gguf", "not a GGUF file", "PK"]);
+    assert_says(load(b""), &["model.gguf"]);
+    for len in [4, 8, 20, 60, 300, file.len() / 2, file.len() - 64] {
+        assert_says(load(&file[..len]), &["model.gguf"]);
+    }
+    assert_says(load(&file[..file.len() / 2]), &["truncated", "download it again"]);
+
+    let with = |key: &str, value: Value| {
+        let mut metadata = good.clone();
+        metadata.insert(key.into(), value);
+        load(&bytes(&metadata, &tensors))
+    };
+    let text = |text: &str| Value::String(text.into());
+    assert_says(with("general.architecture", text("gemma3")), &["\"gemma3\"", "llama, qwen2, qwen3"]);
+    assert_says(with("general.alignment", Value::U32(0)), &["general.alignment"]);
+    assert_says(with("llama.embedding_length", Value::U32(16)), &["token_embd.weight", "[8, 8]", "[8, 16]"]);
+    assert_says(with("llama.block_count", Value::U32(3)), &["9 tensor(s) missing", "blk.2.attn_q.weight"]);
+    assert_says(with("llama.context_length", text("long")), &["llama.context_length", "long"]);
+    assert_says(with("llama.expert_count", Value::U32(8)), &["llama.expert_count", "experts"]);
+    assert_says(with("tokenizer.ggml.pre", text("klingon")), &["klingon", "llama-bpe"]);
+    assert_says(with("tokenizer.ggml.model", text("t5")), &["t5", "gpt2 and llama"]);
+    assert_says(with("tokenizer.ggml.merges", strings(["ab"])), &["merge \"ab\""]);
+    assert_says(with("tokenizer.ggml.bos_token_id", Value::U32(99)), &["tokenizer.ggml.bos_token_id", "99"]);
+    let mut missing = good.clone();
+    missing.remove("tokenizer.ggml.tokens");
+    assert_says(load(&bytes(&missing, &tensors)), &["tokenizer.ggml.tokens", "found nothing"]);
+}
