@@ -1,0 +1,118 @@
+//! What wrong definitions and data get: one message that names place, finding and remedy.
+
+use std::{path::Path, sync::Arc};
+
+use crate::common::rows;
+use harness_tasks::{BuildOptions, MemoryData, Registry, Task, TaskError};
+use serde_json::{Value, json};
+
+const GOOD: &str = "task: t\ntest_split: test\ndoc_to_text: \"{{q}}\"\ndoc_to_target: a\n";
+
+/// The message for a definition, its documents, and a build.
+fn message(text: &str, docs: &Value) -> String {
+    fn run(text: &str, docs: &Value) -> Result<(), TaskError> {
+        let mut registry = Registry::default();
+        registry.add_definition(Path::new("dir/t.yaml"), text)?;
+        let data = MemoryData::default().with("test", rows(docs));
+        let task = registry.load_by_name("t", Arc::new(data))?;
+        task.build(&BuildOptions::default(), None).map(drop)
+    }
+    run(text, docs).map_or_else(|error| error.to_string(), |()| "no error".to_owned())
+}
+
+#[test]
+fn every_mistake_is_named() {
+    let docs = json!([{"q": "?", "a": "x", "c": ["x", "y"]}]);
+    let mc = "task: t\ntest_split: test\noutput_type: multiple_choice\ndoc_to_text: q\ndoc_to_target: a\n";
+    let cases: Vec<(String, &Value, &str)> = vec![
+        (GOOD.into(), &docs, "no error"),
+        (format!("{GOOD}doc_to_choise: c\n"), &docs, "dir/t.yaml:5:1: unknown key \"doc_to_choise\" in a task; did you mean doc_to_choice?"),
+        (format!("{GOOD}num_fewshot: many\n"), &docs, "dir/t.yaml:5:14: num_fewshot must be an integer from 0 on, found a string \"many\""),
+        (GOOD.replace("{{q}}", "Q: {{ q | nofilter }}"), &docs, "dir/t.yaml:3:"),
+        (GOOD.replace("{{q}}", "Q: {{ q "), &docs, "template error"),
+        (GOOD.replace("{{q}}", "{{qq}}"), &docs, "task t, test document 0: doc_to_text: the data has no column qq; its columns are q, a, c; did you mean q?"),
+        (format!("{GOOD}process_docs: !function utils.process\n"), &docs, "dir/t.yaml:5:25: process_docs needs the Python function utils.process"),
+        (format!("{GOOD}output_type: multiple_chioce\n"), &docs, "unknown output_type"),
+        (format!("{GOOD}filter_list:\n  - name: f\n    filter:\n      - function: regex\n        regex_pattern: '('\n"), &docs, "dir/t.yaml:9:24: \"(\" is not a valid regular expression"),
+        (format!("{GOOD}filter_list:\n  - name: f\n    filter:\n      - function: regexp\n"), &docs, "unknown filter \"regexp\"; did you mean regex?"),
+        (format!("{GOOD}metric_list:\n  - metric: exact_mach\n"), &docs, "dir/t.yaml:6:13: unknown metric \"exact_mach\" for generate_until; did you mean exact_match?"),
+        (format!("{GOOD}metric_list:\n  - metric: exact_match\n    ignore_caps: true\n"), &docs, "unknown key \"ignore_caps\" in exact_match; did you mean ignore_case?"),
+        (format!("{GOOD}generation_kwargs: {{max_gen_tok: 5}}\n"), &docs, "did you mean max_gen_toks?"),
+        (format!("{GOOD}fewshot_config: {{sampler: random}}\n"), &docs, "unknown sampler \"random\"; known: default, first_n"),
+        (format!("{mc}doc_to_choice: []\n"), &docs, "doc_to_choice is an empty list"),
+        (format!("{mc}doc_to_choice: \"{{{{ [] }}}}\"\n"), &docs, "doc_to_choice: gives no choices"),
+        (format!("{mc}doc_to_choice: \"{{{{ q }}}}\"\n"), &docs, "\"?\" is not a list"),
+        (mc.into(), &docs, "multiple_choice needs doc_to_choice"),
+        (format!("{GOOD}num_fewshot: 2\n"), &docs, "2 examples were asked for, but the split \"test\" has only 1"),
+        (GOOD.replace("test_split: test", "test_split: tset"), &docs, "there is no split \"tset\"; there are: test"),
+        (GOOD.into(), &Value::Null, "task t: the split \"test\" has no documents"),
+        (format!("{GOOD}include: missing.yaml\n"), &docs, "dir/t.yaml:5:10: cannot include dir/missing.yaml"),
+        (format!("{GOOD}include: t.yaml\n"), &docs, "the includes form a cycle: dir/t.yaml -> dir/t.yaml"),
+        (format!("{GOOD}doc_to_text: again\n"), &docs, "dir/t.yaml:5:1: the key \"doc_to_text\" is given twice"),
+        ("task: [\n".into(), &docs, "not valid YAML"),
+    ];
+    for (text, docs, expected) in cases {
+        let found = message(&text, docs);
+        assert!(found.contains(expected), "{text}\nexpected: {expected}\nfound:    {found}");
+    }
+}
+
+#[test]
+fn gold_outside_of_the_choices_scores_zero_with_a_warning() {
+    let config = json!({"task": "t", "output_type": "multiple_choice", "test_split": "test", "doc_to_text": "q",
+        "doc_to_choice": ["a", "b"], "doc_to_target": "gold"});
+    let data = MemoryData::default().with("test", rows(&json!([{"q": "?", "gold": 7}])));
+    let prepared = crate::common::task(&config, data).build(&BuildOptions::default(), None).unwrap();
+    assert_eq!(prepared.warnings, ["t: the answer of 1 documents is none of their choices; they score 0"]);
+}
+
+#[test]
+fn names_are_unique_and_unknown_ones_get_suggestions() {
+    let mut registry = Registry::builtin().unwrap();
+    let error = registry.select(&["arc_esay"]).unwrap_err().to_string();
+    assert_eq!(error, "no task, group or tag is named \"arc_esay\"; did you mean arc_easy?");
+    let error = registry.add_definition(Path::new("mine.yaml"), &GOOD.replace("task: t", "task: gsm8k")).unwrap_err();
+    assert!(matches!(error, TaskError::DuplicateName { .. }), "{error}");
+    assert!(error.to_string().contains("mine.yaml:1:1: the name \"gsm8k\" is already defined at built-in:/gsm8k"), "{error}");
+    let cyclic = "group: g\ntask: [g]\n";
+    registry.add_definition(Path::new("g.yaml"), cyclic).unwrap();
+    assert!(registry.select(&["g"]).unwrap_err().to_string().contains("the group g contains itself"));
+}
+
+#[test]
+fn includes_and_groups_resolve() {
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
+    write("_base.yaml", "test_split: test\ndoc_to_text: \"{{q}}\"\ndoc_to_target: a\ntag: family\n");
+    write("_other.yaml", "doc_to_text: other\ndescription: D\n");
+    write("one.yaml", "include: [_base.yaml, _other.yaml]\ntask: one\n");
+    write("list.yaml", "include: _base.yaml\ntask_list:\n  - task: two\n  - task: three\n    description: E\n");
+    write("g.yaml", "group: all\ntask:\n  - family\n  - group: sub\n    task: [{task: one, description: F}]\n");
+    write("broken.yaml", "task: [");
+    let mut registry = Registry::default();
+    registry.add_folder(folder.path()).unwrap();
+    assert_eq!(registry.tasks(), ["one", "three", "two"]);
+    assert_eq!(registry.broken().len(), 1);
+    assert_eq!(registry.tags()["family"].len(), 3);
+    let selection = registry.select(&["all"]).unwrap();
+    assert_eq!(selection.groups[0].leaves(), ["one", "three", "two"]);
+    let rows_ = rows(&json!([{"q": "Q", "a": "A"}]));
+    let task = registry.load_by_name("one", Arc::new(MemoryData::default().with("test", rows_))).unwrap();
+    let view = task.show(0, &BuildOptions::default(), None).unwrap();
+    let pieces: Vec<&str> = view.pieces.iter().map(|piece| piece.text.as_str()).collect();
+    assert_eq!(pieces, ["D", "Q"], "the first include wins, and the second one adds");
+}
+
+#[test]
+fn every_builtin_definition_is_sound() {
+    let registry = Registry::builtin().unwrap();
+    let names = registry.tasks();
+    for name in &names {
+        registry.info(name).unwrap();
+    }
+    assert_eq!(names.iter().filter(|name| name.starts_with("mmlu_")).count(), 57);
+    let selection = registry.select(&["mmlu"]).unwrap();
+    assert_eq!((selection.tasks.len(), selection.groups[0].leaves().len()), (57, 57));
+    assert_eq!(registry.select(&["mmlu_stem_tasks"]).unwrap().tasks.len(), 19);
+    assert_eq!(registry.select(&["arc_*"]).unwrap().tasks.len(), 2);
+}

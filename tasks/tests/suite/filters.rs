@@ -1,0 +1,128 @@
+//! Filters and extraction against lm-eval's own runs.
+
+use std::{path::Path, sync::Arc};
+
+use crate::common::{generation, rows, task};
+use harness_tasks::{AnswerOutcome, BuildOptions, DeclarativeTask, MemoryData, Registry, Task, postprocess_generation};
+use harness_test_support::vectors;
+use serde_json::{Value, json};
+
+#[test]
+fn filters_equal_lm_evals() {
+    let Some(cases) = vectors("lmeval_filters") else { return };
+    for case in &cases {
+        let mut step = case.input["kwargs"].as_object().cloned().unwrap_or_default();
+        step.insert("function".into(), case.input["filter"].clone());
+        let responses: Vec<&str> = case.input["resps"].as_array().unwrap().iter().filter_map(Value::as_str).collect();
+        let config = json!({"task": "t", "test_split": "test", "doc_to_text": "q", "doc_to_target": "a",
+            "repeats": responses.len(), "filter_list": [{"name": "f", "filter": [step]}],
+            "metric_list": [{"metric": "exact_match"}]});
+        let choices = case.input.get("choices").cloned().unwrap_or(json!([]));
+        let doc = json!([{"q": "?", "a": "x", "choices": choices}]);
+        let task = task(&config, MemoryData::default().with("test", rows(&doc)));
+        let item = task.build(&BuildOptions::default(), None).unwrap().documents.remove(0);
+        let responses: Vec<_> = responses.into_iter().map(generation).collect();
+        let scored = task.score(&item, &responses).unwrap();
+        assert_eq!(scored.answers[0].value, case.expected, "{} {:?}", case.id, case.input);
+    }
+}
+
+fn gsm8k(kind: &str) -> DeclarativeTask {
+    let mut registry = Registry::builtin().unwrap();
+    let cot = r##"
+include: built-in:/gsm8k/gsm8k.yaml
+task: gsm8k_cot
+doc_to_target: "{{answer.split('####')[-1].strip()}}"
+filter_list:
+  - name: strict-match
+    filter:
+      - {function: regex, regex_pattern: "The answer is (\\-?[0-9\\.\\,]+)."}
+      - {function: take_first}
+  - name: flexible-extract
+    filter:
+      - {function: regex, group_select: -1, regex_pattern: "(-?[$0-9.,]{2,})|(-?[0-9]+)"}
+      - {function: take_first}
+"##;
+    // Included from the root, because the definition is not built in.
+    let path = Path::new("built-in:/gsm8k/test_cot.yaml");
+    registry.add_definition(path, &cot.replace("built-in:/gsm8k/", "")).unwrap();
+    let row = json!([{"question": "?", "answer": "x"}]);
+    let data = MemoryData::default().with("test", rows(&row)).with("train", Vec::new());
+    registry.load_by_name(kind, Arc::new(data)).unwrap()
+}
+
+#[test]
+fn gsm8k_answers_equal_lm_evals() {
+    let tasks = [gsm8k("gsm8k"), gsm8k("gsm8k_cot")];
+    let options = BuildOptions { num_fewshot: Some(0), ..BuildOptions::default() };
+    let mut items: Vec<_> = tasks.iter().map(|task| task.build(&options, None).unwrap().documents.remove(0)).collect();
+    let mut unparsed = 0;
+    for name in ["gsm8k_extraction", "gsm8k_extraction_edge"] {
+        let Some(cases) = vectors(name) else { return };
+        for case in &cases {
+            let which = usize::from(case.group == "gsm8k_cot");
+            items[which].gold = harness_tasks::Gold::Text(case.input["target"].as_str().unwrap().to_owned());
+            if let harness_core::Request::Generate { stop, .. } = &mut items[which].requests[0] {
+                stop.clear();
+            }
+            let response = generation(case.input["response"].as_str().unwrap());
+            let scored = tasks[which].score(&items[which], &[response]).unwrap();
+            for (answer, score) in scored.answers.iter().zip(&scored.scores) {
+                let expected = &case.expected[&answer.filter];
+                assert_eq!(answer.value, expected["filtered"], "{} {}", case.id, answer.filter);
+                assert_eq!(score.stats, [expected["exact_match"].as_f64().unwrap(), 1.0], "{} {}", case.id, answer.filter);
+                assert_eq!(score.key.filter, answer.filter);
+                assert_eq!(score.parsed, answer.outcome == AnswerOutcome::Parsed);
+                assert_eq!(score.parsed, answer.value != "[invalid]");
+                unparsed += usize::from(!score.parsed);
+            }
+        }
+    }
+    assert!(unparsed > 0);
+}
+
+#[test]
+fn generations_are_cut_as_lm_eval_cuts_them() {
+    let Some(cases) = vectors("generate_until_stops") else { return };
+    for case in cases.iter().filter(|case| case.input["fn"] == "postprocess_generated_text") {
+        let stop: Vec<String> = match &case.input["stop"] {
+            Value::Array(items) => items.iter().map(|s| s.as_str().unwrap().to_owned()).collect(),
+            Value::String(one) => vec![one.clone()],
+            _ => Vec::new(),
+        };
+        let text = case.input["generation"].as_str().unwrap();
+        let cut = postprocess_generation(text, &stop, case.input["think_end_token"].as_str());
+        assert_eq!(cut, case.expected, "{}", case.id);
+    }
+}
+
+#[test]
+fn exact_match_options_reach_the_metric() {
+    let Some(cases) = vectors("exact_match_options") else { return };
+    for case in &cases {
+        let mut metric = case.input.as_object().unwrap().clone();
+        let prediction = metric.remove("prediction").unwrap();
+        let reference = metric.remove("reference").unwrap();
+        metric.retain(|_, value| !value.is_null());
+        metric.insert("metric".into(), json!("exact_match"));
+        let config = json!({"task": "t", "test_split": "test", "doc_to_text": "q", "doc_to_target": "a",
+            "metric_list": [metric], "generation_kwargs": {"until": []}});
+        let doc = json!([{"q": "?", "a": reference}]);
+        let task = task(&config, MemoryData::default().with("test", rows(&doc)));
+        let item = task.build(&BuildOptions::default(), None).unwrap().documents.remove(0);
+        let scored = task.score(&item, &[generation(prediction.as_str().unwrap())]).unwrap();
+        assert_eq!(scored.scores[0].stats, [case.expected.as_f64().unwrap(), 1.0], "{} {:?}", case.id, case.input);
+    }
+}
+
+#[test]
+fn a_costly_pattern_is_reported_and_scores_zero() {
+    let config = json!({"task": "t", "test_split": "test", "doc_to_text": "q", "doc_to_target": "a",
+        "filter_list": [{"name": "f", "filter": [
+            {"function": "regex", "regex_pattern": "(?:a(?=a|!)|a(?!c))*d"}, {"function": "take_first"}]}]});
+    let task = task(&config, MemoryData::default().with("test", rows(&json!([{"q": "?", "a": "x"}]))));
+    let item = task.build(&BuildOptions::default(), None).unwrap().documents.remove(0);
+    let scored = task.score(&item, &[generation(&("a".repeat(60) + "!d"))]).unwrap();
+    assert_eq!(scored.answers[0].outcome, AnswerOutcome::PatternTooCostly);
+    assert_eq!((scored.scores[0].stats.as_slice(), scored.scores[0].parsed), ([0.0, 1.0].as_slice(), false));
+}

@@ -1,0 +1,9 @@
+//! Tasks against lm-eval's own requests, answers and scores, and against mistakes.
+
+mod bad_input;
+mod common;
+mod end_to_end;
+mod filters;
+mod real_data;
+mod requests;
+mod scores;
