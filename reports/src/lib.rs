@@ -1,1 +1,25 @@
 //! Comparisons as Markdown, LaTeX, CSV, JSON and plots.
+//!
+//! Reports are pure functions of a [`harness_metrics::comparison::Comparison`] and of [`Meta`], which carries what the
+//! caller knows besides: the title and the manifest. Nothing here computes a statistic.
+
+mod csv_table;
+mod document;
+mod error;
+mod json;
+mod latex;
+mod markdown;
+mod meta;
+mod number;
+mod plot;
+mod words;
+mod write;
+
+pub use csv_table::csv;
+pub use error::ReportError;
+pub use json::{Report, json};
+pub use latex::{escape as latex_escape, latex_document, latex_fragment};
+pub use markdown::markdown;
+pub use meta::Meta;
+pub use plot::{Series, forest_plot, line_chart};
+pub use write::{Format, write_all, write_atomically};

@@ -1,0 +1,98 @@
+//! CSV: one line a task, metric and model.
+
+use harness_metrics::comparison::Comparison;
+
+use crate::{ReportError, document::contrast};
+
+/// The header of [`csv`].
+const HEADER: [&str; 28] = [
+    "task",
+    "label",
+    "group",
+    "depth",
+    "pooled",
+    "metric",
+    "filter",
+    "higher_is_better",
+    "scale",
+    "primary",
+    "n",
+    "clusters",
+    "family",
+    "model",
+    "value",
+    "low",
+    "high",
+    "interval_method",
+    "unparsed",
+    "difference",
+    "difference_low",
+    "difference_high",
+    "difference_method",
+    "test",
+    "p",
+    "p_corrected",
+    "verdict",
+    "equivalent",
+];
+
+/// The comparison as CSV in UTF-8 with a header; numbers in full precision and in the metric's own unit, empty where
+/// there is none.
+///
+/// # Errors
+/// If the table cannot be serialised.
+pub fn csv(comparison: &Comparison) -> Result<String, ReportError> {
+    let failed = |error: &dyn std::fmt::Display| ReportError::Serialise(error.to_string());
+    let mut writer = csv::Writer::from_writer(Vec::new());
+    writer.write_record(HEADER).map_err(|e| failed(&e))?;
+    for row in &comparison.rows {
+        for cell in &row.cells {
+            let contrast = contrast(row, &cell.model);
+            let difference = contrast.and_then(|contrast| contrast.interval);
+            writer
+                .write_record([
+                    row.task.clone(),
+                    row.label.clone(),
+                    row.group.clone().unwrap_or_default(),
+                    row.depth.to_string(),
+                    row.pooled.to_string(),
+                    row.key.metric.clone(),
+                    row.key.filter.clone(),
+                    row.higher_is_better.to_string(),
+                    name(&row.scale),
+                    row.primary.to_string(),
+                    row.n.to_string(),
+                    row.clusters.map(|n| n.to_string()).unwrap_or_default(),
+                    row.family.clone(),
+                    cell.model.clone(),
+                    number(cell.value),
+                    number(cell.interval.map(|interval| interval.low)),
+                    number(cell.interval.map(|interval| interval.high)),
+                    name(&cell.method),
+                    cell.unparsed.to_string(),
+                    number(contrast.and_then(|contrast| contrast.difference)),
+                    number(difference.map(|interval| interval.low)),
+                    number(difference.map(|interval| interval.high)),
+                    contrast.map(|contrast| name(&contrast.method)).unwrap_or_default(),
+                    contrast.and_then(|contrast| contrast.test).map(|test| name(&test)).unwrap_or_default(),
+                    number(contrast.and_then(|contrast| contrast.p)),
+                    number(contrast.and_then(|contrast| contrast.p_corrected)),
+                    contrast.map(|contrast| contrast.verdict.to_string()).unwrap_or_default(),
+                    contrast.and_then(|contrast| contrast.equivalent).map(|e| e.to_string()).unwrap_or_default(),
+                ])
+                .map_err(|e| failed(&e))?;
+        }
+    }
+    let bytes = writer.into_inner().map_err(|e| failed(&e))?;
+    String::from_utf8(bytes).map_err(|e| failed(&e))
+}
+
+/// The shortest decimal that reads back as the same number.
+fn number(value: Option<f64>) -> String {
+    value.map(|value| format!("{value:?}")).unwrap_or_default()
+}
+
+/// A unit variant's name as it is serialised.
+fn name(value: &impl serde::Serialize) -> String {
+    serde_json::to_value(value).ok().and_then(|value| value.as_str().map(str::to_owned)).unwrap_or_default()
+}

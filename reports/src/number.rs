@@ -1,0 +1,107 @@
+//! Numbers as reports print them.
+
+use harness_metrics::{
+    comparison::{Row, Scale},
+    stats::Interval,
+};
+
+/// The unit and precision of one row: all of its numbers are printed alike.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Style {
+    factor: f64,
+    decimals: usize,
+}
+
+impl Style {
+    /// Percentages and points with one decimal; raw values with three to five significant digits.
+    pub(crate) fn of(row: &Row) -> Self {
+        match row.scale {
+            Scale::Fraction => Self { factor: 100.0, decimals: 1 },
+            Scale::Points => Self { factor: 1.0, decimals: 1 },
+            Scale::Raw => {
+                let largest = row.cells.iter().filter_map(|cell| cell.value).fold(0.0, |a: f64, b| a.max(b.abs()));
+                let decimals = match largest {
+                    x if x >= 1000.0 => 0,
+                    x if x >= 100.0 => 1,
+                    x if x >= 10.0 => 2,
+                    _ => 3,
+                };
+                Self { factor: 1.0, decimals }
+            }
+        }
+    }
+
+    /// A value; an en dash where there is none.
+    pub(crate) fn value(self, value: Option<f64>) -> String {
+        value.map_or_else(|| "–".into(), |value| self.number(value))
+    }
+
+    /// Half the width of an interval, if there is one.
+    pub(crate) fn half_width(self, interval: Option<Interval>) -> Option<String> {
+        interval.map(|interval| self.number(interval.half_width()))
+    }
+
+    /// A difference with its sign.
+    pub(crate) fn difference(self, value: Option<f64>) -> String {
+        value.map_or_else(|| "–".into(), |value| self.signed(value))
+    }
+
+    /// `[low, high]` with signs.
+    pub(crate) fn signed_interval(self, interval: Option<Interval>) -> String {
+        interval.map_or_else(|| "–".into(), |i| format!("[{}, {}]", self.signed(i.low), self.signed(i.high)))
+    }
+
+    fn number(self, value: f64) -> String {
+        let text = format!("{:.*}", self.decimals, value * self.factor);
+        // No minus before a rounded zero.
+        if text.starts_with('-') && text.chars().all(|c| matches!(c, '-' | '0' | '.')) {
+            text[1..].into()
+        } else {
+            text
+        }
+    }
+
+    fn signed(self, value: f64) -> String {
+        let text = self.number(value);
+        let zero = text.chars().all(|c| matches!(c, '0' | '.'));
+        if text.starts_with('-') || zero { text } else { format!("+{text}") }
+    }
+}
+
+/// A p-value: three decimals, or `<0.001`; an en dash where there is none.
+pub(crate) fn p_value(p: Option<f64>) -> String {
+    match p {
+        None => "–".into(),
+        Some(p) if p < 0.001 => "<0.001".into(),
+        Some(p) => format!("{p:.3}"),
+    }
+}
+
+/// A count with thousands separators.
+pub(crate) fn count(n: usize) -> String {
+    let digits = n.to_string();
+    let mut text = String::new();
+    for (i, digit) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn signs_and_zeros() {
+        let style = Style { factor: 100.0, decimals: 1 };
+        assert_eq!(style.difference(Some(0.0123)), "+1.2");
+        assert_eq!(style.difference(Some(-0.0001)), "0.0");
+        assert_eq!(style.difference(None), "–");
+        assert_eq!(style.signed_interval(Some(Interval { low: -0.02, high: 0.03 })), "[-2.0, +3.0]");
+        assert_eq!((p_value(Some(0.0001)), p_value(Some(0.0416))), ("<0.001".into(), "0.042".into()));
+        assert_eq!((count(14042), count(999)), ("14,042".into(), "999".into()));
+    }
+}

@@ -1,0 +1,8 @@
+//! Plots as SVG and PNG, with an embedded font (DejaVu Sans), so that they look alike on every machine.
+
+mod canvas;
+mod forest;
+mod lines;
+
+pub use forest::forest_plot;
+pub use lines::{Series, line_chart};

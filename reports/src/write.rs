@@ -1,0 +1,122 @@
+//! Reports as files.
+
+use std::{
+    fs::{self, File},
+    io::Write,
+    path::{Path, PathBuf},
+    str::FromStr,
+};
+
+use harness_metrics::comparison::Comparison;
+
+use crate::{Meta, ReportError, csv, forest_plot, json, latex_document, markdown};
+
+/// A form of report.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Format {
+    /// `report.md`.
+    Markdown,
+    /// `report.tex`, a document that compiles alone.
+    Latex,
+    /// `report.csv`.
+    Csv,
+    /// `report.json`.
+    Json,
+    /// `comparison.svg`, the plot of differences; not written where there is no difference to plot.
+    Svg,
+    /// `comparison.png`, likewise.
+    Png,
+}
+
+impl Format {
+    /// All formats.
+    pub const ALL: [Self; 6] = [Self::Markdown, Self::Latex, Self::Csv, Self::Json, Self::Svg, Self::Png];
+
+    /// The name of its file.
+    pub fn file_name(self) -> &'static str {
+        match self {
+            Self::Markdown => "report.md",
+            Self::Latex => "report.tex",
+            Self::Csv => "report.csv",
+            Self::Json => "report.json",
+            Self::Svg => "comparison.svg",
+            Self::Png => "comparison.png",
+        }
+    }
+}
+
+impl FromStr for Format {
+    type Err = ReportError;
+
+    fn from_str(text: &str) -> Result<Self, ReportError> {
+        match text {
+            "md" | "markdown" => Ok(Self::Markdown),
+            "tex" | "latex" => Ok(Self::Latex),
+            "csv" => Ok(Self::Csv),
+            "json" => Ok(Self::Json),
+            "svg" => Ok(Self::Svg),
+            "png" => Ok(Self::Png),
+            other => Err(ReportError::Format { found: other.to_owned() }),
+        }
+    }
+}
+
+/// Writes the report in the given formats to a folder, which is made if it does not exist, and returns the files
+/// written. Each file appears whole or not at all: it is written beside its place and renamed.
+///
+/// # Errors
+/// [`ReportError::Write`] names the file that could not be written; files written before it stay.
+pub fn write_all(
+    dir: &Path,
+    comparison: &Comparison,
+    meta: &Meta,
+    formats: &[Format],
+) -> Result<Vec<PathBuf>, ReportError> {
+    fs::create_dir_all(dir).map_err(|source| ReportError::Write { path: dir.to_owned(), source })?;
+    let mut written = Vec::new();
+    for format in formats {
+        let path = dir.join(format.file_name());
+        let text = match format {
+            Format::Markdown => markdown(comparison, meta),
+            Format::Latex => latex_document(comparison, meta),
+            Format::Csv => csv(comparison)?,
+            Format::Json => json(comparison, meta)?,
+            Format::Svg | Format::Png => {
+                match forest_plot(&path, comparison) {
+                    Ok(()) => written.push(path),
+                    Err(ReportError::Empty { .. }) => {}
+                    Err(error) => return Err(error),
+                }
+                continue;
+            }
+        };
+        write_atomically(&path, text.as_bytes())?;
+        written.push(path);
+    }
+    Ok(written)
+}
+
+/// Writes a file by way of a temporary one in the same folder, so that readers see the old or the new content only.
+///
+/// # Errors
+/// [`ReportError::Write`] with the path; the temporary file is removed.
+pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<(), ReportError> {
+    let temporary = beside(path);
+    let write = || {
+        let mut file = File::create(&temporary)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        fs::rename(&temporary, path)
+    };
+    write().map_err(|source| {
+        // Best effort: the first error is the one to report.
+        let _ = fs::remove_file(&temporary);
+        ReportError::Write { path: path.to_owned(), source }
+    })
+}
+
+/// The temporary name of a file, in its folder and with its extension.
+pub(crate) fn beside(path: &Path) -> PathBuf {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    path.with_file_name(format!(".{}.{name}", std::process::id()))
+}
