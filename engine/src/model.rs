@@ -132,22 +132,28 @@ impl LocalModel {
         self.decoder.adapter_is_no_op()
     }
 
-    /// Log-probabilities of each sequence's tokens from the second on, given those before; no token is added.
+    /// Log-probability of each token of `sequences[i]` from position `first[i]` on (at least 1), given those before, and
+    /// whether it is the most probable one throughout. No token is added.
     ///
     /// # Errors
     /// If a token lies outside of the vocabulary.
-    pub fn score_tokens(&self, sequences: &[Vec<u32>]) -> Result<Vec<Vec<f32>>, EngineError> {
+    ///
+    /// # Panics
+    /// If the lengths differ, or a first position is 0 or behind the end.
+    pub fn score_tokens(&self, sequences: &[Vec<u32>], first: &[usize]) -> Result<Vec<(Vec<f32>, bool)>, EngineError> {
+        assert_eq!(sequences.len(), first.len(), "a first position for every sequence");
         let (inputs, targets): (Vec<Sequence>, Vec<Vec<u32>>) = sequences
             .iter()
-            .map(|tokens| {
-                let n = tokens.len().saturating_sub(1);
-                (Sequence { tokens: tokens[..n].to_vec(), wanted: 0..n }, tokens[tokens.len() - n..].to_vec())
+            .zip(first)
+            .map(|(tokens, &first)| {
+                let input = tokens[..tokens.len() - 1].to_vec();
+                (Sequence { tokens: input, wanted: first - 1..tokens.len() - 1 }, tokens[first..].to_vec())
             })
             .unzip();
-        let mut results = vec![vec![]; sequences.len()];
+        let mut results = vec![(vec![], true); sequences.len()];
         let requested = inputs.iter().map(|s| s.tokens.len() as u64).sum();
         let work = score(&self.decoder, &inputs, &targets, self.base.options.limits, &mut |index, scored, _| {
-            results[index] = scored.logprobs;
+            results[index] = (scored.logprobs, scored.is_greedy);
             Control::Continue
         })?;
         self.count(requested, work);

@@ -16,7 +16,7 @@ use super::{Failure, progress::Progress};
 use crate::{cli::GlobalArgs, experiment::Experiment};
 
 /// The surroundings of one command.
-pub struct App {
+pub(super) struct App {
     /// Options of every command.
     pub global: GlobalArgs,
     /// The experiment.
@@ -31,7 +31,7 @@ impl App {
     ///
     /// # Errors
     /// If the experiment file is wrong.
-    pub fn new(global: GlobalArgs) -> Result<Self, Failure> {
+    pub(super) fn new(global: GlobalArgs) -> Result<Self, Failure> {
         let experiment = Experiment::load(global.experiment.as_deref())?;
         let home =
             std::env::var_os("HARNESS_HOME").map_or_else(|| experiment.folder.join(".harness"), PathBuf::from);
@@ -47,17 +47,17 @@ impl App {
     }
 
     /// Whether the user wants to stop.
-    pub fn interrupted(&self) -> bool {
+    pub(super) fn interrupted(&self) -> bool {
         self.interrupted.load(Ordering::SeqCst)
     }
 
     /// The flag behind [`App::interrupted`].
-    pub fn stop_flag(&self) -> Arc<AtomicBool> {
+    pub(super) fn stop_flag(&self) -> Arc<AtomicBool> {
         Arc::clone(&self.interrupted)
     }
 
     /// Where data sets are looked for.
-    pub fn locator(&self) -> DataLocator {
+    pub(super) fn locator(&self) -> DataLocator {
         let mut folders = self.global.data_dir.clone();
         folders.extend(self.experiment.data_dirs.iter().map(|dir| self.experiment.folder.join(dir)));
         let mut locator = DataLocator::from_env(folders);
@@ -70,17 +70,17 @@ impl App {
     ///
     /// # Errors
     /// If its folder is no folder.
-    pub fn store(&self) -> Result<DiskStore, Failure> {
+    pub(super) fn store(&self) -> Result<DiskStore, Failure> {
         Ok(DiskStore::open(&self.home.join("store"))?)
     }
 
     /// Hashes of files, remembered between runs.
-    pub fn hashes(&self) -> FileHashes {
+    pub(super) fn hashes(&self) -> FileHashes {
         FileHashes::open(&self.home)
     }
 
     /// A progress display on standard error.
-    pub fn progress(&self) -> Progress {
+    pub(super) fn progress(&self) -> Progress {
         Progress::new(self.global.quiet, std::io::stderr().is_terminal())
     }
 
@@ -88,7 +88,7 @@ impl App {
     ///
     /// # Errors
     /// If nobody reads it any more.
-    pub fn print(&self, text: impl AsRef<str>) -> Result<(), Failure> {
+    pub(super) fn print(&self, text: impl AsRef<str>) -> Result<(), Failure> {
         let mut out = std::io::stdout().lock();
         let text = text.as_ref();
         let end = if text.ends_with('\n') || text.is_empty() { "" } else { "\n" };
@@ -99,7 +99,7 @@ impl App {
     ///
     /// # Errors
     /// As [`App::print`].
-    pub fn output(&self, object: &impl Serialize, text: impl FnOnce() -> String) -> Result<(), Failure> {
+    pub(super) fn output(&self, object: &impl Serialize, text: impl FnOnce() -> String) -> Result<(), Failure> {
         if !self.global.json {
             return self.print(text());
         }

@@ -15,7 +15,7 @@ use crate::cli::ChatArgs;
 ///
 /// # Errors
 /// If the model cannot be loaded, or has no chat template.
-pub fn chat(app: &App, args: &ChatArgs) -> Result<(), Failure> {
+pub(super) fn chat(app: &App, args: &ChatArgs) -> Result<(), Failure> {
     let resolved = app.experiment.model(&args.model)?;
     let model = Loader::new(app, Limits::default()).load(&resolved, Missing::Refuse)?.model;
     if !model.capabilities().chat {

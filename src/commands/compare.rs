@@ -23,7 +23,7 @@ const PRINTED_DEPTH: usize = 1;
 ///
 /// # Errors
 /// If a model or task is wrong, training or evaluation fails, or, with exit code 3, if the condition of `--fail-on` holds.
-pub fn compare(app: &App, args: &CompareArgs) -> Result<(), Failure> {
+pub(super) fn compare(app: &App, args: &CompareArgs) -> Result<(), Failure> {
     let limits = limits(&args.evaluation)?;
     let names: Vec<&String> = std::iter::once(&args.base).chain(&args.candidates).collect();
     let mut resolved = vec![];
@@ -66,7 +66,7 @@ pub fn compare(app: &App, args: &CompareArgs) -> Result<(), Failure> {
 }
 
 /// Prints a comparison: as Markdown, or as one JSON object.
-pub fn print(app: &App, comparison: &Comparison, all_rows: bool) -> Result<(), Failure> {
+pub(super) fn print(app: &App, comparison: &Comparison, all_rows: bool) -> Result<(), Failure> {
     app.output(comparison, || {
         let mut shown = comparison.clone();
         shown.rows.retain(|row| all_rows || row.depth <= PRINTED_DEPTH);

@@ -6,7 +6,7 @@ use std::{
 };
 
 use harness_core::{
-    Control, Hasher, LanguageModel, ModelStats, Request, RequestKey, Response, SampleScore, canonical_json,
+    Control, Hasher, LanguageModel, Request, RequestKey, Response, SampleScore, canonical_json,
 };
 use harness_engine::Limits;
 use harness_metrics::comparison::{ModelFacts, TaskFacts};
@@ -17,7 +17,7 @@ use super::{App, Failure, load::Ready, suite::Suite};
 use crate::cli::EvaluationArgs;
 
 /// What one model scored.
-pub struct Evaluated {
+pub(super) struct Evaluated {
     /// Its name.
     pub name: String,
     /// What is known of its answers.
@@ -30,21 +30,19 @@ pub struct Evaluated {
     pub prepared: Vec<Arc<Prepared>>,
     /// For the manifest.
     pub entry: ModelEntry,
-    /// Work done in this process.
-    pub stats: ModelStats,
     /// Seconds spent on answering.
     pub seconds: f64,
 }
 
 impl Evaluated {
     /// All scores of one task.
-    pub fn scores(&self, task: usize) -> impl Iterator<Item = &SampleScore> {
+    pub(super) fn scores(&self, task: usize) -> impl Iterator<Item = &SampleScore> {
         self.scored[task].iter().flat_map(|scored| &scored.scores)
     }
 }
 
 /// The bounds that the arguments set.
-pub fn limits(args: &EvaluationArgs) -> Result<Limits, Failure> {
+pub(super) fn limits(args: &EvaluationArgs) -> Result<Limits, Failure> {
     for (name, value) in
         [("--batch-tokens", args.batch_tokens), ("--batch-sequences", args.batch_sequences), ("--kv-memory", args.kv_memory)]
     {
@@ -63,7 +61,7 @@ pub fn limits(args: &EvaluationArgs) -> Result<Limits, Failure> {
 ///
 /// # Errors
 /// If the model or the store fails, if the user interrupts, or, with `from_store`, if something is missing.
-pub fn evaluate(app: &App, suite: &Suite, ready: &Ready, from_store: bool) -> Result<Evaluated, Failure> {
+pub(super) fn evaluate(app: &App, suite: &Suite, ready: &Ready, from_store: bool) -> Result<Evaluated, Failure> {
     let prepared = prepare(app, suite, ready)?;
     let store = app.store()?;
     let model = ready.entry.identity.digest();
@@ -101,7 +99,6 @@ pub fn evaluate(app: &App, suite: &Suite, ready: &Ready, from_store: bool) -> Re
         responses: vec![],
         prepared,
         entry: ready.entry.clone(),
-        stats: ready.model.stats(),
         seconds,
     };
     let mut keys = keys.into_iter();

@@ -65,10 +65,7 @@ fn chain(error: &dyn std::error::Error) -> String {
 
 impl From<StoreError> for Failure {
     fn from(error: StoreError) -> Self {
-        match &error {
-            StoreError::Io { action, .. } if !matches!(*action, "open" | "read") => Self::work(chain(&error)),
-            _ => Self::usage(chain(&error)),
-        }
+        if error.is_usage() { Self::usage(chain(&error)) } else { Self::work(chain(&error)) }
     }
 }
 
@@ -87,7 +84,7 @@ impl From<EngineError> for Failure {
 impl From<TrainingError> for Failure {
     fn from(error: TrainingError) -> Self {
         match &error {
-            TrainingError::NotFinite { .. } => Self::work(chain(&error)),
+            TrainingError::NonFinite { .. } => Self::work(chain(&error)),
             _ => Self::usage(chain(&error)),
         }
     }

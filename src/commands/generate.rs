@@ -16,7 +16,7 @@ use crate::cli::GenerateArgs;
 ///
 /// # Errors
 /// If the model cannot be loaded or refuses a prompt.
-pub fn generate(app: &App, args: &GenerateArgs) -> Result<(), Failure> {
+pub(super) fn generate(app: &App, args: &GenerateArgs) -> Result<(), Failure> {
     let resolved = app.experiment.model(&args.model)?;
     let ready = Loader::new(app, Limits::default()).load(&resolved, Missing::Refuse)?;
     let prompts = if args.prompt == "-" { read_lines()? } else { vec![args.prompt.clone()] };

@@ -13,7 +13,7 @@ use crate::cli::{GoldenArgs, GoldenCommand};
 ///
 /// # Errors
 /// If a file is missing or wrong; with exit code 3 if a metric regressed.
-pub fn golden(app: &App, args: &GoldenArgs) -> Result<(), Failure> {
+pub(super) fn golden(app: &App, args: &GoldenArgs) -> Result<(), Failure> {
     match &args.command {
         GoldenCommand::Accept(files) => {
             let former = if files.golden.is_file() { Some(Golden::read(&files.golden)?) } else { None };
@@ -56,7 +56,7 @@ fn metrics(report: &Path) -> Result<Metrics, Failure> {
     for row in &comparison.rows {
         let values = metrics.entry(row.task.clone()).or_default().entry(row.key.to_string()).or_default();
         for (model, cell) in comparison.models.iter().zip(&row.cells) {
-            values.insert(model.clone(), cell.value);
+            values.extend(cell.value.map(|value| (model.clone(), value)));
         }
     }
     Ok(metrics)

@@ -14,7 +14,7 @@ use super::{App, Failure, train};
 use crate::experiment::{Candidate, ResolvedModel};
 
 /// A model ready to answer.
-pub struct Ready {
+pub(super) struct Ready {
     /// Its name in reports.
     pub name: String,
     /// The model.
@@ -27,7 +27,7 @@ pub struct Ready {
 
 /// What is done about candidates that are not trained yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Missing {
+pub(super) enum Missing {
     /// They are trained.
     Train,
     /// It is an error.
@@ -35,7 +35,7 @@ pub enum Missing {
 }
 
 /// Loads models; bases stay in memory as long as the loader.
-pub struct Loader<'a> {
+pub(super) struct Loader<'a> {
     app: &'a App,
     limits: Limits,
     bases: BTreeMap<(PathBuf, Option<usize>, Option<bool>), Arc<LoadedBase>>,
@@ -51,7 +51,7 @@ struct Place {
 
 impl<'a> Loader<'a> {
     /// A loader whose models keep to these bounds.
-    pub fn new(app: &'a App, limits: Limits) -> Self {
+    pub(super) fn new(app: &'a App, limits: Limits) -> Self {
         Self { app, limits, bases: BTreeMap::new() }
     }
 
@@ -59,7 +59,7 @@ impl<'a> Loader<'a> {
     ///
     /// # Errors
     /// If the model cannot be loaded or trained.
-    pub fn load(&mut self, resolved: &ResolvedModel, missing: Missing) -> Result<Ready, Failure> {
+    pub(super) fn load(&mut self, resolved: &ResolvedModel, missing: Missing) -> Result<Ready, Failure> {
         let place = self.place(resolved, missing)?;
         let base = self.base(resolved, &place.base)?;
         let model = match &place.adapter {

@@ -18,7 +18,7 @@ mod train;
 
 use std::io::Write as _;
 
-pub use app::App;
+use app::App;
 pub use failure::Failure;
 
 use crate::cli::{Cli, Command};

@@ -16,7 +16,7 @@ use crate::{
 ///
 /// # Errors
 /// If a model cannot be found or read.
-pub fn models(app: &App, args: &ModelsArgs) -> Result<(), Failure> {
+pub(super) fn models(app: &App, args: &ModelsArgs) -> Result<(), Failure> {
     match &args.command {
         ModelsCommand::List => list(app),
         ModelsCommand::Show { model } => show(app, &app.experiment.model(model)?),

@@ -11,26 +11,26 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 /// How progress is shown.
 #[derive(Clone, Copy, Debug)]
-pub struct Progress {
+pub(super) struct Progress {
     quiet: bool,
     terminal: bool,
 }
 
 impl Progress {
     /// A display; `terminal` says whether standard error is one.
-    pub fn new(quiet: bool, terminal: bool) -> Self {
+    pub(super) fn new(quiet: bool, terminal: bool) -> Self {
         Self { quiet, terminal }
     }
 
     /// Says something in a line of its own.
-    pub fn say(&self, text: impl AsRef<str>) {
+    pub(super) fn say(&self, text: impl AsRef<str>) {
         if !self.quiet {
             let _ = writeln!(std::io::stderr(), "{}", text.as_ref());
         }
     }
 
     /// A bar of `total` steps.
-    pub fn bar(&self, title: &str, total: u64) -> Bar {
+    pub(super) fn bar(&self, title: &str, total: u64) -> Bar {
         let bar = if self.terminal && !self.quiet {
             ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr())
         } else {
@@ -46,7 +46,7 @@ impl Progress {
 }
 
 /// One stage's progress.
-pub struct Bar {
+pub(super) struct Bar {
     bar: ProgressBar,
     progress: Progress,
     title: String,
@@ -55,29 +55,29 @@ pub struct Bar {
 
 impl Bar {
     /// One step more.
-    pub fn step(&self) {
+    pub(super) fn step(&self) {
         self.bar.inc(1);
     }
 
     /// Sets what stands behind the bar.
-    pub fn message(&self, text: String) {
+    pub(super) fn message(&self, text: String) {
         self.bar.set_message(text);
     }
 
     /// Seconds since the beginning.
-    pub fn seconds(&self) -> f64 {
+    pub(super) fn seconds(&self) -> f64 {
         self.start.elapsed().as_secs_f64()
     }
 
     /// Ends the bar and leaves a line that says what was done.
-    pub fn finish(self, summary: &str) {
+    pub(super) fn finish(self, summary: &str) {
         self.bar.finish_and_clear();
         self.progress.say(format!("{}: {summary} ({:.1} s)", self.title, self.start.elapsed().as_secs_f64()));
     }
 }
 
 /// The progress of training.
-pub struct TrainingProgress {
+pub(super) struct TrainingProgress {
     progress: Progress,
     name: String,
     bar: Option<Bar>,
@@ -86,12 +86,12 @@ pub struct TrainingProgress {
 
 impl TrainingProgress {
     /// For the run of this name.
-    pub fn new(progress: Progress, name: &str) -> Self {
+    pub(super) fn new(progress: Progress, name: &str) -> Self {
         Self { progress, name: name.to_owned(), bar: None, said: Instant::now() }
     }
 
     /// Ends the display.
-    pub fn finish(mut self, summary: &str) {
+    pub(super) fn finish(mut self, summary: &str) {
         if let Some(bar) = self.bar.take() {
             bar.finish(summary);
         }

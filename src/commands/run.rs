@@ -19,7 +19,7 @@ use crate::cli::RunArgs;
 ///
 /// # Errors
 /// If model or tasks are wrong, or the evaluation fails.
-pub fn run(app: &App, args: &RunArgs) -> Result<(), Failure> {
+pub(super) fn run(app: &App, args: &RunArgs) -> Result<(), Failure> {
     let limits = limits(&args.evaluation)?;
     let resolved = app.experiment.model(&args.model)?;
     let suite = Suite::load(app, &args.evaluation)?;
@@ -55,7 +55,7 @@ fn write(app: &App, suite: &Suite, evaluated: &Evaluated, folder: &std::path::Pa
 }
 
 /// Everything that the numbers of these models depend on.
-pub fn manifest(app: &App, suite: &Suite, models: &[Evaluated], name: &str) -> Result<Manifest, Failure> {
+pub(super) fn manifest(app: &App, suite: &Suite, models: &[Evaluated], name: &str) -> Result<Manifest, Failure> {
     let mut manifest = Manifest::new(name, env!("CARGO_PKG_VERSION"), std::env::args().collect());
     manifest.models = models.iter().map(|model| model.entry.clone()).collect();
     if let Some(first) = models.first() {

@@ -10,7 +10,7 @@ use super::{App, Failure};
 use crate::cli::EvaluationArgs;
 
 /// Tasks with their data, and the groups they were asked for in.
-pub struct Suite {
+pub(super) struct Suite {
     /// All tasks.
     pub tasks: Vec<Arc<DeclarativeTask>>,
     /// Groups that were named.
@@ -24,7 +24,7 @@ impl Suite {
     ///
     /// # Errors
     /// If a task is unknown or wrong, or its data are missing.
-    pub fn load(app: &App, args: &EvaluationArgs) -> Result<Self, Failure> {
+    pub(super) fn load(app: &App, args: &EvaluationArgs) -> Result<Self, Failure> {
         let names = if args.tasks.is_empty() { app.experiment.default_tasks()? } else { args.tasks.clone() };
         let registry = registry(app, &args.include_path)?;
         let selection = registry.select(&names)?;
@@ -44,7 +44,7 @@ impl Suite {
     ///
     /// # Errors
     /// If a data file cannot be read.
-    pub fn entries(&self, prepared: &[Arc<Prepared>], hashes: &FileHashes) -> Result<Vec<TaskEntry>, Failure> {
+    pub(super) fn entries(&self, prepared: &[Arc<Prepared>], hashes: &FileHashes) -> Result<Vec<TaskEntry>, Failure> {
         let mut entries = vec![];
         for (task, prepared) in self.tasks.iter().zip(prepared) {
             let mut data = vec![];
@@ -66,7 +66,7 @@ impl Suite {
 }
 
 /// The built-in definitions with those of the experiment and the given folders.
-pub fn registry(app: &App, include: &[std::path::PathBuf]) -> Result<Registry, Failure> {
+pub(super) fn registry(app: &App, include: &[std::path::PathBuf]) -> Result<Registry, Failure> {
     let mut registry = Registry::builtin()?;
     for folder in &app.experiment.include_path {
         registry.add_folder(&app.experiment.folder.join(folder))?;

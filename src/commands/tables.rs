@@ -12,7 +12,7 @@ use harness_tasks::{Aggregate, Group, Member, MetricSpec, Task as _};
 use super::{evaluate::Evaluated, suite::Suite};
 
 /// One table a task and metric; groups come before their members, pooled over their documents.
-pub fn tables(suite: &Suite, models: &[Evaluated]) -> Vec<Table> {
+pub(super) fn tables(suite: &Suite, models: &[Evaluated]) -> Vec<Table> {
     let index: BTreeMap<&str, usize> = suite.tasks.iter().enumerate().map(|(i, task)| (task.id(), i)).collect();
     let builder = Builder { suite, models, index };
     let mut tables = vec![];

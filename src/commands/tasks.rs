@@ -18,7 +18,7 @@ use crate::cli::{TasksArgs, TasksCommand};
 ///
 /// # Errors
 /// If a definition is wrong or unknown.
-pub fn tasks(app: &App, args: &TasksArgs) -> Result<(), Failure> {
+pub(super) fn tasks(app: &App, args: &TasksArgs) -> Result<(), Failure> {
     match &args.command {
         TasksCommand::List => list(app, &registry(app, &args.include_path)?),
         TasksCommand::Check { dir } => check(app, dir),

@@ -22,7 +22,7 @@ use crate::{
 const DONE: &str = "training.json";
 
 /// A finished run.
-pub struct Trained {
+pub(super) struct Trained {
     /// The adapter's or model's folder.
     pub folder: PathBuf,
     /// The base's folder or file; the result's own folder for a model from scratch.
@@ -46,7 +46,7 @@ struct Plan {
 ///
 /// # Errors
 /// If the recipe is wrong, the training fails, or the result is missing and must not be made.
-pub fn ensure_trained(app: &App, resolved: &ResolvedModel, missing: Missing) -> Result<Trained, Failure> {
+pub(super) fn ensure_trained(app: &App, resolved: &ResolvedModel, missing: Missing) -> Result<Trained, Failure> {
     let plan = Plan::new(app, resolved, None, None, None)?;
     if !plan.folder.join(DONE).is_file() {
         if missing == Missing::Refuse {
@@ -66,7 +66,7 @@ pub fn ensure_trained(app: &App, resolved: &ResolvedModel, missing: Missing) -> 
 ///
 /// # Errors
 /// If the recipe is wrong or the training fails.
-pub fn train(app: &App, args: &TrainArgs) -> Result<(), Failure> {
+pub(super) fn train(app: &App, args: &TrainArgs) -> Result<(), Failure> {
     let resolved = recipe_of(app, args)?;
     let plan = Plan::new(app, &resolved, args.base.as_deref(), args.out.as_deref(), args.max_steps)?;
     if args.dry_run {
