@@ -277,6 +277,21 @@ fn perplexity_is_compared_by_permutation_with_a_relative_margin() {
 }
 
 #[test]
+fn resamples_too_few_for_the_correction_are_reported() {
+    let graded = |seed: u64| -> Vec<f64> {
+        let mut rng = Seed(seed).stream("scores", 0);
+        (0..60).map(|_| rng.uniform()).collect()
+    };
+    let columns = || (0..7).map(|j| column(&format!("m{j}"), &graded(j))).collect::<Vec<_>>();
+    let tables = [table("a", columns()), table("b", columns())];
+    let with = |resamples| Comparison::compute(&tables, &[], &Settings { resamples, ..settings() }).unwrap().caveats;
+    let few = with(100);
+    let found = few.iter().find(|caveat| matches!(caveat, Caveat::TooFewResamples { .. })).expect("a caveat");
+    assert!(found.to_string().contains("240 would do: main results (12 tests)"), "{found}");
+    assert!(!with(240).iter().any(|caveat| matches!(caveat, Caveat::TooFewResamples { .. })));
+}
+
+#[test]
 fn facts_become_caveats_with_figures_and_advice() {
     let mut table = table("t", ["base", "r8", "again", "noop"].map(|m| column(m, &bernoulli(200, 0.5, 1))).to_vec());
     table.columns[1].scores[0].parsed = false;

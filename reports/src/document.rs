@@ -1,6 +1,8 @@
 //! The parts every rendering shares: sections, layouts, and which value is best.
 
-use harness_metrics::comparison::{Comparison, Contrast, Row, Verdict};
+use harness_metrics::comparison::{Comparison, Contrast, Row, Scale, Verdict};
+
+use crate::number::count;
 
 /// Most models that stand side by side in one table.
 pub(crate) const SIDE_BY_SIDE: usize = 4;
@@ -65,10 +67,25 @@ pub(crate) fn top(rows: &[&Row]) -> usize {
     rows.iter().map(|row| row.depth).min().unwrap_or_default()
 }
 
+/// What stands below a row's label where every model has a line: metric, filter if there is one, documents.
+pub(crate) fn description(row: &Row, up: &str, down: &str) -> Vec<String> {
+    let mut parts = vec![unfiltered(row, up, down)];
+    if row.key.filter != "none" {
+        parts.push(row.key.filter.clone());
+    }
+    parts.push(format!("n = {}", count(row.n)));
+    parts
+}
+
 /// The metric with its filter, unit and direction, e.g. `acc, % ↑`.
 pub(crate) fn metric(row: &Row, up: &str, down: &str) -> String {
-    use harness_metrics::comparison::Scale;
-    let filter = if row.key.filter == "none" { String::new() } else { format!(" {}", row.key.filter) };
+    match row.key.filter.as_str() {
+        "none" => unfiltered(row, up, down),
+        filter => unfiltered(row, up, down).replacen(&row.key.metric, &format!("{} {filter}", row.key.metric), 1),
+    }
+}
+
+fn unfiltered(row: &Row, up: &str, down: &str) -> String {
     let unit = if row.scale == Scale::Fraction { ", %" } else { "" };
-    format!("{}{filter}{unit} {}", row.key.metric, if row.higher_is_better { up } else { down })
+    format!("{}{unit} {}", row.key.metric, if row.higher_is_better { up } else { down })
 }

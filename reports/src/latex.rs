@@ -10,7 +10,7 @@ pub use escape::escape;
 use self::table::{Align, Cell, Table};
 use crate::{
     Meta,
-    document::{bold, contrast, metric, sections, side_by_side, top},
+    document::{bold, contrast, description, metric, sections, side_by_side, top},
     number::{Style, count, p_value},
     words,
 };
@@ -29,21 +29,22 @@ const PREAMBLE: &str = "\\documentclass[a4paper]{article}
 /// where it is the best of its row and was found better than the base.
 pub fn latex_fragment(comparison: &Comparison) -> String {
     let base = comparison.base().unwrap_or_default();
-    let notes = words::methods(comparison).iter().map(|line| escape(line)).collect::<Vec<_>>().join(" ");
+    // The methods stand below the first table only.
+    let mut notes = words::methods(comparison).iter().map(|line| escape(line)).collect::<Vec<_>>().join(" ");
     let mut text = String::new();
     for section in sections(comparison) {
         let candidates = !comparison.candidates().is_empty();
         let title = escape(&section.title);
         if side_by_side(comparison) {
             let caption = format!("{title}: values.");
-            text.push_str(&values(comparison, &section.rows).render(&caption, &notes));
+            text.push_str(&values(comparison, &section.rows).render(&caption, &std::mem::take(&mut notes)));
             if candidates {
                 let caption = format!("{title}: differences to {}.", escape(base));
-                text.push_str(&differences(&section.rows).render(&caption, &notes));
+                text.push_str(&differences(&section.rows).render(&caption, &std::mem::take(&mut notes)));
             }
         } else {
             let caption = format!("{title}: values and differences to {}.", escape(base));
-            text.push_str(&lines(&section.rows).render(&caption, &notes));
+            text.push_str(&lines(&section.rows).render(&caption, &std::mem::take(&mut notes)));
         }
     }
     text
@@ -101,9 +102,16 @@ fn task(row: &Row, top: usize) -> String {
 }
 
 fn metric_name(row: &Row) -> String {
-    let text = metric(row, "UP", "DOWN");
-    let (name, arrow) = text.rsplit_once(' ').unwrap_or((&text, ""));
-    format!("{} $\\{}$", escape(name), if arrow == "UP" { "uparrow" } else { "downarrow" })
+    arrow(&metric(row, "UP", "DOWN"))
+}
+
+/// Escaped text with an arrow in place of a final UP or DOWN.
+fn arrow(text: &str) -> String {
+    match text.rsplit_once(' ') {
+        Some((name, "UP")) => format!("{} $\\uparrow$", escape(name)),
+        Some((name, "DOWN")) => format!("{} $\\downarrow$", escape(name)),
+        _ => escape(text),
+    }
 }
 
 /// A value with the half width of its interval, in two columns.
@@ -183,13 +191,10 @@ fn lines(rows: &[&Row]) -> Table {
         if r > 0 {
             table.rule();
         }
+        let described = description(row, "UP", "DOWN").into_iter().map(|text| arrow(&text));
+        let facts: Vec<String> = [task(row, top)].into_iter().chain(described).collect();
         for (i, cell) in row.cells.iter().enumerate() {
-            let first = match i {
-                0 => task(row, top),
-                1 => metric_name(row),
-                2 => format!("$n = {}$", row.n),
-                _ => String::new(),
-            };
+            let first = facts.get(i).cloned().unwrap_or_default();
             let mut line = vec![Cell::new(first), Cell::new(escape(&cell.model))];
             line.extend(value_cells(row, &cell.model, style));
             match contrast(row, &cell.model) {

@@ -4,7 +4,7 @@ use harness_metrics::comparison::{Comparison, Row, Verdict};
 
 use crate::{
     Meta,
-    document::{bold, contrast, label, metric, sections, side_by_side, top},
+    document::{bold, contrast, description, label, metric, sections, side_by_side, top},
     number::{Style, count, p_value},
     words,
 };
@@ -132,13 +132,10 @@ fn lines(rows: &[&Row]) -> Table {
     let top = top(rows);
     for row in rows {
         let style = Style::of(row);
+        let facts: Vec<String> =
+            [label(row, top, "· ")].into_iter().chain(description(row, "↑", "↓")).map(|text| escape(&text)).collect();
         for (i, cell) in row.cells.iter().enumerate() {
-            let task = match i {
-                0 => escape(&label(row, top, "· ")),
-                1 => escape(&metric(row, "↑", "↓")),
-                2 => format!("n = {}", count(row.n)),
-                _ => String::new(),
-            };
+            let task = facts.get(i).cloned().unwrap_or_default();
             let mut value = style.value(cell.value);
             if bold(row) == Some(&cell.model) {
                 value = format!("**{value}**");
@@ -196,8 +193,11 @@ impl Table {
         let mut text = line(&mut self.headers.iter().map(|(name, _)| name.as_str()));
         text.push('|');
         for (&(_, right), &wide) in self.headers.iter().zip(&widths) {
-            let dashes = "-".repeat(wide + usize::from(!right));
-            text.push_str(&format!(" {} |", if right { dashes + ":" } else { dashes }).replacen(' ', "", 0));
+            text.push_str(&if right {
+                format!(" {}: |", "-".repeat(wide - 1))
+            } else {
+                format!(" {} |", "-".repeat(wide))
+            });
         }
         text.push('\n');
         for row in &self.rows {

@@ -52,6 +52,15 @@ pub enum Caveat {
         /// Number of primary rows with candidates and documents.
         of: usize,
     },
+    /// Families in which the smallest p of random permutations, 1/(resamples + 1), may not survive the correction.
+    TooFewResamples {
+        /// Resamples used.
+        resamples: usize,
+        /// Resamples that would do.
+        needed: usize,
+        /// Families and their numbers of tests.
+        families: Vec<(String, usize)>,
+    },
     /// Answers from which nothing could be extracted.
     UnparsedAnswers {
         /// By row and model.
@@ -155,6 +164,7 @@ impl Caveat {
             Self::TooFewDocuments { .. } => {
                 "Read `undecided` as not known rather than as equal; use more documents (raise the limit) or a larger margin."
             }
+            Self::TooFewResamples { .. } => "Raise the number of resamples, or compare fewer models or tasks at once.",
             Self::UnparsedAnswers { .. } => {
                 "Read some of these answers: an unparsed answer counts as wrong, so a difference may be one of format."
             }
@@ -213,12 +223,22 @@ impl fmt::Display for Caveat {
                         Some(detectable) => write!(f, "shows differences from {}", amount(detectable, row.scale))?,
                         None => f.write_str("could not have shown any difference")?,
                     }
-                    write!(f, ", the margin is {}", amount(row.margin, row.scale))?;
                     if let Some(needed) = row.needed {
-                        write!(f, ", which takes about {}", thousands(needed))?;
+                        let margin = amount(row.margin, row.scale);
+                        write!(f, " ({margin} would take about {})", counted(rounded(needed), "document"))?;
                     }
                     Ok(())
                 })?;
+                f.write_str(".")
+            }
+            Self::TooFewResamples { resamples, needed, families } => {
+                write!(
+                    f,
+                    "With {} resamples a permutation test may be unable to decide after the correction; {} would do: ",
+                    thousands(*resamples as u64),
+                    thousands(*needed as u64)
+                )?;
+                list(f, families, |f, (name, tests)| write!(f, "{name} ({})", counted(*tests, "test")))?;
                 f.write_str(".")
             }
             Self::UnparsedAnswers { shares } => shares_text(f, "No answer could be extracted", "answers", shares),
@@ -267,6 +287,12 @@ fn shares_text(f: &mut fmt::Formatter<'_>, what: &str, unit: &str, shares: &[Sha
 
 fn counted(n: usize, noun: &str) -> String {
     format!("{} {noun}{}", thousands(n as u64), if n == 1 { "" } else { "s" })
+}
+
+/// Two significant digits: a projection is no more precise than that.
+fn rounded(n: u64) -> usize {
+    let unit = 10u64.saturating_pow(n.max(1).ilog10().saturating_sub(1));
+    usize::try_from(n.div_ceil(unit).saturating_mul(unit)).unwrap_or(usize::MAX)
 }
 
 fn thousands(n: u64) -> String {

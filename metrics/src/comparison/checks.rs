@@ -1,11 +1,12 @@
 //! Finding caveats.
 
 use super::{
-    Caveat, Dropped, IdenticalTask, ModelFacts, Row, Settings, Share, TaskFacts, Underpowered,
+    Caveat, Dropped, Family, IdenticalTask, ModelFacts, Row, Settings, Share, TaskFacts, TestMethod, Underpowered,
     alignment::Aligned,
     inference::{POWER, fewest_units},
     table::Table,
 };
+use crate::stats::Correction;
 
 /// Documents that alignment left out of a table.
 pub(super) fn dropped(table: &Table, aligned: &Aligned) -> Option<Dropped> {
@@ -98,6 +99,23 @@ fn underpowered(row: &Row, alpha: f64) -> Option<Underpowered> {
         margin,
         needed,
     })
+}
+
+/// Families whose correction the smallest p of random permutations may not survive.
+pub(super) fn resamples(rows: &[Row], families: &[Family], settings: &Settings) -> Option<Caveat> {
+    if settings.correction == Correction::None {
+        return None;
+    }
+    let sampled = |family: &&Family| {
+        let mut tests = rows.iter().filter(|row| row.family == family.name).flat_map(|row| &row.contrasts);
+        tests.any(|contrast| contrast.test == Some(TestMethod::PermutationSampled))
+    };
+    let coarse = |family: &&Family| family.tests as f64 / (settings.resamples + 1) as f64 > settings.alpha;
+    let families: Vec<(String, usize)> =
+        families.iter().filter(sampled).filter(coarse).map(|family| (family.name.clone(), family.tests)).collect();
+    let most = families.iter().map(|&(_, tests)| tests).max()?;
+    let needed = (most as f64 / settings.alpha).ceil() as usize;
+    Some(Caveat::TooFewResamples { resamples: settings.resamples, needed, families })
 }
 
 /// Answers that were not parsed, cut, or asked under other conditions.

@@ -41,6 +41,7 @@ impl Comparison {
         caveats.extend(checks::models(&models, facts));
         caveats.extend(checks::partial_overlap(dropped));
         caveats.extend(checks::rows(&rows, settings));
+        caveats.extend(checks::resamples(&rows, &families, settings));
         caveats.extend(checks::answers(&rows, &models, facts));
         Ok(Self { schema: SCHEMA_VERSION, models, settings: settings.clone(), families, rows, caveats })
     }

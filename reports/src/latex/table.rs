@@ -75,8 +75,11 @@ impl Table {
                 }
             }
         }
-        let note = self.note.as_deref().map(|note| format!("{note} ")).unwrap_or_default();
-        let notes = format!("\\par\\smallskip{{\\footnotesize\\raggedright {note}{notes}\\par}}\n");
+        let note = self.note.as_deref().unwrap_or_default();
+        let notes = match format!("{note} {notes}").trim() {
+            "" => String::new(),
+            notes => format!("\\par\\smallskip{{\\footnotesize\\raggedright {notes}\\par}}\n"),
+        };
         let columns = &self.columns;
         if self.body.len() > ONE_PAGE {
             return format!(

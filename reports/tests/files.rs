@@ -1,0 +1,100 @@
+//! Reports and plots as files.
+
+mod support;
+
+use std::{fs, path::Path};
+
+use harness_reports::{Format, Meta, ReportError, Series, forest_plot, line_chart, write_all};
+use support::{TEN, THREE, comparison, meta};
+
+fn names(dir: &Path) -> Vec<String> {
+    let mut names: Vec<String> =
+        fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn all_formats_are_written_whole() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("new/folder");
+    let written = write_all(&out, &comparison(&THREE), &meta(), &Format::ALL).unwrap();
+    assert_eq!(written.len(), 6);
+    let expected = ["comparison.png", "comparison.svg", "report.csv", "report.json", "report.md", "report.tex"];
+    assert_eq!(names(&out), expected);
+    // Written again, the bytes are the same and nothing is left over.
+    let before: Vec<Vec<u8>> = written.iter().map(|path| fs::read(path).unwrap()).collect();
+    write_all(&out, &comparison(&THREE), &meta(), &Format::ALL).unwrap();
+    assert_eq!(names(&out), expected);
+    assert!(written.iter().zip(&before).all(|(path, bytes)| &fs::read(path).unwrap() == bytes));
+    forest_plot(&out.join("ten.svg"), &comparison(&TEN)).unwrap();
+    let plot = fs::read_to_string(out.join("ten.svg")).unwrap();
+    assert!(TEN[1..].iter().all(|model| plot.contains(model)) && plot.contains("undecided"));
+    assert!(before[4].starts_with(b"<svg") && before[5].starts_with(b"\x89PNG"));
+}
+
+#[test]
+fn one_model_has_no_plot_of_differences() {
+    let dir = tempfile::tempdir().unwrap();
+    let written = write_all(dir.path(), &comparison(&THREE[..1]), &Meta::default(), &Format::ALL).unwrap();
+    assert_eq!(written.len(), 4);
+    let error = forest_plot(&dir.path().join("c.svg"), &comparison(&THREE[..1])).unwrap_err();
+    assert!(matches!(error, ReportError::Empty { .. }));
+}
+
+#[test]
+fn an_unwritable_place_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("file");
+    fs::write(&file, "in the way").unwrap();
+    let error = write_all(&file, &comparison(&THREE), &meta(), &[Format::Markdown]).unwrap_err();
+    assert!(error.to_string().starts_with(&file.display().to_string()), "{error}");
+    // A folder where the report should be cannot be replaced; the temporary file is removed again.
+    for format in Format::ALL {
+        let out = dir.path().join(format!("{format:?}"));
+        fs::create_dir_all(out.join(format.file_name()).join("full")).unwrap();
+        let error = write_all(&out, &comparison(&THREE), &meta(), &[format]).unwrap_err();
+        assert!(matches!(error, ReportError::Write { .. }), "{error}");
+        assert!(error.to_string().contains(format.file_name()), "{error}");
+        assert_eq!(names(&out), [format.file_name()]);
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_full_disk_is_reported() {
+    // Every write to /dev/full fails as on a full disk.
+    let error = fs::write("/dev/full", "x").expect_err("a full device");
+    let error = ReportError::Write { path: "report.md".into(), source: error };
+    assert!(error.to_string().contains("No space left") && error.to_string().contains("report.md"), "{error}");
+}
+
+#[test]
+fn line_charts_of_anything_finite() {
+    let dir = tempfile::tempdir().unwrap();
+    let series = |name: &str, points: Vec<(f64, f64)>| Series { name: name.into(), points };
+    let loss = series("loss <&>", (0..50).map(|i| (f64::from(i), 3.0 / f64::from(i + 1))).collect());
+    let broken = series("eval", vec![(0.0, 2.0), (10.0, f64::NAN), (20.0, 1.5), (30.0, f64::INFINITY), (40.0, 1.0)]);
+    let flat = series("rate", vec![(0.0, 1e-4), (1.0, 1e-4)]);
+    let one = series("one", vec![(3.0, 0.0)]);
+    for (i, lines) in [vec![loss, broken], vec![flat], vec![one]].iter().enumerate() {
+        for extension in ["svg", "png"] {
+            let path = dir.path().join(format!("{i}.{extension}"));
+            line_chart(&path, "Loss", "step", "nats per token", lines).unwrap();
+            assert!(fs::metadata(&path).unwrap().len() > 500);
+        }
+    }
+    let svg = fs::read_to_string(dir.path().join("0.svg")).unwrap();
+    assert!(svg.contains("loss &lt;&amp;&gt;") && svg.contains("nats per token"));
+    let nothing = [series("none", vec![(f64::NAN, 1.0)])];
+    let error = line_chart(&dir.path().join("n.svg"), "t", "x", "y", &nothing).unwrap_err();
+    assert!(matches!(error, ReportError::Empty { .. }));
+    let error = line_chart(&dir.path().join("n.gif"), "t", "x", "y", &[series("a", vec![(0.0, 1.0)])]).unwrap_err();
+    assert!(error.to_string().contains(".svg or .png"), "{error}");
+}
+
+#[test]
+fn formats_are_known_by_name() {
+    assert_eq!("latex".parse::<Format>().unwrap(), Format::Latex);
+    assert!("docx".parse::<Format>().unwrap_err().to_string().contains("md, latex, csv"));
+}
