@@ -39,6 +39,11 @@ pub struct DatasetConfig {
     pub columns: Vec<String>,
     /// `local.derive_splits`: how splits are made of a data set that has none.
     pub derive: Option<DeriveSplits>,
+    /// `local.pages`: the column whose lines are joined to WikiText pages, and the column of the pages.
+    pub pages: Option<(String, String)>,
+    /// `local.count_column`: the column whose words and bytes a rolling log-likelihood is divided by; the scored text
+    /// if there is none.
+    pub count_column: Option<String>,
     /// Place of the definition, for paths relative to it.
     pub file: String,
 }
@@ -224,7 +229,8 @@ fn choices(node: &Node, templates: &mut Templates) -> Result<Field, TaskError> {
         Yaml::Text(source) => Ok(Field::Template(templates.compile(node, source)?)),
         Yaml::List(items) if items.is_empty() => node.error("doc_to_choice is an empty list"),
         Yaml::List(items) => {
-            let texts: Result<Vec<Value>, _> = items.iter().map(|i| text("doc_to_choice", i).map(Value::from)).collect();
+            let texts: Result<Vec<Value>, _> =
+                items.iter().map(|i| text("doc_to_choice", i).map(Value::from)).collect();
             Ok(Field::Literal(Value::Array(texts?)))
         }
         Yaml::Map(entries) => {
@@ -254,8 +260,17 @@ fn output_type(node: &Node) -> Result<OutputType, TaskError> {
 }
 
 const FEWSHOT_KEYS: &[&str] = &[
-    "sampler", "split", "process_docs", "fewshot_indices", "samples", "doc_to_text", "doc_to_choice", "doc_to_target",
-    "gen_prefix", "fewshot_delimiter", "target_delimiter",
+    "sampler",
+    "split",
+    "process_docs",
+    "fewshot_indices",
+    "samples",
+    "doc_to_text",
+    "doc_to_choice",
+    "doc_to_target",
+    "gen_prefix",
+    "fewshot_delimiter",
+    "target_delimiter",
 ];
 
 fn fewshot(node: &Node, defaults: Fewshot, templates: &mut Templates) -> Result<Fewshot, TaskError> {
@@ -309,6 +324,8 @@ fn fewshot(node: &Node, defaults: Fewshot, templates: &mut Templates) -> Result<
     Ok(fewshot)
 }
 
+const LOCAL_KEYS: &[&str] = &["names", "name_column", "columns", "derive_splits", "pages", "count_column"];
+
 fn dataset(keys: &Keys<'_>, at: &Place) -> Result<DatasetConfig, TaskError> {
     let mut dataset = DatasetConfig {
         path: keys.text("dataset_path")?,
@@ -321,10 +338,16 @@ fn dataset(keys: &Keys<'_>, at: &Place) -> Result<DatasetConfig, TaskError> {
         dataset.file = node.at.file.to_string();
     }
     if let Some(node) = keys.get("local")? {
-        let local = Keys::of(node, "local", &["names", "name_column", "columns", "derive_splits"])?;
+        let local = Keys::of(node, "local", LOCAL_KEYS)?;
         dataset.aliases = local.texts("names")?;
         dataset.name_column = local.text("name_column")?;
         dataset.columns = local.texts("columns")?;
+        dataset.count_column = local.text("count_column")?;
+        if let Some(node) = local.get("pages")? {
+            let pages = Keys::of(node, "local.pages", &["column", "into"])?;
+            let column = |key: &str| pages.require(key).and_then(|node| text(key, node));
+            dataset.pages = Some((column("column")?, column("into")?));
+        }
         if let Some(node) = local.get("derive_splits")? {
             let derive = Keys::of(node, "local.derive_splits", &["from", "seed", "strip", "required"])?;
             dataset.derive = Some(DeriveSplits {

@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use harness_core::{Seed, split_80_10_10};
@@ -52,16 +53,44 @@ impl DataSource for MemoryData {
 }
 
 /// Rows of files: those beside the definition, those of a data folder, those of the hub cache.
-#[derive(Clone, Debug, Default)]
+///
+/// A file that holds the rows of all configurations is read once and kept, so that the 57 subjects of MMLU do not read
+/// it 57 times.
+#[derive(Debug, Default)]
 pub struct FileData {
-    /// Where data sets are looked for.
-    pub locator: DataLocator,
+    locator: DataLocator,
+    divided: Mutex<BTreeMap<(Vec<PathBuf>, String), Arc<Divided>>>,
 }
+
+/// Rows by the value of a column.
+type Divided = BTreeMap<String, Vec<Row>>;
 
 impl FileData {
     /// Data sets found by a locator.
     pub fn new(locator: DataLocator) -> Self {
-        Self { locator }
+        Self { locator, divided: Mutex::default() }
+    }
+
+    /// The rows of located files, of which several configurations may share one.
+    fn read(&self, files: &DataFiles) -> Result<Vec<Row>, String> {
+        let text = |error: harness_store::StoreError| error.to_string();
+        let (Some(filter), None) = (&files.filter, &files.config) else { return files.rows().map_err(text) };
+        let key = (files.files.clone(), filter.column.clone());
+        let mut divided = self.divided.lock().unwrap_or_else(PoisonError::into_inner);
+        if !divided.contains_key(&key) {
+            let mut parts = Divided::new();
+            for row in read_rows(&files.files, None).map_err(text)? {
+                if let Some(value) = row.get(&filter.column) {
+                    let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+                    parts.entry(value).or_default().push(row);
+                }
+            }
+            divided.insert(key.clone(), Arc::new(parts));
+        }
+        match divided.get(&key).and_then(|parts| parts.get(&filter.equals)) {
+            Some(rows) => Ok(rows.clone()),
+            None => files.rows().map_err(text),
+        }
     }
 
     fn query(dataset: &DatasetConfig, split: &str) -> DataQuery {
@@ -94,7 +123,8 @@ fn derive_split(mut rows: Vec<Row>, derive: &DeriveSplits, split: &str) -> Resul
             }
         }
     }
-    let filled = |row: &Row, column: &String| row.get(column).and_then(Value::as_str).is_some_and(|text| !text.is_empty());
+    let filled =
+        |row: &Row, column: &String| row.get(column).and_then(Value::as_str).is_some_and(|text| !text.is_empty());
     rows.retain(|row| derive.required.iter().all(|column| filled(row, column)));
     let parts = split_80_10_10(rows.len(), Seed(derive.seed));
     let chosen = match split {
@@ -143,7 +173,7 @@ impl DataSource for FileData {
                 return Err("the definition names no data (dataset_path, or dataset_kwargs.data_files)".to_owned());
             }
             None => match (self.locate(dataset, split), &dataset.derive) {
-                (Ok(files), _) => files.rows().map_err(|error| error.to_string())?,
+                (Ok(files), _) => self.read(&files)?,
                 (Err(first), Some(derive)) => self.derived(dataset, derive, split).map_err(|second| {
                     format!(
                         "{first}\nand the split cannot be derived from the whole data set: {second}\nmake it with \
@@ -156,12 +186,17 @@ impl DataSource for FileData {
         if !dataset.columns.is_empty() {
             rows.iter_mut().for_each(|row| row.retain(|column, _| dataset.columns.contains(column)));
         }
-        Ok(rows)
+        match &dataset.pages {
+            Some((column, into)) => crate::wikitext::join_pages(rows, column, into),
+            None => Ok(rows),
+        }
     }
 
     fn files(&self, dataset: &DatasetConfig, split: &str) -> Vec<PathBuf> {
         match data_files(dataset, split) {
-            Some(files) => files.unwrap_or_default(),
+            Some(files) => {
+                files.unwrap_or_default().into_iter().filter(|path| !path.starts_with(builtin::PREFIX)).collect()
+            }
             None => {
                 let found = self.locate(dataset, split);
                 let found = found.or_else(|message| match &dataset.derive {
@@ -183,7 +218,9 @@ mod tests {
     #[test]
     fn derived_splits_cover_the_filled_rows() {
         let rows: Vec<Row> = (0..40)
-            .map(|i| json!({"q": format!(" {i} "), "r": if i % 4 == 0 { "  " } else { "x" }}).as_object().unwrap().clone())
+            .map(|i| {
+                json!({"q": format!(" {i} "), "r": if i % 4 == 0 { "  " } else { "x" }}).as_object().unwrap().clone()
+            })
             .collect();
         let derive = DeriveSplits {
             from: "train".into(),

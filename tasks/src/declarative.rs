@@ -11,18 +11,18 @@ use std::{
 
 use harness_core::{Digest, Document, Request, Response, canonical_json};
 use harness_store::Row;
-use minijinja::Value as Columns;
 use rayon::prelude::*;
 use serde_json::Value;
 
 use crate::{
-    BuildOptions, DocumentRequests, MetricSpec, OutputType, Prepared, PromptFormatter, PromptView, Scored, Task, TaskError,
-    config::{Field, TaskConfig},
+    BuildOptions, DocumentRequests, MetricSpec, OutputType, Prepared, PromptFormatter, PromptView, Scored, Task,
+    TaskError,
+    config::TaskConfig,
     data::DataSource,
+    fields::{Resolved, Turn},
     generation,
     metric::Kind,
     prompt::{self, Message},
-    python::{literal::literal_eval, text::str as python_str},
     sampler,
     task::Gold,
     template::{Template, columns},
@@ -33,7 +33,7 @@ pub struct DeclarativeTask {
     pub(crate) config: TaskConfig,
     pub(crate) split: String,
     pub(crate) documents: Vec<Document>,
-    columns: BTreeSet<String>,
+    pub(crate) columns: BTreeSet<String>,
     source: Arc<dyn DataSource>,
     pool: OnceLock<Result<Vec<Row>, String>>,
     pub(crate) multiple_input: bool,
@@ -41,25 +41,13 @@ pub struct DeclarativeTask {
     metrics: Vec<MetricSpec>,
 }
 
-/// Question and answer of a document as the templates give them.
-struct Turn {
-    question: String,
-    answer: String,
-}
-
-/// One document's fields, resolved.
-struct Resolved {
-    question: Value,
-    choices: Vec<String>,
-    target: Value,
-}
-
 impl DeclarativeTask {
     /// Loads the evaluated split and looks at its first document, which decides what the templates mean.
     pub(crate) fn load(config: TaskConfig, source: Arc<dyn DataSource>) -> Result<Self, TaskError> {
         let data = |message: String| TaskError::Data { task: config.id.clone(), message };
         let split = config.test_split.clone().or_else(|| config.validation_split.clone());
-        let split = split.ok_or_else(|| data("the definition has neither test_split nor validation_split".to_owned()))?;
+        let split =
+            split.ok_or_else(|| data("the definition has neither test_split nor validation_split".to_owned()))?;
         let rows = source.rows(&config.dataset, &split).map_err(data)?;
         if rows.is_empty() {
             return Err(TaskError::NoDocuments { task: config.id.clone(), split });
@@ -121,10 +109,16 @@ impl DeclarativeTask {
         let mut specs: Vec<MetricSpec> = Vec::new();
         for pipeline in &self.config.pipelines {
             for metric in &self.config.metrics {
-                let key = metric.key(if matches!(metric.kind, Kind::ReferencePerplexity) { "none" } else { &pipeline.name });
+                let key =
+                    metric.key(if matches!(metric.kind, Kind::ReferencePerplexity) { "none" } else { &pipeline.name });
                 if specs.iter().all(|spec| spec.key != key) {
                     let statistic = metric.statistic(self.classes);
-                    specs.push(MetricSpec { key, statistic, higher_is_better: metric.higher_is_better, primary: false });
+                    specs.push(MetricSpec {
+                        key,
+                        statistic,
+                        higher_is_better: metric.higher_is_better,
+                        primary: false,
+                    });
                 }
             }
         }
@@ -136,7 +130,7 @@ impl DeclarativeTask {
         specs
     }
 
-    fn document_error(&self, split: &str, index: usize, key: &str, message: impl Into<String>) -> TaskError {
+    pub(crate) fn document_error(&self, split: &str, index: usize, key: &str, message: impl Into<String>) -> TaskError {
         TaskError::Document {
             task: self.config.id.clone(),
             split: split.to_owned(),
@@ -144,119 +138,6 @@ impl DeclarativeTask {
             key: key.to_owned(),
             message: message.into(),
         }
-    }
-
-    /// A column, a rendered template, or a literal.
-    fn field(&self, field: &Field, row: &Row, context: &Columns) -> Result<(Value, bool), String> {
-        match field {
-            Field::Literal(value) => Ok((value.clone(), false)),
-            Field::Template(template) => {
-                if row.contains_key(template.source.as_ref()) || self.columns.contains(template.source.as_ref()) {
-                    let value = row.get(template.source.as_ref());
-                    return value.cloned().map(|v| (v, false)).ok_or_else(|| format!("the column {} is missing", template.source));
-                }
-                Ok((Value::from(self.config.templates.render(template, context)?), true))
-            }
-        }
-    }
-
-    fn text_of(&self, template: Option<&Template>, row: &Row, context: &Columns) -> Result<String, String> {
-        let Some(template) = template else { return Ok(String::new()) };
-        match row.get(template.source.as_ref()) {
-            Some(value) => Ok(python_str(value)),
-            None => self.config.templates.render(template, context),
-        }
-    }
-
-    fn integer(&self, text: &str) -> Option<Value> {
-        let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
-        (digits && self.config.doc_to_choice.is_some()).then(|| text.parse::<i64>().ok().map(Value::from)).flatten()
-    }
-
-    fn question(&self, field: &Field, row: &Row, context: &Columns) -> Result<Value, String> {
-        let (value, rendered) = self.field(field, row, context)?;
-        Ok(match value.as_str().filter(|_| rendered).and_then(|text| self.integer(text)) {
-            Some(integer) => integer,
-            None => value,
-        })
-    }
-
-    fn target(&self, field: &Field, row: &Row, context: &Columns) -> Result<Value, String> {
-        let (value, rendered) = self.field(field, row, context)?;
-        let Some(text) = value.as_str().filter(|_| rendered) else { return Ok(value) };
-        if let Some(integer) = self.integer(text) {
-            return Ok(integer);
-        }
-        if text.len() >= 2 && text.starts_with('[') && text.ends_with(']') {
-            return Ok(literal_eval(text).unwrap_or(value));
-        }
-        Ok(value)
-    }
-
-    fn choices(&self, field: Option<&Field>, row: &Row, context: &Columns) -> Result<Vec<String>, String> {
-        let Some(field) = field else { return Ok(Vec::new()) };
-        let (value, rendered) = self.field(field, row, context)?;
-        let list = match (rendered, value) {
-            (true, Value::String(text)) => literal_eval(&text).ok_or_else(|| format!("{text:?} is not a list"))?,
-            (_, value) => value,
-        };
-        let Value::Array(items) = list else { return Err(format!("must give a list, found {list}")) };
-        if items.is_empty() {
-            return Err("gives no choices".to_owned());
-        }
-        items
-            .into_iter()
-            .map(|item| match item {
-                Value::String(text) => Ok(text),
-                other => Err(format!("choices must be strings, found {other}")),
-            })
-            .collect()
-    }
-
-    /// The fields of one evaluated document.
-    fn resolve(&self, row: &Row, index: usize) -> Result<Resolved, TaskError> {
-        let context = columns(row);
-        let error = |key: &str, message| self.document_error(&self.split, index, key, message);
-        Ok(Resolved {
-            question: self.question(&self.config.doc_to_text, row, &context).map_err(|m| error("doc_to_text", m))?,
-            choices: self
-                .choices(self.config.doc_to_choice.as_ref(), row, &context)
-                .map_err(|m| error("doc_to_choice", m))?,
-            target: self.target(&self.config.doc_to_target, row, &context).map_err(|m| error("doc_to_target", m))?,
-        })
-    }
-
-    /// Question and answer of an example.
-    fn turn(&self, row: &Row) -> Result<Turn, (&'static str, String)> {
-        let context = columns(row);
-        let fewshot = &self.config.fewshot;
-        let question = self.question(&fewshot.doc_to_text, row, &context).map_err(|m| ("doc_to_text", m))?;
-        let choices = self.choices(fewshot.doc_to_choice.as_ref(), row, &context).map_err(|m| ("doc_to_choice", m))?;
-        let target = self.target(&fewshot.doc_to_target, row, &context).map_err(|m| ("doc_to_target", m))?;
-        let pick = |value: &Value| -> Option<String> {
-            let index = match value {
-                Value::Bool(b) => usize::from(*b),
-                other => usize::try_from(other.as_i64()?).ok()?,
-            };
-            choices.get(index).cloned()
-        };
-        let question = match &question {
-            Value::String(text) => text.clone(),
-            other if self.multiple_input => {
-                pick(other).ok_or(("doc_to_text", format!("{other} is not the number of a choice")))?
-            }
-            other => return Err(("doc_to_text", format!("must give a string, found {other}"))),
-        };
-        let target = match target {
-            Value::Array(items) => items.into_iter().next().unwrap_or(Value::Null),
-            other => other,
-        };
-        let answer = match &target {
-            Value::String(text) => text.clone(),
-            Value::Null => String::new(),
-            other => pick(other).ok_or(("doc_to_target", format!("{other} is neither a string nor the number of a choice")))?,
-        };
-        Ok(Turn { question, answer })
     }
 
     fn pool_split(&self) -> Option<&str> {
@@ -299,7 +180,11 @@ impl DeclarativeTask {
     }
 
     /// Examples of the first `documents` documents: row numbers of the pool, and the turns of the rows in use.
-    fn examples(&self, documents: usize, options: &BuildOptions) -> Result<(Vec<Vec<usize>>, HashMap<usize, Turn>), TaskError> {
+    fn examples(
+        &self,
+        documents: usize,
+        options: &BuildOptions,
+    ) -> Result<(Vec<Vec<usize>>, HashMap<usize, Turn>), TaskError> {
         let n = self.shots(options);
         if n == 0 {
             return Ok((vec![Vec::new(); documents], HashMap::new()));
@@ -323,9 +208,12 @@ impl DeclarativeTask {
             .into_par_iter()
             .map(|row| match self.turn(&pool[row]) {
                 Ok(turn) => Ok((row, turn)),
-                Err((key, message)) => {
-                    Err(self.document_error(self.pool_split().unwrap_or("samples"), row, &format!("few-shot {key}"), message))
-                }
+                Err((key, message)) => Err(self.document_error(
+                    self.pool_split().unwrap_or("samples"),
+                    row,
+                    &format!("few-shot {key}"),
+                    message,
+                )),
             })
             .collect::<Result<_, _>>()?;
         Ok((chosen, turns))
@@ -349,7 +237,8 @@ impl DeclarativeTask {
         let instruction = options.system_instruction.as_deref().unwrap_or("");
         let mut messages: Vec<Message> =
             prompt::system(instruction, &description, &config.fewshot_delimiter).into_iter().collect();
-        let fewshot_prefix = if shots.is_empty() { String::new() } else { text(&config.fewshot.gen_prefix, "gen_prefix")? };
+        let fewshot_prefix =
+            if shots.is_empty() { String::new() } else { text(&config.fewshot.gen_prefix, "gen_prefix")? };
         for (number, turn) in shots.iter().filter_map(|row| turns.get(row)).enumerate() {
             messages.extend(prompt::example(
                 number,
@@ -474,46 +363,6 @@ impl DeclarativeTask {
         };
         Ok(requests)
     }
-
-    /// What the answer is compared with, and the target as text.
-    fn gold(&self, question: &Value, choices: &[String], target: &Value) -> Result<(Gold, String), (&'static str, String)> {
-        let choice = |value: &Value| -> Option<usize> {
-            match value {
-                Value::String(text) => choices.iter().position(|choice| choice == text),
-                Value::Bool(b) => Some(usize::from(*b)),
-                other => other.as_i64().and_then(|i| usize::try_from(i).ok()),
-            }
-            .filter(|&i| i < choices.len())
-        };
-        let text = python_str(target);
-        let gold = match self.config.output_type {
-            OutputType::MultipleChoice if self.multiple_input => Gold::Choice(choice(question)),
-            OutputType::MultipleChoice => match target {
-                Value::Array(items) => Gold::Choices(items.iter().filter_map(choice).collect()),
-                Value::Null | Value::Object(_) => {
-                    return Err(("doc_to_target", format!("must give a number, a text or a list, found {target}")));
-                }
-                other => Gold::Choice(choice(other)),
-            },
-            OutputType::GenerateUntil if !choices.is_empty() => match choice(target) {
-                Some(index) => Gold::Text(choices[index].clone()),
-                None => return Err(("doc_to_target", format!("{target} is not the number of a choice"))),
-            },
-            OutputType::GenerateUntil => match target {
-                Value::Array(items) => Gold::Texts(items.iter().map(python_str).collect()),
-                _ => Gold::Text(text.clone()),
-            },
-            _ => match target {
-                Value::String(_) => Gold::Text(text.clone()),
-                other => return Err(("doc_to_target", format!("must give a string, found {other}"))),
-            },
-        };
-        let text = match &gold {
-            Gold::Text(gold) if self.config.output_type == OutputType::GenerateUntil && !choices.is_empty() => gold.clone(),
-            _ => text,
-        };
-        Ok((gold, text))
-    }
 }
 
 impl Task for DeclarativeTask {
@@ -598,6 +447,9 @@ impl Task for DeclarativeTask {
 
 impl std::fmt::Debug for DeclarativeTask {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("DeclarativeTask").field("id", &self.config.id).field("documents", &self.documents.len()).finish_non_exhaustive()
+        f.debug_struct("DeclarativeTask")
+            .field("id", &self.config.id)
+            .field("documents", &self.documents.len())
+            .finish_non_exhaustive()
     }
 }

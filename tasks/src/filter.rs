@@ -21,8 +21,17 @@ use crate::{
 };
 
 const FILTERS: [&str; 11] = [
-    "regex", "multi_choice_regex", "take_first", "take_first_k", "majority_vote", "lowercase", "uppercase", "map",
-    "remove_whitespace", "format_span", "regex_pos",
+    "regex",
+    "multi_choice_regex",
+    "take_first",
+    "take_first_k",
+    "majority_vote",
+    "lowercase",
+    "uppercase",
+    "map",
+    "remove_whitespace",
+    "format_span",
+    "regex_pos",
 ];
 
 /// A named sequence of filters.
@@ -104,9 +113,11 @@ impl Pipeline {
                 _ => items.iter_mut().for_each(|item| step.apply(item, doc)),
             }
         }
-        let outcome = items.iter().map(|(_, outcome)| *outcome).find(|&o| o == AnswerOutcome::Parsed).unwrap_or_else(|| {
-            items.first().map_or(AnswerOutcome::Fallback, |(_, outcome)| *outcome)
-        });
+        let outcome = items
+            .iter()
+            .map(|(_, outcome)| *outcome)
+            .find(|&o| o == AnswerOutcome::Parsed)
+            .unwrap_or_else(|| items.first().map_or(AnswerOutcome::Fallback, |(_, outcome)| *outcome));
         let value = if single {
             items.into_iter().next().map_or(Value::Null, |(value, _)| value)
         } else {
@@ -133,7 +144,9 @@ impl Extract {
     fn read(keys: &Keys<'_>) -> Result<Self, TaskError> {
         let pattern = match keys.get("regex_pattern")? {
             Some(node) => compile("regex_pattern", node)?,
-            None => Pattern::new(r"#### (\-?[0-9\.\,]+)").unwrap_or_else(|_| unreachable!("the default pattern is valid")),
+            None => {
+                Pattern::new(r"#### (\-?[0-9\.\,]+)").unwrap_or_else(|_| unreachable!("the default pattern is valid"))
+            }
         };
         let group_select = match keys.get("group_select")? {
             None => 0,
@@ -192,7 +205,12 @@ impl Step {
         let known: &[&str] = match name.as_str() {
             "regex" | "regex_pos" => &["function", "regex_pattern", "group_select", "fallback"],
             "multi_choice_regex" => &[
-                "function", "regex_pattern", "group_select", "fallback", "ignore_case", "ignore_punctuation",
+                "function",
+                "regex_pattern",
+                "group_select",
+                "fallback",
+                "ignore_case",
+                "ignore_punctuation",
                 "regexes_to_ignore",
             ],
             "map" => &["function", "mapping_dict", "default_value"],
@@ -244,7 +262,11 @@ impl Step {
             "decontaminate" => return node.error("the filter decontaminate is not supported"),
             other => {
                 let close = nearest(other, FILTERS);
-                let hint = if close.is_empty() { format!("; known: {}", FILTERS.join(", ")) } else { crate::error::suggest(&close) };
+                let hint = if close.is_empty() {
+                    format!("; known: {}", FILTERS.join(", "))
+                } else {
+                    crate::error::suggest(&close)
+                };
                 return function.value.error(format!("unknown filter {other:?}{hint}"));
             }
         })
@@ -302,7 +324,8 @@ fn choose(
         return Ok(Some(found));
     }
     let choices = doc.get("choices").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
-    let letters: Vec<String> = (b'A'..).take(choices.len().min(58)).map(|letter| char::from(letter).to_string()).collect();
+    let letters: Vec<String> =
+        (b'A'..).take(choices.len().min(58)).map(|letter| char::from(letter).to_string()).collect();
     let mut texts = Vec::new();
     for choice in choices {
         texts.push(ignore.clean(strip(&python_str(choice)))?);
@@ -324,9 +347,21 @@ fn choose(
 /// Named entities as `label: value $ label: value`.
 fn format_span(response: &str, pattern: &Pattern) -> Result<String, TooCostly> {
     const LABELS: [(&str, &str); 15] = [
-        ("person", "PER"), ("location", "LOC"), ("organization", "ORG"), ("counties", "LOC"), ("places", "LOC"),
-        ("people", "PER"), ("persons", "PER"), ("company", "ORG"), ("country", "LOC"), ("continent", "LOC"),
-        ("time", "DATE"), ("date", "DATE"), ("per", "PER"), ("loc", "LOC"), ("org", "ORG"),
+        ("person", "PER"),
+        ("location", "LOC"),
+        ("organization", "ORG"),
+        ("counties", "LOC"),
+        ("places", "LOC"),
+        ("people", "PER"),
+        ("persons", "PER"),
+        ("company", "ORG"),
+        ("country", "LOC"),
+        ("continent", "LOC"),
+        ("time", "DATE"),
+        ("date", "DATE"),
+        ("per", "PER"),
+        ("loc", "LOC"),
+        ("org", "ORG"),
     ];
     let mut text = response.to_lowercase();
     for (word, label) in LABELS {

@@ -9,8 +9,21 @@ use crate::{error::suggest, nearest::nearest};
 const MAX_TOKENS: [&str; 4] = ["max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens"];
 
 const KNOWN: [&str; 15] = [
-    "until", "do_sample", "temperature", "top_p", "top_k", "min_p", "repetition_penalty", "seed", "max_gen_toks",
-    "max_new_tokens", "max_tokens", "max_completion_tokens", "num_beams", "num_return_sequences", "use_cache",
+    "until",
+    "do_sample",
+    "temperature",
+    "top_p",
+    "top_k",
+    "min_p",
+    "repetition_penalty",
+    "seed",
+    "max_gen_toks",
+    "max_new_tokens",
+    "max_tokens",
+    "max_completion_tokens",
+    "num_beams",
+    "num_return_sequences",
+    "use_cache",
 ];
 
 /// Fills in lm-eval's defaults: greedy, and the delimiter between examples as the stop string.
@@ -34,7 +47,8 @@ pub(crate) fn settings(kwargs: &Map<String, Value>) -> Result<(Vec<String>, Samp
         let hint = if close.is_empty() { format!("; known: {}", KNOWN.join(", ")) } else { suggest(&close) };
         return Err(format!("unknown generation_kwargs key {key:?}{hint}"));
     }
-    let wrong = |key: &str, expected: &str| format!("generation_kwargs.{key} must be {expected}, found {}", kwargs[key]);
+    let wrong =
+        |key: &str, expected: &str| format!("generation_kwargs.{key} must be {expected}, found {}", kwargs[key]);
     let number = |key: &str| match kwargs.get(key) {
         None | Some(Value::Null) => Ok(None),
         Some(value) => value.as_f64().filter(|x| x.is_finite()).map(Some).ok_or_else(|| wrong(key, "a number")),
@@ -110,7 +124,8 @@ mod tests {
 
     #[test]
     fn aliases_and_sampling() {
-        let (stop, sampling) = read(json!({"until": "x", "max_tokens": 7, "max_gen_toks": 9, "temperature": 0.5})).unwrap();
+        let (stop, sampling) =
+            read(json!({"until": "x", "max_tokens": 7, "max_gen_toks": 9, "temperature": 0.5})).unwrap();
         assert_eq!((stop, sampling.max_new_tokens, sampling.temperature), (vec!["x".to_owned()], 9, 0.5));
         let greedy = read(json!({"do_sample": false, "temperature": 0.7, "top_p": 0.9})).unwrap().1;
         assert_eq!(greedy, Sampling::default());

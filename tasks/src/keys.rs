@@ -11,12 +11,45 @@ use crate::{
 
 /// Keys of a task; the meaning is lm-eval's, `local` apart, which is this program's own.
 pub(crate) const TASK_KEYS: &[&str] = &[
-    "task", "task_alias", "tag", "group", "include", "dataset_path", "dataset_name", "dataset_kwargs",
-    "training_split", "validation_split", "test_split", "fewshot_split", "doc_to_text", "doc_to_target",
-    "doc_to_choice", "description", "target_delimiter", "fewshot_delimiter", "fewshot_config", "num_fewshot",
-    "metric_list", "output_type", "generation_kwargs", "repeats", "filter_list", "should_decontaminate",
-    "doc_to_decontamination_query", "gen_prefix", "metadata", "unsafe_code", "task_list", "local",
-    "process_docs", "process_results", "custom_dataset", "class", "doc_to_image", "doc_to_audio", "use_prompt",
+    "task",
+    "task_alias",
+    "tag",
+    "group",
+    "include",
+    "dataset_path",
+    "dataset_name",
+    "dataset_kwargs",
+    "training_split",
+    "validation_split",
+    "test_split",
+    "fewshot_split",
+    "doc_to_text",
+    "doc_to_target",
+    "doc_to_choice",
+    "description",
+    "target_delimiter",
+    "fewshot_delimiter",
+    "fewshot_config",
+    "num_fewshot",
+    "metric_list",
+    "output_type",
+    "generation_kwargs",
+    "repeats",
+    "filter_list",
+    "should_decontaminate",
+    "doc_to_decontamination_query",
+    "gen_prefix",
+    "metadata",
+    "unsafe_code",
+    "task_list",
+    "local",
+    "process_docs",
+    "process_results",
+    "custom_dataset",
+    "class",
+    "doc_to_image",
+    "doc_to_audio",
+    "use_prompt",
 ];
 
 /// Keys whose values are always Python, images, sound, or another library's prompts.
@@ -25,7 +58,14 @@ pub(crate) const PYTHON_KEYS: &[&str] =
 
 /// Keys of a group.
 pub(crate) const GROUP_KEYS: &[&str] = &[
-    "group", "group_alias", "task", "aggregate_metric_list", "aggregate_metric", "metadata", "include", "tag",
+    "group",
+    "group_alias",
+    "task",
+    "aggregate_metric_list",
+    "aggregate_metric",
+    "metadata",
+    "include",
+    "tag",
     "task_alias",
 ];
 

@@ -11,6 +11,7 @@ mod config;
 mod data;
 mod declarative;
 mod error;
+mod fields;
 mod filter;
 mod generation;
 mod group;
@@ -24,6 +25,7 @@ mod sampler;
 mod score;
 mod task;
 mod template;
+mod wikitext;
 mod yaml;
 
 pub use config::{DatasetConfig, DeriveSplits};
@@ -34,6 +36,6 @@ pub use generation::postprocess_generation;
 pub use group::{Aggregate, Group, Member};
 pub use registry::{Registry, Selection, TaskInfo, TaskRef};
 pub use task::{
-    Answer, AnswerOutcome, BuildOptions, DocumentRequests, Gold, Limit, MetricSpec, OutputType, Prepared, PromptFormatter,
-    PromptPart, PromptPiece, PromptView, Scored, Task,
+    Answer, AnswerOutcome, BuildOptions, DocumentRequests, Gold, Limit, MetricSpec, OutputType, Prepared,
+    PromptFormatter, PromptPart, PromptPiece, PromptView, Scored, Task,
 };

@@ -2,8 +2,8 @@
 
 use harness_core::MetricKey;
 use harness_metrics::{
-    Average, Bleu, Chrf, ChoiceAnswers, ClassMeasure, Classification, ExactMatch, ExactMatchOptions, Gold as ChoiceGold,
-    MetricsError, Rouge, RougeType, Statistic, Ter, byte_perplexity_stats, confusion_stats,
+    Average, Bleu, ChoiceAnswers, Chrf, ClassMeasure, Classification, ExactMatch, ExactMatchOptions,
+    Gold as ChoiceGold, MetricsError, Rouge, RougeType, Statistic, Ter, byte_perplexity_stats, confusion_stats,
     lm_eval::{MetricInfo, default_metrics},
     mean_stats, perplexity_stats, token_f1, token_perplexity_stats, word_count,
 };
@@ -59,18 +59,14 @@ fn names(output: OutputType) -> &'static [&'static str] {
             &["acc", "acc_norm", "acc_bytes", "acc_mutual_info", "exact_match", "brier_score", "f1", "mcc"]
         }
         OutputType::LogLikelihoodRolling => &["word_perplexity", "byte_perplexity", "bits_per_byte"],
-        OutputType::GenerateUntil => &[
-            "exact_match", "bleu", "chrf", "ter", "rouge1", "rouge2", "rougeL", "rougeLsum", "token_f1", "perplexity",
-        ],
+        OutputType::GenerateUntil => {
+            &["exact_match", "bleu", "chrf", "ter", "rouge1", "rouge2", "rougeL", "rougeLsum", "token_f1", "perplexity"]
+        }
     }
 }
 
 /// Reads `metric_list`, or takes the output type's defaults.
-pub(crate) fn read(
-    list: Option<&[Node]>,
-    output: OutputType,
-    at: &Place,
-) -> Result<Vec<MetricConfig>, TaskError> {
+pub(crate) fn read(list: Option<&[Node]>, output: OutputType, at: &Place) -> Result<Vec<MetricConfig>, TaskError> {
     let Some(list) = list else {
         return default_metrics(output.name())
             .iter()
@@ -89,7 +85,8 @@ pub(crate) fn read(
         let name = text("metric", &entry.value)?;
         if !names(output).contains(&name.as_str()) {
             let close = nearest(&name, names(output).iter().copied());
-            let hint = if close.is_empty() { format!("; known: {}", names(output).join(", ")) } else { suggest(&close) };
+            let hint =
+                if close.is_empty() { format!("; known: {}", names(output).join(", ")) } else { suggest(&close) };
             return entry.value.error(format!("unknown metric {name:?} for {}{hint}", output.name()));
         }
         if metrics.iter().any(|metric| metric.name == name) {
@@ -213,7 +210,12 @@ impl MetricConfig {
     }
 
     /// Statistics of a multiple-choice document.
-    pub(crate) fn choice_stats(&self, answers: &ChoiceAnswers<'_, String>, gold: &ChoiceGold, classes: usize) -> Vec<f64> {
+    pub(crate) fn choice_stats(
+        &self,
+        answers: &ChoiceAnswers<'_, String>,
+        gold: &ChoiceGold,
+        classes: usize,
+    ) -> Vec<f64> {
         let scores = answers.score(gold);
         match &self.kind {
             Kind::Acc => mean_stats(scores.acc),

@@ -94,7 +94,8 @@ pub(crate) fn plain(messages: &[Message]) -> String {
 
 /// The pieces for display.
 pub(crate) fn pieces(messages: &[Message]) -> Vec<PromptPiece> {
-    let piece = |m: &Message| PromptPiece { part: m.part, role: m.role(), text: [m.content.as_str(), &m.delimiter].concat() };
+    let piece =
+        |m: &Message| PromptPiece { part: m.part, role: m.role(), text: [m.content.as_str(), &m.delimiter].concat() };
     messages.iter().map(piece).collect()
 }
 

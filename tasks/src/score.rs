@@ -13,14 +13,15 @@ use crate::{
 
 impl DeclarativeTask {
     pub(crate) fn score_document(&self, item: &DocumentRequests, responses: &[Response]) -> Result<Scored, TaskError> {
-        let wrong = |message: String| TaskError::Responses { task: self.config.id.clone(), index: item.doc.index, message };
+        let wrong =
+            |message: String| TaskError::Responses { task: self.config.id.clone(), index: item.doc.index, message };
         if responses.len() != item.requests.len() {
             return Err(wrong(format!("expected {} responses, found {}", item.requests.len(), responses.len())));
         }
         match self.config.output_type {
-            OutputType::MultipleChoice => self.score_choices(item, responses).ok_or_else(|| {
-                wrong("the responses must be log-likelihoods, one a choice".to_owned())
-            }),
+            OutputType::MultipleChoice => self
+                .score_choices(item, responses)
+                .ok_or_else(|| wrong("the responses must be log-likelihoods, one a choice".to_owned())),
             OutputType::LogLikelihood => {
                 let Output::LogLikelihood { logprob, is_greedy, .. } = responses[0].output else {
                     return Err(wrong("the response must be a log-likelihood".to_owned()));
@@ -31,7 +32,9 @@ impl DeclarativeTask {
                 let Output::RollingLogLikelihood { logprob, .. } = responses[0].output else {
                     return Err(wrong("the response must be a rolling log-likelihood".to_owned()));
                 };
-                Ok(self.scored(item, |metric| metric.rolling_stats(logprob, &item.target)))
+                let counted =
+                    self.config.dataset.count_column.as_ref().and_then(|column| item.doc.fields.get(column)?.as_str());
+                Ok(self.scored(item, |metric| metric.rolling_stats(logprob, counted.unwrap_or(&item.target))))
             }
             OutputType::GenerateUntil => self.score_texts(item, responses).map_err(wrong),
         }

@@ -274,11 +274,7 @@ pub trait Task: Send + Sync {
     ///
     /// # Errors
     /// If a document does not fit the templates, there are too few examples, or the chat template fails.
-    fn build(
-        &self,
-        options: &BuildOptions,
-        formatter: Option<&dyn PromptFormatter>,
-    ) -> Result<Prepared, TaskError>;
+    fn build(&self, options: &BuildOptions, formatter: Option<&dyn PromptFormatter>) -> Result<Prepared, TaskError>;
 
     /// Scores the responses to the requests of one document, in their order.
     ///

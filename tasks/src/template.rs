@@ -42,6 +42,10 @@ impl Templates {
             out.write_str(&python_str(value)).map_err(Error::from)
         });
         environment.add_filter("regex_replace", regex_replace);
+        environment.add_filter("wikitext_detokenize", |text: &str| {
+            crate::wikitext::detokenize(text)
+                .map_err(|_| Error::new(ErrorKind::InvalidOperation, "the page needs too much backtracking"))
+        });
         environment.add_filter("string", |value: &Value| python_str(value));
         Self { environment }
     }
@@ -72,7 +76,8 @@ impl Templates {
                     .collect();
                 missing.sort();
                 if let Some(first) = missing.first() {
-                    let names: Vec<String> = columns.try_iter().map(|keys| keys.map(|k| k.to_string()).collect()).unwrap_or_default();
+                    let names: Vec<String> =
+                        columns.try_iter().map(|keys| keys.map(|k| k.to_string()).collect()).unwrap_or_default();
                     let nearest = crate::nearest::nearest(first, names.iter().map(String::as_str));
                     message = format!(
                         "the data has no column {}; its columns are {}{}",
@@ -184,7 +189,8 @@ fn regex_replace(text: &str, pattern: &str, replacement: &str, count: Option<usi
 
 /// Python's methods of strings, lists and mappings that templates call.
 fn method(state: &mut State, value: &Value, name: &str, args: &[Value]) -> Result<Value, Error> {
-    let missing = |what: &str| Error::new(ErrorKind::InvalidOperation, format!("{what} is not in the {}", value.kind()));
+    let missing =
+        |what: &str| Error::new(ErrorKind::InvalidOperation, format!("{what} is not in the {}", value.kind()));
     match (value.kind(), name) {
         (ValueKind::Seq | ValueKind::Iterable, "index") => {
             let (wanted,): (&Value,) = from_args(args)?;
@@ -249,7 +255,8 @@ fn method(state: &mut State, value: &Value, name: &str, args: &[Value]) -> Resul
                 }
                 "partition" | "rpartition" => {
                     let (separator,): (&str,) = from_args(args)?;
-                    let split = if name == "partition" { text.split_once(separator) } else { text.rsplit_once(separator) };
+                    let split =
+                        if name == "partition" { text.split_once(separator) } else { text.rsplit_once(separator) };
                     let (a, b, c) = match split {
                         Some((before, after)) => (before, separator, after),
                         None if name == "partition" => (text, "", ""),
@@ -304,7 +311,9 @@ mod tests {
     fn a_missing_column_is_named() {
         let error = render("{{questio}}", json!({"question": "x", "answer": 1})).unwrap_err();
         assert!(
-            error.starts_with("the data has no column questio; its columns are question, answer; did you mean question?"),
+            error.starts_with(
+                "the data has no column questio; its columns are question, answer; did you mean question?"
+            ),
             "{error}"
         );
     }

@@ -172,10 +172,9 @@ impl Builder<'_> {
                 }
                 None => Err(TaskError::Definition { at, message: "an alias to a value that is not complete".into() }),
             },
-            Event::DocumentStart(..) if self.root.is_some() => Err(TaskError::Definition {
-                at,
-                message: "a second YAML document; a definition file holds one".into(),
-            }),
+            Event::DocumentStart(..) if self.root.is_some() => {
+                Err(TaskError::Definition { at, message: "a second YAML document; a definition file holds one".into() })
+            }
             _ => Ok(()),
         }
     }
@@ -310,7 +309,8 @@ mod tests {
 
     #[test]
     fn scalars_mean_what_they_mean_in_pyyaml() {
-        let text = "a: yes\nb: off\nc: 012\nd: 1e3\ne: 1.5e+3\nf: 1_000\ng: 0x1F\nh: ~\ni: '1'\nj: .5\nk: 1.\nl: 09\nm: -3";
+        let text =
+            "a: yes\nb: off\nc: 012\nd: 1e3\ne: 1.5e+3\nf: 1_000\ng: 0x1F\nh: ~\ni: '1'\nj: .5\nk: 1.\nl: 09\nm: -3";
         let expected = json!({"a": true, "b": false, "c": 10, "d": "1e3", "e": 1500.0, "f": 1000, "g": 31, "h": null,
             "i": "1", "j": 0.5, "k": 1.0, "l": "09", "m": -3});
         assert_eq!(value(text), expected);

@@ -47,11 +47,20 @@ impl Pattern {
     /// no part is empty.
     pub(crate) fn findall<'t>(&self, text: &'t str) -> Result<Vec<Vec<&'t str>>, TooCostly> {
         let groups = self.regex.captures_len();
-        let group = |captures: &Captures<'t, str>, i| captures.get(i).map_or("", |m: fancy_regex::Match<'t>| m.as_str());
+        let group =
+            |captures: &Captures<'t, str>, i| captures.get(i).map_or("", |m: fancy_regex::Match<'t>| m.as_str());
         Ok(self
             .matches(text)?
             .iter()
-            .map(|captures| if groups == 1 { vec![group(captures, 0)] } else { (1..groups).map(|i| group(captures, i)).collect() })
+            .map(
+                |captures| {
+                    if groups == 1 {
+                        vec![group(captures, 0)]
+                    } else {
+                        (1..groups).map(|i| group(captures, i)).collect()
+                    }
+                },
+            )
             .collect())
     }
 
@@ -190,10 +199,7 @@ fn translate(pattern: &str) -> String {
 fn has_flag(chars: &[char], flag: char) -> bool {
     chars.windows(2).enumerate().any(|(i, pair)| {
         pair == ['(', '?']
-            && chars[i + 2..]
-                .iter()
-                .take_while(|c| c.is_ascii_alphabetic())
-                .any(|&c| c == flag)
+            && chars[i + 2..].iter().take_while(|c| c.is_ascii_alphabetic()).any(|&c| c == flag)
             && chars[i + 2..].iter().find(|c| !c.is_ascii_alphabetic()).is_some_and(|&c| matches!(c, ')' | ':' | '-'))
     })
 }
@@ -247,7 +253,9 @@ fn escape_sequence(chars: &[char], in_class: bool, out: &mut String) -> usize {
             out.push('\\');
             out.push(c);
         }
-        c if c.is_ascii_punctuation() && !matches!(c, '<' | '>' | '\'' | '"' | '`' | '_' | '/' | '@' | '!' | '%' | ',' | ':' | ';' | '=') => {
+        c if c.is_ascii_punctuation()
+            && !matches!(c, '<' | '>' | '\'' | '"' | '`' | '_' | '/' | '@' | '!' | '%' | ',' | ':' | ';' | '=') =>
+        {
             out.push('\\');
             out.push(c);
         }
@@ -279,7 +287,7 @@ mod tests {
         assert_eq!(findall(r"(a)|(b)", "ab"), [["a", ""], ["", "b"]]);
         assert_eq!(findall(r"(?<=x)\d+(?!y)", "x12 x3y"), [["12"]]);
         assert_eq!(findall(r"\s", "a\u{1c}b"), [["\u{1c}"]]);
-        assert_eq!(findall("a*", "baac"), [["", ], ["aa"], [""], [""]]);
+        assert_eq!(findall("a*", "baac"), [["",], ["aa"], [""], [""]]);
         assert_eq!(findall(r"(?P<n>\d)(?P=n)", "1233"), [["3"]]);
         assert_eq!(findall(r"(?i)ANSWER\:\ (\w+)", "answer: yes"), [["yes"]]);
         assert_eq!(findall(r"a(?#note)b", "ab"), [["ab"]]);

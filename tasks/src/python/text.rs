@@ -115,8 +115,7 @@ mod tests {
     #[test]
     fn repr_is_pythons() {
         let value = json!(["a", "it's", "say \"it's\"", 1, 1.0, 1e-5, 1e16, true, null, {"k": "\n\u{e9}\u{a0}"}]);
-        let expected =
-            r#"['a', "it's", 'say "it\'s"', 1, 1.0, 1e-05, 1e+16, True, None, {'k': '\né\xa0'}]"#;
+        let expected = r#"['a', "it's", 'say "it\'s"', 1, 1.0, 1e-05, 1e+16, True, None, {'k': '\né\xa0'}]"#;
         assert_eq!(repr(&value), expected);
         assert_eq!(str(&json!("it's")), "it's");
     }

@@ -3,7 +3,7 @@
 use std::{path::Path, sync::Arc};
 
 use crate::common::rows;
-use harness_tasks::{BuildOptions, MemoryData, Registry, Task, TaskError};
+use harness_tasks::{BuildOptions, FileData, MemoryData, Registry, Task, TaskError};
 use serde_json::{Value, json};
 
 const GOOD: &str = "task: t\ntest_split: test\ndoc_to_text: \"{{q}}\"\ndoc_to_target: a\n";
@@ -26,19 +26,57 @@ fn every_mistake_is_named() {
     let mc = "task: t\ntest_split: test\noutput_type: multiple_choice\ndoc_to_text: q\ndoc_to_target: a\n";
     let cases: Vec<(String, &Value, &str)> = vec![
         (GOOD.into(), &docs, "no error"),
-        (format!("{GOOD}doc_to_choise: c\n"), &docs, "dir/t.yaml:5:1: unknown key \"doc_to_choise\" in a task; did you mean doc_to_choice?"),
-        (format!("{GOOD}num_fewshot: many\n"), &docs, "dir/t.yaml:5:14: num_fewshot must be an integer from 0 on, found a string \"many\""),
+        (
+            format!("{GOOD}doc_to_choise: c\n"),
+            &docs,
+            "dir/t.yaml:5:1: unknown key \"doc_to_choise\" in a task; did you mean doc_to_choice?",
+        ),
+        (
+            format!("{GOOD}num_fewshot: many\n"),
+            &docs,
+            "dir/t.yaml:5:14: num_fewshot must be an integer from 0 on, found a string \"many\"",
+        ),
         (GOOD.replace("{{q}}", "Q: {{ q | nofilter }}"), &docs, "dir/t.yaml:3:"),
         (GOOD.replace("{{q}}", "Q: {{ q "), &docs, "template error"),
-        (GOOD.replace("{{q}}", "{{qq}}"), &docs, "task t, test document 0: doc_to_text: the data has no column qq; its columns are q, a, c; did you mean q?"),
-        (format!("{GOOD}process_docs: !function utils.process\n"), &docs, "dir/t.yaml:5:25: process_docs needs the Python function utils.process"),
+        (
+            GOOD.replace("{{q}}", "{{qq}}"),
+            &docs,
+            "task t, test document 0: doc_to_text: the data has no column qq; its columns are q, a, c; did you mean q?",
+        ),
+        (
+            format!("{GOOD}process_docs: !function utils.process\n"),
+            &docs,
+            "dir/t.yaml:5:25: process_docs needs the Python function utils.process",
+        ),
         (format!("{GOOD}output_type: multiple_chioce\n"), &docs, "unknown output_type"),
-        (format!("{GOOD}filter_list:\n  - name: f\n    filter:\n      - function: regex\n        regex_pattern: '('\n"), &docs, "dir/t.yaml:9:24: \"(\" is not a valid regular expression"),
-        (format!("{GOOD}filter_list:\n  - name: f\n    filter:\n      - function: regexp\n"), &docs, "unknown filter \"regexp\"; did you mean regex?"),
-        (format!("{GOOD}metric_list:\n  - metric: exact_mach\n"), &docs, "dir/t.yaml:6:13: unknown metric \"exact_mach\" for generate_until; did you mean exact_match?"),
-        (format!("{GOOD}metric_list:\n  - metric: exact_match\n    ignore_caps: true\n"), &docs, "unknown key \"ignore_caps\" in exact_match; did you mean ignore_case?"),
+        (
+            format!(
+                "{GOOD}filter_list:\n  - name: f\n    filter:\n      - function: regex\n        regex_pattern: '('\n"
+            ),
+            &docs,
+            "dir/t.yaml:9:24: \"(\" is not a valid regular expression",
+        ),
+        (
+            format!("{GOOD}filter_list:\n  - name: f\n    filter:\n      - function: regexp\n"),
+            &docs,
+            "unknown filter \"regexp\"; did you mean regex?",
+        ),
+        (
+            format!("{GOOD}metric_list:\n  - metric: exact_mach\n"),
+            &docs,
+            "dir/t.yaml:6:13: unknown metric \"exact_mach\" for generate_until; did you mean exact_match?",
+        ),
+        (
+            format!("{GOOD}metric_list:\n  - metric: exact_match\n    ignore_caps: true\n"),
+            &docs,
+            "unknown key \"ignore_caps\" in exact_match; did you mean ignore_case?",
+        ),
         (format!("{GOOD}generation_kwargs: {{max_gen_tok: 5}}\n"), &docs, "did you mean max_gen_toks?"),
-        (format!("{GOOD}fewshot_config: {{sampler: random}}\n"), &docs, "unknown sampler \"random\"; known: default, first_n"),
+        (
+            format!("{GOOD}fewshot_config: {{sampler: random}}\n"),
+            &docs,
+            "unknown sampler \"random\"; known: default, first_n",
+        ),
         (format!("{mc}doc_to_choice: []\n"), &docs, "doc_to_choice is an empty list"),
         (format!("{mc}doc_to_choice: \"{{{{ [] }}}}\"\n"), &docs, "doc_to_choice: gives no choices"),
         (format!("{mc}doc_to_choice: \"{{{{ q }}}}\"\n"), &docs, "\"?\" is not a list"),
@@ -73,7 +111,10 @@ fn names_are_unique_and_unknown_ones_get_suggestions() {
     assert_eq!(error, "no task, group or tag is named \"arc_esay\"; did you mean arc_easy?");
     let error = registry.add_definition(Path::new("mine.yaml"), &GOOD.replace("task: t", "task: gsm8k")).unwrap_err();
     assert!(matches!(error, TaskError::DuplicateName { .. }), "{error}");
-    assert!(error.to_string().contains("mine.yaml:1:1: the name \"gsm8k\" is already defined at built-in:/gsm8k"), "{error}");
+    assert!(
+        error.to_string().contains("mine.yaml:1:1: the name \"gsm8k\" is already defined at built-in:/gsm8k"),
+        "{error}"
+    );
     let cyclic = "group: g\ntask: [g]\n";
     registry.add_definition(Path::new("g.yaml"), cyclic).unwrap();
     assert!(registry.select(&["g"]).unwrap_err().to_string().contains("the group g contains itself"));
@@ -115,4 +156,19 @@ fn every_builtin_definition_is_sound() {
     assert_eq!((selection.tasks.len(), selection.groups[0].leaves().len()), (57, 57));
     assert_eq!(registry.select(&["mmlu_stem_tasks"]).unwrap().tasks.len(), 19);
     assert_eq!(registry.select(&["arc_*"]).unwrap().tasks.len(), 2);
+}
+
+/// Definitions whose rows are built in work without any data folder.
+#[test]
+fn tasks_with_rows_of_their_own_build() {
+    let registry = Registry::builtin().unwrap();
+    let source = Arc::new(FileData::default());
+    for name in registry.tasks().into_iter().filter(|name| name.starts_with("tiny_")) {
+        let task = registry.load_by_name(name, source.clone()).unwrap();
+        let prepared = task.build(&BuildOptions::default(), None).unwrap();
+        assert!(prepared.documents.len() > 10 && prepared.warnings.is_empty(), "{name} {:?}", prepared.warnings);
+        assert_eq!(task.metrics().iter().filter(|spec| spec.primary).count(), 1);
+    }
+    let error = registry.load_by_name("gsm8k", source).unwrap_err().to_string();
+    assert!(error.starts_with("task gsm8k: ") && error.contains("--data-dir"), "{error}");
 }

@@ -66,11 +66,14 @@ fn check(found: f64, expected: &Value, what: &str) {
 #[test]
 fn results_equal_lm_evals() {
     let Some(folder) = vectors_dir().map(|folder| folder.join("e2e")) else { return };
-    let read = |path: std::path::PathBuf| -> Value { serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap() };
+    let read =
+        |path: std::path::PathBuf| -> Value { serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap() };
     let inputs = read(folder.join("inputs.json"));
     for (run, limit) in [("full", None), ("limit10", Some(10))] {
-        let results = std::fs::read_dir(folder.join(run).join("fake__model")).unwrap().flatten().map(|entry| entry.path());
-        let mut results = results.filter(|path| path.file_name().is_some_and(|n| n.to_string_lossy().starts_with("results")));
+        let results =
+            std::fs::read_dir(folder.join(run).join("fake__model")).unwrap().flatten().map(|entry| entry.path());
+        let mut results =
+            results.filter(|path| path.file_name().is_some_and(|n| n.to_string_lossy().starts_with("results")));
         let expected = read(results.next().unwrap());
         let mut all: BTreeMap<String, (Results, usize)> = BTreeMap::new();
         for name in inputs["task_configs"].as_object().unwrap().keys() {

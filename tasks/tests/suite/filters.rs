@@ -70,7 +70,13 @@ fn gsm8k_answers_equal_lm_evals() {
             for (answer, score) in scored.answers.iter().zip(&scored.scores) {
                 let expected = &case.expected[&answer.filter];
                 assert_eq!(answer.value, expected["filtered"], "{} {}", case.id, answer.filter);
-                assert_eq!(score.stats, [expected["exact_match"].as_f64().unwrap(), 1.0], "{} {}", case.id, answer.filter);
+                assert_eq!(
+                    score.stats,
+                    [expected["exact_match"].as_f64().unwrap(), 1.0],
+                    "{} {}",
+                    case.id,
+                    answer.filter
+                );
                 assert_eq!(score.key.filter, answer.filter);
                 assert_eq!(score.parsed, answer.outcome == AnswerOutcome::Parsed);
                 assert_eq!(score.parsed, answer.value != "[invalid]");

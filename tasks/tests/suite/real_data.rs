@@ -16,7 +16,9 @@ impl PromptFormatter for SmolLm {
     fn apply_chat_template(&self, messages: &[ChatMessage], options: ChatOptions) -> Result<String, ModelError> {
         let mut text = String::new();
         if messages.first().is_none_or(|m| m.role != ChatRole::System) {
-            text.push_str("<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>\n");
+            text.push_str(
+                "<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>\n",
+            );
         }
         for message in messages {
             let role = match message.role {
@@ -41,7 +43,8 @@ fn data_dir() -> Option<PathBuf> {
 fn samples(run: &str, task: &str) -> Option<Vec<Row>> {
     let folder = reference_dir()?.join("lm-eval/open").join(run);
     let mut files: Vec<PathBuf> = std::fs::read_dir(&folder).ok()?.flatten().map(|entry| entry.path()).collect();
-    files.retain(|path| path.file_name().is_some_and(|n| n.to_string_lossy().starts_with(&format!("samples_{task}_2"))));
+    files
+        .retain(|path| path.file_name().is_some_and(|n| n.to_string_lossy().starts_with(&format!("samples_{task}_2"))));
     assert_eq!(files.len(), 1, "{run} {task}");
     Some(read_rows(&files, None).unwrap())
 }
@@ -138,6 +141,25 @@ fn mmlu_equals_lm_eval() {
     let selection = registry.select(&["mmlu"]).unwrap();
     let compared: usize = selection.tasks.iter().map(|task| compare("mmlu_5shot_3", &task.id, &options(3))).sum();
     assert_eq!(compared, 57 * 3 * 4);
+}
+
+#[test]
+fn wikitext_equals_lm_eval() {
+    let (Some(data), Some(logged)) = (data_dir(), samples("wikitext_40k", "wikitext")) else { return };
+    let source = Arc::new(FileData::new(DataLocator { data_dirs: vec![data], hub_cache: None }));
+    let task = Registry::builtin().unwrap().load_by_name("wikitext", source).unwrap();
+    let prepared = task.build(&options(3), None).unwrap();
+    assert_eq!(prepared.documents.len(), logged.len());
+    for (item, sample) in prepared.documents.iter().zip(&logged) {
+        assert_eq!(item.doc.fields["page"], sample["doc"]["page"]);
+        assert_eq!(arguments(&item.requests[0])[0], sample["arguments"]["gen_args_0"]["arg_0"].as_str().unwrap());
+        let logprob: f64 = sample["resps"][0][0].as_str().unwrap().parse().unwrap();
+        for score in task.score(item, &[crate::common::rolling(logprob)]).unwrap().scores {
+            let expected: Vec<f64> =
+                sample[&score.key.metric].as_array().unwrap().iter().map(|x| x.as_f64().unwrap()).collect();
+            assert_eq!(score.stats, expected, "{}", score.key);
+        }
+    }
 }
 
 #[test]

@@ -29,14 +29,23 @@ fn multiple_choice_scores_equal_lm_evals() {
                     let (gold, predicted) = (expected[0].as_i64().unwrap(), expected[1].as_u64().unwrap() as usize);
                     let classes = item.choices.len().max(2);
                     let place = score.stats.iter().position(|&x| x == 1.0);
-                    assert_eq!(place, usize::try_from(gold).ok().map(|gold| gold * (classes + 1) + predicted), "{}", case.id);
+                    assert_eq!(
+                        place,
+                        usize::try_from(gold).ok().map(|gold| gold * (classes + 1) + predicted),
+                        "{}",
+                        case.id
+                    );
                 }
                 "brier_score" => {
-                    let probabilities: Vec<f64> = expected[1].as_array().unwrap().iter().map(|p| float(p).unwrap()).collect();
+                    let probabilities: Vec<f64> =
+                        expected[1].as_array().unwrap().iter().map(|p| float(p).unwrap()).collect();
                     match usize::try_from(expected[0].as_i64().unwrap()) {
                         Ok(gold) => {
-                            let brier: f64 =
-                                probabilities.iter().enumerate().map(|(i, p)| (p - f64::from(u8::from(i == gold))).powi(2)).sum();
+                            let brier: f64 = probabilities
+                                .iter()
+                                .enumerate()
+                                .map(|(i, p)| (p - f64::from(u8::from(i == gold))).powi(2))
+                                .sum();
                             assert!(close(score.stats[0], brier, 1e-12), "{}", case.id);
                         }
                         Err(_) => assert_eq!(score.stats, [0.0, 0.0]),
@@ -106,7 +115,8 @@ fn multiple_inputs_and_targets() {
     let item = task_inputs.build(&BuildOptions::default(), None).unwrap().documents.remove(0);
     let texts: Vec<Vec<String>> = item.requests.iter().map(crate::common::arguments).collect();
     let shot = "The dog sat on the mat.\n\n";
-    let expected = [[format!("{shot}The cat sat"), " on the mat.".into()], [format!("{shot}The dog sat"), " on the mat.".into()]];
+    let expected =
+        [[format!("{shot}The cat sat"), " on the mat.".into()], [format!("{shot}The dog sat"), " on the mat.".into()]];
     assert_eq!(texts, expected);
     assert_eq!(item.gold, Gold::Choice(Some(1)));
 
