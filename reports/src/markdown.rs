@@ -77,9 +77,9 @@ fn values(comparison: &Comparison, rows: &[&Row]) -> Table {
             if let Some(half) = style.half_width(cell.interval) {
                 text.push_str(&format!(" ± {half}"));
             }
-            match contrast(row, &cell.model).map(|contrast| contrast.verdict) {
-                Some(verdict @ (Verdict::Better | Verdict::Worse)) => text.push_str(&format!(" {verdict}")),
-                _ => {}
+            let verdict = contrast(row, &cell.model).map(|contrast| contrast.verdict);
+            if let Some(verdict @ (Verdict::Better | Verdict::Worse)) = verdict {
+                text.push_str(&format!(" {verdict}"));
             }
             line.push(text);
         }

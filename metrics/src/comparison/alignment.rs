@@ -33,8 +33,7 @@ impl Aligned {
                 let extra = absent(column.scores.iter(), first);
                 if !missing.0.is_empty() || !extra.0.is_empty() {
                     return Err(ComparisonError::Misaligned {
-                        task: table.task.clone(),
-                        key: table.key.clone(),
+                        at: table.place(),
                         model: column.model.clone(),
                         base: base.model.clone(),
                         missing,
@@ -68,13 +67,17 @@ impl Aligned {
 fn index<'a>(table: &Table, column: &'a super::Column) -> Result<BTreeMap<DocId, &'a SampleScore>, ComparisonError> {
     let mut scores = BTreeMap::new();
     for score in &column.scores {
-        let (task, model, doc) = (table.task.clone(), column.model.clone(), score.doc);
+        let doc = score.doc;
         if score.key != table.key {
-            let (key, found) = (table.key.clone(), score.key.clone());
-            return Err(ComparisonError::OtherMetric { task, key, found, model, doc });
+            return Err(ComparisonError::OtherMetric {
+                at: table.place(),
+                found: score.key.clone(),
+                model: column.model.clone(),
+                doc,
+            });
         }
         if scores.insert(doc, score).is_some() {
-            return Err(ComparisonError::DuplicateDocument { task, key: table.key.clone(), model, doc });
+            return Err(ComparisonError::DuplicateDocument { at: table.place(), model: column.model.clone(), doc });
         }
     }
     Ok(scores)
@@ -98,15 +101,15 @@ fn clusters(table: &Table, shared: &[DocId]) -> Result<Option<Vec<String>>, Comp
 }
 
 fn describe(table: &Table, shared: &[DocId], error: ColumnsError) -> ComparisonError {
-    let (task, key) = (table.task.clone(), table.key.clone());
+    let at = table.place();
     let model = |column: usize| table.columns[column].model.clone();
     match error {
         ColumnsError::NotFinite { column, document, value } => {
-            ComparisonError::NotFinite { task, key, model: model(column), doc: shared[document], value }
+            ComparisonError::NotFinite { at, model: model(column), doc: shared[document], value }
         }
         ColumnsError::Width { column, document, found, expected, .. } => {
-            ComparisonError::Width { task, key, model: model(column), doc: shared[document], found, expected }
+            ComparisonError::Width { at, model: model(column), doc: shared[document], found, expected }
         }
-        source => ComparisonError::Columns { task, key, source },
+        source => ComparisonError::Columns { at, source },
     }
 }

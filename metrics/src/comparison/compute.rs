@@ -61,13 +61,12 @@ fn models(tables: &[Table]) -> Result<Vec<String>, ComparisonError> {
     }
     let mut keys = BTreeSet::new();
     for table in tables {
-        let (task, key) = (table.task.clone(), table.key.clone());
         if names(table) != models {
             let (found, expected) = (names(table).join(", "), models.join(", "));
-            return Err(ComparisonError::Models { task, key, found, expected });
+            return Err(ComparisonError::Models { at: table.place(), found, expected });
         }
         if !keys.insert((&table.task, &table.key)) {
-            return Err(ComparisonError::DuplicateTable { task, key });
+            return Err(ComparisonError::DuplicateTable { at: table.place() });
         }
     }
     Ok(models)

@@ -28,20 +28,16 @@ pub enum ComparisonError {
     #[error("the model name `{0}` occurs twice; give each model its own name")]
     DuplicateModel(String),
     /// Two tables have the same task and metric.
-    #[error("task `{task}` has two tables for the metric `{key}`; give each task and metric once")]
+    #[error("{at} has two tables; give each task and metric once")]
     DuplicateTable {
-        /// The task.
-        task: String,
-        /// The metric.
-        key: MetricKey,
+        /// The task and metric.
+        at: Box<Place>,
     },
     /// A table has other models than the first table.
-    #[error("task `{task}`, metric `{key}` has scores of [{found}], expected those of [{expected}] in this order")]
+    #[error("{at} has scores of [{found}], expected those of [{expected}] in this order")]
     Models {
-        /// The task.
-        task: String,
-        /// The metric.
-        key: MetricKey,
+        /// The task and metric.
+        at: Box<Place>,
         /// Its models.
         found: String,
         /// Those of the first table.
@@ -56,12 +52,10 @@ pub enum ComparisonError {
         expected: String,
     },
     /// A model has two scores for one document.
-    #[error("task `{task}`, metric `{key}`: model `{model}` has two scores for document {}", .doc.0.short())]
+    #[error("{at}: model `{model}` has two scores for document {}", .doc.0.short())]
     DuplicateDocument {
-        /// The task.
-        task: String,
-        /// The metric.
-        key: MetricKey,
+        /// The task and metric.
+        at: Box<Place>,
         /// The model.
         model: String,
         /// The document.
@@ -69,13 +63,11 @@ pub enum ComparisonError {
     },
     /// A score belongs to another metric than its table.
     #[error(
-        "task `{task}`: the table of `{key}` holds a score of `{found}` (model `{model}`, document {})", .doc.0.short()
+        "{at}: the table holds a score of the metric `{found}` (model `{model}`, document {})", .doc.0.short()
     )]
     OtherMetric {
-        /// The task.
-        task: String,
-        /// The metric of the table.
-        key: MetricKey,
+        /// The task and metric.
+        at: Box<Place>,
         /// The metric of the score.
         found: MetricKey,
         /// The model.
@@ -85,14 +77,12 @@ pub enum ComparisonError {
     },
     /// Two models were not scored on the same documents.
     #[error(
-        "task `{task}`, metric `{key}`: model `{model}` lacks {missing} and has {extra} that `{base}` has not; evaluate \
+        "{at}: model `{model}` lacks {missing} and has {extra} that `{base}` has not; evaluate \
          both on the same documents, or ask for the documents they share"
     )]
     Misaligned {
-        /// The task.
-        task: String,
-        /// The metric.
-        key: MetricKey,
+        /// The task and metric.
+        at: Box<Place>,
         /// The model that differs.
         model: String,
         /// The first model.
@@ -104,14 +94,12 @@ pub enum ComparisonError {
     },
     /// A score is NaN or infinite.
     #[error(
-        "task `{task}`, metric `{key}`: model `{model}` has the score {value} for document {}; expected finite numbers, \
+        "{at}: model `{model}` has the score {value} for document {}; expected finite numbers, \
          score it again", .doc.0.short()
     )]
     NotFinite {
-        /// The task.
-        task: String,
-        /// The metric.
-        key: MetricKey,
+        /// The task and metric.
+        at: Box<Place>,
         /// The model.
         model: String,
         /// The document.
@@ -121,14 +109,12 @@ pub enum ComparisonError {
     },
     /// A score has the wrong number of statistics.
     #[error(
-        "task `{task}`, metric `{key}`: model `{model}` has {found} statistics for document {}, expected {expected}; \
+        "{at}: model `{model}` has {found} statistics for document {}, expected {expected}; \
          score it again with this version", .doc.0.short()
     )]
     Width {
-        /// The task.
-        task: String,
-        /// The metric.
-        key: MetricKey,
+        /// The task and metric.
+        at: Box<Place>,
         /// The model.
         model: String,
         /// The document.
@@ -147,15 +133,28 @@ pub enum ComparisonError {
         doc: DocId,
     },
     /// Aligned columns still do not form a table.
-    #[error("task `{task}`, metric `{key}`: {source}")]
+    #[error("{at}: {source}")]
     Columns {
-        /// The task.
-        task: String,
-        /// The metric.
-        key: MetricKey,
+        /// The task and metric.
+        at: Box<Place>,
         /// Why.
         source: ColumnsError,
     },
+}
+
+/// A task and metric.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// The task.
+    pub task: String,
+    /// The metric.
+    pub key: MetricKey,
+}
+
+impl std::fmt::Display for Place {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "task `{}`, metric `{}`", self.task, self.key)
+    }
 }
 
 /// A list of documents, of which at most three are shown.

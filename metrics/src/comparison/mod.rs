@@ -17,7 +17,7 @@ mod table;
 use serde::{Deserialize, Serialize};
 
 pub use caveat::{Caveat, Dropped, IdenticalTask, Share, Underpowered};
-pub use error::{ComparisonError, Documents};
+pub use error::{ComparisonError, Documents, Place};
 pub use facts::{ModelFacts, TaskFacts};
 pub use row::{Cell, Contrast, Family, IntervalMethod, Row, TestMethod, Verdict};
 pub use settings::{Alignment, Settings};

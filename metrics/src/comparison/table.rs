@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use harness_core::{DocId, MetricKey, SampleScore};
 use serde::{Deserialize, Serialize};
 
+use super::Place;
 use crate::Statistic;
 
 /// The scores of all models on one task under one metric. A group (mmlu, its categories) is a table over the pooled
@@ -41,6 +42,13 @@ pub struct Table {
     /// Either empty or complete.
     #[serde(default)]
     pub clusters: BTreeMap<DocId, String>,
+}
+
+impl Table {
+    /// Its task and metric, for errors.
+    pub(super) fn place(&self) -> Box<Place> {
+        Box::new(Place { task: self.task.clone(), key: self.key.clone() })
+    }
 }
 
 /// The scores of one model.

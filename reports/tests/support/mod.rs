@@ -92,7 +92,7 @@ fn table(task: &str, models: &[&str], n: usize, level: f64, edit: impl FnOnce(&m
                     true => vec![-words * (3.0 + difficulty - 0.2 * shift), words],
                     false => vec![f64::from(u8::from(right)), 1.0],
                 };
-                let parsed = right || table.key.filter == "none" || i % 3 != 0;
+                let parsed = right || table.key.filter == "none" || !i.is_multiple_of(3);
                 SampleScore { doc: DocId(Digest::of(format!("{task} {i}"))), key: table.key.clone(), stats, parsed }
             };
             Column { model: (*model).into(), scores: (0..n).map(score).collect() }
