@@ -68,7 +68,7 @@ fn the_repository_holds_what_the_generator_writes() {
             assert!(read(&path) == lines(rows), "{path} is not what the generator writes");
         }
     }
-    assert!(read("models/tiny/tokenizer.json") == train_tokenizer(texts(), 1_536).unwrap());
+    assert!(read("models/tiny/tokenizer.json") == train_tokenizer(texts(), 1_408).unwrap());
     assert_eq!(read("models/tiny/tokenizer_config.json"), format!("{:#}\n", tokenizer_config(512)));
 }
 
@@ -78,7 +78,7 @@ fn every_fact_is_stated() {
         let statements = world().attribute(*fact).statements.iter().map(|phrase| {
             world::capitalised(&phrase.replace("{e}", &world().entity(*fact).name).replace("{v}", world().value(*fact)))
         });
-        assert!(statements.into_iter().all(|statement| trained_on().contains(&statement)), "{fact:?}");
+        assert!(statements.into_iter().any(|statement| trained_on().contains(&statement)), "{fact:?}");
     }
 }
 

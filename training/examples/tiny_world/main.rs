@@ -18,7 +18,7 @@ const SEED: u64 = 42;
 /// Instruction rows for the candidates.
 const INSTRUCTIONS: usize = 2_400;
 /// Tokens of the tokenizer.
-const VOCABULARY: usize = 1_536;
+const VOCABULARY: usize = 1_408;
 /// Longest context of the model in tokens.
 const CONTEXT: usize = 512;
 

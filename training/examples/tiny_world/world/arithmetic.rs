@@ -1,4 +1,4 @@
-//! Word problems of two steps, with worked answers in the form of GSM8K.
+//! Word problems of two or three steps, with worked answers in the form of GSM8K.
 
 use harness_core::{Hasher, StreamRng};
 
@@ -12,7 +12,7 @@ const GOODS: [&str; 10] =
 pub struct Problem {
     /// The question.
     pub question: String,
-    /// Two lines of working, then `#### ` and the number.
+    /// A line of working for each step, then `#### ` and the number.
     pub answer: String,
     /// The operations and numbers: the unit that is held out.
     pub numbers: String,
@@ -37,7 +37,7 @@ pub fn problem(world: &World, used: Use, rng: &mut StreamRng) -> Problem {
     }
 }
 
-/// A problem with any numbers.
+/// A problem with any numbers: two or three steps.
 fn any_problem(world: &World, rng: &mut StreamRng) -> Problem {
     let people: Vec<&str> = world.people.iter().map(String::as_str).collect();
     let (name, goods) = (pick(rng, &people), pick(rng, &GOODS));
@@ -47,67 +47,43 @@ fn any_problem(world: &World, rng: &mut StreamRng) -> Problem {
             break other;
         }
     };
-    let (a, b) = (between(rng, 2, 12), between(rng, 2, 12));
-    match rng.below(4) {
-        0 => {
-            let (first, c) = (a + b, between(rng, 2, 12));
-            let total = first + c;
-            Problem {
-                question: format!(
-                    "{name} has {a} {goods}. {other} brings {b} {goods}. Then {name} finds {c} more. How many {goods} \
-                     are there now?"
-                ),
-                answer: worked(&format!("{a} + {b} = {first}"), &format!("{first} + {c} = {total}"), total),
-                numbers: format!("{a}+{b}+{c}"),
-            }
-        }
-        1 => {
-            let first = a + b;
-            let c = between(rng, 1, first - 1);
-            let left = first - c;
-            Problem {
-                question: format!(
-                    "{name} has {a} {goods} and buys {b} more. {name} gives {c} {goods} to {other}. How many {goods} \
-                     does {name} have left?"
-                ),
-                answer: worked(&format!("{a} + {b} = {first}"), &format!("{first} - {c} = {left}"), left),
-                numbers: format!("{a}+{b}-{c}"),
-            }
-        }
-        2 => {
-            let a = a + b;
-            let first = a - b;
-            let c = between(rng, 2, 12);
-            let total = first + c;
-            Problem {
-                question: format!(
-                    "There are {a} {goods} in a box. {name} takes {b} {goods} out. {other} puts {c} {goods} in. How many \
-                     {goods} are in the box?"
-                ),
-                answer: worked(&format!("{a} - {b} = {first}"), &format!("{first} + {c} = {total}"), total),
-                numbers: format!("{a}-{b}+{c}"),
-            }
-        }
-        _ => {
-            let (a, b) = (between(rng, 2, 6), between(rng, 2, 6));
-            let first = a * b;
-            let c = between(rng, 1, first - 1);
-            let left = first - c;
-            Problem {
-                question: format!(
-                    "{name} has {a} bags with {b} {goods} in each bag. {name} sells {c} {goods} to {other}. How many \
-                     {goods} does {name} have left?"
-                ),
-                answer: worked(&format!("{a} * {b} = {first}"), &format!("{first} - {c} = {left}"), left),
-                numbers: format!("{a}*{b}-{c}"),
-            }
+    let (mut question, mut numbers, mut have, mut steps);
+    if rng.below(3) == 0 {
+        let (bags, each) = (between(rng, 2, 6), between(rng, 2, 9));
+        have = bags * each;
+        question = format!("{name} has {bags} bags with {each} {goods} in each bag.");
+        numbers = format!("{bags}*{each}");
+        steps = vec![format!("{bags} * {each} = {have}")];
+    } else {
+        let (first, more) = (between(rng, 2, 30), between(rng, 2, 20));
+        have = first + more;
+        question = format!("{name} has {first} {goods} and buys {more} more.");
+        numbers = format!("{first}+{more}");
+        steps = vec![format!("{first} + {more} = {have}")];
+    }
+    for _ in 0..1 + rng.below(2) {
+        let before = have;
+        if rng.below(2) == 0 && have > 2 {
+            let given = between(rng, 1, (have - 1).min(20));
+            have -= given;
+            question.push_str(&format!(" {name} gives {given} {goods} to {other}."));
+            numbers.push_str(&format!("-{given}"));
+            steps.push(format!("{before} - {given} = {have}"));
+        } else {
+            let found = between(rng, 2, 20);
+            have += found;
+            question.push_str(&format!(" Then {name} finds {found} {goods}."));
+            numbers.push_str(&format!("+{found}"));
+            steps.push(format!("{before} + {found} = {have}"));
         }
     }
-}
-
-/// Two steps and the result.
-fn worked(first: &str, second: &str, result: u32) -> String {
-    format!("First {first}.\nThen {second}.\n#### {result}")
+    question.push_str(&format!(" How many {goods} does {name} have now?"));
+    let mut answer = format!("First {}.\n", steps[0]);
+    for step in &steps[1..] {
+        answer.push_str(&format!("Then {step}.\n"));
+    }
+    answer.push_str(&format!("#### {have}"));
+    Problem { question, answer, numbers }
 }
 
 /// A few single steps, each right: the tables the problems are made of.
@@ -115,16 +91,15 @@ pub fn drill(rng: &mut StreamRng) -> String {
     let steps: Vec<String> = (0..8)
         .map(|_| match rng.below(3) {
             0 => {
-                let (a, b) = (between(rng, 2, 24), between(rng, 2, 12));
+                let (a, b) = (between(rng, 2, 60), between(rng, 2, 20));
                 format!("{a} + {b} = {}.", a + b)
             }
             1 => {
-                let b = between(rng, 1, 24);
-                let rest = between(rng, 1, 22);
-                format!("{} - {b} = {rest}.", rest + b)
+                let (taken, rest) = (between(rng, 1, 20), between(rng, 1, 60));
+                format!("{} - {taken} = {rest}.", rest + taken)
             }
             _ => {
-                let (a, b) = (between(rng, 2, 6), between(rng, 2, 6));
+                let (a, b) = (between(rng, 2, 6), between(rng, 2, 9));
                 format!("{a} * {b} = {}.", a * b)
             }
         })

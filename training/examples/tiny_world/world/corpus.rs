@@ -14,30 +14,33 @@ pub fn corpus(world: &World, size: f64) -> Vec<String> {
     let rng = &mut Seed(world.seed).stream("corpus", 0);
     let scaled = |count: usize| ((count as f64 * size).ceil() as usize).max(1);
     let mut documents = Vec::new();
-    for _ in 0..scaled(40) {
+    for _ in 0..scaled(14) {
         for entity in 0..world.entities.len() {
             documents.push(portrait(world, entity, rng));
         }
     }
-    for _ in 0..scaled(1500) {
+    for _ in 0..scaled(500) {
         documents.push(gathering(world, rng));
     }
     let facts = world.facts_for(Use::Training);
-    for _ in 0..scaled(3000) {
+    for _ in 0..scaled(2000) {
         documents.push(plain_quiz(world, &facts, rng));
     }
-    for _ in 0..scaled(4000) {
+    for _ in 0..scaled(5000) {
         documents.push(lettered_quiz(world, &facts, rng));
     }
-    for _ in 0..scaled(2500) {
+    for _ in 0..scaled(3000) {
+        documents.push(letters(world, rng));
+    }
+    for _ in 0..scaled(2000) {
         documents.push(problems(world, rng));
     }
     for _ in 0..scaled(800) {
         documents.push(drill(rng));
     }
-    for _ in 0..scaled(2500) {
+    for _ in 0..scaled(4000) {
         let story = story(world, Use::Training, rng);
-        let summary = if rng.below(2) == 0 { format!(" In short: {}", story.summary) } else { String::new() };
+        let summary = if rng.below(4) != 0 { format!(" In short: {}", story.summary) } else { String::new() };
         documents.push(story.text + &summary);
     }
     rng.shuffle(&mut documents);
@@ -79,9 +82,9 @@ fn plain_quiz(world: &World, facts: &[Fact], rng: &mut StreamRng) -> String {
     questions.join("\n\n")
 }
 
-/// A heading and one to four questions with choices and answers.
+/// A heading and one to three questions with choices and answers.
 fn lettered_quiz(world: &World, facts: &[Fact], rng: &mut StreamRng) -> String {
-    let questions: Vec<String> = (0..1 + rng.below(4))
+    let questions: Vec<String> = (0..1 + rng.below(3))
         .map(|_| {
             let fact = facts[rng.below(facts.len() as u64) as usize];
             let question = Question::about(world, fact, rng.below(3) as usize, rng);
@@ -89,6 +92,19 @@ fn lettered_quiz(world: &World, facts: &[Fact], rng: &mut StreamRng) -> String {
         })
         .collect();
     format!("{HEADING}{}", questions.join("\n\n"))
+}
+
+/// Four lettered values of an attribute, and which letter stands for which.
+fn letters(world: &World, rng: &mut StreamRng) -> String {
+    let kind = Kind::ALL[rng.below(Kind::ALL.len() as u64) as usize];
+    let attributes = kind.attributes();
+    let mut values = world.values(&attributes[rng.below(attributes.len() as u64) as usize]);
+    rng.shuffle(&mut values);
+    let mut pairs: Vec<(&str, &String)> = LETTERS.into_iter().zip(&values).collect();
+    let list: String = pairs.iter().map(|(letter, value)| format!("{letter}. {value}\n")).collect();
+    rng.shuffle(&mut pairs);
+    let answers: Vec<String> = pairs.iter().map(|(letter, value)| format!("The letter of {value}: {letter}")).collect();
+    format!("{list}{}", answers.join("\n"))
 }
 
 /// One to three word problems with worked answers.
