@@ -62,11 +62,16 @@ fn an_unwritable_place_is_named() {
 
 #[cfg(target_os = "linux")]
 #[test]
-fn a_full_disk_is_reported() {
-    // Every write to /dev/full fails as on a full disk.
-    let error = fs::write("/dev/full", "x").expect_err("a full device");
-    let error = ReportError::Write { path: "report.md".into(), source: error };
-    assert!(error.to_string().contains("No space left") && error.to_string().contains("report.md"), "{error}");
+fn a_full_disk_leaves_the_old_report() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("report.md"), "the old one").unwrap();
+    // Every write to /dev/full fails as on a full disk; the temporary file is made to lead there.
+    let temporary = dir.path().join(format!(".{}.report.md", std::process::id()));
+    std::os::unix::fs::symlink("/dev/full", temporary).unwrap();
+    let error = write_all(dir.path(), &comparison(&THREE), &meta(), &[Format::Markdown]).unwrap_err().to_string();
+    assert!(error.contains("report.md") && error.contains("No space left"), "{error}");
+    assert_eq!(names(dir.path()), ["report.md"]);
+    assert_eq!(fs::read_to_string(dir.path().join("report.md")).unwrap(), "the old one");
 }
 
 #[test]
