@@ -59,8 +59,11 @@ impl DataSource for MemoryData {
 #[derive(Debug, Default)]
 pub struct FileData {
     locator: DataLocator,
-    divided: Mutex<BTreeMap<(Vec<PathBuf>, String), Arc<Divided>>>,
+    divided: Mutex<BTreeMap<SharedFiles, Arc<Divided>>>,
 }
+
+/// Files that several configurations share, and the column that tells them apart.
+type SharedFiles = (Vec<PathBuf>, String);
 
 /// Rows by the value of a column.
 type Divided = BTreeMap<String, Vec<Row>>;

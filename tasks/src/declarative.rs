@@ -41,6 +41,9 @@ pub struct DeclarativeTask {
     metrics: Vec<MetricSpec>,
 }
 
+/// Row numbers of every document's examples, and the examples by row number.
+type Examples = (Vec<Vec<usize>>, HashMap<usize, Turn>);
+
 impl DeclarativeTask {
     /// Loads the evaluated split and looks at its first document, which decides what the templates mean.
     pub(crate) fn load(config: TaskConfig, source: Arc<dyn DataSource>) -> Result<Self, TaskError> {
@@ -180,11 +183,7 @@ impl DeclarativeTask {
     }
 
     /// Examples of the first `documents` documents: row numbers of the pool, and the turns of the rows in use.
-    fn examples(
-        &self,
-        documents: usize,
-        options: &BuildOptions,
-    ) -> Result<(Vec<Vec<usize>>, HashMap<usize, Turn>), TaskError> {
+    fn examples(&self, documents: usize, options: &BuildOptions) -> Result<Examples, TaskError> {
         let n = self.shots(options);
         if n == 0 {
             return Ok((vec![Vec::new(); documents], HashMap::new()));
