@@ -105,7 +105,7 @@ fn main() {
         let per_weight = if trainable == Trainable::Full { 6.0 } else { 4.0 };
         let flops = per_weight * config.num_parameters() as f64 * batch.len() as f64;
         println!(
-            "{name}: {:.0} tokens/s, {:.2} s a step, {:.0} GFLOP/s, {} trained, {:.2} GB of buffers",
+            "{name}: {:.0} tokens/s, {:.2} s a step, {:.0} GFLOP/s, {} trained, {:.2} GB held",
             batch.len() as f64 / best,
             best,
             flops / best / 1e9,

@@ -230,6 +230,8 @@ pub trait Backend: Send + Sync + 'static {
     /// A frozen matrix whose rows are those of the given ones, one after another; `backward`: whether gradients will
     /// flow through it.
     fn frozen(&self, parts: &[&HostTensor], backward: bool) -> Self::Frozen;
+    /// The most bytes that were ever held at once: frozen matrices and buffers in use.
+    fn peak_bytes(&self) -> usize;
     /// Fills with zeros.
     fn clear(&self, buf: &mut Self::Buf);
 

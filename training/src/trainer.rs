@@ -364,6 +364,7 @@ impl<B: Backend> Trainer<B> {
             tokens: total_tokens as u64,
             trainable_parameters: self.store.len(),
             parameters: self.model.config().num_parameters(),
+            memory_bytes: self.model.backend().peak_bytes(),
             tokens_per_second: rate,
             seconds: total_tokens / rate.max(1e-9),
         }

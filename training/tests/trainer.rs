@@ -277,6 +277,7 @@ fn an_estimate_changes_nothing() {
     assert_eq!((estimate.steps, estimate.warmup_steps), (12, 2));
     assert!(estimate.tokens > 0 && estimate.seconds >= 0.0 && !estimated.exists());
     assert_eq!(estimate.trainable_parameters, trainer.store().len());
+    assert!(estimate.memory_bytes > 4 * config().num_parameters());
     trainer.run(&mut Silent).expect("a run");
     assert_same_run(&plain, &estimated, 12);
 }

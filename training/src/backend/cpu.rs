@@ -7,6 +7,11 @@ mod memory;
 mod norm;
 mod simd;
 
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
+
 use harness_engine::{
     HostData, HostTensor,
     kernels::{MatMut as Out, MatRef, PackedMatrix, gemm, gemm_packed},
@@ -22,6 +27,8 @@ use crate::optimizer::AdamWStep;
 #[derive(Clone, Debug, Default)]
 pub struct CpuBackend {
     pool: Pool,
+    /// Bytes of all frozen matrices made.
+    frozen: Arc<AtomicUsize>,
 }
 
 impl CpuBackend {
@@ -30,9 +37,20 @@ impl CpuBackend {
         Self::default()
     }
 
-    /// The most bytes of buffers that were ever in use at once; frozen weights are not among them.
-    pub fn peak_bytes(&self) -> usize {
-        self.pool.peak_bytes()
+    /// Packs the rows of all parts; 16-bit weights stay so, and products widen them.
+    fn pack(parts: &[&HostTensor], backward: bool) -> CpuFrozen {
+        let rows = parts.iter().map(|part| part.rows()).sum();
+        let cols = parts.first().map_or(0, |part| part.cols());
+        let bf16 = concat(parts, |data| if let HostData::Bf16(data) = data { Some(data) } else { None });
+        if let Some(data) = bf16 {
+            return pack(data, rows, cols, backward, PackedMatrix::weight_bf16);
+        }
+        let f16 = concat(parts, |data| if let HostData::F16(data) = data { Some(data) } else { None });
+        if let Some(data) = f16 {
+            return pack(data, rows, cols, backward, PackedMatrix::weight_f16);
+        }
+        let data = parts.iter().flat_map(|part| part.to_f32().into_owned()).collect();
+        pack(data, rows, cols, backward, PackedMatrix::weight_f32)
     }
 }
 
@@ -127,20 +145,15 @@ impl Backend for CpuBackend {
         data.to_vec()
     }
 
-    /// 16-bit weights stay so; products widen them.
     fn frozen(&self, parts: &[&HostTensor], backward: bool) -> CpuFrozen {
-        let rows = parts.iter().map(|part| part.rows()).sum();
-        let cols = parts.first().map_or(0, |part| part.cols());
-        let bf16 = concat(parts, |data| if let HostData::Bf16(data) = data { Some(data) } else { None });
-        if let Some(data) = bf16 {
-            return pack(data, rows, cols, backward, PackedMatrix::weight_bf16);
-        }
-        let f16 = concat(parts, |data| if let HostData::F16(data) = data { Some(data) } else { None });
-        if let Some(data) = f16 {
-            return pack(data, rows, cols, backward, PackedMatrix::weight_f16);
-        }
-        let data = parts.iter().flat_map(|part| part.to_f32().into_owned()).collect();
-        pack(data, rows, cols, backward, PackedMatrix::weight_f32)
+        let frozen = Self::pack(parts, backward);
+        let bytes = frozen.forward.bytes() + frozen.backward.as_ref().map_or(0, PackedMatrix::bytes);
+        self.frozen.fetch_add(bytes, Ordering::Relaxed);
+        frozen
+    }
+
+    fn peak_bytes(&self) -> usize {
+        self.pool.peak_bytes() + self.frozen.load(Ordering::Relaxed)
     }
 
     fn clear(&self, buf: &mut CpuBuf) {
@@ -294,5 +307,53 @@ impl Backend for CpuBackend {
             &mut v[range],
             step,
         );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use half::{bf16, f16};
+
+    use super::*;
+
+    /// Products with a frozen matrix of two parts, forward and backward.
+    fn products(parts: &[&HostTensor]) -> (Vec<f32>, Vec<f32>) {
+        let backend = CpuBackend::new();
+        let frozen = backend.frozen(parts, true);
+        let (rows, out, inp) = (3, 7, 5);
+        let values = |n: usize| backend.upload(&(0..n).map(|i| (i as f32 * 0.7).sin()).collect::<Vec<_>>());
+        let (x, dy) = (values(rows * inp), values(rows * out));
+        let (mut y, mut dx) = (backend.alloc(rows * out), backend.alloc(rows * inp));
+        let weight = Weight::Frozen(&frozen);
+        backend.linear(Mat::new(&x, 0, rows, inp), weight, MatMut::new(&mut y, 0, rows, out));
+        backend.linear_backward(Mat::new(&dy, 0, rows, out), weight, MatMut::new(&mut dx, 0, rows, inp));
+        (y.to_vec(), dx.to_vec())
+    }
+
+    #[test]
+    fn weights_stored_in_16_bits_give_the_products_of_their_values() {
+        let values: Vec<f32> = (0..35).map(|i| (i as f32 * 1.3).cos()).collect();
+        let b16 = |rows: std::ops::Range<usize>| {
+            let data: Vec<bf16> = values[rows.start * 5..rows.end * 5].iter().map(|&x| bf16::from_f32(x)).collect();
+            HostTensor { shape: vec![rows.len(), 5], data: HostData::Bf16(data.into()) }
+        };
+        let h16 = |rows: std::ops::Range<usize>| {
+            let data: Vec<f16> = values[rows.start * 5..rows.end * 5].iter().map(|&x| f16::from_f32(x)).collect();
+            HostTensor { shape: vec![rows.len(), 5], data: HostData::F16(data.into()) }
+        };
+        let wide = |t: &HostTensor| HostTensor::from_f32(t.shape.clone(), t.to_f32().into_owned());
+        for [a, b] in [[b16(0..4), b16(4..7)], [h16(0..4), h16(4..7)], [b16(0..4), h16(4..7)]] {
+            assert_eq!(products(&[&a, &b]), products(&[&wide(&a), &wide(&b)]));
+        }
+    }
+
+    #[test]
+    fn products_by_hand() {
+        let w = HostTensor::from_f32([7, 5], (0..35).map(|i| i as f32).collect::<Vec<_>>());
+        let (y, dx) = products(&[&w]);
+        let at = |i: usize| (i as f32 * 0.7).sin();
+        let y_last: f32 = (0..5).map(|i| at(10 + i) * (30 + i) as f32).sum();
+        let dx_first: f32 = (0..7).map(|o| at(o) * (o * 5) as f32).sum();
+        assert!((y[20] - y_last).abs() < 1e-4 && (dx[0] - dx_first).abs() < 1e-4);
     }
 }

@@ -168,16 +168,15 @@ impl<'a, B: Backend> LayerView<'a, B> {
             let bias = vector(places.bias, frozen.and_then(|(_, bias)| bias), out);
             Linear { weight, bias, places, out, inp }
         };
-        let matrices = |get: fn(&FrozenLayer<B>) -> (&B::Frozen, Option<&B::Buf>)| frozen.map(get);
         Self {
             attn_norm: vector(places.attn_norm, frozen.map(|f| &f.attn_norm), hidden).expect(absent),
-            qkv: linear(&places.qkv, matrices(|f| (&f.qkv, f.qkv_bias.as_ref())), q + 2 * kv, hidden),
+            qkv: linear(&places.qkv, frozen.map(|f| (&f.qkv, f.qkv_bias.as_ref())), q + 2 * kv, hidden),
             q_norm: vector(places.q_norm, frozen.and_then(|f| f.q_norm.as_ref()), config.head_dim),
             k_norm: vector(places.k_norm, frozen.and_then(|f| f.k_norm.as_ref()), config.head_dim),
-            o: linear(&places.o, matrices(|f| (&f.o, f.o_bias.as_ref())), hidden, q),
+            o: linear(&places.o, frozen.map(|f| (&f.o, f.o_bias.as_ref())), hidden, q),
             mlp_norm: vector(places.mlp_norm, frozen.map(|f| &f.mlp_norm), hidden).expect(absent),
-            gate_up: linear(&places.gate_up, matrices(|f| (&f.gate_up, None)), 2 * inter, hidden),
-            down: linear(&places.down, matrices(|f| (&f.down, None)), hidden, inter),
+            gate_up: linear(&places.gate_up, frozen.map(|f| (&f.gate_up, None)), 2 * inter, hidden),
+            down: linear(&places.down, frozen.map(|f| (&f.down, None)), hidden, inter),
         }
     }
 }

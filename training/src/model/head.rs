@@ -8,8 +8,9 @@ use crate::{
     data::Batch,
 };
 
-/// Elements of logits in memory at once.
-const LOGITS: usize = 1 << 24;
+/// Elements of logits in memory at once: below the size from which the C library maps memory anew for every call, and
+/// about what a last-level cache holds.
+const LOGITS: usize = 7 << 20;
 
 /// The head and its norm.
 pub(super) struct Head<'a, B: Backend> {

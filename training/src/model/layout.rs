@@ -35,8 +35,8 @@ impl Places {
 pub fn full_layout(config: &DecoderConfig) -> (Layout, Places) {
     let mut layout = Layout::default();
     let (hidden, vocab) = (config.hidden_size, config.vocab_size);
-    let mut places = Places::default();
-    places.embed = Some(layout.push("model.embed_tokens.weight".into(), vec![vocab, hidden], false, true));
+    let embed = Some(layout.push("model.embed_tokens.weight".into(), vec![vocab, hidden], false, true));
+    let mut places = Places { embed, ..Places::default() };
     for layer in 0..config.num_layers {
         let name = |part: &str| format!("model.layers.{layer}.{part}");
         let mut vector = |part: &str, len: usize| layout.push(name(part), vec![len], false, false);

@@ -42,6 +42,9 @@ pub struct Estimate {
     pub trainable_parameters: usize,
     /// Number of the base model's parameters.
     pub parameters: usize,
+    /// Bytes held at most while the first update was computed: weights, parameters with their gradients and moments,
+    /// saved activations.
+    pub memory_bytes: usize,
     /// Tokens a second, measured on the first update.
     pub tokens_per_second: f64,
     /// Seconds for all updates, evaluation not counted.

@@ -145,7 +145,7 @@ multiversion! {
 }
 
 pub(super) fn sum_squares(x: &[f32]) -> f64 {
-    let parts: Vec<f64> = x.par_chunks(CHUNK).map(|x| square_sum(x)).collect();
+    let parts: Vec<f64> = x.par_chunks(CHUNK).map(square_sum).collect();
     parts.iter().sum()
 }
 
