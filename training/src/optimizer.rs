@@ -1,9 +1,6 @@
 //! AdamW with decoupled weight decay and clipping of the global gradient norm.
 
-use crate::{
-    backend::{Backend, Span},
-    params::ParamStore,
-};
+use crate::{backend::Backend, params::ParamStore};
 
 /// The constants of AdamW (Loshchilov and Hutter 2019), as in PyTorch.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -94,9 +91,4 @@ impl AdamW {
 /// The L2 norm of all gradients together.
 pub fn gradient_norm<B: Backend>(backend: &B, store: &ParamStore<B>) -> f64 {
     backend.sum_squares(&store.grads).sqrt()
-}
-
-/// The parameters' values in host memory, in the order of the store.
-pub fn values<B: Backend>(backend: &B, store: &ParamStore<B>) -> Vec<f32> {
-    backend.read(Span { buf: &store.values, at: 0, len: store.len() })
 }
