@@ -4,10 +4,11 @@ use std::path::{Path, PathBuf};
 
 use harness_core::{Digest, Hasher};
 use harness_engine::ModelFiles;
+use harness_reports::{ReportError, Series, line_chart};
 use harness_training::{
     Recipe,
     run::{Base, Run},
-    telemetry::read_lines,
+    telemetry::{MetricLine, read_lines},
     trainer::{Estimate, TrainingSummary},
 };
 use serde_json::json;
@@ -205,7 +206,7 @@ impl Plan {
                 .as_ref()
                 .map_or("no validation".to_owned(), |best| format!("best validation loss {:.4}", best.eval_loss))
         ));
-        plots(&folder)?;
+        plots(&folder, &self.name)?;
         if summary.interrupted {
             return Err(Failure::work(format!(
                 "interrupted after update {} of {}; the same command goes on from the checkpoint in {}",
@@ -219,9 +220,26 @@ impl Plan {
 }
 
 /// Curves of a run beside its metrics: loss, perplexity and learning rate as SVG and PNG.
-fn plots(folder: &Path) -> Result<(), Failure> {
+fn plots(folder: &Path, name: &str) -> Result<(), Failure> {
     let lines = read_lines(&folder.join("metrics.jsonl"))?;
-    let _ = lines;
+    let series = |name: &str, value: fn(&MetricLine) -> Option<f64>| {
+        let points = lines.iter().filter_map(|line| Some((line.step as f64, value(line)?))).collect();
+        Series { name: name.to_owned(), points }
+    };
+    let charts = [
+        ("loss", vec![series("training", |line| line.loss), series("validation", |line| line.eval_loss)]),
+        ("perplexity", vec![series("validation", |line| line.eval_perplexity)]),
+        ("learning rate", vec![series("learning rate", |line| line.learning_rate)]),
+    ];
+    for (what, series) in charts {
+        for extension in ["svg", "png"] {
+            let path = folder.join(format!("{}.{extension}", what.replace(' ', "_")));
+            match line_chart(&path, &format!("{name}: {what}"), "update", what, &series) {
+                Ok(()) | Err(ReportError::Empty { .. }) => {}
+                Err(error) => return Err(Failure::work(error.to_string())),
+            }
+        }
+    }
     Ok(())
 }
 
