@@ -143,11 +143,7 @@ pub trait LanguageModel: Send + Sync {
     ///
     /// # Errors
     /// The first failure ends the call; what was handed over before stays valid.
-    fn answer(
-        &self,
-        requests: &[Request],
-        sink: &mut dyn FnMut(usize, Response) -> Control,
-    ) -> Result<(), ModelError>;
+    fn answer(&self, requests: &[Request], sink: &mut dyn FnMut(usize, Response) -> Control) -> Result<(), ModelError>;
 
     /// Renders a chat as the text the model expects.
     ///

@@ -405,11 +405,7 @@ impl LanguageModel for LocalModel {
         }
     }
 
-    fn answer(
-        &self,
-        requests: &[Request],
-        sink: &mut dyn FnMut(usize, Response) -> Control,
-    ) -> Result<(), ModelError> {
+    fn answer(&self, requests: &[Request], sink: &mut dyn FnMut(usize, Response) -> Control) -> Result<(), ModelError> {
         let of = |wanted: fn(&Request) -> bool| -> Vec<usize> {
             requests.iter().enumerate().filter(|(_, r)| wanted(r)).map(|(i, _)| i).collect()
         };
@@ -435,8 +431,7 @@ impl LanguageModel for LocalModel {
                 what: "it has no chat template".to_owned(),
             });
         };
-        let ending =
-            if options.add_generation_prompt { ChatEnding::OpenAssistant } else { ChatEnding::ContinueFinal };
+        let ending = if options.add_generation_prompt { ChatEnding::OpenAssistant } else { ChatEnding::ContinueFinal };
         template
             .render(messages, &ChatContext::ending(ending), &self.base.tokenizer)
             .map_err(|error| ModelError::ChatTemplate(error.to_string()))

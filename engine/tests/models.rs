@@ -48,4 +48,3 @@ fn stories260k_generates_the_expected_tokens() {
     let reference = expected["sum_logprob"].as_f64().unwrap();
     assert!((sum - reference).abs() < 1e-3, "{sum} for {reference}");
 }
-

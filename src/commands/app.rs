@@ -33,8 +33,7 @@ impl App {
     /// If the experiment file is wrong.
     pub(super) fn new(global: GlobalArgs) -> Result<Self, Failure> {
         let experiment = Experiment::load(global.experiment.as_deref())?;
-        let home =
-            std::env::var_os("HARNESS_HOME").map_or_else(|| experiment.folder.join(".harness"), PathBuf::from);
+        let home = std::env::var_os("HARNESS_HOME").map_or_else(|| experiment.folder.join(".harness"), PathBuf::from);
         let interrupted = Arc::new(AtomicBool::new(false));
         let flag = Arc::clone(&interrupted);
         ctrlc::set_handler(move || {

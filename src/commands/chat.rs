@@ -7,6 +7,7 @@ use harness_engine::Limits;
 
 use super::{
     App, Failure,
+    generate::check_sampling,
     load::{Loader, Missing},
 };
 use crate::cli::ChatArgs;
@@ -16,6 +17,7 @@ use crate::cli::ChatArgs;
 /// # Errors
 /// If the model cannot be loaded, or has no chat template.
 pub(super) fn chat(app: &App, args: &ChatArgs) -> Result<(), Failure> {
+    check_sampling(&args.sampling)?;
     let resolved = app.experiment.model(&args.model)?;
     let model = Loader::new(app, Limits::default()).load(&resolved, Missing::Refuse)?.model;
     if !model.capabilities().chat {

@@ -42,9 +42,11 @@ pub(super) fn compare(app: &App, args: &CompareArgs) -> Result<(), Failure> {
     let suite = Suite::load(app, &args.evaluation)?;
     let missing = if args.no_train || args.from_store { Missing::Refuse } else { Missing::Train };
     let mut loader = Loader::new(app, limits);
+    // All candidates are there before the first one is asked anything.
+    let places = resolved.iter().map(|model| loader.place(model, missing)).collect::<Result<Vec<_>, _>>()?;
     let mut models: Vec<Evaluated> = vec![];
-    for model in &resolved {
-        let ready = loader.load(model, missing)?;
+    for (model, place) in resolved.iter().zip(places) {
+        let ready = loader.load_at(model, place)?;
         models.push(evaluate(app, &suite, &ready, args.from_store)?);
     }
     let facts: Vec<ModelFacts> = models.iter().map(|model| model.facts.clone()).collect();
@@ -126,7 +128,9 @@ fn check(comparison: &Comparison, condition: Option<FailOn>) -> Result<(), Failu
         Some(FailOn::Undecided) => (Verdict::Undecided, "undecided"),
     };
     let found: Vec<String> = rows
-        .flat_map(|row| row.contrasts.iter().filter(|c| c.verdict == verdict).map(|c| format!("{} on {}", c.model, row.task)))
+        .flat_map(|row| {
+            row.contrasts.iter().filter(|c| c.verdict == verdict).map(|c| format!("{} on {}", c.model, row.task))
+        })
         .collect();
     if found.is_empty() {
         return Ok(());

@@ -5,9 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use harness_core::{
-    Control, Hasher, LanguageModel, Request, RequestKey, Response, SampleScore, canonical_json,
-};
+use harness_core::{Control, Hasher, LanguageModel, Request, RequestKey, Response, SampleScore, canonical_json};
 use harness_engine::Limits;
 use harness_metrics::comparison::{ModelFacts, TaskFacts};
 use harness_store::{DiskStore, ModelEntry, RunStore as _};
@@ -43,9 +41,11 @@ impl Evaluated {
 
 /// The bounds that the arguments set.
 pub(super) fn limits(args: &EvaluationArgs) -> Result<Limits, Failure> {
-    for (name, value) in
-        [("--batch-tokens", args.batch_tokens), ("--batch-sequences", args.batch_sequences), ("--kv-memory", args.kv_memory)]
-    {
+    for (name, value) in [
+        ("--batch-tokens", args.batch_tokens),
+        ("--batch-sequences", args.batch_sequences),
+        ("--kv-memory", args.kv_memory),
+    ] {
         if value == 0 {
             return Err(Failure::usage(format!("{name} 0: expected at least 1")));
         }

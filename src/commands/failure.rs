@@ -15,22 +15,33 @@ use harness_training::TrainingError;
 pub struct Failure {
     code: u8,
     message: String,
+    follows_output: bool,
 }
 
 impl Failure {
     /// The work failed.
     pub fn work(message: impl Into<String>) -> Self {
-        Self { code: 1, message: message.into() }
+        Self { code: 1, message: message.into(), follows_output: false }
     }
 
     /// The call, or a file that it names, is wrong.
     pub fn usage(message: impl Into<String>) -> Self {
-        Self { code: 2, message: message.into() }
+        Self { code: 2, message: message.into(), follows_output: false }
     }
 
-    /// The work is done, and a condition is not met.
+    /// The work is done, its result printed, and a condition is not met.
     pub fn condition(message: impl Into<String>) -> Self {
-        Self { code: 3, message: message.into() }
+        Self { code: 3, message: message.into(), follows_output: true }
+    }
+
+    /// The same failure, of a command that has printed its result already.
+    pub fn after_output(self) -> Self {
+        Self { follows_output: true, ..self }
+    }
+
+    /// Whether the command has printed its result, so that standard output holds its one object already.
+    pub fn follows_output(&self) -> bool {
+        self.follows_output
     }
 
     /// What to tell the user.
@@ -75,18 +86,27 @@ impl From<TaskError> for Failure {
     }
 }
 
+/// Whether the fault lies in the machine and not in the files that were named.
+fn is_work(error: &EngineError) -> bool {
+    matches!(error, EngineError::Io { action: "write", .. })
+}
+
 impl From<EngineError> for Failure {
     fn from(error: EngineError) -> Self {
-        Self::usage(chain(&error))
+        if is_work(&error) { Self::work(chain(&error)) } else { Self::usage(chain(&error)) }
     }
 }
 
 impl From<TrainingError> for Failure {
     fn from(error: TrainingError) -> Self {
-        match &error {
-            TrainingError::NonFinite { .. } => Self::work(chain(&error)),
-            _ => Self::usage(chain(&error)),
-        }
+        let work = match &error {
+            TrainingError::NonFinite { .. } => true,
+            TrainingError::Io { action, .. } => *action != "read",
+            TrainingError::Store(source) => !source.is_usage(),
+            TrainingError::Engine(source) => source.downcast_ref::<EngineError>().is_some_and(is_work),
+            _ => false,
+        };
+        if work { Self::work(chain(&error)) } else { Self::usage(chain(&error)) }
     }
 }
 

@@ -10,13 +10,14 @@ use super::{
     App, Failure,
     load::{Loader, Missing},
 };
-use crate::cli::GenerateArgs;
+use crate::cli::{GenerateArgs, SamplingArgs};
 
 /// Runs `harness generate`.
 ///
 /// # Errors
 /// If the model cannot be loaded or refuses a prompt.
 pub(super) fn generate(app: &App, args: &GenerateArgs) -> Result<(), Failure> {
+    check_sampling(&args.sampling)?;
     let resolved = app.experiment.model(&args.model)?;
     let ready = Loader::new(app, Limits::default()).load(&resolved, Missing::Refuse)?;
     let prompts = if args.prompt == "-" { read_lines()? } else { vec![args.prompt.clone()] };
@@ -41,6 +42,7 @@ pub(super) fn generate(app: &App, args: &GenerateArgs) -> Result<(), Failure> {
         if app.interrupted() { Control::Stop } else { Control::Continue }
     })?;
     bar.finish(&format!("{} prompts", requests.len()));
+    let left = responses.iter().filter(|response| response.is_none()).count();
     if app.global.json {
         let completions: Vec<_> = prompts
             .iter()
@@ -48,14 +50,42 @@ pub(super) fn generate(app: &App, args: &GenerateArgs) -> Result<(), Failure> {
             .zip(&responses)
             .map(|((prompt, rendered), response)| json!({ "prompt": prompt, "rendered": rendered, "response": response }))
             .collect();
-        return app.output(&json!({ "model": ready.name, "completions": completions }), String::new);
-    }
-    for response in responses.into_iter().flatten() {
-        if let Output::Text { text, .. } = response.output {
-            app.print(text.replace('\n', "\\n"))?;
+        app.output(&json!({ "model": ready.name, "completions": completions }), String::new)?;
+    } else {
+        for response in responses.into_iter().flatten() {
+            if let Output::Text { text, .. } = response.output {
+                app.print(text.replace('\n', "\\n"))?;
+            }
         }
     }
-    Ok(())
+    match left {
+        0 => Ok(()),
+        _ => Err(Failure::work(format!("interrupted: {left} prompts are not answered")).after_output()),
+    }
+}
+
+/// Refuses settings of sampling that mean nothing.
+pub(super) fn check_sampling(args: &SamplingArgs) -> Result<(), Failure> {
+    let at_least = |least: f64, value: f64| value >= least && value.is_finite();
+    let share = |value: Option<f64>| value.is_none_or(|p| p > 0.0 && p <= 1.0);
+    let shown = |value: Option<f64>| value.map_or(String::new(), |value| value.to_string());
+    let rules = [
+        (args.max_new_tokens > 0, "max-new-tokens", args.max_new_tokens.to_string(), "at least 1"),
+        (at_least(0.0, args.temperature), "temperature", args.temperature.to_string(), "0 (greedy) or more"),
+        (args.top_k != Some(0), "top-k", "0".to_owned(), "at least 1"),
+        (share(args.top_p), "top-p", shown(args.top_p), "a probability above 0 and up to 1"),
+        (args.min_p.is_none_or(|p| (0.0..=1.0).contains(&p)), "min-p", shown(args.min_p), "a share from 0 to 1"),
+        (
+            args.repetition_penalty > 0.0 && args.repetition_penalty.is_finite(),
+            "repetition-penalty",
+            args.repetition_penalty.to_string(),
+            "a number above 0; 1 is off",
+        ),
+    ];
+    match rules.into_iter().find(|(good, ..)| !good) {
+        None => Ok(()),
+        Some((_, name, found, expected)) => Err(Failure::usage(format!("--{name} {found}: expected {expected}"))),
+    }
 }
 
 fn read_lines() -> Result<Vec<String>, Failure> {

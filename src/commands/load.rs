@@ -42,7 +42,7 @@ pub(super) struct Loader<'a> {
 }
 
 /// Where a model's weights are.
-struct Place {
+pub(super) struct Place {
     base: PathBuf,
     base_name: Option<String>,
     adapter: Option<PathBuf>,
@@ -61,6 +61,14 @@ impl<'a> Loader<'a> {
     /// If the model cannot be loaded or trained.
     pub(super) fn load(&mut self, resolved: &ResolvedModel, missing: Missing) -> Result<Ready, Failure> {
         let place = self.place(resolved, missing)?;
+        self.load_at(resolved, place)
+    }
+
+    /// Loads a model from where its weights are.
+    ///
+    /// # Errors
+    /// If it cannot be loaded.
+    pub(super) fn load_at(&mut self, resolved: &ResolvedModel, place: Place) -> Result<Ready, Failure> {
         let base = self.base(resolved, &place.base)?;
         let model = match &place.adapter {
             None => LocalModel::new(base),
@@ -79,7 +87,11 @@ impl<'a> Loader<'a> {
         Ok(Ready { name: resolved.name.clone(), model, base: place.base_name, entry })
     }
 
-    fn place(&self, resolved: &ResolvedModel, missing: Missing) -> Result<Place, Failure> {
+    /// Finds a model's weights, and makes them first if they come from a recipe and are not there.
+    ///
+    /// # Errors
+    /// If there are none, or training fails.
+    pub(super) fn place(&self, resolved: &ResolvedModel, missing: Missing) -> Result<Place, Failure> {
         let alone = |path: &Path| Place { base: path.to_owned(), base_name: None, adapter: None, recipe: None };
         match &resolved.candidate {
             Candidate::Base { path } => Ok(alone(path)),

@@ -41,9 +41,9 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
     }
 }
 
-/// Tells a failure: as text on standard error, or as a JSON object on standard output.
+/// Tells a failure: as text on standard error, or as a JSON object on standard output where none was printed yet.
 pub fn report_failure(failure: &Failure, json: bool) {
-    if json {
+    if json && !failure.follows_output() {
         let object = serde_json::json!({ "error": failure.message(), "exit_code": failure.code() });
         let _ = writeln!(std::io::stdout(), "{object}");
     } else {

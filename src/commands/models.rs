@@ -1,6 +1,6 @@
 //! `harness models`.
 
-use std::fmt::Write as _;
+use std::{fmt::Write as _, path::Path};
 
 use harness_engine::ModelFiles;
 use harness_store::{HubCache, ModelSource, hub::RepoKind, list_models};
@@ -34,7 +34,8 @@ fn list(app: &App) -> Result<(), Failure> {
         experiment.push(json!({ "name": name, "kind": kind, "place": place }));
     }
     let folder = app.home.join("models");
-    let trained = if folder.is_dir() { list_models(&folder)? } else { vec![] };
+    let mut trained = if folder.is_dir() { list_models(&folder)? } else { vec![] };
+    trained.retain(|source| !is_checkpoint(source.path()));
     if !trained.is_empty() {
         let _ = writeln!(text, "\ntrained, in {}:", folder.display());
     }
@@ -48,6 +49,11 @@ fn list(app: &App) -> Result<(), Failure> {
     let trained: Vec<Value> =
         trained.iter().map(|source| json!({ "kind": source.kind(), "path": source.path() })).collect();
     app.output(&json!({ "experiment": experiment, "trained": trained, "hub_cache": cached }), || text)
+}
+
+/// Checkpoints belong to the run whose folder they lie in.
+fn is_checkpoint(path: &Path) -> bool {
+    path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("checkpoint-"))
 }
 
 fn describe(resolved: &ResolvedModel) -> (&'static str, String) {

@@ -35,8 +35,7 @@ pub(super) fn run(app: &App, args: &RunArgs) -> Result<(), Failure> {
 
 /// Every document's requests, responses and scores as one JSONL file a task, and the manifest.
 fn write(app: &App, suite: &Suite, evaluated: &Evaluated, folder: &std::path::Path) -> Result<(), Failure> {
-    std::fs::create_dir_all(folder)
-        .map_err(|e| Failure::work(format!("cannot create {}: {e}", folder.display())))?;
+    std::fs::create_dir_all(folder).map_err(|e| Failure::work(format!("cannot create {}: {e}", folder.display())))?;
     for (number, task) in suite.tasks.iter().enumerate() {
         let mut text = String::new();
         let documents = evaluated.prepared[number].documents.iter();

@@ -25,6 +25,7 @@ impl Suite {
     /// # Errors
     /// If a task is unknown or wrong, or its data are missing.
     pub(super) fn load(app: &App, args: &EvaluationArgs) -> Result<Self, Failure> {
+        let options = options(args)?;
         let names = if args.tasks.is_empty() { app.experiment.default_tasks()? } else { args.tasks.clone() };
         let registry = registry(app, &args.include_path)?;
         let selection = registry.select(&names)?;
@@ -37,7 +38,7 @@ impl Suite {
         }
         let documents: usize = tasks.iter().map(|task| task.documents().len()).sum();
         bar.finish(&format!("{} tasks, {documents} documents", tasks.len()));
-        Ok(Self { tasks, groups: selection.groups, options: options(args)? })
+        Ok(Self { tasks, groups: selection.groups, options })
     }
 
     /// What the manifest says of the tasks.
@@ -80,9 +81,14 @@ pub(super) fn registry(app: &App, include: &[std::path::PathBuf]) -> Result<Regi
 fn options(args: &EvaluationArgs) -> Result<BuildOptions, Failure> {
     let limit = match args.limit {
         None => None,
-        Some(number) => Some(Limit::from_number(number).ok_or_else(|| {
-            Failure::usage(format!("--limit {number}: expected a number of documents, or a fraction between 0 and 1"))
-        })?),
+        Some(number) => {
+            let limit = Limit::from_number(number).filter(|_| number < 1.0 || number.fract() == 0.0);
+            Some(limit.ok_or_else(|| {
+                Failure::usage(format!(
+                    "--limit {number}: expected a whole number of documents, or a fraction between 0 and 1"
+                ))
+            })?)
+        }
     };
     let mut generation_kwargs = Map::new();
     for pair in &args.gen_kwargs {

@@ -81,14 +81,7 @@ impl Builder<'_> {
     }
 
     /// The documents of all leaf tasks together: a micro average; equally weighted tasks get their documents weighted.
-    fn pool(
-        &self,
-        group: &Group,
-        aggregate: &Aggregate,
-        above: Option<&str>,
-        depth: usize,
-        tables: &mut Vec<Table>,
-    ) {
+    fn pool(&self, group: &Group, aggregate: &Aggregate, above: Option<&str>, depth: usize, tables: &mut Vec<Table>) {
         let leaves: Vec<usize> = group.leaves().iter().filter_map(|name| self.index.get(name).copied()).collect();
         let mut specs: Vec<&MetricSpec> = vec![];
         for &leaf in &leaves {

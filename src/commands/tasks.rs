@@ -44,13 +44,22 @@ pub(super) fn tasks(app: &App, args: &TasksArgs) -> Result<(), Failure> {
 fn list(app: &App, registry: &Registry) -> Result<(), Failure> {
     let (mut rows, mut objects) = (vec![], vec![]);
     for name in registry.tasks() {
-        let info = registry.info(name)?;
+        let info = match registry.info(name) {
+            Ok(info) => info,
+            Err(error) => {
+                app.progress().say(format!("left out: {error}"));
+                continue;
+            }
+        };
         let shots = format!("{}-shot", info.num_fewshot);
         rows.push(format!("{:<44} {:<22} {shots:<8} {}", info.id, info.output_type.name(), info.metrics.join(" ")));
         objects.push(json!({
             "task": info.id, "alias": info.alias, "version": info.version, "output_type": info.output_type.name(),
             "num_fewshot": info.num_fewshot, "metrics": info.metrics, "dataset": info.dataset, "tags": info.tags,
         }));
+    }
+    for error in registry.broken() {
+        app.progress().say(format!("left out: {error}"));
     }
     let groups = registry.groups();
     app.output(&json!({ "tasks": objects, "groups": groups }), || {
@@ -77,7 +86,7 @@ fn check(app: &App, dir: &Path) -> Result<(), Failure> {
     if problems.is_empty() {
         return Ok(());
     }
-    Err(Failure::usage(format!("{} definitions in {} cannot be used", problems.len(), dir.display())))
+    Err(Failure::usage(format!("{} definitions in {} cannot be used", problems.len(), dir.display())).after_output())
 }
 
 fn show(

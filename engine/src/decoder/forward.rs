@@ -92,7 +92,8 @@ impl Decoder {
                 .collect();
             acts.attend(self, index, pieces, &starts, &runs, rows);
             acts.store(self, index, pieces, &starts, rows);
-            let rows = if index == last { acts.compact(&starts, &runs, config.q_dim(), config.hidden_size) } else { rows };
+            let rows =
+                if index == last { acts.compact(&starts, &runs, config.q_dim(), config.hidden_size) } else { rows };
             acts.feed_forward(self, layer, lora, rows);
             if index == last {
                 acts.x.truncate(rows * config.hidden_size);

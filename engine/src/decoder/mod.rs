@@ -10,8 +10,8 @@ use std::sync::Arc;
 pub(crate) use cache::KvBlock;
 pub(crate) use forward::Piece;
 use linear::{Embedding, Linear, LoraLinear};
-pub use rotary::inverse_frequencies;
 use rotary::Rotary;
+pub use rotary::inverse_frequencies;
 
 use crate::{Adapter, DecoderConfig, EngineError, Projection, Weights, kernels::attention::AttentionShape};
 

@@ -9,7 +9,7 @@ use rayon::prelude::*;
 use sampler::Sampler;
 
 use crate::{
-    Decoder, EngineError, TextTokenizer, TextStream,
+    Decoder, EngineError, TextStream, TextTokenizer,
     decoder::{KvBlock, Piece},
     schedule::{Forest, Limits, Sequence, Work},
 };

@@ -1,13 +1,23 @@
-//! What the tests of several crates share: reference vectors, and where they lie.
+//! What the tests of several crates share: reference vectors and where they lie, small models, and folders in which
+//! the program is run.
 //!
 //! Vectors and peer runs are not part of the repository. They are read from `HARNESS_VECTORS` and
 //! `HARNESS_REFERENCE`, else from `../shared/vectors` and `../shared/reference` beside the checkout. A test that needs
 //! them and finds none says so and passes; every crate has tests of its own that stand without them.
 #![allow(clippy::print_stderr, reason = "tests say on standard error what they skip")]
 
+pub mod model;
+pub mod outcome;
+pub mod tasks;
+pub mod world;
+
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
+
+pub use model::{Dims, tiny_adapter, tiny_model};
+pub use outcome::{Outcome, wait_until};
+pub use world::World;
 
 /// One case of a vector file.
 #[derive(Clone, Debug)]
@@ -30,9 +40,8 @@ pub fn workspace_root() -> PathBuf {
 /// A folder beside the checkout: the one named by the environment variable, else `../shared/<name>`; `None`, with a
 /// message on standard error, where neither exists.
 pub fn beside(variable: &str, name: &str) -> Option<PathBuf> {
-    let path = std::env::var_os(variable)
-        .map(PathBuf::from)
-        .unwrap_or_else(|| workspace_root().join("../shared").join(name));
+    let path =
+        std::env::var_os(variable).map(PathBuf::from).unwrap_or_else(|| workspace_root().join("../shared").join(name));
     if path.exists() {
         return Some(path);
     }
