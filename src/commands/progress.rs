@@ -59,11 +59,6 @@ impl Bar {
         self.bar.inc(1);
     }
 
-    /// Sets what stands behind the bar.
-    pub(super) fn message(&self, text: String) {
-        self.bar.set_message(text);
-    }
-
     /// Seconds since the beginning.
     pub(super) fn seconds(&self) -> f64 {
         self.start.elapsed().as_secs_f64()

@@ -50,10 +50,10 @@ impl Builder<'_> {
             match member {
                 Member::Group(inner) => self.group(inner, Some(&group.name), depth + 1, tables, shown),
                 Member::Task(name) => {
-                    if let Some(&task) = self.index.get(name.as_str()) {
-                        if shown.insert(name.clone()) {
-                            self.task(task, Some(&group.name), depth + 1, tables);
-                        }
+                    if let Some(&task) = self.index.get(name.as_str())
+                        && shown.insert(name.clone())
+                    {
+                        self.task(task, Some(&group.name), depth + 1, tables);
                     }
                 }
             }

@@ -133,15 +133,15 @@ impl Experiment {
                 return fail("an adapter needs `base`, the model it sits on");
             }
         }
-        if let Some(suite) = &self.compare.suite {
-            if !self.suites.contains_key(suite) {
-                let known: Vec<&str> = self.suites.keys().map(String::as_str).collect();
-                return Err(Failure::usage(format!(
-                    "{}: [compare] suite = {suite:?} is not defined; defined are: {}",
-                    path.display(),
-                    known.join(", ")
-                )));
-            }
+        if let Some(suite) = &self.compare.suite
+            && !self.suites.contains_key(suite)
+        {
+            let known: Vec<&str> = self.suites.keys().map(String::as_str).collect();
+            return Err(Failure::usage(format!(
+                "{}: [compare] suite = {suite:?} is not defined; defined are: {}",
+                path.display(),
+                known.join(", ")
+            )));
         }
         Ok(())
     }

@@ -86,10 +86,17 @@ impl Decoder {
             table.rotate(&mut acts.qkv, qkv_width, config.num_heads + config.num_kv_heads, &positions, false);
             acts.transpose_keys(config.q_dim(), config.kv_dim(), rows);
             // In the last layer only the wanted rows go on.
-            let runs: Vec<Vec<Range<usize>>> = pieces
-                .iter()
-                .map(|p| if index == last { consecutive(&p.wanted) } else { vec![0..p.tokens.len()] })
-                .collect();
+            let runs: Vec<Vec<Range<usize>>> =
+                pieces
+                    .iter()
+                    .map(|p| {
+                        if index == last {
+                            consecutive(&p.wanted)
+                        } else {
+                            std::iter::once(0..p.tokens.len()).collect()
+                        }
+                    })
+                    .collect();
             acts.attend(self, index, pieces, &starts, &runs, rows);
             acts.store(self, index, pieces, &starts, rows);
             let rows =

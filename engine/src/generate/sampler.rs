@@ -39,10 +39,10 @@ impl Sampler {
         for &(token, logit) in &original {
             logits[token as usize] = logit;
         }
-        if penalty != 1.0 {
-            if let Err(at) = self.seen.binary_search(&token) {
-                self.seen.insert(at, token);
-            }
+        if penalty != 1.0
+            && let Err(at) = self.seen.binary_search(&token)
+        {
+            self.seen.insert(at, token);
         }
         (token, raw(token, logits))
     }

@@ -233,7 +233,7 @@ fn pack_keys(out: &mut Vec<f32>, segments: &[Segment<'_>], channel: usize, dim: 
         position += len;
     }
     // Columns beyond the context are computed along with the last panel and never read; keep them finite.
-    if context % NR != 0 {
+    if !context.is_multiple_of(NR) {
         let panel = &mut out[context / NR * dim * NR..];
         panel.chunks_exact_mut(NR).for_each(|row| row[context % NR..].fill(0.0));
     }

@@ -79,7 +79,11 @@ multiversion! {
 /// If the shapes do not agree.
 pub fn rms_norm(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32], rstd: Option<&mut [f32]>) {
     let width = weight.len();
-    assert!(x.len() == out.len() && x.len() % width == 0, "RMSNorm of {} elements in rows of {width}", x.len());
+    assert!(
+        x.len() == out.len() && x.len().is_multiple_of(width),
+        "RMSNorm of {} elements in rows of {width}",
+        x.len()
+    );
     let rows = x.par_chunks_exact(width).zip(out.par_chunks_exact_mut(width)).with_min_len(PARALLEL / width + 1);
     match rstd {
         Some(rstd) => {
@@ -96,7 +100,7 @@ pub fn rms_norm(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32], rstd: Opti
 /// # Panics
 /// If `x` is no whole number of rows.
 pub fn rms_norm_inplace(x: &mut [f32], weight: &[f32], eps: f32) {
-    assert!(x.len() % weight.len() == 0, "RMSNorm of {} elements in rows of {}", x.len(), weight.len());
+    assert!(x.len().is_multiple_of(weight.len()), "RMSNorm of {} elements in rows of {}", x.len(), weight.len());
     x.par_chunks_exact_mut(weight.len()).with_min_len(PARALLEL / weight.len() + 1).for_each(|row| {
         scale_row(row, weight, eps);
     });
@@ -137,7 +141,7 @@ pub fn swiglu(gate: &[f32], up: &[f32], out: &mut [f32]) {
 /// # Panics
 /// If the shapes do not agree.
 pub fn swiglu_rows(gate_up: &[f32], width: usize, out: &mut [f32]) {
-    assert!(gate_up.len() == 2 * out.len() && out.len() % width == 0, "SwiGLU of different lengths");
+    assert!(gate_up.len() == 2 * out.len() && out.len().is_multiple_of(width), "SwiGLU of different lengths");
     out.par_chunks_exact_mut(width)
         .zip(gate_up.par_chunks_exact(2 * width))
         .with_min_len(PARALLEL / width + 1)
@@ -166,7 +170,7 @@ pub fn add_assign(x: &mut [f32], y: &[f32]) {
 /// # Panics
 /// If `x` is no whole number of rows.
 pub fn add_bias(x: &mut [f32], bias: &[f32]) {
-    assert!(x.len() % bias.len() == 0, "bias of {} for {} elements", bias.len(), x.len());
+    assert!(x.len().is_multiple_of(bias.len()), "bias of {} for {} elements", bias.len(), x.len());
     x.par_chunks_exact_mut(bias.len()).with_min_len(PARALLEL / bias.len() + 1).for_each(|row| add_chunk(row, bias));
 }
 

@@ -100,7 +100,7 @@ impl Forest {
             self.ends[order[rest]] = Some(node);
             rest += 1;
         }
-        (rest < group.end).then(|| (rest..group.end, end, Some(node)))
+        (rest < group.end).then_some((rest..group.end, end, Some(node)))
     }
 
     fn collect_wanted(&mut self, sequences: &[Sequence]) {
