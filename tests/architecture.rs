@@ -1,0 +1,187 @@
+//! The rules of ARCHITECTURE.md that a program can check.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use harness_test_support::workspace_root;
+use serde_json::Value;
+
+/// Which crates of this workspace a crate may be built on.
+const BUILT_ON: [(&str, &[&str]); 8] = [
+    ("harness-core", &[]),
+    ("harness-metrics", &["harness-core"]),
+    ("harness-store", &["harness-core"]),
+    ("harness-engine", &["harness-core"]),
+    ("harness-tasks", &["harness-core", "harness-metrics", "harness-store"]),
+    ("harness-training", &["harness-core", "harness-store", "harness-engine"]),
+    ("harness-reports", &["harness-core", "harness-metrics"]),
+    (
+        "harness",
+        &[
+            "harness-core",
+            "harness-metrics",
+            "harness-store",
+            "harness-engine",
+            "harness-tasks",
+            "harness-training",
+            "harness-reports",
+        ],
+    ),
+];
+
+/// Which crates may use these.
+const RESERVED: [(&str, &[&str]); 6] = [
+    ("candle-", &["harness-engine", "harness-training"]),
+    ("tokenizers", &["harness-engine", "harness-training"]),
+    ("reqwest", &["harness-store"]),
+    ("anyhow", &["harness"]),
+    ("clap", &["harness"]),
+    ("plotters", &["harness-reports"]),
+];
+
+/// Crates that do without `unsafe`.
+const SAFE: [&str; 6] = ["core", "metrics", "reports", "tasks", "store", "src"];
+
+/// Longest source file.
+const LINES: usize = 600;
+
+/// Dependencies by crate, those of tests and build scripts left out.
+fn dependencies() -> BTreeMap<String, BTreeSet<String>> {
+    let output = Command::new(env!("CARGO"))
+        .args(["metadata", "--no-deps", "--offline", "--format-version", "1"])
+        .current_dir(workspace_root())
+        .output()
+        .expect("cargo metadata");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let metadata: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let text = |value: &Value| value.as_str().expect("a name").to_owned();
+    let packages = metadata["packages"].as_array().expect("packages");
+    packages
+        .iter()
+        .map(|package| {
+            let dependencies = package["dependencies"].as_array().expect("dependencies");
+            let normal = dependencies.iter().filter(|dependency| dependency["kind"].is_null());
+            (text(&package["name"]), normal.map(|dependency| text(&dependency["name"])).collect())
+        })
+        .collect()
+}
+
+/// All Rust files of the repository, as paths from its root.
+fn sources() -> Vec<PathBuf> {
+    fn walk(folder: &Path, found: &mut Vec<PathBuf>) {
+        for entry in fs::read_dir(folder).expect("a folder").flatten() {
+            let path = entry.path();
+            let name = entry.file_name();
+            if path.is_dir() {
+                if name != "target" && !name.to_string_lossy().starts_with('.') {
+                    walk(&path, found);
+                }
+            } else if path.extension().is_some_and(|e| e == "rs") {
+                found.push(path);
+            }
+        }
+    }
+    let root = workspace_root();
+    let mut found = vec![];
+    walk(&root, &mut found);
+    found.sort();
+    assert!(found.len() > 50, "found {} source files below {}", found.len(), root.display());
+    found.into_iter().map(|path| path.strip_prefix(&root).expect("below the root").to_owned()).collect()
+}
+
+fn read(path: &Path) -> String {
+    fs::read_to_string(workspace_root().join(path)).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
+}
+
+/// A line without its comment; texts that hold `//` are cut too, which loses nothing that is looked for here.
+fn code(line: &str) -> &str {
+    line.split("//").next().unwrap_or_default()
+}
+
+fn has_word(text: &str, word: &str) -> bool {
+    text.split(|c: char| !(c.is_alphanumeric() || c == '_')).any(|part| part == word)
+}
+
+#[test]
+fn crates_are_built_on_what_the_rule_allows() {
+    let found = dependencies();
+    let allowed: BTreeMap<&str, &[&str]> = BUILT_ON.into_iter().collect();
+    for (name, dependencies) in &found {
+        if name == "harness-test-support" {
+            continue;
+        }
+        let allowed = allowed.get(name.as_str()).unwrap_or_else(|| panic!("{name} is not in the rule"));
+        for dependency in dependencies.iter().filter(|dependency| dependency.starts_with("harness")) {
+            assert!(allowed.contains(&dependency.as_str()), "{name} must not depend on {dependency}");
+        }
+    }
+    for (name, _) in BUILT_ON {
+        assert!(found.contains_key(name), "the rule names {name}, which is no member of the workspace");
+    }
+}
+
+#[test]
+fn heavy_dependencies_stay_where_they_belong() {
+    let found = dependencies();
+    for (reserved, owners) in RESERVED {
+        for (name, dependencies) in &found {
+            let uses = dependencies.iter().any(|dependency| dependency.starts_with(reserved));
+            assert!(!uses || owners.contains(&name.as_str()), "{name} must not depend on {reserved}");
+        }
+    }
+}
+
+#[test]
+fn nothing_of_the_tests_gets_into_the_program() {
+    for (name, dependencies) in dependencies() {
+        assert!(!dependencies.contains("harness-test-support"), "{name} depends on the tests' support");
+    }
+}
+
+#[test]
+fn files_are_short() {
+    let long: Vec<String> = sources()
+        .iter()
+        .map(|path| (path, read(path).lines().count()))
+        .filter(|&(_, lines)| lines > LINES)
+        .map(|(path, lines)| format!("{}: {lines} lines", path.display()))
+        .collect();
+    assert!(long.is_empty(), "longer than {LINES} lines:\n{}", long.join("\n"));
+}
+
+#[test]
+fn unsafe_is_only_where_tensors_are() {
+    for path in sources().iter().filter(|path| SAFE.iter().any(|folder| path.starts_with(folder))) {
+        for (number, line) in read(path).lines().enumerate() {
+            assert!(!has_word(code(line), "unsafe"), "{}:{}: unsafe", path.display(), number + 1);
+        }
+    }
+}
+
+#[test]
+fn every_unsafe_block_says_why() {
+    for path in sources().iter().filter(|path| path.starts_with("engine/src") || path.starts_with("training/src")) {
+        let text = read(path);
+        let lines: Vec<&str> = text.lines().collect();
+        let is_block = |line: &str| code(line).contains("unsafe {") || code(line).contains("unsafe impl");
+        for (number, line) in lines.iter().enumerate().filter(|(_, line)| is_block(line)) {
+            let before = &lines[number.saturating_sub(8)..=number];
+            let why = before.iter().any(|line| line.contains("SAFETY"));
+            assert!(why, "{}:{}: unsafe without a SAFETY comment: {line}", path.display(), number + 1);
+        }
+    }
+}
+
+#[test]
+fn the_definitions_of_the_command_line_do_nothing() {
+    for path in sources().iter().filter(|path| path.starts_with("src/cli")) {
+        let text = read(path);
+        for word in ["harness_engine", "harness_store", "harness_training", "fs"] {
+            assert!(!has_word(&text, word), "{}: {word} in a definition", path.display());
+        }
+    }
+}

@@ -1,0 +1,52 @@
+//! `harness models`.
+
+use super::{snapshot_of_calls, world};
+
+#[test]
+fn list_and_show() {
+    let world = world();
+    world.run(&["train", "r4"]).expect(0);
+    let calls: &[&[&str]] = &[
+        &["models", "list"],
+        &["models", "show", "base"],
+        &["models", "show", "a4"],
+        &["models", "show", "r4"],
+        &["models", "show", "adapters/zero"],
+    ];
+    snapshot_of_calls("models", &world, calls);
+}
+
+#[test]
+fn list_as_json_names_everything() {
+    let world = world();
+    world.run(&["train", "r4"]).expect(0);
+    let object = world.run(&["models", "list", "--json"]).expect(0).json();
+    let experiment = object["experiment"].as_array().unwrap();
+    let names: Vec<&str> = experiment.iter().map(|model| model["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["a4", "a8", "base", "other", "r4", "zero"]);
+    let trained = object["trained"].as_array().unwrap();
+    assert!(trained.iter().any(|model| model["path"].as_str().unwrap().contains("r4-")), "{object}");
+    assert!(
+        trained.iter().all(|model| !model["path"].as_str().unwrap().contains("checkpoint-")),
+        "checkpoints are no models of their own: {object}"
+    );
+}
+
+#[test]
+fn list_says_what_is_missing() {
+    let world = world();
+    std::fs::remove_dir_all(world.path("models/other")).unwrap();
+    let outcome = world.run(&["models", "list"]).expect(0);
+    let line = outcome.stdout.lines().find(|line| line.starts_with("other")).unwrap();
+    assert!(line.contains("missing"), "{line}");
+}
+
+#[test]
+fn show_as_json_holds_the_dimensions() {
+    let object = world().run(&["models", "show", "base", "--json"]).expect(0).json();
+    for (key, value) in [("layers", 2), ("hidden_size", 32), ("heads", 4), ("kv_heads", 2), ("max_length", 512)] {
+        assert_eq!(object[key], value, "{key}");
+    }
+    assert_eq!(object["architecture"], "llama");
+    assert!(object["chat_template"].as_str().unwrap().contains("messages"));
+}

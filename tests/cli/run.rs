@@ -1,0 +1,145 @@
+//! `harness run`.
+
+use serde_json::Value;
+
+use super::world;
+
+#[test]
+fn prints_the_values_of_one_model() {
+    let outcome = world().run(&["run", "base"]).expect(0).says(&["60 requests"]);
+    for word in ["toy_choice", "toy_answer", "toy_text", "acc_norm", "exact_match", "word_perplexity", "base"] {
+        assert!(outcome.stdout.contains(word), "{word}:\n{}", outcome.stdout);
+    }
+}
+
+#[test]
+fn json_is_one_object() {
+    let object = world().run(&["run", "base", "--json"]).expect(0).json();
+    assert_eq!(object["models"], serde_json::json!(["base"]));
+    assert!(object["rows"].as_array().unwrap().iter().all(|row| row["contrasts"].as_array().unwrap().is_empty()));
+}
+
+#[test]
+fn writes_every_answer_and_score() {
+    let world = world();
+    world.run(&["run", "base", "--out", "samples"]).expect(0);
+    for (task, documents, requests) in [("toy_choice", 12, 4), ("toy_answer", 8, 1), ("toy_text", 4, 1)] {
+        let text = world.read(&format!("samples/samples_{task}.jsonl"));
+        let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        assert_eq!(lines.len(), documents, "{task}");
+        for line in &lines {
+            assert_eq!(line["task"], task);
+            assert_eq!(line["requests"].as_array().unwrap().len(), requests);
+            assert_eq!(line["responses"].as_array().unwrap().len(), requests);
+            assert!(!line["scores"].as_array().unwrap().is_empty());
+        }
+    }
+    let manifest: Value = serde_json::from_str(&world.read("samples/manifest.json")).unwrap();
+    assert!(manifest.to_string().contains("harness_version"), "{manifest}");
+}
+
+#[test]
+fn the_values_are_those_of_the_samples() {
+    let world = world();
+    let object = world.run(&["run", "base", "-t", "toy_choice", "--json", "--out", "samples"]).expect(0).json();
+    let text = world.read("samples/samples_toy_choice.jsonl");
+    let right = text
+        .lines()
+        .filter(|line| {
+            let line: Value = serde_json::from_str(line).unwrap();
+            let logprob = |i: usize| line["responses"][i]["output"]["logprob"].as_f64().unwrap();
+            let best = (0..4).max_by(|&a, &b| logprob(a).total_cmp(&logprob(b))).unwrap();
+            line["target"].to_string().contains(&best.to_string()) || line["doc"]["row"]["answer"] == best
+        })
+        .count();
+    let row = object["rows"].as_array().unwrap().iter().find(|row| row["key"]["metric"] == "acc").unwrap();
+    let value = row["cells"][0]["value"].as_f64().unwrap();
+    assert!((value - right as f64 / 12.0).abs() < 1e-12, "{value} against {right} of 12");
+}
+
+#[test]
+fn limit_takes_the_first_documents() {
+    let world = world();
+    world.run(&["run", "base", "-t", "toy_choice", "-L", "3", "--out", "three"]).expect(0);
+    world.run(&["run", "base", "-t", "toy_choice", "-L", "0.5", "--out", "half"]).expect(0);
+    world.run(&["run", "base", "-t", "toy_choice", "--out", "all"]).expect(0);
+    let all = world.read("all/samples_toy_choice.jsonl");
+    for (folder, count) in [("three", 3), ("half", 6)] {
+        let some = world.read(&format!("{folder}/samples_toy_choice.jsonl"));
+        assert_eq!(some.lines().count(), count);
+        assert!(all.starts_with(&some), "{folder}");
+    }
+}
+
+#[test]
+fn generation_settings_reach_the_requests() {
+    let world = world();
+    world
+        .run(&["run", "base", "-t", "toy_answer", "-L", "1", "--gen-kwargs", "max_gen_toks=3", "--out", "samples"])
+        .expect(0);
+    let line: Value = serde_json::from_str(&world.read("samples/samples_toy_answer.jsonl")).unwrap();
+    assert_eq!(line["requests"][0]["sampling"]["max_new_tokens"], 3, "{line}");
+    assert_eq!(line["responses"][0]["output"]["token_ids"].as_array().unwrap().len(), 3, "{line}");
+}
+
+#[test]
+fn the_chat_template_wraps_prompts() {
+    let world = world();
+    let call = [
+        "run",
+        "base",
+        "-t",
+        "toy_answer",
+        "-L",
+        "1",
+        "--apply-chat-template",
+        "--system-instruction",
+        "Be brief.",
+        "--out",
+        "samples",
+    ];
+    world.run(&call).expect(0);
+    let line: Value = serde_json::from_str(&world.read("samples/samples_toy_answer.jsonl")).unwrap();
+    let prompt = line["requests"][0]["prompt"].as_str().unwrap();
+    assert!(prompt.starts_with("<system> Be brief.\n<user> Question: "), "{prompt:?}");
+    assert!(prompt.ends_with("\n<assistant> "), "{prompt:?}");
+}
+
+#[test]
+fn one_run_serves_every_command() {
+    let world = world();
+    world.run(&["run", "base"]).expect(0);
+    world.run(&["run", "a4"]).expect(0);
+    world.run(&["compare", "base", "a4", "--from-store"]).expect(0);
+}
+
+#[test]
+fn a_reader_that_goes_away_is_no_panic() {
+    use std::process::Stdio;
+    let world = world();
+    let mut command = world.command(&["tasks", "list"]);
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(!stderr.contains("panicked"), "{stderr}");
+}
+
+#[test]
+fn data_sets_are_found_by_flag_environment_and_experiment() {
+    let world = world();
+    world.write(
+        "tasks/toy_set.yaml",
+        "task: toy_set\ndataset_path: someone/toy_set\ntest_split: test\noutput_type: loglikelihood_rolling\n\
+         doc_to_text: \"\"\ndoc_to_target: \"{{text}}\"\nmetric_list:\n  - metric: byte_perplexity\n",
+    );
+    let rows = harness_test_support::tasks::lines(&harness_test_support::tasks::text_rows(2));
+    world.write("sets/toy_set/test.jsonl", rows);
+    let call = ["run", "base", "-t", "toy_set"];
+    world.run(&call).expect(2).says(&["toy_set", "--data-dir", "HARNESS_DATA_DIR"]);
+    let by_flag = world.run(&["run", "base", "-t", "toy_set", "--data-dir", "sets"]).expect(0).stdout;
+    let output = world.command(&call).env("HARNESS_DATA_DIR", world.path("sets")).output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&output.stdout), by_flag);
+    world.write("harness.toml", format!("data_dirs = [\"sets\"]\n{}", world.read("harness.toml")));
+    assert_eq!(world.run(&call).expect(0).stdout, by_flag);
+}

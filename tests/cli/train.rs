@@ -1,0 +1,147 @@
+//! `harness train`.
+
+use std::path::Path;
+
+use serde_json::Value;
+
+use super::{snapshot, world};
+use harness_test_support::World;
+
+/// The run's folder, which is all that is printed.
+fn trained(world: &World, call: &[&str]) -> String {
+    let folder = world.run(call).expect(0).stdout.trim().to_owned();
+    assert!(Path::new(&folder).is_absolute() || world.path(&folder).is_dir(), "{folder}");
+    folder
+}
+
+#[test]
+fn writes_an_adapter_with_its_lineage() {
+    let world = world();
+    let folder = trained(&world, &["train", "r4"]);
+    for file in
+        ["adapter_config.json", "adapter_model.safetensors", "metrics.jsonl", "training.json", "data/train.jsonl"]
+    {
+        assert!(world.path(&folder).join(file).is_file(), "{file}");
+    }
+    let config: Value = serde_json::from_str(&world.read(&format!("{folder}/adapter_config.json"))).unwrap();
+    assert_eq!((&config["r"], &config["lora_alpha"], &config["peft_type"]), (&4.into(), &8.into(), &"LORA".into()));
+    let manifest: Value = serde_json::from_str(&world.read(&format!("{folder}/training.json"))).unwrap();
+    for key in ["run", "recipe", "recipe_hash", "data", "base", "tokenizer_hash", "summary"] {
+        assert!(!manifest[key].is_null(), "{key} in {manifest}");
+    }
+    // It can be used as a model, by name and by path.
+    world.run(&["generate", "r4", "-p", "x", "--max-new-tokens", "2"]).expect(0);
+    world.run(&["generate", &folder, "-p", "x", "--max-new-tokens", "2"]).expect(0);
+}
+
+#[test]
+fn draws_loss_perplexity_and_learning_rate() {
+    let world = world();
+    let folder = world.path(trained(&world, &["train", "r4"]));
+    let pictures = |end: &str| {
+        let names = std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path());
+        names.filter(|path| path.extension().is_some_and(|e| e == end)).count()
+    };
+    assert!(pictures("svg") > 0, "SVG plots in {}", folder.display());
+    assert!(pictures("png") > 0, "PNG plots in {}", folder.display());
+}
+
+#[test]
+fn is_done_once() {
+    let world = world();
+    trained(&world, &["train", "r4"]);
+    world.run(&["train", "r4"]).expect(0).says(&["already there", "--force"]);
+    let object = world.run(&["train", "r4", "--json"]).expect(0).json();
+    assert_eq!(object["trained"], false);
+    world.run(&["train", "r4", "--resume"]).expect(0).says(&["already there"]);
+}
+
+#[test]
+fn gives_the_same_bytes_every_time() {
+    let world = world();
+    let folder = trained(&world, &["train", "r4"]);
+    let weights = format!("{folder}/adapter_model.safetensors");
+    let first = world.bytes(&weights);
+    assert_eq!(trained(&world, &["train", "r4", "--force"]), folder);
+    assert_eq!(world.bytes(&weights), first);
+    let mut command = world.command(&["train", "r4", "--force"]);
+    assert!(command.env("RAYON_NUM_THREADS", "1").output().unwrap().status.success());
+    assert!(world.bytes(&weights) == first, "with one thread");
+}
+
+#[test]
+fn dry_run_writes_nothing() {
+    let world = world();
+    let outcome = world.run(&["train", "r4", "--dry-run"]).expect(0);
+    snapshot("train_dry_run", &world.hide_path(&outcome.stdout));
+    assert!(!world.path(".harness/models").exists());
+    let object = world.run(&["train", "r4", "--dry-run", "--json"]).expect(0).json();
+    assert_eq!(object["estimate"]["steps"], 6);
+    // Rank 4 on q, k, v, o, gate, up and down of two blocks of width 32, 64 within, 16 for keys and values.
+    let per_block = 4 * ((32 + 32) + 2 * (32 + 16) + (32 + 32) + 2 * (32 + 64) + (64 + 32));
+    assert_eq!(object["estimate"]["trainable_parameters"], 2 * per_block);
+}
+
+#[test]
+fn estimates_time_and_memory() {
+    let outcome = world().run(&["train", "r4", "--dry-run"]).expect(0);
+    for word in ["tokens", "updates", "trainable parameters", "memory", "time"] {
+        assert!(outcome.stdout.contains(word), "{word}:\n{}", outcome.stdout);
+    }
+}
+
+#[test]
+fn a_recipe_file_and_a_place_of_ones_own() {
+    let world = world();
+    let call = ["train", "recipes/r4.toml", "--base", "other", "--out", "mine", "--max-steps", "2"];
+    trained(&world, &call);
+    let metrics = world.read("mine/metrics.jsonl");
+    assert!(metrics.contains("\"step\":2") && !metrics.contains("\"step\":3"), "{metrics}");
+    let config: Value = serde_json::from_str(&world.read("mine/adapter_config.json")).unwrap();
+    assert!(config["base_model_name_or_path"].as_str().unwrap().ends_with("models/other"), "{config}");
+}
+
+#[test]
+fn resume_needs_a_checkpoint() {
+    world().run(&["train", "r4", "--resume"]).expect(2).says(&["--resume", "holds no checkpoint"]);
+}
+
+#[test]
+fn a_changed_recipe_is_another_run() {
+    let world = world();
+    let first = trained(&world, &["train", "r4"]);
+    world.replace("recipes/r4.toml", "max_steps = 6", "max_steps = 4");
+    let second = trained(&world, &["train", "r4"]);
+    assert_ne!(first, second);
+}
+
+#[test]
+fn recipes_that_are_wrong() {
+    let change = |from: &str, to: &str| {
+        let world = world();
+        world.replace("recipes/r4.toml", from, to);
+        let call = ["train", "r4", "--dry-run"];
+        let outcome = world.run(&call).expect(2);
+        assert!(!world.path(".harness/models").exists());
+        world.hide_path(&outcome.transcript(&call))
+    };
+    let cases = [
+        change("max_steps", "max_step"),
+        change("rank = 4", "rank = 0"),
+        change("rank = 4", "rank = \"four\""),
+        change("method = \"lora\"", "method = \"qlora\""),
+        change("learning_rate = 1e-3", "learning_rate = -1.0"),
+        change("learning_rate = 1e-3\n", ""),
+        change("max_steps = 6\n", ""),
+        change("max_length = 256", "max_length = 4096"),
+        change("template = \"instruction\"", "template = \"instructions\""),
+        change("../data/instructions.jsonl", "../data/nothing.jsonl"),
+        change("[lora]\nrank = 4\nalpha = 8\n", ""),
+        change("max_length = 256", "max_length = 256\ndrop_empty = [\"answer\"]"),
+        change("[lora]", "[lora]\ntargets = [\"q_projj\"]"),
+        change("[training]", "[training"),
+    ];
+    snapshot("wrong_recipes", &cases.join("\n"));
+    let world = world();
+    world.run(&["train", "recipes/none.toml"]).expect(2).says(&["recipes/none.toml"]);
+}

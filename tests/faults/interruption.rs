@@ -1,0 +1,91 @@
+//! Signals in the middle of the work: what is answered is kept, and the next run goes on.
+
+use std::process::{Child, Command};
+
+use harness_test_support::{World, tasks, wait_until};
+use serde_json::Value;
+
+use super::world;
+
+/// Documents of the long task; each is one request.
+const DOCUMENTS: usize = 400;
+
+const CALL: [&str; 7] = ["compare", "base", "a4", "-t", "toy_answer", "--batch-sequences", "1"];
+
+/// A world whose generation task takes a while.
+fn long() -> World {
+    let world = world();
+    world.write("tasks/toy_answer.jsonl", tasks::lines(&tasks::answer_rows(DOCUMENTS)));
+    world.replace("tasks/toy_answer.yaml", "max_gen_toks: 12", "max_gen_toks: 40");
+    world.replace("tasks/toy_answer.yaml", "until: [\"\\n\"]", "until: [\"</s>\"]");
+    world
+}
+
+fn signal(child: &Child, name: &str) {
+    let status = Command::new("kill").args([&format!("-{name}"), &child.id().to_string()]).status().expect("kill");
+    assert!(status.success(), "the process had ended before it was to be interrupted");
+}
+
+/// Report and comparison of a finished run.
+fn report(world: &World) -> (String, Value) {
+    let outcome = world.run(&[&CALL[..], &["--out", "report"]].concat()).expect(0);
+    let file: Value = serde_json::from_str(&world.read("report/report.json")).unwrap();
+    (outcome.stdout, file["comparison"].clone())
+}
+
+#[test]
+fn ctrl_c_keeps_what_is_answered() {
+    let undisturbed = report(&long());
+    let world = long();
+    let child = world.start("first", &CALL);
+    wait_until("some responses are stored", || world.stored() >= 20);
+    signal(&child, "INT");
+    let outcome = world.finish("first", child).expect(1).says(&["interrupted", "the same command goes on"]);
+    assert_eq!(outcome.stdout, "", "no half report");
+    let kept = world.stored();
+    assert!((20..DOCUMENTS).contains(&kept), "{kept} responses are kept");
+    assert!(outcome.stderr.contains(&format!("{kept} of {DOCUMENTS} open requests")), "{}", outcome.stderr);
+
+    assert_eq!(report(&world), undisturbed);
+    assert_eq!(world.stored(), 2 * DOCUMENTS, "nothing is asked twice");
+}
+
+#[test]
+fn kill_loses_at_most_what_was_in_flight() {
+    let undisturbed = report(&long());
+    let world = long();
+    for (round, more) in [("first", 20), ("second", 60)] {
+        let mut child = world.start(round, &CALL);
+        let before = world.stored();
+        wait_until("some responses are stored", || world.stored() >= before + more);
+        child.kill().unwrap();
+        assert_eq!(world.finish(round, child).code, None, "ended by the signal");
+    }
+    let kept = world.stored();
+    assert!(kept >= 80, "{kept} responses are kept");
+    assert_eq!(report(&world), undisturbed);
+    assert_eq!(world.stored(), 2 * DOCUMENTS, "nothing is asked twice");
+}
+
+#[test]
+fn terminate_is_like_ctrl_c() {
+    let world = long();
+    let child = world.start("first", &CALL);
+    wait_until("some responses are stored", || world.stored() >= 5);
+    signal(&child, "TERM");
+    world.finish("first", child).expect(1).says(&["interrupted"]);
+}
+
+#[test]
+fn ctrl_c_ends_a_generation_with_what_there_is() {
+    let world = world();
+    let call = ["generate", "base", "-p", "Anna has", "--max-new-tokens", "500"];
+    let whole = world.run(&call).expect(0).stdout;
+    let child = world.start("first", &call);
+    wait_until("some text is printed", || world.read("first.out").len() > 5);
+    // The process may be done by now; then the text is whole, which is as good.
+    let _ = Command::new("kill").args(["-INT", &child.id().to_string()]).output();
+    let outcome = world.finish("first", child);
+    assert!(matches!(outcome.code, Some(0 | 1)), "{outcome:?}");
+    assert!(whole.starts_with(outcome.stdout.trim_end_matches('\n')), "{:?}", outcome.stdout);
+}
