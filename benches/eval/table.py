@@ -120,7 +120,7 @@ def main():
         seconds = statistics.median(run["seconds"] for run in who["harness"])
         print(f"- {task}: {blocks / 1e9:.0f} GFLOP in the blocks ({run['computed']} tokens) + {head / 1e9:.0f} in the head"
               f" ({run['scored']} positions) + {attention / 1e9:.0f} in attention = {total / 1e9:.0f} GFLOP ="
-              f" {total / rate:.1f} s; measured {seconds:.1f} s, {100 * total / rate / seconds:.0f} % of the floor's rate")
+              f" {total / rate:.1f} s; measured {seconds:.1f} s, of which the floor is {100 * total / rate / seconds:.0f} %")
 
 
 main()

@@ -20,6 +20,7 @@ os.environ.update(HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="false")
 
 import peft
 import safetensors
+import tokenizers
 import torch
 import transformers
 
@@ -95,11 +96,12 @@ def compare(model, ids, answer):
 def main():
     args = arguments()
     prompts = args.prompt or PROMPTS
-    tokenizer = transformers.AutoTokenizer.from_pretrained(args.base)
+    # Not AutoTokenizer: for some classes transformers 5 builds a pre-tokenizer of its own in place of the file's.
+    tokenizer = tokenizers.Tokenizer.from_file(os.path.join(args.base, "tokenizer.json"))
     base = transformers.AutoModelForCausalLM.from_pretrained(args.base, dtype=torch.float32).eval()
     end = base.generation_config.eos_token_id
     end = set(end if isinstance(end, list) else [end])
-    text = tokenizer(args.text)["input_ids"]
+    text = tokenizer.encode(args.text).ids
     report = {"text": args.text, "text_tokens": len(text), "models": {}}
 
     with safetensors.safe_open(os.path.join(args.adapter, "adapter_model.safetensors"), "pt") as file:
@@ -114,7 +116,7 @@ def main():
             report["lora_values_loaded"] = sum(value.numel() for value in values)
         found = {"text_logprob": text_sum(model, text), "prompts": []}
         for prompt in prompts:
-            ids = tokenizer(prompt)["input_ids"]
+            ids = tokenizer.encode(prompt).ids
             if args.harness:
                 one = compare(model, ids, ask_harness(args, name, prompt))
                 differences += [one["largest_difference"], one["largest_lead_of_another_token"]]
