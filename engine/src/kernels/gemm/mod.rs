@@ -31,8 +31,9 @@ const SERIAL: usize = 1 << 17;
 /// If the shapes do not agree.
 pub fn gemm(alpha: f32, a: MatRef<'_>, b: MatRef<'_>, beta: f32, c: MatMut<'_>) {
     assert_eq!(a.cols, b.rows, "inner dimensions");
-    let packed = PackedMatrix::pack_f32(b, a.rows * b.rows * b.cols >= SERIAL);
+    let packed = PackedMatrix::pack_once(b, a.rows * b.rows * b.cols >= SERIAL);
     gemm_packed(alpha, a, &packed, beta, c);
+    packed.recycle();
 }
 
 /// As [`gemm`], with B packed beforehand: for weights, which are packed once.
@@ -62,6 +63,7 @@ pub fn gemm_packed(alpha: f32, a: MatRef<'_>, b: &PackedMatrix, beta: f32, c: Ma
     } else {
         (0..row_blocks * col_blocks).for_each(run);
     }
+    rows.recycle();
 }
 
 /// Panels of B for one task: enough tasks for the threads, and few enough for each to be worth its cost.

@@ -31,8 +31,24 @@ pub struct PackedMatrix {
 impl PackedMatrix {
     /// Packs a matrix `[k, n]` in f32.
     pub(crate) fn pack_f32(b: MatRef<'_>, parallel: bool) -> Self {
+        Self::pack_into(vec![], b, parallel)
+    }
+
+    /// As [`PackedMatrix::pack_f32`] for one product, after which [`PackedMatrix::recycle`] gives the buffer back.
+    pub(super) fn pack_once(b: MatRef<'_>, parallel: bool) -> Self {
+        Self::pack_into(scratch::take(), b, parallel)
+    }
+
+    /// Gives the buffer back.
+    pub(super) fn recycle(self) {
+        if let PackedData::F32(data) = self.data {
+            scratch::give(data);
+        }
+    }
+
+    fn pack_into(mut data: Vec<f32>, b: MatRef<'_>, parallel: bool) -> Self {
         let panels = b.cols.div_ceil(NR);
-        let mut data = vec![0f32; panels * b.rows * NR];
+        data.resize(panels * b.rows * NR, 0.0);
         let size = (b.rows * NR).max(1);
         if parallel {
             data.par_chunks_exact_mut(size).enumerate().for_each(|(p, out)| pack_panel(b, p * NR, out));
@@ -170,6 +186,32 @@ pub(super) fn pack_panel(b: MatRef<'_>, col: usize, out: &mut [f32]) {
     }
 }
 
+/// Buffers kept between products: a new one costs a page fault for every 4 KiB.
+mod scratch {
+    use std::cell::RefCell;
+
+    /// Buffers kept by a thread.
+    const KEPT: usize = 4;
+
+    thread_local! {
+        static BUFFERS: RefCell<Vec<Vec<f32>>> = const { RefCell::new(vec![]) };
+    }
+
+    /// A buffer of any length and content.
+    pub(super) fn take() -> Vec<f32> {
+        BUFFERS.with_borrow_mut(|buffers| buffers.pop().unwrap_or_default())
+    }
+
+    /// Keeps a buffer for later.
+    pub(super) fn give(buffer: Vec<f32>) {
+        BUFFERS.with_borrow_mut(|buffers| {
+            if buffers.len() < KEPT {
+                buffers.push(buffer);
+            }
+        });
+    }
+}
+
 /// The left operand in panels of [`MR`] rows: element `(p·MR + i, k)` is at `p·MR·depth + k·height + i`, where the last
 /// panel's height is what is left.
 pub(super) struct PackedRows {
@@ -180,7 +222,8 @@ pub(super) struct PackedRows {
 
 impl PackedRows {
     pub(super) fn pack(alpha: f32, a: MatRef<'_>, parallel: bool) -> Self {
-        let mut data = vec![0f32; a.rows * a.cols];
+        let mut data = scratch::take();
+        data.resize(a.rows * a.cols, 0.0);
         let size = (MR * a.cols).max(1);
         let pack = |(panel, out): (usize, &mut [f32])| {
             let rows = MR.min(a.rows - panel * MR);
@@ -202,6 +245,11 @@ impl PackedRows {
         self.rows.div_ceil(MR)
     }
 
+    /// Gives the buffer back.
+    pub(super) fn recycle(self) {
+        scratch::give(self.data);
+    }
+
     /// The panel from step `start`, and its number of rows.
     pub(super) fn panel(&self, panel: usize, start: usize) -> (&[f32], usize) {
         let rows = MR.min(self.rows - panel * MR);
@@ -211,6 +259,16 @@ impl PackedRows {
 
 /// Packs `rows` rows of A from `first`, the first `depth` elements of each.
 fn pack_rows(alpha: f32, a: MatRef<'_>, first: usize, rows: usize, depth: usize, out: &mut [f32]) {
+    if a.row_stride == 1 && a.col_stride != 1 {
+        // A transposed operand: the rows of a panel lie side by side, as in a weight's gradient.
+        for (k, to) in out.chunks_exact_mut(rows).enumerate().take(depth) {
+            let from = k * a.col_stride + first;
+            for (y, &x) in to.iter_mut().zip(&a.data[from..from + rows]) {
+                *y = alpha * x;
+            }
+        }
+        return;
+    }
     for i in 0..rows {
         let base = (first + i) * a.row_stride;
         if a.col_stride == 1 {
