@@ -25,6 +25,12 @@ pub(super) fn golden(app: &App, args: &GoldenArgs) -> Result<(), Failure> {
             })
         }
         GoldenCommand::Check(files) => {
+            if !files.golden.exists() {
+                return Err(Failure::usage(format!(
+                    "{}: there are no golden metrics yet; `harness golden accept REPORT` makes them",
+                    files.golden.display()
+                )));
+            }
             let expected = Golden::read(&files.golden)?;
             let regressions = golden::check(&expected, &metrics(&files.report)?);
             app.output(&json!({ "regressions": regressions }), || {

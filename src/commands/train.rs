@@ -68,6 +68,9 @@ pub(super) fn ensure_trained(app: &App, resolved: &ResolvedModel, missing: Missi
 /// # Errors
 /// If the recipe is wrong or the training fails.
 pub(super) fn train(app: &App, args: &TrainArgs) -> Result<(), Failure> {
+    if args.max_steps == Some(0) {
+        return Err(Failure::usage("--max-steps 0: expected at least 1"));
+    }
     let resolved = recipe_of(app, args)?;
     let plan = Plan::new(app, &resolved, args.base.as_deref(), args.out.as_deref(), args.max_steps)?;
     if args.dry_run {
@@ -246,7 +249,7 @@ fn plots(folder: &Path, name: &str) -> Result<(), Failure> {
 fn describe(name: &str, estimate: &Estimate) -> String {
     format!(
         "{name}\n  updates               {} ({} warm-up, {:.2} epochs)\n  tokens                {}\n  \
-         trainable parameters  {} of {}\n  speed                 {:.0} tokens/s, measured on one update\n  \
+         trainable parameters  {} of {}\n  memory                {:.0} MiB, measured on one update\n  speed                 {:.0} tokens/s, measured on one update\n  \
          time                  {:.0} s, evaluation not counted\n",
         estimate.steps,
         estimate.warmup_steps,
@@ -254,6 +257,7 @@ fn describe(name: &str, estimate: &Estimate) -> String {
         estimate.tokens,
         estimate.trainable_parameters,
         estimate.parameters,
+        estimate.memory_bytes as f64 / f64::from(1 << 20),
         estimate.tokens_per_second,
         estimate.seconds
     )

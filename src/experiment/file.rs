@@ -6,8 +6,10 @@ use std::{
 };
 
 use harness_metrics::{comparison::Settings, stats::Correction};
+use harness_store::nearest;
 use serde::Deserialize;
 
+use super::place;
 use crate::commands::Failure;
 
 /// Name of the file that is looked for.
@@ -103,20 +105,19 @@ impl Experiment {
         let Some(path) = found else { return Ok(Self { folder: here, ..Self::default() }) };
         let text = std::fs::read_to_string(&path)
             .map_err(|e| Failure::usage(format!("cannot read {}: {e}", path.display())))?;
-        let mut experiment: Self =
-            toml::from_str(&text).map_err(|e| Failure::usage(format!("{}: {e}", path.display())))?;
+        let mut experiment: Self = toml::from_str(&text).map_err(|e| place::syntax(&path, &text, &e))?;
         experiment.folder = match path.parent() {
             Some(folder) if !folder.as_os_str().is_empty() => folder.to_owned(),
             _ => here,
         };
-        experiment.check(&path)?;
+        experiment.check(&path, &text)?;
         Ok(experiment)
     }
 
     /// Every model has one source, and names that are used exist.
-    fn check(&self, path: &Path) -> Result<(), Failure> {
+    fn check(&self, path: &Path, text: &str) -> Result<(), Failure> {
         for (name, model) in &self.models {
-            let fail = |what: &str| Err(Failure::usage(format!("{}: [models.{name}]: {what}", path.display())));
+            let fail = |what: &str| Err(place::key(path, text, &["models", name], &format!("[models.{name}]: {what}")));
             let sources = [
                 model.path.is_some(),
                 model.gguf.is_some(),
@@ -137,11 +138,11 @@ impl Experiment {
             && !self.suites.contains_key(suite)
         {
             let known: Vec<&str> = self.suites.keys().map(String::as_str).collect();
-            return Err(Failure::usage(format!(
-                "{}: [compare] suite = {suite:?} is not defined; defined are: {}",
-                path.display(),
-                known.join(", ")
-            )));
+            let near =
+                nearest(suite, known.iter().copied()).map_or(String::new(), |near| format!("; did you mean {near:?}?"));
+            let message =
+                format!("[compare] suite = {suite:?} is not defined; defined are: {}{near}", known.join(", "));
+            return Err(place::key(path, text, &["compare", "suite"], &message));
         }
         Ok(())
     }

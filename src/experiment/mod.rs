@@ -1,6 +1,7 @@
 //! The experiment: `harness.toml`, and what its names mean.
 
 mod file;
+mod place;
 mod resolve;
 
 pub use file::{CompareSection, Experiment, ModelSection, SuiteSection};

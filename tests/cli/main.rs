@@ -31,6 +31,7 @@ fn snapshot(name: &str, text: &str) {
     settings.add_filter(r"\(\d+\.\d s\)", "([TIME])");
     settings.add_filter(r"\d+\.\d a second", "[RATE] a second");
     settings.add_filter(r"\d+ tokens/s", "[RATE] tokens/s");
+    settings.add_filter(r"(memory +)\d+ MiB", "${1}[MEMORY]");
     settings.add_filter(r"(time +)\d+ s", "${1}[TIME]");
     settings.add_filter(r"-[0-9a-f]{8,}\b", "-[HASH]");
     settings.bind(|| insta::assert_snapshot!(name, text));

@@ -84,13 +84,13 @@ impl World {
         tiny_adapter(&world.path("adapters/zero"), "base", dims, 4, 5, true);
         world.write("harness.toml", EXPERIMENT);
         world.write("recipes/r4.toml", RECIPE);
-        world.write("data/instructions.jsonl", &tasks::lines(&tasks::instruction_rows(60)));
+        world.write("data/instructions.jsonl", tasks::lines(&tasks::instruction_rows(60)));
         world.write("tasks/toy_choice.yaml", tasks::CHOICE);
-        world.write("tasks/toy_choice.jsonl", &tasks::lines(&tasks::choice_rows(12)));
+        world.write("tasks/toy_choice.jsonl", tasks::lines(&tasks::choice_rows(12)));
         world.write("tasks/toy_answer.yaml", tasks::ANSWER);
-        world.write("tasks/toy_answer.jsonl", &tasks::lines(&tasks::answer_rows(8)));
+        world.write("tasks/toy_answer.jsonl", tasks::lines(&tasks::answer_rows(8)));
         world.write("tasks/toy_text.yaml", tasks::TEXT);
-        world.write("tasks/toy_text.jsonl", &tasks::lines(&tasks::text_rows(4)));
+        world.write("tasks/toy_text.jsonl", tasks::lines(&tasks::text_rows(4)));
         world
     }
 
