@@ -74,7 +74,8 @@ fn reads_what_peft_writes() {
 
 #[test]
 fn targets_are_chosen_as_in_peft() {
-    let chosen = |changes: Value| -> Result<Vec<Vec<(Projection, usize, f32)>>, String> {
+    type Chosen = Vec<Vec<(Projection, usize, f32)>>;
+    let chosen = |changes: Value| -> Result<Chosen, String> {
         let mut config = json!({"peft_type": "LORA", "r": 4, "lora_alpha": 8});
         config.as_object_mut().unwrap().extend(changes.as_object().unwrap().clone());
         let config: AdapterConfig = serde_json::from_value(config).unwrap();

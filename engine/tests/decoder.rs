@@ -174,7 +174,7 @@ fn variables(config: &DecoderConfig) -> VarBuilder<'static> {
 /// Compares the log-probability of each next token with what `last_logits` (the oracle) gives for each prefix.
 fn compare(config: DecoderConfig, mut last_logits: impl FnMut(&Tensor) -> Tensor) {
     let sequence = tokens(40, 0);
-    let found = model(config).score_tokens(&[sequence.clone()], &[1]).unwrap().remove(0).0;
+    let found = model(config).score_tokens(std::slice::from_ref(&sequence), &[1]).unwrap().remove(0).0;
     for (at, &found) in found.iter().enumerate() {
         let input = Tensor::new(&sequence[..=at], &Device::Cpu).unwrap().unsqueeze(0).unwrap();
         let logits: Vec<f32> = last_logits(&input).flatten_all().unwrap().to_vec1().unwrap();

@@ -3,6 +3,8 @@
 //! `HARNESS_SMOLLM2` names the folder that holds `hf/` (the Hugging Face layout) and the GGUF file; without it these
 //! tests say that they skip.
 
+#![allow(clippy::print_stdout, reason = "tests show the differences they found")]
+
 use std::{
     io::Read,
     path::{Path, PathBuf},

@@ -12,23 +12,23 @@ use safetensors::{Dtype, tensor::TensorView};
 use serde_json::{Value, json};
 
 /// A tensor to be written: element type, shape, bytes.
-pub type Raw = (Dtype, Vec<usize>, Vec<u8>);
+pub(crate) type Raw = (Dtype, Vec<usize>, Vec<u8>);
 
 /// Tensors by name.
-pub type Tensors = BTreeMap<String, Raw>;
+pub(crate) type Tensors = BTreeMap<String, Raw>;
 
 /// The reference model of 260k parameters, if it is there.
-pub fn stories() -> Option<PathBuf> {
+pub(crate) fn stories() -> Option<PathBuf> {
     Some(beside("HARNESS_MODELS", "models")?.join("stories260k"))
 }
 
 /// The directory made by the script for SmolLM2-135M-Instruct, if it is there.
-pub fn smollm2() -> Option<PathBuf> {
+pub(crate) fn smollm2() -> Option<PathBuf> {
     beside("HARNESS_SMOLLM2", "../smollm2")
 }
 
 /// Values that look random, the same every time.
-pub fn values(name: &str, len: usize) -> Vec<f32> {
+pub(crate) fn values(name: &str, len: usize) -> Vec<f32> {
     let mut state = name.bytes().fold(17u32, |state, byte| state.wrapping_mul(31).wrapping_add(byte.into()));
     let mut next = || {
         state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
@@ -38,13 +38,13 @@ pub fn values(name: &str, len: usize) -> Vec<f32> {
 }
 
 /// An f32 tensor of such values.
-pub fn raw(name: &str, shape: &[usize]) -> Raw {
+pub(crate) fn raw(name: &str, shape: &[usize]) -> Raw {
     let bytes = values(name, shape.iter().product()).iter().flat_map(|x| x.to_le_bytes()).collect();
     (Dtype::F32, shape.to_vec(), bytes)
 }
 
 /// A `config.json` of a tiny model.
-pub fn tiny_config(model_type: &str) -> Value {
+pub(crate) fn tiny_config(model_type: &str) -> Value {
     json!({
         "model_type": model_type, "vocab_size": 8, "hidden_size": 8, "intermediate_size": 12,
         "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 4,
@@ -54,7 +54,7 @@ pub fn tiny_config(model_type: &str) -> Value {
 }
 
 /// The tensors of [`tiny_config`].
-pub fn tiny_tensors(model_type: &str) -> Tensors {
+pub(crate) fn tiny_tensors(model_type: &str) -> Tensors {
     let (vocab, hidden, inner, q, kv, head) = (8, 8, 12, 16, 8, 4);
     let mut shapes: Vec<(String, Vec<usize>)> = vec![
         ("model.embed_tokens.weight".into(), vec![vocab, hidden]),
@@ -87,7 +87,7 @@ pub fn tiny_tensors(model_type: &str) -> Tensors {
 }
 
 /// The bytes of a safetensors file.
-pub fn safetensors(tensors: &Tensors) -> Vec<u8> {
+pub(crate) fn safetensors(tensors: &Tensors) -> Vec<u8> {
     let views = tensors
         .iter()
         .map(|(name, (dtype, shape, data))| (name.as_str(), TensorView::new(*dtype, shape.clone(), data).unwrap()));
@@ -95,7 +95,7 @@ pub fn safetensors(tensors: &Tensors) -> Vec<u8> {
 }
 
 /// A `tokenizer.json` of eight tokens.
-pub fn tiny_tokenizer() -> String {
+pub(crate) fn tiny_tokenizer() -> String {
     let special = |id: u32, content: &str| {
         json!({"id": id, "content": content, "single_word": false, "lstrip": false, "rstrip": false,
                "normalized": false, "special": true})
@@ -112,7 +112,7 @@ pub fn tiny_tokenizer() -> String {
 }
 
 /// Writes a whole tiny model.
-pub fn write_model(dir: &Path, config: &Value, tensors: &Tensors) {
+pub(crate) fn write_model(dir: &Path, config: &Value, tensors: &Tensors) {
     fs::write(dir.join("config.json"), config.to_string()).unwrap();
     fs::write(dir.join("model.safetensors"), safetensors(tensors)).unwrap();
     fs::write(dir.join("tokenizer.json"), tiny_tokenizer()).unwrap();
@@ -121,7 +121,7 @@ pub fn write_model(dir: &Path, config: &Value, tensors: &Tensors) {
 }
 
 /// A tiny model in a temporary directory.
-pub fn tiny(model_type: &str) -> tempfile::TempDir {
+pub(crate) fn tiny(model_type: &str) -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
     write_model(dir.path(), &tiny_config(model_type), &tiny_tensors(model_type));
     dir

@@ -22,7 +22,7 @@ fn answer(request: &Request) -> Response {
     match request {
         Request::LogLikelihood { .. } => {
             let h = hash(&["ll", &texts[0], &texts[1]]);
-            likelihood(-((h % 100_000) as f64) / 10_000.0, h % 7 == 0)
+            likelihood(-((h % 100_000) as f64) / 10_000.0, h.is_multiple_of(7))
         }
         Request::RollingLogLikelihood { text } => {
             rolling(-3.0 * text.split_whitespace().count() as f64 - (hash(&["rl", text]) % 1000) as f64 / 1000.0)
