@@ -130,11 +130,11 @@ pub(super) fn evaluate(app: &App, suite: &Suite, ready: &Ready, from_store: bool
 /// The requests of all tasks as this model is asked them.
 fn prepare(app: &App, suite: &Suite, ready: &Ready) -> Result<Vec<Arc<Prepared>>, Failure> {
     let model: &dyn LanguageModel = &ready.model;
-    let formatter: Option<&dyn PromptFormatter> = if suite.options.apply_chat_template { Some(&model) } else { None };
+    let formatter: Option<&dyn PromptFormatter> = if suite.uses_chat_template() { Some(&model) } else { None };
     let mut warnings = BTreeSet::new();
     let mut all = vec![];
-    for task in &suite.tasks {
-        let prepared = task.build(&suite.options, formatter)?;
+    for (number, task) in suite.tasks.iter().enumerate() {
+        let prepared = task.build(&suite.options(number), formatter)?;
         warnings.extend(prepared.warnings.iter().cloned());
         all.push(Arc::new(prepared));
     }

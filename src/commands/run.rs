@@ -60,8 +60,8 @@ pub(super) fn manifest(app: &App, suite: &Suite, models: &[Evaluated], name: &st
     if let Some(first) = models.first() {
         manifest.tasks = suite.entries(&first.prepared, &app.hashes())?;
     }
-    manifest.settings.insert("build".to_owned(), json!(suite.options));
-    manifest.seeds.insert("fewshot".to_owned(), suite.options.fewshot_seed as u64);
+    manifest.settings.insert("build".to_owned(), json!(suite.common_options()));
+    manifest.seeds.insert("fewshot".to_owned(), suite.common_options().fewshot_seed as u64);
     for model in models {
         manifest.timings.insert(format!("evaluate {}", model.name), model.seconds);
     }

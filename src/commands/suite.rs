@@ -1,6 +1,6 @@
 //! The tasks of an evaluation, with their documents.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use harness_store::{DataEntry, FileHashes, TaskEntry};
 use harness_tasks::{BuildOptions, DeclarativeTask, FileData, Group, Limit, Prepared, Registry, Task as _};
@@ -15,8 +15,10 @@ pub(super) struct Suite {
     pub tasks: Vec<Arc<DeclarativeTask>>,
     /// Groups that were named.
     pub groups: Vec<Group>,
-    /// How requests are built.
-    pub options: BuildOptions,
+    /// How requests are built, for the tasks without a limit of their own.
+    options: BuildOptions,
+    /// Limits of single tasks, in the order of the tasks.
+    limits: Vec<Option<Limit>>,
 }
 
 impl Suite {
@@ -26,7 +28,12 @@ impl Suite {
     /// If a task is unknown or wrong, or its data are missing.
     pub(super) fn load(app: &App, args: &EvaluationArgs) -> Result<Self, Failure> {
         let options = options(args)?;
-        let names = if args.tasks.is_empty() { app.experiment.default_tasks()? } else { args.tasks.clone() };
+        let (names, limits) = if args.tasks.is_empty() {
+            let suite = app.experiment.default_suite()?;
+            (suite.tasks.clone(), suite.limits.clone())
+        } else {
+            (args.tasks.clone(), BTreeMap::new())
+        };
         let registry = registry(app, &args.include_path)?;
         let selection = registry.select(&names)?;
         let source = Arc::new(FileData::new(app.locator()));
@@ -38,7 +45,24 @@ impl Suite {
         }
         let documents: usize = tasks.iter().map(|task| task.documents().len()).sum();
         bar.finish(&format!("{} tasks, {documents} documents", tasks.len()));
-        Ok(Self { tasks, groups: selection.groups, options })
+        let limits = if options.limit.is_some() { BTreeMap::new() } else { limits };
+        let limits = own_limits(&limits, &tasks, &selection.groups)?;
+        Ok(Self { tasks, groups: selection.groups, options, limits })
+    }
+
+    /// How the requests of a task are built.
+    pub(super) fn options(&self, task: usize) -> BuildOptions {
+        BuildOptions { limit: self.limits[task].or(self.options.limit), ..self.options.clone() }
+    }
+
+    /// Whether prompts are rendered through the model's chat template.
+    pub(super) fn uses_chat_template(&self) -> bool {
+        self.options.apply_chat_template
+    }
+
+    /// What all tasks have in common, for the manifest.
+    pub(super) fn common_options(&self) -> &BuildOptions {
+        &self.options
     }
 
     /// What the manifest says of the tasks.
@@ -47,7 +71,7 @@ impl Suite {
     /// If a data file cannot be read.
     pub(super) fn entries(&self, prepared: &[Arc<Prepared>], hashes: &FileHashes) -> Result<Vec<TaskEntry>, Failure> {
         let mut entries = vec![];
-        for (task, prepared) in self.tasks.iter().zip(prepared) {
+        for (number, (task, prepared)) in self.tasks.iter().zip(prepared).enumerate() {
             let mut data = vec![];
             for path in task.data_files().into_iter().filter(|path| path.is_file()) {
                 data.push(DataEntry { hash: hashes.hash(&path)?, path });
@@ -58,12 +82,36 @@ impl Suite {
                 definition: task.digest(),
                 data,
                 num_fewshot: prepared.num_fewshot,
-                limit: self.options.limit.map(|limit| limit.of(prepared.available)),
+                limit: self.options(number).limit.map(|limit| limit.of(prepared.available)),
                 docs: prepared.documents.len(),
             });
         }
         Ok(entries)
     }
+}
+
+/// The limits of a suite by task: given for the task itself, or for a group that holds it.
+fn own_limits(
+    limits: &BTreeMap<String, f64>,
+    tasks: &[Arc<DeclarativeTask>],
+    groups: &[Group],
+) -> Result<Vec<Option<Limit>>, Failure> {
+    let mut own = vec![None; tasks.len()];
+    for (name, &number) in limits {
+        let limit = Limit::from_number(number).ok_or_else(|| {
+            Failure::usage(format!(
+                "limits: {name} = {number}: expected a number of documents, or a fraction between 0 and 1"
+            ))
+        })?;
+        let group = groups.iter().find(|group| group.name == *name);
+        let members: Vec<&str> = group.map_or_else(|| vec![name.as_str()], Group::leaves);
+        let of_task: Vec<usize> = (0..tasks.len()).filter(|&task| members.contains(&tasks[task].id())).collect();
+        of_task.iter().for_each(|&task| own[task] = Some(limit));
+        if of_task.is_empty() {
+            return Err(Failure::usage(format!("limits: {name} is no task or group of the suite")));
+        }
+    }
+    Ok(own)
 }
 
 /// The built-in definitions with those of the experiment and the given folders.

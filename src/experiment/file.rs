@@ -64,6 +64,9 @@ pub struct ModelSection {
 pub struct SuiteSection {
     /// Tasks, groups or tags.
     pub tasks: Vec<String>,
+    /// Most documents of single tasks, or of each task of a group; below 1 a fraction. `--limit` goes before them.
+    #[serde(default)]
+    pub limits: BTreeMap<String, f64>,
 }
 
 /// How models are compared.
@@ -147,13 +150,13 @@ impl Experiment {
         Ok(())
     }
 
-    /// The tasks of the default suite.
+    /// The default suite.
     ///
     /// # Errors
     /// If there is none.
-    pub fn default_tasks(&self) -> Result<Vec<String>, Failure> {
+    pub fn default_suite(&self) -> Result<&SuiteSection, Failure> {
         let suite = self.compare.suite.as_ref().and_then(|name| self.suites.get(name));
-        suite.map(|suite| suite.tasks.clone()).ok_or_else(|| {
+        suite.ok_or_else(|| {
             Failure::usage("no tasks: give --tasks, or a harness.toml whose [compare] names a suite".to_owned())
         })
     }

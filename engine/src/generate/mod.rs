@@ -74,16 +74,20 @@ pub(crate) fn generate(
     let mut active: Vec<Active<'_>> = vec![];
     loop {
         let free = limits.batch_sequences.max(1) - active.len();
-        if !order.is_empty() && (active.is_empty() || free * 4 >= limits.batch_sequences) {
-            let group = admit(decoder, prompts, &mut order, &active, limits);
-            let begun = prefill(decoder, tokenizer, prompts, &group, limits, &mut work)?;
-            active.extend(begun);
+        let room = active.is_empty() || free * 4 >= limits.batch_sequences;
+        let group = if room { admit(decoder, prompts, &mut order, &active, limits) } else { vec![] };
+        // Only sequences with a new token are looked at: a prefill draws for the new ones alone.
+        let drawn = if !group.is_empty() {
+            let before = active.len();
+            active.extend(prefill(decoder, tokenizer, prompts, &group, limits, &mut work)?);
+            before
         } else if active.is_empty() {
             return Ok(work);
         } else {
             step(decoder, &mut active, &mut work)?;
-        }
-        for sequence in &mut active {
+            0
+        };
+        for sequence in &mut active[drawn..] {
             sequence.read(end_tokens, listener)?;
         }
         let (finished, going): (Vec<_>, Vec<_>) = active.into_iter().partition(|s| s.finish.is_some());
