@@ -217,6 +217,10 @@ pub trait Backend: Send + Sync + 'static {
 
     /// A buffer whose contents are unspecified.
     fn alloc(&self, len: usize) -> Self::Buf;
+    /// A buffer whose contents are unspecified, for sums that are kept in f32 whatever activations are kept in.
+    fn alloc_statistics(&self, len: usize) -> Self::Buf {
+        self.alloc(len)
+    }
     /// A buffer of zeros.
     fn zeros(&self, len: usize) -> Self::Buf;
     /// A buffer with these contents.
@@ -287,6 +291,21 @@ pub trait Backend: Send + Sync + 'static {
         add: Option<Mat<'_, Self::Buf>>,
         dw: Option<SpanMut<'_, Self::Buf>>,
     );
+    /// `y += x`, then the RMS norm of the rows of `y` as by [`Backend::rmsnorm`] with one head.
+    #[allow(clippy::too_many_arguments, reason = "one kernel call")]
+    fn add_rmsnorm(
+        &self,
+        x: &Self::Buf,
+        y: &mut Self::Buf,
+        shape: (usize, usize),
+        w: Span<'_, Self::Buf>,
+        eps: f32,
+        normed: MatMut<'_, Self::Buf>,
+        rstd: &mut Self::Buf,
+    ) {
+        self.add(x, y);
+        self.rmsnorm(Mat::new(y, 0, shape.0, shape.1), 1, w, eps, normed, rstd);
+    }
     /// Rotates every head of every row by the angles of its position, in place; `inverse` rotates back (the backward).
     /// The table holds for every position `head_dim / 2` cosines and then as many sines.
     fn rope(&self, x: MatMut<'_, Self::Buf>, heads: usize, positions: &Self::Ints, table: &Self::Buf, inverse: bool);
@@ -320,6 +339,11 @@ pub trait Backend: Send + Sync + 'static {
     fn dropout(&self, x: Mat<'_, Self::Buf>, key: DropoutKey, y: MatMut<'_, Self::Buf>);
     /// `dx += dy * mask / (1 - p)`.
     fn dropout_backward(&self, dy: Mat<'_, Self::Buf>, key: DropoutKey, dx: MatMut<'_, Self::Buf>);
+    /// Elements of logits to compute at once. The default is below the size from which the C library maps memory anew
+    /// for every call, and about what a last-level cache holds.
+    fn logit_elements(&self) -> usize {
+        7 << 20
+    }
     /// Sum over the rows of `-log softmax(logits)[label]`; with `scale` the logits leave as their gradient,
     /// `scale * (softmax - onehot)`.
     fn cross_entropy(&self, logits: MatMut<'_, Self::Buf>, labels: Span<'_, Self::Ints>, scale: Option<f32>) -> f64;

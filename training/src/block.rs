@@ -130,7 +130,7 @@ impl<B: Backend> BlockContext<'_, B> {
 
     fn norm(&self, x: &B::Buf, w: Vector<'_, B>) -> (B::Buf, B::Buf) {
         let (rows, hidden) = (self.rows.len, self.config.hidden_size);
-        let (mut y, mut rstd) = (self.backend.alloc(rows * hidden), self.backend.alloc(rows));
+        let (mut y, mut rstd) = (self.backend.alloc(rows * hidden), self.backend.alloc_statistics(rows));
         let out = MatMut::new(&mut y, 0, rows, hidden);
         self.backend.rmsnorm(Mat::new(x, 0, rows, hidden), 1, w.span, self.config.rms_norm_eps, out, &mut rstd);
         (y, rstd)
@@ -145,7 +145,8 @@ impl<B: Backend> BlockContext<'_, B> {
         let normed = match (w.q_norm, w.k_norm) {
             (Some(q_norm), Some(k_norm)) => {
                 let mut qk = b.alloc(rows * (q + kv));
-                let (mut rstd_q, mut rstd_k) = (b.alloc(rows * c.num_heads), b.alloc(rows * c.num_kv_heads));
+                let mut rstd_q = b.alloc_statistics(rows * c.num_heads);
+                let mut rstd_k = b.alloc_statistics(rows * c.num_kv_heads);
                 let from = Mat::new(&qkv, 0, rows, q + 2 * kv);
                 let to = MatMut::new(&mut qk, 0, rows, q + kv).columns(0, q);
                 b.rmsnorm(from.columns(0, q), c.num_heads, q_norm.span, c.rms_norm_eps, to, &mut rstd_q);
@@ -168,12 +169,14 @@ impl<B: Backend> BlockContext<'_, B> {
                 None
             }
         };
-        let (mut attended, mut lse) = (b.alloc(rows * q), b.alloc(rows * c.num_heads));
+        let (mut attended, mut lse) = (b.alloc(rows * q), b.alloc_statistics(rows * c.num_heads));
         let views = self.qkv(&qkv, normed.as_ref());
         b.attention(views, self.shape(), &self.rows.bounds, MatMut::new(&mut attended, 0, rows, q), &mut lse);
         let (mut h, u_o) = w.o.forward(self, &attended);
-        b.add(&x, &mut h);
-        let (n2, rstd2) = self.norm(&h, w.mlp_norm);
+        let hidden = c.hidden_size;
+        let (mut n2, mut rstd2) = (b.alloc(rows * hidden), b.alloc_statistics(rows));
+        let to = MatMut::new(&mut n2, 0, rows, hidden);
+        b.add_rmsnorm(&x, &mut h, (rows, hidden), w.mlp_norm.span, c.rms_norm_eps, to, &mut rstd2);
         let (gate_up, u_gate_up) = w.gate_up.forward(self, &n2);
         let act = self.activation(&gate_up, inter);
         let (mut y, u_down) = w.down.forward(self, &act);

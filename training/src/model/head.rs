@@ -8,10 +8,6 @@ use crate::{
     data::Batch,
 };
 
-/// Elements of logits in memory at once: below the size from which the C library maps memory anew for every call, and
-/// about what a last-level cache holds.
-const LOGITS: usize = 7 << 20;
-
 /// The head and its norm.
 pub(super) struct Head<'a, B: Backend> {
     pub(super) backend: &'a B,
@@ -44,7 +40,7 @@ impl<B: Backend> Head<'_, B> {
         let (rows, labels) = (b.ints(&rows), b.ints(&labels));
         let mut selected = b.alloc(len * hidden);
         b.select_rows(Mat::new(x, 0, batch.len(), hidden), &rows, MatMut::new(&mut selected, 0, len, hidden));
-        let (mut normed, mut rstd) = (b.alloc(len * hidden), b.alloc(len));
+        let (mut normed, mut rstd) = (b.alloc(len * hidden), b.alloc_statistics(len));
         let out = MatMut::new(&mut normed, 0, len, hidden);
         let eps = self.config.rms_norm_eps;
         b.rmsnorm(Mat::new(&selected, 0, len, hidden), 1, self.norm, eps, out, &mut rstd);
@@ -53,7 +49,7 @@ impl<B: Backend> Head<'_, B> {
 
     /// Rows of logits worked on at once.
     fn chunk(&self) -> usize {
-        (LOGITS / self.config.vocab_size.max(1)).max(16)
+        (self.backend.logit_elements() / self.config.vocab_size.max(1)).max(16)
     }
 
     /// The summed loss.
