@@ -11,12 +11,13 @@ use harness_test_support::workspace_root;
 use serde_json::Value;
 
 /// Which crates of this workspace a crate may be built on.
-const BUILT_ON: [(&str, &[&str]); 8] = [
+const BUILT_ON: [(&str, &[&str]); 9] = [
     ("harness-core", &[]),
     ("harness-metrics", &["harness-core"]),
     ("harness-store", &["harness-core"]),
     ("harness-engine", &["harness-core"]),
     ("harness-tasks", &["harness-core", "harness-metrics", "harness-store"]),
+    ("harness-judges", &["harness-core", "harness-metrics", "harness-store"]),
     ("harness-training", &["harness-core", "harness-store", "harness-engine"]),
     ("harness-reports", &["harness-core", "harness-metrics"]),
     (
@@ -27,6 +28,7 @@ const BUILT_ON: [(&str, &[&str]); 8] = [
             "harness-store",
             "harness-engine",
             "harness-tasks",
+            "harness-judges",
             "harness-training",
             "harness-reports",
         ],
@@ -44,7 +46,7 @@ const RESERVED: [(&str, &[&str]); 6] = [
 ];
 
 /// Crates that do without `unsafe`.
-const SAFE: [&str; 6] = ["core", "metrics", "reports", "tasks", "store", "src"];
+const SAFE: [&str; 7] = ["core", "metrics", "reports", "tasks", "judges", "store", "src"];
 
 /// Longest source file.
 const LINES: usize = 600;

@@ -1,0 +1,29 @@
+//! Judging protocols: what to ask a judge, how to read its verdicts, and what they are worth.
+//!
+//! The crate does no asking. A [`Protocol`] (a TOML file) and the outputs of models make a [`Plan`] of [`Question`]s; an
+//! [`Asking`] hands out what is to be sent and takes what came back; its [`Judgment`]s are what all results are computed
+//! from.
+
+mod asking;
+mod error;
+mod item;
+pub mod parser;
+mod placeholders;
+mod plan;
+mod prompt_file;
+mod protocol;
+mod question;
+mod rubric;
+mod template;
+mod verdict;
+
+pub use asking::Asking;
+pub use error::{Coverage, JudgesError, Location, Result};
+pub use item::{Item, OutputSet};
+pub use parser::{Parsed, Parser};
+pub use plan::{NULL_MODEL, Orders, Plan, PlanOptions, is_switched};
+pub use protocol::{Kind, Layout, PromptTemplate, Protocol, Retry};
+pub use question::{Answer, AnswerForm, Ask, Question, QuestionId};
+pub use rubric::Rubric;
+pub use template::{Template, Values};
+pub use verdict::{Judgment, Order, Outcome, Purpose, Subject, Unparsed, Verdict};
