@@ -6,16 +6,21 @@
 
 mod asking;
 mod error;
+pub mod files;
 mod item;
+pub mod length_control;
 pub mod parser;
 mod placeholders;
 mod plan;
 mod prompt_file;
 mod protocol;
 mod question;
+pub mod results;
 mod rubric;
+pub mod simulation;
 mod template;
 mod verdict;
+mod win_rate;
 
 pub use asking::Asking;
 pub use error::{Coverage, JudgesError, Location, Result};
@@ -27,3 +32,4 @@ pub use question::{Answer, AnswerForm, Ask, Question, QuestionId};
 pub use rubric::Rubric;
 pub use template::{Template, Values};
 pub use verdict::{Judgment, Order, Outcome, Purpose, Subject, Unparsed, Verdict};
+pub use win_rate::WinRate;

@@ -6,6 +6,9 @@ fn digit(c: char) -> Option<u32> {
         return Some(value);
     }
     let code = u32::from(c);
+    if !c.is_numeric() {
+        return None;
+    }
     // The mathematical digits are five runs of ten without a gap.
     if (0x1d7ce..=0x1d7ff).contains(&code) {
         return Some((code - 0x1d7ce) % 10);

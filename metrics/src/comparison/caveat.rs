@@ -5,7 +5,7 @@ use std::fmt;
 use harness_core::MetricKey;
 use serde::{Deserialize, Serialize};
 
-use super::Scale;
+use super::{JudgeFinding, Scale};
 
 /// A limit on what the comparison shows. `Display` says what was found; [`Caveat::advice`] what to do about it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -80,6 +80,15 @@ pub enum Caveat {
     BoundaryShifts {
         /// By task and model.
         shares: Vec<Share>,
+    },
+    /// Something about a judge, found while it judged. Set by whoever runs the judge, not by [`super::Comparison`].
+    Judge {
+        /// The judging task, e.g. `alpaca-eval`.
+        task: String,
+        /// Name of the judge.
+        judge: String,
+        /// What was found.
+        finding: JudgeFinding,
     },
 }
 
@@ -177,6 +186,7 @@ impl Caveat {
             Self::BoundaryShifts { .. } => {
                 "Check the task's delimiter: a context that ends in a space is a usual cause, and its scores depend on the tokenizer."
             }
+            Self::Judge { finding, .. } => finding.advice(),
         }
     }
 }
@@ -251,6 +261,7 @@ impl fmt::Display for Caveat {
             Self::BoundaryShifts { shares } => {
                 shares_text(f, "The token boundary before the answer moved", "requests", shares)
             }
+            Self::Judge { task, judge, finding } => write!(f, "{task}, judge `{judge}`: {finding}"),
         }
     }
 }

@@ -1,0 +1,98 @@
+//! What is worth saying about a judge.
+
+use harness_metrics::comparison::{Caveat, JudgeFinding};
+
+use super::{
+    AgreementResult, ControlledWinRate, PairResult, ScoreResult, flip_rate, null_answers, placebos, position_bias,
+};
+use crate::{Judgment, Purpose, Subject};
+
+/// Consistency below which a judge's dependence on order is reported even where no position is favoured.
+const CONSISTENCY: f64 = 0.75;
+/// Flip rate above which a judge is called unsteady.
+const FLIPS: f64 = 0.1;
+/// Win rate of the null answer above which a judge is called exploitable.
+const NULL_WINS: f64 = 0.1;
+/// Kappa below which agreement is called low ("moderate" ends at 0.41; Landis and Koch 1977).
+const KAPPA: f64 = 0.41;
+/// p below which a bias is reported.
+const ALPHA: f64 = 0.05;
+
+/// What the findings are drawn from, besides the judgments.
+#[derive(Clone, Debug, Default)]
+pub struct FindingInputs<'a> {
+    /// Win rates.
+    pub pairs: &'a [PairResult],
+    /// Mean scores, with the highest and lowest possible.
+    pub scores: &'a [ScoreResult],
+    /// Win rates with length and position taken out, by candidate.
+    pub controlled: Vec<(String, ControlledWinRate)>,
+    /// Agreement with others, by their name.
+    pub agreement: Vec<(String, AgreementResult)>,
+    /// Findings that only the caller can know: [`super::self_preference`], [`JudgeFinding::NotALanguageModel`].
+    pub known: Vec<JudgeFinding>,
+}
+
+/// Every finding as a caveat of the comparison, for one task and judge.
+pub fn findings(
+    task: &str,
+    judge: &str,
+    judgments: &[Judgment],
+    inputs: &FindingInputs<'_>,
+    confidence: f64,
+) -> Vec<Caveat> {
+    let mut found = inputs.known.clone();
+    let main_pairs = judgments
+        .iter()
+        .filter(|j| j.purpose == Purpose::Main && j.attempts > 0 && matches!(j.subject, Subject::Pair { .. }))
+        .count();
+    match position_bias(judgments, confidence) {
+        None if main_pairs > 0 => found.push(JudgeFinding::OneOrderOnly { pairs: main_pairs }),
+        Some(bias) if bias.p < ALPHA || bias.consistency < CONSISTENCY => {
+            found.push(JudgeFinding::PositionBias {
+                consistency: bias.consistency,
+                first_position_rate: bias.first_position_rate.unwrap_or(0.5),
+                pairs: bias.pairs,
+                p: bias.p,
+            });
+        }
+        _ => {}
+    }
+    for (candidate, controlled) in &inputs.controlled {
+        let raw = inputs.pairs.iter().find(|pair| &pair.candidate == candidate).map(|pair| pair.win_rate.value);
+        if let (Some(win_rate), Some(interval)) = (raw, controlled.length_interval)
+            && !interval.contains(0.0)
+        {
+            let (slope, controlled) = (controlled.length_slope, controlled.win_rate);
+            found.push(JudgeFinding::LengthBias { slope, interval, win_rate, controlled });
+        }
+    }
+    if let Some(flips) = flip_rate(judgments, confidence)
+        && flips.rate > FLIPS
+        && let Some(interval) = flips.interval
+    {
+        found.push(JudgeFinding::UnsteadyJudge { flip_rate: flips.rate, interval, asked: flips.asked });
+    }
+    for placebo in placebos(judgments, confidence).into_iter().filter(|placebo| !placebo.passed) {
+        if let Some(interval) = placebo.win_rate.interval {
+            let (model, win_rate) = (placebo.model, placebo.win_rate.value);
+            found.push(JudgeFinding::PlaceboFailed { model, win_rate, interval });
+        }
+    }
+    for null in null_answers(judgments, confidence).into_iter().filter(|null| null.win_rate.value > NULL_WINS) {
+        if let Some(interval) = null.win_rate.interval {
+            let (win_rate, n) = (null.win_rate.value, null.win_rate.n);
+            found.push(JudgeFinding::ExploitableJudge { win_rate, interval, n });
+        }
+    }
+    let bounded = inputs.pairs.iter().map(|pair| &pair.win_rate).chain(inputs.scores.iter().map(|score| &score.score));
+    for value in bounded.filter(|value| value.unparsed > 0) {
+        let (count, of, worst, best) = (value.unparsed, value.verdicts, value.worst, value.best);
+        found.push(JudgeFinding::UnparsedVerdicts { count, of, worst, best });
+    }
+    for (with, agreement) in inputs.agreement.iter().filter(|(_, agreement)| agreement.kappa < KAPPA) {
+        let (kappa, interval, n) = (agreement.kappa, agreement.kappa_interval, agreement.n);
+        found.push(JudgeFinding::LowAgreement { with: with.clone(), kappa, interval, n });
+    }
+    found.into_iter().map(|finding| Caveat::Judge { task: task.into(), judge: judge.into(), finding }).collect()
+}

@@ -1,0 +1,234 @@
+//! What was found about a judge, and what it means for the comparison.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::stats::Interval;
+
+/// A finding about a judge. Shares, rates and preferences are from 0 to 1.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "finding", rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum JudgeFinding {
+    /// Every pair was shown in one order only, so position bias is in the result and cannot be seen.
+    OneOrderOnly {
+        /// Pairs judged.
+        pairs: usize,
+    },
+    /// The judge favours a position.
+    PositionBias {
+        /// Share of pairs with the same winner in both orders.
+        consistency: f64,
+        /// Share of decided verdicts for the output shown first.
+        first_position_rate: f64,
+        /// Pairs judged in both orders.
+        pairs: usize,
+        /// p of the exact test that neither position is favoured.
+        p: f64,
+    },
+    /// The judge favours longer or shorter outputs.
+    LengthBias {
+        /// Change of the log-odds for the candidate when it is longer by one standard deviation.
+        slope: f64,
+        /// Its interval.
+        interval: Interval,
+        /// Win rate as judged.
+        win_rate: f64,
+        /// Win rate at equal lengths.
+        controlled: f64,
+    },
+    /// Asked again with another seed, the judge changes its mind.
+    UnsteadyJudge {
+        /// Share of changed verdicts.
+        flip_rate: f64,
+        /// Its interval.
+        interval: Interval,
+        /// Verdicts asked twice.
+        asked: usize,
+    },
+    /// A model against itself does not come out even.
+    PlaceboFailed {
+        /// The model.
+        model: String,
+        /// Its preference over itself.
+        win_rate: f64,
+        /// Its interval, which lacks ½.
+        interval: Interval,
+    },
+    /// A candidate that always gives the same empty answer is preferred too often.
+    ExploitableJudge {
+        /// How often it was preferred over the baseline.
+        win_rate: f64,
+        /// Its interval.
+        interval: Interval,
+        /// Instructions.
+        n: usize,
+    },
+    /// Judge and candidate are built on one base model.
+    SelfPreference {
+        /// The candidate.
+        model: String,
+        /// The base both share.
+        base: String,
+        /// By how much the judge prefers it more than gold labels do, beyond what it does for the others; where known.
+        excess: Option<f64>,
+        /// Interval of the excess.
+        interval: Option<Interval>,
+    },
+    /// Verdicts that could not be read.
+    UnparsedVerdicts {
+        /// How many.
+        count: usize,
+        /// Out of how many.
+        of: usize,
+        /// The value if all of them had gone against the candidate.
+        worst: f64,
+        /// The value if all of them had gone for it.
+        best: f64,
+    },
+    /// The judge disagrees with gold labels.
+    LowAgreement {
+        /// Who the judge is compared with.
+        with: String,
+        /// Cohen's kappa.
+        kappa: f64,
+        /// Its interval.
+        interval: Option<Interval>,
+        /// Items both judged.
+        n: usize,
+    },
+    /// The judge is no language model.
+    NotALanguageModel {
+        /// What it is.
+        what: String,
+    },
+}
+
+impl JudgeFinding {
+    /// What to do about it.
+    pub fn advice(&self) -> &'static str {
+        match self {
+            Self::OneOrderOnly { .. } => "Judge both orders: a judge that favours a position shifts the result unseen.",
+            Self::PositionBias { .. } => {
+                "Rely on both orders together, never on one; a judge this sensitive to order decides little by content."
+            }
+            Self::LengthBias { .. } => "Read the length-controlled win rate beside the raw one.",
+            Self::UnsteadyJudge { .. } => {
+                "Ask each question several times, or use a steadier judge: the interval already includes this noise."
+            }
+            Self::PlaceboFailed { .. } => {
+                "Do not trust differences of this size: the judging itself produces them between equal outputs."
+            }
+            Self::ExploitableJudge { .. } => {
+                "Use another judge or prompt: outputs that say nothing can win here, so winning means little."
+            }
+            Self::SelfPreference { .. } => {
+                "Judge with a model of another family, or check the verdicts against gold labels."
+            }
+            Self::UnparsedVerdicts { .. } => {
+                "Constrain a local judge's output, or raise the attempts; until then the interval spans both extremes."
+            }
+            Self::LowAgreement { .. } => {
+                "Correct the win rate with the gold labels (prediction-powered), or use another judge or prompt."
+            }
+            Self::NotALanguageModel { .. } => "Read the result as similarity to the references, not as preference.",
+        }
+    }
+}
+
+fn percent(x: f64) -> String {
+    format!("{:.1} %", 100.0 * x)
+}
+
+fn range(interval: &Interval) -> String {
+    format!("[{:.1}, {:.1}] %", 100.0 * interval.low, 100.0 * interval.high)
+}
+
+impl fmt::Display for JudgeFinding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::OneOrderOnly { pairs } => write!(f, "All {pairs} pairs were shown in one order only."),
+            Self::PositionBias { consistency, first_position_rate, pairs, p } => write!(
+                f,
+                "The judge names the same winner in both orders for {} of {pairs} pairs, and the output shown first in {} \
+                 of its decided verdicts (p = {p:.3}).",
+                percent(*consistency),
+                percent(*first_position_rate)
+            ),
+            Self::LengthBias { slope, interval, win_rate, controlled } => write!(
+                f,
+                "The judge favours {} outputs: {slope:+.2} log-odds a standard deviation of length [{:+.2}, {:+.2}]; the \
+                 win rate of {} is {} at equal lengths.",
+                if *slope > 0.0 { "longer" } else { "shorter" },
+                interval.low,
+                interval.high,
+                percent(*win_rate),
+                percent(*controlled)
+            ),
+            Self::UnsteadyJudge { flip_rate, interval, asked } => write!(
+                f,
+                "Asked again, the judge changed {} of {asked} verdicts {}.",
+                percent(*flip_rate),
+                range(interval)
+            ),
+            Self::PlaceboFailed { model, win_rate, interval } => write!(
+                f,
+                "`{model}` against itself comes out at {} {} instead of 50 %.",
+                percent(*win_rate),
+                range(interval)
+            ),
+            Self::ExploitableJudge { win_rate, interval, n } => write!(
+                f,
+                "A candidate that always gives the same empty answer wins {} {} of {n} instructions.",
+                percent(*win_rate),
+                range(interval)
+            ),
+            Self::SelfPreference { model, base, excess, interval } => {
+                write!(f, "The judge and `{model}` share the base `{base}`")?;
+                match (excess, interval) {
+                    (Some(excess), Some(interval)) => write!(
+                        f,
+                        "; the judge prefers it {:+.1} points more than gold labels do, beyond the other models {}.",
+                        100.0 * excess,
+                        range(interval)
+                    ),
+                    (Some(excess), None) => {
+                        write!(f, "; the judge prefers it {:+.1} points more than gold labels do.", 100.0 * excess)
+                    }
+                    _ => f.write_str("; whether it favours it is not known without gold labels."),
+                }
+            }
+            Self::UnparsedVerdicts { count, of, worst, best } => write!(
+                f,
+                "{count} of {of} verdicts could not be read: the value lies between {worst:.3} and {best:.3} whatever they \
+                 were."
+            ),
+            Self::LowAgreement { with, kappa, interval, n } => {
+                write!(f, "The judge agrees little with {with}: kappa {kappa:.2}")?;
+                if let Some(interval) = interval {
+                    write!(f, " [{:.2}, {:.2}]", interval.low, interval.high)?;
+                }
+                write!(f, " on {n} items.")
+            }
+            Self::NotALanguageModel { what } => write!(f, "The judge is no language model: {what}."),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn findings_read_as_sentences() {
+        let interval = Interval { low: 0.101, high: 0.3 };
+        let finding = JudgeFinding::UnsteadyJudge { flip_rate: 0.2, interval, asked: 40 };
+        assert_eq!(finding.to_string(), "Asked again, the judge changed 20.0 % of 40 verdicts [10.1, 30.0] %.");
+        let finding = JudgeFinding::LengthBias { slope: -0.5, interval, win_rate: 0.6, controlled: 0.5 };
+        assert!(finding.to_string().starts_with("The judge favours shorter outputs: -0.50 log-odds"), "{finding}");
+        let text = serde_json::to_string(&finding).unwrap();
+        assert!(text.contains(r#""finding":"length_bias""#), "{text}");
+        assert_eq!(serde_json::from_str::<JudgeFinding>(&text).unwrap(), finding);
+    }
+}
