@@ -7,6 +7,8 @@ mod canonical;
 mod digest;
 mod document;
 mod model;
+mod nearest;
+mod python_json;
 mod python_random;
 mod request;
 mod response;
@@ -19,7 +21,10 @@ pub use digest::{Digest, Hasher, ParseDigestError};
 pub use document::{DocId, Document};
 pub use model::{
     Capabilities, ChatMessage, ChatOptions, ChatRole, Control, LanguageModel, ModelError, ModelIdentity, ModelStats,
+    PairTokens,
 };
+pub use nearest::{nearest, nearest_few};
+pub use python_json::{PythonJson, python_float};
 pub use python_random::PythonRandom;
 pub use request::{Request, RequestKey, Sampling};
 pub use response::{Finish, Output, Response, Usage};

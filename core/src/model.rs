@@ -129,6 +129,17 @@ pub struct ModelStats {
     pub scored_positions: u64,
 }
 
+/// A context and its continuation in tokens.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PairTokens {
+    /// Ids and texts of the context's tokens, then of the scored ones.
+    pub tokens: Vec<(u32, String)>,
+    /// How many of them are context.
+    pub context: usize,
+    /// Whether a merge crosses the join, so that the scored tokens do not spell the continuation.
+    pub shifted: bool,
+}
+
 /// Something that answers requests: a local model, an adapter over one, an HTTP endpoint.
 ///
 /// Answers are a function of identity and request alone: no dependence on batch, order, packing or threads.
@@ -154,6 +165,13 @@ pub trait LanguageModel: Send + Sync {
     /// The tokens of a text as `(id, text)` pairs, where the model has a local tokenizer; special tokens as the
     /// model adds them to a prompt.
     fn tokenize(&self, text: &str) -> Option<Vec<(u32, String)>>;
+
+    /// The tokens of context and continuation as [`Request::LogLikelihood`] scores them, where the model has a local
+    /// tokenizer.
+    fn tokenize_pair(&self, context: &str, continuation: &str) -> Option<PairTokens> {
+        let _ = (context, continuation);
+        None
+    }
 
     /// Work done since the model was loaded.
     fn stats(&self) -> ModelStats {

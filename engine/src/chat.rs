@@ -3,7 +3,6 @@
 mod clock;
 mod environment;
 mod files;
-mod json;
 
 use std::{fmt, sync::Arc};
 

@@ -20,7 +20,7 @@ pub use config::{Architecture, DecoderConfig, GenerationDefaults, Rope, RopeScal
 pub use decoder::{BaseModel, Decoder, inverse_frequencies};
 pub use error::EngineError;
 pub use files::ModelFiles;
-pub use model::{LoadedBase, LocalModel, ModelOptions};
+pub use model::{LoadedBase, LocalModel, ModelOptions, Plan};
 pub use schedule::Limits;
 pub use tokenizer::{
     EncodedPair, PairOptions, RollingWindow, SpecialToken, TextStream, TextTokenizer, encode_pair, encode_prompt,

@@ -1,5 +1,7 @@
 //! A model on this machine as a [`LanguageModel`].
 
+mod plan;
+
 use std::{
     collections::BTreeMap,
     path::Path,
@@ -8,8 +10,9 @@ use std::{
 
 use harness_core::{
     Capabilities, ChatMessage, ChatOptions, Control, LanguageModel, ModelError, ModelIdentity, ModelStats, Output,
-    Request, Response, Sampling, Usage,
+    PairTokens, Request, Response, Sampling, Usage,
 };
+pub use plan::Plan;
 use rayon::prelude::*;
 
 use crate::{
@@ -83,6 +86,11 @@ impl LoadedBase {
     /// The packed weights.
     pub fn model(&self) -> &Arc<BaseModel> {
         &self.model
+    }
+
+    /// The chat template, if the model has one.
+    pub fn chat_template(&self) -> Option<&ChatTemplate> {
+        self.chat_template.as_ref()
     }
 
     /// The tokenizer.
@@ -236,11 +244,15 @@ impl LocalModel {
         Ok((Prompt { tokens, stop: stop.to_vec(), sampling: sampling.clone() }, usage))
     }
 
-    /// Answers the log-likelihood requests at `indices`.
-    fn answer_pairs(&self, requests: &[Request], indices: &[usize], sink: Sink<'_>) -> Result<Control, ModelError> {
+    /// The log-likelihood requests at `indices` in tokens: the pair, what the model reads, and how many tokens were cut.
+    fn encode_pairs(
+        &self,
+        requests: &[Request],
+        indices: &[usize],
+    ) -> Result<Vec<(EncodedPair, Sequence, usize)>, ModelError> {
         let base = &self.base;
         let max_length = base.model.max_length();
-        let pairs: Vec<(EncodedPair, Sequence, usize)> = indices
+        indices
             .par_iter()
             .with_min_len(16)
             .map(|&index| {
@@ -258,7 +270,12 @@ impl LocalModel {
                 let wanted = tokens.len() - scored..tokens.len();
                 Ok((pair, Sequence { tokens, wanted }, cut))
             })
-            .collect::<Result<_, _>>()?;
+            .collect()
+    }
+
+    /// Answers the log-likelihood requests at `indices`.
+    fn answer_pairs(&self, requests: &[Request], indices: &[usize], sink: Sink<'_>) -> Result<Control, ModelError> {
+        let pairs = self.encode_pairs(requests, indices)?;
         let mut sequences = Vec::with_capacity(pairs.len());
         let mut rest = Vec::with_capacity(pairs.len());
         for (pair, sequence, cut) in pairs {
@@ -440,6 +457,13 @@ impl LanguageModel for LocalModel {
     fn tokenize(&self, text: &str) -> Option<Vec<(u32, String)>> {
         let ids = encode_prompt(&self.base.tokenizer, text, &self.base.options.pair).ok()?;
         Some(ids.into_iter().map(|id| (id, self.base.tokenizer.token_text(id))).collect())
+    }
+
+    fn tokenize_pair(&self, context: &str, continuation: &str) -> Option<PairTokens> {
+        let pair = encode_pair(&self.base.tokenizer, context, continuation, &self.base.options.pair).ok()?;
+        let ids = pair.context.iter().chain(&pair.continuation);
+        let tokens = ids.map(|&id| (id, self.base.tokenizer.token_text(id))).collect();
+        Some(PairTokens { tokens, context: pair.context.len(), shifted: pair.shifted })
     }
 
     fn stats(&self) -> ModelStats {

@@ -2,11 +2,15 @@
 
 mod build;
 mod files;
+mod lines;
 mod pair;
 mod rolling;
 mod stream;
 
+use std::sync::Arc;
+
 use harness_core::{Digest, Hasher};
+use lines::Lines;
 pub use pair::{EncodedPair, PairOptions, encode_pair, encode_prompt};
 use rayon::prelude::*;
 pub use rolling::{RollingWindow, rolling_windows};
@@ -38,6 +42,7 @@ pub struct TextTokenizer {
     adds_bos: bool,
     model_max_length: Option<usize>,
     digest: Digest,
+    lines: Option<Arc<Lines>>,
 }
 
 impl TextTokenizer {
@@ -47,10 +52,25 @@ impl TextTokenizer {
     /// # Errors
     /// If the tokenizer fails on the text.
     pub fn encode(&self, text: &str, add_special_tokens: bool) -> Result<Vec<u32>, EngineError> {
+        let by_lines =
+            |lines: &Arc<Lines>| lines.encode(text, add_special_tokens, |line| self.encode_whole(line, false));
+        self.lines.as_ref().and_then(by_lines).unwrap_or_else(|| self.encode_whole(text, add_special_tokens))
+    }
+
+    /// [`Self::encode`] without the memory of lines, for checks.
+    ///
+    /// # Errors
+    /// If the tokenizer fails on the text.
+    pub fn encode_whole(&self, text: &str, add_special_tokens: bool) -> Result<Vec<u32>, EngineError> {
         match self.inner.encode_fast(text, add_special_tokens) {
             Ok(encoding) => Ok(encoding.get_ids().to_vec()),
             Err(error) => Err(EngineError::Tokenizer(error.to_string())),
         }
+    }
+
+    /// Whether texts are encoded line by line, with a memory of lines.
+    pub fn remembers_lines(&self) -> bool {
+        self.lines.is_some()
     }
 
     /// [`Self::encode`] of many texts on all threads; the results are in the order of the texts.

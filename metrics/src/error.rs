@@ -43,30 +43,10 @@ pub enum MetricsError {
 impl MetricsError {
     /// [`MetricsError::Unknown`] with the list of valid choices and the nearest of them.
     pub(crate) fn unknown(setting: &'static str, found: &str, choices: &[&'static str]) -> Self {
-        let nearest = choices
-            .iter()
-            .map(|&choice| (distance(found, choice), choice))
-            .min()
-            .filter(|&(d, choice)| d <= choice.len().max(found.len()) / 2)
-            .map(|(_, choice)| choice);
+        let nearest = harness_core::nearest(found, choices.iter().copied());
+        let nearest = choices.iter().find(|&&choice| Some(choice) == nearest).copied();
         Self::Unknown { setting, found: found.to_owned(), expected: choices.join(", "), nearest }
     }
-}
-
-/// Levenshtein distance in code points.
-fn distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.chars().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, &y) in b.iter().enumerate() {
-            let substituted = diagonal + usize::from(x != y);
-            diagonal = row[j + 1];
-            row[j + 1] = substituted.min(row[j] + 1).min(diagonal + 1);
-        }
-    }
-    row[b.len()]
 }
 
 #[cfg(test)]

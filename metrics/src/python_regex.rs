@@ -1,6 +1,8 @@
 //! Regular expressions written for Python's `re`, as task files hold them.
 
-use fancy_regex::{Captures, NoExpand, Regex, RegexBuilder};
+mod translate;
+
+use fancy_regex::{Captures, Regex, RegexBuilder};
 
 use crate::MetricsError;
 
@@ -11,7 +13,8 @@ const BACKTRACK_LIMIT: usize = 1_000_000;
 ///
 /// What differs from the Rust engines is rewritten: `$` also holds before a final line feed, `\Z` is the very end, `\s`
 /// contains U+001C to U+001F, `\w` is letters, numbers and the underscore (no combining marks), `\<` and `\>` are
-/// literal, a brace that does not form a repetition is literal, and `[`, `&`, `~` in a class are literal.
+/// literal, a brace that does not form a repetition is literal, `[`, `&`, `~` in a class are literal, and comments
+/// `(?#…)` and the flags `a`, `L`, `u` are dropped.
 ///
 /// Not rewritten is `\b`, which takes a few characters otherwise than Python: numbers that are not digits (½) part words,
 /// combining marks do not.
@@ -25,13 +28,18 @@ impl PythonRegex {
     /// Compiles an expression.
     ///
     /// # Errors
-    /// [`MetricsError::Pattern`] if the expression is not valid or uses what is not supported (`(?a)`, `(?L)`).
+    /// [`MetricsError::Pattern`] if the expression is not valid.
     pub fn new(pattern: &str) -> Result<Self, MetricsError> {
-        RegexBuilder::new(&translate(pattern))
+        RegexBuilder::new(&translate::translate(pattern))
             .backtrack_limit(BACKTRACK_LIMIT)
             .build()
             .map(|regex| Self { pattern: pattern.to_owned(), regex })
             .map_err(|e| MetricsError::Pattern { pattern: pattern.to_owned(), reason: e.to_string() })
+    }
+
+    /// `re.escape`: an expression that matches this text only.
+    pub fn escape(text: &str) -> String {
+        fancy_regex::escape(text).into_owned()
     }
 
     /// The expression as it was given.
@@ -42,17 +50,6 @@ impl PythonRegex {
     /// Number of groups, not counting the whole match.
     pub fn groups(&self) -> usize {
         self.regex.captures_len().saturating_sub(1)
-    }
-
-    /// `re.sub(pattern, "", text)`: the text without the matches.
-    ///
-    /// # Errors
-    /// [`MetricsError::Backtracking`] if the expression would backtrack without end.
-    pub fn remove_all(&self, text: &str) -> Result<String, MetricsError> {
-        self.regex
-            .try_replacen(text, 0, NoExpand(""))
-            .map(std::borrow::Cow::into_owned)
-            .map_err(|e| self.gave_up(text, &e))
     }
 
     /// Whether the expression matches anywhere in the text (`re.search`).
@@ -68,12 +65,74 @@ impl PythonRegex {
     ///
     /// # Errors
     /// [`MetricsError::Backtracking`] if the expression would backtrack without end.
-    pub fn find_all(&self, text: &str) -> Result<Vec<Vec<String>>, MetricsError> {
+    pub fn find_all<'t>(&self, text: &'t str) -> Result<Vec<Vec<&'t str>>, MetricsError> {
         let first = usize::from(self.groups() > 0);
-        let groups = |found: Captures<'_, str>| {
-            (first..found.len()).map(|i| found.get(i).map_or("", |m| m.as_str()).to_owned()).collect()
+        let groups = |found: &Captures<'t, str>| {
+            (first..=self.groups()).map(|i| found.get(i).map_or("", |m: fancy_regex::Match<'t>| m.as_str())).collect()
         };
-        self.regex.captures_iter(text).map(|found| found.map(groups).map_err(|e| self.gave_up(text, &e))).collect()
+        Ok(self.matches(text)?.iter().map(groups).collect())
+    }
+
+    /// `re.sub` with a Python replacement (`\1`, `\g<1>`, `\g<name>`, `\\`, `\n`), at most `count` times; 0 is no limit.
+    ///
+    /// # Errors
+    /// [`MetricsError::Backtracking`] if the expression would backtrack without end.
+    pub fn sub(&self, replacement: &str, text: &str, count: usize) -> Result<String, MetricsError> {
+        let mut out = String::with_capacity(text.len());
+        let mut position = 0;
+        let limit = if count == 0 { usize::MAX } else { count };
+        for captures in self.matches(text)?.into_iter().take(limit) {
+            let Some(whole) = captures.get(0) else { continue };
+            out.push_str(&text[position..whole.start()]);
+            expand(replacement, &captures, &mut out);
+            position = whole.end();
+        }
+        out.push_str(&text[position..]);
+        Ok(out)
+    }
+
+    /// `re.split`: the parts between matches, and the groups of each match between them.
+    ///
+    /// # Errors
+    /// [`MetricsError::Backtracking`] if the expression would backtrack without end.
+    pub fn split<'t>(&self, text: &'t str) -> Result<Vec<&'t str>, MetricsError> {
+        let mut parts = Vec::new();
+        let mut position = 0;
+        for captures in self.matches(text)? {
+            let Some(whole) = captures.get(0) else { continue };
+            parts.push(&text[position..whole.start()]);
+            parts.extend((1..=self.groups()).map(|i| captures.get(i).map_or("", |m| m.as_str())));
+            position = whole.end();
+        }
+        parts.push(&text[position..]);
+        Ok(parts)
+    }
+
+    /// `re.sub(pattern, "", text)`: the text without the matches.
+    ///
+    /// # Errors
+    /// [`MetricsError::Backtracking`] if the expression would backtrack without end.
+    pub fn remove_all(&self, text: &str) -> Result<String, MetricsError> {
+        self.sub("", text, 0)
+    }
+
+    /// All matches from left to right, empty ones included.
+    fn matches<'t>(&self, text: &'t str) -> Result<Vec<Captures<'t, str>>, MetricsError> {
+        let mut found = Vec::new();
+        let mut position = 0;
+        while position <= text.len() {
+            let captures = self.regex.captures_from_pos(text, position).map_err(|e| self.gave_up(text, &e))?;
+            let Some((captures, whole)) = captures.and_then(|c| c.get(0).map(|m| m.range()).map(|m| (c, m))) else {
+                break;
+            };
+            position = if whole.end > whole.start {
+                whole.end
+            } else {
+                whole.end + text[whole.end..].chars().next().map_or(1, char::len_utf8)
+            };
+            found.push(captures);
+        }
+        Ok(found)
     }
 
     fn gave_up(&self, text: &str, error: &fancy_regex::Error) -> MetricsError {
@@ -81,123 +140,49 @@ impl PythonRegex {
     }
 }
 
-/// Rewrites what Python's `re` reads otherwise than fancy-regex does.
-fn translate(pattern: &str) -> String {
-    let chars: Vec<char> = pattern.chars().collect();
-    let multiline = leading_flags(pattern).contains('m');
-    let mut out = String::with_capacity(pattern.len() + 8);
-    let mut i = 0;
-    while i < chars.len() {
-        match chars[i] {
-            '\\' if i + 1 < chars.len() => {
-                match chars[i + 1] {
-                    's' => out.push_str(r"[\s\x1c-\x1f]"),
-                    'S' => out.push_str(r"[^\s\x1c-\x1f]"),
-                    'w' => out.push_str(r"[\p{L}\p{N}_]"),
-                    'W' => out.push_str(r"[^\p{L}\p{N}_]"),
-                    'Z' => out.push_str(r"\z"),
-                    c @ ('<' | '>') => out.push(c),
-                    c => out.extend(['\\', c]),
-                }
-                i += 2;
+fn expand(replacement: &str, captures: &Captures<'_, str>, out: &mut String) {
+    let group = |i: usize| captures.get(i).map_or("", |m: fancy_regex::Match<'_>| m.as_str());
+    let mut rest = replacement;
+    while let Some(at) = rest.find('\\') {
+        out.push_str(&rest[..at]);
+        rest = &rest[at + 1..];
+        if let Some((name, after)) = rest.strip_prefix("g<").and_then(|r| r.split_once('>')) {
+            match name.parse::<usize>() {
+                Ok(number) => out.push_str(group(number)),
+                Err(_) => out.push_str(captures.name(name).map_or("", |m: fancy_regex::Match<'_>| m.as_str())),
             }
-            '[' => i = translate_class(&chars, i, &mut out),
-            '$' if !multiline => {
-                out.push_str(r"(?=\n?\z)");
-                i += 1;
-            }
-            '{' => match repetition(&chars[i..]) {
-                Some((text, length)) => {
-                    out.push_str(&text);
-                    i += length;
-                }
-                None => {
-                    out.push_str(r"\{");
-                    i += 1;
-                }
-            },
-            '}' => {
-                out.push_str(r"\}");
-                i += 1;
-            }
-            c => {
-                out.push(c);
-                i += 1;
+            rest = after;
+            continue;
+        }
+        let digits = rest.bytes().take(2).take_while(u8::is_ascii_digit).count();
+        if digits > 0 {
+            out.push_str(rest[..digits].parse().map_or("", group));
+            rest = &rest[digits..];
+            continue;
+        }
+        let Some(c) = rest.chars().next() else {
+            out.push('\\');
+            break;
+        };
+        match c {
+            'n' => out.push('\n'),
+            't' => out.push('\t'),
+            'r' => out.push('\r'),
+            '\\' => out.push('\\'),
+            other => {
+                out.push('\\');
+                out.push(other);
             }
         }
+        rest = &rest[c.len_utf8()..];
     }
-    out
-}
-
-/// Letters of a leading `(?…)`, the only place where Python takes flags for the whole expression.
-fn leading_flags(pattern: &str) -> &str {
-    pattern
-        .strip_prefix("(?")
-        .and_then(|rest| rest.split_once(')'))
-        .map(|(flags, _)| flags)
-        .filter(|flags| flags.chars().all(|c| c.is_ascii_alphabetic()))
-        .unwrap_or("")
-}
-
-/// Copies a character class that opens at `start`; returns the position after it.
-fn translate_class(chars: &[char], start: usize, out: &mut String) -> usize {
-    out.push('[');
-    let mut i = start + 1;
-    if chars.get(i) == Some(&'^') {
-        out.push('^');
-        i += 1;
-    }
-    if chars.get(i) == Some(&']') {
-        out.push_str(r"\]");
-        i += 1;
-    }
-    while i < chars.len() {
-        match chars[i] {
-            ']' => {
-                out.push(']');
-                return i + 1;
-            }
-            '\\' if i + 1 < chars.len() => {
-                match chars[i + 1] {
-                    's' => out.push_str(r"\s\x1c-\x1f"),
-                    'S' => out.push_str(r"[^\s\x1c-\x1f]"),
-                    'w' => out.push_str(r"\p{L}\p{N}_"),
-                    'W' => out.push_str(r"[^\p{L}\p{N}_]"),
-                    'b' => out.push_str(r"\x08"),
-                    c @ ('<' | '>') => out.push(c),
-                    c => out.extend(['\\', c]),
-                }
-                i += 2;
-            }
-            c @ ('[' | '&' | '~') => {
-                out.extend(['\\', c]);
-                i += 1;
-            }
-            c => {
-                out.push(c);
-                i += 1;
-            }
-        }
-    }
-    i
-}
-
-/// A repetition `{m}`, `{m,}`, `{,n}` or `{m,n}` at the start of `chars`, rewritten, with its length.
-fn repetition(chars: &[char]) -> Option<(String, usize)> {
-    let end = chars.iter().position(|&c| c == '}')?;
-    let inside: String = chars[1..end].iter().collect();
-    let (low, high) = inside.split_once(',').map_or((inside.as_str(), None), |(l, h)| (l, Some(h)));
-    let digits = |text: &str| text.chars().all(|c| c.is_ascii_digit());
-    if inside.is_empty() || !digits(low) || !high.is_none_or(digits) {
-        return None;
-    }
-    let low = if low.is_empty() { "0" } else { low };
-    let text = high.map_or_else(|| format!("{{{low}}}"), |high| format!("{{{low},{high}}}"));
-    Some((text, end + 1))
+    out.push_str(rest);
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn removed(pattern: &str, text: &str) -> String {
@@ -246,5 +231,57 @@ mod tests {
         let endless = PythonRegex::new(r"(?:(?=(x))\1+)+\1 z").unwrap();
         let text = "x".repeat(60) + " y z";
         assert!(matches!(endless.remove_all(&text), Err(MetricsError::Backtracking { .. })));
+    }
+
+    fn findall(pattern: &str, text: &str) -> Vec<Vec<String>> {
+        let matches = PythonRegex::new(pattern).unwrap();
+        matches.find_all(text).unwrap().iter().map(|m| m.iter().map(|s| (*s).to_owned()).collect()).collect()
+    }
+
+    /// Answers of CPython 3.11.
+    #[test]
+    fn finds_what_python_finds() {
+        assert_eq!(findall(r"\.$", "5.\n"), [["."]]);
+        assert_eq!(findall(r"\.\Z", "5.\n"), Vec::<Vec<String>>::new());
+        assert_eq!(findall(r"(?m)x$", "x\nx"), [["x"], ["x"]]);
+        assert_eq!(findall(r"[[(]a[])]", "[a] (a) [a)"), [["[a]"], ["(a)"], ["[a)"]]);
+        assert_eq!(findall(r"boxed{(.*?)}", r"\boxed{7}"), [["7"]]);
+        assert_eq!(findall(r"a{,2}b", "aaab"), [["aab"]]);
+        assert_eq!(findall(r"(a)|(b)", "ab"), [["a", ""], ["", "b"]]);
+        assert_eq!(findall(r"(?<=x)\d+(?!y)", "x12 x3y"), [["12"]]);
+        assert_eq!(findall(r"\s", "a\u{1c}b"), [["\u{1c}"]]);
+        assert_eq!(findall("a*", "baac"), [["",], ["aa"], [""], [""]]);
+        assert_eq!(findall(r"(?P<n>\d)(?P=n)", "1233"), [["3"]]);
+        assert_eq!(findall(r"(?i)ANSWER\:\ (\w+)", "answer: yes"), [["yes"]]);
+        assert_eq!(findall(r"a(?#note)b", "ab"), [["ab"]]);
+    }
+
+    #[test]
+    fn replaces_as_python_replaces() {
+        let sub =
+            |pattern: &str, with: &str, text: &str| PythonRegex::new(pattern).unwrap().sub(with, text, 0).unwrap();
+        assert_eq!(sub(r"(\w+) (\w+)", r"\2 \g<1>!", "a b"), "b a!");
+        assert_eq!(sub(r"(?s).*#### ", "", "x\n#### 5"), "5");
+        assert_eq!(sub(r"\$", "", "$1,2$"), "1,2");
+        assert_eq!(sub("x*", "-", "abxd"), "-a-b--d-");
+        assert_eq!(PythonRegex::new("a").unwrap().sub("b", "aaa", 2).unwrap(), "bba");
+    }
+
+    #[test]
+    fn costly_patterns_are_reported() {
+        let pattern = PythonRegex::new(r"(?:a(?=a|!)|a(?!c))*d").unwrap();
+        assert!(matches!(pattern.find_all(&("a".repeat(60) + "!d")), Err(MetricsError::Backtracking { .. })));
+        assert_eq!(PythonRegex::new(r"\s*,\s*").unwrap().split("a , b,c").unwrap(), ["a", "b", "c"]);
+        assert_eq!(PythonRegex::new("(x)|y").unwrap().split("axby").unwrap(), ["a", "x", "b", "", ""]);
+    }
+
+    proptest! {
+        #[test]
+        fn never_panics(pattern in r"[a-z0-9\\\[\](){}|*+?^$.,<>=!#:-]{0,12}", text in ".{0,20}") {
+            if let Ok(pattern) = PythonRegex::new(&pattern) {
+                let _ = pattern.find_all(&text);
+                let _ = pattern.sub(r"\1\g<2>x", &text, 0);
+            }
+        }
     }
 }

@@ -53,7 +53,16 @@ pub struct RunArgs {
     /// What is evaluated.
     #[command(flatten)]
     pub evaluation: EvaluationArgs,
+    /// Ask nothing: say how many requests and tokens there are, and how many of them are computed
+    #[arg(long)]
+    pub dry_run: bool,
     /// Write every document's requests, answers and scores, and the manifest, into this folder
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
+    /// Write results_*.json and samples_*.jsonl as lm-eval writes them, below this folder
+    #[arg(long, value_name = "DIR")]
+    pub lm_eval_output: Option<PathBuf>,
+    /// Replicates of bootstrap standard errors in those files, drawn as lm-eval draws them; 0 for none
+    #[arg(long, value_name = "N", default_value_t = 100_000, requires = "lm_eval_output")]
+    pub bootstrap_iters: usize,
 }

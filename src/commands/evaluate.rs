@@ -128,7 +128,10 @@ pub(super) fn evaluate(app: &App, suite: &Suite, ready: &Ready, from_store: bool
 }
 
 /// The requests of all tasks as this model is asked them.
-fn prepare(app: &App, suite: &Suite, ready: &Ready) -> Result<Vec<Arc<Prepared>>, Failure> {
+///
+/// # Errors
+/// If a document does not fit its task, or the chat template fails.
+pub(super) fn prepare(app: &App, suite: &Suite, ready: &Ready) -> Result<Vec<Arc<Prepared>>, Failure> {
     let model: &dyn LanguageModel = &ready.model;
     let formatter: Option<&dyn PromptFormatter> = if suite.uses_chat_template() { Some(&model) } else { None };
     let mut warnings = BTreeSet::new();
@@ -142,6 +145,13 @@ fn prepare(app: &App, suite: &Suite, ready: &Ready) -> Result<Vec<Arc<Prepared>>
         app.progress().say(format!("{}: {warning}", ready.name));
     }
     Ok(all)
+}
+
+/// Computed tokens as a share of those asked for.
+pub(super) fn share(computed: u64, requested: u64) -> String {
+    let computed = computed.max(1) as f64;
+    let requested = requested.max(1) as f64;
+    format!("{:.1} %, {:.1} times fewer", 100.0 * computed / requested, requested / computed)
 }
 
 /// Asks for the missing responses and stores each as it comes; returns the seconds it took.
@@ -185,8 +195,9 @@ fn ask(
     let requested = stats.requested_tokens - before.requested_tokens;
     let seconds = bar.seconds();
     bar.finish(&format!(
-        "{answered} requests, {:.1} a second; {computed} token positions computed, {requested} asked for",
-        answered as f64 / seconds.max(1e-9)
+        "{answered} requests, {:.1} a second; {computed} token positions computed, {requested} asked for ({})",
+        answered as f64 / seconds.max(1e-9),
+        share(computed, requested)
     ));
     Ok(seconds)
 }

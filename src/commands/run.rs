@@ -1,15 +1,21 @@
 //! `harness run`.
 
-use harness_core::canonical_json;
+use std::time::SystemTime;
+
+use harness_core::{LanguageModel, Request, canonical_json};
+use harness_engine::CivilTime;
 use harness_metrics::comparison::{Comparison, Settings};
 use harness_store::{Manifest, atomic_write};
-use harness_tasks::Task as _;
-use serde_json::json;
+use harness_tasks::{
+    Task as _,
+    lm_eval_files::{RunDescription, TaskOutcome, write_run},
+};
+use serde_json::{Map, json};
 
 use super::{
     App, Failure,
-    evaluate::{Evaluated, evaluate, limits},
-    load::{Loader, Missing},
+    evaluate::{Evaluated, evaluate, limits, prepare, share},
+    load::{Loader, Missing, Ready},
     suite::Suite,
     tables::tables,
 };
@@ -20,17 +26,111 @@ use crate::cli::RunArgs;
 /// # Errors
 /// If model or tasks are wrong, or the evaluation fails.
 pub(super) fn run(app: &App, args: &RunArgs) -> Result<(), Failure> {
+    let started = SystemTime::now();
     let limits = limits(&args.evaluation)?;
     let resolved = app.experiment.model(&args.model)?;
     let suite = Suite::load(app, &args.evaluation)?;
     let ready = Loader::new(app, limits).load(&resolved, Missing::Train)?;
+    if args.dry_run {
+        return dry_run(app, &suite, &ready, started);
+    }
     let evaluated = [evaluate(app, &suite, &ready, false)?];
     let facts = [evaluated[0].facts.clone()];
     let comparison = Comparison::compute(&tables(&suite, &evaluated), &facts, &Settings::default())?;
     if let Some(folder) = &args.out {
         write(app, &suite, &evaluated[0], folder)?;
     }
+    if let Some(folder) = &args.lm_eval_output {
+        let paths = write_lm_eval(&suite, &evaluated[0], &ready, folder, args.bootstrap_iters, started)?;
+        app.progress().say(format!("{} and {} samples files", paths[0].display(), paths.len() - 1));
+    }
     super::compare::print(app, &comparison, true)
+}
+
+/// What an evaluation would ask and compute.
+fn dry_run(app: &App, suite: &Suite, ready: &Ready, started: SystemTime) -> Result<(), Failure> {
+    let seconds = || started.elapsed().unwrap_or_default().as_secs_f64();
+    let loaded = seconds();
+    let prepared = prepare(app, suite, ready)?;
+    let built = seconds();
+    let documents: usize = prepared.iter().map(|p| p.documents.len()).sum();
+    let requests: Vec<Request> =
+        prepared.iter().flat_map(|p| p.documents.iter().flat_map(|d| d.requests.iter().cloned())).collect();
+    let plan = ready.model.plan(&requests)?;
+    let planned = seconds();
+    let object = json!({
+        "model": ready.name, "tasks": suite.tasks.len(), "documents": documents, "plan": plan,
+        "seconds": {"load": loaded, "build": built - loaded, "tokenize": planned - built},
+    });
+    app.output(&object, || {
+        format!(
+            "{} tasks, {documents} documents, {} requests\n{} input tokens asked for, {} to compute ({})\n{} requests \
+             whose join is crossed by a token, {} with a context that is cut\n{loaded:.2} s to load model and data, \
+             {:.2} s to build requests, {:.2} s to tokenise and plan\n",
+            suite.tasks.len(),
+            plan.requests,
+            plan.requested_tokens,
+            plan.computed_tokens,
+            share(plan.computed_tokens, plan.requested_tokens),
+            plan.boundary_shifts,
+            plan.truncated,
+            built - loaded,
+            planned - built
+        )
+    })
+}
+
+/// lm-eval's results and samples files.
+fn write_lm_eval(
+    suite: &Suite,
+    evaluated: &Evaluated,
+    ready: &Ready,
+    folder: &std::path::Path,
+    bootstrap_iters: usize,
+    started: SystemTime,
+) -> Result<Vec<std::path::PathBuf>, Failure> {
+    let since = |time: SystemTime| time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let now = since(SystemTime::now());
+    let date = CivilTime::from_unix(now.as_secs() as i64).strftime("%Y-%m-%dT%H-%M-%S");
+    let entry = &ready.entry;
+    let path = entry.path.as_ref().map_or_else(|| ready.name.clone(), |path| path.display().to_string());
+    let mut model_args = Map::new();
+    model_args.insert("dtype".to_owned(), json!(entry.identity.dtype));
+    if let Some(adapter) = &entry.adapter {
+        model_args.insert("peft".to_owned(), json!(adapter.display().to_string()));
+    }
+    let config = ready.model.base().model().config();
+    let mut model_info = Map::new();
+    model_info.insert("model_num_parameters".to_owned(), json!(config.num_parameters()));
+    model_info.insert("model_dtype".to_owned(), json!(entry.identity.dtype));
+    model_info.insert("model_sha".to_owned(), json!(entry.identity.digest().to_string()));
+    let model: &dyn LanguageModel = &ready.model;
+    let template =
+        suite.uses_chat_template().then(|| ready.model.base().chat_template().map(|t| t.source().to_owned()));
+    let description = RunDescription {
+        model: path,
+        model_args,
+        model_info,
+        options: suite.common_options().clone(),
+        chat_template: template.flatten(),
+        max_length: model.capabilities().max_length,
+        bootstrap_iters,
+        started: since(started).as_secs_f64(),
+        seconds: (now - since(started).min(now)).as_secs_f64(),
+        date: format!("{date}.{:06}", now.subsec_micros()),
+    };
+    let outcomes: Vec<TaskOutcome<'_>> = suite
+        .tasks
+        .iter()
+        .enumerate()
+        .map(|(i, task)| TaskOutcome {
+            task: task.as_ref(),
+            prepared: &evaluated.prepared[i],
+            responses: &evaluated.responses[i],
+            scored: &evaluated.scored[i],
+        })
+        .collect();
+    Ok(write_run(folder, &description, &outcomes, &suite.groups)?)
 }
 
 /// Every document's requests, responses and scores as one JSONL file a task, and the manifest.

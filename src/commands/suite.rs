@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use harness_store::{DataEntry, FileHashes, TaskEntry};
-use harness_tasks::{BuildOptions, DeclarativeTask, FileData, Group, Limit, Prepared, Registry, Task as _};
+use harness_tasks::{BuildOptions, DeclarativeTask, FileData, Group, Limit, Prepared, Registry, Task as _, TaskError};
 use serde_json::{Map, Value};
 
 use super::{App, Failure};
@@ -35,14 +35,27 @@ impl Suite {
             (args.tasks.clone(), BTreeMap::new())
         };
         let registry = registry(app, &args.include_path)?;
-        let selection = registry.select(&names)?;
+        for note in registry.notes() {
+            app.progress().say(note);
+        }
+        let mut selection = registry.select(&names)?;
         let source = Arc::new(FileData::new(app.locator()));
         let bar = app.progress().bar("load tasks", selection.tasks.len() as u64);
         let mut tasks = vec![];
+        // A task that needs Python is left out with a message; the others are run.
+        let mut left_out = vec![];
         for task in &selection.tasks {
-            tasks.push(Arc::new(registry.load(task, source.clone())?));
+            match registry.load(task, source.clone()) {
+                Ok(task) => tasks.push(Arc::new(task)),
+                Err(error @ TaskError::NeedsPython { .. }) if selection.tasks.len() > left_out.len() + 1 => {
+                    app.progress().say(format!("{} is left out: {error}", task.id));
+                    left_out.push(task.id.clone());
+                }
+                Err(error) => return Err(error.into()),
+            }
             bar.step();
         }
+        selection.remove(&left_out);
         let documents: usize = tasks.iter().map(|task| task.documents().len()).sum();
         bar.finish(&format!("{} tasks, {documents} documents", tasks.len()));
         let limits = if options.limit.is_some() { BTreeMap::new() } else { limits };

@@ -68,25 +68,52 @@ fn list(app: &App, registry: &Registry) -> Result<(), Failure> {
 }
 
 fn check(app: &App, dir: &Path) -> Result<(), Failure> {
+    let bar = app.progress().bar(&format!("check {}", dir.display()), 1);
     let mut registry = Registry::default();
     registry.add_folder(dir)?;
-    let mut problems: Vec<String> = registry.broken().iter().map(|error| error.to_string()).collect();
-    let names = registry.tasks();
-    problems.extend(names.iter().filter_map(|name| registry.info(name).err()).map(|error| error.to_string()));
-    let good = names.len() - (problems.len() - registry.broken().len());
-    let object = json!({ "tasks": good, "groups": registry.groups().len(), "problems": problems });
-    app.output(&object, || {
-        let mut text = problems.iter().fold(String::new(), |mut text, problem| {
+    let report = registry.check();
+    bar.finish(&format!("{} files", report.files));
+    app.output(&report, || {
+        let mut text = String::new();
+        for problem in report.template_errors.iter().chain(&report.problems) {
             let _ = writeln!(text, "{problem}");
-            text
-        });
-        let _ = writeln!(text, "{good} tasks, {} groups, {} problems", registry.groups().len(), problems.len());
+        }
+        for note in &report.notes {
+            let _ = writeln!(text, "note: {note}");
+        }
+        if !report.needs_python.is_empty() {
+            let _ = writeln!(text, "{} tasks need Python functions that this program has not:", report.needing_python);
+            for need in &report.needs_python {
+                let names = match need.tasks.as_slice() {
+                    [one] => one.clone(),
+                    [one, two] => format!("{one}, {two}"),
+                    [one, two, rest @ ..] => format!("{one}, {two} and {} more", rest.len()),
+                    [] => String::new(),
+                };
+                let _ = writeln!(text, "{:>6}  {}: {} ({names})", need.tasks.len(), need.key, need.function);
+            }
+        }
+        let _ = writeln!(
+            text,
+            "{} files, {} parse; {} tasks: {} run ({} of them with functions of this program), {} need Python, {} have \
+             template errors; {} groups; {} problems",
+            report.files,
+            report.parsed,
+            report.tasks,
+            report.runnable,
+            report.native,
+            report.needing_python,
+            report.template_errors.len(),
+            report.groups,
+            report.problems.len()
+        );
         text
     })?;
-    if problems.is_empty() {
+    let hindered = report.problems.len() + report.template_errors.len();
+    if hindered == 0 {
         return Ok(());
     }
-    Err(Failure::usage(format!("{} definitions in {} cannot be used", problems.len(), dir.display())).after_output())
+    Err(Failure::usage(format!("{hindered} definitions in {} cannot be used", dir.display())).after_output())
 }
 
 fn show(
@@ -101,9 +128,9 @@ fn show(
     let model: Option<&dyn LanguageModel> = ready.map(|ready| &ready.model as &dyn LanguageModel);
     let formatter = model.as_ref().map(|model| model as &dyn PromptFormatter);
     let view = task.show(doc, options, formatter)?;
-    let tokens = |text: &str| -> Option<Vec<String>> {
-        Some(model?.tokenize(text)?.into_iter().map(|(_, token)| token).collect())
-    };
+    let tokens = |request: &Request| -> Option<RequestTokens> { RequestTokens::of(model?, request) };
+    let all: Vec<Option<RequestTokens>> = view.item.requests.iter().map(tokens).collect();
+    let shifted = all.iter().flatten().filter(|tokens| tokens.shifted).count();
     let object = json!({
         "task": task.id(),
         "document": view.item.doc,
@@ -112,7 +139,9 @@ fn show(
         "target": view.item.target,
         "gold": view.item.gold,
         "choices": view.item.choices,
-        "tokens": view.item.requests.iter().map(|request| tokens(&whole(request))).collect::<Vec<_>>(),
+        "tokens": all.iter().map(|t| t.as_ref().map(|t| &t.texts)).collect::<Vec<_>>(),
+        "context_tokens": all.iter().map(|t| t.as_ref().and_then(|t| t.context)).collect::<Vec<_>>(),
+        "crossed_joins": shifted,
     });
     app.output(&object, || {
         let mut text = String::new();
@@ -131,18 +160,50 @@ fn show(
             };
         }
         let _ = writeln!(text, "--- target\n{}", view.item.target);
-        if let Some(tokens) = view.item.requests.first().and_then(|request| tokens(&whole(request))) {
-            let _ = writeln!(text, "--- {} tokens of the first request\n{}", tokens.len(), tokens.join("|"));
+        if let Some(Some(tokens)) = all.first() {
+            let _ = writeln!(text, "--- {} tokens of the first request", tokens.texts.len());
+            let _ = writeln!(text, "{}", tokens.show());
+        }
+        if shifted > 0 {
+            let _ = writeln!(
+                text,
+                "--- a token crosses the join of context and continuation in {shifted} of {} requests: what is scored does \
+                 not begin where the continuation does (lm-eval shifts it in the same way)",
+                all.len()
+            );
         }
         text
     })
 }
 
-/// Context and continuation as one text.
-fn whole(request: &Request) -> String {
-    match request {
-        Request::LogLikelihood { context, continuation } => format!("{context}{continuation}"),
-        Request::RollingLogLikelihood { text } => text.clone(),
-        Request::Generate { prompt, .. } => prompt.clone(),
+/// The tokens of a request.
+struct RequestTokens {
+    texts: Vec<String>,
+    /// How many are context, where a continuation follows.
+    context: Option<usize>,
+    /// Whether a merge crosses the join.
+    shifted: bool,
+}
+
+impl RequestTokens {
+    fn of(model: &dyn LanguageModel, request: &Request) -> Option<Self> {
+        let texts = |tokens: Vec<(u32, String)>| tokens.into_iter().map(|(_, token)| token).collect();
+        match request {
+            Request::LogLikelihood { context, continuation } => {
+                let pair = model.tokenize_pair(context, continuation)?;
+                Some(Self { texts: texts(pair.tokens), context: Some(pair.context), shifted: pair.shifted })
+            }
+            Request::RollingLogLikelihood { text } | Request::Generate { prompt: text, .. } => {
+                Some(Self { texts: texts(model.tokenize(text)?), context: None, shifted: false })
+            }
+        }
+    }
+
+    /// Tokens parted by `|`; `‖` stands where the scored ones begin.
+    fn show(&self) -> String {
+        match self.context {
+            Some(at) => format!("{}‖{}", self.texts[..at].join("|"), self.texts[at..].join("|")),
+            None => self.texts.join("|"),
+        }
     }
 }

@@ -16,15 +16,17 @@ pub mod golden;
 pub mod hub;
 pub mod manifest;
 pub mod models;
-mod nearest;
 pub mod run;
 
-pub use dataset::{DataFiles, DataFormat, DataLocator, DataQuery, Row, RowFilter, open_rows, read_rows};
+pub use harness_core::nearest;
+
+pub use dataset::{
+    DataFiles, DataFormat, DataLocator, DataQuery, Row, RowFilter, open_rows, read_rows, read_text_file,
+};
 pub use error::{Result, StoreError};
 pub use files::{FileHashes, atomic_write, hash_file};
 pub use golden::{Golden, Metrics, Regression, RegressionKind};
 pub use hub::HubCache;
 pub use manifest::{DataEntry, Host, Manifest, ModelEntry, TaskEntry};
 pub use models::{AdapterDirectory, HuggingFaceDirectory, ModelSource, list_models, locate_model};
-pub use nearest::nearest;
 pub use run::{DiskStore, LoadReport, MemoryStore, RunStore};

@@ -1,6 +1,7 @@
 //! A task's definition, typed.
 
 use harness_core::Digest;
+use harness_store::Row;
 use serde_json::{Map, Value};
 
 use crate::{
@@ -8,6 +9,7 @@ use crate::{
     filter::Pipeline,
     keys::{Keys, PYTHON_KEYS, TASK_KEYS, shown, text},
     metric::MetricConfig,
+    native::{self, Answers, Native, NativeScores},
     task::OutputType,
     template::{Template, Templates},
     yaml::{Entry, Node, Yaml},
@@ -20,7 +22,15 @@ pub(crate) enum Field {
     Literal(Value),
     /// A column name or a template.
     Template(Template),
+    /// A Python function that is computed here.
+    Native(fn(&Row) -> Result<Value, String>),
 }
+
+/// `process_docs`, row by row.
+pub(crate) type ProcessDocs = fn(Row) -> Result<Option<Row>, String>;
+
+/// `process_results` of a document.
+pub(crate) type ProcessResults = fn(&Row, &Answers<'_>) -> Result<NativeScores, String>;
 
 /// Where the rows come from.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -68,6 +78,7 @@ pub(crate) struct Fewshot {
     pub split: Option<String>,
     pub indices: Option<Vec<usize>>,
     pub samples: Option<Vec<Map<String, Value>>>,
+    pub process_docs: Option<ProcessDocs>,
     pub doc_to_text: Field,
     pub doc_to_choice: Option<Field>,
     pub doc_to_target: Field,
@@ -95,6 +106,8 @@ pub(crate) struct TaskConfig {
     pub fewshot_delimiter: String,
     pub fewshot: Fewshot,
     pub num_fewshot: Option<usize>,
+    pub process_docs: Option<ProcessDocs>,
+    pub process_results: Option<ProcessResults>,
     pub metrics: Vec<MetricConfig>,
     pub output_type: OutputType,
     pub generation_kwargs: Map<String, Value>,
@@ -110,7 +123,22 @@ impl TaskConfig {
     /// Reads the merged mapping of a definition.
     pub(crate) fn read(node: &Node) -> Result<Self, TaskError> {
         let keys = Keys::of(node, "a task", TASK_KEYS)?;
+        let id = keys.require("task").and_then(|node| text("task", node))?;
+        let native = |key: &str| keys.raw(key).and_then(|node| native::find(node, Some(&id)));
+        let process_docs = match native("process_docs") {
+            Some(Native::Documents(function)) => Some(function),
+            _ => None,
+        };
+        let process_results = match native("process_results") {
+            Some(Native::Results(function)) => Some(function),
+            _ => None,
+        };
         for key in PYTHON_KEYS {
+            if (*key == "process_docs" && process_docs.is_some())
+                || (*key == "process_results" && process_results.is_some())
+            {
+                continue;
+            }
             if let Some(found) = keys.get(key)? {
                 return Err(TaskError::NeedsPython {
                     at: found.at.clone(),
@@ -119,7 +147,6 @@ impl TaskConfig {
                 });
             }
         }
-        let id = keys.require("task").and_then(|node| text("task", node))?;
         let mut templates = Templates::new();
         let mut template = |keys: &Keys<'_>, key: &str| -> Result<Option<Template>, TaskError> {
             match keys.get(key)? {
@@ -129,9 +156,9 @@ impl TaskConfig {
         };
         let description = template(&keys, "description")?;
         let gen_prefix = template(&keys, "gen_prefix")?;
-        let doc_to_choice = keys.get("doc_to_choice")?.map(|node| choices(node, &mut templates)).transpose()?;
-        let doc_to_text = field(&keys, "doc_to_text", &mut templates)?;
-        let doc_to_target = field(&keys, "doc_to_target", &mut templates)?;
+        let doc_to_choice = keys.raw("doc_to_choice").map(|node| choices(node, &id, &mut templates)).transpose()?;
+        let doc_to_text = field(&keys, "doc_to_text", &id, &mut templates)?;
+        let doc_to_target = field(&keys, "doc_to_target", &id, &mut templates)?;
         let output_type = match keys.get("output_type")? {
             Some(node) => output_type(node)?,
             None => OutputType::GenerateUntil,
@@ -146,6 +173,7 @@ impl TaskConfig {
             split: keys.text("fewshot_split")?,
             indices: None,
             samples: None,
+            process_docs,
             doc_to_text: doc_to_text.clone(),
             doc_to_choice: doc_to_choice.clone(),
             doc_to_target: doc_to_target.clone(),
@@ -153,8 +181,8 @@ impl TaskConfig {
             fewshot_delimiter: fewshot_delimiter.clone(),
             target_delimiter: target_delimiter.clone(),
         };
-        let fewshot = match keys.get("fewshot_config")? {
-            Some(node) => fewshot(node, defaults, &mut templates)?,
+        let fewshot = match keys.raw("fewshot_config") {
+            Some(node) => fewshot(node, &id, defaults, &mut templates)?,
             None => defaults,
         };
         let metadata = keys.map("metadata")?.unwrap_or_default();
@@ -177,7 +205,10 @@ impl TaskConfig {
             );
             return keys.get("filter_list")?.unwrap_or(node).error(message);
         }
-        let metrics = crate::metric::read(keys.list("metric_list")?, output_type, &node.at)?;
+        let metrics = match (keys.raw("metric_list"), process_results) {
+            (Some(Node { value: Yaml::List(items), .. }), Some(_)) => crate::metric::read_native(items)?,
+            _ => crate::metric::read(keys.list("metric_list")?, output_type, &node.at)?,
+        };
         let definition = without_places(node);
         Ok(Self {
             alias: keys.text("task_alias")?.unwrap_or_else(|| id.clone()),
@@ -196,6 +227,8 @@ impl TaskConfig {
             fewshot_delimiter,
             fewshot,
             num_fewshot: keys.count("num_fewshot")?,
+            process_docs,
+            process_results,
             metrics,
             output_type,
             generation_kwargs,
@@ -211,7 +244,11 @@ impl TaskConfig {
 }
 
 /// A field that is a string (column or template) or a literal value.
-fn value(node: &Node, key: &str, templates: &mut Templates) -> Result<Field, TaskError> {
+fn value(node: &Node, key: &str, task: &str, templates: &mut Templates) -> Result<Field, TaskError> {
+    if let Some(Native::Field(function)) = native::find(node, Some(task)) {
+        return Ok(Field::Native(function));
+    }
+    crate::keys::python(key, node)?;
     match &node.value {
         Yaml::Text(source) => Ok(Field::Template(templates.compile(node, source)?)),
         Yaml::Int(_) | Yaml::List(_) => Ok(Field::Literal(node.json())),
@@ -219,12 +256,16 @@ fn value(node: &Node, key: &str, templates: &mut Templates) -> Result<Field, Tas
     }
 }
 
-fn field(keys: &Keys<'_>, key: &str, templates: &mut Templates) -> Result<Field, TaskError> {
-    let node = keys.require(key)?;
-    value(node, key, templates)
+fn field(keys: &Keys<'_>, key: &str, task: &str, templates: &mut Templates) -> Result<Field, TaskError> {
+    let node = keys.raw(key).map_or_else(|| keys.require(key), Ok)?;
+    value(node, key, task, templates)
 }
 
-fn choices(node: &Node, templates: &mut Templates) -> Result<Field, TaskError> {
+fn choices(node: &Node, task: &str, templates: &mut Templates) -> Result<Field, TaskError> {
+    if let Some(Native::Field(function)) = native::find(node, Some(task)) {
+        return Ok(Field::Native(function));
+    }
+    crate::keys::python("doc_to_choice", node)?;
     match &node.value {
         Yaml::Text(source) => Ok(Field::Template(templates.compile(node, source)?)),
         Yaml::List(items) if items.is_empty() => node.error("doc_to_choice is an empty list"),
@@ -273,11 +314,17 @@ const FEWSHOT_KEYS: &[&str] = &[
     "target_delimiter",
 ];
 
-fn fewshot(node: &Node, defaults: Fewshot, templates: &mut Templates) -> Result<Fewshot, TaskError> {
+fn fewshot(node: &Node, task: &str, defaults: Fewshot, templates: &mut Templates) -> Result<Fewshot, TaskError> {
     let keys = Keys::of(node, "fewshot_config", FEWSHOT_KEYS)?;
     let mut fewshot = defaults;
-    if let Some(found) = keys.get("process_docs")? {
-        return found.error("process_docs needs Python, which is not run here");
+    if let Some(found) = keys.raw("process_docs") {
+        match native::find(found, Some(task)) {
+            Some(Native::Documents(function)) => fewshot.process_docs = Some(function),
+            _ => {
+                crate::keys::python("fewshot_config.process_docs", found)?;
+                return found.error("process_docs must be a function");
+            }
+        }
     }
     if let Some(found) = keys.get("sampler")? {
         fewshot.first_n = match text("sampler", found)?.as_str() {
@@ -303,14 +350,14 @@ fn fewshot(node: &Node, defaults: Fewshot, templates: &mut Templates) -> Result<
         });
         fewshot.samples = Some(rows.collect::<Result<_, _>>()?);
     }
-    if let Some(found) = keys.get("doc_to_text")? {
-        fewshot.doc_to_text = value(found, "doc_to_text", templates)?;
+    if let Some(found) = keys.raw("doc_to_text") {
+        fewshot.doc_to_text = value(found, "doc_to_text", task, templates)?;
     }
-    if let Some(found) = keys.get("doc_to_target")? {
-        fewshot.doc_to_target = value(found, "doc_to_target", templates)?;
+    if let Some(found) = keys.raw("doc_to_target") {
+        fewshot.doc_to_target = value(found, "doc_to_target", task, templates)?;
     }
-    if let Some(found) = keys.get("doc_to_choice")? {
-        fewshot.doc_to_choice = Some(choices(found, templates)?);
+    if let Some(found) = keys.raw("doc_to_choice") {
+        fewshot.doc_to_choice = Some(choices(found, task, templates)?);
     }
     if let Some(found) = keys.get("gen_prefix")? {
         fewshot.gen_prefix = Some(templates.compile(found, &text("gen_prefix", found)?)?);

@@ -17,14 +17,13 @@ use serde_json::Value;
 use crate::{
     BuildOptions, DocumentRequests, MetricSpec, OutputType, Prepared, PromptFormatter, PromptView, Scored, Task,
     TaskError,
-    config::TaskConfig,
+    config::{ProcessDocs, TaskConfig},
     data::DataSource,
     fields::{Resolved, Turn},
     generation,
     metric::Kind,
     prompt::{self, Message},
     sampler,
-    task::Gold,
     template::{Template, columns},
 };
 
@@ -52,6 +51,13 @@ impl DeclarativeTask {
         let split =
             split.ok_or_else(|| data("the definition has neither test_split nor validation_split".to_owned()))?;
         let rows = source.rows(&config.dataset, &split).map_err(data)?;
+        let rows = processed(rows, config.process_docs).map_err(|(index, message)| TaskError::Document {
+            task: config.id.clone(),
+            split: split.clone(),
+            index,
+            key: "process_docs".to_owned(),
+            message,
+        })?;
         if rows.is_empty() {
             return Err(TaskError::NoDocuments { task: config.id.clone(), split });
         }
@@ -157,7 +163,11 @@ impl DeclarativeTask {
         let load = || -> Result<Vec<Row>, String> {
             let rows = match (self.pool_split(), &self.config.fewshot.samples) {
                 (Some(split), _) if split == self.split => self.documents.iter().map(|d| d.fields.clone()).collect(),
-                (Some(split), _) => self.source.rows(&self.config.dataset, split)?,
+                (Some(split), _) => {
+                    let rows = self.source.rows(&self.config.dataset, split)?;
+                    processed(rows, self.config.fewshot.process_docs)
+                        .map_err(|(index, message)| format!("process_docs of {split} row {index}: {message}"))?
+                }
                 (None, Some(samples)) => samples.clone(),
                 (None, None) => Vec::new(),
             };
@@ -175,7 +185,7 @@ impl DeclarativeTask {
         }
     }
 
-    fn shots(&self, options: &BuildOptions) -> usize {
+    pub(crate) fn shots(&self, options: &BuildOptions) -> usize {
         match self.config.num_fewshot {
             Some(0) => 0,
             own => options.num_fewshot.or(own).unwrap_or(0),
@@ -342,8 +352,7 @@ impl DeclarativeTask {
                 requests
             }
             OutputType::GenerateUntil => {
-                let mut kwargs = config.generation_kwargs.clone();
-                kwargs.extend(options.generation_kwargs.clone());
+                let kwargs = self.generation_kwargs(options);
                 let (stop, sampling) = generation::settings(&kwargs)
                     .map_err(|message| TaskError::Options { task: config.id.clone(), message })?;
                 let prompt = contexts.swap_remove(0);
@@ -412,14 +421,28 @@ impl Task for DeclarativeTask {
             .map(|(index, shots)| Ok(self.item(index, shots, &turns, options, formatter, &dropped)?.1))
             .collect::<Result<Vec<_>, TaskError>>()?;
         let mut warnings = Vec::new();
+        let id = &self.config.id;
+        if let (Some(0), Some(asked @ 1..)) = (self.config.num_fewshot, options.num_fewshot) {
+            warnings.push(format!(
+                "{id}: the definition fixes num_fewshot to 0, so {asked} examples are not given (as in lm-eval)"
+            ));
+        }
+        if self.shots(options) > 0 && self.pool_split() == Some(self.split.as_str()) {
+            warnings.push(format!("{id}: its few-shot examples come from the evaluated split {:?}", self.split));
+        }
         if dropped.into_inner() {
             warnings.push(format!("{}: the chat template refuses a system message; it was left out", self.config.id));
         }
-        let missing = documents.iter().filter(|d| matches!(&d.gold, Gold::Choice(None))).count()
-            + documents.iter().filter(|d| matches!(&d.gold, Gold::Choices(golds) if golds.is_empty())).count();
-        if missing > 0 {
-            let id = &self.config.id;
-            warnings.push(format!("{id}: the answer of {missing} documents is none of their choices; they score 0"));
+        let unanswerable: Vec<usize> =
+            documents.iter().filter(|document| document.gold.is_missing()).map(|document| document.doc.index).collect();
+        if !unanswerable.is_empty() {
+            let shown: Vec<String> = unanswerable.iter().take(5).map(usize::to_string).collect();
+            let more = if unanswerable.len() > shown.len() { ", …" } else { "" };
+            warnings.push(format!(
+                "{id}: the answer of {} documents is none of their choices; they score 0 (documents {}{more})",
+                unanswerable.len(),
+                shown.join(", ")
+            ));
         }
         Ok(Prepared { documents, available, num_fewshot: self.shots(options), warnings })
     }
@@ -442,6 +465,17 @@ impl Task for DeclarativeTask {
         let (messages, item) = self.item(index, &shots[index], &turns, options, formatter, &AtomicBool::new(false))?;
         Ok(PromptView { pieces: prompt::pieces(&messages), item })
     }
+}
+
+/// Rows behind `process_docs`; an error names the row.
+fn processed(rows: Vec<Row>, function: Option<ProcessDocs>) -> Result<Vec<Row>, (usize, String)> {
+    let Some(function) = function else { return Ok(rows) };
+    let rows: Vec<Option<Row>> = rows
+        .into_par_iter()
+        .enumerate()
+        .map(|(index, row)| function(row).map_err(|message| (index, message)))
+        .collect::<Result<_, _>>()?;
+    Ok(rows.into_iter().flatten().collect())
 }
 
 impl std::fmt::Debug for DeclarativeTask {

@@ -33,6 +33,14 @@ pub enum TaskError {
         /// What was found, what was expected, and what to do.
         message: String,
     },
+    /// A template of a definition is not valid Jinja.
+    #[error("{at}: template error: {message}")]
+    Template {
+        /// Where.
+        at: Place,
+        /// What the compiler said.
+        message: String,
+    },
     /// A definition needs Python code, which is not run here.
     #[error(
         "{at}: {key} needs the Python function {function}, which this program does not run; replace it by a Jinja \
@@ -71,6 +79,22 @@ pub enum TaskError {
         path: PathBuf,
         /// Why.
         source: std::io::Error,
+    },
+    /// A file cannot be written.
+    #[error("cannot write {}: {source}", path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A file of lm-eval cannot be read or written.
+    #[error("{}: {message}", path.display())]
+    LmEvalFile {
+        /// The file or folder.
+        path: PathBuf,
+        /// What was found and what was expected.
+        message: String,
     },
     /// A data set cannot be found or read.
     #[error("task {task}: {message}")]

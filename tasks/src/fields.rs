@@ -29,6 +29,7 @@ impl DeclarativeTask {
     pub(crate) fn field(&self, field: &Field, row: &Row, context: &Columns) -> Result<(Value, bool), String> {
         match field {
             Field::Literal(value) => Ok((value.clone(), false)),
+            Field::Native(function) => Ok((function(row)?, false)),
             Field::Template(template) => {
                 if row.contains_key(template.source.as_ref()) || self.columns.contains(template.source.as_ref()) {
                     let value = row.get(template.source.as_ref());

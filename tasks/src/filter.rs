@@ -5,17 +5,15 @@
 
 use std::collections::BTreeMap;
 
+use harness_core::nearest_few;
+use harness_metrics::{MetricsError, PythonRegex};
 use serde_json::{Map, Value};
 use unicode_properties::{GeneralCategoryGroup, UnicodeGeneralCategory};
 
 use crate::{
     TaskError,
     keys::{Keys, text},
-    nearest::nearest,
-    python::{
-        regex::{Pattern, TooCostly, escape},
-        text::{is_space, str as python_str, strip},
-    },
+    python::text::{is_space, str as python_str, strip},
     task::{Answer, AnswerOutcome},
     yaml::{Node, Yaml},
 };
@@ -52,14 +50,14 @@ enum Step {
     Uppercase,
     Map { mapping: BTreeMap<String, Value>, default: Value },
     RemoveWhitespace,
-    FormatSpan(Pattern),
-    RegexPos(Pattern),
+    FormatSpan(PythonRegex),
+    RegexPos(PythonRegex),
 }
 
 /// `findall`, one match of it, the fallback.
 #[derive(Clone, Debug)]
 struct Extract {
-    pattern: Pattern,
+    pattern: PythonRegex,
     group_select: i64,
     fallback: String,
 }
@@ -69,7 +67,7 @@ struct Extract {
 struct Ignore {
     case: bool,
     punctuation: bool,
-    regexes: Vec<Pattern>,
+    regexes: Vec<PythonRegex>,
 }
 
 /// One response on its way through a pipeline.
@@ -144,9 +142,8 @@ impl Extract {
     fn read(keys: &Keys<'_>) -> Result<Self, TaskError> {
         let pattern = match keys.get("regex_pattern")? {
             Some(node) => compile("regex_pattern", node)?,
-            None => {
-                Pattern::new(r"#### (\-?[0-9\.\,]+)").unwrap_or_else(|_| unreachable!("the default pattern is valid"))
-            }
+            None => PythonRegex::new(r"#### (\-?[0-9\.\,]+)")
+                .unwrap_or_else(|_| unreachable!("the default pattern is valid")),
         };
         let group_select = match keys.get("group_select")? {
             None => 0,
@@ -157,8 +154,8 @@ impl Extract {
     }
 
     /// The selected match: `None` where there is none, `Some("")` where it is empty.
-    fn select(&self, pattern: &Pattern, response: &str) -> Result<Option<String>, TooCostly> {
-        let mut matches = pattern.findall(response)?;
+    fn select(&self, pattern: &PythonRegex, response: &str) -> Result<Option<String>, MetricsError> {
+        let mut matches = pattern.find_all(response)?;
         let count = matches.len() as i64;
         let index = if self.group_select < 0 { count + self.group_select } else { self.group_select };
         if index < 0 || index >= count {
@@ -173,12 +170,12 @@ impl Extract {
     }
 }
 
-fn compile(key: &str, node: &Node) -> Result<Pattern, TaskError> {
-    Pattern::new(&text(key, node)?).or_else(|message| node.error(message))
+fn compile(key: &str, node: &Node) -> Result<PythonRegex, TaskError> {
+    PythonRegex::new(&text(key, node)?).or_else(|error| node.error(error.to_string()))
 }
 
 impl Ignore {
-    fn clean(&self, text: &str) -> Result<String, TooCostly> {
+    fn clean(&self, text: &str) -> Result<String, MetricsError> {
         let mut text = text.to_owned();
         for regex in &self.regexes {
             text = regex.sub("", &text, 0)?;
@@ -248,12 +245,12 @@ impl Step {
             }
             "remove_whitespace" => Self::RemoveWhitespace,
             "format_span" => {
-                let pattern = Pattern::new(r"\b(PER|LOC|ORG|DATE):\s*([^$]+)");
-                Self::FormatSpan(pattern.or_else(|message| node.error(message))?)
+                let pattern = PythonRegex::new(r"\b(PER|LOC|ORG|DATE):\s*([^$]+)");
+                Self::FormatSpan(pattern.or_else(|error| node.error(error.to_string()))?)
             }
             "regex_pos" => {
-                let pattern = Pattern::new(r"\('([^']*)', '([^']*)'\)");
-                Self::RegexPos(pattern.or_else(|message| node.error(message))?)
+                let pattern = PythonRegex::new(r"\('([^']*)', '([^']*)'\)");
+                Self::RegexPos(pattern.or_else(|error| node.error(error.to_string()))?)
             }
             "custom" => {
                 let function = keys.require("filter_fn")?;
@@ -261,7 +258,7 @@ impl Step {
             }
             "decontaminate" => return node.error("the filter decontaminate is not supported"),
             other => {
-                let close = nearest(other, FILTERS);
+                let close = nearest_few(other, FILTERS);
                 let hint = if close.is_empty() {
                     format!("; known: {}", FILTERS.join(", "))
                 } else {
@@ -291,13 +288,13 @@ impl Step {
             }
             Self::FormatSpan(pattern) => match format_span(response, pattern) {
                 Ok(formatted) => item.0 = Value::from(formatted),
-                Err(TooCostly) => *item = (Value::from(""), AnswerOutcome::PatternTooCostly),
+                Err(_) => *item = (Value::from(""), AnswerOutcome::PatternTooCostly),
             },
             Self::RegexPos(pattern) => {
-                *item = match pattern.findall(response) {
+                *item = match pattern.find_all(response) {
                     Ok(tags) if !tags.is_empty() => (tags.iter().map(|m| Value::from(m[1])).collect(), item.1),
                     Ok(_) => (Value::from(vec!["invalid"]), AnswerOutcome::Fallback),
-                    Err(TooCostly) => (Value::from(vec!["invalid"]), AnswerOutcome::PatternTooCostly),
+                    Err(_) => (Value::from(vec!["invalid"]), AnswerOutcome::PatternTooCostly),
                 };
             }
             Self::TakeFirst | Self::TakeFirstK(_) | Self::MajorityVote => {}
@@ -305,11 +302,11 @@ impl Step {
     }
 }
 
-fn extracted(found: Result<Option<String>, TooCostly>, extract: &Extract) -> Item {
+fn extracted(found: Result<Option<String>, MetricsError>, extract: &Extract) -> Item {
     match found {
         Ok(Some(text)) => (Value::from(text), AnswerOutcome::Parsed),
         Ok(None) => (Value::from(extract.fallback.as_str()), AnswerOutcome::Fallback),
-        Err(TooCostly) => (Value::from(extract.fallback.as_str()), AnswerOutcome::PatternTooCostly),
+        Err(_) => (Value::from(extract.fallback.as_str()), AnswerOutcome::PatternTooCostly),
     }
 }
 
@@ -319,7 +316,7 @@ fn choose(
     ignore: &Ignore,
     response: &str,
     doc: &Map<String, Value>,
-) -> Result<Option<String>, TooCostly> {
+) -> Result<Option<String>, MetricsError> {
     if let Some(found) = extract.select(&extract.pattern, response)?.filter(|found| !found.is_empty()) {
         return Ok(Some(found));
     }
@@ -330,22 +327,22 @@ fn choose(
     for choice in choices {
         texts.push(ignore.clean(strip(&python_str(choice)))?);
     }
-    let pattern = texts.iter().map(|text| escape(text)).collect::<Vec<_>>().join("|");
-    if let Ok(pattern) = Pattern::new(&pattern) {
+    let pattern = texts.iter().map(|text| PythonRegex::escape(text)).collect::<Vec<_>>().join("|");
+    if let Ok(pattern) = PythonRegex::new(&pattern) {
         let found = extract.select(&pattern, &ignore.clean(response)?)?.filter(|found| !found.is_empty());
         if let Some(found) = found {
             let letter = texts.iter().rposition(|text| *text == found).map(|i| format!("({})", letters[i]));
             return Ok(Some(letter.unwrap_or(found)));
         }
     }
-    let pattern = format!(r":[\s]*({})", letters.iter().map(|l| escape(l)).collect::<Vec<_>>().join("|"));
-    let Ok(pattern) = Pattern::new(&pattern) else { return Ok(None) };
+    let pattern = format!(r":[\s]*({})", letters.iter().map(|l| PythonRegex::escape(l)).collect::<Vec<_>>().join("|"));
+    let Ok(pattern) = PythonRegex::new(&pattern) else { return Ok(None) };
     let found = extract.select(&pattern, response)?.filter(|found| !found.is_empty());
     Ok(found.map(|letter| if letters.contains(&letter) { format!("({letter})") } else { letter }))
 }
 
 /// Named entities as `label: value $ label: value`.
-fn format_span(response: &str, pattern: &Pattern) -> Result<String, TooCostly> {
+fn format_span(response: &str, pattern: &PythonRegex) -> Result<String, MetricsError> {
     const LABELS: [(&str, &str); 15] = [
         ("person", "PER"),
         ("location", "LOC"),
@@ -370,7 +367,7 @@ fn format_span(response: &str, pattern: &Pattern) -> Result<String, TooCostly> {
     let text = text.replace("$$", "$");
     let text = text.trim_end_matches('$').replace('\n', "$");
     let mut entities = Vec::new();
-    for found in pattern.findall(text.trim_matches(is_space))? {
+    for found in pattern.find_all(text.trim_matches(is_space))? {
         for entity in found[1].split(',').map(strip) {
             if entity.to_lowercase() != "none" {
                 entities.push(format!("{}: {entity}", found[0].to_lowercase()));

@@ -1,9 +1,9 @@
 //! `generation_kwargs`: stop strings and sampling, and the cutting of generated text.
 
-use harness_core::Sampling;
+use harness_core::{Sampling, nearest_few};
 use serde_json::{Map, Value};
 
-use crate::{error::suggest, nearest::nearest};
+use crate::error::suggest;
 
 /// Names for the most new tokens, in order of priority.
 const MAX_TOKENS: [&str; 4] = ["max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens"];
@@ -43,7 +43,7 @@ pub(crate) fn defaults(kwargs: Option<Map<String, Value>>, fewshot_delimiter: &s
 /// Stop strings and sampling of a mapping; the message names the key that is wrong.
 pub(crate) fn settings(kwargs: &Map<String, Value>) -> Result<(Vec<String>, Sampling), String> {
     if let Some(key) = kwargs.keys().find(|key| !KNOWN.contains(&key.as_str())) {
-        let close = nearest(key, KNOWN);
+        let close = nearest_few(key, KNOWN);
         let hint = if close.is_empty() { format!("; known: {}", KNOWN.join(", ")) } else { suggest(&close) };
         return Err(format!("unknown generation_kwargs key {key:?}{hint}"));
     }

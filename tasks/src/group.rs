@@ -1,10 +1,12 @@
 //! Groups of tasks and how their metrics become one.
 
+use std::collections::BTreeSet;
+
 use harness_metrics::lm_eval::{aggregate_subtasks, pooled_stderr};
 
 use crate::{
     TaskError,
-    keys::{GROUP_KEYS, Keys, text},
+    keys::{GROUP_KEYS, Keys, TASK_KEYS, text},
     yaml::{Node, Yaml},
 };
 
@@ -51,38 +53,47 @@ pub struct Group {
     pub members: Vec<Member>,
     /// What it reports; nothing if empty.
     pub aggregates: Vec<Aggregate>,
+    /// Version from its metadata; `N/A` where it has none.
+    pub version: String,
 }
 
 impl Group {
     /// Names of the tasks at any depth, in order, each once.
     pub fn leaves(&self) -> Vec<&str> {
-        let mut leaves = Vec::new();
-        self.collect(&mut leaves);
+        let (mut leaves, mut seen) = (Vec::new(), BTreeSet::new());
+        self.collect(&mut leaves, &mut seen);
         leaves
     }
 
-    fn collect<'a>(&'a self, leaves: &mut Vec<&'a str>) {
+    fn collect<'a>(&'a self, leaves: &mut Vec<&'a str>, seen: &mut BTreeSet<&'a str>) {
         for member in &self.members {
             match member {
-                Member::Task(name) if !leaves.contains(&name.as_str()) => leaves.push(name),
+                Member::Task(name) if seen.insert(name) => leaves.push(name),
                 Member::Task(_) => {}
-                Member::Group(group) => group.collect(leaves),
+                Member::Group(group) => group.collect(leaves, seen),
             }
         }
     }
 }
 
-/// Head of a group's definition: name, alias, aggregates; and the nodes of its parts.
+/// Head of a group's definition: name, alias, aggregates; and the nodes of its parts. Keys of tasks may stand beside
+/// those of the group.
 pub(crate) fn read(node: &Node) -> Result<(Group, &[Node]), TaskError> {
-    let keys = Keys::of(node, "a group", GROUP_KEYS)?;
+    let known: Vec<&str> = GROUP_KEYS.iter().chain(TASK_KEYS).copied().collect();
+    let keys = Keys::of(node, "a group", &known)?;
     let name = keys.require("group").and_then(|node| text("group", node))?;
     let alias = keys.text("group_alias")?.unwrap_or_else(|| name.clone());
     let mut aggregates = Vec::new();
-    let list = match keys.list("aggregate_metric_list")? {
+    let list = match keys.get("aggregate_metric_list")? {
         Some(list) => Some(list),
-        None => keys.list("aggregate_metric")?,
+        None => keys.get("aggregate_metric")?,
     };
-    for item in list.unwrap_or_default() {
+    let items = match list {
+        None => &[],
+        Some(Node { value: Yaml::List(items), .. }) => items.as_slice(),
+        Some(one) => std::slice::from_ref(one),
+    };
+    for item in items {
         let known = ["metric", "aggregation", "weight_by_size", "filter_list"];
         let keys = Keys::of(item, "an aggregate_metric_list entry", &known)?;
         if let Some(found) = keys.get("aggregation")?
@@ -96,10 +107,16 @@ pub(crate) fn read(node: &Node) -> Result<(Group, &[Node]), TaskError> {
             weight_by_size: keys.flag("weight_by_size")?.unwrap_or(true),
         });
     }
-    let members = keys.require("task")?;
-    match &members.value {
-        Yaml::List(items) if !items.is_empty() => Ok((Group { name, alias, members: Vec::new(), aggregates }, items)),
-        Yaml::List(_) => members.error(format!("the group {name} has no tasks")),
-        _ => members.error(format!("task of a group must be a list, found {}", members.kind())),
-    }
+    let version = match keys.map("metadata") {
+        Ok(Some(metadata)) => metadata.get("version").map_or_else(|| "N/A".to_owned(), crate::python::text::str),
+        _ => "N/A".to_owned(),
+    };
+    let members = match node.get("task") {
+        None => &[],
+        Some(Node { value: Yaml::List(items), .. }) => items.as_slice(),
+        Some(one @ Node { value: Yaml::Text(_), .. }) => std::slice::from_ref(one),
+        Some(Node { value: Yaml::Null, .. }) => &[],
+        Some(other) => return other.error(format!("task of a group must be a list, found {}", other.kind())),
+    };
+    Ok((Group { name, alias, members: Vec::new(), aggregates, version }, members))
 }

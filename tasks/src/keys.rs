@@ -1,11 +1,11 @@
 //! The keys of definition files and how their values are read.
 
+use harness_core::nearest_few;
 use serde_json::{Map, Value};
 
 use crate::{
     Place, TaskError,
     error::suggest,
-    nearest::nearest,
     yaml::{Entry, Node, Yaml},
 };
 
@@ -93,6 +93,12 @@ impl<'a> Keys<'a> {
         Ok((!matches!(entry.value.value, Yaml::Null)).then_some(&entry.value))
     }
 
+    /// The value of a key as it stands, functions included; `null` counts as absent.
+    pub(crate) fn raw(&self, key: &str) -> Option<&'a Node> {
+        let entry = self.entries.iter().find(|entry| entry.key == key)?;
+        (!matches!(entry.value.value, Yaml::Null)).then_some(&entry.value)
+    }
+
     /// The value of a key that must be there.
     pub(crate) fn require(&self, key: &str) -> Result<&'a Node, TaskError> {
         match self.get(key)? {
@@ -162,7 +168,7 @@ impl<'a> Keys<'a> {
 /// Fails at the first key that is not known, naming the nearest one.
 pub(crate) fn check_keys(entries: &[Entry], what: &str, known: &[&str]) -> Result<(), TaskError> {
     let Some(entry) = entries.iter().find(|entry| !known.contains(&entry.key.as_str())) else { return Ok(()) };
-    let close = nearest(&entry.key, known.iter().copied());
+    let close = nearest_few(&entry.key, known.iter().copied());
     let hint = if close.is_empty() { format!("; known keys: {}", known.join(", ")) } else { suggest(&close) };
     Err(TaskError::Definition { at: entry.at.clone(), message: format!("unknown key {:?} in {what}{hint}", entry.key) })
 }

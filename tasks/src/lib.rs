@@ -12,12 +12,15 @@ mod data;
 mod declarative;
 mod error;
 mod fields;
+mod files;
 mod filter;
 mod generation;
 mod group;
 mod keys;
+mod lm_eval_config;
+pub mod lm_eval_files;
 mod metric;
-mod nearest;
+mod native;
 mod prompt;
 mod python;
 mod registry;
@@ -34,7 +37,7 @@ pub use declarative::DeclarativeTask;
 pub use error::{Place, TaskError};
 pub use generation::postprocess_generation;
 pub use group::{Aggregate, Group, Member};
-pub use registry::{Registry, Selection, TaskInfo, TaskRef};
+pub use registry::{CheckReport, PythonNeed, Registry, Selection, TaskInfo, TaskRef};
 pub use task::{
     Answer, AnswerOutcome, BuildOptions, DocumentRequests, Gold, Limit, MetricSpec, OutputType, Prepared,
     PromptFormatter, PromptPart, PromptPiece, PromptView, Scored, Task,

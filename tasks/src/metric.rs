@@ -1,6 +1,6 @@
 //! The metrics of a task: what its definition asks for, and the statistics of one document.
 
-use harness_core::MetricKey;
+use harness_core::{MetricKey, nearest_few};
 use harness_metrics::{
     Average, Bleu, ChoiceAnswers, Chrf, ClassMeasure, Classification, ExactMatch, ExactMatchOptions,
     Gold as ChoiceGold, MetricsError, Rouge, RougeType, Statistic, Ter, byte_perplexity_stats, confusion_stats,
@@ -13,7 +13,6 @@ use crate::{
     Place, TaskError,
     error::suggest,
     keys::{Keys, text},
-    nearest::nearest,
     task::OutputType,
     yaml::{Node, Yaml},
 };
@@ -47,6 +46,8 @@ pub(crate) enum Kind {
     Ter(Ter),
     Rouge(Rouge),
     TokenF1,
+    /// Computed by the task's `process_results`.
+    Native(Statistic),
     /// Perplexity of the reference, from a log-likelihood request beside the generation.
     ReferencePerplexity,
 }
@@ -84,7 +85,7 @@ pub(crate) fn read(list: Option<&[Node]>, output: OutputType, at: &Place) -> Res
         crate::keys::python("metric", &entry.value)?;
         let name = text("metric", &entry.value)?;
         if !names(output).contains(&name.as_str()) {
-            let close = nearest(&name, names(output).iter().copied());
+            let close = nearest_few(&name, names(output).iter().copied());
             let hint =
                 if close.is_empty() { format!("; known: {}", names(output).join(", ")) } else { suggest(&close) };
             return entry.value.error(format!("unknown metric {name:?} for {}{hint}", output.name()));
@@ -120,6 +121,46 @@ pub(crate) fn read(list: Option<&[Node]>, output: OutputType, at: &Place) -> Res
         return Err(TaskError::Definition { at: at.clone(), message: "metric_list is empty".into() });
     }
     Ok(metrics)
+}
+
+/// Reads the `metric_list` of a task whose scores are computed by a function: any name, with its aggregation.
+pub(crate) fn read_native(list: &[Node]) -> Result<Vec<MetricConfig>, TaskError> {
+    let mut metrics = Vec::new();
+    for node in list {
+        let keys = Keys::of(node, "a metric", &["metric", "aggregation", "higher_is_better", "hf_evaluate"])?;
+        let name = keys.require("metric").and_then(|node| text("metric", node))?;
+        let info = MetricInfo::of(&name);
+        let statistic = match keys.raw("aggregation") {
+            Some(found) => {
+                crate::keys::python("aggregation", found)?;
+                let name = text("aggregation", found)?;
+                match statistic_of(&name) {
+                    Some(statistic) => statistic,
+                    None => {
+                        return found.error(format!(
+                            "unknown aggregation {name:?}; known: mean, nanmean, perplexity, weighted_perplexity, \
+                             bits_per_byte"
+                        ));
+                    }
+                }
+            }
+            None => info.and_then(|info| statistic_of(info.aggregation)).unwrap_or(Statistic::Mean),
+        };
+        let higher_is_better =
+            keys.flag("higher_is_better")?.unwrap_or_else(|| info.is_none_or(|info| info.higher_is_better));
+        metrics.push(MetricConfig { name, kind: Kind::Native(statistic), higher_is_better });
+    }
+    Ok(metrics)
+}
+
+/// The statistic of an aggregation over numbers or pairs of numbers.
+fn statistic_of(aggregation: &str) -> Option<Statistic> {
+    match aggregation {
+        "mean" | "nanmean" => Some(Statistic::Mean),
+        "perplexity" | "weighted_perplexity" => Some(Statistic::Perplexity),
+        "bits_per_byte" => Some(Statistic::BitsPerByte),
+        _ => None,
+    }
 }
 
 fn config(name: &str, output: OutputType, node: Option<&Node>) -> Result<MetricConfig, String> {
@@ -202,6 +243,7 @@ impl MetricConfig {
                 Statistic::Perplexity
             }
             Kind::BitsPerByte => Statistic::BitsPerByte,
+            Kind::Native(statistic) => statistic.clone(),
             Kind::Bleu(bleu) => bleu.statistic(),
             Kind::Chrf(chrf) => chrf.statistic(),
             Kind::Ter(ter) => ter.statistic(),

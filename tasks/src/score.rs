@@ -1,13 +1,15 @@
 //! From the responses of one document to its scores.
 
-use harness_core::{Output, Response, SampleScore};
+use harness_core::{Output, Request, Response, SampleScore};
 use harness_metrics::{ChoiceAnswers, Gold as ChoiceGold};
 use serde_json::Value;
 
 use crate::{
     AnswerOutcome, DeclarativeTask, DocumentRequests, Gold, OutputType, Scored, TaskError,
+    config::ProcessResults,
     generation::postprocess_generation,
     metric::{Kind, MetricConfig},
+    native::Answers,
     python::text::str as python_str,
 };
 
@@ -17,6 +19,9 @@ impl DeclarativeTask {
             |message: String| TaskError::Responses { task: self.config.id.clone(), index: item.doc.index, message };
         if responses.len() != item.requests.len() {
             return Err(wrong(format!("expected {} responses, found {}", item.requests.len(), responses.len())));
+        }
+        if let Some(results) = self.config.process_results {
+            return self.score_natively(item, responses, results).map_err(wrong);
         }
         match self.config.output_type {
             OutputType::MultipleChoice => self
@@ -52,6 +57,47 @@ impl DeclarativeTask {
         Scored { scores, answers: Vec::new() }
     }
 
+    /// The scores that the task's own function computes.
+    fn score_natively(
+        &self,
+        item: &DocumentRequests,
+        responses: &[Response],
+        results: ProcessResults,
+    ) -> Result<Scored, String> {
+        let mut logprobs = Vec::new();
+        let mut texts = Vec::new();
+        for (request, response) in item.requests.iter().zip(responses) {
+            match (&response.output, request) {
+                (Output::LogLikelihood { logprob, is_greedy, .. }, _) => logprobs.push((*logprob, *is_greedy)),
+                (Output::RollingLogLikelihood { logprob, .. }, _) => logprobs.push((*logprob, false)),
+                (Output::Text { text, .. }, Request::Generate { stop, .. }) => {
+                    texts.push(postprocess_generation(text, stop, None));
+                }
+                (_, request) => return Err(format!("the response is no answer to a {} request", request.kind())),
+            }
+        }
+        let mut scored = Scored { scores: Vec::new(), answers: Vec::new() };
+        for pipeline in &self.config.pipelines {
+            let answer = (!texts.is_empty()).then(|| pipeline.apply(&texts, &item.doc.fields));
+            let text = answer.as_ref().map(|answer| match &answer.value {
+                Value::Array(items) => items.first().map(python_str).unwrap_or_default(),
+                value => python_str(value),
+            });
+            let answers = text.as_deref().map_or(Answers::LogLikelihoods(&logprobs), Answers::Text);
+            let values = results(&item.doc.fields, &answers)?;
+            for metric in &self.config.metrics {
+                let stats = match values.iter().find(|(name, _)| *name == metric.name) {
+                    Some((_, stats)) => stats.clone(),
+                    None => vec![0.0; metric.statistic(self.classes).dim()],
+                };
+                let parsed = answer.as_ref().is_none_or(|answer| answer.outcome == AnswerOutcome::Parsed);
+                scored.scores.push(SampleScore { doc: item.doc.id, key: metric.key(&pipeline.name), stats, parsed });
+            }
+            scored.answers.extend(answer);
+        }
+        Ok(scored)
+    }
+
     fn score_choices(&self, item: &DocumentRequests, responses: &[Response]) -> Option<Scored> {
         let mut logprobs = Vec::with_capacity(responses.len());
         let mut greedy = Vec::with_capacity(responses.len());
@@ -81,10 +127,10 @@ impl DeclarativeTask {
         let mut reference = None;
         for (request, response) in item.requests.iter().zip(responses) {
             match (request, &response.output) {
-                (harness_core::Request::Generate { stop, .. }, Output::Text { text, .. }) => {
+                (Request::Generate { stop, .. }, Output::Text { text, .. }) => {
                     texts.push(postprocess_generation(text, stop, None));
                 }
-                (harness_core::Request::LogLikelihood { .. }, Output::LogLikelihood { logprob, token_ids, .. }) => {
+                (Request::LogLikelihood { .. }, Output::LogLikelihood { logprob, token_ids, .. }) => {
                     reference = Some((*logprob, token_ids.len().max(response.usage.completion_tokens)));
                 }
                 (request, _) => return Err(format!("the response is no answer to a {} request", request.kind())),

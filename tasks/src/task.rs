@@ -132,6 +132,17 @@ pub enum Gold {
     Texts(Vec<String>),
 }
 
+impl Gold {
+    /// Whether the data name no choice there is, so that no answer can be right.
+    pub fn is_missing(&self) -> bool {
+        match self {
+            Self::Choice(choice) => choice.is_none(),
+            Self::Choices(choices) => choices.is_empty(),
+            Self::Text(_) | Self::Texts(_) => false,
+        }
+    }
+}
+
 /// A document, what is asked about it, and what its scores need besides the responses.
 #[derive(Clone, Debug, PartialEq)]
 pub struct DocumentRequests {

@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use harness_metrics::{MetricsError, PythonRegex};
 use minijinja::{
     Environment, Error, ErrorKind, State, UndefinedBehavior, Value,
     syntax::SyntaxConfig,
@@ -12,11 +13,7 @@ use minijinja::{
 };
 use serde_json::{Map, Value as Json};
 
-use crate::{
-    Place, TaskError,
-    python::{regex::Pattern, text},
-    yaml::Node,
-};
+use crate::{Place, TaskError, python::text, yaml::Node};
 
 /// Most template instructions of one rendering.
 const FUEL: u64 = 2_000_000;
@@ -53,10 +50,9 @@ impl Templates {
     /// Compiles the text of a YAML scalar; an error names its place in the file.
     pub(crate) fn compile(&mut self, node: &Node, source: &str) -> Result<Template, TaskError> {
         let template = Template { source: source.into(), at: node.at.clone(), raw: node.raw.clone() };
-        self.environment.add_template_owned(source.to_owned(), source.to_owned()).map_err(|error| {
-            let at = template.place(&error);
-            TaskError::Definition { at, message: format!("template error: {}", describe(&error)) }
-        })?;
+        self.environment
+            .add_template_owned(source.to_owned(), source.to_owned())
+            .map_err(|error| TaskError::Template { at: template.place(&error), message: describe(&error) })?;
         Ok(template)
     }
 
@@ -78,7 +74,7 @@ impl Templates {
                 if let Some(first) = missing.first() {
                     let names: Vec<String> =
                         columns.try_iter().map(|keys| keys.map(|k| k.to_string()).collect()).unwrap_or_default();
-                    let nearest = crate::nearest::nearest(first, names.iter().map(String::as_str));
+                    let nearest = harness_core::nearest_few(first, names.iter().map(String::as_str));
                     message = format!(
                         "the data has no column {}; its columns are {}{}",
                         missing.join(", "),
@@ -180,11 +176,8 @@ fn python_str(value: &Value) -> String {
 
 /// lm-eval's filter `regex_replace(pattern, repl, count=0)`.
 fn regex_replace(text: &str, pattern: &str, replacement: &str, count: Option<usize>) -> Result<String, Error> {
-    let error = |message: String| Error::new(ErrorKind::InvalidOperation, message);
-    Pattern::new(pattern)
-        .map_err(error)?
-        .sub(replacement, text, count.unwrap_or(0))
-        .map_err(|_| error(format!("the pattern {pattern:?} needs too much backtracking")))
+    let failed = |e: MetricsError| Error::new(ErrorKind::InvalidOperation, e.to_string());
+    PythonRegex::new(pattern).and_then(|regex| regex.sub(replacement, text, count.unwrap_or(0))).map_err(failed)
 }
 
 /// Python's methods of strings, lists and mappings that templates call.

@@ -2,10 +2,9 @@
 
 use std::sync::LazyLock;
 
+use harness_metrics::{MetricsError, PythonRegex};
 use harness_store::Row;
 use serde_json::Value;
-
-use crate::python::regex::{Pattern, TooCostly};
 
 /// Joins the lines of a column to pages in a column `into`. A page begins at a line ` = Title = ` with blank lines
 /// round it; lines before the first such line belong to the first page; an empty row stands for a blank line. Rows that
@@ -73,7 +72,7 @@ const AFTER: [(&str, &str); 8] = [
 ];
 
 /// White space inside of brackets and quotation marks.
-static PAIRS: LazyLock<Vec<(Pattern, &str)>> = LazyLock::new(|| {
+static PAIRS: LazyLock<Vec<(PythonRegex, &str)>> = LazyLock::new(|| {
     [
         (r"\(\s*([^\)]*?)\s*\)", r"(\1)"),
         (r"\[\s*([^\]]*?)\s*\]", r"[\1]"),
@@ -82,12 +81,12 @@ static PAIRS: LazyLock<Vec<(Pattern, &str)>> = LazyLock::new(|| {
         (r"'\s*([^']*?)\s*'", r"'\1'"),
     ]
     .into_iter()
-    .map(|(pattern, with)| (Pattern::new(pattern).expect("a constant pattern"), with))
+    .map(|(pattern, with)| (PythonRegex::new(pattern).expect("a constant pattern"), with))
     .collect()
 });
 
 /// Undoes the tokenisation of WikiText in the order in which lm-eval does.
-pub(crate) fn detokenize(text: &str) -> Result<String, TooCostly> {
+pub(crate) fn detokenize(text: &str) -> Result<String, MetricsError> {
     // lm-eval also replaces `/' ` before a digit and a slash, which no page of the corpus has.
     let mut text = BEFORE.iter().fold(text.to_owned(), |text, (from, to)| text.replace(from, to));
     for (pattern, with) in PAIRS.iter() {

@@ -76,6 +76,26 @@ impl Node {
         }
     }
 
+    /// The value of a key of a mapping.
+    pub(crate) fn get(&self, key: &str) -> Option<&Node> {
+        match &self.value {
+            Yaml::Map(entries) => entries.iter().find(|entry| entry.key == key).map(|entry| &entry.value),
+            _ => None,
+        }
+    }
+
+    /// Every node with a local tag, with the key it stands under.
+    pub(crate) fn tags<'a>(&'a self, key: &'a str, out: &mut Vec<(&'a str, &'a Node, &'a str)>) {
+        if let Some(tag) = &self.tag {
+            out.push((key, self, tag));
+        }
+        match &self.value {
+            Yaml::List(items) => items.iter().for_each(|item| item.tags(key, out)),
+            Yaml::Map(entries) => entries.iter().for_each(|entry| entry.value.tags(&entry.key, out)),
+            _ => {}
+        }
+    }
+
     /// The first node at or under this one that has a local tag.
     pub(crate) fn first_tag(&self) -> Option<(&Node, &str)> {
         if let Some(tag) = &self.tag {
@@ -90,9 +110,16 @@ impl Node {
 }
 
 /// Reads one document.
+#[cfg(test)]
 pub(crate) fn parse(file: &str, text: &str) -> Result<Node, TaskError> {
+    parse_with_notes(file, text).map(|(node, _)| node)
+}
+
+/// Reads one document; beside it, what is allowed but probably a mistake.
+pub(crate) fn parse_with_notes(file: &str, text: &str) -> Result<(Node, Vec<String>), TaskError> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    let mut builder = Builder { file: file.into(), text, anchors: BTreeMap::new(), stack: Vec::new(), root: None };
+    let mut builder =
+        Builder { file: file.into(), text, anchors: BTreeMap::new(), stack: Vec::new(), root: None, notes: Vec::new() };
     for event in Parser::new_from_str(text) {
         match event {
             Ok((event, span)) => builder.event(event, span)?,
@@ -104,7 +131,8 @@ pub(crate) fn parse(file: &str, text: &str) -> Result<Node, TaskError> {
         }
     }
     let start = Place { file: builder.file.clone(), line: 1, column: 1 };
-    Ok(builder.root.unwrap_or(Node { value: Yaml::Map(Vec::new()), at: start, tag: None, raw: None }))
+    let root = builder.root.unwrap_or(Node { value: Yaml::Map(Vec::new()), at: start, tag: None, raw: None });
+    Ok((root, builder.notes))
 }
 
 struct Builder<'a> {
@@ -113,6 +141,7 @@ struct Builder<'a> {
     anchors: BTreeMap<usize, Node>,
     stack: Vec<Open>,
     root: Option<Node>,
+    notes: Vec<String>,
 }
 
 /// A collection whose end has not been seen.
@@ -211,11 +240,17 @@ impl Builder<'_> {
                 }
                 Some((key, at)) if key == "<<" => open.merged.push((node, at)),
                 Some((key, at)) => {
-                    if let Some(first) = entries.iter().find(|entry| entry.key == key) {
-                        let message = format!("the key {key:?} is given twice (first on line {})", first.at.line);
-                        return Err(TaskError::Definition { at, message });
+                    match entries.iter_mut().find(|entry| entry.key == key) {
+                        // As PyYAML reads it: the last one counts, in the place of the first.
+                        Some(first) => {
+                            let line = first.at.line;
+                            self.notes.push(format!(
+                                "{at}: the key {key:?} is given twice (first on line {line}); the last one counts"
+                            ));
+                            *first = Entry { key, at, value: node };
+                        }
+                        None => entries.push(Entry { key, at, value: node }),
                     }
-                    entries.push(Entry { key, at, value: node });
                 }
             },
             _ => {}
@@ -335,7 +370,8 @@ mod tests {
     fn errors_name_line_and_column() {
         let error = parse("t.yaml", "a: 1\nb: [1, 2\nc: 3").unwrap_err().to_string();
         assert!(error.starts_with("t.yaml:") && error.contains("not valid YAML"), "{error}");
-        let error = parse("t.yaml", "a: 1\nb: 2\na: 3").unwrap_err().to_string();
-        assert_eq!(error, "t.yaml:3:1: the key \"a\" is given twice (first on line 1)");
+        let (node, notes) = parse_with_notes("t.yaml", "a: 1\nb: 2\na: 3").unwrap();
+        assert_eq!(node.json().to_string(), r#"{"a":3,"b":2}"#);
+        assert_eq!(notes, ["t.yaml:3:1: the key \"a\" is given twice (first on line 1); the last one counts"]);
     }
 }

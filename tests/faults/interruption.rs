@@ -54,7 +54,7 @@ fn ctrl_c_keeps_what_is_answered() {
 fn kill_loses_at_most_what_was_in_flight() {
     let undisturbed = report(&long());
     let world = long();
-    for (round, more) in [("first", 20), ("second", 60)] {
+    for (round, more) in [("first", 20), ("second", 3), ("third", 1), ("fourth", 37), ("fifth", 60)] {
         let mut child = world.start(round, &CALL);
         let before = world.stored();
         wait_until("some responses are stored", || world.stored() >= before + more);

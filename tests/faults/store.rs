@@ -77,3 +77,48 @@ fn another_model_of_the_same_name_gets_answers_of_its_own() {
     assert_ne!(first.stdout, second.stdout);
     assert_eq!(world.stored(), 120);
 }
+
+/// Every byte of the store was appended in its order, so a run that is killed at any moment leaves a beginning of it.
+#[test]
+fn a_run_resumes_from_a_hundred_random_points() {
+    let world = world();
+    let call = ["run", "base", "--out", "samples"];
+    let files =
+        ["samples/samples_toy_choice.jsonl", "samples/samples_toy_answer.jsonl", "samples/samples_toy_text.jsonl"];
+    let results = |stdout: String| (stdout, files.map(|file| world.bytes(file)));
+    let whole = results(world.run(&call).expect(0).stdout);
+    let segment = world.segments().pop().unwrap();
+    let bytes = fs::read(&segment).unwrap();
+    // A fixed linear congruential generator (Knuth): the points are the same in every run.
+    let mut state = 20_261_122u64;
+    for point in 0..100 {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        let cut = (state >> 33) as usize % bytes.len();
+        world.segments().iter().for_each(|path| fs::remove_file(path).unwrap());
+        fs::write(&segment, &bytes[..cut]).unwrap();
+        let found = results(world.run(&call).expect(0).stdout);
+        assert!(found == whole, "point {point}, after {cut} bytes");
+        assert!(world.stored() >= 60, "point {point}: nothing is missing");
+    }
+}
+
+#[test]
+fn a_changed_template_is_another_model() {
+    let world = world();
+    world.run(&CALL).expect(0).says(&["60 requests"]);
+    world.run(&CALL).expect(0).says(&["all 60 responses are stored"]);
+    world
+        .write("models/base/chat_template.jinja", "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}");
+    world.run(&CALL).expect(0).says(&["60 requests"]);
+    assert_eq!(world.stored(), 120);
+}
+
+#[test]
+fn a_changed_adapter_is_another_model() {
+    let world = world();
+    let call = ["run", "a4"];
+    let first = world.run(&call).expect(0);
+    world.copy("adapters/a8", "adapters/a4");
+    let second = world.run(&call).expect(0).says(&["60 requests"]);
+    assert_ne!(first.stdout, second.stdout);
+}

@@ -3,6 +3,7 @@
 use std::sync::LazyLock;
 
 use fancy_regex::Regex;
+use harness_core::PythonJson;
 use minijinja::{
     Environment, Error, ErrorKind, Value,
     syntax::SyntaxConfig,
@@ -10,7 +11,7 @@ use minijinja::{
 };
 use minijinja_contrib::pycompat::unknown_method_callback;
 
-use super::{NAME, json};
+use super::NAME;
 use crate::EngineError;
 
 /// Instructions a template may execute; a chat of thousands of messages needs far fewer.
@@ -84,7 +85,7 @@ fn tojson(value: &Value, indent: Option<usize>, options: Kwargs) -> Result<Strin
         None => options.get::<Option<usize>>("indent")?,
     };
     let separators = options.get::<Option<Vec<String>>>("separators")?;
-    let style = json::Style {
+    let style = PythonJson {
         indent,
         ensure_ascii: options.get::<Option<bool>>("ensure_ascii")?.unwrap_or(false),
         sort_keys: options.get::<Option<bool>>("sort_keys")?.unwrap_or(false),
@@ -97,5 +98,5 @@ fn tojson(value: &Value, indent: Option<usize>, options: Kwargs) -> Result<Strin
     options.assert_all_used()?;
     let value = serde_json::to_value(value)
         .map_err(|error| Error::new(ErrorKind::InvalidOperation, "not JSON").with_source(error))?;
-    Ok(json::dumps(&value, &style))
+    Ok(style.dumps(&value))
 }

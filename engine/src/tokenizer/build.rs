@@ -1,8 +1,10 @@
 //! Putting a tokenizer together from its parts.
 
+use std::sync::Arc;
+
 use tokenizers::{Tokenizer, processors::template::TemplateProcessing};
 
-use super::{SpecialToken, TextTokenizer, digest};
+use super::{SpecialToken, TextTokenizer, digest, lines::Lines};
 
 /// What a tokenizer is made of, whatever file it comes from.
 pub(crate) struct Parts {
@@ -37,7 +39,8 @@ impl Parts {
         let probe = inner.encode_fast("a", true).map_err(|error| error.to_string())?;
         let adds_bos = bos.as_ref().is_some_and(|bos| probe.get_ids().first() == Some(&bos.id));
         let digest = digest(&inner, [&bos, &eos, &unk, &pad])?;
-        Ok(TextTokenizer { inner, bos, eos, unk, pad, adds_bos, model_max_length, digest })
+        let lines = Lines::of(&inner).map(Arc::new);
+        Ok(TextTokenizer { inner, bos, eos, unk, pad, adds_bos, model_max_length, digest, lines })
     }
 }
 

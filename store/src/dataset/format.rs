@@ -111,6 +111,15 @@ pub(crate) fn read_text(path: &Path, compression: Compression) -> Result<String>
     })
 }
 
+/// Reads a whole file as UTF-8; one whose name ends in `.zst` is decompressed, a byte order mark is dropped.
+///
+/// # Errors
+/// If it cannot be read, or is not UTF-8, naming the line.
+pub fn read_text_file(path: &Path) -> Result<String> {
+    let zstd = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("zst"));
+    read_text(path, if zstd { Compression::Zstd } else { Compression::None })
+}
+
 /// How the byte that is not UTF-8 is described.
 pub(crate) fn not_utf8(bytes: &[u8], position: usize) -> String {
     match bytes.get(position) {

@@ -10,7 +10,7 @@ mod locate;
 mod parquet;
 mod text;
 
-pub use format::{Compression, DataFormat};
+pub use format::{Compression, DataFormat, read_text_file};
 pub use layout::DataSource;
 pub use load::{RowFilter, open_rows, read_rows};
 pub use locate::{DataFiles, DataLocator, DataQuery};

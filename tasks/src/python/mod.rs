@@ -1,5 +1,4 @@
-//! The corners of Python that task files rely on: white space, `str()`, literals, regular expressions.
+//! The corners of Python that task files rely on: white space, `str()`, literals.
 
 pub(crate) mod literal;
-pub(crate) mod regex;
 pub(crate) mod text;

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 
 use harness_core::{Request, Response};
 use harness_metrics::lm_eval::mean_stderr;
-use harness_tasks::{Aggregate, BuildOptions, Limit, MemoryData, Task};
+use harness_tasks::{
+    Aggregate, BuildOptions, DeclarativeTask, Limit, MemoryData, Prepared, Scored, Task, lm_eval_files::TaskOutcome,
+};
 use harness_test_support::{close, vectors_dir};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -37,17 +39,38 @@ fn answer(request: &Request) -> Response {
 /// Values with standard errors of one task, by metric and filter.
 type Results = BTreeMap<String, (f64, Option<f64>)>;
 
-fn evaluate(name: &str, inputs: &Value, limit: Option<usize>) -> (Results, usize) {
+/// A task that the fake model answered.
+pub(crate) struct Evaluated {
+    pub(crate) task: DeclarativeTask,
+    pub(crate) prepared: Prepared,
+    pub(crate) responses: Vec<Vec<Response>>,
+    pub(crate) scored: Vec<Scored>,
+}
+
+impl Evaluated {
+    pub(crate) fn new(task: DeclarativeTask, options: &BuildOptions) -> Self {
+        let prepared = task.build(options, None).unwrap();
+        let responses: Vec<Vec<Response>> =
+            prepared.documents.iter().map(|item| item.requests.iter().map(answer).collect()).collect();
+        let scored = prepared.documents.iter().zip(&responses).map(|(item, r)| task.score(item, r).unwrap()).collect();
+        Self { task, prepared, responses, scored }
+    }
+
+    pub(crate) fn outcome(&self) -> TaskOutcome<'_> {
+        TaskOutcome { task: &self.task, prepared: &self.prepared, responses: &self.responses, scored: &self.scored }
+    }
+}
+
+/// A task of the vectors, answered.
+pub(crate) fn toy(name: &str, inputs: &Value, limit: Option<usize>) -> Evaluated {
     let docs = rows(&inputs["docs"][name]);
     let data = MemoryData::default().with("train", docs[..8].to_vec()).with("test", docs);
-    let task = task(&inputs["task_configs"][name], data);
     let options = BuildOptions { limit: limit.map(Limit::Count), ..BuildOptions::default() };
-    let prepared = task.build(&options, None).unwrap();
-    let scored: Vec<_> = prepared
-        .documents
-        .iter()
-        .map(|item| task.score(item, &item.requests.iter().map(answer).collect::<Vec<_>>()).unwrap())
-        .collect();
+    Evaluated::new(task(&inputs["task_configs"][name], data), &options)
+}
+
+fn evaluate(name: &str, inputs: &Value, limit: Option<usize>) -> (Results, usize) {
+    let Evaluated { task, scored, .. } = toy(name, inputs, limit);
     let results = task.metrics().iter().enumerate().map(|(i, spec)| {
         let stats = || scored.iter().map(|scored| scored.scores[i].stats.as_slice());
         assert!(scored.iter().all(|scored| scored.scores[i].key == spec.key));

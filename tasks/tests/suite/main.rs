@@ -4,6 +4,8 @@ mod bad_input;
 mod common;
 mod end_to_end;
 mod filters;
+mod lm_eval_files;
 mod real_data;
 mod requests;
 mod scores;
+mod task_files;

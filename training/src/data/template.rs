@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use harness_core::Digest;
+use harness_core::{Digest, nearest};
 use minijinja::{Environment, UndefinedBehavior, syntax::SyntaxConfig};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -65,7 +65,8 @@ impl Template {
         let path = folder.join(name);
         if !path.exists() {
             let known: Vec<&str> = Self::names().collect();
-            let hint = diagnostics::nearest(name, &known).map(|n| format!("; did you mean {n:?}?")).unwrap_or_default();
+            let hint =
+                nearest(name, known.iter().copied()).map(|n| format!("; did you mean {n:?}?")).unwrap_or_default();
             return Err(TrainingError::setting(
                 "data.template",
                 format!("{name:?}"),

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use harness_core::nearest;
 use toml::de::{DeTable, DeValue};
 
 use super::validate::Problem;
@@ -13,7 +14,7 @@ pub(crate) fn syntax(path: &Path, text: &str, error: &toml::de::Error) -> Traini
     if message.starts_with("unknown field") || message.starts_with("unknown variant") {
         let names: Vec<&str> = message.split('`').skip(1).step_by(2).collect();
         if let Some((found, known)) = names.split_first()
-            && let Some(nearest) = nearest(found, known)
+            && let Some(nearest) = nearest(found, known.iter().copied())
         {
             message = format!("{message}; did you mean `{nearest}`?");
         }
@@ -32,33 +33,6 @@ pub(crate) fn at(path: &Path, text: &str, offset: usize, message: String) -> Tra
     let line = before.matches('\n').count() + 1;
     let column = before.rsplit('\n').next().unwrap_or("").chars().count() + 1;
     TrainingError::File { path: path.to_owned(), line, column, message }
-}
-
-/// The candidate of the smallest edit distance, if it is near enough to be a slip.
-pub(crate) fn nearest<'a>(found: &str, known: &[&'a str]) -> Option<&'a str> {
-    let limit = found.chars().count().max(3) / 2;
-    known
-        .iter()
-        .map(|name| (distance(found, name), *name))
-        .filter(|(distance, _)| *distance <= limit)
-        .min_by_key(|(distance, _)| *distance)
-        .map(|(_, name)| name)
-}
-
-/// Insertions, deletions and substitutions of characters that lead from one text to the other (Levenshtein 1966).
-fn distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.chars().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, y) in b.iter().enumerate() {
-            let substituted = diagonal + usize::from(x != *y);
-            diagonal = row[j + 1];
-            row[j + 1] = substituted.min(diagonal + 1).min(row[j] + 1);
-        }
-    }
-    row[b.len()]
 }
 
 /// Byte offset of the key at a dotted path, or of the deepest table on the way to it.

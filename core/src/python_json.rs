@@ -4,33 +4,36 @@ use std::fmt::Write;
 
 use serde_json::{Number, Value};
 
-/// How to write.
-pub(super) struct Style {
+/// How JSON is written as text; the default is that of `json.dumps(value, ensure_ascii=False)`.
+#[derive(Clone, Debug, Default)]
+pub struct PythonJson {
     /// Spaces of one level; `None` = all on one line.
-    pub(super) indent: Option<usize>,
+    pub indent: Option<usize>,
     /// Write everything outside ASCII as `\u` escapes.
-    pub(super) ensure_ascii: bool,
+    pub ensure_ascii: bool,
     /// Sort the keys of objects.
-    pub(super) sort_keys: bool,
+    pub sort_keys: bool,
     /// Between items, and between key and value; `None` = Python's: `", "` (`","` when indented) and `": "`.
-    pub(super) separators: Option<(String, String)>,
+    pub separators: Option<(String, String)>,
 }
 
-/// The text of a value.
-pub(super) fn dumps(value: &Value, style: &Style) -> String {
-    let item = if style.indent.is_some() { "," } else { ", " };
-    let (item, key) = match &style.separators {
-        Some((item, key)) => (item.as_str(), key.as_str()),
-        None => (item, ": "),
-    };
-    let mut writer = Writer { out: String::new(), style, item, key };
-    writer.value(value, 0);
-    writer.out
+impl PythonJson {
+    /// The text of a value.
+    pub fn dumps(&self, value: &Value) -> String {
+        let item = if self.indent.is_some() { "," } else { ", " };
+        let (item, key) = match &self.separators {
+            Some((item, key)) => (item.as_str(), key.as_str()),
+            None => (item, ": "),
+        };
+        let mut writer = Writer { out: String::new(), style: self, item, key };
+        writer.value(value, 0);
+        writer.out
+    }
 }
 
 struct Writer<'a> {
     out: String,
-    style: &'a Style,
+    style: &'a PythonJson,
     item: &'a str,
     key: &'a str,
 }
@@ -119,8 +122,8 @@ impl Writer<'_> {
     }
 }
 
-/// The shortest digits that read back equal, with an exponent from 1e16 on and below 1e-4, as Python writes floats.
-fn python_float(x: f64) -> String {
+/// `repr` of a float: the shortest digits that read back equal, with an exponent from 1e16 on and below 1e-4, as Python writes floats.
+pub fn python_float(x: f64) -> String {
     let magnitude = x.abs();
     if magnitude != 0.0 && !(1e-4..1e16).contains(&magnitude) {
         let text = format!("{x:e}");
@@ -132,7 +135,12 @@ fn python_float(x: f64) -> String {
             return format!("{digits}e{sign}{exponent:0>2}");
         }
     }
-    format!("{x:?}")
+    match x {
+        _ if x.is_nan() => "NaN".to_owned(),
+        f64::INFINITY => "Infinity".to_owned(),
+        f64::NEG_INFINITY => "-Infinity".to_owned(),
+        _ => format!("{x:?}"),
+    }
 }
 
 #[cfg(test)]
@@ -141,8 +149,8 @@ mod tests {
 
     use super::*;
 
-    fn style() -> Style {
-        Style { indent: None, ensure_ascii: false, sort_keys: false, separators: None }
+    fn style() -> PythonJson {
+        PythonJson::default()
     }
 
     #[test]
@@ -150,20 +158,20 @@ mod tests {
         let value =
             json!({"b": [1, 2.0, 1e20, 1e-7, -0.5, 1.5e-10], "a": "é\"\\\n\u{1}<>", "n": null, "e": {}, "l": []});
         assert_eq!(
-            dumps(&value, &style()),
+            style().dumps(&value),
             r#"{"b": [1, 2.0, 1e+20, 1e-07, -0.5, 1.5e-10], "a": "é\"\\\n\u0001<>", "n": null, "e": {}, "l": []}"#
         );
-        let ascii = Style { ensure_ascii: true, sort_keys: true, ..style() };
+        let ascii = PythonJson { ensure_ascii: true, sort_keys: true, ..style() };
         assert_eq!(
-            dumps(&json!({"z": "é😀\u{7f}", "a": true}), &ascii),
+            ascii.dumps(&json!({"z": "é😀\u{7f}", "a": true})),
             r#"{"a": true, "z": "\u00e9\ud83d\ude00\u007f"}"#
         );
-        let indented = Style { indent: Some(2), ..style() };
+        let indented = PythonJson { indent: Some(2), ..style() };
         assert_eq!(
-            dumps(&json!({"a": [1, {"b": 2}], "c": []}), &indented),
+            indented.dumps(&json!({"a": [1, {"b": 2}], "c": []})),
             "{\n  \"a\": [\n    1,\n    {\n      \"b\": 2\n    }\n  ],\n  \"c\": []\n}"
         );
-        let tight = Style { separators: Some((",".into(), ":".into())), ..style() };
-        assert_eq!(dumps(&json!({"a": [1, 2]}), &tight), r#"{"a":[1,2]}"#);
+        let tight = PythonJson { separators: Some((",".into(), ":".into())), ..style() };
+        assert_eq!(tight.dumps(&json!({"a": [1, 2]})), r#"{"a":[1,2]}"#);
     }
 }

@@ -1,0 +1,126 @@
+//! A task's definition in the form in which lm-eval saves it.
+
+use harness_metrics::Statistic;
+use serde_json::{Map, Value, json};
+
+use crate::{BuildOptions, DeclarativeTask, Task as _, metric::Kind};
+
+/// lm-eval's keys in its order, with the values it fills in; `null` where a missing key stays missing.
+const KEYS: [(&str, &str); 28] = [
+    ("task", "null"),
+    ("task_alias", "null"),
+    ("tag", "null"),
+    ("dataset_path", "null"),
+    ("dataset_name", "null"),
+    ("dataset_kwargs", "null"),
+    ("training_split", "null"),
+    ("validation_split", "null"),
+    ("test_split", "null"),
+    ("fewshot_split", "null"),
+    ("process_docs", "null"),
+    ("doc_to_text", "null"),
+    ("doc_to_target", "null"),
+    ("unsafe_code", "false"),
+    ("doc_to_choice", "null"),
+    ("process_results", "null"),
+    ("description", "\"\""),
+    ("target_delimiter", "\" \""),
+    ("fewshot_delimiter", "\"\\n\\n\""),
+    ("fewshot_config", "null"),
+    ("num_fewshot", "null"),
+    ("metric_list", "null"),
+    ("output_type", "\"generate_until\""),
+    ("generation_kwargs", "null"),
+    ("repeats", "1"),
+    ("filter_list", "null"),
+    ("should_decontaminate", "false"),
+    ("doc_to_decontamination_query", "null"),
+];
+
+impl DeclarativeTask {
+    /// The definition as `configs` of a results file holds it.
+    pub(crate) fn lm_eval_config(&self, options: &BuildOptions) -> Value {
+        let definition = self.definition();
+        let mut config = Map::new();
+        for (key, default) in KEYS {
+            let value = match key {
+                "num_fewshot" => json!(self.shots(options)),
+                "generation_kwargs" if self.output_type() == crate::OutputType::GenerateUntil => {
+                    Value::Object(self.generation_kwargs(options))
+                }
+                "fewshot_config" => self.lm_eval_fewshot_config(),
+                _ => definition.get(key).cloned().unwrap_or(Value::Null),
+            };
+            let value = if value.is_null() { serde_json::from_str(default).unwrap_or(Value::Null) } else { value };
+            if !value.is_null() {
+                config.insert(key.to_owned(), value);
+            }
+        }
+        for key in ["gen_prefix", "metadata"] {
+            config.extend(definition.get(key).filter(|value| !value.is_null()).map(|v| (key.to_owned(), v.clone())));
+        }
+        Value::Object(config)
+    }
+
+    fn lm_eval_fewshot_config(&self) -> Value {
+        let definition = self.definition();
+        let own = definition.get("fewshot_config");
+        let of = |key: &str, inherited: &str, default: Value| -> Value {
+            let found = own.and_then(|own| own.get(key)).or_else(|| definition.get(inherited));
+            found.filter(|value| !value.is_null()).cloned().unwrap_or(default)
+        };
+        json!({
+            "sampler": own.and_then(|own| own.get("sampler")).cloned().unwrap_or_else(|| json!("default")),
+            "split": of("split", "fewshot_split", Value::Null),
+            "process_docs": of("process_docs", "process_docs", Value::Null),
+            "fewshot_indices": own.and_then(|own| own.get("fewshot_indices")),
+            "samples": own.and_then(|own| own.get("samples")),
+            "doc_to_text": of("doc_to_text", "doc_to_text", Value::Null),
+            "doc_to_choice": of("doc_to_choice", "doc_to_choice", Value::Null),
+            "doc_to_target": of("doc_to_target", "doc_to_target", Value::Null),
+            "gen_prefix": of("gen_prefix", "gen_prefix", Value::Null),
+            "fewshot_delimiter": of("fewshot_delimiter", "fewshot_delimiter", json!("\n\n")),
+            "target_delimiter": of("target_delimiter", "target_delimiter", json!(" ")),
+        })
+    }
+
+    /// The version in the type in which the definition has it.
+    pub(crate) fn lm_eval_version(&self) -> Value {
+        let version = self.definition().get("metadata").and_then(|metadata| metadata.get("version"));
+        version.cloned().unwrap_or_else(|| Value::from("Yaml"))
+    }
+
+    /// The settings of a generation as lm-eval logs them.
+    pub(crate) fn generation_kwargs(&self, options: &BuildOptions) -> Map<String, Value> {
+        let mut kwargs = self.config.generation_kwargs.clone();
+        kwargs.extend(options.generation_kwargs.clone());
+        if let Some(temperature) = kwargs.get("temperature").and_then(Value::as_f64) {
+            kwargs.insert("temperature".into(), json!(temperature));
+        }
+        kwargs
+    }
+
+    /// How the metric of a specification is computed.
+    pub(crate) fn metric_kind(&self, index: usize) -> Option<&Kind> {
+        let key = &self.metrics().get(index)?.key;
+        self.config.metrics.iter().find(|metric| metric.name == key.metric).map(|metric| &metric.kind)
+    }
+
+    /// lm-eval's name of the aggregation of a metric.
+    pub(crate) fn aggregation(&self, index: usize) -> &'static str {
+        match self.metric_kind(index) {
+            Some(Kind::F1(_)) => "f1",
+            Some(Kind::Matthews) => "matthews_corrcoef",
+            Some(Kind::Perplexity) => "perplexity",
+            Some(Kind::WordPerplexity | Kind::BytePerplexity | Kind::ReferencePerplexity) => "weighted_perplexity",
+            Some(Kind::BitsPerByte) => "bits_per_byte",
+            Some(Kind::Bleu(_)) => "bleu",
+            Some(Kind::Chrf(_)) => "chrf",
+            Some(Kind::Ter(_)) => "ter",
+            Some(Kind::Brier) => "brier_score",
+            Some(Kind::Native(Statistic::Perplexity)) => "weighted_perplexity",
+            Some(Kind::Native(Statistic::BitsPerByte)) => "bits_per_byte",
+            _ => "mean",
+        }
+    }
+}

@@ -1,0 +1,180 @@
+//! Documents as lm-eval logs them, with its hashes.
+
+use harness_core::{MetricKey, Output, PythonJson, Request, Response};
+use harness_metrics::{Statistic, softmax};
+use serde_json::{Map, Value, json};
+use sha2::{Digest, Sha256};
+
+use super::results::TaskOutcome;
+use crate::{
+    BuildOptions, DocumentRequests, Gold, OutputType, Scored, Task as _,
+    generation::postprocess_generation,
+    metric::Kind,
+    python::text::{float_repr, str as python_str},
+};
+
+/// Lower-case hexadecimal SHA-256.
+pub(super) fn sha256(text: &str) -> String {
+    Sha256::digest(text.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// One line a document and filter, filters in blocks; and the hash of the task.
+pub(super) fn lines(outcome: &TaskOutcome<'_>, options: &BuildOptions) -> (Vec<String>, String) {
+    let mut filters: Vec<&str> = Vec::new();
+    for spec in outcome.task.metrics() {
+        if !filters.contains(&spec.key.filter.as_str()) {
+            filters.push(&spec.key.filter);
+        }
+    }
+    let kwargs = Value::Object(outcome.task.generation_kwargs(options));
+    let json = PythonJson::default();
+    let mut lines = Vec::new();
+    let mut hashes = String::new();
+    for filter in filters {
+        let documents = outcome.prepared.documents.iter().zip(outcome.responses).zip(outcome.scored);
+        for ((item, responses), scored) in documents {
+            let line = sample(outcome, item, responses, scored, filter, &kwargs);
+            for key in ["doc_hash", "prompt_hash", "target_hash"] {
+                hashes.push_str(line[key].as_str().unwrap_or_default());
+            }
+            lines.push(json.dumps(&Value::Object(line)));
+        }
+    }
+    (lines, sha256(&hashes))
+}
+
+fn sample(
+    outcome: &TaskOutcome<'_>,
+    item: &DocumentRequests,
+    responses: &[Response],
+    scored: &Scored,
+    filter: &str,
+    kwargs: &Value,
+) -> Map<String, Value> {
+    let task = outcome.task;
+    let doc = Value::Object(item.doc.fields.clone());
+    // Repeats of one prompt are one request with several responses.
+    let mut requests: Vec<(&Request, Vec<Value>)> = Vec::new();
+    for (request, response) in item.requests.iter().zip(responses) {
+        let answer = logged(request, response);
+        match requests.last_mut() {
+            Some((Request::Generate { .. }, answers)) if matches!(request, Request::Generate { .. }) => {
+                answers.push(answer);
+            }
+            _ => requests.push((request, vec![answer])),
+        }
+    }
+    let arguments = requests.iter().enumerate().map(|(i, (request, _))| {
+        let texts = match request {
+            Request::LogLikelihood { context, continuation } => json!({"arg_0": context, "arg_1": continuation}),
+            Request::RollingLogLikelihood { text } => json!({"arg_0": text}),
+            Request::Generate { prompt, .. } => json!({"arg_0": prompt, "arg_1": kwargs}),
+        };
+        (format!("gen_args_{i}"), texts)
+    });
+    let arguments: Map<String, Value> = arguments.collect();
+    let prompt = arguments.get("gen_args_0").and_then(|a| a["arg_0"].as_str()).unwrap_or_default().to_owned();
+    let filtered: Vec<Value> = if task.output_type() == OutputType::GenerateUntil {
+        let answer = scored.answers.iter().find(|answer| answer.filter == filter);
+        vec![answer.map_or(Value::Null, |answer| stringified(&answer.value))]
+    } else {
+        requests.iter().map(|(_, answers)| answers[0].clone()).collect()
+    };
+    let metrics: Vec<(String, Value)> = (0..task.metrics().len())
+        .filter(|&i| task.metrics()[i].key.filter == filter)
+        .map(|i| (task.metrics()[i].key.metric.clone(), value(outcome, item, responses, scored, i)))
+        .collect();
+    let indented = PythonJson { indent: Some(2), ..PythonJson::default() };
+    let doc_hash = sha256(&indented.dumps(&doc));
+    let mut line = Map::new();
+    line.insert("doc_id".into(), Value::from(item.doc.index));
+    line.insert("doc".into(), doc);
+    line.insert("target".into(), Value::from(item.target.as_str()));
+    line.insert("arguments".into(), Value::Object(arguments));
+    line.insert("resps".into(), requests.iter().map(|(_, answers)| Value::Array(answers.clone())).collect());
+    line.insert("filtered_resps".into(), Value::Array(filtered));
+    line.insert("filter".into(), Value::from(filter));
+    line.insert("metrics".into(), metrics.iter().map(|(name, _)| Value::from(name.as_str())).collect());
+    line.insert("doc_hash".into(), Value::from(doc_hash));
+    line.insert("prompt_hash".into(), Value::from(sha256(&prompt)));
+    line.insert("target_hash".into(), Value::from(sha256(&item.target)));
+    line.extend(metrics);
+    line
+}
+
+/// A response with all leaves as strings.
+fn logged(request: &Request, response: &Response) -> Value {
+    match (&response.output, request) {
+        (Output::LogLikelihood { logprob, is_greedy, .. }, _) => {
+            json!([float_repr(*logprob), if *is_greedy { "True" } else { "False" }])
+        }
+        (Output::RollingLogLikelihood { logprob, .. }, _) => Value::from(float_repr(*logprob)),
+        (Output::Text { text, .. }, Request::Generate { stop, .. }) => {
+            Value::from(postprocess_generation(text, stop, None))
+        }
+        (Output::Text { text, .. }, _) => Value::from(text.as_str()),
+    }
+}
+
+fn stringified(value: &Value) -> Value {
+    match value {
+        Value::Array(items) => items.iter().map(stringified).collect(),
+        other => Value::from(python_str(other)),
+    }
+}
+
+/// The value of a metric as lm-eval logs it: a number, or what its aggregation takes.
+fn value(
+    outcome: &TaskOutcome<'_>,
+    item: &DocumentRequests,
+    responses: &[Response],
+    scored: &Scored,
+    metric: usize,
+) -> Value {
+    let spec = &outcome.task.metrics()[metric];
+    let Some(stats) = scored.scores.get(metric).map(|score| score.stats.as_slice()) else { return Value::Null };
+    let gold = || match &item.gold {
+        Gold::Choice(Some(index)) => Value::from(*index),
+        Gold::Choices(indices) => Value::from(indices.clone()),
+        _ => Value::from(-100),
+    };
+    let loglikelihoods = || -> Vec<f64> {
+        let of = |response: &Response| match response.output {
+            Output::LogLikelihood { logprob, .. } => logprob,
+            _ => f64::NAN,
+        };
+        responses.iter().take(item.choices.len()).map(of).collect()
+    };
+    match outcome.task.metric_kind(metric) {
+        Some(Kind::F1(_) | Kind::Matthews) => {
+            let predicted = harness_metrics::argmax(&loglikelihoods()).unwrap_or(0);
+            json!([gold(), predicted])
+        }
+        Some(Kind::Brier) => json!([gold(), softmax(&loglikelihoods())]),
+        Some(
+            Kind::Native(Statistic::Perplexity | Statistic::BitsPerByte)
+            | Kind::WordPerplexity
+            | Kind::BytePerplexity
+            | Kind::BitsPerByte
+            | Kind::ReferencePerplexity,
+        ) => {
+            json!([stats[0], stats[1] as u64])
+        }
+        Some(Kind::Perplexity) => json!(stats[0]),
+        Some(Kind::Bleu(_) | Kind::Chrf(_) | Kind::Ter(_)) => {
+            let answer = answer(scored, &spec.key);
+            match &item.gold {
+                Gold::Texts(texts) => json!([texts, answer]),
+                _ => json!([item.target, answer]),
+            }
+        }
+        Some(Kind::Greedy) => json!(stats[0] as i64),
+        Some(Kind::Acc) if outcome.task.output_type() == OutputType::LogLikelihood => json!(stats[0] as i64),
+        _ if stats.len() == 2 && stats[1] > 0.0 => json!(stats[0] / stats[1]),
+        _ => Value::Null,
+    }
+}
+
+fn answer(scored: &Scored, key: &MetricKey) -> Value {
+    scored.answers.iter().find(|answer| answer.filter == key.filter).map_or(Value::Null, |answer| answer.value.clone())
+}

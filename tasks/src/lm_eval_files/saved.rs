@@ -1,0 +1,235 @@
+//! What lm-eval's files say of a run.
+
+use std::{collections::BTreeMap, path::PathBuf};
+
+use harness_core::{Document, MetricKey, canonical_json};
+use harness_metrics::{
+    Average, Bleu, Chrf, ClassMeasure, Classification, Statistic, Ter, brier_score, confusion_stats, mean_stats,
+};
+use serde_json::{Map, Value};
+
+/// One run: a results file and the samples files beside it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct SavedRun {
+    /// The results file; `None` where there are only samples.
+    pub results: Option<PathBuf>,
+    /// The model as lm-eval names it (`pretrained=` of its arguments), else the name of the folder.
+    pub model: String,
+    /// lm-eval's back end, e.g. `hf`.
+    pub source: Option<String>,
+    /// Time in the files' names, e.g. `2026-11-22T01-49-42.758627`.
+    pub date: Option<String>,
+    /// Version of lm-eval, where the file tells it.
+    pub version: Option<String>,
+    /// `config` of the results file: model arguments, seeds, limits.
+    pub config: Map<String, Value>,
+    /// Tasks in the order of the file, groups apart.
+    pub tasks: Vec<SavedTask>,
+    /// Values of groups by name.
+    pub groups: BTreeMap<String, BTreeMap<MetricKey, SavedMetric>>,
+    /// `group_subtasks`: members of each group.
+    pub members: BTreeMap<String, Vec<String>>,
+}
+
+/// A value with its standard error.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct SavedMetric {
+    /// The value; NaN where the file has none.
+    pub value: f64,
+    /// The standard error; `None` for `N/A`.
+    pub stderr: Option<f64>,
+}
+
+/// One task of a run.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct SavedTask {
+    /// lm-eval's name.
+    pub name: String,
+    /// Name in tables.
+    pub alias: String,
+    /// Version of the definition.
+    pub version: String,
+    /// Examples before each question.
+    pub num_fewshot: Option<usize>,
+    /// The definition as lm-eval saved it; empty in old files.
+    pub config: Map<String, Value>,
+    /// Values by metric and filter.
+    pub results: BTreeMap<MetricKey, SavedMetric>,
+    /// By metric, whether larger is better.
+    pub higher_is_better: BTreeMap<String, bool>,
+    /// Documents, one entry a document and filter; empty where samples were not logged.
+    pub samples: Vec<SavedSample>,
+    /// The samples file.
+    pub samples_file: Option<PathBuf>,
+}
+
+/// One document behind one filter.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct SavedSample {
+    /// Position in the evaluated split.
+    pub doc_id: usize,
+    /// The columns of the document.
+    pub doc: Map<String, Value>,
+    /// The target as text.
+    pub target: String,
+    /// Arguments of each request: context and continuation, or prompt and generation settings.
+    pub arguments: Vec<Vec<Value>>,
+    /// Responses of each request, as they were logged.
+    pub responses: Vec<Value>,
+    /// Responses behind the filter.
+    pub filtered: Vec<Value>,
+    /// The filter; `none` where there is none.
+    pub filter: String,
+    /// Values by metric, in the order of the file.
+    pub metrics: Vec<(String, Value)>,
+    /// SHA-256 of the document, in newer files.
+    pub doc_hash: Option<String>,
+    /// SHA-256 of the first request's first argument, in newer files.
+    pub prompt_hash: Option<String>,
+    /// SHA-256 of the target, in newer files.
+    pub target_hash: Option<String>,
+}
+
+/// The documents' scores of one metric.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SavedScores {
+    /// Metric and filter.
+    pub key: MetricKey,
+    /// How they become one value.
+    pub statistic: Statistic,
+    /// Whether larger is better.
+    pub higher_is_better: bool,
+    /// `doc_id` and additive statistics of each document.
+    pub stats: Vec<(usize, Vec<f64>)>,
+}
+
+impl SavedTask {
+    /// The evaluated split: `test_split` of the definition, else `validation_split`.
+    pub fn split(&self) -> Option<&str> {
+        ["test_split", "validation_split"].iter().find_map(|key| self.config.get(*key)?.as_str())
+    }
+
+    /// The documents with the ids they have in this program, by `doc_id`; equal content in the same split of a task of
+    /// the same name has the same id.
+    pub fn documents(&self) -> BTreeMap<usize, Document> {
+        let split = self.split().unwrap_or("test");
+        let mut rows: BTreeMap<usize, &Map<String, Value>> = BTreeMap::new();
+        self.samples.iter().for_each(|sample| {
+            rows.entry(sample.doc_id).or_insert(&sample.doc);
+        });
+        let mut seen: BTreeMap<String, usize> = BTreeMap::new();
+        rows.into_iter()
+            .map(|(id, row)| {
+                let count = seen.entry(canonical_json(row)).or_default();
+                *count += 1;
+                (id, Document::new(&self.name, split, id, *count - 1, row.clone()))
+            })
+            .collect()
+    }
+
+    /// Per-document scores of every metric that documents were logged with.
+    pub fn scores(&self) -> Vec<SavedScores> {
+        let mut keys: Vec<MetricKey> = Vec::new();
+        for sample in &self.samples {
+            for (metric, _) in &sample.metrics {
+                let key = MetricKey::new(metric.as_str(), sample.filter.as_str());
+                if !keys.contains(&key) {
+                    keys.push(key);
+                }
+            }
+        }
+        keys.into_iter().map(|key| self.scores_of(key)).collect()
+    }
+
+    fn scores_of(&self, key: MetricKey) -> SavedScores {
+        let values: Vec<(usize, &Value)> = self
+            .samples
+            .iter()
+            .filter(|sample| sample.filter == key.filter)
+            .filter_map(|sample| {
+                let (_, value) = sample.metrics.iter().find(|(metric, _)| *metric == key.metric)?;
+                Some((sample.doc_id, value))
+            })
+            .collect();
+        let classes = values.iter().filter_map(|(_, value)| class_pair(value)).map(|(g, p)| g.max(p) + 1).max();
+        let statistic = self.statistic(&key.metric, values.first().map(|(_, value)| *value), classes.unwrap_or(2));
+        let stats = values.into_iter().filter_map(|(id, value)| Some((id, stats(&statistic, value)?))).collect();
+        let higher_is_better = self.higher_is_better.get(&key.metric).copied().unwrap_or_else(|| {
+            harness_metrics::lm_eval::MetricInfo::of(&key.metric).is_none_or(|info| info.higher_is_better)
+        });
+        SavedScores { key, statistic, higher_is_better, stats }
+    }
+
+    /// The aggregation that the definition names for a metric, else lm-eval's own for the name.
+    fn statistic(&self, metric: &str, example: Option<&Value>, classes: usize) -> Statistic {
+        let entry = self
+            .config
+            .get("metric_list")
+            .and_then(Value::as_array)
+            .and_then(|list| list.iter().find(|entry| entry.get("metric").and_then(Value::as_str) == Some(metric)));
+        let named = entry.and_then(|entry| entry.get("aggregation")?.as_str());
+        let own = harness_metrics::lm_eval::MetricInfo::of(metric).map(|info| info.aggregation);
+        let pair = example.is_some_and(Value::is_array);
+        match named.filter(|name| !name.contains(char::is_whitespace)).or(own).unwrap_or("mean") {
+            "perplexity" => Statistic::Perplexity,
+            "weighted_perplexity" if pair => Statistic::Perplexity,
+            "bits_per_byte" if pair => Statistic::BitsPerByte,
+            "f1" if pair => {
+                let average = Average::Binary { positive: 1 };
+                Classification { classes: classes.max(2), measure: ClassMeasure::F1, average }.statistic()
+            }
+            "matthews_corrcoef" if pair => Statistic::Matthews { classes: classes.max(2) },
+            "bleu" if pair => Bleu::default().statistic(),
+            "chrf" if pair => Chrf::default().statistic(),
+            "ter" if pair => Ter::default().statistic(),
+            _ => Statistic::Mean,
+        }
+    }
+}
+
+/// Gold and prediction, both classes.
+fn class_pair(value: &Value) -> Option<(usize, usize)> {
+    let [gold, predicted] = value.as_array()?.as_slice() else { return None };
+    Some((usize::try_from(gold.as_i64()?).ok()?, usize::try_from(predicted.as_i64()?).ok()?))
+}
+
+/// Additive statistics of a logged value; `None` where it has none.
+fn stats(statistic: &Statistic, value: &Value) -> Option<Vec<f64>> {
+    let texts = || -> Option<(String, String)> {
+        let [reference, answer] = value.as_array()?.as_slice() else { return None };
+        let text = |value: &Value| match value {
+            Value::Array(items) => items.first().and_then(Value::as_str).map(str::to_owned),
+            other => other.as_str().map(str::to_owned),
+        };
+        Some((text(reference)?, text(answer)?))
+    };
+    match statistic {
+        Statistic::Perplexity | Statistic::BitsPerByte => match value {
+            Value::Array(pair) => Some(vec![pair.first()?.as_f64()?, pair.get(1)?.as_f64()?]),
+            other => Some(vec![other.as_f64()?, 1.0]),
+        },
+        Statistic::Classification(Classification { classes, .. }) | Statistic::Matthews { classes } => {
+            let (gold, predicted) = class_pair(value)?;
+            Some(confusion_stats(*classes, gold, Some(predicted)))
+        }
+        Statistic::Bleu(_) => texts().map(|(reference, answer)| Bleu::default().stats(&answer, &[reference])),
+        Statistic::Chrf(_) => texts().map(|(reference, answer)| Chrf::default().stats(&answer, &[reference])),
+        Statistic::Ter => texts().map(|(reference, answer)| Ter::default().stats(&answer, &[reference])),
+        _ => match value {
+            Value::Bool(truth) => Some(mean_stats(f64::from(u8::from(*truth)))),
+            Value::Array(pair) => {
+                // A Brier score is logged as the gold class and the probabilities.
+                let gold = usize::try_from(pair.first()?.as_i64()?).ok()?;
+                let probabilities: Vec<f64> = match pair.get(1)? {
+                    Value::Array(items) => items.iter().filter_map(Value::as_f64).collect(),
+                    Value::String(text) => {
+                        text.trim_matches(['[', ']']).split_whitespace().filter_map(|p| p.parse().ok()).collect()
+                    }
+                    _ => return None,
+                };
+                (gold < probabilities.len()).then(|| mean_stats(brier_score(&probabilities, gold)))
+            }
+            other => Some(mean_stats(other.as_f64()?)),
+        },
+    }
+}
