@@ -190,11 +190,15 @@ impl Registry {
                 })
                 .collect();
         }
+        // In earlier versions a task named the groups it belongs to.
+        let is_task = node.get("doc_to_text").is_some();
         // A name that comes from an included file is that file's.
         let local = self.files.tree(path, &node.at)?;
         let named = |key: &str| node.get(key).filter(|_| local.get(key).is_some());
         match (named("group"), node.get("task")) {
-            (Some(group), task) if task.is_none_or(|task| matches!(task.value, Yaml::List(_) | Yaml::Null)) => {
+            (Some(group), task)
+                if !is_task || task.is_none_or(|task| matches!(task.value, Yaml::List(_) | Yaml::Null)) =>
+            {
                 let name = text("group", group)?;
                 Ok(vec![(name, Definition::Group(Arc::new(node)), Vec::new())])
             }

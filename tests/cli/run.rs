@@ -143,3 +143,49 @@ fn data_sets_are_found_by_flag_environment_and_experiment() {
     world.write("harness.toml", format!("data_dirs = [\"sets\"]\n{}", world.read("harness.toml")));
     assert_eq!(world.run(&call).expect(0).stdout, by_flag);
 }
+
+#[test]
+fn lm_evals_files_are_written() {
+    let world = world();
+    let call = ["run", "base", "--json", "--lm-eval-output", "out", "--bootstrap-iters", "200"];
+    let object = world.run(&call).expect(0).json();
+    let folder = std::fs::read_dir(world.path("out")).unwrap().next().unwrap().unwrap().path();
+    assert!(folder.to_string_lossy().ends_with("models__base"), "{}", folder.display());
+    let runs = harness_tasks::lm_eval_files::read_runs(&folder).unwrap();
+    assert_eq!((runs.len(), runs[0].tasks.len()), (1, 3));
+    for task in &runs[0].tasks {
+        assert!(!task.samples.is_empty(), "{}", task.name);
+        for (key, metric) in &task.results {
+            let row = object["rows"].as_array().unwrap().iter().find(|row| {
+                row["task"] == task.name && row["key"]["metric"] == key.metric && row["key"]["filter"] == key.filter
+            });
+            let value = row.unwrap()["cells"][0]["value"].as_f64().unwrap();
+            assert!((value - metric.value).abs() <= 1e-12 * value.abs(), "{} {key}", task.name);
+        }
+    }
+}
+
+#[test]
+fn a_dry_run_asks_nothing() {
+    let world = world();
+    let outcome = world.run(&["run", "base", "--dry-run"]).expect(0);
+    assert!(outcome.stdout.contains("3 tasks, 24 documents, 60 requests"), "{}", outcome.stdout);
+    assert!(world.segments().is_empty());
+    let plan = world.run(&["run", "base", "--dry-run", "--json"]).expect(0).json()["plan"].clone();
+    assert!(plan["computed_tokens"].as_u64() <= plan["requested_tokens"].as_u64() && plan["requests"] == 60);
+}
+
+#[test]
+fn a_task_that_needs_python_is_left_out() {
+    let world = world();
+    let text = harness_test_support::tasks::CHOICE.replace("task: toy_choice", "task: needs");
+    world.write("tasks/needs.yaml", format!("{text}process_docs: !function utils.clean\n"));
+    let outcome = world.run(&["run", "base", "-t", "toy_choice,needs"]).expect(0);
+    assert!(
+        outcome.stderr.contains("needs is left out") && outcome.stderr.contains("utils.clean"),
+        "{}",
+        outcome.stderr
+    );
+    assert!(outcome.stdout.contains("toy_choice"));
+    world.run(&["run", "base", "-t", "needs"]).expect(2).says(&["process_docs needs the Python function utils.clean"]);
+}

@@ -50,7 +50,11 @@ fn show_as_json_holds_requests_and_tokens() {
 fn check_accepts_good_definitions() {
     let world = world();
     let outcome = world.run(&["tasks", "check", "tasks"]).expect(0);
-    assert_eq!(outcome.stdout, "3 tasks, 0 groups, 0 problems\n");
+    assert_eq!(
+        outcome.stdout,
+        "3 files, 3 parse; 3 tasks: 3 run (0 of them with functions of this program), 0 need Python, 0 have template \
+         errors; 0 groups; 0 problems\n"
+    );
     let object = world.run(&["tasks", "check", "tasks", "--json"]).expect(0).json();
     assert_eq!((&object["tasks"], object["problems"].as_array().unwrap().len()), (&3.into(), 0));
 }
@@ -76,4 +80,19 @@ fn check_names_file_line_and_column_of_all_problems() {
         let line = outcome.stdout.lines().find(|line| line.contains(&format!("{name}.yaml:")));
         assert!(line.is_some(), "{name} has no line with a place in:\n{}", outcome.stdout);
     }
+}
+
+#[test]
+fn check_counts_what_needs_python() {
+    let world = world();
+    let text = harness_test_support::tasks::CHOICE;
+    let renamed =
+        |name: &str, more: &str| format!("{}{more}\n", text.replace("task: toy_choice", &format!("task: {name}")));
+    world.write("mine/a.yaml", renamed("a", "process_docs: !function utils.clean"));
+    world.write("mine/b.yaml", renamed("b", "process_docs: !function utils.clean"));
+    world.write("hellaswag/c.yaml", renamed("c", "process_docs: !function utils.process_docs"));
+    let outcome = world.run(&["tasks", "check", "mine"]).expect(0);
+    assert!(outcome.stdout.contains("     2  process_docs: utils.clean (a, b)"), "{}", outcome.stdout);
+    let object = world.run(&["tasks", "check", "hellaswag", "--json"]).expect(0).json();
+    assert_eq!((&object["runnable"], &object["native"]), (&1.into(), &1.into()));
 }

@@ -23,8 +23,9 @@ pub fn read_runs(path: &Path) -> Result<Vec<SavedRun>, TaskError> {
     let mut files = Vec::new();
     collect(path, &mut files, 0)?;
     files.sort();
+    let named = |file: &PathBuf| samples_name(file).is_some() && plain_name(file).starts_with("samples_");
     let (results, mut samples): (Vec<PathBuf>, Vec<PathBuf>) =
-        files.into_iter().filter(|file| is_results(file) || samples_name(file).is_some()).partition(|f| is_results(f));
+        files.into_iter().filter(|file| is_results(file) || named(file)).partition(|f| is_results(f));
     let mut runs = Vec::new();
     for file in results {
         let run = read_results(&file)?;

@@ -1,6 +1,6 @@
 //! Filters and extraction against lm-eval's own runs.
 
-use std::{path::Path, sync::Arc};
+use std::sync::Arc;
 
 use crate::common::{generation, rows, task};
 use harness_tasks::{AnswerOutcome, BuildOptions, DeclarativeTask, MemoryData, Registry, Task, postprocess_generation};
@@ -28,27 +28,9 @@ fn filters_equal_lm_evals() {
 }
 
 fn gsm8k(kind: &str) -> DeclarativeTask {
-    let mut registry = Registry::builtin().unwrap();
-    let cot = r##"
-include: built-in:/gsm8k/gsm8k.yaml
-task: gsm8k_cot
-doc_to_target: "{{answer.split('####')[-1].strip()}}"
-filter_list:
-  - name: strict-match
-    filter:
-      - {function: regex, regex_pattern: "The answer is (\\-?[0-9\\.\\,]+)."}
-      - {function: take_first}
-  - name: flexible-extract
-    filter:
-      - {function: regex, group_select: -1, regex_pattern: "(-?[$0-9.,]{2,})|(-?[0-9]+)"}
-      - {function: take_first}
-"##;
-    // Included from the root, because the definition is not built in.
-    let path = Path::new("built-in:/gsm8k/test_cot.yaml");
-    registry.add_definition(path, &cot.replace("built-in:/gsm8k/", "")).unwrap();
     let row = json!([{"question": "?", "answer": "x"}]);
     let data = MemoryData::default().with("test", rows(&row)).with("train", Vec::new());
-    registry.load_by_name(kind, Arc::new(data)).unwrap()
+    Registry::builtin().unwrap().load_by_name(kind, Arc::new(data)).unwrap()
 }
 
 #[test]

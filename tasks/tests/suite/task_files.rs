@@ -151,7 +151,7 @@ fn files_that_cannot_be_read_hinder_no_other() {
         "the includes form a cycle",
         "nowhere.yaml",
         "list.yaml:1:1: a definition must be a mapping, found a list",
-        "tag.yaml:5:20: unknown tag !other",
+        "tag.yaml:5:21: unknown tag !other",
     ] {
         assert!(report.problems.iter().any(|problem| problem.contains(expected)), "{expected}\n{:#?}", report.problems);
     }
