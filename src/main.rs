@@ -2,15 +2,30 @@
 
 use std::process::ExitCode;
 
-use clap::Parser;
+use harness::{
+    cli::Cli,
+    commands::{Failure, report_failure, run},
+};
 
 fn main() -> ExitCode {
-    let cli = harness::cli::Cli::parse();
+    let cli = match Cli::read(std::env::args_os()) {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version are no failures. After a wrong call nobody knows which flags hold, so look for the word.
+            if !error.use_stderr() || !std::env::args_os().any(|argument| argument == "--json") {
+                error.exit();
+            }
+            let text = error.render().to_string();
+            let failure = Failure::usage(text.trim_start_matches("error: ").trim_end());
+            report_failure(&failure, true);
+            return failure.exit_code();
+        }
+    };
     let json = cli.global.json;
-    match harness::commands::run(cli) {
+    match run(cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            harness::commands::report_failure(&failure, json);
+            report_failure(&failure, json);
             failure.exit_code()
         }
     }

@@ -1,6 +1,7 @@
 //! What a decoder is: its dimensions, rotary embedding and special tokens.
 
 mod hf;
+mod identity;
 
 pub use hf::GenerationDefaults;
 pub(crate) use hf::{read_config, read_generation_defaults, read_json};

@@ -95,5 +95,10 @@ fn check_vocabulary(path: &Path, config: &DecoderConfig, tokenizer: &TextTokeniz
 
 /// The digest of the weights together with all constants that computation depends on.
 fn with_config(config: &DecoderConfig, weights: Digest) -> Digest {
-    Hasher::new("model").part(weights.as_bytes()).part(format!("{config:?}")).finish()
+    let mut hasher = Hasher::new("model");
+    hasher.part(weights.as_bytes());
+    for constant in config.identity() {
+        hasher.part(constant);
+    }
+    hasher.finish()
 }

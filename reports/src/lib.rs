@@ -1,4 +1,4 @@
-//! Comparisons as Markdown, LaTeX, CSV, JSON and plots.
+//! Comparisons as Markdown, HTML, LaTeX, CSV, JSON and plots.
 //!
 //! Reports are pure functions of a [`harness_metrics::comparison::Comparison`] and of [`Meta`], which carries what the
 //! caller knows besides: the title and the manifest. Nothing here computes a statistic.
@@ -6,17 +6,20 @@
 mod csv_table;
 mod document;
 mod error;
+mod html;
 mod json;
 mod latex;
 mod markdown;
 mod meta;
 mod number;
+mod page;
 mod plot;
 mod words;
 mod write;
 
 pub use csv_table::csv;
 pub use error::ReportError;
+pub use html::html;
 pub use json::{Report, json};
 pub use latex::{escape as latex_escape, latex_document, latex_fragment};
 pub use markdown::markdown;

@@ -5,4 +5,5 @@ mod forest;
 mod lines;
 
 pub use forest::forest_plot;
+pub(crate) use forest::forest_svg;
 pub use lines::{Series, line_chart};

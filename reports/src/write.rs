@@ -9,13 +9,15 @@ use std::{
 
 use harness_metrics::comparison::Comparison;
 
-use crate::{Meta, ReportError, csv, forest_plot, json, latex_document, markdown};
+use crate::{Meta, ReportError, csv, forest_plot, html, json, latex_document, markdown};
 
 /// A form of report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Format {
     /// `report.md`.
     Markdown,
+    /// `report.html`, a page with the plot inside.
+    Html,
     /// `report.tex`, a document that compiles alone.
     Latex,
     /// `report.csv`.
@@ -30,12 +32,14 @@ pub enum Format {
 
 impl Format {
     /// All formats.
-    pub const ALL: [Self; 6] = [Self::Markdown, Self::Latex, Self::Csv, Self::Json, Self::Svg, Self::Png];
+    pub const ALL: [Self; 7] =
+        [Self::Markdown, Self::Html, Self::Latex, Self::Csv, Self::Json, Self::Svg, Self::Png];
 
     /// The name of its file.
     pub fn file_name(self) -> &'static str {
         match self {
             Self::Markdown => "report.md",
+            Self::Html => "report.html",
             Self::Latex => "report.tex",
             Self::Csv => "report.csv",
             Self::Json => "report.json",
@@ -51,6 +55,7 @@ impl FromStr for Format {
     fn from_str(text: &str) -> Result<Self, ReportError> {
         match text {
             "md" | "markdown" => Ok(Self::Markdown),
+            "html" => Ok(Self::Html),
             "tex" | "latex" => Ok(Self::Latex),
             "csv" => Ok(Self::Csv),
             "json" => Ok(Self::Json),
@@ -78,6 +83,7 @@ pub fn write_all(
         let path = dir.join(format.file_name());
         let text = match format {
             Format::Markdown => markdown(comparison, meta),
+            Format::Html => html(comparison, meta)?,
             Format::Latex => latex_document(comparison, meta),
             Format::Csv => csv(comparison)?,
             Format::Json => json(comparison, meta)?,

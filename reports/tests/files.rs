@@ -19,8 +19,8 @@ fn all_formats_are_written_whole() {
     let dir = tempfile::tempdir().unwrap();
     let out = dir.path().join("new/folder");
     let written = write_all(&out, &comparison(&THREE), &meta(), &Format::ALL).unwrap();
-    assert_eq!(written.len(), 6);
-    let expected = ["comparison.png", "comparison.svg", "report.csv", "report.json", "report.md", "report.tex"];
+    assert_eq!(written.len(), 7);
+    let expected = ["comparison.png", "comparison.svg", "report.csv", "report.html", "report.json", "report.md", "report.tex"];
     assert_eq!(names(&out), expected);
     // Written again, the bytes are the same and nothing is left over.
     let before: Vec<Vec<u8>> = written.iter().map(|path| fs::read(path).unwrap()).collect();
@@ -30,14 +30,14 @@ fn all_formats_are_written_whole() {
     forest_plot(&out.join("ten.svg"), &comparison(&TEN)).unwrap();
     let plot = fs::read_to_string(out.join("ten.svg")).unwrap();
     assert!(TEN[1..].iter().all(|model| plot.contains(model)) && plot.contains("undecided"));
-    assert!(before[4].starts_with(b"<svg") && before[5].starts_with(b"\x89PNG"));
+    assert!(before[5].starts_with(b"<svg") && before[6].starts_with(b"\x89PNG"));
 }
 
 #[test]
 fn one_model_has_no_plot_of_differences() {
     let dir = tempfile::tempdir().unwrap();
     let written = write_all(dir.path(), &comparison(&THREE[..1]), &Meta::default(), &Format::ALL).unwrap();
-    assert_eq!(written.len(), 4);
+    assert_eq!(written.len(), 5);
     let error = forest_plot(&dir.path().join("c.svg"), &comparison(&THREE[..1])).unwrap_err();
     assert!(matches!(error, ReportError::Empty { .. }));
 }

@@ -5,7 +5,7 @@ mod support;
 use std::collections::BTreeMap;
 
 use harness_metrics::comparison::{Comparison, Verdict};
-use harness_reports::{Report, csv, json, latex_document, latex_escape, latex_fragment, markdown};
+use harness_reports::{Report, csv, html, json, latex_document, latex_escape, latex_fragment, markdown};
 use support::{TEN, THREE, comparison, meta};
 
 #[test]
@@ -161,4 +161,28 @@ fn json_round_trips() {
     assert_eq!((&back.comparison, &back.meta), (&comparison, &meta()));
     assert_eq!(back.comparison.schema, harness_metrics::comparison::SCHEMA_VERSION);
     assert_eq!(json(&back.comparison, &back.meta).unwrap(), text);
+}
+
+#[test]
+fn html_is_well_formed_and_says_what_markdown_says() {
+    for models in [&THREE[..], &TEN[..], &THREE[..1]] {
+        let text = html(&comparison(models), &meta()).unwrap();
+        let body = &text[text.find("<body>").unwrap()..];
+        let mut open: Vec<&str> = Vec::new();
+        for tag in body.split('<').skip(1).map(|rest| &rest[..rest.find('>').expect("a tag ends")]) {
+            match tag.strip_prefix('/') {
+                Some(name) if name == "html" => assert!(open.is_empty(), "{open:?}"),
+                Some(name) => assert_eq!(open.pop(), Some(name)),
+                None if tag.ends_with('/') => {}
+                None => open.push(tag.split_whitespace().next().unwrap()),
+            }
+        }
+        let rows = |text: &str, mark: &str| text.matches(mark).count();
+        let tables = rows(body, "<table>");
+        let lines = markdown(&comparison(models), &meta()).lines().filter(|line| line.starts_with('|')).count();
+        // Markdown has a line of dashes below every header.
+        assert_eq!(rows(body, "<tr>") + tables, lines);
+        assert_eq!(body.contains("<svg"), models.len() > 1);
+        assert!(models.iter().all(|model| body.contains(&model.replace('&', "&amp;").replace('<', "&lt;"))));
+    }
 }

@@ -4,13 +4,15 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
-use super::EvaluationArgs;
+use super::{EvaluationArgs, number::whole};
 
 /// Formats of a report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Format {
     /// report.md
     Md,
+    /// report.html, with the plot inside
+    Html,
     /// report.tex
     Latex,
     /// report.csv
@@ -56,7 +58,7 @@ pub struct CompareArgs {
     #[arg(long)]
     pub from_store: bool,
     /// Seed of resampling
-    #[arg(long, default_value_t = 42)]
+    #[arg(long, default_value_t = 42, value_parser = whole::<u64>)]
     pub seed: u64,
     /// Print the members of groups too (files hold them always)
     #[arg(long)]

@@ -3,17 +3,19 @@
 use clap::Args;
 use harness_core::Sampling;
 
+use super::number::whole;
+
 /// How tokens are chosen.
 #[derive(Clone, Debug, Args)]
 pub struct SamplingArgs {
     /// Most tokens generated
-    #[arg(long, value_name = "N", default_value_t = 256)]
+    #[arg(long, value_name = "N", default_value_t = 256, value_parser = whole::<usize>)]
     pub max_new_tokens: usize,
     /// Softmax temperature; 0 is greedy
     #[arg(long, value_name = "T", default_value_t = 0.0)]
     pub temperature: f64,
     /// Only the K most probable tokens
-    #[arg(long, value_name = "K")]
+    #[arg(long, value_name = "K", value_parser = whole::<usize>)]
     pub top_k: Option<usize>,
     /// Only the most probable tokens that make up this probability
     #[arg(long, value_name = "P")]
@@ -25,7 +27,7 @@ pub struct SamplingArgs {
     #[arg(long, value_name = "X", default_value_t = 1.0)]
     pub repetition_penalty: f64,
     /// Seed of sampling
-    #[arg(long, default_value_t = 0)]
+    #[arg(long, default_value_t = 0, value_parser = whole::<u64>)]
     pub seed: u64,
     /// Strings that end the generation; may be repeated
     #[arg(long, value_name = "TEXT")]

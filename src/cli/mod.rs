@@ -5,13 +5,14 @@ mod compare;
 mod generate;
 mod golden;
 mod models;
+mod number;
 mod run;
 mod tasks;
 mod train;
 
-use std::path::PathBuf;
+use std::{ffi::OsString, path::PathBuf};
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 pub use chat::ChatArgs;
 pub use compare::{CompareArgs, FailOn, Format};
@@ -32,6 +33,25 @@ pub struct Cli {
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
+}
+
+impl Cli {
+    /// Reads the program's arguments. Values may begin with a minus: `--limit -3` is then refused for what it is.
+    ///
+    /// # Errors
+    /// If they are wrong, or ask for help or the version.
+    pub fn read(arguments: impl IntoIterator<Item = OsString>) -> Result<Self, clap::Error> {
+        let mut command = numbers_may_be_negative(Self::command());
+        let matches = command.try_get_matches_from_mut(arguments)?;
+        Self::from_arg_matches(&matches).map_err(|error| error.format(&mut command))
+    }
+}
+
+fn numbers_may_be_negative(command: clap::Command) -> clap::Command {
+    let takes_values = |argument: &clap::Arg| argument.get_action().takes_values() && !argument.is_positional();
+    command
+        .mut_args(|argument| if takes_values(&argument) { argument.allow_negative_numbers(true) } else { argument })
+        .mut_subcommands(numbers_may_be_negative)
 }
 
 /// Options of every command.

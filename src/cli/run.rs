@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use super::number::whole;
+
 /// What is evaluated and how.
 #[derive(Clone, Debug, Default, Args)]
 pub struct EvaluationArgs {
@@ -14,7 +16,7 @@ pub struct EvaluationArgs {
     #[arg(long, short = 'L', value_name = "N")]
     pub limit: Option<f64>,
     /// Examples before each question [default: the task's own number]
-    #[arg(long, short = 'n', value_name = "K")]
+    #[arg(long, short = 'n', value_name = "K", value_parser = whole::<usize>)]
     pub num_fewshot: Option<usize>,
     /// Seed of the examples' sampler
     #[arg(long, value_name = "SEED", default_value_t = 1234)]
@@ -35,13 +37,13 @@ pub struct EvaluationArgs {
     #[arg(long, value_delimiter = ',', value_name = "KEY=VALUE")]
     pub gen_kwargs: Vec<String>,
     /// Memory for keys and values of shared prefixes and generated sequences, in MiB
-    #[arg(long, value_name = "MIB", default_value_t = 1024)]
+    #[arg(long, value_name = "MIB", default_value_t = 1024, value_parser = whole::<usize>)]
     pub kv_memory: usize,
     /// Tokens computed in one pass
-    #[arg(long, value_name = "TOKENS", default_value_t = 768)]
+    #[arg(long, value_name = "TOKENS", default_value_t = 768, value_parser = whole::<usize>)]
     pub batch_tokens: usize,
     /// Sequences generated together
-    #[arg(long, value_name = "N", default_value_t = 64)]
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = whole::<usize>)]
     pub batch_sequences: usize,
 }
 

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
+use super::number::whole;
+
 /// Arguments of `harness tasks`.
 #[derive(Clone, Debug, Args)]
 pub struct TasksArgs {
@@ -25,10 +27,10 @@ pub enum TasksCommand {
         /// The task
         task: String,
         /// Number of the document, from 0
-        #[arg(long, default_value_t = 0)]
+        #[arg(long, default_value_t = 0, value_parser = whole::<usize>)]
         doc: usize,
         /// Examples before the question [default: the task's own number]
-        #[arg(long, short = 'n', value_name = "K")]
+        #[arg(long, short = 'n', value_name = "K", value_parser = whole::<usize>)]
         num_fewshot: Option<usize>,
         /// Show token boundaries of this model's tokenizer
         #[arg(long, value_name = "MODEL")]

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use super::number::whole;
+
 /// Arguments of `harness train`.
 #[derive(Clone, Debug, Args)]
 pub struct TrainArgs {
@@ -25,6 +27,6 @@ pub struct TrainArgs {
     #[arg(long)]
     pub dry_run: bool,
     /// Updates to do, instead of what the recipe says
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = whole::<u64>)]
     pub max_steps: Option<u64>,
 }

@@ -24,6 +24,7 @@ pub(super) struct App {
     /// Store and caches: `HARNESS_HOME`, else `.harness` beside the experiment.
     pub home: PathBuf,
     interrupted: Arc<AtomicBool>,
+    waiting: Arc<AtomicBool>,
 }
 
 impl App {
@@ -35,14 +36,15 @@ impl App {
         let experiment = Experiment::load(global.experiment.as_deref())?;
         let home = std::env::var_os("HARNESS_HOME").map_or_else(|| experiment.folder.join(".harness"), PathBuf::from);
         let interrupted = Arc::new(AtomicBool::new(false));
-        let flag = Arc::clone(&interrupted);
+        let waiting = Arc::new(AtomicBool::new(false));
+        let (flag, idle) = (Arc::clone(&interrupted), Arc::clone(&waiting));
         ctrlc::set_handler(move || {
-            if flag.swap(true, Ordering::SeqCst) {
+            if flag.swap(true, Ordering::SeqCst) || idle.load(Ordering::SeqCst) {
                 std::process::exit(130);
             }
         })
         .map_err(|e| Failure::work(format!("cannot watch for Ctrl-C: {e}")))?;
-        Ok(Self { global, experiment, home, interrupted })
+        Ok(Self { global, experiment, home, interrupted, waiting })
     }
 
     /// Whether the user wants to stop.
@@ -53,6 +55,14 @@ impl App {
     /// The flag behind [`App::interrupted`].
     pub(super) fn stop_flag(&self) -> Arc<AtomicBool> {
         Arc::clone(&self.interrupted)
+    }
+
+    /// Waits for the user: there is no work in flight, so that Ctrl-C ends the program at once.
+    pub(super) fn wait<T>(&self, for_user: impl FnOnce() -> T) -> T {
+        self.waiting.store(true, Ordering::SeqCst);
+        let answer = for_user();
+        self.waiting.store(false, Ordering::SeqCst);
+        answer
     }
 
     /// Where data sets are looked for.

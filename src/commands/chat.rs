@@ -34,8 +34,10 @@ pub(super) fn chat(app: &App, args: &ChatArgs) -> Result<(), Failure> {
             let _ = write!(std::io::stderr(), "> ").and_then(|()| std::io::stderr().flush());
         }
     };
-    prompt();
-    for line in std::io::stdin().lock().lines() {
+    let mut lines = std::io::stdin().lock().lines();
+    loop {
+        prompt();
+        let Some(line) = app.wait(|| lines.next()) else { break };
         let line = line.map_err(|e| Failure::work(format!("cannot read standard input: {e}")))?;
         match line.trim() {
             "" => {}
@@ -57,9 +59,8 @@ pub(super) fn chat(app: &App, args: &ChatArgs) -> Result<(), Failure> {
             }
         }
         if app.interrupted() {
-            break;
+            return Err(Failure::work("interrupted").after_output());
         }
-        prompt();
     }
     Ok(())
 }

@@ -99,6 +99,7 @@ fn formats(asked: &[Format]) -> Vec<ReportFormat> {
     for format in asked {
         match format {
             Format::Md => formats.extend([ReportFormat::Markdown, ReportFormat::Svg, ReportFormat::Png]),
+            Format::Html => formats.push(ReportFormat::Html),
             Format::Latex => formats.push(ReportFormat::Latex),
             Format::Csv => formats.push(ReportFormat::Csv),
             Format::Json => formats.push(ReportFormat::Json),

@@ -125,5 +125,9 @@ fn stream(app: &App, model: &LocalModel, prompt: &str, args: &GenerateArgs) -> R
     match response.output {
         Output::Text { text, .. } if !live => app.print(text),
         _ => app.print("\n"),
+    }?;
+    if app.interrupted() {
+        return Err(Failure::work("interrupted: the text is not finished").after_output());
     }
+    Ok(())
 }

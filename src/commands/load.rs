@@ -7,7 +7,7 @@ use std::{
 };
 
 use harness_core::{Digest, LanguageModel as _};
-use harness_engine::{Adapter, Limits, LoadedBase, LocalModel, ModelOptions, PairOptions};
+use harness_engine::{Adapter, ChatTemplate, Limits, LoadedBase, LocalModel, ModelFiles, ModelOptions, PairOptions};
 use harness_store::{ModelEntry, ModelSource};
 
 use super::{App, Failure, train};
@@ -38,8 +38,11 @@ pub(super) enum Missing {
 pub(super) struct Loader<'a> {
     app: &'a App,
     limits: Limits,
-    bases: BTreeMap<(PathBuf, Option<usize>, Option<bool>), Arc<LoadedBase>>,
+    bases: BTreeMap<BaseKey, Arc<LoadedBase>>,
 }
+
+/// What loaded bases are told apart by: path, context length, BOS, chat template.
+type BaseKey = (PathBuf, Option<usize>, Option<bool>, Option<PathBuf>);
 
 /// Where a model's weights are.
 pub(super) struct Place {
@@ -128,13 +131,19 @@ impl<'a> Loader<'a> {
         };
         let max_length = resolved.section.max_length.or(section.max_length);
         let add_bos = resolved.section.add_bos.or(section.add_bos);
-        let key = (path.to_owned(), max_length, add_bos);
+        let template = resolved.section.chat_template.as_ref().or(section.chat_template.as_ref());
+        let template = template.map(|file| self.app.experiment.folder.join(file));
+        let key = (path.to_owned(), max_length, add_bos, template.clone());
         if let Some(base) = self.bases.get(&key) {
             return Ok(Arc::clone(base));
         }
         let bar = self.app.progress().bar(&format!("load {}", path.display()), 1);
         let pair = PairOptions { add_bos, ..PairOptions::default() };
-        let base = Arc::new(LoadedBase::load(path, ModelOptions { max_length, limits: self.limits, pair })?);
+        let mut files = ModelFiles::load(path)?;
+        if let Some(file) = &template {
+            files.chat_template = Some(read_template(file)?);
+        }
+        let base = Arc::new(LoadedBase::new(files, ModelOptions { max_length, limits: self.limits, pair }));
         let config = base.model().config();
         bar.finish(&format!(
             "{:.1} M parameters in {}, computed in f32",
@@ -144,4 +153,11 @@ impl<'a> Loader<'a> {
         self.bases.insert(key, Arc::clone(&base));
         Ok(base)
     }
+}
+
+/// A chat template in a file of its own.
+fn read_template(file: &Path) -> Result<ChatTemplate, Failure> {
+    let source = std::fs::read_to_string(file)
+        .map_err(|e| Failure::usage(format!("cannot read the chat template {}: {e}", file.display())))?;
+    ChatTemplate::new(&source).map_err(|e| Failure::usage(format!("{}: {e}", file.display())))
 }

@@ -2,11 +2,12 @@
 
 use std::{fmt::Write as _, path::Path};
 
-use harness_engine::ModelFiles;
+use harness_engine::{AdapterConfig, ModelFiles};
 use harness_store::{HubCache, ModelSource, hub::RepoKind, list_models};
+use harness_training::Recipe;
 use serde_json::{Value, json};
 
-use super::{App, Failure};
+use super::{App, Failure, load::Missing, train::ensure_trained};
 use crate::{
     cli::{ModelsArgs, ModelsCommand},
     experiment::{Candidate, ResolvedModel},
@@ -68,16 +69,59 @@ fn describe(resolved: &ResolvedModel) -> (&'static str, String) {
 }
 
 fn show(app: &App, resolved: &ResolvedModel) -> Result<(), Failure> {
-    let (kind, place) = describe(resolved);
-    let Candidate::Base { path } = &resolved.candidate else {
-        return app.output(&json!({ "name": resolved.name, "kind": kind, "place": place }), || {
-            format!("{}: {kind} {place}\n", resolved.name)
-        });
+    let object = match &resolved.candidate {
+        Candidate::Base { path } => whole_model(resolved, path)?,
+        Candidate::Adapter { path, base } => {
+            let config = AdapterConfig::load(path)?;
+            json!({
+                "name": resolved.name,
+                "kind": "adapter",
+                "path": path,
+                "base": base.name,
+                "rank": config.r,
+                "alpha": config.lora_alpha,
+                "rslora": config.use_rslora,
+                "target_modules": config.target_modules,
+            })
+        }
+        Candidate::Recipe { path, base } => {
+            let recipe = Recipe::load(path)?;
+            let trained = ensure_trained(app, resolved, Missing::Refuse);
+            json!({
+                "name": resolved.name,
+                "kind": "recipe",
+                "path": path,
+                "base": base.as_ref().map(|base| &base.name).or(recipe.base.as_ref()),
+                "method": recipe.method,
+                "lora": recipe.lora,
+                "training": recipe.training,
+                "data": recipe.data,
+                "trained": trained.map_or_else(|failure| failure.message().to_owned(), |run| run.folder.display().to_string()),
+            })
+        }
     };
+    app.output(&object, || lines(&object, ""))
+}
+
+/// The fields of an object, one a line; objects within it below their name.
+fn lines(object: &Value, indent: &str) -> String {
+    let Value::Object(fields) = object else { return String::new() };
+    fields.iter().filter(|(_, value)| !value.is_null()).fold(String::new(), |mut text, (name, value)| {
+        let name = format!("{indent}{name}");
+        let _ = match value {
+            Value::Object(_) => write!(text, "{name}\n{}", lines(value, &format!("{indent}  "))),
+            Value::String(value) => writeln!(text, "{name:<30} {}", value.lines().next().unwrap_or_default()),
+            value => writeln!(text, "{name:<30} {value}"),
+        };
+        text
+    })
+}
+
+fn whole_model(resolved: &ResolvedModel, path: &Path) -> Result<Value, Failure> {
     let files = ModelFiles::load(path)?;
     let config = &files.config;
     let kind = ModelSource::detect(path)?.kind();
-    let object = json!({
+    Ok(json!({
         "name": resolved.name,
         "kind": kind,
         "path": path,
@@ -96,13 +140,5 @@ fn show(app: &App, resolved: &ResolvedModel) -> Result<(), Failure> {
         "chat_template": files.chat_template.as_ref().map(|template| template.source()),
         "adds_bos": files.tokenizer.adds_bos(),
         "digest": files.digest,
-    });
-    app.output(&object, || {
-        let Value::Object(fields) = &object else { return String::new() };
-        fields.iter().fold(String::new(), |mut text, (name, value)| {
-            let shown = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-            let _ = writeln!(text, "{name:<18} {}", shown.lines().next().unwrap_or_default());
-            text
-        })
-    })
+    }))
 }

@@ -56,6 +56,8 @@ pub struct ModelSection {
     pub max_length: Option<usize>,
     /// Whether prompts begin with BOS, instead of what the tokenizer does.
     pub add_bos: Option<bool>,
+    /// A Jinja file, relative to the experiment, instead of the model's own chat template.
+    pub chat_template: Option<PathBuf>,
 }
 
 /// A suite.

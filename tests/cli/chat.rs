@@ -38,3 +38,20 @@ fn a_system_message_changes_the_answer() {
     let system = world.run_with_input(&[&CALL[..], &["--system", "You are a pirate."]].concat(), "Hello\n").expect(0);
     assert_ne!(plain, system.stdout);
 }
+
+#[test]
+fn the_experiment_may_name_another_template() {
+    let world = world();
+    let call = ["chat", "base", "--max-new-tokens", "5"];
+    let own = world.run_with_input(&call, "Hello\n").expect(0).stdout;
+    let experiment = world.read("harness.toml");
+    let section = "path = \"models/base\"\n";
+    world.write("harness.toml", experiment.replacen(section, &format!("{section}chat_template = \"other.jinja\"\n"), 1));
+    world.write("other.jinja", "{% for message in messages %}<<{{ message.content }}>>{% endfor %}");
+    let other = world.run_with_input(&call, "Hello\n").expect(0).stdout;
+    assert_ne!(own, other);
+    let plain = world.run(&["generate", "base", "-p", "<<Hello>>", "--max-new-tokens", "5"]).expect(0).stdout;
+    assert_eq!(other, plain, "the template's text is what the model continues");
+    world.write("other.jinja", "{% for message in messages %}");
+    world.run_with_input(&call, "Hello\n").expect(2).says(&["other.jinja"]);
+}

@@ -59,7 +59,7 @@ fn writes_all_reports_plots_and_the_manifest() {
         .collect();
     names.sort();
     let expected =
-        ["comparison.png", "comparison.svg", "manifest.json", "report.csv", "report.json", "report.md", "report.tex"];
+        ["comparison.png", "comparison.svg", "manifest.json", "report.csv", "report.html", "report.json", "report.md", "report.tex"];
     assert_eq!(names, expected);
 
     assert!(world.bytes("report/comparison.png").starts_with(b"\x89PNG"));

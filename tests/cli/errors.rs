@@ -60,17 +60,17 @@ fn no_tasks() {
 fn wrong_values() {
     let calls: &[&[&str]] = &[
         &["run", "base", "-L", "0"],
-        &["run", "base", "--limit=-3"],
+        &["run", "base", "-L", "-3"],
         &["run", "base", "-L", "2.5"],
         &["run", "base", "-L", "many"],
-        &["run", "base", "--num-fewshot=-1"],
+        &["run", "base", "-n", "-1"],
         &["run", "base", "--gen-kwargs", "temperature"],
         &["run", "base", "--gen-kwargs", "temprature=1"],
         &["run", "base", "--gen-kwargs", "max_gen_toks=few"],
         &["run", "base", "--batch-tokens", "0"],
         &["run", "base", "--batch-sequences", "0"],
         &["run", "base", "--kv-memory", "0"],
-        &["generate", "base", "-p", "x", "--temperature=-1"],
+        &["generate", "base", "-p", "x", "--temperature", "-1"],
         &["generate", "base", "-p", "x", "--top-k", "0", "--temperature", "1"],
         &["generate", "base", "-p", "x", "--min-p", "2", "--temperature", "1"],
         &["chat", "base", "--repetition-penalty", "0"],
@@ -102,4 +102,7 @@ fn with_json_an_error_is_one_object_on_standard_output() {
     let object = outcome.json();
     assert_eq!(object["exit_code"], 2);
     assert!(object["error"].as_str().unwrap().contains("did you mean toy_choice?"), "{object}");
+    let object = world.run(&["run", "base", "--limt", "3", "--json"]).expect(2).json();
+    assert_eq!(object["exit_code"], 2);
+    assert!(object["error"].as_str().unwrap().contains("'--limit'"), "{object}");
 }

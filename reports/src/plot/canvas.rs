@@ -32,6 +32,19 @@ pub(super) trait Drawing {
     fn draw<B: DrawingBackend>(&self, area: &DrawingArea<B, Shift>) -> Drawn;
 }
 
+/// Draws as the text of an SVG file; the reason where that fails.
+pub(super) fn draw_svg(size: (u32, u32), drawing: &impl Drawing) -> Result<String, String> {
+    if !font_is_registered() {
+        return Err("the embedded font cannot be read".into());
+    }
+    let mut text = String::new();
+    let area = SVGBackend::with_string(&mut text, size).into_drawing_area();
+    drawing.draw(&area)?;
+    area.present().map_err(|error| error.to_string())?;
+    drop(area);
+    Ok(text)
+}
+
 /// Draws to a file, SVG or PNG by its extension.
 pub(super) fn draw_file(path: &Path, size: (u32, u32), drawing: &impl Drawing) -> Result<(), ReportError> {
     let failed = |reason: String| ReportError::Plot { path: path.to_owned(), reason };
@@ -39,14 +52,7 @@ pub(super) fn draw_file(path: &Path, size: (u32, u32), drawing: &impl Drawing) -
         return Err(failed("the embedded font cannot be read".into()));
     }
     match path.extension().and_then(|extension| extension.to_str()) {
-        Some("svg") => {
-            let mut text = String::new();
-            let area = SVGBackend::with_string(&mut text, size).into_drawing_area();
-            drawing.draw(&area).map_err(failed)?;
-            area.present().map_err(|error| failed(error.to_string()))?;
-            drop(area);
-            write_atomically(path, text.as_bytes())
-        }
+        Some("svg") => write_atomically(path, draw_svg(size, drawing).map_err(failed)?.as_bytes()),
         Some("png") => {
             let temporary = beside(path);
             // The encoder reports failures to write as text; an unwritable folder is found out here, with its cause.

@@ -9,7 +9,7 @@ use plotters::{
     style::text_anchor::{HPos, Pos, VPos},
 };
 
-use super::canvas::{Drawing, Drawn, FONT, draw_file, range, tick};
+use super::canvas::{Drawing, Drawn, FONT, draw_file, draw_svg, range, tick};
 use crate::ReportError;
 
 const ROW_HEIGHT: u32 = 26;
@@ -25,15 +25,18 @@ const LABELS: i32 = 300;
 /// [`ReportError::Empty`] if there is no difference to draw; otherwise if the extension is unknown or the file cannot be
 /// written.
 pub fn forest_plot(path: &Path, comparison: &Comparison) -> Result<(), ReportError> {
-    let main = comparison.rows.iter().filter(|row| row.primary && row.depth == 0);
-    let lines: Vec<Line> = main.flat_map(|row| row.contrasts.iter().filter_map(|c| Line::new(row, c))).collect();
-    let ends = lines.iter().flat_map(|line| [line.low, line.high, line.middle]).chain([0.0]);
     let empty = || ReportError::Empty { path: path.to_owned(), what: "no difference to the base" };
-    let x = range(ends).filter(|_| !lines.is_empty()).ok_or_else(empty)?;
-    let tasks = lines.iter().filter(|line| line.task.is_some()).count() as u32;
-    let height = 130 + ROW_HEIGHT * (lines.len() as u32 + tasks);
-    let base = comparison.base().unwrap_or_default();
-    draw_file(path, (WIDTH, height), &Forest { base, confidence: comparison.settings.confidence, lines, x })
+    let (size, forest) = Forest::of(comparison).ok_or_else(empty)?;
+    draw_file(path, size, &forest)
+}
+
+/// The same plot as the text of an SVG file; `None` if there is no difference to draw.
+///
+/// # Errors
+/// If it cannot be drawn.
+pub(crate) fn forest_svg(comparison: &Comparison) -> Result<Option<String>, ReportError> {
+    let failed = |reason| ReportError::Plot { path: "report.html".into(), reason };
+    Forest::of(comparison).map(|(size, forest)| draw_svg(size, &forest).map_err(failed)).transpose()
 }
 
 /// One difference, better to the right.
@@ -80,6 +83,20 @@ struct Forest<'a> {
     confidence: f64,
     lines: Vec<Line>,
     x: std::ops::Range<f64>,
+}
+
+impl<'a> Forest<'a> {
+    /// The drawing with its width and height in pixels; `None` if there is no difference to draw.
+    fn of(comparison: &'a Comparison) -> Option<((u32, u32), Self)> {
+        let main = comparison.rows.iter().filter(|row| row.primary && row.depth == 0);
+        let lines: Vec<Line> = main.flat_map(|row| row.contrasts.iter().filter_map(|c| Line::new(row, c))).collect();
+        let ends = lines.iter().flat_map(|line| [line.low, line.high, line.middle]).chain([0.0]);
+        let x = range(ends).filter(|_| !lines.is_empty())?;
+        let tasks = lines.iter().filter(|line| line.task.is_some()).count() as u32;
+        let height = 130 + ROW_HEIGHT * (lines.len() as u32 + tasks);
+        let base = comparison.base().unwrap_or_default();
+        Some(((WIDTH, height), Self { base, confidence: comparison.settings.confidence, lines, x }))
+    }
 }
 
 impl Drawing for Forest<'_> {

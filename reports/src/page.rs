@@ -1,0 +1,236 @@
+//! A report as headings, lists and tables, before any markup: what Markdown and HTML have in common.
+
+use harness_metrics::comparison::{Comparison, Row, Verdict};
+
+use crate::{
+    Meta,
+    document::{bold, contrast, description, label, metric, sections, side_by_side, top},
+    number::{Style, count, p_value},
+    words,
+};
+
+/// A piece of text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Span {
+    /// Text from anywhere: markup escapes it.
+    Text(String),
+    /// The same in bold.
+    Strong(String),
+    /// Numbers and sentences of this crate, which hold nothing that Markdown would read as markup.
+    Plain(String),
+}
+
+/// The content of a table cell or a list item.
+pub(crate) type Spans = Vec<Span>;
+
+/// One entry of a list.
+pub(crate) struct Item {
+    /// What it says.
+    pub(crate) text: Spans,
+    /// What to do about it, on a line of its own.
+    pub(crate) advice: Option<String>,
+}
+
+/// A table; every row has a cell for every column.
+pub(crate) struct Table {
+    /// Header and whether the column is aligned to the right.
+    pub(crate) columns: Vec<(Spans, bool)>,
+    /// Cells, row by row.
+    pub(crate) rows: Vec<Vec<Spans>>,
+}
+
+/// A part of a page.
+pub(crate) enum Block {
+    /// A heading of the second level.
+    Heading(Span),
+    /// A line of text.
+    Paragraph(Spans),
+    /// A list.
+    List(Vec<Item>),
+    /// A table.
+    Table(Table),
+}
+
+/// A whole report.
+pub(crate) struct Page {
+    /// Its title.
+    pub(crate) title: String,
+    /// What follows.
+    pub(crate) blocks: Vec<Block>,
+}
+
+impl Page {
+    /// The report of a comparison: summary, tables by family, caveats, methods, manifest.
+    ///
+    /// Up to four models stand side by side, with the differences in a second table; more have one line a task and model.
+    pub(crate) fn new(comparison: &Comparison, meta: &Meta) -> Self {
+        let base = comparison.base().unwrap_or_default();
+        let title = match meta.title.as_str() {
+            "" if comparison.candidates().is_empty() => base.to_owned(),
+            "" => format!("{} against {base}", comparison.candidates().join(", ")),
+            title => title.to_owned(),
+        };
+        let mut blocks = vec![];
+        let summary: Vec<Item> = words::summary(comparison)
+            .into_iter()
+            .map(|(model, sentence)| Item {
+                text: vec![Span::Strong(model), plain(" "), Span::Text(sentence)],
+                advice: None,
+            })
+            .collect();
+        if !summary.is_empty() {
+            blocks.push(Block::List(summary));
+        }
+        for section in sections(comparison) {
+            blocks.push(Block::Heading(Span::Text(section.title)));
+            if side_by_side(comparison) {
+                blocks.push(Block::Table(values(comparison, &section.rows)));
+                if !comparison.candidates().is_empty() {
+                    blocks.push(Block::Paragraph(vec![
+                        plain("Differences to "),
+                        Span::Text(base.to_owned()),
+                        plain(":"),
+                    ]));
+                    blocks.push(Block::Table(differences(&section.rows)));
+                }
+            } else {
+                blocks.push(Block::Table(lines(&section.rows)));
+            }
+        }
+        if !comparison.caveats.is_empty() {
+            blocks.push(Block::Heading(plain("Caveats")));
+            let caveat = |caveat: &harness_metrics::comparison::Caveat| Item {
+                text: vec![plain(caveat.to_string())],
+                advice: Some(caveat.advice().to_string()),
+            };
+            blocks.push(Block::List(comparison.caveats.iter().map(caveat).collect()));
+        }
+        blocks.push(Block::Heading(plain("Methods")));
+        let methods = words::methods(comparison).into_iter();
+        blocks
+            .push(Block::List(methods.map(|line| Item { text: vec![Span::Text(line)], advice: None }).collect()));
+        if !meta.manifest.is_empty() {
+            blocks.push(Block::Heading(plain("Manifest")));
+            let mut table = Table::new(&[("Name", false), ("Value", false)]);
+            for (name, value) in &meta.manifest {
+                table.rows.push(vec![text(name), text(value)]);
+            }
+            blocks.push(Block::Table(table));
+        }
+        Self { title, blocks }
+    }
+}
+
+fn plain(text: impl Into<String>) -> Span {
+    Span::Plain(text.into())
+}
+
+fn text(text: impl Into<String>) -> Spans {
+    vec![Span::Text(text.into())]
+}
+
+fn number(text: impl Into<String>) -> Spans {
+    vec![plain(text)]
+}
+
+impl Table {
+    fn new(columns: &[(&str, bool)]) -> Self {
+        Self { columns: columns.iter().map(|&(name, right)| (number(name), right)).collect(), rows: vec![] }
+    }
+}
+
+/// A model's value with half the width of its interval.
+fn value(row: &Row, model: &str, value: Option<f64>, half_width: Option<String>, style: Style) -> Spans {
+    let shown = style.value(value);
+    let mut spans = vec![if bold(row) == Some(model) { Span::Strong(shown) } else { plain(shown) }];
+    if let Some(half) = half_width {
+        spans.push(plain(format!(" ± {half}")));
+    }
+    spans
+}
+
+/// Models side by side: value ± half width, and the verdict where there is one.
+fn values(comparison: &Comparison, rows: &[&Row]) -> Table {
+    let mut table = Table::new(&[("Task", false), ("Metric", false), ("n", true)]);
+    table.columns.extend(comparison.models.iter().map(|model| (text(model), true)));
+    let top = top(rows);
+    for row in rows {
+        let style = Style::of(row);
+        let mut line = vec![text(label(row, top, "· ")), text(metric(row, "↑", "↓")), number(count(row.n))];
+        for cell in &row.cells {
+            let mut spans = value(row, &cell.model, cell.value, style.half_width(cell.interval), style);
+            let verdict = contrast(row, &cell.model).map(|contrast| contrast.verdict);
+            if let Some(verdict @ (Verdict::Better | Verdict::Worse)) = verdict {
+                spans.push(plain(format!(" {verdict}")));
+            }
+            line.push(spans);
+        }
+        table.rows.push(line);
+    }
+    table
+}
+
+/// One line a task and candidate.
+fn differences(rows: &[&Row]) -> Table {
+    let mut table = Table::new(&[
+        ("Task", false),
+        ("Candidate", false),
+        ("Difference", true),
+        ("Interval", true),
+        ("p", true),
+        ("Corrected p", true),
+        ("Verdict", false),
+    ]);
+    let top = top(rows);
+    for row in rows {
+        let style = Style::of(row);
+        for (i, contrast) in row.contrasts.iter().enumerate() {
+            table.rows.push(vec![
+                if i == 0 { text(label(row, top, "· ")) } else { vec![] },
+                text(&contrast.model),
+                number(style.difference(contrast.difference)),
+                number(style.signed_interval(contrast.interval)),
+                number(p_value(contrast.p)),
+                number(p_value(contrast.p_corrected)),
+                number(words::verdict(contrast)),
+            ]);
+        }
+    }
+    table
+}
+
+/// One line a task and model, base first.
+fn lines(rows: &[&Row]) -> Table {
+    let mut table = Table::new(&[
+        ("Task", false),
+        ("Model", false),
+        ("Value", true),
+        ("Difference", true),
+        ("Interval", true),
+        ("Corrected p", true),
+        ("Verdict", false),
+    ]);
+    let top = top(rows);
+    for row in rows {
+        let style = Style::of(row);
+        let mut facts = [label(row, top, "· ")].into_iter().chain(description(row, "↑", "↓"));
+        for cell in &row.cells {
+            let mut line = vec![
+                facts.next().map(text).unwrap_or_default(),
+                text(&cell.model),
+                value(row, &cell.model, cell.value, style.half_width(cell.interval), style),
+            ];
+            match contrast(row, &cell.model) {
+                Some(contrast) => line.extend([
+                    number(style.difference(contrast.difference)),
+                    number(style.signed_interval(contrast.interval)),
+                    number(p_value(contrast.p_corrected)),
+                    number(words::verdict(contrast)),
+                ]),
+                None => line.extend([vec![], vec![], vec![], number("base")]),
+            }
+            table.rows.push(line);
+        }
+    }
+    table
+}
