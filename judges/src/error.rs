@@ -58,7 +58,7 @@ pub enum JudgesError {
     #[error("{at}: unknown placeholder {{{found}}} in template `{template}`: expected one of {expected}{}", did_you_mean(nearest.as_deref()))]
     UnknownPlaceholder {
         /// Where.
-        at: Location,
+        at: Box<Location>,
         /// Name of the template.
         template: String,
         /// The placeholder.

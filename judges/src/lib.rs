@@ -4,6 +4,7 @@
 //! [`Asking`] hands out what is to be sent and takes what came back; its [`Judgment`]s are what all results are computed
 //! from.
 
+mod alpaca_eval;
 mod asking;
 mod error;
 pub mod files;
@@ -22,6 +23,7 @@ mod template;
 mod verdict;
 mod win_rate;
 
+pub use alpaca_eval::{AlpacaEvalResult, is_extreme_change, length_rows};
 pub use asking::Asking;
 pub use error::{Coverage, JudgesError, Location, Result};
 pub use item::{Item, OutputSet};

@@ -8,6 +8,7 @@ mod agreement;
 mod bias;
 mod controlled;
 mod findings;
+mod gold;
 mod interval;
 mod mt_bench;
 mod pairwise;
@@ -22,6 +23,7 @@ pub use self::{
     },
     controlled::{ControlledRow, ControlledWinRate},
     findings::{FindingInputs, findings},
+    gold::{GoldResult, against_gold, shared_base},
     interval::{Bounded, mean_interval},
     mt_bench::{FastChatScores, PairRow, WinLossTie, fastchat_pairwise, fastchat_single},
     pairwise::{Combine, PairResult, item_preferences, pair_results},

@@ -24,5 +24,5 @@ pub use json::{Report, json};
 pub use latex::{escape as latex_escape, latex_document, latex_fragment};
 pub use markdown::markdown;
 pub use meta::Meta;
-pub use plot::{Series, forest_plot, line_chart};
+pub use plot::{RadarSeries, Series, forest_plot, line_chart, radar_chart};
 pub use write::{Format, write_all, write_atomically};

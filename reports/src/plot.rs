@@ -3,7 +3,9 @@
 mod canvas;
 mod forest;
 mod lines;
+mod radar;
 
 pub use forest::forest_plot;
 pub(crate) use forest::forest_svg;
 pub use lines::{Series, line_chart};
+pub use radar::{RadarSeries, radar_chart};

@@ -4,7 +4,9 @@ mod support;
 
 use std::{fs, path::Path};
 
-use harness_reports::{Format, Meta, ReportError, Series, forest_plot, line_chart, write_all};
+use harness_reports::{
+    Format, Meta, RadarSeries, ReportError, Series, forest_plot, line_chart, radar_chart, write_all,
+};
 use support::{TEN, THREE, comparison, meta};
 
 fn names(dir: &Path) -> Vec<String> {
@@ -96,6 +98,28 @@ fn line_charts_of_anything_finite() {
     assert!(matches!(error, ReportError::Empty { .. }));
     let error = line_chart(&dir.path().join("n.gif"), "t", "x", "y", &[series("a", vec![(0.0, 1.0)])]).unwrap_err();
     assert!(error.to_string().contains(".svg or .png"), "{error}");
+}
+
+#[test]
+fn radar_charts_show_every_category_and_model() {
+    let dir = tempfile::tempdir().unwrap();
+    let spokes: Vec<String> = ["writing", "math", "coding", "stem"].map(str::to_owned).into();
+    let series = |name: &str, values: [Option<f64>; 4]| RadarSeries { name: name.into(), values: values.into() };
+    let models = [
+        series("base", [Some(4.0), Some(2.5), None, Some(8.0)]),
+        series("<r8>", [Some(5.0), Some(f64::NAN), Some(12.0), None]),
+    ];
+    for extension in ["svg", "png"] {
+        let path = dir.path().join(format!("radar.{extension}"));
+        radar_chart(&path, "MT-Bench", &spokes, &models, (0.0, 10.0)).unwrap();
+        assert!(fs::metadata(&path).unwrap().len() > 1000);
+    }
+    let svg = fs::read_to_string(dir.path().join("radar.svg")).unwrap();
+    assert!(spokes.iter().all(|spoke| svg.contains(spoke.as_str())) && svg.contains("&lt;r8&gt;"), "{svg}");
+    // Of the first model's polygon two edges end in the gap; of the second nothing is connected.
+    assert_eq!(svg.matches("<circle").count(), 5);
+    let error = radar_chart(&dir.path().join("r.svg"), "t", &spokes[..2], &models, (0.0, 10.0)).unwrap_err();
+    assert!(error.to_string().contains("fewer than three categories"), "{error}");
 }
 
 #[test]

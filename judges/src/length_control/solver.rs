@@ -112,20 +112,12 @@ impl L1Logistic {
             let p = if z >= 0.0 { 1.0 } else { tail } / (1.0 + tail);
             loss += row.weight * (z.max(0.0) + tail.ln_1p() - row.y * z);
             let (slope, curve) = (row.weight * (p - row.y), row.weight * p * (1.0 - p));
-            for j in 0..3 {
-                gradient[j] += slope * row.x[j];
-                for k in 0..=j {
-                    hessian[j][k] += curve * row.x[j] * row.x[k];
-                }
+            for ((x, gradient), hessian) in row.x.iter().zip(&mut gradient).zip(&mut hessian) {
+                *gradient += slope * x;
+                hessian.iter_mut().zip(&row.x).for_each(|(entry, other)| *entry += curve * x * other);
             }
         }
-        for j in 0..3 {
-            gradient[j] *= self.c;
-            for k in 0..=j {
-                hessian[j][k] *= self.c;
-                hessian[k][j] = hessian[j][k];
-            }
-        }
+        gradient.iter_mut().chain(hessian.iter_mut().flatten()).for_each(|value| *value *= self.c);
         Evaluation { objective: w.iter().map(|w| w.abs()).sum::<f64>() + self.c * loss, gradient, hessian }
     }
 

@@ -43,7 +43,7 @@ fn bracketed<'a>(double: &Regex, single: &Regex, text: &'a str) -> Option<regex:
 fn literal(text: &str) -> Option<f64> {
     let whole = text.split('.').next().unwrap_or_default();
     let leading_zero =
-        !text.contains('.') && whole.len() > 1 && whole.starts_with('0') && whole.trim_matches('0') != "";
+        !text.contains('.') && whole.len() > 1 && whole.starts_with('0') && !whole.trim_matches('0').is_empty();
     if !text.is_ascii() || leading_zero {
         return None;
     }

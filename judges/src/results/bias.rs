@@ -202,6 +202,6 @@ pub fn self_preference(
         (variance(&own) / own.len() as f64 + variance(&others) / others.len() as f64).sqrt()
     };
     let reach = normal_critical(confidence) * error;
-    let interval = reach.is_finite().then(|| Interval { low: value - reach, high: value + reach });
+    let interval = reach.is_finite().then_some(Interval { low: value - reach, high: value + reach });
     JudgeFinding::SelfPreference { model, base, excess: Some(value), interval }
 }
