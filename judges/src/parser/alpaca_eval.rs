@@ -1,8 +1,7 @@
 //! alpaca_eval's parsers, as they are. A preference is 1 for the output shown first, 2 for the second, 0 for a draw.
 
-use std::sync::LazyLock;
-
 use regex::Regex;
+use serde_json::Value;
 
 /// The weighted preference from log-probabilities of the answer's first token (`logprob_parser`): 2 − p, where p is the
 /// share of `numerator` in the probability of both `labels`; `binarize` rounds it to a label. Tokens count only if they
@@ -28,27 +27,18 @@ pub fn label_preference(logprobs: &[(String, f64)], numerator: &str, labels: [&s
 /// `ranking_parser`: the rank of `model_1` in a Python or JSON list of `{"model": …, "rank": …}`. `None` where there is
 /// none.
 pub fn ranking_parser(text: &str) -> Option<u8> {
-    static ENTRY: LazyLock<Regex> = LazyLock::new(|| {
-        Regex::new(r#"\{\s*['"]model['"]\s*:\s*['"]([^'"]*)['"]\s*,\s*['"]rank['"]\s*:\s*(\d+)\s*\}"#)
-            .expect("a pattern")
-    });
-    static LIST: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"^\s*\[[\s\S]*\]\s*$").expect("a pattern"));
-    if !LIST.is_match(text) {
-        return None;
-    }
-    let rank = ENTRY.captures_iter(text).find(|found| &found[1] == "model_1").map(|found| found[2].to_owned())?;
-    match rank.as_str() {
-        "1" => Some(1),
-        "2" => Some(2),
-        _ => None,
-    }
+    // A Python list of dictionaries is JSON but for its quotation marks.
+    let list: Vec<Value> =
+        serde_json::from_str(text).or_else(|_| serde_json::from_str(&text.replace('\'', "\""))).ok()?;
+    let entry = list.iter().find(|entry| entry["model"] == "model_1")?;
+    entry["rank"].as_u64().filter(|rank| (1..=2).contains(rank)).map(|rank| rank as u8)
 }
 
 /// `lmsys_parser`: two scores on the first line, separated by a comma or a blank. 0 where they are equal, `None` where
 /// there are not exactly two.
 pub fn lmsys_parser(text: &str) -> Option<u8> {
-    let line = text.split('\n').next().unwrap_or_default().trim().replace(',', " ");
-    let scores: Vec<f64> = line.split(' ').map(str::parse).collect::<Result<_, _>>().ok()?;
+    let line = text.split('\n').next().unwrap_or_default().replace(',', " ");
+    let scores: Vec<f64> = line.split(' ').map(|score| score.trim().parse()).collect::<Result<_, _>>().ok()?;
     match scores.as_slice() {
         [a, b] if a > b => Some(1),
         [a, b] if a < b => Some(2),
