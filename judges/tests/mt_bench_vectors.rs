@@ -148,6 +148,30 @@ fn official_prompts_are_rendered_as_fastchat_does() {
     assert!(seen > 0);
 }
 
+/// The 80 questions in the hub's form: which prompt each gets.
+#[test]
+fn the_eighty_questions_get_the_prompts_of_their_categories() {
+    let Some(data) = beside("HARNESS_DATA_DIR", "data") else { return };
+    let items =
+        harness_judges::files::fastchat::read_questions(&data.join("mt_bench/train.jsonl.zst")).expect("questions");
+    assert_eq!(items.len(), 80);
+    let outputs = OutputSet::constant("m", "an answer", &items);
+    let options = PlanOptions { repeat_share: 0.0, ..PlanOptions::default() };
+    let protocol = Protocol::load("mt-bench").expect("built in");
+    let plan = Plan::absolute(&protocol, None, &items, &[outputs], &options).expect("a plan");
+    assert_eq!(plan.questions.len(), 160);
+    let mut by_template: BTreeMap<&str, usize> = BTreeMap::new();
+    for question in &plan.questions {
+        *by_template.entry(&question.template).or_default() += 1;
+        let category = items.iter().find(|item| item.id == question.item).and_then(|item| item.category.as_deref());
+        let guided = matches!(category, Some("math" | "reasoning" | "coding"));
+        assert_eq!(question.template.contains("math"), guided, "{category:?}");
+    }
+    let expected =
+        [("single-math-v1", 30), ("single-math-v1-multi-turn", 30), ("single-v1", 50), ("single-v1-multi-turn", 50)];
+    assert_eq!(by_template, BTreeMap::from(expected));
+}
+
 /// Prometheus' own words, in a prompt file, give the text its package sends.
 #[test]
 fn prometheus_prompts_keep_their_form() {
