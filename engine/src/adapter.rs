@@ -7,6 +7,7 @@ mod targets;
 use std::{collections::BTreeMap, fmt};
 
 pub use config::{AdapterConfig, TargetModules};
+pub(crate) use files::write_whole;
 use harness_core::{Digest, Hasher};
 pub use targets::TargetRank;
 

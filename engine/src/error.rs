@@ -157,6 +157,20 @@ pub enum EngineError {
         /// The module.
         module: String,
     },
+    /// A weight that is to be quantised is not finite.
+    #[error("tensor `{tensor}` has elements that are not finite; a broken file cannot be quantised")]
+    NotFinite {
+        /// Name of the tensor.
+        tensor: String,
+    },
+    /// A weight does not fit into the type it is to be stored in.
+    #[error("tensor `{tensor}` has values beyond the range of {dtype}; store it as bf16 or f32")]
+    OutOfRange {
+        /// Name of the tensor.
+        tensor: String,
+        /// The type.
+        dtype: &'static str,
+    },
     /// A token id has no row in the embedding.
     #[error("token id {token} has no embedding: the model has {vocab_size} rows; tokenizer and weights differ")]
     TokenOutOfRange {

@@ -5,7 +5,7 @@ use std::path::Path;
 use harness_core::{Digest, Hasher};
 
 use crate::{
-    ChatTemplate, DecoderConfig, EngineError, GenerationDefaults, TextTokenizer, Weights,
+    ChatTemplate, DecoderConfig, EngineError, GenerationDefaults, Quantization, TextTokenizer, Weights,
     config::{read_config, read_generation_defaults},
     gguf::GgufFile,
     weights::{HfSource, TensorStore, assemble, digest_tensors},
@@ -46,6 +46,16 @@ impl ModelFiles {
         let weights = assemble(&config, &HfSource::new(&store))?;
         let digest = with_config(&config, digest_tensors("safetensors", store.contents()));
         Ok(Self { config, weights, tokenizer, chat_template, generation, digest })
+    }
+
+    /// Quantises the linears of the blocks; the model is another one from then on, and its digest says so.
+    ///
+    /// # Errors
+    /// If a weight is not finite.
+    pub fn quantise(&mut self, options: &Quantization) -> Result<(), EngineError> {
+        self.weights.quantise(options)?;
+        self.digest = Hasher::new("quantised").part(self.digest.as_bytes()).part(options.to_string()).finish();
+        Ok(())
     }
 
     /// Reads the configuration alone, which is cheap.

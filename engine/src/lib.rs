@@ -10,6 +10,8 @@ mod generate;
 mod gguf;
 pub mod kernels;
 mod model;
+mod nf4;
+pub mod packed;
 mod schedule;
 mod tokenizer;
 mod weights;
@@ -21,9 +23,10 @@ pub use decoder::{BaseModel, Decoder, inverse_frequencies};
 pub use error::EngineError;
 pub use files::ModelFiles;
 pub use model::{LoadedBase, LocalModel, ModelOptions, Plan};
+pub use nf4::{BlockScales, CODEBOOK, NestedScales, Nf4Tensor, Quantization, QuantizationKind, save_quantised};
 pub use schedule::Limits;
 pub use tokenizer::{
     EncodedPair, PairOptions, RollingWindow, SpecialToken, TextStream, TextTokenizer, encode_pair, encode_prompt,
     rolling_windows,
 };
-pub use weights::{Buffer, HostData, HostTensor, LayerWeights, Weights};
+pub use weights::{Buffer, FloatType, HostData, HostTensor, LayerWeights, Weights};

@@ -17,7 +17,7 @@ use rayon::prelude::*;
 
 use crate::{
     Adapter, BaseModel, ChatContext, ChatEnding, ChatTemplate, Decoder, EncodedPair, EngineError, GenerationDefaults,
-    ModelFiles, PairOptions, TextTokenizer, encode_pair, encode_prompt,
+    ModelFiles, PairOptions, Quantization, TextTokenizer, encode_pair, encode_prompt,
     generate::{Generated, Listener, Prompt, generate},
     rolling_windows,
     schedule::{Limits, Scored, Sequence, Work, score},
@@ -30,6 +30,8 @@ pub struct ModelOptions {
     pub max_length: Option<usize>,
     /// Bounds on memory and batches; no answer depends on them.
     pub limits: Limits,
+    /// Quantisation of the blocks' linears when the model is loaded; `None` = as the files store them.
+    pub quantization: Option<Quantization>,
     /// Deviations from the tokenizer's rules about BOS.
     pub pair: PairOptions,
 }
@@ -52,7 +54,11 @@ impl LoadedBase {
     /// # Errors
     /// Whatever is missing, broken or not supported.
     pub fn load(path: &Path, options: ModelOptions) -> Result<Self, EngineError> {
-        Ok(Self::new(ModelFiles::load(path)?, options))
+        let mut files = ModelFiles::load(path)?;
+        if let Some(quantization) = &options.quantization {
+            files.quantise(quantization)?;
+        }
+        Ok(Self::new(files, options))
     }
 
     /// Packs a model's weights for the kernels.
@@ -96,6 +102,11 @@ impl LoadedBase {
     /// The tokenizer.
     pub fn tokenizer(&self) -> &TextTokenizer {
         &self.tokenizer
+    }
+
+    /// Hash of the weights and of the configuration.
+    pub fn digest(&self) -> harness_core::Digest {
+        self.identity.weights
     }
 
     /// Sampling that the model's makers propose.

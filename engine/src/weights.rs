@@ -14,6 +14,8 @@ use half::{bf16, f16};
 pub(crate) use hf::HfSource;
 pub(crate) use safetensors::{TensorStore, map_file};
 
+use crate::{EngineError, Nf4Tensor, Projection};
+
 /// Elements of a tensor, row-major, in the type in which they are stored.
 #[derive(Clone, Debug)]
 pub enum HostData {
@@ -23,6 +25,8 @@ pub enum HostData {
     Bf16(Buffer<bf16>),
     /// IEEE half precision.
     F16(Buffer<f16>),
+    /// 4-bit codes with a scale for every block.
+    Nf4(Nf4Tensor),
 }
 
 impl HostData {
@@ -32,6 +36,7 @@ impl HostData {
             Self::F32(data) => data.len(),
             Self::Bf16(data) => data.len(),
             Self::F16(data) => data.len(),
+            Self::Nf4(data) => data.len,
         }
     }
 
@@ -40,12 +45,35 @@ impl HostData {
         self.len() == 0
     }
 
-    /// Name of the element type: `f32`, `bf16` or `f16`.
+    /// Name of the element type: `f32`, `bf16`, `f16` or `nf4`.
     pub fn dtype(&self) -> &'static str {
         match self {
             Self::F32(_) => "f32",
             Self::Bf16(_) => "bf16",
             Self::F16(_) => "f16",
+            Self::Nf4(_) => "nf4",
+        }
+    }
+}
+
+/// A floating-point type that weights are stored in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum FloatType {
+    /// 32 bits.
+    F32,
+    /// 16 bits with the exponent range of f32.
+    Bf16,
+    /// 16 bits of IEEE half precision.
+    F16,
+}
+
+impl FloatType {
+    /// `f32`, `bf16` or `f16`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::F32 => "f32",
+            Self::Bf16 => "bf16",
+            Self::F16 => "f16",
         }
     }
 }
@@ -71,7 +99,29 @@ impl HostTensor {
             HostData::F32(data) => Cow::Borrowed(data),
             HostData::Bf16(data) => Cow::Owned(data.iter().map(|x| x.to_f32()).collect()),
             HostData::F16(data) => Cow::Owned(data.iter().map(|x| x.to_f32()).collect()),
+            HostData::Nf4(data) => Cow::Owned(data.dequantise()),
         }
+    }
+
+    /// The same tensor stored in another type, rounded to nearest even; 4-bit codes stay as they are. `None` if an element
+    /// is beyond the range of the type.
+    pub fn stored_as(&self, dtype: FloatType) -> Option<Self> {
+        if matches!(self.data, HostData::Nf4(_)) || self.data.dtype() == dtype.name() {
+            return Some(self.clone());
+        }
+        let wide = self.to_f32();
+        let data = match dtype {
+            FloatType::F32 => HostData::F32(wide.into_owned().into()),
+            FloatType::Bf16 => HostData::Bf16(wide.iter().map(|&x| bf16::from_f32(x)).collect::<Vec<_>>().into()),
+            FloatType::F16 => {
+                let narrow: Vec<f16> = wide.iter().map(|&x| f16::from_f32(x)).collect();
+                if narrow.iter().zip(wide.iter()).any(|(a, b)| !a.is_finite() && b.is_finite()) {
+                    return None;
+                }
+                HostData::F16(narrow.into())
+            }
+        };
+        Some(Self { shape: self.shape.clone(), data })
     }
 
     /// Length of the first dimension (output features of a linear); 1 for a scalar.
@@ -120,6 +170,22 @@ pub struct LayerWeights {
     pub k_norm: Option<Vec<f32>>,
 }
 
+impl LayerWeights {
+    /// The linears with their places, in the order of [`Projection::ALL`].
+    pub fn linears(&self) -> [(Projection, &HostTensor); 7] {
+        let Self { q, k, v, o, gate, up, down, .. } = self;
+        let all = [q, k, v, o, gate, up, down];
+        std::array::from_fn(|i| (Projection::ALL[i], all[i]))
+    }
+
+    /// As [`LayerWeights::linears`], to be changed.
+    pub fn linears_mut(&mut self) -> [(Projection, &mut HostTensor); 7] {
+        let Self { q, k, v, o, gate, up, down, .. } = self;
+        let mut all = Projection::ALL.into_iter();
+        [q, k, v, o, gate, up, down].map(|tensor| (all.next().unwrap_or(Projection::Down), tensor))
+    }
+}
+
 /// All weights of a decoder.
 #[derive(Clone, Debug)]
 pub struct Weights {
@@ -131,4 +197,29 @@ pub struct Weights {
     pub norm: Vec<f32>,
     /// Output head, `[vocab, hidden]`; `None` = the embedding.
     pub lm_head: Option<HostTensor>,
+}
+
+impl Weights {
+    /// Stores all matrices in another type; 4-bit codes stay as they are.
+    ///
+    /// # Errors
+    /// If a value is beyond the range of the type, naming the tensor.
+    pub fn store_as(&mut self, dtype: FloatType) -> Result<(), EngineError> {
+        let convert = |tensor: &mut HostTensor, name: &dyn Fn() -> String| -> Result<(), EngineError> {
+            *tensor = tensor
+                .stored_as(dtype)
+                .ok_or_else(|| EngineError::OutOfRange { tensor: name(), dtype: dtype.name() })?;
+            Ok(())
+        };
+        convert(&mut self.embed, &|| "model.embed_tokens.weight".to_owned())?;
+        if let Some(head) = &mut self.lm_head {
+            convert(head, &|| "lm_head.weight".to_owned())?;
+        }
+        for (number, layer) in self.layers.iter_mut().enumerate() {
+            for (projection, tensor) in layer.linears_mut() {
+                convert(tensor, &|| format!("{}.weight", projection.path(number)))?;
+            }
+        }
+        Ok(())
+    }
 }

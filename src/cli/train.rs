@@ -26,6 +26,13 @@ pub struct TrainArgs {
     /// Print tokens, steps, trainable parameters and estimates of memory and time, and write nothing
     #[arg(long)]
     pub dry_run: bool,
+    /// Ranks to start on this host, which share the micro-batches of every update
+    #[arg(long, value_name = "N")]
+    pub nproc: Option<usize>,
+    /// What each rank holds, instead of what the recipe says: everything (none), or a part of weights and optimizer
+    /// states (fsdp)
+    #[arg(long, value_name = "KIND", value_parser = ["none", "fsdp"])]
+    pub sharding: Option<String>,
     /// Updates to do, instead of what the recipe says
     #[arg(long, value_name = "N", value_parser = whole::<u64>)]
     pub max_steps: Option<u64>,

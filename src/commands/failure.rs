@@ -100,7 +100,7 @@ impl From<EngineError> for Failure {
 impl From<TrainingError> for Failure {
     fn from(error: TrainingError) -> Self {
         let work = match &error {
-            TrainingError::NonFinite { .. } => true,
+            TrainingError::NonFinite { .. } | TrainingError::Peer { .. } | TrainingError::Evaluation(_) => true,
             TrainingError::Io { action, .. } => *action != "read",
             TrainingError::Store(source) => !source.is_usage(),
             TrainingError::Engine(source) => source.downcast_ref::<EngineError>().is_some_and(is_work),

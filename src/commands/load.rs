@@ -7,10 +7,12 @@ use std::{
 };
 
 use harness_core::{Digest, LanguageModel as _};
-use harness_engine::{Adapter, ChatTemplate, Limits, LoadedBase, LocalModel, ModelFiles, ModelOptions, PairOptions};
+use harness_engine::{
+    Adapter, ChatTemplate, Limits, LoadedBase, LocalModel, ModelFiles, ModelOptions, PairOptions, Quantization,
+};
 use harness_store::{ModelEntry, ModelSource};
 
-use super::{App, Failure, train};
+use super::{App, Failure, lineage, train};
 use crate::experiment::{Candidate, ResolvedModel};
 
 /// A model ready to answer.
@@ -41,8 +43,8 @@ pub(super) struct Loader<'a> {
     bases: BTreeMap<BaseKey, Arc<LoadedBase>>,
 }
 
-/// What loaded bases are told apart by: path, context length, BOS, chat template.
-type BaseKey = (PathBuf, Option<usize>, Option<bool>, Option<PathBuf>);
+/// What loaded bases are told apart by: path, context length, BOS, chat template, quantisation.
+type BaseKey = (PathBuf, Option<usize>, Option<bool>, Option<PathBuf>, Option<Quantization>);
 
 /// Where a model's weights are.
 pub(super) struct Place {
@@ -77,6 +79,9 @@ impl<'a> Loader<'a> {
             None => LocalModel::new(base),
             Some(folder) => {
                 let adapter = Adapter::load(folder, base.model().config())?;
+                for difference in lineage::differences(folder, &base, resolved.section.add_bos) {
+                    self.app.progress().say(format!("warning: {} {difference}", resolved.name));
+                }
                 LocalModel::with_adapter(base, &adapter)?
             }
         };
@@ -133,7 +138,8 @@ impl<'a> Loader<'a> {
         let add_bos = resolved.section.add_bos.or(section.add_bos);
         let template = resolved.section.chat_template.as_ref().or(section.chat_template.as_ref());
         let template = template.map(|file| self.app.experiment.folder.join(file));
-        let key = (path.to_owned(), max_length, add_bos, template.clone());
+        let quantization = resolved.section.quantization().or(section.quantization());
+        let key = (path.to_owned(), max_length, add_bos, template.clone(), quantization);
         if let Some(base) = self.bases.get(&key) {
             return Ok(Arc::clone(base));
         }
@@ -143,7 +149,11 @@ impl<'a> Loader<'a> {
         if let Some(file) = &template {
             files.chat_template = Some(read_template(file)?);
         }
-        let base = Arc::new(LoadedBase::new(files, ModelOptions { max_length, limits: self.limits, pair }));
+        if let Some(quantization) = &quantization {
+            files.quantise(quantization)?;
+        }
+        let options = ModelOptions { max_length, limits: self.limits, quantization, pair };
+        let base = Arc::new(LoadedBase::new(files, options));
         let config = base.model().config();
         bar.finish(&format!(
             "{:.1} M parameters in {}, computed in f32",

@@ -7,6 +7,8 @@ mod evaluate;
 mod failure;
 mod generate;
 mod golden;
+mod launch;
+mod lineage;
 mod load;
 mod models;
 mod progress;

@@ -2,7 +2,7 @@
 
 use std::{fmt::Write as _, path::Path};
 
-use harness_engine::{AdapterConfig, ModelFiles};
+use harness_engine::{AdapterConfig, ModelFiles, Quantization, save_quantised};
 use harness_store::{HubCache, ModelSource, hub::RepoKind, list_models};
 use harness_training::Recipe;
 use serde_json::{Value, json};
@@ -21,6 +21,7 @@ pub(super) fn models(app: &App, args: &ModelsArgs) -> Result<(), Failure> {
     match &args.command {
         ModelsCommand::List => list(app),
         ModelsCommand::Show { model } => show(app, &app.experiment.model(model)?),
+        ModelsCommand::Quantize { model, out, kind } => quantize(app, &app.experiment.model(model)?, out, kind),
     }
 }
 
@@ -57,6 +58,16 @@ fn is_checkpoint(path: &Path) -> bool {
     path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("checkpoint-"))
 }
 
+/// The types of the embedding and of the blocks' linears.
+fn stored_as(files: &ModelFiles) -> String {
+    let weights = &files.weights;
+    let linears = weights.layers.first().map(|layer| layer.q.data.dtype());
+    match (weights.embed.data.dtype(), linears) {
+        (embed, Some(linears)) if linears != embed => format!("{embed}, linears {linears}"),
+        (embed, _) => embed.to_owned(),
+    }
+}
+
 fn describe(resolved: &ResolvedModel) -> (&'static str, String) {
     match &resolved.candidate {
         Candidate::Base { path } => ("model", path.display().to_string()),
@@ -66,6 +77,26 @@ fn describe(resolved: &ResolvedModel) -> (&'static str, String) {
             ("recipe", format!("{}{base}", path.display()))
         }
     }
+}
+
+fn quantize(app: &App, resolved: &ResolvedModel, out: &Path, kind: &str) -> Result<(), Failure> {
+    let Candidate::Base { path } = &resolved.candidate else {
+        return Err(Failure::usage(format!("{}: only whole models can be quantised", resolved.name)));
+    };
+    if !path.is_dir() {
+        let path = path.display();
+        return Err(Failure::usage(format!(
+            "{path}: expected a model in Hugging Face layout; GGUF has codes of its own"
+        )));
+    }
+    if out.join("config.json").exists() {
+        return Err(Failure::usage(format!("--out {}: holds a model already; choose another folder", out.display())));
+    }
+    let options = Quantization::from_name(kind).unwrap_or_default();
+    let bar = app.progress().bar(&format!("quantize {}", resolved.name), 1);
+    save_quantised(path, out, &options)?;
+    bar.finish(&options.to_string());
+    app.output(&json!({ "name": resolved.name, "folder": out, "quantization": options }), || out.display().to_string())
 }
 
 fn show(app: &App, resolved: &ResolvedModel) -> Result<(), Failure> {
@@ -136,7 +167,7 @@ fn whole_model(resolved: &ResolvedModel, path: &Path) -> Result<Value, Failure> 
         "vocab_size": config.vocab_size,
         "max_length": config.max_position_embeddings,
         "tied_embeddings": config.tie_word_embeddings,
-        "stored_as": files.weights.embed.data.dtype(),
+        "stored_as": stored_as(&files),
         "chat_template": files.chat_template.as_ref().map(|template| template.source()),
         "adds_bos": files.tokenizer.adds_bos(),
         "digest": files.digest,

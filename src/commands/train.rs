@@ -7,13 +7,20 @@ use harness_engine::ModelFiles;
 use harness_reports::{ReportError, Series, line_chart};
 use harness_training::{
     Recipe,
+    backend::CpuBackend,
+    parallel::{Ranks, all_gather_f64},
+    recipe::Sharding,
     run::{Base, Run},
     telemetry::{MetricLine, read_lines},
     trainer::{Estimate, TrainingSummary},
 };
 use serde_json::json;
 
-use super::{App, Failure, load::Missing, progress::TrainingProgress};
+use super::{
+    App, Failure, launch,
+    load::Missing,
+    progress::{Progress, TrainingProgress},
+};
 use crate::{
     cli::TrainArgs,
     experiment::{Candidate, ResolvedModel},
@@ -56,7 +63,13 @@ pub(super) fn ensure_trained(app: &App, resolved: &ResolvedModel, missing: Missi
                 resolved.name, resolved.name
             )));
         }
-        plan.run(app, true)?;
+        if launch::place()?.is_some() {
+            return Err(Failure::usage(format!(
+                "{} is not trained yet; train it before the ranks start: harness train {}",
+                resolved.name, resolved.name
+            )));
+        }
+        plan.run(app, true, Ranks::single())?;
     }
     let base = plan.base.as_ref().map_or_else(|| plan.folder.clone(), |(_, path)| path.clone());
     let base_name = plan.base.as_ref().map(|(name, _)| name.clone());
@@ -71,14 +84,27 @@ pub(super) fn train(app: &App, args: &TrainArgs) -> Result<(), Failure> {
     if args.max_steps == Some(0) {
         return Err(Failure::usage("--max-steps 0: expected at least 1"));
     }
+    let place = launch::place()?;
+    match args.nproc {
+        Some(0) => return Err(Failure::usage("--nproc 0: expected at least 1")),
+        Some(n) if n > 1 && place.is_none() => return launch::spawn(app, n),
+        _ => {}
+    }
     let resolved = recipe_of(app, args)?;
-    let plan = Plan::new(app, &resolved, args.base.as_deref(), args.out.as_deref(), args.max_steps)?;
+    let mut plan = Plan::new(app, &resolved, args.base.as_deref(), args.out.as_deref(), args.max_steps)?;
+    if let Some(kind) = &args.sharding {
+        plan.recipe.training.sharding = if kind == "fsdp" { Sharding::Fsdp } else { Sharding::None };
+    }
     if args.dry_run {
-        let (mut run, _) = plan.prepare(app)?;
-        let estimate = run.estimate();
+        let (mut run, _) = plan.prepare(app, Ranks::single())?;
+        let estimate = run.estimate()?;
         return app.output(&json!({ "estimate": estimate, "run": run.manifest() }), || describe(&plan.name, &estimate));
     }
-    let done = plan.folder.join(DONE).is_file();
+    let ranks = launch::connect(place.as_ref())?;
+    let first = ranks.rank() == 0;
+    // What rank 0 finds counts: the folder may be on its host alone.
+    let mine = [f64::from(u8::from(plan.folder.join(DONE).is_file()))];
+    let done = all_gather_f64(&*ranks.collective::<CpuBackend>(), &mine)?[0] == [1.0];
     if done && !args.force {
         app.progress().say(format!("{} is already there; --force trains it again", plan.folder.display()));
         return app.output(&json!({ "name": plan.name, "folder": plan.folder, "trained": false }), || {
@@ -86,14 +112,14 @@ pub(super) fn train(app: &App, args: &TrainArgs) -> Result<(), Failure> {
         });
     }
     let begun = harness_training::checkpoint::steps(&plan.folder);
-    if args.resume && begun.is_empty() {
+    if args.resume && begun.is_empty() && first {
         return Err(Failure::usage(format!("--resume: {} holds no checkpoint", plan.folder.display())));
     }
-    if args.force && plan.folder.exists() {
+    if args.force && first && plan.folder.exists() {
         std::fs::remove_dir_all(&plan.folder)
             .map_err(|e| Failure::work(format!("cannot remove {}: {e}", plan.folder.display())))?;
     }
-    let summary = plan.run(app, !args.force)?;
+    let summary = plan.run(app, !args.force, ranks)?;
     app.output(&json!({ "name": plan.name, "folder": plan.folder, "trained": true, "summary": summary }), || {
         plan.folder.display().to_string()
     })
@@ -165,7 +191,7 @@ impl Plan {
         Ok(Self { name: resolved.name.clone(), recipe, base, files, folder })
     }
 
-    fn prepare(&self, app: &App) -> Result<(Run, PathBuf), Failure> {
+    fn prepare(&self, app: &App, ranks: Ranks) -> Result<(Run, PathBuf), Failure> {
         let name = self.base.as_ref().map(|(name, _)| name.as_str());
         let resolved = self.recipe.resolve(name, &app.locator())?;
         let absolute = self.base.as_ref().map(|(_, path)| {
@@ -175,23 +201,30 @@ impl Plan {
             (Some((_, path)), Some(files), Some(name)) => Some(Base { name, path, files }),
             _ => None,
         };
-        let run = Run::prepare(&resolved, base, &app.hashes(), &self.folder)?;
-        Ok((run.with_stop(app.stop_flag()), self.folder.clone()))
+        let run = Run::prepare_rank(&resolved, base, &app.hashes(), &self.folder, ranks)?;
+        Ok((run.with_stop(app.stop_flag()).with_events(now), self.folder.clone()))
     }
 
     /// Trains; goes on from the latest checkpoint if there is one and `resume` says so.
-    fn run(&self, app: &App, resume: bool) -> Result<TrainingSummary, Failure> {
-        let (mut run, folder) = self.prepare(app)?;
-        let progress = app.progress();
+    fn run(&self, app: &App, resume: bool, ranks: Ranks) -> Result<TrainingSummary, Failure> {
+        let (rank, world) = (ranks.rank(), ranks.world());
+        let (mut run, folder) = self.prepare(app, ranks)?;
+        let progress = if rank == 0 { app.progress() } else { Progress::new(true, false) };
         let trained = run.trainer().store().len();
+        let stored = run.manifest()["weights_stored_as"].as_str().unwrap_or_default().to_owned();
         progress.say(format!(
-            "train {}: {trained} trainable parameters, {} updates -> {}",
+            "train {}: {trained} trainable parameters, {} updates, weights stored as {stored}, computed in f32{} -> {}",
             self.name,
             run.trainer().total_steps(),
+            if world > 1 { format!(", {world} ranks") } else { String::new() },
             folder.display()
         ));
+        if self.recipe.training.tf32 {
+            progress.say("training.tf32 has no effect on the processor, which computes f32 products in full");
+        }
         let mut display = TrainingProgress::new(progress, &self.name);
-        let result = run.train(resume && !harness_training::checkpoint::steps(&folder).is_empty(), &mut display);
+        let begun = world > 1 || !harness_training::checkpoint::steps(&folder).is_empty();
+        let result = run.train(resume && begun, &mut display);
         let summary = match result {
             Ok(summary) => summary,
             Err(error) => {
@@ -209,7 +242,9 @@ impl Plan {
                 .as_ref()
                 .map_or("no validation".to_owned(), |best| format!("best validation loss {:.4}", best.eval_loss))
         ));
-        plots(&folder, &self.name)?;
+        if rank == 0 {
+            plots(&folder, &self.name)?;
+        }
         if summary.interrupted {
             return Err(Failure::work(format!(
                 "interrupted after update {} of {}; the same command goes on from the checkpoint in {}",
@@ -220,6 +255,11 @@ impl Plan {
         }
         Ok(summary)
     }
+}
+
+/// Seconds since 1970.
+fn now() -> f64 {
+    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0.0, |time| time.as_secs_f64())
 }
 
 /// Curves of a run beside its metrics: loss, perplexity and learning rate as SVG and PNG.

@@ -5,6 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use harness_engine::Quantization;
 use harness_metrics::{comparison::Settings, stats::Correction};
 use harness_store::nearest;
 use serde::Deserialize;
@@ -58,6 +59,15 @@ pub struct ModelSection {
     pub add_bos: Option<bool>,
     /// A Jinja file, relative to the experiment, instead of the model's own chat template.
     pub chat_template: Option<PathBuf>,
+    /// Quantisation of the blocks' linears when the model is loaded: `nf4`, or `nf4-plain` without double quantisation.
+    pub quantization: Option<String>,
+}
+
+impl ModelSection {
+    /// The quantisation, which [`Experiment::load`] has checked.
+    pub fn quantization(&self) -> Option<Quantization> {
+        self.quantization.as_deref().and_then(Quantization::from_name)
+    }
 }
 
 /// A suite.
@@ -134,6 +144,9 @@ impl Experiment {
                 1 => {}
                 0 => return fail("found no source; expected one of path, gguf, hub, recipe, adapter"),
                 _ => return fail("found several sources; expected one of path, gguf, hub, recipe, adapter"),
+            }
+            if let Some(name) = model.quantization.as_ref().filter(|name| Quantization::from_name(name).is_none()) {
+                return fail(&format!("quantization = {name:?}; expected \"nf4\" or \"nf4-plain\""));
             }
             if model.adapter.is_some() && model.base.is_none() {
                 return fail("an adapter needs `base`, the model it sits on");

@@ -15,7 +15,7 @@ use harness_training::{
     block::DropoutPlan,
     data::Batch,
     lora::LoraSpec,
-    model::{LocalSink, Model, Trainable, random_weights},
+    model::{LocalSink, MicroStep, Model, Trainable, random_weights},
     recipe::LoraInit,
 };
 
@@ -78,6 +78,7 @@ fn main() {
             rslora: false,
             dropout,
             targets: targets.to_vec(),
+            pattern: None,
             init: LoraInit::Kaiming,
         })
     };
@@ -98,7 +99,9 @@ fn main() {
         for step in 0..4 {
             let start = Instant::now();
             let plan = DropoutPlan::new(1, step, 0, dropout);
-            model.forward_backward(&batch, &params, batch.num_labels(), plan, &mut LocalSink(&mut store.grads));
+            let plan = MicroStep::mean(batch.num_labels()).with_dropout(plan);
+            let sink = &mut LocalSink(&mut store.grads);
+            model.forward_backward(&batch, &params, &plan, sink).expect("resident weights");
             seconds.push(start.elapsed().as_secs_f64());
         }
         let best = seconds[1..].iter().copied().fold(f64::INFINITY, f64::min);

@@ -349,13 +349,16 @@ pub trait Backend: Send + Sync + 'static {
     fn cross_entropy(&self, logits: MatMut<'_, Self::Buf>, labels: Span<'_, Self::Ints>, scale: Option<f32>) -> f64;
 
     /// Sum of squares.
-    fn sum_squares(&self, x: &Self::Buf) -> f64;
-    /// One AdamW update of the elements in `range` of four buffers of equal length.
+    fn sum_squares(&self, x: Span<'_, Self::Buf>) -> f64;
+    /// One AdamW update of the elements in `range` of values and gradients; the moments' buffers begin with element
+    /// `moments_at`.
+    #[allow(clippy::too_many_arguments, reason = "one kernel call")]
     fn adamw(
         &self,
         values: &mut Self::Buf,
         grads: &Self::Buf,
         moments: [&mut Self::Buf; 2],
+        moments_at: usize,
         range: std::ops::Range<usize>,
         step: &AdamWStep,
     );

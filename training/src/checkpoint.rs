@@ -20,6 +20,8 @@ use crate::{
     export::{Artifact, write_json, write_tensors},
     params::ParamStore,
     recipe::WeightDtype,
+    scaler::LossScaler,
+    trainer::SpikeDetector,
 };
 
 /// Form of the state; a checkpoint of another form is refused.
@@ -60,6 +62,24 @@ pub struct TrainerState {
     pub pending: Pending,
     /// The lowest validation loss so far.
     pub best: Option<Best>,
+    /// The last validation loss.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub eval_loss: Option<f64>,
+    /// The last update after which there was an evaluation.
+    #[serde(default)]
+    pub evaluated: u64,
+    /// Evaluations since there was a better loss.
+    #[serde(default)]
+    pub without_gain: u64,
+    /// Updates left out because of overflow or a spike.
+    #[serde(default)]
+    pub skipped: u64,
+    /// Losses far above those before.
+    #[serde(default)]
+    pub spikes: SpikeDetector,
+    /// Loss scaling, with half precision.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scaler: Option<LossScaler>,
 }
 
 impl TrainerState {
@@ -73,6 +93,12 @@ impl TrainerState {
             tokens: 0,
             pending: Pending::default(),
             best: None,
+            eval_loss: None,
+            evaluated: 0,
+            without_gain: 0,
+            skipped: 0,
+            spikes: SpikeDetector::default(),
+            scaler: None,
         }
     }
 }

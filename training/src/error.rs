@@ -55,6 +55,35 @@ pub enum TrainingError {
         /// Which checkpoint was kept, in words.
         kept: String,
     },
+    /// Another rank of a distributed run is gone or has failed.
+    #[error("rank {rank}: {message}")]
+    Peer {
+        /// The rank.
+        rank: usize,
+        /// What became of it.
+        message: String,
+    },
+    /// The ranks of a distributed run are not about to do the same.
+    #[error("rank {rank} has {what} {found}, rank 0 has {expected}; start all ranks with the same files and options")]
+    Mismatch {
+        /// The rank that differs.
+        rank: usize,
+        /// In what.
+        what: String,
+        /// What it has.
+        found: String,
+        /// What rank 0 has.
+        expected: String,
+    },
+    /// A distributed run cannot be started.
+    #[error("distributed run: {message}")]
+    Launch {
+        /// What was found, what was expected, what to do.
+        message: String,
+    },
+    /// Tasks could not be evaluated during training.
+    #[error("evaluation of tasks: {0}")]
+    Evaluation(String),
     /// A recipe, a template or a data file has something wrong at a place that can be named.
     #[error("{path}:{line}:{column}: {message}", path = path.display())]
     File {

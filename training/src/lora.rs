@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 
 use harness_core::Seed;
-use harness_engine::{Adapter, AdapterConfig, LoraPair, Projection, TargetModules};
+use harness_engine::{Adapter, AdapterConfig, DecoderConfig, LoraPair, Projection, TargetModules};
 
 use crate::{
     TrainingError,
     backend::Backend,
     params::{Param, ParamStore},
-    recipe::{LoraInit, LoraOptions, Targets},
+    recipe::{LoraInit, LoraOptions, Targets, diagnostics},
 };
 
 /// An adapter to be trained.
@@ -25,33 +25,68 @@ pub struct LoraSpec {
     pub dropout: f32,
     /// The projections that get an addition, in the order of the block.
     pub targets: Vec<Projection>,
+    /// Where blocks differ: the pattern that says so, and the projections of every block.
+    pub pattern: Option<(String, Vec<Vec<Projection>>)>,
     /// How `A` begins; `B` begins at 0.
     pub init: LoraInit,
 }
 
 impl LoraSpec {
-    /// The spec of a recipe's options.
+    /// The spec of a recipe's options for a decoder.
     ///
     /// # Errors
-    /// [`TrainingError::Setting`] for a module name that no projection has.
-    pub fn from_options(options: &LoraOptions) -> Result<Self, TrainingError> {
-        let targets = match &options.targets {
+    /// [`TrainingError::Setting`] for a module that the decoder does not have, or a rank larger than a targeted matrix.
+    pub fn from_options(options: &LoraOptions, config: &DecoderConfig) -> Result<Self, TrainingError> {
+        let setting = |found: &str, message: String| {
+            let expected = format!("\"all-linear\", names or a pattern of modules there are: it {message}");
+            TrainingError::setting("lora.targets", format!("{found:?}"), expected)
+        };
+        let mut layers = None;
+        let mut targets = match &options.targets {
             Targets::AllLinear => Projection::ALL.to_vec(),
-            Targets::Modules(names) => {
-                let mut targets = names.iter().map(|name| projection(name)).collect::<Result<Vec<_>, _>>()?;
-                targets.sort();
-                targets.dedup();
+            Targets::Modules(names) => names
+                .iter()
+                .map(|name| projection(name).ok_or_else(|| setting(name, unknown_target(name))))
+                .collect::<Result<Vec<_>, _>>()?,
+            Targets::Pattern(text) => {
+                let all = pattern(text, config.num_layers).map_err(|message| setting(text, message))?;
+                if all.iter().all(Vec::is_empty) {
+                    return Err(setting(text, unknown_target(text)));
+                }
+                let targets = all.concat();
+                layers = Some((text.clone(), all));
                 targets
             }
         };
+        targets.sort();
+        targets.dedup();
+        for projection in &targets {
+            let (out, inp) = projection.dims(config);
+            if options.rank > out.min(inp) {
+                let expected = format!(
+                    "at most {}: {projection} is a matrix of {out} x {inp}, and no larger rank says more",
+                    out.min(inp)
+                );
+                return Err(TrainingError::setting("lora.rank", options.rank, expected));
+            }
+        }
         Ok(Self {
+            pattern: layers,
             rank: options.rank,
             alpha: options.alpha,
-            rslora: false,
+            rslora: options.rslora,
             dropout: options.dropout as f32,
             targets,
             init: options.init,
         })
+    }
+
+    /// The projections of one block that get an addition.
+    pub fn at(&self, layer: usize) -> &[Projection] {
+        match &self.pattern {
+            Some((_, layers)) => layers.get(layer).map_or(&[], Vec::as_slice),
+            None => &self.targets,
+        }
     }
 
     /// The factor on the addition.
@@ -69,7 +104,10 @@ impl LoraSpec {
             lora_alpha: self.alpha,
             lora_dropout: (f64::from(self.dropout) * 1e6).round() / 1e6,
             use_rslora: self.rslora,
-            target_modules: Some(TargetModules::Names(self.targets.iter().map(short).collect())),
+            target_modules: Some(match &self.pattern {
+                Some((pattern, _)) => TargetModules::Pattern(pattern.clone()),
+                None => TargetModules::Names(self.targets.iter().map(short).collect()),
+            }),
             ..AdapterConfig::default()
         };
         let params: BTreeMap<&str, &Param> = store.layout().params().iter().map(|p| (p.name.as_str(), p)).collect();
@@ -81,8 +119,9 @@ impl LoraSpec {
             Some(LoraPair { a, b, rank: self.rank, scale: self.scale() as f32 })
         };
         let per_layer = (2 * self.targets.len()).max(1);
-        let layers = (0..params.len() / per_layer)
-            .map(|layer| self.targets.iter().filter_map(|&p| Some((p, pair(layer, p)?))).collect())
+        let count = self.pattern.as_ref().map_or(params.len() / per_layer, |(_, layers)| layers.len());
+        let layers = (0..count)
+            .map(|layer| self.at(layer).iter().filter_map(|&p| Some((p, pair(layer, p)?))).collect())
             .collect();
         Adapter::new(config, layers, BTreeMap::new())
     }
@@ -105,13 +144,33 @@ impl LoraSpec {
     }
 }
 
+/// The last part of a projection's module path: `q_proj`.
+fn short(projection: Projection) -> &'static str {
+    projection.module().rsplit('.').next().unwrap_or_default()
+}
+
 /// The projection of a module name: `q_proj`, or with its parent, `self_attn.q_proj`.
-fn projection(name: &str) -> Result<Projection, TrainingError> {
-    let short = |projection: Projection| projection.module().rsplit('.').next().unwrap_or_default();
-    Projection::ALL.into_iter().find(|&p| name == short(p) || name == p.module()).ok_or_else(|| {
-        let all = Projection::ALL.map(short).join(", ");
-        TrainingError::setting("lora.targets", format!("{name:?}"), format!("\"all-linear\" or modules among {all}"))
-    })
+pub(crate) fn projection(name: &str) -> Option<Projection> {
+    Projection::ALL.into_iter().find(|&p| name == short(p) || name == p.module())
+}
+
+/// The projections of every block whose whole module path a regular expression matches.
+///
+/// # Errors
+/// What is wrong with the expression.
+pub(crate) fn pattern(text: &str, layers: usize) -> Result<Vec<Vec<Projection>>, String> {
+    let regex = regex::Regex::new(&format!(r"\A(?:{text})\z"))
+        .map_err(|error| format!("{text:?} is no regular expression: {error}"))?;
+    let matches = |layer| Projection::ALL.into_iter().filter(|p| regex.is_match(&p.path(layer))).collect();
+    Ok((0..layers).map(matches).collect())
+}
+
+/// What to say of a name or pattern that no module has, with the names there are and the nearest one.
+pub(crate) fn unknown_target(found: &str) -> String {
+    let names = Projection::ALL.map(short);
+    let known: Vec<&str> = names.into_iter().chain(["all-linear"]).collect();
+    let near = diagnostics::nearest(found, &known).map(|n| format!("; did you mean {n:?}?")).unwrap_or_default();
+    format!("{found:?} matches no module; modules are {} (in model.layers.N){near}", names.join(", "))
 }
 
 /// Name of a matrix (`A` or `B`) in the adapter's file.
@@ -125,7 +184,16 @@ mod tests {
 
     fn spec(targets: Targets) -> Result<LoraSpec, TrainingError> {
         let (rank, alpha, dropout, init) = (4, 8.0, 0.0, LoraInit::Kaiming);
-        LoraSpec::from_options(&LoraOptions { rank, alpha, dropout, targets, init })
+        let options = LoraOptions { rank, alpha, dropout, targets, init, rslora: false };
+        LoraSpec::from_options(&options, &config())
+    }
+
+    fn config() -> DecoderConfig {
+        let text = r#"{"model_type": "llama", "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 3,
+            "num_attention_heads": 2, "vocab_size": 32, "max_position_embeddings": 64, "rms_norm_eps": 1e-5}"#;
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("config.json"), text).unwrap();
+        harness_engine::ModelFiles::load_config(folder.path()).unwrap()
     }
 
     #[test]
@@ -136,7 +204,26 @@ mod tests {
         assert_eq!(some.targets, [Projection::Q, Projection::V, Projection::Down]);
         assert_eq!(some.scale(), 2.0);
         let error = spec(names(&["q_porj"])).unwrap_err().to_string();
-        assert!(error.contains("q_porj") && error.contains("q_proj"), "{error}");
+        assert!(error.contains("q_porj") && error.contains("did you mean \"q_proj\"?"), "{error}");
+    }
+
+    #[test]
+    fn targets_by_pattern() {
+        let some = spec(Targets::Pattern(r"model\.layers\.[02]\..*\.(q|v)_proj".into())).unwrap();
+        assert_eq!((some.at(0), some.at(1)), (&[Projection::Q, Projection::V][..], &[][..]));
+        assert_eq!(some.at(2), some.at(0));
+        let refused = |text: &str| spec(Targets::Pattern(text.into())).unwrap_err().to_string();
+        assert!(refused("all-liner").contains("did you mean \"all-linear\"?"));
+        assert!(refused("q_proj").contains("matches no module"));
+        assert!(refused("(").contains("no regular expression"));
+    }
+
+    #[test]
+    fn a_rank_larger_than_a_matrix_is_refused() {
+        let (alpha, dropout, init, rslora) = (8.0, 0.0, LoraInit::Kaiming, false);
+        let options = LoraOptions { rank: 17, alpha, dropout, targets: Targets::AllLinear, init, rslora };
+        let error = LoraSpec::from_options(&options, &config()).unwrap_err().to_string();
+        assert!(error.contains("lora.rank = 17: expected at most 16"), "{error}");
     }
 
     #[test]

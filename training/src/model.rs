@@ -2,14 +2,16 @@
 
 mod head;
 mod layout;
+mod noise;
 mod rotary;
 mod scratch;
 mod source;
 
 use std::sync::Arc;
 
-use harness_engine::{DecoderConfig, Weights};
+use harness_engine::{DecoderConfig, LayerWeights, Weights};
 pub use layout::{Places, full_layout, lora_layout};
+pub use noise::NoisePlan;
 pub use scratch::random_weights;
 pub use source::{Pass, Resident, WeightSource};
 
@@ -29,6 +31,30 @@ pub enum Trainable {
     Full,
     /// Low-rank additions beside frozen weights.
     Lora(LoraSpec),
+}
+
+/// With what the gradient of a micro-batch is computed.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct MicroStep {
+    /// Factor on the summed loss: the loss scale over the number of labels in the whole update, over all of its
+    /// micro-batches.
+    pub scale: f32,
+    /// Dropout of the low-rank additions.
+    pub dropout: Option<DropoutPlan>,
+    /// Noise on the embeddings.
+    pub noise: Option<NoisePlan>,
+}
+
+impl MicroStep {
+    /// The mean over `labels` labels, without dropout and noise.
+    pub fn mean(labels: usize) -> Self {
+        Self { scale: 1.0 / labels as f32, dropout: None, noise: None }
+    }
+
+    /// The same with dropout.
+    pub fn with_dropout(self, dropout: Option<DropoutPlan>) -> Self {
+        Self { dropout, ..self }
+    }
 }
 
 /// A decoder whose trained parameters live in a [`ParamStore`] and whose other weights are frozen.
@@ -87,6 +113,30 @@ impl<B: Backend> Model<B> {
     where
         B: Clone,
     {
+        let resident = |backend: &B, layers: &[LayerWeights], backward: &[bool]| -> Box<dyn WeightSource<B>> {
+            let frozen = |(layer, backward): (_, &bool)| Arc::new(FrozenLayer::new(backend, layer, *backward));
+            Box::new(Resident::new(layers.iter().zip(backward).map(frozen).collect()))
+        };
+        Self::with_source(backend, config, weights, trainable, max_length, seed, resident)
+    }
+
+    /// As [`Model::new`] with another source of frozen blocks, made from the backend, the blocks' weights, and whether
+    /// gradients flow through each.
+    ///
+    /// # Errors
+    /// As [`Model::new`].
+    pub fn with_source(
+        backend: B,
+        config: &DecoderConfig,
+        weights: &Weights,
+        trainable: &Trainable,
+        max_length: usize,
+        seed: harness_core::Seed,
+        source: impl FnOnce(&B, &[LayerWeights], &[bool]) -> Box<dyn WeightSource<B>>,
+    ) -> Result<(Self, ParamStore<B>), TrainingError>
+    where
+        B: Clone,
+    {
         let rope = backend.upload(&rotary::table(config, max_length)?);
         let (layout, places): (Layout, Places) = match trainable {
             Trainable::Full => full_layout(config),
@@ -101,9 +151,8 @@ impl<B: Backend> Model<B> {
             Trainable::Lora(spec) => {
                 spec.initialise(&backend, &mut store, seed);
                 let lowest = places.lowest().unwrap_or(config.num_layers);
-                let layers = weights.layers.iter().enumerate();
-                let layers = layers.map(|(i, layer)| Arc::new(FrozenLayer::new(&backend, layer, i >= lowest)));
-                let source: Box<dyn WeightSource<B>> = Box::new(Resident::new(layers.collect()));
+                let backward: Vec<bool> = (0..config.num_layers).map(|layer| layer >= lowest).collect();
+                let source = source(&backend, &weights.layers, &backward);
                 let embed = backend.frozen(&[&weights.embed], weights.lm_head.is_none());
                 let head = weights.lm_head.as_ref().map(|head| backend.frozen(&[head], true));
                 (Some(source), Outer { embed: Some(embed), norm: Some(backend.upload(&weights.norm)), head })
@@ -148,19 +197,21 @@ impl<B: Backend> Model<B> {
         self.table(self.places.embed, self.outer.embed.as_ref(), params)
     }
 
+    /// Computes with one block; `at` is its number, the one that comes next, and the pass.
     fn block<R>(
         &self,
-        layer: usize,
-        pass: Pass,
+        at: (usize, Option<usize>, Pass),
         rows: &Rows<B>,
         params: &B::Buf,
         dropout: Option<DropoutPlan>,
         f: impl FnOnce(&BlockContext<'_, B>, &LayerView<'_, B>) -> R,
-    ) -> R {
-        let frozen = self.source.as_ref().map(|source| source.acquire(layer, pass));
+    ) -> Result<R, TrainingError> {
+        let (layer, next, pass) = at;
+        let frozen = self.source.as_ref().map(|source| source.acquire(layer, pass)).transpose()?;
+        self.announce(next, pass);
         let view = LayerView::new(&self.config, frozen.as_deref(), &self.places.layers[layer], params);
         let (backend, config, rope) = (&self.backend, &self.config, &self.rope);
-        f(&BlockContext { backend, config, layer, rows, rope, params, dropout }, &view)
+        Ok(f(&BlockContext { backend, config, layer, rows, rope, params, dropout }, &view))
     }
 
     fn embed(&self, batch: &Batch, params: &B::Buf) -> (B::Buf, B::Ints) {
@@ -171,57 +222,123 @@ impl<B: Backend> Model<B> {
         (x, tokens)
     }
 
+    /// Calls for the weights of all blocks as a micro-batch would, without one: a rank that has none left takes part in
+    /// the others' gathering. `backward`: as [`Model::forward_backward`] would, otherwise as [`Model::loss`].
+    ///
+    /// # Errors
+    /// If the weights of a block cannot be had.
+    pub fn participate(&self, backward: bool) -> Result<(), TrainingError> {
+        let Some(source) = &self.source else { return Ok(()) };
+        let layers = self.config.num_layers;
+        for layer in 0..layers {
+            source.acquire(layer, Pass::Forward)?;
+            self.announce(Some(layer + 1), Pass::Forward);
+        }
+        let Some(lowest) = self.places.lowest().filter(|_| backward) else { return Ok(()) };
+        let mut again = 0;
+        for layer in (lowest..layers).rev() {
+            if let Some(k) = self.policy.segment().filter(|_| again == 0) {
+                let first = lowest + (layer - lowest) / k * k;
+                for layer in first..=layer {
+                    source.acquire(layer, Pass::Backward)?;
+                }
+                again = layer - first + 1;
+            }
+            again = again.saturating_sub(1);
+            source.acquire(layer, Pass::Backward)?;
+            self.announce(self.below(layer, lowest), Pass::Backward);
+        }
+        Ok(())
+    }
+
+    /// Says which block comes next, if there is one.
+    fn announce(&self, layer: Option<usize>, pass: Pass) {
+        if let (Some(source), Some(layer)) = (&self.source, layer.filter(|&layer| layer < self.config.num_layers)) {
+            source.prefetch(layer, pass);
+        }
+    }
+
+    /// The block that comes next in the backward pass, where it is known: no block is run again.
+    fn below(&self, layer: usize, lowest: usize) -> Option<usize> {
+        (layer > lowest && self.policy.segment().is_none()).then(|| layer - 1)
+    }
+
     /// The summed loss of a batch (natural logarithm, over its labels), without gradients or dropout.
-    pub fn loss(&self, batch: &Batch, params: &B::Buf) -> f64 {
+    ///
+    /// # Errors
+    /// If the weights of a block cannot be had.
+    pub fn loss(&self, batch: &Batch, params: &B::Buf) -> Result<f64, TrainingError> {
         let rows = self.rows(batch);
         let (mut x, _) = self.embed(batch, params);
         for layer in 0..self.config.num_layers {
-            x = self.block(layer, Pass::Forward, &rows, params, None, |ctx, w| ctx.forward(x, w, false).0);
+            let at = (layer, Some(layer + 1), Pass::Forward);
+            x = self.block(at, &rows, params, None, |ctx, w| ctx.forward(x, w, false).0)?;
         }
-        self.head(params).loss(&x, batch)
+        Ok(self.head(params).loss(&x, batch))
     }
 
-    /// The summed loss of a batch; the gradient of `loss / n_items` is added to the sink. `n_items` is the number of
-    /// labels in the whole update, over all of its micro-batches.
+    /// The summed loss of a batch; the gradient of `scale * loss` is added to the sink.
+    ///
+    /// # Errors
+    /// If the weights of a block cannot be had.
     pub fn forward_backward(
         &self,
         batch: &Batch,
         params: &B::Buf,
-        n_items: usize,
-        dropout: Option<DropoutPlan>,
+        step: &MicroStep,
         sink: &mut dyn GradSink<B>,
-    ) -> f64 {
-        let rows = self.rows(batch);
+    ) -> Result<f64, TrainingError> {
+        let (rows, dropout) = (self.rows(batch), step.dropout);
         let (mut x, tokens) = self.embed(batch, params);
+        if let Some(noise) = step.noise {
+            let noise = self.backend.upload(&noise.values(batch, self.config.hidden_size));
+            self.backend.add(&noise, &mut x);
+        }
         let lowest = self.places.lowest();
+        let segment = self.policy.segment();
+        let full = self.policy == SavePolicy::Full;
         let mut kept: Vec<Kept<B>> = Vec::new();
         for layer in 0..self.config.num_layers {
-            let full = self.policy == SavePolicy::Full;
-            let (y, saved) = self.block(layer, Pass::Forward, &rows, params, dropout, |ctx, w| ctx.forward(x, w, full));
-            if lowest.is_some_and(|lowest| layer >= lowest) {
-                kept.push(match self.policy {
-                    SavePolicy::Layer => Kept::Input(saved.into_input()),
-                    SavePolicy::Full | SavePolicy::Lean => Kept::Saved(saved),
-                });
+            let at = (layer, Some(layer + 1), Pass::Forward);
+            let (y, saved) = self.block(at, &rows, params, dropout, |ctx, w| ctx.forward(x, w, full))?;
+            if let Some(above) = lowest.and_then(|lowest| layer.checked_sub(lowest)) {
+                match segment {
+                    None => kept.push(Kept::Saved(saved)),
+                    Some(k) if above % k == 0 => kept.push(Kept::Input(saved.into_input())),
+                    Some(_) => {}
+                }
             }
             x = y;
         }
-        let (loss, dx) = self.head(params).loss_and_gradient(&x, batch, 1.0 / n_items as f32, sink);
+        let (loss, dx) = self.head(params).loss_and_gradient(&x, batch, step.scale, sink);
         drop(x);
         sink.done(ModelPart::Head);
-        let Some(mut dx) = dx else { return loss };
-        for layer in (lowest.unwrap_or(self.config.num_layers)..self.config.num_layers).rev() {
-            let Some(kept) = kept.pop() else { break };
-            let stop = Some(layer) == lowest && self.places.embed.is_none();
-            let below = self.block(layer, Pass::Backward, &rows, params, dropout, |ctx, w| {
-                let saved = match kept {
-                    Kept::Saved(saved) => saved,
-                    Kept::Input(x) => ctx.forward(x, w, true).1,
-                };
-                ctx.backward(dx, saved, w, stop, sink)
-            });
+        let (Some(mut dx), Some(lowest)) = (dx, lowest) else { return Ok(loss) };
+        let mut again: Vec<Saved<B>> = Vec::new();
+        for layer in (lowest..self.config.num_layers).rev() {
+            let saved = match again.pop() {
+                Some(saved) => saved,
+                None => match kept.pop() {
+                    Some(Kept::Saved(saved)) => saved,
+                    Some(Kept::Input(mut x)) => {
+                        let k = segment.unwrap_or(1);
+                        for layer in lowest + (layer - lowest) / k * k..=layer {
+                            let run = |ctx: &BlockContext<'_, B>, w: &LayerView<'_, B>| ctx.forward(x, w, true);
+                            let (y, saved) = self.block((layer, None, Pass::Backward), &rows, params, dropout, run)?;
+                            again.push(saved);
+                            x = y;
+                        }
+                        let Some(saved) = again.pop() else { break };
+                        saved
+                    }
+                    None => break,
+                },
+            };
+            let stop = layer == lowest && self.places.embed.is_none();
+            let at = (layer, self.below(layer, lowest), Pass::Backward);
+            let below = self.block(at, &rows, params, dropout, |ctx, w| ctx.backward(dx, saved, w, stop, sink))?;
             sink.done(ModelPart::Layer(layer));
-            let Some(below) = below else { return loss };
+            let Some(below) = below else { return Ok(loss) };
             dx = below;
         }
         if let Some(at) = self.places.embed {
@@ -230,7 +347,7 @@ impl<B: Backend> Model<B> {
             self.backend.embed_backward(Mat::new(&dx, 0, rows.len, hidden), &tokens, to);
             sink.done(ModelPart::Embedding);
         }
-        loss
+        Ok(loss)
     }
 
     fn head<'a>(&'a self, params: &'a B::Buf) -> head::Head<'a, B> {

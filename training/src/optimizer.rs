@@ -1,6 +1,9 @@
 //! AdamW with decoupled weight decay and clipping of the global gradient norm.
 
-use crate::{backend::Backend, params::ParamStore};
+use crate::{
+    backend::{Backend, Span},
+    params::ParamStore,
+};
 
 /// The constants of AdamW (Loshchilov and Hutter 2019), as in PyTorch.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -61,8 +64,8 @@ pub fn clip_factor(norm: f64, max_norm: f64) -> f64 {
 }
 
 impl AdamW {
-    /// Updates all parameters from their gradients; `number` counts updates from 1. `norm` is the global norm of the
-    /// gradient, as [`gradient_norm`] gives it.
+    /// Updates all parameters whose moments are here from their gradients; `number` counts updates from 1. `norm` is the global norm of the
+    /// gradient; the gradients in the store are `loss_scale` times as large.
     pub fn update<B: Backend>(
         &self,
         backend: &B,
@@ -70,8 +73,9 @@ impl AdamW {
         number: u64,
         learning_rate: f64,
         norm: f64,
+        loss_scale: f64,
     ) {
-        let grad_scale = clip_factor(norm, self.max_grad_norm);
+        let grad_scale = clip_factor(norm, self.max_grad_norm) / loss_scale;
         for (range, decayed) in store.decay_ranges() {
             let step = AdamWStep {
                 learning_rate,
@@ -82,13 +86,18 @@ impl AdamW {
                 grad_scale,
                 number,
             };
+            let moments = store.moments();
+            let range = range.start.max(moments.start)..range.end.min(moments.end);
+            if range.is_empty() {
+                continue;
+            }
             let ParamStore { values, grads, mean, square, .. } = store;
-            backend.adamw(values, grads, [mean, square], range, &step);
+            backend.adamw(values, grads, [mean, square], moments.start, range, &step);
         }
     }
 }
 
 /// The L2 norm of all gradients together.
 pub fn gradient_norm<B: Backend>(backend: &B, store: &ParamStore<B>) -> f64 {
-    backend.sum_squares(&store.grads).sqrt()
+    backend.sum_squares(Span { buf: &store.grads, at: 0, len: store.len() }).sqrt()
 }

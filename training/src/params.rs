@@ -86,13 +86,33 @@ pub struct ParamStore<B: Backend> {
     pub mean: B::Buf,
     /// Running mean of the squared gradients.
     pub square: B::Buf,
+    /// The elements whose means are here; another rank has the others.
+    moments: Range<usize>,
 }
 
 impl<B: Backend> ParamStore<B> {
     /// All zeros.
     pub fn new(backend: &B, layout: Layout) -> Self {
         let zeros = || backend.zeros(layout.len());
-        Self { values: zeros(), grads: zeros(), mean: zeros(), square: zeros(), layout }
+        let moments = 0..layout.len();
+        Self { values: zeros(), grads: zeros(), mean: zeros(), square: zeros(), layout, moments }
+    }
+
+    /// Keeps the means of these elements only, at 0.
+    pub fn shard_moments(&mut self, backend: &B, range: Range<usize>) {
+        (self.mean, self.square) = (backend.zeros(range.len()), backend.zeros(range.len()));
+        self.moments = range;
+    }
+
+    /// Replaces the means by those of other elements; gives back the ones there were.
+    pub fn put_moments(&mut self, mean: B::Buf, square: B::Buf, range: Range<usize>) -> [B::Buf; 2] {
+        self.moments = range;
+        [std::mem::replace(&mut self.mean, mean), std::mem::replace(&mut self.square, square)]
+    }
+
+    /// The elements whose means are here.
+    pub fn moments(&self) -> Range<usize> {
+        self.moments.clone()
     }
 
     /// The order of the parameters.

@@ -8,6 +8,7 @@ mod data;
 pub(crate) mod diagnostics;
 mod lora;
 mod model;
+mod precision;
 mod resolve;
 mod training;
 mod validate;
@@ -18,8 +19,10 @@ use harness_core::Digest;
 use serde::{Deserialize, Serialize};
 
 pub use data::{DataOptions, Loss, SplitFractions};
+pub use harness_engine::Quantization;
 pub use lora::{LoraInit, LoraOptions, Targets};
 pub use model::{ModelOptions, WeightDtype};
+pub use precision::{Checkpointing, Precision, Sharding};
 pub use resolve::ResolvedRecipe;
 pub use training::{ScheduleKind, TrainingOptions};
 
@@ -51,6 +54,9 @@ pub struct Recipe {
     /// The adapter; present exactly when `method = "lora"`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lora: Option<LoraOptions>,
+    /// Quantisation of the frozen base (QLoRA, Dettmers et al. 2023); only with `method = "lora"`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quantization: Option<Quantization>,
     /// The optimisation.
     pub training: TrainingOptions,
     /// The model made from scratch; only with `method = "full"`, and then instead of a base.
@@ -59,6 +65,9 @@ pub struct Recipe {
     /// The folder that paths in the recipe are relative to; not part of the file nor of its hash.
     #[serde(skip)]
     pub folder: PathBuf,
+    /// The file and its text, for messages.
+    #[serde(skip)]
+    pub(crate) source: (PathBuf, String),
 }
 
 impl Recipe {
@@ -81,12 +90,29 @@ impl Recipe {
         let mut recipe: Self = toml::from_str(text).map_err(|error| diagnostics::syntax(path, text, &error))?;
         validate::validate(&recipe).map_err(|problem| diagnostics::value(path, text, &problem))?;
         recipe.folder = path.parent().map(Path::to_owned).unwrap_or_default();
+        recipe.source = (path.to_owned(), text.to_owned());
         Ok(recipe)
     }
 
     /// Hash of everything the recipe says, defaults included; comments, order and the place of the file do not matter.
     pub fn hash(&self) -> Digest {
-        Digest::of_json(self)
+        // What changes no result names no other run.
+        let mut recipe = self.clone();
+        recipe.training.sharding = Sharding::None;
+        recipe.training.gradient_checkpointing = Checkpointing::Auto;
+        Digest::of_json(&recipe)
+    }
+
+    /// An error at the place of a dotted key, or of the table that should have it.
+    pub(crate) fn problem(&self, key: &'static str, message: impl Into<String>) -> TrainingError {
+        let problem = validate::Problem { key, message: message.into() };
+        diagnostics::value(&self.source.0, &self.source.1, &problem)
+    }
+
+    /// A setting's error with its place in the file.
+    pub(crate) fn place(&self, error: TrainingError) -> TrainingError {
+        let TrainingError::Setting { name, found, expected } = &error else { return error };
+        diagnostics::setting(&self.source.0, &self.source.1, name, &format!("is {found}; expected {expected}"))
     }
 
     /// A path of the recipe as seen from the working directory.

@@ -1,24 +1,30 @@
 //! From a resolved recipe to a finished candidate.
 
 use std::{
+    collections::BTreeSet,
     fs,
     path::{Path, PathBuf},
     sync::{Arc, atomic::AtomicBool},
 };
 
 use harness_core::{Digest, Hasher, Seed};
-use harness_engine::{Architecture, DecoderConfig, ModelFiles, Rope, RopeScaling, TextTokenizer};
+use harness_engine::{
+    Architecture, DecoderConfig, LayerWeights, ModelFiles, Rope, RopeScaling, TextTokenizer, Weights,
+};
 use harness_store::FileHashes;
 use serde_json::{Value, json};
 
 use crate::{
     TrainingError,
     backend::CpuBackend,
+    block::SavePolicy,
     data::{Batch, BatchSource, Prepared, in_order, one_a_row, pack, tokenize},
     export::{Artifact, write_json},
     lora::LoraSpec,
-    model::{Model, Trainable, random_weights},
-    recipe::{Method, ModelOptions, ResolvedRecipe, WeightDtype},
+    memory,
+    model::{Model, Trainable, WeightSource, random_weights},
+    parallel::{Ranks, Sharded, agree},
+    recipe::{Checkpointing, Method, ModelOptions, ResolvedRecipe, Sharding, WeightDtype},
     telemetry::Progress,
     trainer::{Estimate, Trainer, TrainerSetup, TrainingSummary},
 };
@@ -54,17 +60,49 @@ impl Run {
         hashes: &FileHashes,
         output: &Path,
     ) -> Result<Self, TrainingError> {
+        Self::prepare_rank(resolved, base, hashes, output, Ranks::single())
+    }
+
+    /// As [`Run::prepare`], as one rank of several, all of which prepare the same.
+    ///
+    /// # Errors
+    /// As [`Run::prepare`]; if another rank fails or is about to do something else.
+    pub fn prepare_rank(
+        resolved: &ResolvedRecipe,
+        base: Option<Base<'_>>,
+        hashes: &FileHashes,
+        output: &Path,
+        ranks: Ranks,
+    ) -> Result<Self, TrainingError> {
+        let control = ranks.collective::<CpuBackend>();
+        let result = Self::prepare_inner(resolved, base, hashes, output, ranks);
+        if let Err(error) = &result
+            && !matches!(error, TrainingError::Peer { .. } | TrainingError::Mismatch { .. })
+        {
+            control.abort(&error.to_string());
+        }
+        result
+    }
+
+    fn prepare_inner(
+        resolved: &ResolvedRecipe,
+        base: Option<Base<'_>>,
+        hashes: &FileHashes,
+        output: &Path,
+        ranks: Ranks,
+    ) -> Result<Self, TrainingError> {
         let recipe = &resolved.recipe;
         let (options, data) = (&recipe.training, &recipe.data);
         let scratch = recipe.model.as_ref().map(|model| Scratch::new(model, &recipe.folder)).transpose()?;
         let (tokenizer, config) = match (&base, &scratch) {
             (Some(base), _) => (&base.files.tokenizer, &base.files.config),
             (None, Some(scratch)) => (&scratch.tokenizer, &scratch.config),
-            (None, None) => return Err(TrainingError::setting("base", "nothing", "a model to start from")),
+            (None, None) => return Err(recipe.problem("base", "is missing: give a model to start from")),
         };
         if data.max_length > config.max_position_embeddings {
-            let expected = format!("at most {}, the model's longest context", config.max_position_embeddings);
-            return Err(TrainingError::setting("data.max_length", data.max_length, expected));
+            let (found, longest) = (data.max_length, config.max_position_embeddings);
+            let message = format!("is {found}; expected at most {longest}, the model's longest context");
+            return Err(recipe.problem("data.max_length", message));
         }
         let prepared = resolved.prepare()?;
         let (samples, train_counts) = tokenize(&prepared.train, tokenizer, data.loss, data.max_length)?;
@@ -73,31 +111,78 @@ impl Run {
             tokenize(&prepared.validation[..limit], tokenizer, data.loss, data.max_length)?;
         let rows = if data.packing { pack(&samples, data.max_length) } else { one_a_row(&samples) };
         let seed = Seed(options.seed);
-        let train = BatchSource::new(samples.into(), rows, options.batch_size, seed);
+        let train = BatchSource::new(samples.into(), rows, options.batch_size, seed).grouped(options.group_by_length);
         let validation: Vec<Batch> = in_order(&validation, options.batch_size).collect();
 
         let base_digest = base.as_ref().map(|base| base.files.digest);
-        let spec = recipe.lora.as_ref().map(LoraSpec::from_options).transpose()?;
+        let spec = recipe.lora.as_ref().map(|lora| LoraSpec::from_options(lora, config));
+        let spec = spec.transpose().map_err(|error| recipe.place(error))?;
         let dropout = spec.as_ref().map_or(0.0, |spec| spec.dropout);
         let (trainable, artifact) = match (recipe.method, spec) {
             (Method::Lora, Some(spec)) => {
                 let base = base.as_ref().map_or("", |base| base.name).to_owned();
                 (Trainable::Lora(spec.clone()), Artifact::Adapter { spec, base })
             }
-            (Method::Lora, None) => return Err(TrainingError::setting("lora", "nothing", "a [lora] table")),
+            (Method::Lora, None) => return Err(recipe.problem("method", "needs a [lora] table")),
             (Method::Full, _) => (Trainable::Full, full_artifact(base.as_ref(), scratch.as_ref())?),
         };
-        let made;
-        let weights = match &base {
-            Some(base) => &base.files.weights,
+        let mut weights = match &base {
+            Some(base) => base.files.weights.clone(),
             None => {
                 let range = recipe.model.as_ref().map_or(0.02, |model| model.initializer_range);
-                made = random_weights(config, range, seed);
-                &made
+                random_weights(config, range, seed)
             }
         };
+        if recipe.method == Method::Full && storage(&weights).contains("nf4") {
+            return Err(recipe.problem(
+                "method",
+                "is \"full\", but the base is stored in 4 bits, which cannot be trained; use method = \"lora\"",
+            ));
+        }
+        if let Some(precision) = options.precision {
+            weights.store_as(precision.float_type()).map_err(engine_error)?;
+        }
+        if let Some(quantization) = &recipe.quantization {
+            weights.quantise(quantization).map_err(engine_error)?;
+        }
+        let longest = train.longest_batch();
+        let policy = match options.gradient_checkpointing {
+            Checkpointing::Policy(policy) => policy,
+            Checkpointing::Auto => {
+                let floats = memory::available().map_or(usize::MAX, |bytes| bytes as usize / 2 / size_of::<f32>());
+                SavePolicy::choose(config, longest, floats)
+            }
+        };
+        let stored = storage(&weights);
         let digest = run_digest(resolved.digest(hashes)?, base_digest, tokenizer.digest());
-        let (model, store) = Model::new(CpuBackend::new(), config, weights, &trainable, data.max_length, seed)?;
+        let ranks_world = ranks.world();
+        let control = ranks.collective::<CpuBackend>();
+        let facts = [
+            ("ranks", ranks.world().to_string()),
+            ("recipe and data", resolved.digest(hashes)?.to_string()),
+            ("base", base_digest.map_or("none".to_owned(), |digest| digest.to_string())),
+            ("tokenizer", tokenizer.digest().to_string()),
+            ("sharding", format!("{:?}", options.sharding).to_lowercase()),
+            ("gradient_checkpointing", format!("{policy:?}").to_lowercase()),
+        ];
+        agree(&*control, &facts)?;
+        let (backend, weights_exchange) = (CpuBackend::new(), ranks.weights);
+        let (model, store) = match options.sharding {
+            Sharding::Fsdp if control.world() > 1 => {
+                if recipe.method == Method::Full {
+                    let message = "is \"fsdp\"; with method = \"full\" ranks cannot share parameters on this back end";
+                    return Err(recipe.problem("training.sharding", message));
+                }
+                let source = |backend: &CpuBackend, layers: &[LayerWeights], backward: &[bool]| {
+                    let sharded = Sharded::new(backend, layers, backward, weights_exchange);
+                    Box::new(sharded) as Box<dyn WeightSource<CpuBackend>>
+                };
+                Model::with_source(backend, config, &weights, &trainable, data.max_length, seed, source)?
+            }
+            _ => Model::new(backend, config, &weights, &trainable, data.max_length, seed)?,
+        };
+        let model = model.with_policy(policy);
+        drop(weights);
         let manifest = json!({
             "run": digest,
             "recipe": recipe,
@@ -115,6 +200,10 @@ impl Run {
             "trainable_parameters": store.len(),
             "parameters": config.num_parameters(),
             "dtype": "float32",
+            "weights_stored_as": stored,
+            "world_size": ranks_world,
+            "sharding": options.sharding,
+            "gradient_checkpointing": Checkpointing::Policy(policy),
             "version": env!("CARGO_PKG_VERSION"),
         });
         let setup = TrainerSetup {
@@ -126,7 +215,8 @@ impl Run {
             output: output.to_owned(),
             run: digest,
         };
-        Ok(Self { trainer: Trainer::new(model, store, setup)?, prepared, manifest, output: output.to_owned() })
+        let trainer = Trainer::new(model, store, setup)?.with_ranks(control).map_err(|error| recipe.place(error))?;
+        Ok(Self { trainer, prepared, manifest, output: output.to_owned() })
     }
 
     /// Everything the result depends on.
@@ -145,8 +235,17 @@ impl Run {
         self
     }
 
+    /// Writes events for TensorBoard too; `now` gives seconds since 1970.
+    pub fn with_events(mut self, now: fn() -> f64) -> Self {
+        self.trainer = self.trainer.with_events(now);
+        self
+    }
+
     /// What the run will take; computes one update's gradients to measure the speed, and writes nothing.
-    pub fn estimate(&mut self) -> Estimate {
+    ///
+    /// # Errors
+    /// If the weights of a block cannot be had.
+    pub fn estimate(&mut self) -> Result<Estimate, TrainingError> {
         self.trainer.estimate()
     }
 
@@ -159,11 +258,14 @@ impl Run {
         if resume {
             self.trainer.resume()?;
         }
-        let data = self.output.join("data");
-        fs::create_dir_all(&data).map_err(TrainingError::io("create", &data))?;
-        self.prepared.write(&data)?;
+        let first = self.trainer.is_first();
+        if first {
+            let data = self.output.join("data");
+            fs::create_dir_all(&data).map_err(TrainingError::io("create", &data))?;
+            self.prepared.write(&data)?;
+        }
         let summary = self.trainer.run(progress)?;
-        if !summary.interrupted {
+        if first && !summary.interrupted {
             self.manifest["summary"] = json!(summary);
             write_json(&self.output.join("training.json"), &self.manifest)?;
         }
@@ -236,6 +338,13 @@ fn full_artifact(base: Option<&Base<'_>>, scratch: Option<&Scratch>) -> Result<A
         message: error.to_string(),
     })?;
     Ok(Artifact::Model { config, dtype: WeightDtype::F32, tokenizer: folder.to_owned() })
+}
+
+/// The types the linears of the blocks are stored in, e.g. `bf16`.
+fn storage(weights: &Weights) -> String {
+    let types: BTreeSet<&str> =
+        weights.layers.iter().flat_map(|layer| layer.linears().map(|(_, tensor)| tensor.data.dtype())).collect();
+    types.into_iter().collect::<Vec<_>>().join("+")
 }
 
 /// Names a run by all it depends on.

@@ -1,12 +1,16 @@
 //! What a run tells while it goes on: a log that grows line by line, and callbacks for progress.
 
+mod tensorboard;
+
 use std::{
+    collections::BTreeMap,
     fs::{self, File, OpenOptions},
     io::Write,
     path::{Path, PathBuf},
 };
 
 use serde::{Deserialize, Serialize};
+pub use tensorboard::EventFile;
 
 use crate::TrainingError;
 
@@ -38,6 +42,21 @@ pub struct MetricLine {
     /// `exp(eval_loss)`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub eval_perplexity: Option<f64>,
+    /// Losses far above those before, since the beginning.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub spikes: Option<u64>,
+    /// Updates left out because of overflow or a spike, since the beginning.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub skipped: Option<u64>,
+    /// Loss scale, with half precision.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub loss_scale: Option<f64>,
+    /// The most bytes this process held at once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_bytes: Option<u64>,
+    /// Metrics of tasks, by task and metric.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub tasks: BTreeMap<String, f64>,
 }
 
 /// The file `metrics.jsonl`; every line is on disk before the run goes on.
@@ -45,6 +64,7 @@ pub struct MetricLine {
 pub struct MetricLog {
     path: PathBuf,
     file: File,
+    events: Option<(EventFile, fn() -> f64)>,
 }
 
 impl MetricLog {
@@ -56,7 +76,17 @@ impl MetricLog {
         let kept: String = read_lines(path)?.iter().filter(|line| line.step <= step && step > 0).map(to_text).collect();
         crate::export::write_file(path, kept.as_bytes())?;
         let file = OpenOptions::new().append(true).open(path).map_err(TrainingError::io("open", path))?;
-        Ok(Self { path: path.to_owned(), file })
+        Ok(Self { path: path.to_owned(), file, events: None })
+    }
+
+    /// Writes the same as events for TensorBoard, into a folder beside the log; `now` gives seconds since 1970.
+    ///
+    /// # Errors
+    /// If they cannot be written.
+    pub fn with_events(mut self, now: fn() -> f64) -> Result<Self, TrainingError> {
+        let folder = self.path.parent().unwrap_or(Path::new("."));
+        self.events = Some((EventFile::create(folder, &read_lines(&self.path)?, now())?, now));
+        Ok(self)
     }
 
     /// Appends a line.
@@ -65,7 +95,11 @@ impl MetricLog {
     /// If it cannot be written.
     pub fn append(&mut self, line: &MetricLine) -> Result<(), TrainingError> {
         let text = to_text(line);
-        self.file.write_all(text.as_bytes()).map_err(TrainingError::io("write", &self.path))
+        self.file.write_all(text.as_bytes()).map_err(TrainingError::io("write", &self.path))?;
+        match &mut self.events {
+            Some((events, now)) => events.append(line, now()),
+            None => Ok(()),
+        }
     }
 }
 
@@ -104,6 +138,8 @@ pub struct StepReport {
     pub tokens_per_second: f64,
     /// Seconds until the last update, evaluation not counted.
     pub seconds_left: f64,
+    /// Whether the loss lies far above those before.
+    pub spike: bool,
 }
 
 /// Called while a run goes on; all methods do nothing unless defined.
@@ -115,6 +151,25 @@ pub trait Progress {
     /// An update is done.
     fn step(&mut self, report: &StepReport) {
         let _ = report;
+    }
+    /// A micro-batch of the present update is computed: `done` of `total`.
+    fn micro_batch(&mut self, done: usize, total: usize) {
+        let _ = (done, total);
+    }
+    /// Evaluates tasks on the adapter or model in `folder`; the metrics by name. `limit` is the most documents of a task, or
+    /// below 1 a fraction.
+    ///
+    /// # Errors
+    /// What went wrong, in words.
+    fn tasks(
+        &mut self,
+        step: u64,
+        folder: &Path,
+        tasks: &[String],
+        limit: Option<f64>,
+    ) -> Result<BTreeMap<String, f64>, String> {
+        let _ = (step, folder, tasks, limit);
+        Ok(BTreeMap::new())
     }
     /// Validation batches: `done` of `total`.
     fn evaluating(&mut self, done: usize, total: usize) {

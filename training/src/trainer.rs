@@ -1,6 +1,10 @@
-//! The loop: micro-batches to updates, evaluation, checkpoints.
+//! The loop: micro-batches to updates, evaluation, checkpoints, over one rank or several.
 
+mod evaluation;
+mod saving;
+mod spikes;
 mod summary;
+mod update;
 
 use std::{
     fs,
@@ -13,19 +17,21 @@ use std::{
 };
 
 use harness_core::Digest;
+pub use spikes::SpikeDetector;
 pub use summary::{Estimate, TrainingSummary};
 
 use crate::{
     TrainingError,
     backend::Backend,
-    block::DropoutPlan,
-    checkpoint::{self, Best, TrainerState},
+    checkpoint::{self, TrainerState},
     data::{Batch, BatchSource, Cursor},
     export::Artifact,
-    model::{LocalSink, Model},
-    optimizer::{AdamW, gradient_norm},
+    model::Model,
+    optimizer::AdamW,
+    parallel::{Collective, Host, Partition, Single, all_gather_f64},
     params::ParamStore,
-    recipe::TrainingOptions,
+    recipe::{Precision, Sharding, TrainingOptions},
+    scaler::LossScaler,
     schedule::Schedule,
     telemetry::{MetricLine, MetricLog, Progress, StepReport},
 };
@@ -49,7 +55,7 @@ pub struct TrainerSetup {
     pub run: Digest,
 }
 
-/// A training run.
+/// A training run, or one rank of it.
 pub struct Trainer<B: Backend> {
     model: Model<B>,
     store: ParamStore<B>,
@@ -58,18 +64,28 @@ pub struct Trainer<B: Backend> {
     schedule: Schedule,
     total_steps: u64,
     state: TrainerState,
+    ranks: Arc<dyn Collective<B>>,
     /// Set from outside (Ctrl-C): the run writes a checkpoint and ends after the update in flight.
     stop: Arc<AtomicBool>,
     clock: Box<dyn Fn() -> Duration + Send>,
+    /// Seconds since 1970, where events for TensorBoard are written.
+    calendar: Option<fn() -> f64>,
+    timing: Timing,
 }
 
-/// One update's figures.
-struct Update {
-    loss: f64,
-    labels: usize,
-    tokens: usize,
-    grad_norm: f64,
-    learning_rate: f64,
+/// What this process spent on updates.
+#[derive(Clone, Copy, Debug, Default)]
+struct Timing {
+    busy: Duration,
+    tokens: u64,
+    samples: u64,
+    first_step: u64,
+}
+
+impl Timing {
+    fn rate(&self, count: u64) -> f64 {
+        count as f64 / self.busy.as_secs_f64().max(1e-9)
+    }
 }
 
 impl<B: Backend> Trainer<B> {
@@ -99,16 +115,52 @@ impl<B: Backend> Trainer<B> {
             optimizer,
             schedule,
             total_steps,
-            state: TrainerState::new(setup.run),
+            state: TrainerState {
+                scaler: (options.precision == Some(Precision::Fp16)).then(|| LossScaler::new(options.loss_scale)),
+                ..TrainerState::new(setup.run)
+            },
+            ranks: Arc::new(Host(Single)),
             stop: Arc::default(),
             clock: Box::new(move || start.elapsed()),
+            calendar: None,
+            timing: Timing::default(),
             setup,
         })
+    }
+
+    /// Makes this one of several ranks, which deal the micro-batches of every update out among themselves.
+    ///
+    /// # Errors
+    /// If the micro-batches of an update cannot be dealt out evenly.
+    pub fn with_ranks(mut self, ranks: Arc<dyn Collective<B>>) -> Result<Self, TrainingError> {
+        let (world, micro_batches) = (ranks.world(), self.setup.options.gradient_accumulation_steps);
+        if !micro_batches.is_multiple_of(world) {
+            let divisors: Vec<String> =
+                (1..=micro_batches).filter(|n| micro_batches.is_multiple_of(*n)).map(|n| n.to_string()).collect();
+            let expected = format!(
+                "a multiple of the {world} ranks, over which the micro-batches of an update are dealt out; with \
+                 {micro_batches} the number of ranks can be {}",
+                divisors.join(", ")
+            );
+            return Err(TrainingError::setting("training.gradient_accumulation_steps", micro_batches, expected));
+        }
+        self.ranks = ranks;
+        if self.is_sharded() {
+            let own = self.partition().of(self.ranks.rank());
+            self.store.shard_moments(self.model.backend(), own);
+        }
+        Ok(self)
     }
 
     /// Watches this flag: once set, the run writes a checkpoint and ends.
     pub fn with_stop(mut self, stop: Arc<AtomicBool>) -> Self {
         self.stop = stop;
+        self
+    }
+
+    /// Writes events for TensorBoard; `now` gives seconds since 1970.
+    pub fn with_events(mut self, now: fn() -> f64) -> Self {
+        self.calendar = Some(now);
         self
     }
 
@@ -133,80 +185,148 @@ impl<B: Backend> Trainer<B> {
         self.total_steps
     }
 
-    /// Goes to the latest checkpoint of the run; returns the updates already done, 0 if there is none.
-    ///
-    /// # Errors
-    /// If the latest checkpoint is broken or belongs to another run.
-    pub fn resume(&mut self) -> Result<u64, TrainingError> {
-        let Some(step) = checkpoint::steps(&self.setup.output).pop() else { return Ok(0) };
-        let folder = checkpoint::folder(&self.setup.output, step);
-        let state = checkpoint::read_state(&folder, self.setup.run)?;
-        checkpoint::load(self.model.backend(), &mut self.store, &folder, false)?;
-        self.setup.train.seek(state.cursor);
-        self.state = state;
-        Ok(step)
+    /// Where the run is.
+    pub fn state(&self) -> &TrainerState {
+        &self.state
     }
 
-    /// Runs to the end, or until stopped; then writes the result.
+    /// Whether this is the rank that writes.
+    pub fn is_first(&self) -> bool {
+        self.ranks.rank() == 0
+    }
+
+    /// Whether each rank has only its part of the optimizer's states.
+    fn is_sharded(&self) -> bool {
+        self.setup.options.sharding == Sharding::Fsdp && self.ranks.world() > 1
+    }
+
+    /// Which rank owns which of the trained parameters.
+    fn partition(&self) -> Partition {
+        Partition::new(self.store.len(), self.ranks.world())
+    }
+
+    /// Runs to the end, or until stopped; then writes the result. Only rank 0 writes.
     ///
     /// # Errors
-    /// If loss or gradient stop being numbers, or a file cannot be written. What was saved before stays.
+    /// If loss or gradient stop being numbers, another rank fails, or a file cannot be written. What was saved before
+    /// stays.
     pub fn run(&mut self, progress: &mut dyn Progress) -> Result<TrainingSummary, TrainingError> {
+        let result = self.run_to_the_end(progress);
+        if let Err(error) = &result
+            && !matches!(error, TrainingError::Peer { .. })
+        {
+            self.ranks.abort(&error.to_string());
+        }
+        result
+    }
+
+    fn run_to_the_end(&mut self, progress: &mut dyn Progress) -> Result<TrainingSummary, TrainingError> {
         let output = self.setup.output.clone();
-        fs::create_dir_all(&output).map_err(TrainingError::io("create", &output))?;
-        let mut log = MetricLog::open(&output.join("metrics.jsonl"), self.state.step)?;
-        progress.started(self.state.step, self.total_steps);
-        let (mut busy, mut tokens, first) = (Duration::ZERO, 0u64, self.state.step);
+        let mut log = None;
+        if self.is_first() {
+            fs::create_dir_all(&output).map_err(TrainingError::io("create", &output))?;
+            if self.state.step == 0 {
+                checkpoint::prune(&output, &[])?;
+            }
+            let opened = MetricLog::open(&output.join("metrics.jsonl"), self.state.step)?;
+            log = Some(match self.calendar {
+                Some(now) => opened.with_events(now)?,
+                None => opened,
+            });
+            progress.started(self.state.step, self.total_steps);
+        }
+        self.timing = Timing { first_step: self.state.step, ..Timing::default() };
         let mut last_loss = f64::NAN;
-        while self.state.step < self.total_steps {
-            if self.stop.load(Ordering::Relaxed) {
+        let mut saved = self.state.step;
+        loop {
+            if self.evaluation_is_due() {
+                match self.evaluate_and_log(log.as_mut(), progress)? {
+                    true => self.state.evaluated = self.state.step,
+                    // Stopped meanwhile: the evaluation is done when the run goes on.
+                    false => {
+                        self.save(progress)?;
+                        return self.summary(true, last_loss);
+                    }
+                }
+            }
+            let ended = self.state.step >= self.total_steps || self.is_stopped_early();
+            let step = self.state.step;
+            if step > saved && (ended || step.is_multiple_of(self.save_interval())) {
                 self.save(progress)?;
-                return Ok(self.summary(true, last_loss, tokens, busy));
+                saved = step;
+            }
+            if ended {
+                break;
+            }
+            if self.agreed_to_stop()? {
+                if step > saved || step == 0 {
+                    self.save(progress)?;
+                }
+                return self.summary(true, last_loss);
             }
             let began = (self.clock)();
-            let update = self.update()?;
-            busy += (self.clock)().saturating_sub(began);
-            tokens += update.tokens as u64;
+            let update = self.update(progress)?;
+            self.timing.busy += (self.clock)().saturating_sub(began);
+            self.timing.tokens += update.tokens as u64;
+            self.timing.samples += update.samples as u64;
             last_loss = update.loss / update.labels.max(1) as f64;
-            let rate = tokens as f64 / busy.as_secs_f64().max(1e-9);
-            let (done, left) = (self.state.step - first, self.total_steps - self.state.step);
-            progress.step(&StepReport {
-                step: self.state.step,
-                total_steps: self.total_steps,
-                loss: last_loss,
-                learning_rate: update.learning_rate,
-                grad_norm: update.grad_norm,
-                tokens: self.state.tokens,
-                tokens_per_second: rate,
-                seconds_left: busy.as_secs_f64() / done as f64 * left as f64,
-            });
-            let step = self.state.step;
-            let at = |every: u64| every > 0 && step.is_multiple_of(every);
-            let last = left == 0;
-            if last || at(self.setup.options.log_steps) {
-                let pending = std::mem::take(&mut self.state.pending);
-                log.append(&MetricLine {
-                    step: self.state.step,
-                    epoch: self.epoch(),
-                    loss: Some(pending.loss / pending.labels.max(1) as f64),
-                    learning_rate: Some(update.learning_rate),
-                    grad_norm: Some(update.grad_norm),
-                    tokens: Some(self.state.tokens),
-                    tokens_per_second: Some(rate),
-                    ..MetricLine::default()
-                })?;
-            }
-            let interval = self.setup.options.eval_steps.unwrap_or_else(|| self.total_steps.div_ceil(10));
-            let evaluate = last || self.setup.options.eval_steps.is_some_and(at);
-            if evaluate && !self.setup.validation.is_empty() {
-                self.evaluate_and_log(&mut log, progress)?;
-            }
-            if last || at(interval) {
-                self.save(progress)?;
+            self.report(&update, last_loss, progress);
+            if let Some(log) = &mut log {
+                self.log_update(&update, log)?;
             }
         }
         self.finish()?;
-        Ok(self.summary(false, last_loss, tokens, busy))
+        self.summary(false, last_loss)
+    }
+
+    fn report(&self, update: &update::Update, loss: f64, progress: &mut dyn Progress) {
+        let (done, left) = (self.state.step - self.timing.first_step, self.total_steps - self.state.step);
+        if self.is_first() {
+            progress.step(&StepReport {
+                step: self.state.step,
+                total_steps: self.total_steps,
+                loss,
+                learning_rate: update.learning_rate,
+                grad_norm: update.grad_norm,
+                tokens: self.state.tokens,
+                tokens_per_second: self.timing.rate(self.timing.tokens),
+                seconds_left: self.timing.busy.as_secs_f64() / done.max(1) as f64 * left as f64,
+                spike: update.spike,
+            });
+        }
+    }
+
+    /// Writes a line where one is due. The sums since the last one are kept in the state in any case.
+    fn log_update(&mut self, update: &update::Update, log: &mut MetricLog) -> Result<(), TrainingError> {
+        let last = self.state.step >= self.total_steps;
+        if !last && !self.state.step.is_multiple_of(self.setup.options.log_steps) {
+            return Ok(());
+        }
+        let pending = std::mem::take(&mut self.state.pending);
+        log.append(&MetricLine {
+            step: self.state.step,
+            epoch: self.epoch(),
+            loss: Some(pending.loss / pending.labels.max(1) as f64),
+            learning_rate: Some(update.learning_rate),
+            grad_norm: Some(update.grad_norm),
+            tokens: Some(self.state.tokens),
+            tokens_per_second: Some(self.timing.rate(self.timing.tokens)),
+            spikes: (self.state.spikes.count > 0).then_some(self.state.spikes.count),
+            skipped: (self.state.skipped > 0).then_some(self.state.skipped),
+            loss_scale: self.state.scaler.map(|scaler| scaler.scale),
+            memory_bytes: Some(self.model.backend().peak_bytes() as u64),
+            ..MetricLine::default()
+        })
+    }
+
+    /// Whether any rank was told to stop.
+    fn agreed_to_stop(&self) -> Result<bool, TrainingError> {
+        let own = self.stop.load(Ordering::Relaxed);
+        if self.ranks.world() == 1 {
+            return Ok(own);
+        }
+        let all = all_gather_f64(&*self.ranks, &[f64::from(u8::from(own))])?;
+        Ok(all.iter().flatten().any(|&stop| stop > 0.0))
     }
 
     /// Passes over the data done, with the fraction of the current one.
@@ -215,149 +335,51 @@ impl<B: Backend> Trainer<B> {
         epoch as f64 + index as f64 / self.setup.train.batches_per_epoch().max(1) as f64
     }
 
-    /// The micro-batches of the next update: an update never spans two epochs.
-    fn window(&mut self) -> Vec<Batch> {
-        let mut window = Vec::new();
-        for _ in 0..self.setup.options.gradient_accumulation_steps.max(1) {
-            window.extend(self.setup.train.next_batch());
-            if self.setup.train.cursor().index >= self.setup.train.batches_per_epoch() {
-                break;
-            }
-        }
-        window
-    }
-
-    /// Sums loss and gradients over a window.
-    fn accumulate(&mut self, window: &[Batch]) -> f64 {
-        let labels: usize = window.iter().map(Batch::num_labels).sum();
-        self.store.clear_grads(self.model.backend());
-        let ParamStore { values, grads, .. } = &mut self.store;
-        let mut sink = LocalSink::<B>(grads);
-        let mut loss = 0.0;
-        for (micro_batch, batch) in window.iter().enumerate() {
-            let (seed, step) = (self.setup.options.seed, self.state.step);
-            let dropout = DropoutPlan::new(seed, step, micro_batch as u64, self.setup.dropout);
-            loss += self.model.forward_backward(batch, values, labels.max(1), dropout, &mut sink);
-        }
-        loss
-    }
-
-    fn update(&mut self) -> Result<Update, TrainingError> {
-        let window = self.window();
-        let labels: usize = window.iter().map(Batch::num_labels).sum();
-        let tokens: usize = window.iter().map(Batch::len).sum();
-        let loss = self.accumulate(&window);
-        let grad_norm = gradient_norm(self.model.backend(), &self.store);
-        for (what, value) in [("loss", loss), ("gradient norm", grad_norm)] {
-            if !value.is_finite() {
-                return Err(TrainingError::NonFinite { what, step: self.state.step + 1, value, kept: self.kept() });
-            }
-        }
-        let learning_rate = self.setup.options.learning_rate * self.schedule.factor(self.state.step);
-        let number = self.state.step + 1;
-        self.optimizer.update(self.model.backend(), &mut self.store, number, learning_rate, grad_norm);
-        self.state.step = number;
-        self.state.cursor = self.setup.train.cursor();
-        self.state.tokens += tokens as u64;
-        self.state.pending.loss += loss;
-        self.state.pending.labels += labels as u64;
-        Ok(Update { loss, labels, tokens, grad_norm, learning_rate })
-    }
-
-    /// Which checkpoint there is, in words.
-    fn kept(&self) -> String {
-        match checkpoint::steps(&self.setup.output).pop() {
-            Some(step) => format!("the checkpoint of step {step} is kept"),
-            None => "no checkpoint had been written".to_owned(),
-        }
-    }
-
-    /// The mean loss over the validation labels.
-    pub fn evaluate(&self, progress: &mut dyn Progress) -> f64 {
-        let (mut loss, mut labels) = (0.0, 0usize);
-        let total = self.setup.validation.len();
-        for (done, batch) in self.setup.validation.iter().enumerate() {
-            progress.evaluating(done, total);
-            loss += self.model.loss(batch, &self.store.values);
-            labels += batch.num_labels();
-        }
-        progress.evaluating(total, total);
-        loss / labels.max(1) as f64
-    }
-
-    fn evaluate_and_log(&mut self, log: &mut MetricLog, progress: &mut dyn Progress) -> Result<(), TrainingError> {
-        let (step, eval_loss) = (self.state.step, self.evaluate(progress));
-        if !eval_loss.is_finite() {
-            return Err(TrainingError::NonFinite {
-                what: "validation loss",
-                step,
-                value: eval_loss,
-                kept: self.kept(),
-            });
-        }
-        progress.evaluated(step, eval_loss);
-        log.append(&MetricLine {
-            step,
-            epoch: self.epoch(),
-            eval_loss: Some(eval_loss),
-            eval_perplexity: Some(eval_loss.exp()),
-            ..MetricLine::default()
-        })?;
-        if self.state.best.is_none_or(|best| eval_loss < best.eval_loss) {
-            self.state.best = Some(Best { step, eval_loss });
-        }
-        Ok(())
-    }
-
-    /// Writes a checkpoint; only it and the best one are kept.
-    fn save(&mut self, progress: &mut dyn Progress) -> Result<(), TrainingError> {
-        let (setup, backend) = (&self.setup, self.model.backend());
-        let folder = checkpoint::save(backend, &mut self.store, &setup.artifact, &self.state, &setup.output)?;
-        let keep: Vec<u64> = [self.state.step].into_iter().chain(self.state.best.map(|best| best.step)).collect();
-        checkpoint::prune(&setup.output, &keep)?;
-        progress.saved(&folder);
-        Ok(())
-    }
-
-    /// Writes the result: the best parameters where the recipe says so and there is a better one than the last.
-    fn finish(&mut self) -> Result<(), TrainingError> {
-        let best = self.state.best.filter(|best| self.setup.options.save_best && best.step != self.state.step);
-        if let Some(best) = best {
-            let folder = checkpoint::folder(&self.setup.output, best.step);
-            checkpoint::load(self.model.backend(), &mut self.store, &folder, true)?;
-        }
-        self.setup.artifact.write(self.model.backend(), &self.store, &self.setup.output)
-    }
-
-    fn summary(&self, interrupted: bool, loss: f64, tokens: u64, busy: Duration) -> TrainingSummary {
-        TrainingSummary {
+    fn summary(&self, interrupted: bool, loss: f64) -> Result<TrainingSummary, TrainingError> {
+        let Timing { busy, tokens, samples, .. } = self.timing;
+        let mine = self.model.backend().peak_bytes();
+        let memory = all_gather_f64(&*self.ranks, &[mine as f64])?;
+        let per_epoch = self.setup.options.steps_per_epoch(self.setup.train.batches_per_epoch()).max(1);
+        let done = (self.state.step - self.timing.first_step).max(1);
+        Ok(TrainingSummary {
             steps: self.state.step,
             total_steps: self.total_steps,
             tokens: self.state.tokens,
             trainable_parameters: self.store.len(),
             loss,
             best: self.state.best,
+            eval_loss: self.state.eval_loss,
             seconds: busy.as_secs_f64(),
-            tokens_per_second: tokens as f64 / busy.as_secs_f64().max(1e-9),
+            epoch_seconds: busy.as_secs_f64() / done as f64 * per_epoch as f64,
+            tokens_per_second: self.timing.rate(tokens),
+            samples_per_second: self.timing.rate(samples),
+            memory_bytes: memory.iter().flatten().copied().fold(0.0, f64::max) as u64,
+            world_size: self.ranks.world(),
+            spikes: self.state.spikes.count,
+            skipped: self.state.skipped,
+            stopped_early: self.is_stopped_early() && self.state.step < self.total_steps,
             interrupted,
-        }
+        })
     }
 
     /// What the run will take: one window is computed, without an update, to measure the speed.
-    pub fn estimate(&mut self) -> Estimate {
+    ///
+    /// # Errors
+    /// If the weights of a block cannot be had.
+    pub fn estimate(&mut self) -> Result<Estimate, TrainingError> {
         let cursor = self.setup.train.cursor();
         let window = self.window();
         self.setup.train.seek(cursor);
         let tokens: usize = window.iter().map(Batch::len).sum();
         let began = (self.clock)();
-        self.accumulate(&window);
+        self.accumulate(&window, &mut crate::telemetry::Silent)?;
         self.store.clear_grads(self.model.backend());
         let seconds = (self.clock)().saturating_sub(began).as_secs_f64();
         let per_epoch = self.setup.options.steps_per_epoch(self.setup.train.batches_per_epoch()).max(1);
         let epochs = self.total_steps as f64 / per_epoch as f64;
         let total_tokens = self.setup.train.tokens_per_epoch() as f64 * epochs;
         let rate = tokens as f64 / seconds.max(1e-9);
-        Estimate {
+        Ok(Estimate {
             steps: self.total_steps,
             warmup_steps: self.schedule.warmup_steps,
             epochs,
@@ -367,6 +389,6 @@ impl<B: Backend> Trainer<B> {
             memory_bytes: self.model.backend().peak_bytes(),
             tokens_per_second: rate,
             seconds: total_tokens / rate.max(1e-9),
-        }
+        })
     }
 }

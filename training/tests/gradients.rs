@@ -8,7 +8,7 @@ use harness_engine::{DecoderConfig, Projection};
 use harness_training::{
     block::{DropoutPlan, SavePolicy},
     data::Batch,
-    model::{LocalSink, Trainable},
+    model::{LocalSink, MicroStep, Trainable},
 };
 use oracle::{Oracle, batch, config, model, spec};
 
@@ -29,7 +29,13 @@ fn compute(
     let model = model.with_policy(policy);
     let values = model.backend().clone();
     let params = std::mem::replace(&mut store.values, harness_training::backend::Backend::zeros(&values, 0));
-    let loss = model.forward_backward(batch, &params, batch.num_labels(), dropout, &mut LocalSink(&mut store.grads));
+    let loss = model.forward_backward(
+        batch,
+        &params,
+        &MicroStep::mean(batch.num_labels()).with_dropout(dropout),
+        &mut LocalSink(&mut store.grads),
+    );
+    let loss = loss.expect("resident weights");
     let grads = store.layout().params().iter().map(|p| (p.name.clone(), store.grad(&values, p))).collect();
     Computed { loss, grads }
 }
@@ -45,7 +51,7 @@ fn check(config: DecoderConfig, trainable: Trainable, dropout: f32) {
     let batch = batch(&config, &[5, 1, 75, 23], 3);
     let dropout = DropoutPlan::new(42, 3, 1, dropout);
     let computed = compute(&config, &trainable, &batch, dropout, SavePolicy::Lean);
-    for policy in [SavePolicy::Full, SavePolicy::Layer] {
+    for policy in [SavePolicy::Full, SavePolicy::Layer, SavePolicy::Every(2), SavePolicy::Every(3)] {
         let other = compute(&config, &trainable, &batch, dropout, policy);
         assert!(computed.loss == other.loss && computed.grads == other.grads, "{policy:?} changes the gradients");
     }

@@ -39,7 +39,7 @@ fn updates_agree_with_the_formula() {
         for (t, gradient) in gradients.iter().enumerate() {
             store.grads.copy_from_slice(gradient);
             let norm = gradient_norm(&backend, &store);
-            adam.update(&backend, &mut store, t as u64 + 1, 0.01, norm);
+            adam.update(&backend, &mut store, t as u64 + 1, 0.01, norm, 1.0);
         }
         let formula = AdamW { weight_decay: if decay { 0.1 } else { 0.0 }, ..adam };
         for i in 0..3 {
@@ -57,7 +57,7 @@ fn the_first_step_is_the_learning_rate_against_the_gradient() {
     let mut store = store(&backend, &[3.0, 3.0], true);
     store.grads.copy_from_slice(&[1e-3, -100.0]);
     let norm = gradient_norm(&backend, &store);
-    AdamW::default().update(&backend, &mut store, 1, 0.5, norm);
+    AdamW::default().update(&backend, &mut store, 1, 0.5, norm, 1.0);
     assert!((store.values[0] - 2.5).abs() < 1e-2 && (store.values[1] - 3.5).abs() < 1e-5, "{:?}", &store.values[..]);
 }
 
@@ -72,7 +72,7 @@ fn the_global_norm_is_clipped_as_pytorch_does() {
     assert_eq!((clip_factor(0.5, 1.0), clip_factor(100.0, 0.0)), (1.0, 1.0));
     // With beta1 = 0 the mean is the clipped gradient itself.
     let adam = AdamW { beta1: 0.0, max_grad_norm: 1.0, ..AdamW::default() };
-    adam.update(&backend, &mut store, 1, 0.1, norm);
+    adam.update(&backend, &mut store, 1, 0.1, norm, 1.0);
     let factor = clip_factor(norm, 1.0);
     for (mean, g) in store.mean.iter().zip([3.0, 4.0]) {
         assert!((f64::from(*mean) - g * factor).abs() < 1e-7);

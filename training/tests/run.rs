@@ -117,7 +117,7 @@ fn a_model_from_scratch_and_an_adapter_over_it() {
     let output = folder.join("tiny");
     let recipe = resolve(folder, "tiny.toml", SCRATCH, None);
     let mut run = Run::prepare(&recipe, None, &hashes, &output).expect("a run");
-    let before = run.trainer().evaluate(&mut Silent);
+    let before = run.trainer().evaluate(&mut Silent).expect("a loss");
     let summary = run.train(false, &mut Silent).expect("training");
     let best = summary.best.expect("an evaluation").eval_loss;
     assert!(best < before / 2.0, "{before} {best}");
@@ -140,7 +140,7 @@ fn a_model_from_scratch_and_an_adapter_over_it() {
     let error = Run::prepare(&too_long, Some(base), &hashes, &folder.join("long")).err().expect("refused");
     assert!(error.to_string().contains("data.max_length = 65") && !folder.join("long").exists(), "{error}");
 
-    let trained_loss = run.trainer().evaluate(&mut Silent);
+    let trained_loss = run.trainer().evaluate(&mut Silent).expect("a loss");
 
     let config = files.config.clone();
     let validation = recipe.prepare().expect("data").validation;

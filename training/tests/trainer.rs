@@ -19,7 +19,7 @@ use harness_training::{
     checkpoint,
     data::{Batch, BatchSource, Sample, one_a_row},
     export::Artifact,
-    model::{LocalSink, Trainable},
+    model::{LocalSink, MicroStep, Trainable},
     optimizer,
     recipe::{ScheduleKind, TrainingOptions},
     telemetry::{MetricLine, Progress, Silent, StepReport, read_lines},
@@ -132,7 +132,7 @@ fn full_training_overfits_a_few_sequences() {
     let folder = tempfile::tempdir().expect("a folder");
     let options = TrainingOptions { max_steps: Some(60), warmup_ratio: 0.0, eval_steps: None, ..options() };
     let mut trainer = trainer(folder.path(), &Trainable::Full, &options);
-    let before = trainer.evaluate(&mut Silent);
+    let before = trainer.evaluate(&mut Silent).expect("a loss");
     let TrainingSummary { loss, best, .. } = trainer.run(&mut Silent).expect("a run");
     let best = best.expect("an evaluation").eval_loss;
     assert!(before > 4.0 && loss < 0.3 && best < 0.3, "{before} {loss} {best}");
@@ -151,14 +151,14 @@ fn low_rank_training_lowers_the_loss_and_keeps_the_best() {
         ..options()
     };
     let mut trainer = trainer(folder.path(), &lora(), &options);
-    let before = trainer.evaluate(&mut Silent);
+    let before = trainer.evaluate(&mut Silent).expect("a loss");
     let summary = trainer.run(&mut Silent).expect("a run");
     let best = summary.best.expect("an evaluation");
     let lines = log(folder.path());
     let lowest = lines.iter().filter_map(|line| line.eval_loss).fold(f64::INFINITY, f64::min);
     assert_eq!(best.eval_loss, lowest);
     assert!(lowest < before && best.step < 16, "{before} {best:?}");
-    assert_eq!(trainer.evaluate(&mut Silent), lowest, "the best parameters are restored");
+    assert_eq!(trainer.evaluate(&mut Silent).expect("a loss"), lowest, "the best parameters are restored");
     assert_eq!(checkpoint::steps(folder.path()), [best.step, 16]);
 }
 
@@ -174,7 +174,10 @@ fn accumulated_micro_batches_equal_one_batch() {
         let mut sum = |batches: &[Batch]| -> (f64, Vec<f32>) {
             store.grads.fill(0.0);
             let mut sink = LocalSink(&mut store.grads);
-            let loss = batches.iter().map(|b| model.forward_backward(b, &params, n, None, &mut sink)).sum();
+            let loss = batches
+                .iter()
+                .map(|b| model.forward_backward(b, &params, &MicroStep::mean(n), &mut sink).expect("weights"))
+                .sum();
             (loss, store.grads.to_vec())
         };
         let (one_loss, one) = sum(&[Batch::of(&samples)]);
@@ -198,7 +201,14 @@ fn threads_change_no_bit() {
                 let params = harness_training::backend::Backend::upload(model.backend(), &store.values);
                 let dropout = harness_training::block::DropoutPlan::new(1, 2, 3, 0.1);
                 let mut sink = LocalSink(&mut store.grads);
-                let loss = model.forward_backward(&batch, &params, batch.num_labels(), dropout, &mut sink);
+                let loss = model
+                    .forward_backward(
+                        &batch,
+                        &params,
+                        &MicroStep::mean(batch.num_labels()).with_dropout(dropout),
+                        &mut sink,
+                    )
+                    .expect("weights");
                 let norm = optimizer::gradient_norm(model.backend(), &store);
                 (loss, norm, store.grads.to_vec())
             })
@@ -273,7 +283,7 @@ fn an_estimate_changes_nothing() {
     let (plain, estimated) = (folder.path().join("plain"), folder.path().join("estimated"));
     trainer(&plain, &lora(), &options()).run(&mut Silent).expect("a run");
     let mut trainer = trainer(&estimated, &lora(), &options());
-    let estimate = trainer.estimate();
+    let estimate = trainer.estimate().expect("an estimate");
     assert_eq!((estimate.steps, estimate.warmup_steps), (12, 2));
     assert!(estimate.tokens > 0 && estimate.seconds >= 0.0 && !estimated.exists());
     assert_eq!(estimate.trainable_parameters, trainer.store().len());

@@ -203,7 +203,7 @@ fn parse(name: &str) -> Option<Key> {
 }
 
 /// Writes a file beside its place and moves it there.
-fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), EngineError> {
+pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), EngineError> {
     let mut partial = path.as_os_str().to_owned();
     partial.push(".partial");
     let partial = Path::new(&partial);

@@ -204,9 +204,12 @@ impl<'a> Keys<'a> {
         if self.flag("mlp_bias")? == Some(true) {
             return Err(self.error("mlp_bias", true, "false (biases in the feed-forward block are not supported)"));
         }
-        if let Some(method) = self.get("quantization_config").map(|q| q["quant_method"].to_string()) {
-            let expected = "unquantised safetensors in f32, f16 or bf16, or a .gguf file";
-            return Err(self.error("quantization_config.quant_method", method, expected));
+        if let Some(quantised) = self.get("quantization_config") {
+            let bitsandbytes = quantised["quant_method"] == "bitsandbytes" && quantised["load_in_4bit"] == true;
+            if !bitsandbytes {
+                let expected = "bitsandbytes in 4 bits, unquantised safetensors in f32, f16 or bf16, or a .gguf file";
+                return Err(self.error("quantization_config.quant_method", &quantised["quant_method"], expected));
+            }
         }
         Ok(())
     }

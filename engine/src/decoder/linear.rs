@@ -71,6 +71,10 @@ fn pack(weights: &[&HostTensor]) -> PackedMatrix {
     if let Some(data) = stacked!(F16) {
         return PackedMatrix::weight_f16(&data, out, inp);
     }
+    let quantised = weights.iter().map(|w| if let HostData::Nf4(data) = &w.data { Some(data) } else { None });
+    if let Some(parts) = quantised.collect::<Option<Vec<_>>>() {
+        return PackedMatrix::weight_nf4(&parts, inp);
+    }
     let data: Vec<f32> = weights.iter().flat_map(|w| w.to_f32().into_owned()).collect();
     PackedMatrix::weight_f32(&data, out, inp)
 }
@@ -147,6 +151,7 @@ impl Embedding {
                 HostData::F32(data) => out.extend_from_slice(&data[range]),
                 HostData::Bf16(data) => out.extend(data[range].iter().map(|x| x.to_f32())),
                 HostData::F16(data) => out.extend(data[range].iter().map(|x| x.to_f32())),
+                HostData::Nf4(data) => out.extend(range.map(|i| data.at(i))),
             }
         }
         Ok(())

@@ -160,6 +160,8 @@ fn halves_from_pairs(tensor: HostTensor, head_dim: usize) -> HostTensor {
         HostData::F32(data) => HostData::F32(reorder(&data, head_dim, cols).into()),
         HostData::F16(data) => HostData::F16(reorder(&data, head_dim, cols).into()),
         HostData::Bf16(data) => HostData::Bf16(reorder(&data, head_dim, cols).into()),
+        // GGUF has no such codes.
+        HostData::Nf4(data) => HostData::F32(reorder(&data.dequantise(), head_dim, cols).into()),
     };
     HostTensor { shape: tensor.shape, data }
 }

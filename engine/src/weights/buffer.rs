@@ -17,6 +17,12 @@ impl Element for f32 {
     }
 }
 
+impl Element for u8 {
+    fn from_le(b: &[u8]) -> Self {
+        b[0]
+    }
+}
+
 impl Element for bf16 {
     fn from_le(b: &[u8]) -> Self {
         bf16::from_le_bytes([b[0], b[1]])

@@ -7,7 +7,7 @@ use super::{
     assemble::{Part, Place, TensorSource},
     safetensors::TensorStore,
 };
-use crate::EngineError;
+use crate::{EngineError, nf4};
 
 /// Safetensors under the names that transformers gives them.
 pub(crate) struct HfSource<'a> {
@@ -43,7 +43,17 @@ impl TensorSource for HfSource<'_> {
     }
 
     fn read(&self, place: Place, shape: &[usize]) -> Result<HostTensor, EngineError> {
-        self.store.tensor_of(&self.name(place), shape)
+        let name = self.name(place);
+        let Some(tensor) = nf4::read(self.store, &name)? else { return self.store.tensor_of(&name, shape) };
+        if tensor.shape == shape {
+            return Ok(tensor);
+        }
+        Err(EngineError::TensorShape {
+            path: self.store.file_of(&name).to_owned(),
+            tensor: name,
+            found: tensor.shape,
+            expected: shape.to_vec(),
+        })
     }
 }
 

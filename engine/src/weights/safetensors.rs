@@ -11,7 +11,7 @@ use memmap2::Mmap;
 use safetensors::{Dtype, SafeTensors};
 use serde::Deserialize;
 
-use super::{HostData, HostTensor, mapped};
+use super::{Buffer, HostData, HostTensor, mapped};
 use crate::{EngineError, config::read_json};
 
 /// The tensors of one or more safetensors files, by name.
@@ -146,6 +146,19 @@ impl TensorStore {
         };
         let data = data.ok_or_else(|| broken(path, map.len(), "a tensor reaches beyond the end of the file"))?;
         Ok(HostTensor { shape: entry.shape.clone(), data })
+    }
+
+    /// The bytes of a tensor of any type, sharing the mapped file.
+    ///
+    /// # Errors
+    /// If there is none of this name.
+    pub(crate) fn bytes(&self, name: &str) -> Result<Buffer<u8>, EngineError> {
+        let Some(entry) = self.entries.get(name) else {
+            return Err(EngineError::MissingTensors { path: self.root.clone(), names: vec![name.to_owned()] });
+        };
+        let (path, map) = &self.files[entry.file];
+        mapped(map, entry.begin, entry.end - entry.begin)
+            .ok_or_else(|| broken(path, map.len(), "a tensor reaches beyond the end of the file"))
     }
 
     /// One tensor of a given shape.

@@ -14,7 +14,7 @@ use std::sync::{
 
 use harness_engine::{
     HostData, HostTensor,
-    kernels::{MatMut as Out, MatRef, PackedMatrix, gemm, gemm_packed},
+    kernels::{MatMut as Out, MatRef, PackedMatrix, gemm, gemm_packed, gemm_packed_transposed},
 };
 pub use memory::CpuBuf;
 use memory::Pool;
@@ -27,8 +27,7 @@ use crate::optimizer::AdamWStep;
 #[derive(Clone, Debug, Default)]
 pub struct CpuBackend {
     pool: Pool,
-    /// Bytes of all frozen matrices made.
-    frozen: Arc<AtomicUsize>,
+    held: Arc<Held>,
 }
 
 impl CpuBackend {
@@ -37,28 +36,47 @@ impl CpuBackend {
         Self::default()
     }
 
-    /// Packs the rows of all parts; 16-bit weights stay so, and products widen them.
-    fn pack(parts: &[&HostTensor], backward: bool) -> CpuFrozen {
+    /// Packs the rows of all parts; what is stored in fewer bits stays so, and products widen it.
+    fn pack(parts: &[&HostTensor]) -> PackedMatrix {
         let rows = parts.iter().map(|part| part.rows()).sum();
         let cols = parts.first().map_or(0, |part| part.cols());
         let bf16 = concat(parts, |data| if let HostData::Bf16(data) = data { Some(data) } else { None });
         if let Some(data) = bf16 {
-            return pack(data, rows, cols, backward, PackedMatrix::weight_bf16);
+            return PackedMatrix::weight_bf16(&data, rows, cols);
         }
         let f16 = concat(parts, |data| if let HostData::F16(data) = data { Some(data) } else { None });
         if let Some(data) = f16 {
-            return pack(data, rows, cols, backward, PackedMatrix::weight_f16);
+            return PackedMatrix::weight_f16(&data, rows, cols);
         }
-        let data = parts.iter().flat_map(|part| part.to_f32().into_owned()).collect();
-        pack(data, rows, cols, backward, PackedMatrix::weight_f32)
+        let quantised = parts.iter().map(|part| if let HostData::Nf4(data) = &part.data { Some(data) } else { None });
+        if let Some(data) = quantised.collect::<Option<Vec<_>>>() {
+            return PackedMatrix::weight_nf4(&data, cols);
+        }
+        let data: Vec<f32> = parts.iter().flat_map(|part| part.to_f32().into_owned()).collect();
+        PackedMatrix::weight_f32(&data, rows, cols)
     }
 }
 
-/// A frozen matrix, packed for products with its transpose and, where gradients flow, with itself.
-#[derive(Clone, Debug)]
+/// A frozen matrix, packed once: products with its transpose read it as it lies, products with itself transpose the
+/// panels as they are read.
+#[derive(Debug)]
 pub struct CpuFrozen {
-    forward: PackedMatrix,
-    backward: Option<PackedMatrix>,
+    matrix: PackedMatrix,
+    /// Bytes of all frozen matrices that are held, and the most there ever were.
+    held: Arc<Held>,
+}
+
+/// Bytes held now and at most.
+#[derive(Debug, Default)]
+struct Held {
+    now: AtomicUsize,
+    peak: AtomicUsize,
+}
+
+impl Drop for CpuFrozen {
+    fn drop(&mut self) {
+        self.held.now.fetch_sub(self.matrix.bytes(), Ordering::Relaxed);
+    }
 }
 
 /// The rows of a writable matrix.
@@ -83,27 +101,6 @@ fn view<'a>(m: Mat<'a, CpuBuf>) -> MatRef<'a> {
 
 fn out(m: MatMut<'_, CpuBuf>) -> Out<'_> {
     Out::with_stride(&mut m.buf[m.at..], m.rows, m.cols, m.pitch)
-}
-
-/// Both packings of a matrix `[rows, cols]` given by its elements in some type.
-fn pack<T: Copy + Default + Send + Sync>(
-    data: Vec<T>,
-    rows: usize,
-    cols: usize,
-    backward: bool,
-    weight: impl Fn(&[T], usize, usize) -> PackedMatrix,
-) -> CpuFrozen {
-    let forward = weight(&data, rows, cols);
-    let backward = backward.then(|| {
-        let mut transposed = vec![T::default(); data.len()];
-        transposed.par_chunks_mut(rows.max(1)).enumerate().for_each(|(j, to)| {
-            for (i, to) in to.iter_mut().enumerate() {
-                *to = data[i * cols + j];
-            }
-        });
-        weight(&transposed, cols, rows)
-    });
-    CpuFrozen { forward, backward }
 }
 
 /// The elements of all parts in one type, if all are stored in it.
@@ -145,15 +142,15 @@ impl Backend for CpuBackend {
         data.to_vec()
     }
 
-    fn frozen(&self, parts: &[&HostTensor], backward: bool) -> CpuFrozen {
-        let frozen = Self::pack(parts, backward);
-        let bytes = frozen.forward.bytes() + frozen.backward.as_ref().map_or(0, PackedMatrix::bytes);
-        self.frozen.fetch_add(bytes, Ordering::Relaxed);
-        frozen
+    fn frozen(&self, parts: &[&HostTensor], _: bool) -> CpuFrozen {
+        let matrix = Self::pack(parts);
+        let now = self.held.now.fetch_add(matrix.bytes(), Ordering::Relaxed) + matrix.bytes();
+        self.held.peak.fetch_max(now, Ordering::Relaxed);
+        CpuFrozen { matrix, held: Arc::clone(&self.held) }
     }
 
     fn peak_bytes(&self) -> usize {
-        self.pool.peak_bytes() + self.frozen.load(Ordering::Relaxed)
+        self.pool.peak_bytes() + self.held.peak.load(Ordering::Relaxed)
     }
 
     fn clear(&self, buf: &mut CpuBuf) {
@@ -166,18 +163,14 @@ impl Backend for CpuBackend {
 
     fn linear(&self, x: Mat<'_, CpuBuf>, w: Weight<'_, Self>, y: MatMut<'_, CpuBuf>) {
         match w {
-            Weight::Frozen(w) => gemm_packed(1.0, view(x), &w.forward, 0.0, out(y)),
+            Weight::Frozen(w) => gemm_packed(1.0, view(x), &w.matrix, 0.0, out(y)),
             Weight::Live(w) => self.gemm(1.0, x, w.t(), 0.0, y),
         }
     }
 
     fn linear_backward(&self, dy: Mat<'_, CpuBuf>, w: Weight<'_, Self>, dx: MatMut<'_, CpuBuf>) {
         match w {
-            Weight::Frozen(w) => {
-                let packed =
-                    w.backward.as_ref().expect("frozen weights below the lowest trained layer get no gradient");
-                gemm_packed(1.0, view(dy), packed, 0.0, out(dx));
-            }
+            Weight::Frozen(w) => gemm_packed_transposed(1.0, view(dy), &w.matrix, 0.0, out(dx)),
             Weight::Live(w) => self.gemm(1.0, dy, w, 0.0, dx),
         }
     }
@@ -198,7 +191,7 @@ impl Backend for CpuBackend {
         match table {
             Weight::Live(table) => elementwise::select_rows(table, tokens, y),
             Weight::Frozen(table) => {
-                rows_mut(y).zip(tokens).for_each(|(y, &token)| table.forward.weight_row(token as usize, y));
+                rows_mut(y).zip(tokens).for_each(|(y, &token)| table.matrix.weight_row(token as usize, y));
             }
         }
     }
@@ -288,8 +281,8 @@ impl Backend for CpuBackend {
         cross_entropy::cross_entropy(logits, &labels.buf[labels.at..labels.at + labels.len], scale)
     }
 
-    fn sum_squares(&self, x: &CpuBuf) -> f64 {
-        elementwise::sum_squares(x)
+    fn sum_squares(&self, x: Span<'_, CpuBuf>) -> f64 {
+        elementwise::sum_squares(&x.buf[x.at..x.at + x.len])
     }
 
     fn adamw(
@@ -297,14 +290,15 @@ impl Backend for CpuBackend {
         values: &mut CpuBuf,
         grads: &CpuBuf,
         [m, v]: [&mut CpuBuf; 2],
+        moments_at: usize,
         range: std::ops::Range<usize>,
         step: &AdamWStep,
     ) {
         elementwise::adamw(
             &mut values[range.clone()],
             &grads[range.clone()],
-            &mut m[range.clone()],
-            &mut v[range],
+            &mut m[range.start - moments_at..range.end - moments_at],
+            &mut v[range.start - moments_at..range.end - moments_at],
             step,
         );
     }

@@ -1,7 +1,7 @@
 //! One tokenised row.
 
 /// A tokenised training sample.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Sample {
     /// Its tokens: BOS where the tokenizer adds one, the text, EOS.
     pub tokens: Vec<u32>,

@@ -16,6 +16,7 @@ pub struct BatchSource {
     rows: Arc<[Vec<usize>]>,
     batch_size: usize,
     seed: Seed,
+    grouped: bool,
     cursor: Cursor,
     order: Option<(u64, Vec<usize>)>,
 }
@@ -28,7 +29,33 @@ impl BatchSource {
     pub fn new(samples: Arc<[Sample]>, rows: Vec<Vec<usize>>, batch_size: usize, seed: Seed) -> Self {
         assert!(batch_size > 0, "a batch has at least one row");
         assert!(rows.iter().flatten().all(|&sample| sample < samples.len()), "rows list existing samples");
-        Self { samples, rows: rows.into(), batch_size, seed, cursor: Cursor::default(), order: None }
+        Self { samples, rows: rows.into(), batch_size, seed, grouped: false, cursor: Cursor::default(), order: None }
+    }
+
+    /// Whether rows of like length share a batch: among 50 batches' worth of rows at a time, so that the order of rows
+    /// stays random otherwise.
+    pub fn grouped(self, grouped: bool) -> Self {
+        Self { grouped, order: None, ..self }
+    }
+
+    fn tokens(&self, row: usize) -> usize {
+        self.rows[row].iter().map(|&sample| self.samples[sample].tokens.len()).sum()
+    }
+
+    /// The order of the rows in an epoch.
+    fn order_of(&self, epoch: u64) -> Vec<usize> {
+        let mut order: Vec<usize> = (0..self.rows.len()).collect();
+        self.seed.stream("order of rows", epoch).shuffle(&mut order);
+        if !self.grouped {
+            return order;
+        }
+        for rows in order.chunks_mut(50 * self.batch_size) {
+            rows.sort_by_key(|&row| std::cmp::Reverse(self.tokens(row)));
+        }
+        let mut batches: Vec<&[usize]> = order.chunks_exact(self.batch_size).collect();
+        self.seed.stream("order of batches", epoch).shuffle(&mut batches);
+        let rest = order.chunks_exact(self.batch_size).remainder();
+        batches.into_iter().flatten().chain(rest).copied().collect()
     }
 
     /// Micro-batches in an epoch; the last one may have fewer rows.
@@ -39,6 +66,13 @@ impl BatchSource {
     /// The tokens of one epoch.
     pub fn tokens_per_epoch(&self) -> usize {
         self.rows.iter().flatten().map(|&sample| self.samples[sample].tokens.len()).sum()
+    }
+
+    /// Tokens of the largest micro-batch that can come up.
+    pub fn longest_batch(&self) -> usize {
+        let mut lengths: Vec<usize> = (0..self.rows.len()).map(|row| self.tokens(row)).collect();
+        lengths.sort_unstable_by_key(|&length| std::cmp::Reverse(length));
+        lengths.iter().take(self.batch_size).sum()
     }
 
     /// The next micro-batch to be taken.
@@ -61,9 +95,7 @@ impl BatchSource {
         }
         let Cursor { epoch, index } = self.cursor;
         if self.order.as_ref().is_none_or(|(of, _)| *of != epoch) {
-            let mut order: Vec<usize> = (0..self.rows.len()).collect();
-            self.seed.stream("order of rows", epoch).shuffle(&mut order);
-            self.order = Some((epoch, order));
+            self.order = Some((epoch, self.order_of(epoch)));
         }
         let (_, order) = self.order.as_ref()?;
         let end = order.len().min((index + 1) * self.batch_size);

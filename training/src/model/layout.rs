@@ -83,7 +83,7 @@ pub fn lora_layout(config: &DecoderConfig, spec: &LoraSpec) -> (Layout, Places) 
             let mut parts = Vec::new();
             for &projection in projections {
                 let (out, _) = projection.dims(config);
-                if spec.targets.contains(&projection) {
+                if spec.at(layer).contains(&projection) {
                     let (rank, scale) = (spec.rank, spec.scale() as f32);
                     parts.push(LoraPart { projection, rank, out, column, a: 0, b: 0, scale });
                 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::{backend::Backend, block::FrozenLayer};
+use crate::{TrainingError, backend::Backend, block::FrozenLayer};
 
 /// Which way the computation goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,7 +17,10 @@ pub enum Pass {
 /// ranks. A block is released when the last handle is dropped.
 pub trait WeightSource<B: Backend>: Send + Sync {
     /// The weights of a block for one pass.
-    fn acquire(&self, layer: usize, pass: Pass) -> Arc<FrozenLayer<B>>;
+    ///
+    /// # Errors
+    /// If they cannot be had, e.g. because another rank is gone.
+    fn acquire(&self, layer: usize, pass: Pass) -> Result<Arc<FrozenLayer<B>>, TrainingError>;
     /// Says which block comes next; a source may begin to prepare it.
     fn prefetch(&self, layer: usize, pass: Pass) {
         let _ = (layer, pass);
@@ -36,7 +39,7 @@ impl<B: Backend> Resident<B> {
 }
 
 impl<B: Backend> WeightSource<B> for Resident<B> {
-    fn acquire(&self, layer: usize, _: Pass) -> Arc<FrozenLayer<B>> {
-        self.0[layer].clone()
+    fn acquire(&self, layer: usize, _: Pass) -> Result<Arc<FrozenLayer<B>>, TrainingError> {
+        Ok(self.0[layer].clone())
     }
 }

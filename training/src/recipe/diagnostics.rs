@@ -27,6 +27,11 @@ pub(crate) fn value(path: &Path, text: &str, problem: &Problem) -> TrainingError
     at(path, text, find(text, problem.key).unwrap_or(0), format!("{}: {}", problem.key, problem.message))
 }
 
+/// As [`value`], for any key.
+pub(crate) fn setting(path: &Path, text: &str, key: &str, message: &str) -> TrainingError {
+    at(path, text, find(text, key).unwrap_or(0), format!("{key}: {message}"))
+}
+
 /// An error at a byte offset of a text.
 pub(crate) fn at(path: &Path, text: &str, offset: usize, message: String) -> TrainingError {
     let before = text.get(..offset).unwrap_or(text);

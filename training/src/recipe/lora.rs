@@ -15,6 +15,8 @@ pub enum Targets {
     AllLinear,
     /// The modules of these names, e.g. `q_proj`.
     Modules(Vec<String>),
+    /// The modules whose whole path this regular expression matches, e.g. `model\\.layers\\.[0-9]\\..*`.
+    Pattern(String),
 }
 
 impl Serialize for Targets {
@@ -22,6 +24,7 @@ impl Serialize for Targets {
         match self {
             Self::AllLinear => serializer.serialize_str("all-linear"),
             Self::Modules(names) => names.serialize(serializer),
+            Self::Pattern(pattern) => serializer.serialize_str(pattern),
         }
     }
 }
@@ -33,14 +36,14 @@ impl<'de> Deserialize<'de> for Targets {
             type Value = Targets;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("\"all-linear\" or a list of module names")
+                f.write_str("\"all-linear\", a list of module names, or a regular expression over module paths")
             }
 
             fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Targets, E> {
-                match text {
-                    "all-linear" => Ok(Targets::AllLinear),
-                    _ => Err(E::invalid_value(serde::de::Unexpected::Str(text), &self)),
-                }
+                Ok(match text {
+                    "all-linear" => Targets::AllLinear,
+                    _ => Targets::Pattern(text.to_owned()),
+                })
             }
 
             fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<Targets, A::Error> {
@@ -79,11 +82,15 @@ pub struct LoraOptions {
     /// How the matrices begin.
     #[serde(default)]
     pub init: LoraInit,
+    /// Whether the scale is `alpha / sqrt(rank)` (Kalajdzievski 2023).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub rslora: bool,
 }
 
 impl LoraOptions {
-    /// The factor on the adapter's output: `alpha / rank`.
+    /// The factor on the adapter's output: `alpha / rank`, or `alpha / sqrt(rank)`.
     pub fn scale(&self) -> f64 {
-        self.alpha / self.rank as f64
+        let rank = self.rank as f64;
+        self.alpha / if self.rslora { rank.sqrt() } else { rank }
     }
 }

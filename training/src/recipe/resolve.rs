@@ -35,25 +35,33 @@ impl Recipe {
         match (base, &self.model) {
             (None, None) => {
                 let or = if self.method == Method::Full { ", or a [model] table to make one from scratch" } else { "" };
-                let expected = format!("a model to start from, in the recipe or the experiment{or}");
-                return Err(TrainingError::setting("base", "nothing", expected));
+                return Err(self.problem(
+                    "base",
+                    format!("is missing; expected a model to start from, in the recipe or the experiment{or}"),
+                ));
             }
             (Some(base), Some(_)) => {
-                let expected = "no base, since the recipe makes its model from scratch ([model])";
-                return Err(TrainingError::setting("base", format!("{base:?}"), expected));
+                let message =
+                    format!("is {base:?}; expected none, since the recipe makes its model from scratch ([model])");
+                return Err(self.problem("model", message));
             }
             _ => {}
         }
-        let template = Template::load(&self.data.template, &self.folder)?;
+        let template = Template::load(&self.data.template, &self.folder).map_err(|error| self.place(error))?;
         let name = match (&self.data.source, &self.data.dataset) {
             (Some(source), _) => {
                 let path = self.path(source);
                 let path = std::path::absolute(&path).map_err(TrainingError::io("find", &path))?;
+                if !path.exists() {
+                    let (source, path) = (source.display(), path.display());
+                    let message = format!("is \"{source}\", but there is no {path}; paths are relative to the recipe");
+                    return Err(self.problem("data.source", message));
+                }
                 path.to_string_lossy().into_owned()
             }
             (None, Some(name)) => name.clone(),
             (None, None) => {
-                return Err(TrainingError::setting("data", "neither source nor dataset", "one of them"));
+                return Err(self.problem("data", "has neither source (a file) nor dataset (a name); give one"));
             }
         };
         let data = locator.locate(&DataQuery::new(name, &self.data.dataset_split))?;

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::{Checkpointing, Precision, Sharding};
+
 /// How the learning rate falls after the warm-up.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -29,7 +31,7 @@ pub struct TrainingOptions {
     /// Rows in a micro-batch.
     #[serde(default = "default_batch_size")]
     pub batch_size: usize,
-    /// Micro-batches in an update.
+    /// Micro-batches in an update, over all ranks of a distributed run.
     #[serde(default = "default_accumulation")]
     pub gradient_accumulation_steps: usize,
     /// Peak learning rate.
@@ -70,6 +72,72 @@ pub struct TrainingOptions {
     /// Updates between lines in the log.
     #[serde(default = "default_log_steps")]
     pub log_steps: u64,
+    /// Updates between checkpoints; as often as evaluations unless given, or ten times in the run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub save_steps: Option<u64>,
+    /// Checkpoints kept at most, the best one besides the last ones; the last and the best one unless given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub save_total_limit: Option<usize>,
+    /// Evaluations without a better loss after which the run ends; never unless given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub early_stopping_patience: Option<u64>,
+    /// By how much a loss must be lower to be better for early stopping.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub early_stopping_threshold: f64,
+    /// The type that frozen weights are stored in; as the files store them unless given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub precision: Option<Precision>,
+    /// Whether a GPU may round the factors of f32 products to TF32; the processor never does.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub tf32: bool,
+    /// First loss scale with `precision = "fp16"`.
+    #[serde(default = "default_loss_scale", skip_serializing_if = "is_default_loss_scale")]
+    pub loss_scale: f64,
+    /// How much is kept for the backward pass.
+    #[serde(default, skip_serializing_if = "is_auto")]
+    pub gradient_checkpointing: Checkpointing,
+    /// Noise on the embeddings (NEFTune); 0 = none.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub neftune_noise_alpha: f64,
+    /// Whether rows of like length share a batch; the order of batches stays random.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub group_by_length: bool,
+    /// Whether an update whose loss lies far above those before it is left out. Spikes are counted and logged anyway.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub skip_spikes: bool,
+    /// Tasks that are evaluated together with the validation rows.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub eval_tasks: Vec<String>,
+    /// Most documents of a task of `eval_tasks`; below 1 a fraction.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub eval_tasks_limit: Option<f64>,
+    /// What ranks of a distributed run share; changes no result.
+    #[serde(default, skip_serializing_if = "is_replicated")]
+    pub sharding: Sharding,
+}
+
+fn is_zero(x: &f64) -> bool {
+    *x == 0.0
+}
+
+fn is_false(x: &bool) -> bool {
+    !x
+}
+
+fn is_default_loss_scale(x: &f64) -> bool {
+    *x == default_loss_scale()
+}
+
+fn is_auto(x: &Checkpointing) -> bool {
+    *x == Checkpointing::Auto
+}
+
+fn is_replicated(x: &Sharding) -> bool {
+    *x == Sharding::None
+}
+
+fn default_loss_scale() -> f64 {
+    65536.0
 }
 
 impl TrainingOptions {

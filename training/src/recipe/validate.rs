@@ -54,6 +54,12 @@ pub(crate) fn validate(recipe: &Recipe) -> Result<(), Problem> {
         (Method::Lora, Some(options)) => lora(options)?,
         (Method::Full, None) => {}
     }
+    if let Some(quantization) = &recipe.quantization {
+        ensure(recipe.method == Method::Lora, "quantization", || {
+            "needs method = \"lora\": quantised weights are frozen; remove it or change the method".into()
+        })?;
+        quantization.check().map_err(|message| Problem { key: "quantization.block_size", message })?;
+    }
     if let Some(options) = &recipe.model {
         ensure(recipe.method == Method::Full, "model", || {
             "makes a model from scratch, which needs method = \"full\"; remove it or change the method".into()
@@ -107,12 +113,24 @@ fn lora(lora: &LoraOptions) -> Result<(), Problem> {
     positive(lora.rank, "lora.rank")?;
     above_zero(lora.alpha, "lora.alpha")?;
     within(lora.dropout, 0.0, 1.0, "lora.dropout")?;
-    if let Targets::Modules(names) = &lora.targets {
-        ensure(!names.is_empty() && names.iter().all(|name| !name.is_empty()), "lora.targets", || {
-            "names no module; expected \"all-linear\" or names such as \"q_proj\"".into()
-        })?;
+    match &lora.targets {
+        Targets::AllLinear => Ok(()),
+        Targets::Modules(names) => {
+            ensure(!names.is_empty(), "lora.targets", || {
+                "names no module; expected \"all-linear\" or names such as \"q_proj\"".into()
+            })?;
+            names.iter().try_for_each(|name| match crate::lora::projection(name) {
+                Some(_) => Ok(()),
+                None => ensure(false, "lora.targets", || crate::lora::unknown_target(name)),
+            })
+        }
+        Targets::Pattern(pattern) => match crate::lora::pattern(pattern, 1 << 10) {
+            Err(message) => ensure(false, "lora.targets", || message),
+            Ok(layers) => ensure(layers.iter().any(|layer| !layer.is_empty()), "lora.targets", || {
+                crate::lora::unknown_target(pattern)
+            }),
+        },
     }
-    Ok(())
 }
 
 fn training(training: &TrainingOptions) -> Result<(), Problem> {
@@ -136,7 +154,24 @@ fn training(training: &TrainingOptions) -> Result<(), Problem> {
         "is 0; expected at least 1, or leave it out to evaluate at the end only".into()
     })?;
     ensure(training.eval_samples != Some(0), "training.eval_samples", || "is 0; expected at least 1".into())?;
-    ensure(training.log_steps > 0, "training.log_steps", || "is 0; expected at least 1".into())
+    ensure(training.log_steps > 0, "training.log_steps", || "is 0; expected at least 1".into())?;
+    ensure(training.save_steps != Some(0), "training.save_steps", || "is 0; expected at least 1".into())?;
+    ensure(training.save_total_limit != Some(0), "training.save_total_limit", || "is 0; expected at least 1".into())?;
+    ensure(training.early_stopping_patience != Some(0), "training.early_stopping_patience", || {
+        "is 0; expected at least 1 evaluation".into()
+    })?;
+    ensure(
+        training.early_stopping_patience.is_none() || training.eval_steps.is_some(),
+        "training.early_stopping_patience",
+        || "needs training.eval_steps: without it there is one evaluation, at the end".into(),
+    )?;
+    within(training.early_stopping_threshold, 0.0, f64::INFINITY, "training.early_stopping_threshold")?;
+    within(training.neftune_noise_alpha, 0.0, f64::INFINITY, "training.neftune_noise_alpha")?;
+    within(training.loss_scale, 1.0, 1e30, "training.loss_scale")?;
+    if let Some(limit) = training.eval_tasks_limit {
+        above_zero(limit, "training.eval_tasks_limit")?;
+    }
+    Ok(())
 }
 
 fn model(model: &ModelOptions) -> Result<(), Problem> {

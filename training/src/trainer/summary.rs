@@ -19,10 +19,34 @@ pub struct TrainingSummary {
     pub loss: f64,
     /// The lowest validation loss.
     pub best: Option<Best>,
+    /// The last validation loss.
+    #[serde(default)]
+    pub eval_loss: Option<f64>,
     /// Seconds spent on updates by this process.
     pub seconds: f64,
-    /// Tokens a second of this process, evaluation not counted.
+    /// Seconds that an epoch's updates take at this speed.
+    #[serde(default)]
+    pub epoch_seconds: f64,
+    /// Tokens a second of all ranks, evaluation not counted.
     pub tokens_per_second: f64,
+    /// Samples a second of all ranks, evaluation not counted.
+    #[serde(default)]
+    pub samples_per_second: f64,
+    /// The most bytes that any rank held at once: weights, parameters with gradients and moments, activations.
+    #[serde(default)]
+    pub memory_bytes: u64,
+    /// Number of ranks.
+    #[serde(default)]
+    pub world_size: usize,
+    /// Losses far above those before.
+    #[serde(default)]
+    pub spikes: u64,
+    /// Updates left out because of overflow or a spike.
+    #[serde(default)]
+    pub skipped: u64,
+    /// Whether the run ended because the validation loss got no better.
+    #[serde(default)]
+    pub stopped_early: bool,
     /// Whether the run was stopped before its end; it can be resumed.
     pub interrupted: bool,
 }

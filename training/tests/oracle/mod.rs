@@ -42,7 +42,15 @@ pub(crate) fn config() -> DecoderConfig {
 }
 
 pub(crate) fn spec(targets: &[Projection], dropout: f32) -> LoraSpec {
-    LoraSpec { rank: 3, alpha: 5.0, rslora: false, dropout, targets: targets.to_vec(), init: LoraInit::Kaiming }
+    LoraSpec {
+        rank: 3,
+        alpha: 5.0,
+        rslora: false,
+        dropout,
+        targets: targets.to_vec(),
+        pattern: None,
+        init: LoraInit::Kaiming,
+    }
 }
 
 /// Documents of random tokens; about two thirds of the positions have a label.

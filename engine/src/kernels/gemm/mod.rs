@@ -6,12 +6,15 @@
 //! rows computed together: that is what makes answers independent of batching.
 
 mod kernel;
+mod nf4;
 mod pack;
+mod transpose;
 
 use rayon::prelude::*;
 
 pub(super) use self::kernel::NR;
 use self::kernel::{MR, Microkernel};
+pub use self::nf4::PackedNf4;
 use self::pack::PackedRows;
 pub use self::pack::{PackedData, PackedMatrix};
 use super::{MatMut, MatRef};
@@ -41,6 +44,50 @@ pub fn gemm(alpha: f32, a: MatRef<'_>, b: MatRef<'_>, beta: f32, c: MatMut<'_>) 
 /// # Panics
 /// If the shapes do not agree.
 pub fn gemm_packed(alpha: f32, a: MatRef<'_>, b: &PackedMatrix, beta: f32, c: MatMut<'_>) {
+    multiply(alpha, a, Operand { matrix: b, transposed: false }, beta, c);
+}
+
+/// `C = beta·C + alpha·A·Bᵀ` with the same packed B `[n, k]`: for the gradients of inputs of frozen weights, which need no
+/// second packing. Panels are transposed as they are read, which changes no bits.
+///
+/// # Panics
+/// If the shapes do not agree.
+pub fn gemm_packed_transposed(alpha: f32, a: MatRef<'_>, b: &PackedMatrix, beta: f32, c: MatMut<'_>) {
+    multiply(alpha, a, Operand { matrix: b, transposed: true }, beta, c);
+}
+
+/// A packed matrix as the right operand, as it is or transposed.
+#[derive(Clone, Copy)]
+struct Operand<'a> {
+    matrix: &'a PackedMatrix,
+    transposed: bool,
+}
+
+impl<'a> Operand<'a> {
+    fn rows(self) -> usize {
+        if self.transposed { self.matrix.cols() } else { self.matrix.rows() }
+    }
+
+    fn cols(self) -> usize {
+        if self.transposed { self.matrix.rows() } else { self.matrix.cols() }
+    }
+
+    fn panels(self) -> usize {
+        self.cols().div_ceil(NR)
+    }
+
+    fn panel<'b>(self, panel: usize, start: usize, k: usize, buffer: &'b mut [f32; KC * NR]) -> &'b [f32]
+    where
+        'a: 'b,
+    {
+        match self.transposed {
+            true => self.matrix.panel_transposed(panel, start, k, buffer),
+            false => self.matrix.panel(panel, start, k, buffer),
+        }
+    }
+}
+
+fn multiply(alpha: f32, a: MatRef<'_>, b: Operand<'_>, beta: f32, c: MatMut<'_>) {
     assert_eq!(a.cols, b.rows(), "inner dimensions");
     assert_eq!((a.rows, b.cols()), (c.rows, c.cols), "shape of the result");
     if c.rows == 0 || c.cols == 0 {
@@ -74,7 +121,7 @@ fn columns_per_task(panels: usize, row_blocks: usize) -> usize {
 
 struct Tiles<'a> {
     rows: &'a PackedRows,
-    b: &'a PackedMatrix,
+    b: Operand<'a>,
     beta: f32,
     c: *mut f32,
     ldc: usize,

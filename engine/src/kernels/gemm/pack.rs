@@ -6,7 +6,10 @@ use rayon::prelude::*;
 use super::{
     KC,
     kernel::{MR, NR},
+    nf4::PackedNf4,
+    transpose::{TILE, transpose},
 };
+use crate::Nf4Tensor;
 use crate::kernels::{MatRef, isa::multiversion};
 
 /// The elements of a packed matrix, in the type they are stored in; products widen them to f32.
@@ -18,6 +21,8 @@ pub enum PackedData {
     Bf16(Vec<bf16>),
     /// IEEE half precision.
     F16(Vec<f16>),
+    /// 4-bit codes with scales.
+    Nf4(PackedNf4),
 }
 
 /// The right operand `[k, n]` of a product in panels of 32 columns: element `(i, 32·p + j)` is at `(p·k + i)·32 + j`.
@@ -73,6 +78,12 @@ impl PackedMatrix {
         Self { data: PackedData::F16(pack_transposed(weight, out, inp)), rows: inp, cols: out }
     }
 
+    /// As [`PackedMatrix::weight_f32`] for weights stacked by output, kept in 4-bit codes.
+    pub fn weight_nf4(weights: &[&Nf4Tensor], inp: usize) -> Self {
+        let cols = weights.iter().map(|weight| weight.len / inp.max(1)).sum();
+        Self { data: PackedData::Nf4(PackedNf4::new(weights, inp)), rows: inp, cols }
+    }
+
     /// Inner dimension k.
     pub fn rows(&self) -> usize {
         self.rows
@@ -89,29 +100,51 @@ impl PackedMatrix {
             PackedData::F32(data) => data.len() * 4,
             PackedData::Bf16(data) => data.len() * 2,
             PackedData::F16(data) => data.len() * 2,
+            PackedData::Nf4(data) => data.bytes(),
         }
     }
 
-    pub(super) fn panels(&self) -> usize {
-        self.cols.div_ceil(NR)
-    }
-
     /// `k` steps of a panel from step `start`, as f32; 16-bit types are widened into `buffer`.
-    pub(super) fn panel<'a>(
-        &'a self,
-        panel: usize,
-        start: usize,
-        k: usize,
-        buffer: &'a mut [f32; KC * NR],
-    ) -> &'a [f32] {
+    pub(super) fn panel<'a>(&'a self, panel: usize, start: usize, k: usize, buffer: &'a mut [f32]) -> &'a [f32] {
         let range = (panel * self.rows + start) * NR..(panel * self.rows + start + k) * NR;
         let out = &mut buffer[..k * NR];
         match &self.data {
             PackedData::F32(data) => return &data[range],
             PackedData::Bf16(data) => widen_bf16(&data[range], out),
             PackedData::F16(data) => widen_f16(&data[range], out),
+            PackedData::Nf4(data) => data.panel(panel, start, k, out),
         }
         out
+    }
+
+    /// As [`PackedMatrix::panel`] of the transpose: its rows are the columns of this matrix. `start` is a multiple of 32.
+    pub(super) fn panel_transposed<'a>(
+        &self,
+        panel: usize,
+        start: usize,
+        k: usize,
+        buffer: &'a mut [f32; KC * NR],
+    ) -> &'a [f32] {
+        let first = panel * NR;
+        let steps = NR.min(self.rows - first);
+        let mut tile = [0f32; TILE];
+        for (i, to) in buffer.chunks_exact_mut(TILE).enumerate().take(k.div_ceil(NR)) {
+            let source = start / NR + i;
+            match &self.data {
+                PackedData::F32(data) if steps == NR => {
+                    transpose(&data[(source * self.rows + first) * NR..][..TILE], to);
+                }
+                PackedData::F32(data) => {
+                    tile[..steps * NR].copy_from_slice(&data[(source * self.rows + first) * NR..][..steps * NR]);
+                    transpose(&tile, to);
+                }
+                _ => {
+                    self.panel(source, first, steps, &mut tile);
+                    transpose(&tile, to);
+                }
+            }
+        }
+        &buffer[..k * NR]
     }
 
     /// Row `row` of the weight this was packed from (column `row` of the packed matrix), widened to f32.
@@ -123,6 +156,7 @@ impl PackedMatrix {
                 PackedData::F32(data) => data[at],
                 PackedData::Bf16(data) => data[at].to_f32(),
                 PackedData::F16(data) => data[at].to_f32(),
+                PackedData::Nf4(data) => data.at(row, i),
             };
         }
     }

@@ -133,3 +133,46 @@ fn instruction_sets_agree() {
         }
     }
 }
+
+#[test]
+fn a_packed_matrix_serves_transposed_too() {
+    for (m, k, n) in [(1, 1, 1), (17, 290, 45), (30, 64, 96), (3, 33, 520)] {
+        let (w, d) = (random(20, n * k), random(21, m * n));
+        let mut expected = random(22, m * k);
+        let mut found = expected.clone();
+        let halves: Vec<bf16> = w.iter().map(|&x| bf16::from_f32(x)).collect();
+        let widened: Vec<f32> = halves.iter().map(|x| x.to_f32()).collect();
+        naive(0.5, MatRef::new(&d, m, n), MatRef::new(&widened, n, k), 1.0, &mut expected);
+        for packed in [PackedMatrix::weight_bf16(&halves, n, k), PackedMatrix::weight_f32(&widened, n, k)] {
+            let mut found = std::mem::replace(&mut found, random(22, m * k));
+            gemm_packed_transposed(0.5, MatRef::new(&d, m, n), &packed, 1.0, MatMut::new(&mut found, m, k));
+            assert_same(&found, &expected);
+        }
+    }
+}
+
+#[test]
+fn four_bit_codes_give_the_products_of_their_values() {
+    use crate::{Nf4Tensor, Quantization};
+    // Blocks inside of rows and across them, stacked weights that do not fill panels.
+    for (k, outs, double) in [(128, [40, 24], true), (40, [5, 33], false), (70, [64, 1], true)] {
+        let options = Quantization { double, ..Quantization::default() };
+        let weights = outs.map(|out| Nf4Tensor::quantise(&random(out as u64, out * k), &options).expect("finite"));
+        let widened: Vec<f32> = weights.iter().flat_map(Nf4Tensor::dequantise).collect();
+        let (n, m) = (outs.iter().sum(), 19);
+        let packed = PackedMatrix::weight_nf4(&[&weights[0], &weights[1]], k);
+        assert!(packed.bytes() < packed.rows() * packed.cols().next_multiple_of(NR) * 5 / 8 + 64);
+        let (x, d) = (random(30, m * k), random(31, m * n));
+        let (mut y, mut dx) = (vec![0.0; m * n], vec![0.0; m * k]);
+        let (mut expected_y, mut expected_dx) = (y.clone(), dx.clone());
+        gemm_packed(1.0, MatRef::new(&x, m, k), &packed, 0.0, MatMut::new(&mut y, m, n));
+        gemm_packed_transposed(1.0, MatRef::new(&d, m, n), &packed, 0.0, MatMut::new(&mut dx, m, k));
+        naive(1.0, MatRef::new(&x, m, k), MatRef::new(&widened, n, k).t(), 0.0, &mut expected_y);
+        naive(1.0, MatRef::new(&d, m, n), MatRef::new(&widened, n, k), 0.0, &mut expected_dx);
+        assert_same(&y, &expected_y);
+        assert_same(&dx, &expected_dx);
+        let mut row = vec![0.0; k];
+        packed.weight_row(n - 1, &mut row);
+        assert_eq!(row, widened[(n - 1) * k..]);
+    }
+}

@@ -1,0 +1,131 @@
+//! Several ranks: this process as one of them, or as the one that starts them.
+
+use std::{
+    net::TcpListener,
+    process::{Child, Command, ExitStatus, Stdio},
+    time::{Duration, Instant},
+};
+
+use harness_training::parallel::{Launch, Ranks};
+
+use super::{App, Failure};
+
+/// How long ranks look for each other.
+const MEETING: Duration = Duration::from_secs(120);
+/// How long the others may go on after one rank has failed; they end by themselves.
+const GRACE: Duration = Duration::from_secs(30);
+
+/// This process's place among several, if a launcher gave it one.
+///
+/// # Errors
+/// If the launcher's variables contradict each other.
+pub(super) fn place() -> Result<Option<Launch>, Failure> {
+    Ok(Launch::from_env(&|name| std::env::var(name).ok())?.filter(|launch| launch.world > 1))
+}
+
+/// Meets the other ranks.
+///
+/// # Errors
+/// If they do not all come.
+pub(super) fn connect(launch: Option<&Launch>) -> Result<Ranks, Failure> {
+    match launch {
+        None => Ok(Ranks::single()),
+        Some(launch) => Ok(Ranks::connect(launch, MEETING)?),
+    }
+}
+
+/// Starts `n` ranks of this program with the same arguments on this host, and waits for them. The processor's threads are
+/// shared out among them.
+///
+/// # Errors
+/// If they cannot be started, or one fails.
+pub(super) fn spawn(app: &App, n: usize) -> Result<(), Failure> {
+    let fail = |what: &str, e: std::io::Error| Failure::work(format!("cannot {what}: {e}"));
+    let program = std::env::current_exe().map_err(|e| fail("find this program", e))?;
+    let free = TcpListener::bind("127.0.0.1:0").map_err(|e| fail("open a port", e))?;
+    let port = free.local_addr().map_err(|e| fail("open a port", e))?.port();
+    drop(free);
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let mut ranks: Vec<Child> = vec![];
+    for rank in 0..n {
+        let mut command = Command::new(&program);
+        command.args(arguments(std::env::args().skip(1)));
+        command.env("RANK", rank.to_string()).env("LOCAL_RANK", rank.to_string()).env("WORLD_SIZE", n.to_string());
+        command.env("MASTER_ADDR", "127.0.0.1").env("MASTER_PORT", port.to_string());
+        command.env("HARNESS_JOB", format!("{}-{port}", std::process::id()));
+        if std::env::var_os("RAYON_NUM_THREADS").is_none() {
+            command.env("RAYON_NUM_THREADS", (cores / n).max(1).to_string());
+        }
+        if rank > 0 {
+            command.stdout(Stdio::null());
+        }
+        match command.spawn() {
+            Ok(child) => ranks.push(child),
+            Err(e) => {
+                ranks.iter_mut().for_each(|rank| drop(rank.kill()));
+                return Err(fail("start a rank", e));
+            }
+        }
+    }
+    app.progress().say(format!("{n} ranks on this host, {} threads each", (cores / n).max(1)));
+    wait(ranks)
+}
+
+/// The arguments without `--nproc`.
+fn arguments(all: impl Iterator<Item = String>) -> Vec<String> {
+    let mut kept = vec![];
+    let mut skip = false;
+    for argument in all {
+        if std::mem::take(&mut skip) || argument.starts_with("--nproc=") {
+            continue;
+        }
+        skip = argument == "--nproc";
+        if !skip {
+            kept.push(argument);
+        }
+    }
+    kept
+}
+
+fn wait(mut ranks: Vec<Child>) -> Result<(), Failure> {
+    let mut status: Vec<Option<ExitStatus>> = vec![None; ranks.len()];
+    let mut failed: Option<(usize, Instant)> = None;
+    while status.iter().any(Option::is_none) {
+        for (rank, child) in ranks.iter_mut().enumerate() {
+            if status[rank].is_some() {
+                continue;
+            }
+            status[rank] = child.try_wait().map_err(|e| Failure::work(format!("cannot wait for rank {rank}: {e}")))?;
+            if status[rank].is_some_and(|status| !status.success()) {
+                failed.get_or_insert((rank, Instant::now()));
+            }
+        }
+        if failed.is_some_and(|(_, since)| since.elapsed() > GRACE) {
+            for (rank, child) in ranks.iter_mut().enumerate().filter(|(rank, _)| status[*rank].is_none()) {
+                // What has ended meanwhile cannot be killed, and need not be.
+                let _ = child.kill();
+                status[rank] = child.wait().ok();
+            }
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let Some((rank, _)) = failed else { return Ok(()) };
+    let code = status[rank].and_then(|status| status.code());
+    let how = code.map_or("was killed".to_owned(), |code| format!("ended with exit code {code}"));
+    let message = format!("rank {rank} {how}; what it said is above");
+    // Rank 0 has printed its result, or its failure.
+    Err(if code == Some(2) { Failure::usage(message) } else { Failure::work(message) }.after_output())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranks_get_the_same_arguments_but_one() {
+        let words = |text: &str| text.split(' ').map(str::to_owned).collect::<Vec<_>>();
+        for text in ["train --nproc 2 r8 --json", "train --nproc=2 r8 --json"] {
+            assert_eq!(arguments(words(text).into_iter()), words("train r8 --json"));
+        }
+    }
+}

@@ -1,0 +1,37 @@
+//! What a trained candidate says of its making, against how it is about to be evaluated.
+
+use std::path::Path;
+
+use harness_engine::LoadedBase;
+use serde_json::Value;
+
+/// Sentences about what differs between the training of an adapter and its use on this base: another base, tokenizer,
+/// rule about BOS, or storage of the weights. None if the folder does not say how it was trained.
+pub(super) fn differences(folder: &Path, base: &LoadedBase, add_bos: Option<bool>) -> Vec<String> {
+    let path = folder.join("training.json");
+    let Ok(text) = std::fs::read_to_string(&path) else { return vec![] };
+    let Ok(record) = serde_json::from_str::<Value>(&text) else {
+        return vec![format!("{} cannot be read; what the adapter was trained on is not known", path.display())];
+    };
+    let mut found = vec![];
+    let stored = record["weights_stored_as"].as_str().unwrap_or_default();
+    let here = base.model().storage();
+    if !stored.is_empty() && stored != here {
+        found.push(format!("was trained over weights stored as {stored}, here they are {here}"));
+    }
+    // Quantising changes the digest of a base, which is said above.
+    let (then, now) = (record["base"]["hash"].as_str(), base.digest().to_string());
+    if then.is_some_and(|then| then != now) && stored == here {
+        let name = record["base"]["name"].as_str().unwrap_or_default();
+        found.push(format!("was trained over another base: {name} had other weights or another configuration"));
+    }
+    if record["tokenizer_hash"].as_str().is_some_and(|then| then != base.tokenizer().digest().to_string()) {
+        found.push("was trained with another tokenizer".to_owned());
+    }
+    let adds = add_bos.unwrap_or_else(|| base.tokenizer().adds_bos());
+    if let Some(then) = record["adds_bos"].as_bool().filter(|then| *then != adds) {
+        let word = |adds| if adds { "with" } else { "without" };
+        found.push(format!("was trained {} BOS, prompts here are {} it", word(then), word(adds)));
+    }
+    found
+}

@@ -1,0 +1,24 @@
+//! Several ranks that train together: who they are, how they find each other, and what they compute together.
+//!
+//! The micro-batches of an update are dealt out over the ranks, so that a recipe means the same with any number of ranks.
+//! With replicated parameters (DDP) gradients are summed over all ranks; with sharding (FSDP) every rank also holds only
+//! its part of the frozen blocks and of the optimizer's states.
+
+mod collective;
+mod exchange;
+mod launch;
+mod partition;
+mod ranks;
+mod rendezvous;
+mod sharded;
+mod tcp;
+mod thread;
+
+pub use collective::{Collective, Host, agree, all_gather_f64};
+pub use exchange::{Bytes, Exchange, Single};
+pub use launch::Launch;
+pub use partition::Partition;
+pub use ranks::Ranks;
+pub use sharded::Sharded;
+pub use tcp::TcpExchange;
+pub use thread::ThreadExchange;

@@ -1,0 +1,149 @@
+//! Frozen blocks of which every rank holds a part (FSDP): gathered when they are needed, dropped afterwards.
+
+use std::{
+    sync::{
+        Arc, Condvar, Mutex, MutexGuard, PoisonError,
+        mpsc::{self, Sender},
+    },
+    thread,
+};
+
+use harness_engine::{LayerWeights, packed::PackedLayer};
+
+use super::exchange::{Bytes, Exchange};
+use crate::{
+    TrainingError,
+    backend::Backend,
+    block::FrozenLayer,
+    model::{Pass, WeightSource},
+};
+
+/// The parts of all blocks that this rank holds, and a thread that gathers whole ones ahead of their use.
+///
+/// Blocks are asked for and announced in the same order on all ranks, because all compute the same model on equally many
+/// micro-batches. The gathering has connections of its own, so that it does not get between other operations.
+pub struct Sharded<B: Backend> {
+    shared: Arc<Shared<B>>,
+    requests: Mutex<Option<Sender<usize>>>,
+    worker: Mutex<Option<thread::JoinHandle<()>>>,
+}
+
+struct Shared<B: Backend> {
+    state: Mutex<State<B>>,
+    ready: Condvar,
+}
+
+/// What has been asked for and what is there.
+struct State<B: Backend> {
+    /// Announced and not yet fetched, in order.
+    pending: Vec<usize>,
+    /// Gathered and not yet fetched.
+    gathered: Vec<(usize, Arc<FrozenLayer<B>>)>,
+    /// The block fetched last, which the next pass may begin with.
+    last: Option<(usize, Arc<FrozenLayer<B>>)>,
+    failed: Option<String>,
+    peer: usize,
+}
+
+impl<B: Backend + Clone> Sharded<B> {
+    /// Keeps this rank's part of the blocks; `backward` says of each whether gradients flow through it.
+    pub fn new(backend: &B, layers: &[LayerWeights], backward: &[bool], exchange: impl Exchange + 'static) -> Self {
+        let (rank, world) = (exchange.rank(), exchange.world());
+        let mut shapes = Vec::with_capacity(layers.len());
+        let mut shards: Vec<Bytes> = Vec::with_capacity(layers.len());
+        for layer in layers {
+            let (shape, bytes) = PackedLayer::split(layer);
+            let part = bytes.len().div_ceil(world);
+            let range = (rank * part).min(bytes.len())..((rank + 1) * part).min(bytes.len());
+            shards.push(Arc::from(&bytes[range]));
+            shapes.push(shape);
+        }
+        let state = State { pending: vec![], gathered: vec![], last: None, failed: None, peer: 0 };
+        let shared = Arc::new(Shared { state: Mutex::new(state), ready: Condvar::new() });
+        let (sender, requests) = mpsc::channel::<usize>();
+        let (worker_shared, backend, backward) = (Arc::clone(&shared), backend.clone(), backward.to_vec());
+        let worker = thread::spawn(move || {
+            let gather = |layer: usize| -> Result<FrozenLayer<B>, TrainingError> {
+                let parts = exchange.all_to_all(vec![Arc::clone(&shards[layer]); world])?;
+                let weights = shapes[layer].join(&parts.concat()).map_err(|e| TrainingError::Engine(Box::new(e)))?;
+                Ok(FrozenLayer::new(&backend, &weights, backward[layer]))
+            };
+            for layer in requests {
+                let result = gather(layer);
+                let mut state = worker_shared.lock();
+                match result {
+                    Ok(frozen) => state.gathered.push((layer, Arc::new(frozen))),
+                    Err(TrainingError::Peer { rank, message }) => {
+                        (state.failed, state.peer) = (Some(message), rank);
+                    }
+                    Err(error) => (state.failed, state.peer) = (Some(error.to_string()), exchange.rank()),
+                }
+                let failed = state.failed.is_some();
+                drop(state);
+                worker_shared.ready.notify_all();
+                if failed {
+                    return;
+                }
+            }
+        });
+        Self { shared, requests: Mutex::new(Some(sender)), worker: Mutex::new(Some(worker)) }
+    }
+}
+
+impl<B: Backend> Shared<B> {
+    fn lock(&self) -> MutexGuard<'_, State<B>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<B: Backend> Sharded<B> {
+    /// Asks for a block unless it is on its way or there.
+    fn request(&self, state: &mut State<B>, layer: usize) {
+        let there = state.pending.contains(&layer) || state.last.as_ref().is_some_and(|(last, _)| *last == layer);
+        if there {
+            return;
+        }
+        state.pending.push(layer);
+        if let Some(sender) = &*self.requests.lock().unwrap_or_else(PoisonError::into_inner) {
+            let _ = sender.send(layer);
+        }
+    }
+}
+
+impl<B: Backend> WeightSource<B> for Sharded<B> {
+    fn acquire(&self, layer: usize, _: Pass) -> Result<Arc<FrozenLayer<B>>, TrainingError> {
+        let mut state = self.shared.lock();
+        if let Some((_, frozen)) = state.last.as_ref().filter(|(last, _)| *last == layer) {
+            return Ok(Arc::clone(frozen));
+        }
+        // The block of before is no longer needed: its memory is free before the next one is there.
+        state.last = None;
+        self.request(&mut state, layer);
+        loop {
+            if let Some(at) = state.gathered.iter().position(|(gathered, _)| *gathered == layer) {
+                let (_, frozen) = state.gathered.remove(at);
+                state.pending.retain(|pending| *pending != layer);
+                state.last = Some((layer, Arc::clone(&frozen)));
+                return Ok(frozen);
+            }
+            if let Some(message) = &state.failed {
+                return Err(TrainingError::Peer { rank: state.peer, message: message.clone() });
+            }
+            state = self.shared.ready.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    fn prefetch(&self, layer: usize, _: Pass) {
+        let mut state = self.shared.lock();
+        self.request(&mut state, layer);
+    }
+}
+
+impl<B: Backend> Drop for Sharded<B> {
+    fn drop(&mut self) {
+        drop(self.requests.lock().unwrap_or_else(PoisonError::into_inner).take());
+        if let Some(worker) = self.worker.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            let _ = worker.join();
+        }
+    }
+}

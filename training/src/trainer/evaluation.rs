@@ -1,0 +1,124 @@
+//! Evaluation during training: the loss on validation rows, tasks, and when to stop.
+
+use std::{collections::BTreeMap, fs, sync::atomic::Ordering};
+
+use super::Trainer;
+use crate::{
+    TrainingError,
+    backend::Backend,
+    checkpoint::Best,
+    parallel::all_gather_f64,
+    telemetry::{MetricLine, MetricLog, Progress},
+};
+
+impl<B: Backend> Trainer<B> {
+    /// Whether the present step is to be evaluated and is not yet.
+    pub(super) fn evaluation_is_due(&self) -> bool {
+        let (options, step) = (&self.setup.options, self.state.step);
+        if step == 0 || self.state.evaluated >= step {
+            return false;
+        }
+        let last = step >= self.total_steps;
+        last || options.eval_steps.is_some_and(|every| step.is_multiple_of(every))
+    }
+
+    /// Whether too many evaluations have passed without a better one.
+    pub(super) fn is_stopped_early(&self) -> bool {
+        self.setup.options.early_stopping_patience.is_some_and(|patience| self.state.without_gain >= patience)
+    }
+
+    /// The mean loss over the validation labels.
+    ///
+    /// # Errors
+    /// If the weights of a block cannot be had, or another rank fails.
+    pub fn evaluate(&self, progress: &mut dyn Progress) -> Result<f64, TrainingError> {
+        Ok(self.evaluate_unless_stopped(progress, false)?.unwrap_or(f64::NAN))
+    }
+
+    /// As [`Trainer::evaluate`]; `None` if the run is told to stop meanwhile (of one rank only: several would have to
+    /// agree).
+    fn evaluate_unless_stopped(
+        &self,
+        progress: &mut dyn Progress,
+        stoppable: bool,
+    ) -> Result<Option<f64>, TrainingError> {
+        let validation = &self.setup.validation;
+        let (rank, world, total) = (self.ranks.rank(), self.ranks.world(), validation.len());
+        let mut losses = vec![];
+        for round in 0..total.div_ceil(world) {
+            if self.is_first() {
+                progress.evaluating(round * world, total);
+            }
+            if stoppable && world == 1 && self.stop.load(Ordering::Relaxed) {
+                return Ok(None);
+            }
+            match validation.get(round * world + rank) {
+                Some(batch) => losses.push(self.model.loss(batch, &self.store.values)?),
+                None => self.model.participate(false)?,
+            }
+        }
+        if self.is_first() {
+            progress.evaluating(total, total);
+        }
+        let labels: usize = validation.iter().map(|batch| batch.num_labels()).sum();
+        if world > 1 {
+            let all = all_gather_f64(&*self.ranks, &losses)?;
+            // In the order of the batches, as one rank would add them up.
+            losses = (0..total).filter_map(|i| all.get(i % world)?.get(i / world).copied()).collect();
+        }
+        Ok(Some(losses.iter().sum::<f64>() / labels.max(1) as f64))
+    }
+
+    /// Evaluates the present step and remembers the best; `false` if the run is told to stop meanwhile.
+    pub(super) fn evaluate_and_log(
+        &mut self,
+        log: Option<&mut MetricLog>,
+        progress: &mut dyn Progress,
+    ) -> Result<bool, TrainingError> {
+        let step = self.state.step;
+        let mut line = MetricLine { step, epoch: self.epoch(), ..MetricLine::default() };
+        if !self.setup.validation.is_empty() {
+            let Some(eval_loss) = self.evaluate_unless_stopped(progress, true)? else { return Ok(false) };
+            if !eval_loss.is_finite() {
+                let kept = self.kept();
+                return Err(TrainingError::NonFinite { what: "validation loss", step, value: eval_loss, kept });
+            }
+            if self.is_first() {
+                progress.evaluated(step, eval_loss);
+            }
+            (line.eval_loss, line.eval_perplexity) = (Some(eval_loss), Some(eval_loss.exp()));
+            self.judge(step, eval_loss);
+        }
+        if !self.setup.options.eval_tasks.is_empty() && self.is_first() {
+            line.tasks = self.evaluate_tasks(progress)?;
+        }
+        if let Some(log) = log.filter(|_| line.eval_loss.is_some() || !line.tasks.is_empty()) {
+            log.append(&line)?;
+        }
+        Ok(true)
+    }
+
+    /// Remembers a loss if it is the best, and for how long there was no better one.
+    fn judge(&mut self, step: u64, eval_loss: f64) {
+        self.state.eval_loss = Some(eval_loss);
+        let threshold = self.setup.options.early_stopping_threshold;
+        match self.state.best {
+            Some(best) if eval_loss >= best.eval_loss - threshold => self.state.without_gain += 1,
+            _ => self.state.without_gain = 0,
+        }
+        if self.state.best.is_none_or(|best| eval_loss < best.eval_loss) {
+            self.state.best = Some(Best { step, eval_loss });
+        }
+    }
+
+    /// Writes what is trained so far aside and has tasks evaluated on it.
+    fn evaluate_tasks(&self, progress: &mut dyn Progress) -> Result<BTreeMap<String, f64>, TrainingError> {
+        let folder = self.setup.output.join("partial-evaluation");
+        fs::create_dir_all(&folder).map_err(TrainingError::io("create", &folder))?;
+        self.setup.artifact.write(self.model.backend(), &self.store, &folder)?;
+        let options = &self.setup.options;
+        let metrics = progress.tasks(self.state.step, &folder, &options.eval_tasks, options.eval_tasks_limit);
+        fs::remove_dir_all(&folder).map_err(TrainingError::io("remove", &folder))?;
+        metrics.map_err(TrainingError::Evaluation)
+    }
+}
