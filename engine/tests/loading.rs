@@ -4,7 +4,9 @@ mod loading_support;
 
 use std::{collections::BTreeMap, fs, path::Path};
 
-use harness_engine::{Architecture, DecoderConfig, EngineError, HostData, ModelFiles, RopeScaling};
+use harness_engine::{
+    Architecture, DecoderConfig, EngineError, HostData, ModelFiles, Quantization, RopeScaling, save_quantised,
+};
 use loading_support::{stories, tiny, tiny_config, tiny_tensors, values, write_model};
 use safetensors::Dtype;
 use serde_json::{Value, json};
@@ -245,4 +247,27 @@ fn bad_tokenizers_are_named() {
     assert_says(ModelFiles::load(dir.path()), &["tokenizer.json"]);
     fs::write(&path, loading_support::tiny_tokenizer().replace("\" a\":7", "\" a\":70")).unwrap();
     assert_says(ModelFiles::load(dir.path()), &["token id 70", "8 rows"]);
+}
+
+#[test]
+fn a_quantised_copy_loads_as_the_quantised_original() {
+    let (dir, out) = (tiny("llama"), tempfile::tempdir().unwrap());
+    let options = Quantization::default();
+    save_quantised(dir.path(), out.path(), &options).unwrap();
+    let mut original = ModelFiles::load(dir.path()).unwrap();
+    let digest = original.digest;
+    original.quantise(&options).unwrap();
+    assert_ne!(original.digest, digest, "another model from then on");
+    let copy = ModelFiles::load(out.path()).unwrap();
+    assert_eq!(copy.config, original.config);
+    for (ours, theirs) in original.weights.layers.iter().zip(&copy.weights.layers) {
+        for ((projection, a), (_, b)) in ours.linears().into_iter().zip(theirs.linears()) {
+            assert_eq!((a.data.dtype(), b.data.dtype()), ("nf4", "nf4"));
+            assert!(a.to_f32() == b.to_f32(), "{projection}");
+        }
+        assert_eq!(ours.input_norm, theirs.input_norm);
+    }
+    assert!(original.weights.embed.to_f32() == copy.weights.embed.to_f32());
+    let config = fs::read_to_string(out.path().join("config.json")).unwrap();
+    assert!(config.contains("\"bnb_4bit_use_double_quant\": true") && config.contains("\"load_in_4bit\": true"));
 }

@@ -6,6 +6,7 @@ mod generate;
 mod golden;
 mod models;
 mod number;
+mod report;
 mod run;
 mod tasks;
 mod train;
@@ -19,6 +20,7 @@ pub use compare::{CompareArgs, FailOn, Format};
 pub use generate::{GenerateArgs, SamplingArgs};
 pub use golden::{GoldenArgs, GoldenCommand, GoldenFiles};
 pub use models::{ModelsArgs, ModelsCommand};
+pub use report::{ReportArgs, ReportCommand, TrainingReportArgs};
 pub use run::{EvaluationArgs, RunArgs};
 pub use tasks::{TasksArgs, TasksCommand};
 pub use train::TrainArgs;
@@ -90,4 +92,6 @@ pub enum Command {
     Models(ModelsArgs),
     /// Compare a run's metrics with the golden ones
     Golden(GoldenArgs),
+    /// Tables and curves of what is stored already
+    Report(ReportArgs),
 }

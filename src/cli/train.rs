@@ -10,7 +10,11 @@ use super::number::whole;
 #[derive(Clone, Debug, Args)]
 pub struct TrainArgs {
     /// A model of the experiment that has a recipe, or a recipe file
-    pub name: String,
+    #[arg(required_unless_present = "matrix")]
+    pub name: Option<String>,
+    /// A grid of runs: a TOML file with lists of recipes, bases, ranks and sharding; every cell that is not done is trained
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["name", "resume", "dry_run", "nproc", "sharding"])]
+    pub matrix: Option<PathBuf>,
     /// The model to start from, instead of the one that experiment or recipe name
     #[arg(long, value_name = "MODEL")]
     pub base: Option<String>,

@@ -3,6 +3,7 @@
 mod app;
 mod chat;
 mod compare;
+mod eval_tasks;
 mod evaluate;
 mod failure;
 mod generate;
@@ -10,8 +11,10 @@ mod golden;
 mod launch;
 mod lineage;
 mod load;
+mod matrix;
 mod models;
 mod progress;
+mod report;
 mod run;
 mod suite;
 mod tables;
@@ -40,6 +43,7 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
         Command::Tasks(args) => tasks::tasks(&app, &args),
         Command::Models(args) => models::models(&app, &args),
         Command::Golden(args) => golden::golden(&app, &args),
+        Command::Report(args) => report::report(&app, &args),
     }
 }
 

@@ -1,11 +1,13 @@
 //! Progress on standard error: a bar on a terminal, a line a stage elsewhere.
 
 use std::{
+    collections::BTreeMap,
     io::Write as _,
     path::Path,
     time::{Duration, Instant},
 };
 
+use super::eval_tasks::TaskEvaluator;
 use harness_training::telemetry::{self, StepReport};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
@@ -72,17 +74,18 @@ impl Bar {
 }
 
 /// The progress of training.
-pub(super) struct TrainingProgress {
+pub(super) struct TrainingProgress<'a> {
+    tasks: Option<TaskEvaluator<'a>>,
     progress: Progress,
     name: String,
     bar: Option<Bar>,
     said: Instant,
 }
 
-impl TrainingProgress {
-    /// For the run of this name.
-    pub(super) fn new(progress: Progress, name: &str) -> Self {
-        Self { progress, name: name.to_owned(), bar: None, said: Instant::now() }
+impl<'a> TrainingProgress<'a> {
+    /// For the run of this name, which may want tasks evaluated.
+    pub(super) fn new(progress: Progress, name: &str, tasks: Option<TaskEvaluator<'a>>) -> Self {
+        Self { tasks, progress, name: name.to_owned(), bar: None, said: Instant::now() }
     }
 
     /// Ends the display.
@@ -93,7 +96,7 @@ impl TrainingProgress {
     }
 }
 
-impl telemetry::Progress for TrainingProgress {
+impl telemetry::Progress for TrainingProgress<'_> {
     fn started(&mut self, done: u64, total_steps: u64) {
         let bar = self.progress.bar(&format!("train {}", self.name), total_steps);
         bar.bar.set_position(done);
@@ -123,6 +126,20 @@ impl telemetry::Progress for TrainingProgress {
             Some(bar) if self.progress.terminal => bar.bar.suspend(|| self.progress.say(line)),
             _ => self.progress.say(line),
         }
+    }
+
+    fn tasks(
+        &mut self,
+        step: u64,
+        folder: &Path,
+        _: &[String],
+        _: Option<f64>,
+    ) -> Result<BTreeMap<String, f64>, String> {
+        let Some(tasks) = &mut self.tasks else { return Ok(BTreeMap::new()) };
+        let metrics = tasks.evaluate(step, folder).map_err(|failure| failure.message().to_owned())?;
+        let shown: Vec<String> = metrics.iter().map(|(name, value)| format!("{name} {value:.4}")).collect();
+        self.progress.say(format!("train {}: step {step}: {}", self.name, shown.join(", ")));
+        Ok(metrics)
     }
 
     fn saved(&mut self, _: &Path) {}

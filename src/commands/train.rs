@@ -17,8 +17,11 @@ use harness_training::{
 use serde_json::json;
 
 use super::{
-    App, Failure, launch,
+    App, Failure,
+    eval_tasks::TaskEvaluator,
+    launch,
     load::Missing,
+    matrix,
     progress::{Progress, TrainingProgress},
 };
 use crate::{
@@ -84,6 +87,9 @@ pub(super) fn train(app: &App, args: &TrainArgs) -> Result<(), Failure> {
     if args.max_steps == Some(0) {
         return Err(Failure::usage("--max-steps 0: expected at least 1"));
     }
+    if let Some(path) = &args.matrix {
+        return matrix::train(app, args, path);
+    }
     let place = launch::place()?;
     match args.nproc {
         Some(0) => return Err(Failure::usage("--nproc 0: expected at least 1")),
@@ -127,16 +133,17 @@ pub(super) fn train(app: &App, args: &TrainArgs) -> Result<(), Failure> {
 
 /// The model whose recipe is meant: a name of the experiment, or a recipe file.
 fn recipe_of(app: &App, args: &TrainArgs) -> Result<ResolvedModel, Failure> {
-    let path = Path::new(&args.name);
-    if !app.experiment.models.contains_key(&args.name) && path.extension().is_some_and(|e| e == "toml") {
+    let name = args.name.as_deref().unwrap_or_default();
+    let path = Path::new(name);
+    if !app.experiment.models.contains_key(name) && path.extension().is_some_and(|e| e == "toml") {
         let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
         let candidate = Candidate::Recipe { path: path.to_owned(), base: None };
         return Ok(ResolvedModel { name, candidate, section: Default::default() });
     }
-    let resolved = app.experiment.model(&args.name)?;
+    let resolved = app.experiment.model(name)?;
     match resolved.candidate {
         Candidate::Recipe { .. } => Ok(resolved),
-        _ => Err(Failure::usage(format!("{} has no recipe; give a model with `recipe`, or a recipe file", args.name))),
+        _ => Err(Failure::usage(format!("{} has no recipe; give a model with `recipe`, or a recipe file", name))),
     }
 }
 
@@ -222,7 +229,16 @@ impl Plan {
         if self.recipe.training.tf32 {
             progress.say("training.tf32 has no effect on the processor, which computes f32 products in full");
         }
-        let mut display = TrainingProgress::new(progress, &self.name);
+        let options = &self.recipe.training;
+        let tasks = match options.eval_tasks.as_slice() {
+            [] => None,
+            _ if rank > 0 => None,
+            tasks => {
+                let base = self.base.as_ref().map(|(_, path)| path.as_path()).filter(|_| self.recipe.lora.is_some());
+                Some(TaskEvaluator::new(app, &self.name, base, tasks, options.eval_tasks_limit)?)
+            }
+        };
+        let mut display = TrainingProgress::new(progress, &self.name, tasks);
         let begun = world > 1 || !harness_training::checkpoint::steps(&folder).is_empty();
         let result = run.train(resume && begun, &mut display);
         let summary = match result {

@@ -5,4 +5,5 @@ mod place;
 mod resolve;
 
 pub use file::{CompareSection, Experiment, ModelSection, SuiteSection};
+pub(crate) use place::syntax as syntax_error;
 pub use resolve::{Candidate, ResolvedModel};

@@ -8,7 +8,7 @@ use toml::de::{DeTable, DeValue};
 use crate::commands::Failure;
 
 /// The error of the TOML reader, with the nearest known name where one is unknown.
-pub(super) fn syntax(path: &Path, text: &str, error: &toml::de::Error) -> Failure {
+pub(crate) fn syntax(path: &Path, text: &str, error: &toml::de::Error) -> Failure {
     let mut message = error.message().to_owned();
     if message.starts_with("unknown field") || message.starts_with("unknown variant") {
         let names: Vec<&str> = message.split('`').skip(1).step_by(2).collect();

@@ -7,6 +7,7 @@ mod sample;
 mod source;
 mod template;
 mod tokenize;
+mod turns;
 
 pub use batch::{Batch, Cursor};
 pub use packing::{one_a_row, pack};
@@ -14,7 +15,8 @@ pub use prepare::{Prepared, PreparedRow, RowCounts, prepare, split};
 pub use sample::Sample;
 pub use source::{BatchSource, in_order};
 pub use template::{Formatted, Template};
-pub use tokenize::{TokenCounts, Tokenize, tokenize};
+pub use tokenize::{TokenCounts, Tokenize, tokenize, tokenize_pairs};
+pub use turns::Turns;
 
 #[cfg(test)]
 mod tests;

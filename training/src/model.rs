@@ -96,6 +96,15 @@ enum Kept<B: Backend> {
     Input(B::Buf),
 }
 
+/// A forward pass.
+struct Forward<B: Backend> {
+    /// What goes into the last norm.
+    x: B::Buf,
+    rows: Rows<B>,
+    tokens: B::Ints,
+    kept: Vec<Kept<B>>,
+}
+
 impl<B: Backend> Model<B> {
     /// Places the weights on the device; returns the model and its trained parameters at their first values.
     /// `max_length` is the longest document in tokens; `seed` draws the low-rank matrices.
@@ -288,14 +297,64 @@ impl<B: Backend> Model<B> {
         step: &MicroStep,
         sink: &mut dyn GradSink<B>,
     ) -> Result<f64, TrainingError> {
+        let forward = self.forward(batch, params, step)?;
+        let scales = head::Scales::Same(step.scale);
+        let (loss, dx) = self.head(params).loss_and_gradient(&forward.x, batch, scales, sink);
+        sink.done(ModelPart::Head);
+        self.backward(dx, forward, params, step, sink)?;
+        Ok(loss)
+    }
+
+    /// The preference loss of a batch of pairs (Rafailov et al. 2023): documents 0, 2, 4, … are preferred over those after
+    /// them. With `z = β ((π₀ - r₀) - (π₁ - r₁))` of the log-probabilities under `params` and under `reference`, the loss is
+    /// `-log σ(z)`; the gradient of `scale` times its sum is added to the sink if there is one.
+    ///
+    /// # Errors
+    /// If the weights of a block cannot be had.
+    pub fn preference(
+        &self,
+        batch: &Batch,
+        params: &B::Buf,
+        reference: &B::Buf,
+        beta: f64,
+        step: &MicroStep,
+        sink: Option<&mut dyn GradSink<B>>,
+    ) -> Result<f64, TrainingError> {
+        let plain = MicroStep { dropout: None, noise: None, ..*step };
+        let before = {
+            let forward = self.forward(batch, reference, &plain)?;
+            self.head(reference).losses(&forward.x, batch)
+        };
+        let forward = self.forward(batch, params, if sink.is_some() { step } else { &plain })?;
+        let now = self.head(params).losses(&forward.x, batch);
+        let mut scales = vec![0f32; now.len()];
+        let mut loss = 0.0;
+        for pair in (0..now.len() / 2).map(|pair| 2 * pair) {
+            // Losses are negative log-probabilities.
+            let margin = |at: usize| before[at] - now[at];
+            let z = beta * (margin(pair) - margin(pair + 1));
+            loss += if z > 0.0 { (-z).exp().ln_1p() } else { z.exp().ln_1p() - z };
+            let slope = beta / (1.0 + z.exp()) * f64::from(step.scale);
+            (scales[pair], scales[pair + 1]) = (slope as f32, -slope as f32);
+        }
+        if let Some(sink) = sink {
+            let by_document = head::Scales::ByDocument(&scales);
+            let (_, dx) = self.head(params).loss_and_gradient(&forward.x, batch, by_document, sink);
+            sink.done(ModelPart::Head);
+            self.backward(dx, forward, params, step, sink)?;
+        }
+        Ok(loss)
+    }
+
+    /// The forward pass of a micro-batch up to the last norm, and what its backward needs.
+    fn forward(&self, batch: &Batch, params: &B::Buf, step: &MicroStep) -> Result<Forward<B>, TrainingError> {
         let (rows, dropout) = (self.rows(batch), step.dropout);
         let (mut x, tokens) = self.embed(batch, params);
         if let Some(noise) = step.noise {
             let noise = self.backend.upload(&noise.values(batch, self.config.hidden_size));
             self.backend.add(&noise, &mut x);
         }
-        let lowest = self.places.lowest();
-        let segment = self.policy.segment();
+        let (lowest, segment) = (self.places.lowest(), self.policy.segment());
         let full = self.policy == SavePolicy::Full;
         let mut kept: Vec<Kept<B>> = Vec::new();
         for layer in 0..self.config.num_layers {
@@ -310,10 +369,22 @@ impl<B: Backend> Model<B> {
             }
             x = y;
         }
-        let (loss, dx) = self.head(params).loss_and_gradient(&x, batch, step.scale, sink);
+        Ok(Forward { x, rows, tokens, kept })
+    }
+
+    /// The backward pass of a micro-batch, from the gradient of what went into the last norm.
+    fn backward(
+        &self,
+        dx: Option<B::Buf>,
+        forward: Forward<B>,
+        params: &B::Buf,
+        step: &MicroStep,
+        sink: &mut dyn GradSink<B>,
+    ) -> Result<(), TrainingError> {
+        let Forward { x, rows, tokens, mut kept } = forward;
         drop(x);
-        sink.done(ModelPart::Head);
-        let (Some(mut dx), Some(lowest)) = (dx, lowest) else { return Ok(loss) };
+        let (dropout, segment) = (step.dropout, self.policy.segment());
+        let (Some(mut dx), Some(lowest)) = (dx, self.places.lowest()) else { return Ok(()) };
         let mut again: Vec<Saved<B>> = Vec::new();
         for layer in (lowest..self.config.num_layers).rev() {
             let saved = match again.pop() {
@@ -338,7 +409,7 @@ impl<B: Backend> Model<B> {
             let at = (layer, self.below(layer, lowest), Pass::Backward);
             let below = self.block(at, &rows, params, dropout, |ctx, w| ctx.backward(dx, saved, w, stop, sink))?;
             sink.done(ModelPart::Layer(layer));
-            let Some(below) = below else { return Ok(loss) };
+            let Some(below) = below else { return Ok(()) };
             dx = below;
         }
         if let Some(at) = self.places.embed {
@@ -347,7 +418,7 @@ impl<B: Backend> Model<B> {
             self.backend.embed_backward(Mat::new(&dx, 0, rows.len, hidden), &tokens, to);
             sink.done(ModelPart::Embedding);
         }
-        Ok(loss)
+        Ok(())
     }
 
     fn head<'a>(&'a self, params: &'a B::Buf) -> head::Head<'a, B> {

@@ -57,6 +57,9 @@ pub struct Recipe {
     /// Quantisation of the frozen base (QLoRA, Dettmers et al. 2023); only with `method = "lora"`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub quantization: Option<Quantization>,
+    /// Training on preferences instead of texts; only with `method = "lora"`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dpo: Option<DpoOptions>,
     /// The optimisation.
     pub training: TrainingOptions,
     /// The model made from scratch; only with `method = "full"`, and then instead of a base.
@@ -67,7 +70,33 @@ pub struct Recipe {
     pub folder: PathBuf,
     /// The file and its text, for messages.
     #[serde(skip)]
-    pub(crate) source: (PathBuf, String),
+    pub(crate) source: Source,
+}
+
+/// Where a recipe was read from; recipes that say the same are equal wherever they lie.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Source {
+    path: PathBuf,
+    text: String,
+}
+
+impl PartialEq for Source {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+/// Direct preference optimisation (Rafailov et al. 2023) with the sigmoid loss; the reference is the base without adapter.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DpoOptions {
+    /// How strongly the adapter is held to the reference.
+    #[serde(default = "default_beta")]
+    pub beta: f64,
+}
+
+fn default_beta() -> f64 {
+    0.1
 }
 
 impl Recipe {
@@ -90,7 +119,7 @@ impl Recipe {
         let mut recipe: Self = toml::from_str(text).map_err(|error| diagnostics::syntax(path, text, &error))?;
         validate::validate(&recipe).map_err(|problem| diagnostics::value(path, text, &problem))?;
         recipe.folder = path.parent().map(Path::to_owned).unwrap_or_default();
-        recipe.source = (path.to_owned(), text.to_owned());
+        recipe.source = Source { path: path.to_owned(), text: text.to_owned() };
         Ok(recipe)
     }
 
@@ -106,13 +135,13 @@ impl Recipe {
     /// An error at the place of a dotted key, or of the table that should have it.
     pub(crate) fn problem(&self, key: &'static str, message: impl Into<String>) -> TrainingError {
         let problem = validate::Problem { key, message: message.into() };
-        diagnostics::value(&self.source.0, &self.source.1, &problem)
+        diagnostics::value(&self.source.path, &self.source.text, &problem)
     }
 
     /// A setting's error with its place in the file.
     pub(crate) fn place(&self, error: TrainingError) -> TrainingError {
         let TrainingError::Setting { name, found, expected } = &error else { return error };
-        diagnostics::setting(&self.source.0, &self.source.1, name, &format!("is {found}; expected {expected}"))
+        diagnostics::setting(&self.source.path, &self.source.text, name, &format!("is {found}; expected {expected}"))
     }
 
     /// A path of the recipe as seen from the working directory.

@@ -18,7 +18,7 @@ use crate::{
     TrainingError,
     backend::CpuBackend,
     block::SavePolicy,
-    data::{Batch, BatchSource, Prepared, in_order, one_a_row, pack, tokenize},
+    data::{Batch, BatchSource, Prepared, PreparedRow, in_order, one_a_row, pack, tokenize, tokenize_pairs},
     export::{Artifact, write_json},
     lora::LoraSpec,
     memory,
@@ -105,14 +105,34 @@ impl Run {
             return Err(recipe.problem("data.max_length", message));
         }
         let prepared = resolved.prepare()?;
-        let (samples, train_counts) = tokenize(&prepared.train, tokenizer, data.loss, data.max_length)?;
+        let tokens = |rows: &[PreparedRow]| match recipe.dpo {
+            None => tokenize(rows, tokenizer, data.loss, data.max_length),
+            Some(_) => tokenize_pairs(rows, tokenizer, data.max_length).map_err(|error| recipe.place(error)),
+        };
+        let (samples, train_counts) = tokens(&prepared.train)?;
         let limit = options.eval_samples.unwrap_or(usize::MAX).min(prepared.validation.len());
-        let (validation, validation_counts) =
-            tokenize(&prepared.validation[..limit], tokenizer, data.loss, data.max_length)?;
-        let rows = if data.packing { pack(&samples, data.max_length) } else { one_a_row(&samples) };
+        let (validation, validation_counts) = tokens(&prepared.validation[..limit])?;
+        let rows = match recipe.dpo {
+            Some(_) => (0..samples.len() / 2).map(|pair| vec![2 * pair, 2 * pair + 1]).collect(),
+            None if data.packing => pack(&samples, data.max_length),
+            None => one_a_row(&samples),
+        };
+        if rows.is_empty() {
+            let (rows, without) = (prepared.train.len(), train_counts.without_labels);
+            return Err(recipe.problem(
+                "data",
+                format!(
+                    "leaves nothing to train on: of {rows} training rows {without} have no token that the loss counts; \
+                     raise data.max_length, or set data.loss = \"full\""
+                ),
+            ));
+        }
         let seed = Seed(options.seed);
         let train = BatchSource::new(samples.into(), rows, options.batch_size, seed).grouped(options.group_by_length);
-        let validation: Vec<Batch> = in_order(&validation, options.batch_size).collect();
+        let validation: Vec<Batch> = {
+            let samples = options.batch_size * if recipe.dpo.is_some() { 2 } else { 1 };
+            in_order(&validation, samples).collect()
+        };
 
         let base_digest = base.as_ref().map(|base| base.files.digest);
         let spec = recipe.lora.as_ref().map(|lora| LoraSpec::from_options(lora, config));
@@ -216,6 +236,10 @@ impl Run {
             run: digest,
         };
         let trainer = Trainer::new(model, store, setup)?.with_ranks(control).map_err(|error| recipe.place(error))?;
+        let trainer = match recipe.dpo {
+            Some(dpo) => trainer.with_preference(dpo.beta),
+            None => trainer,
+        };
         Ok(Self { trainer, prepared, manifest, output: output.to_owned() })
     }
 

@@ -65,12 +65,20 @@ pub struct Trainer<B: Backend> {
     total_steps: u64,
     state: TrainerState,
     ranks: Arc<dyn Collective<B>>,
+    preference: Option<Preference<B>>,
     /// Set from outside (Ctrl-C): the run writes a checkpoint and ends after the update in flight.
     stop: Arc<AtomicBool>,
     clock: Box<dyn Fn() -> Duration + Send>,
     /// Seconds since 1970, where events for TensorBoard are written.
     calendar: Option<fn() -> f64>,
     timing: Timing,
+}
+
+/// Training on pairs, of which the first is preferred.
+struct Preference<B: Backend> {
+    beta: f64,
+    /// Parameters that change nothing: the base without its adapter.
+    reference: B::Buf,
 }
 
 /// What this process spent on updates.
@@ -120,6 +128,7 @@ impl<B: Backend> Trainer<B> {
                 ..TrainerState::new(setup.run)
             },
             ranks: Arc::new(Host(Single)),
+            preference: None,
             stop: Arc::default(),
             clock: Box::new(move || start.elapsed()),
             calendar: None,
@@ -150,6 +159,18 @@ impl<B: Backend> Trainer<B> {
             self.store.shard_moments(self.model.backend(), own);
         }
         Ok(self)
+    }
+
+    /// Trains on preferences: rows of two samples, the preferred one first. The reference is the base without adapter.
+    pub fn with_preference(mut self, beta: f64) -> Self {
+        let reference = self.model.backend().zeros(self.store.len());
+        self.preference = Some(Preference { beta, reference });
+        self
+    }
+
+    /// What the mean loss of a batch is taken over: labels, or pairs.
+    fn units(&self, batch: &Batch) -> usize {
+        if self.preference.is_some() { batch.num_samples() / 2 } else { batch.num_labels() }
     }
 
     /// Watches this flag: once set, the run writes a checkpoint and ends.

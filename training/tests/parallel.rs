@@ -65,6 +65,7 @@ fn trainer(
             tokens: (0..12 + i % 5).map(|_| rng.below(config.vocab_size as u64) as u32).collect(),
             loss_from: 1 + i % 3,
             truncated: 0,
+            ..Sample::default()
         })
         .collect();
     let samples: Arc<[Sample]> = samples.into();
@@ -248,7 +249,9 @@ fn a_rank_that_dies_ends_the_others_with_its_error() {
                     })
                 })
                 .collect();
-            threads.into_iter().skip(1).map(|thread| thread.join().expect("an error")).collect()
+            let results: Vec<_> = threads.into_iter().map(|thread| thread.join()).collect();
+            assert!(results[0].is_err(), "rank 0 panicked");
+            results.into_iter().skip(1).map(|result| result.expect("an error")).collect()
         });
         assert!(errors.iter().all(|error| error.starts_with("rank 0: ")), "{errors:?}");
         assert!(began.elapsed() < Duration::from_secs(30));

@@ -138,7 +138,7 @@ fn a_model_from_scratch_and_an_adapter_over_it() {
     let too_long = ADAPTER.replace("max_length = 32", "max_length = 65");
     let too_long = resolve(folder, "long.toml", &too_long, Some("tiny"));
     let error = Run::prepare(&too_long, Some(base), &hashes, &folder.join("long")).err().expect("refused");
-    assert!(error.to_string().contains("data.max_length = 65") && !folder.join("long").exists(), "{error}");
+    assert!(error.to_string().contains("data.max_length: is 65") && !folder.join("long").exists(), "{error}");
 
     let trained_loss = run.trainer().evaluate(&mut Silent).expect("a loss");
 

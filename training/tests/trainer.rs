@@ -21,7 +21,7 @@ use harness_training::{
     export::Artifact,
     model::{LocalSink, MicroStep, Trainable},
     optimizer,
-    recipe::{ScheduleKind, TrainingOptions},
+    recipe::{Precision, ScheduleKind, TrainingOptions},
     telemetry::{MetricLine, Progress, Silent, StepReport, read_lines},
     trainer::{Trainer, TrainerSetup, TrainingSummary},
 };
@@ -38,7 +38,7 @@ fn samples(config: &DecoderConfig, n: usize, length: usize) -> Vec<Sample> {
     let token = |rng: &mut harness_core::StreamRng| rng.below(config.vocab_size as u64) as u32;
     let sample = |i: usize| {
         let tokens = (0..length + i % 5).map(|_| token(&mut rng)).collect();
-        Sample { tokens, loss_from: 1 + i % 3, truncated: 0 }
+        Sample { tokens, loss_from: 1 + i % 3, truncated: 0, ..Sample::default() }
     };
     (0..n).map(sample).collect()
 }
@@ -101,30 +101,111 @@ fn stopping_and_resuming_changes_no_bit() {
     let summary = trainer(&whole, &lora(), &options()).run(&mut Silent).expect("a run");
     assert_eq!((summary.steps, summary.interrupted), (12, false));
 
-    for (at, resumed) in [(5, 0), (7, 5), (12, 7)] {
+    for (at, resumed) in [(5, 0), (7, 5), (99, 7)] {
         let stop = Arc::new(AtomicBool::new(false));
         let mut trainer = trainer(&stopped, &lora(), &options()).with_stop(stop.clone());
         assert_eq!(trainer.resume().expect("a checkpoint"), resumed);
         let mut after = After(|step| stop.store(step == at, Ordering::Relaxed));
         let summary = trainer.run(&mut after).expect("a run");
-        assert_eq!((summary.steps, summary.interrupted), (at, at < 12));
+        assert_eq!((summary.steps, summary.interrupted), (at.min(12), at < 12));
     }
     assert_same_run(&whole, &stopped, 12);
 }
 
 #[test]
-fn a_killed_run_goes_on_from_its_last_checkpoint() {
+fn runs_killed_at_random_steps_go_on_from_their_last_checkpoint() {
     let folder = tempfile::tempdir().expect("a folder");
-    let (whole, killed) = (folder.path().join("whole"), folder.path().join("killed"));
+    let whole = folder.path().join("whole");
     trainer(&whole, &lora(), &options()).run(&mut Silent).expect("a run");
-    let death = std::panic::catch_unwind(|| {
-        trainer(&killed, &lora(), &options()).run(&mut After(|step| assert!(step < 7, "killed")))
-    });
-    assert!(death.is_err());
-    let mut again = trainer(&killed, &lora(), &options());
-    assert_eq!(again.resume().expect("a checkpoint"), 4);
-    again.run(&mut Silent).expect("a run");
-    assert_same_run(&whole, &killed, 12);
+    let mut rng = Seed(11).stream("kills", 0);
+    for round in 0..4 {
+        let killed = folder.path().join(format!("killed{round}"));
+        let mut done = 0;
+        // Killed again and again, each time before the update's line and checkpoint are written.
+        for _ in 0..3 {
+            let at = done + 1 + rng.below(12 - done);
+            let death = std::panic::catch_unwind(|| {
+                let mut trainer = trainer(&killed, &lora(), &options());
+                assert_eq!(trainer.resume().expect("a checkpoint"), done);
+                trainer.run(&mut After(|step| assert!(step < at, "killed")))
+            });
+            assert!(death.is_err());
+            done = (at - 1) / 4 * 4;
+        }
+        let mut again = trainer(&killed, &lora(), &options());
+        assert_eq!(again.resume().expect("a checkpoint"), done);
+        again.run(&mut Silent).expect("a run");
+        assert_same_run(&whole, &killed, 12);
+    }
+}
+
+#[test]
+fn half_precision_scales_the_loss_and_skips_what_overflows() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let plain = TrainingOptions { warmup_ratio: 0.0, ..options() };
+    let half = TrainingOptions { precision: Some(Precision::Fp16), ..plain.clone() };
+    trainer(&folder.path().join("plain"), &lora(), &plain).run(&mut Silent).expect("a run");
+    let mut scaled = trainer(&folder.path().join("scaled"), &lora(), &half);
+    assert_eq!(scaled.run(&mut Silent).expect("a run").skipped, 0);
+    // A power of two changes no digit of what does not overflow, and these weights are the same f32.
+    let values = |run: &str| bytes(&folder.path().join(run), "adapter_model.safetensors");
+    assert_eq!(values("plain"), values("scaled"));
+    // So large that squares of gradients overflow f32 at first.
+    let huge = TrainingOptions { loss_scale: 2f64.powi(68), ..half };
+    let output = folder.path().join("huge");
+    let mut huge = trainer(&output, &lora(), &huge);
+    let summary = huge.run(&mut Silent).expect("a run");
+    assert!(summary.skipped > 2 && summary.skipped < 12, "{}", summary.skipped);
+    assert_eq!(summary.steps, 12);
+    assert!(huge.state().scaler.expect("a scaler").scale < 2f64.powi(66));
+    assert!(log(&output).iter().any(|line| line.skipped == Some(summary.skipped)));
+}
+
+#[test]
+fn a_run_that_gets_no_better_ends_early_and_keeps_what_it_says() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let options = TrainingOptions {
+        max_steps: Some(40),
+        eval_steps: Some(1),
+        learning_rate: 0.3,
+        schedule: ScheduleKind::Constant,
+        early_stopping_patience: Some(3),
+        save_total_limit: Some(2),
+        ..options()
+    };
+    let summary = trainer(folder.path(), &lora(), &options).run(&mut Silent).expect("a run");
+    let best = summary.best.expect("an evaluation");
+    assert!(summary.stopped_early && summary.steps < 40);
+    let losses: Vec<f64> = log(folder.path()).iter().filter_map(|line| line.eval_loss).collect();
+    assert!(losses.iter().rev().take(3).all(|&loss| loss >= best.eval_loss));
+    let mut expected = vec![best.step, summary.steps - 1, summary.steps];
+    expected.sort_unstable();
+    expected.dedup();
+    assert_eq!(checkpoint::steps(folder.path()), expected);
+}
+
+#[test]
+fn a_run_begun_anew_leaves_no_checkpoint_of_the_old_one() {
+    let folder = tempfile::tempdir().expect("a folder");
+    trainer(folder.path(), &lora(), &options()).run(&mut Silent).expect("a run");
+    let stop = Arc::new(AtomicBool::new(false));
+    let mut again = trainer(folder.path(), &lora(), &options()).with_stop(stop.clone());
+    again.run(&mut After(|step| stop.store(step == 2, Ordering::Relaxed))).expect("a run");
+    assert_eq!(checkpoint::steps(folder.path()), [2]);
+}
+
+#[test]
+fn noise_changes_the_run_and_not_its_repetition() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let run = |name: &str, options: &TrainingOptions| {
+        let mut trainer = trainer(&folder.path().join(name), &lora(), options);
+        trainer.run(&mut Silent).expect("a run");
+        trainer.store().values.to_vec()
+    };
+    let plain = run("plain", &options());
+    let noisy = TrainingOptions { neftune_noise_alpha: 5.0, ..options() };
+    let first = run("noisy", &noisy);
+    assert!(first != plain && first == run("again", &noisy));
 }
 
 #[test]

@@ -26,7 +26,7 @@ impl Batch {
         let mut batch = Self { boundaries: vec![0], ..Self::default() };
         for sample in samples.into_iter().filter(|sample| !sample.tokens.is_empty()) {
             batch.tokens.extend_from_slice(&sample.tokens);
-            batch.labels.extend((1..sample.tokens.len()).map(|i| (i >= sample.loss_from).then(|| sample.tokens[i])));
+            batch.labels.extend((1..sample.tokens.len()).map(|i| sample.counts(i).then(|| sample.tokens[i])));
             batch.labels.push(None);
             batch.positions.extend(0..sample.tokens.len() as u32);
             batch.boundaries.push(batch.tokens.len());

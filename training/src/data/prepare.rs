@@ -1,6 +1,6 @@
 //! Rows to texts: strip, filter, split, format; and the three parts as files.
 
-use std::{io::Write, path::Path};
+use std::{io::Write, ops::Range, path::Path};
 
 use harness_core::{Seed, Split, split_80_10_10};
 use rayon::prelude::*;
@@ -22,6 +22,10 @@ pub struct PreparedRow {
     pub prompt: String,
     /// What it is to answer.
     pub completion: String,
+    /// Bytes of the completion that the loss does not count.
+    pub masked: Vec<Range<usize>>,
+    /// What it is to answer less readily.
+    pub rejected: Option<String>,
     /// The columns of the source, stripped where the recipe says so.
     pub fields: Map<String, Value>,
 }
@@ -124,9 +128,9 @@ pub fn prepare(
             .map(|place| {
                 let number = kept[place];
                 let fields = rows[number].clone();
-                let Formatted { prompt, completion } =
+                let Formatted { prompt, completion, masked, rejected } =
                     template.format(&fields).map_err(|message| error(number, message))?;
-                Ok(PreparedRow { number, prompt, completion, fields })
+                Ok(PreparedRow { number, prompt, completion, masked, rejected, fields })
             })
             .collect()
     };

@@ -1,5 +1,7 @@
 //! One tokenised row.
 
+use std::ops::Range;
+
 /// A tokenised training sample.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Sample {
@@ -9,11 +11,18 @@ pub struct Sample {
     pub loss_from: usize,
     /// Tokens cut off at the end.
     pub truncated: usize,
+    /// Tokens after `loss_from` that the loss does not count, in order.
+    pub masked: Vec<Range<usize>>,
 }
 
 impl Sample {
+    /// Whether the loss counts a token.
+    pub fn counts(&self, token: usize) -> bool {
+        token >= self.loss_from && !self.masked.iter().any(|range| range.contains(&token))
+    }
+
     /// Number of tokens that the loss counts.
     pub fn num_labels(&self) -> usize {
-        self.tokens.len().saturating_sub(self.loss_from.max(1))
+        (self.loss_from.max(1)..self.tokens.len()).filter(|&i| self.counts(i)).count()
     }
 }

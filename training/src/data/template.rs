@@ -1,18 +1,28 @@
 //! Templates: how a row becomes a prompt and its completion.
 
-use std::path::{Path, PathBuf};
+use std::{
+    ops::Range,
+    path::{Path, PathBuf},
+};
 
 use harness_core::{Digest, nearest};
 use minijinja::{Environment, UndefinedBehavior, syntax::SyntaxConfig};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use super::Turns;
 use crate::{TrainingError, recipe::diagnostics};
 
 /// The templates that ship with the program: name and file.
-const BUILT_IN: [(&str, &str); 2] = [
+const BUILT_IN: [(&str, &str); 8] = [
+    ("alpaca", include_str!("../../templates/alpaca.toml")),
+    ("chat", include_str!("../../templates/chat.toml")),
+    ("imdb", include_str!("../../templates/imdb.toml")),
     ("instruction", include_str!("../../templates/instruction.toml")),
+    ("openorca", include_str!("../../templates/openorca.toml")),
     ("plain", include_str!("../../templates/plain.toml")),
+    ("preference", include_str!("../../templates/preference.toml")),
+    ("sharegpt", include_str!("../../templates/sharegpt.toml")),
 ];
 
 /// A declarative template: two Jinja texts over the columns of a row.
@@ -24,22 +34,34 @@ const BUILT_IN: [(&str, &str); 2] = [
 pub struct Template {
     /// Columns every row must have.
     pub columns: Vec<String>,
-    /// What the model is given.
-    pub prompt: String,
-    /// What it is to answer.
-    pub completion: String,
+    /// What the model is given; not with `turns`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prompt: Option<String>,
+    /// What it is to answer; not with `turns`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub completion: Option<String>,
+    /// What it is to answer less readily; only for recipes with `[dpo]`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rejected: Option<String>,
+    /// How a conversation becomes text, instead of `prompt` and `completion`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub turns: Option<Turns>,
     /// Where it was read from, or its name in angle brackets.
     #[serde(skip)]
     pub path: PathBuf,
 }
 
 /// A row as text.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Formatted {
     /// What the model is given.
     pub prompt: String,
     /// What it is to answer.
     pub completion: String,
+    /// Bytes of the completion that the loss does not count: what others than the assistant say.
+    pub masked: Vec<Range<usize>>,
+    /// What it is to answer less readily.
+    pub rejected: Option<String>,
 }
 
 impl Template {
@@ -84,7 +106,18 @@ impl Template {
     pub fn parse(text: &str, path: &Path) -> Result<Self, TrainingError> {
         let mut template: Self = toml::from_str(text).map_err(|error| diagnostics::syntax(path, text, &error))?;
         template.path = path.to_owned();
-        for (key, source) in [("prompt", &template.prompt), ("completion", &template.completion)] {
+        let whole = template.prompt.is_some() && template.completion.is_some();
+        let none = template.prompt.is_none() && template.completion.is_none();
+        if template.turns.is_some() != none || whole == none {
+            let message = "a template has prompt and completion, or a table [turns], and not both".to_owned();
+            return Err(diagnostics::at(path, text, 0, message));
+        }
+        let mut sources: Vec<(&str, &str)> = vec![];
+        sources.extend(template.prompt.iter().map(|source| ("prompt", source.as_str())));
+        sources.extend(template.completion.iter().map(|source| ("completion", source.as_str())));
+        sources.extend(template.rejected.iter().map(|source| ("rejected", source.as_str())));
+        sources.extend(template.turns.iter().flat_map(Turns::sources));
+        for (key, source) in sources {
             if let Err(error) = environment().template_from_str(source) {
                 let offset = diagnostics::content(text, key, error.line().unwrap_or(1));
                 return Err(diagnostics::at(path, text, offset, format!("{key}: {error}")));
@@ -114,13 +147,22 @@ impl Template {
             }
         }
         let environment = environment();
-        let values = minijinja::Value::from(minijinja::value::Serde(row));
-        let render = |key: &str, source: &str| {
+        let render = |key: &str, source: &str, values: minijinja::Value| {
             environment
-                .render_str(source, values.clone())
+                .render_str(source, values)
                 .map_err(|error| format!("template {}, {key}: {error}", self.path.display()))
         };
-        Ok(Formatted { prompt: render("prompt", &self.prompt)?, completion: render("completion", &self.completion)? })
+        if let Some(turns) = &self.turns {
+            return turns
+                .format(row, &|key, source, content| render(key, source, minijinja::context! { content => content }));
+        }
+        let values = minijinja::Value::from(minijinja::value::Serde(row));
+        let part = |key: &str, source: &Option<String>| {
+            source.as_ref().map_or(Ok(String::new()), |source| render(key, source, values.clone()))
+        };
+        let (prompt, completion) = (part("prompt", &self.prompt)?, part("completion", &self.completion)?);
+        let rejected = self.rejected.as_ref().map(|source| render("rejected", source, values.clone())).transpose()?;
+        Ok(Formatted { prompt, completion, masked: vec![], rejected })
     }
 }
 
@@ -169,7 +211,57 @@ mod tests {
     fn plain_text_is_all_completion() {
         let template = Template::built_in("plain").unwrap();
         let formatted = format(&template, json!({"text": "abc\n"})).unwrap();
-        assert_eq!(formatted, Formatted { prompt: String::new(), completion: "abc\n".into() });
+        assert_eq!(formatted, Formatted { completion: "abc\n".into(), ..Formatted::default() });
+    }
+
+    #[test]
+    fn conversations_mask_what_others_say() {
+        let turns = json!([
+            {"role": "system", "content": "S"}, {"role": "user", "content": "A"}, {"role": "assistant", "content": "b"},
+            {"role": "user", "content": "C"}, {"role": "assistant", "content": "d"}, {"role": "user", "content": "E"}
+        ]);
+        let chat = Template::built_in("chat").unwrap();
+        let formatted = format(&chat, json!({"messages": turns})).unwrap();
+        assert_eq!(
+            formatted.prompt,
+            "<|im_start|>system\nS<|im_end|>\n<|im_start|>user\nA<|im_end|>\n<|im_start|>assistant\n"
+        );
+        let between = "<|im_start|>user\nC<|im_end|>\n<|im_start|>assistant\n";
+        assert_eq!(formatted.completion, format!("b<|im_end|>\n{between}d<|im_end|>\n"));
+        let masked: Vec<&str> = formatted.masked.iter().map(|range| &formatted.completion[range.clone()]).collect();
+        assert_eq!(masked, [between]);
+        let text = json!({"messages": turns.to_string()});
+        assert_eq!(format(&chat, text).unwrap(), formatted, "a list as text is read too");
+        let shared = json!([{"from": "human", "value": "A"}, {"from": "gpt", "value": "b"}]);
+        let shared = format(&Template::built_in("sharegpt").unwrap(), json!({"conversations": shared})).unwrap();
+        assert!(shared.prompt.ends_with("A<|im_end|>\n<|im_start|>assistant\n") && shared.masked.is_empty());
+        let refused = |turns: Value| format(&chat, json!({"messages": turns})).unwrap_err();
+        assert!(refused(json!([{"role": "user", "content": "A"}])).contains("the assistant says nothing"));
+        assert!(refused(json!([{"role": "critic", "content": "A"}])).contains("turn 1 of \"messages\""));
+        assert!(refused(json!([{"role": "user"}])).contains("has no text under \"content\""));
+        assert!(refused(json!(3)).contains("holds no list of turns"));
+    }
+
+    #[test]
+    fn sentiment_is_a_word() {
+        let template = Template::built_in("imdb").unwrap();
+        for (label, word) in [(json!(1), " positive"), (json!("0"), " negative"), (json!("positive"), " positive")] {
+            assert_eq!(format(&template, json!({"text": "T", "label": label})).unwrap().completion, word);
+        }
+    }
+
+    #[test]
+    fn optional_parts_leave_no_trace() {
+        let orca = Template::built_in("openorca").unwrap();
+        let row = json!({"system_prompt": "", "question": "Q", "response": "R"});
+        assert_eq!(format(&orca, row).unwrap().prompt, "### Question:\nQ\n\n### Response:\n");
+        let row = json!({"system_prompt": "S", "question": "Q", "response": "R"});
+        assert_eq!(format(&orca, row).unwrap().prompt, "### System:\nS\n\n### Question:\nQ\n\n### Response:\n");
+        let alpaca = Template::built_in("alpaca").unwrap();
+        let prompt =
+            |input: &str| format(&alpaca, json!({"instruction": "I", "input": input, "output": "O"})).unwrap().prompt;
+        assert!(prompt("X").contains("### Input:\nX\n\n### Response:\n") && prompt("X").contains("paired with"));
+        assert!(!prompt("").contains("Input") && !prompt("").contains("paired with"));
     }
 
     #[test]

@@ -67,7 +67,14 @@ fn prepared(n: usize, extra: &str) -> Result<Prepared, TrainingError> {
 }
 
 fn row(prompt: &str, completion: &str) -> PreparedRow {
-    PreparedRow { number: 0, prompt: prompt.into(), completion: completion.into(), fields: Map::new() }
+    PreparedRow {
+        number: 0,
+        prompt: prompt.into(),
+        completion: completion.into(),
+        masked: vec![],
+        rejected: None,
+        fields: Map::new(),
+    }
 }
 
 fn samples(lengths: &[usize]) -> Vec<Sample> {
@@ -77,7 +84,7 @@ fn samples(lengths: &[usize]) -> Vec<Sample> {
         .map(|&length| {
             let tokens: Vec<u32> = (next..next + length as u32).collect();
             next += length as u32;
-            Sample { tokens, loss_from: 1, truncated: 0 }
+            Sample { tokens, loss_from: 1, truncated: 0, ..Sample::default() }
         })
         .collect()
 }
@@ -271,4 +278,30 @@ proptest! {
         all.sort_unstable();
         prop_assert_eq!(all, (0..n).collect::<Vec<_>>());
     }
+}
+
+#[test]
+fn grouped_batches_hold_rows_of_like_length() {
+    let lengths: Vec<usize> = (0..103).map(|i| 2 + i * 37 % 90).collect();
+    let samples = samples(&lengths);
+    let source = |grouped| BatchSource::new(samples.clone().into(), one_a_row(&samples), 4, Seed(1)).grouped(grouped);
+    let spread = |mut source: BatchSource| -> (usize, Vec<usize>) {
+        let mut all = vec![];
+        let spread = (0..source.batches_per_epoch())
+            .filter_map(|_| source.next_batch())
+            .map(|batch| {
+                let lengths: Vec<usize> = batch.boundaries.windows(2).map(|b| b[1] - b[0]).collect();
+                all.extend(&lengths);
+                lengths.iter().max().unwrap_or(&0) - lengths.iter().min().unwrap_or(&0)
+            })
+            .sum();
+        all.sort_unstable();
+        (spread, all)
+    };
+    let ((plain, plain_all), (grouped, grouped_all)) = (spread(source(false)), spread(source(true)));
+    assert!(grouped * 10 < plain, "{grouped} {plain}");
+    assert_eq!(plain_all, grouped_all, "every row once");
+    let first = |mut source: BatchSource| source.next_batch().map(|batch| batch.len());
+    let lengths = |source: BatchSource| (source.longest_batch(), first(source));
+    assert_eq!(lengths(source(true)), lengths(source(true)));
 }

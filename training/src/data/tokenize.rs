@@ -82,16 +82,65 @@ pub fn tokenize(
     Ok((kept, counts))
 }
 
+/// Tokenises rows of pairs on all threads: two samples a row, the preferred one first. A pair of which one has no token
+/// that counts is left out, and counted as one sample without labels.
+///
+/// # Errors
+/// If a row has nothing rejected, or the tokenizer fails.
+pub fn tokenize_pairs(
+    rows: &[PreparedRow],
+    tokenizer: &dyn Tokenize,
+    max_length: usize,
+) -> Result<(Vec<Sample>, TokenCounts), TrainingError> {
+    let pair = |row: &PreparedRow| -> Result<[Sample; 2], TrainingError> {
+        let rejected = row.rejected.clone().ok_or_else(|| {
+            let expected = "a template with `rejected`, such as \"preference\", for a recipe with [dpo]";
+            TrainingError::setting("data.template", "a template without `rejected`", expected)
+        })?;
+        let rejected = PreparedRow { completion: rejected, masked: vec![], ..row.clone() };
+        let sample = |row: &PreparedRow| sample(row, tokenizer, Loss::Completion, max_length);
+        Ok([sample(row)?, sample(&rejected)?])
+    };
+    let pairs: Vec<[Sample; 2]> = rows.par_iter().with_min_len(8).map(pair).collect::<Result<_, _>>()?;
+    let mut counts = TokenCounts::default();
+    let mut kept = vec![];
+    for pair in pairs {
+        counts.truncated_samples += pair.iter().filter(|sample| sample.truncated > 0).count();
+        counts.truncated_tokens += pair.iter().map(|sample| sample.truncated).sum::<usize>();
+        if pair.iter().any(|sample| sample.num_labels() == 0) {
+            counts.without_labels += 1;
+            continue;
+        }
+        for sample in pair {
+            counts.samples += 1;
+            counts.tokens += sample.tokens.len();
+            counts.labels += sample.num_labels();
+            kept.push(sample);
+        }
+    }
+    Ok((kept, counts))
+}
+
 /// One row as a sample.
 fn sample(row: &PreparedRow, tokenizer: &dyn Tokenize, loss: Loss, max_length: usize) -> Result<Sample, TrainingError> {
     let mut tokens = tokenizer.encode(&row.text())?;
+    // The first token in which the whole differs from a beginning of it tokenised alone.
+    let boundary = |text: &str| -> Result<usize, TrainingError> {
+        let beginning = tokenizer.encode(text)?;
+        Ok(tokens.iter().zip(&beginning).take_while(|(a, b)| a == b).count())
+    };
+    let mut masked = vec![];
+    if loss == Loss::Completion && !row.masked.is_empty() {
+        let text = row.text();
+        let at = row.prompt.len();
+        for range in &row.masked {
+            masked.push(boundary(&text[..at + range.start])?..boundary(&text[..at + range.end])?);
+        }
+    }
     let loss_from = match loss {
         Loss::Full => 1,
         Loss::Completion if row.prompt.is_empty() => 1,
-        Loss::Completion => {
-            let prompt = tokenizer.encode(&row.prompt)?;
-            tokens.iter().zip(&prompt).take_while(|(a, b)| a == b).count().max(1)
-        }
+        Loss::Completion => boundary(&row.prompt)?.max(1),
     };
     if let Some(eos) = tokenizer.eos()
         && tokens.last() != Some(&eos)
@@ -100,5 +149,5 @@ fn sample(row: &PreparedRow, tokenizer: &dyn Tokenize, loss: Loss, max_length: u
     }
     let truncated = tokens.len().saturating_sub(max_length);
     tokens.truncate(max_length);
-    Ok(Sample { tokens, loss_from, truncated })
+    Ok(Sample { tokens, loss_from, truncated, masked })
 }

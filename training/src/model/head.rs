@@ -18,6 +18,15 @@ pub(super) struct Head<'a, B: Backend> {
     pub(super) weight_grad: Option<usize>,
 }
 
+/// What losses are multiplied with before their gradient is taken.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Scales<'a> {
+    /// All with the same.
+    Same(f32),
+    /// Those of each document with its own.
+    ByDocument(&'a [f32]),
+}
+
 /// The rows with a label, normed.
 struct Labelled<B: Backend> {
     rows: B::Ints,
@@ -56,22 +65,46 @@ impl<B: Backend> Head<'_, B> {
     pub(super) fn loss(&self, x: &B::Buf, batch: &Batch) -> f64 {
         let Some(labelled) = self.labelled(x, batch) else { return 0.0 };
         let mut loss = 0.0;
-        self.each_chunk(&labelled, None, |_, _, chunk_loss| loss += chunk_loss);
+        self.each_chunk(&labelled, 0..labelled.len, None, |_, _, chunk_loss| loss += chunk_loss);
         loss
+    }
+
+    /// The rows with a label of every document, among those with a label.
+    fn documents(batch: &Batch) -> Vec<std::ops::Range<usize>> {
+        let mut end = 0;
+        let rows = batch.boundaries.windows(2).map(|bounds| {
+            let start = end;
+            end += batch.labels[bounds[0]..bounds[1]].iter().flatten().count();
+            start..end
+        });
+        rows.collect()
+    }
+
+    /// The summed loss of every document.
+    pub(super) fn losses(&self, x: &B::Buf, batch: &Batch) -> Vec<f64> {
+        let documents = Self::documents(batch);
+        let Some(labelled) = self.labelled(x, batch) else { return vec![0.0; documents.len()] };
+        let sum = |rows| {
+            let mut loss = 0.0;
+            self.each_chunk(&labelled, rows, None, |_, _, chunk_loss| loss += chunk_loss);
+            loss
+        };
+        documents.into_iter().map(sum).collect()
     }
 
     /// Computes the logits chunk by chunk; with `scale` they come as their gradient.
     fn each_chunk(
         &self,
         labelled: &Labelled<B>,
+        span: std::ops::Range<usize>,
         scale: Option<f32>,
         mut f: impl FnMut(std::ops::Range<usize>, &B::Buf, f64),
     ) {
         let (b, hidden, vocab) = (self.backend, self.config.hidden_size, self.config.vocab_size);
-        let chunk = self.chunk().min(labelled.len);
+        let chunk = self.chunk().min(span.len()).max(1);
         let mut logits = b.alloc(chunk * vocab);
-        for from in (0..labelled.len).step_by(chunk) {
-            let rows = chunk.min(labelled.len - from);
+        for from in span.clone().step_by(chunk) {
+            let rows = chunk.min(span.end - from);
             let x = Mat::new(&labelled.normed, from * hidden, rows, hidden);
             b.linear(x, self.weight, MatMut::new(&mut logits, 0, rows, vocab));
             let labels = Span { buf: &labelled.labels, at: from, len: rows };
@@ -80,18 +113,22 @@ impl<B: Backend> Head<'_, B> {
         }
     }
 
-    /// The summed loss, and the gradient of `scale * loss` by `x`; `None` without labels.
+    /// The summed loss, and the gradient of the scaled loss by `x`; `None` without labels.
     pub(super) fn loss_and_gradient(
         &self,
         x: &B::Buf,
         batch: &Batch,
-        scale: f32,
+        scales: Scales<'_>,
         sink: &mut dyn GradSink<B>,
     ) -> (f64, Option<B::Buf>) {
         let (b, hidden, vocab) = (self.backend, self.config.hidden_size, self.config.vocab_size);
         let Some(labelled) = self.labelled(x, batch) else { return (0.0, None) };
         let (mut loss, mut d) = (0.0, b.alloc(labelled.len * hidden));
-        self.each_chunk(&labelled, Some(scale), |rows, logits, chunk_loss| {
+        let spans: Vec<(std::ops::Range<usize>, f32)> = match scales {
+            Scales::Same(scale) => vec![(0..labelled.len, scale)],
+            Scales::ByDocument(scales) => Self::documents(batch).into_iter().zip(scales.iter().copied()).collect(),
+        };
+        let mut take = |rows: std::ops::Range<usize>, logits: &B::Buf, chunk_loss: f64| {
             loss += chunk_loss;
             let dlogits = Mat::new(logits, 0, rows.len(), vocab);
             b.linear_backward(dlogits, self.weight, MatMut::new(&mut d, rows.start * hidden, rows.len(), hidden));
@@ -99,7 +136,10 @@ impl<B: Backend> Head<'_, B> {
                 let x = Mat::new(&labelled.normed, rows.start * hidden, rows.len(), hidden);
                 b.gemm(1.0, dlogits.t(), x, 1.0, MatMut::new(sink.grads(), at, vocab, hidden));
             }
-        });
+        };
+        for (span, scale) in spans {
+            self.each_chunk(&labelled, span, Some(scale), &mut take);
+        }
         let x = Mat::new(&labelled.x, 0, labelled.len, hidden);
         let dw = self.norm_grad.map(|at| SpanMut { buf: sink.grads(), at, len: hidden });
         b.rmsnorm_backward(MatMut::new(&mut d, 0, labelled.len, hidden), 1, x, self.norm, &labelled.rstd, None, dw);

@@ -142,6 +142,10 @@ impl<B: Backend> WeightSource<B> for Sharded<B> {
 impl<B: Backend> Drop for Sharded<B> {
     fn drop(&mut self) {
         drop(self.requests.lock().unwrap_or_else(PoisonError::into_inner).take());
+        // A thread that panics must not wait for others, which do not know of it yet.
+        if thread::panicking() {
+            return;
+        }
         if let Some(worker) = self.worker.lock().unwrap_or_else(PoisonError::into_inner).take() {
             let _ = worker.join();
         }

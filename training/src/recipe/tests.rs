@@ -102,7 +102,8 @@ fn syntax_and_types_are_placed() {
     assert!(refused(LORA, "rank = 8", "rank = ").starts_with("dir/recipe.toml:9:"));
     assert!(refused(LORA, "rank = 8", "rank = \"8\"").starts_with("dir/recipe.toml:9:8:"));
     assert!(refused(LORA, "rank = 8", "rank = -8").starts_with("dir/recipe.toml:9:8:"));
-    assert!(refused(LORA, "[\"q_proj\", \"v_proj\"]", "\"all\"").contains("\"all-linear\" or a list"));
+    assert!(refused(LORA, "[\"q_proj\", \"v_proj\"]", "3").contains("\"all-linear\", a list of module names"));
+    assert!(refused(LORA, "[\"q_proj\", \"v_proj\"]", "\"all-liner\"").contains("did you mean \"all-linear\"?"));
     assert!(refused(LORA, "learning_rate = 2e-4", "").contains("missing field `learning_rate`"));
 }
 
@@ -115,6 +116,21 @@ fn impossible_values_are_placed() {
         (LORA, "[\"q_proj\", \"v_proj\"]", "[]", "11:1: lora.targets: names no module"),
         (LORA, "epochs = 2", "batch_size = 1", "13:2: training: has neither epochs nor max_steps"),
         (LORA, "epochs = 2", "epochs = 0", "14:1: training.epochs: is 0"),
+        (
+            LORA,
+            "[training]",
+            "[quantization]\nblock_size = 48\n[training]",
+            "14:1: quantization.block_size: block_size is 48",
+        ),
+        (
+            LORA,
+            "epochs = 2",
+            "epochs = 2\nearly_stopping_patience = 2",
+            "15:1: training.early_stopping_patience: needs",
+        ),
+        (LORA, "epochs = 2", "epochs = 2\nsave_total_limit = 0", "15:1: training.save_total_limit: is 0"),
+        (LORA, "[\"q_proj\", \"v_proj\"]", "[\"q_porj\"]", "11:1: lora.targets: \"q_porj\" matches no module"),
+        (LORA, "[\"q_proj\", \"v_proj\"]", "\"all-liner\"", "11:1: lora.targets: \"all-liner\" matches no module"),
         (LORA, "epochs = 2", "max_steps = 0", "14:1: training.max_steps: is 0"),
         (LORA, "epochs = 2", "epochs = 2\nbatch_size = 0", "15:1: training.batch_size: is 0"),
         (LORA, "learning_rate = 2e-4", "learning_rate = nan", "15:1: training.learning_rate: is NaN"),
@@ -148,4 +164,34 @@ fn steps_follow_epochs_and_limits() {
     assert_eq!(options.total_steps(10), 5);
     options.warmup_ratio = 0.03;
     assert_eq!((options.warmup_steps(100), options.warmup_steps(0)), (3, 0));
+}
+
+#[test]
+fn every_recipe_in_the_folder_is_valid() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("recipes");
+    let mut seen = 0;
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            continue;
+        }
+        let recipe = Recipe::load(&path).unwrap();
+        assert_eq!(Some(recipe.name.as_str()), path.file_stem().and_then(|stem| stem.to_str()));
+        crate::data::Template::load(&recipe.data.template, &recipe.folder).unwrap();
+        seen += 1;
+    }
+    assert!(seen >= 17, "{seen}");
+}
+
+#[test]
+fn what_changes_no_result_names_no_other_run() {
+    let with = |line: &str| parse(&LORA.replace("epochs = 2", &format!("epochs = 2\n{line}"))).unwrap().hash();
+    let plain = parse(LORA).unwrap().hash();
+    for line in ["sharding = \"fsdp\"", "gradient_checkpointing = \"layer\"", "gradient_checkpointing = 3"] {
+        assert_eq!(with(line), plain, "{line}");
+    }
+    for line in ["precision = \"bf16\"", "neftune_noise_alpha = 5.0", "group_by_length = true"] {
+        assert_ne!(with(line), plain, "{line}");
+    }
+    assert!(refused(LORA, "epochs = 2", "epochs = 2\ngradient_checkpointing = \"lear\"").contains("\"lean\""));
 }

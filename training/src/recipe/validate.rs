@@ -60,6 +60,13 @@ pub(crate) fn validate(recipe: &Recipe) -> Result<(), Problem> {
         })?;
         quantization.check().map_err(|message| Problem { key: "quantization.block_size", message })?;
     }
+    if let Some(dpo) = &recipe.dpo {
+        ensure(recipe.method == Method::Lora, "dpo", || {
+            "needs method = \"lora\": the reference is the base without its adapter".into()
+        })?;
+        above_zero(dpo.beta, "dpo.beta")?;
+        ensure(!recipe.data.packing, "data.packing", || "has no meaning with [dpo]: pairs stay together".into())?;
+    }
     if let Some(options) = &recipe.model {
         ensure(recipe.method == Method::Full, "model", || {
             "makes a model from scratch, which needs method = \"full\"; remove it or change the method".into()

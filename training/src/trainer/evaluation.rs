@@ -2,11 +2,12 @@
 
 use std::{collections::BTreeMap, fs, sync::atomic::Ordering};
 
-use super::Trainer;
+use super::{Preference, Trainer};
 use crate::{
     TrainingError,
     backend::Backend,
     checkpoint::Best,
+    model::MicroStep,
     parallel::all_gather_f64,
     telemetry::{MetricLine, MetricLog, Progress},
 };
@@ -53,14 +54,24 @@ impl<B: Backend> Trainer<B> {
                 return Ok(None);
             }
             match validation.get(round * world + rank) {
-                Some(batch) => losses.push(self.model.loss(batch, &self.store.values)?),
-                None => self.model.participate(false)?,
+                Some(batch) => losses.push(match &self.preference {
+                    None => self.model.loss(batch, &self.store.values)?,
+                    Some(Preference { beta, reference }) => {
+                        let step = MicroStep::mean(1);
+                        self.model.preference(batch, &self.store.values, reference, *beta, &step, None)?
+                    }
+                }),
+                None => {
+                    for _ in 0..1 + usize::from(self.preference.is_some()) {
+                        self.model.participate(false)?;
+                    }
+                }
             }
         }
         if self.is_first() {
             progress.evaluating(total, total);
         }
-        let labels: usize = validation.iter().map(|batch| batch.num_labels()).sum();
+        let labels: usize = validation.iter().map(|batch| self.units(batch)).sum();
         if world > 1 {
             let all = all_gather_f64(&*self.ranks, &losses)?;
             // In the order of the batches, as one rank would add them up.

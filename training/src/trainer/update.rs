@@ -1,6 +1,6 @@
 //! One update: micro-batches, reduction over ranks, optimizer.
 
-use super::Trainer;
+use super::{Preference, Trainer};
 use crate::{
     TrainingError,
     backend::{Backend, Span},
@@ -39,7 +39,7 @@ impl<B: Backend> Trainer<B> {
 
     /// The summed loss over a window; this rank's gradients of its own micro-batches.
     pub(super) fn accumulate(&mut self, window: &[Batch], progress: &mut dyn Progress) -> Result<f64, TrainingError> {
-        let labels: usize = window.iter().map(Batch::num_labels).sum();
+        let labels: usize = window.iter().map(|batch| self.units(batch)).sum();
         self.store.clear_grads(self.model.backend());
         let (rank, world) = (self.ranks.rank(), self.ranks.world());
         let scale = self.state.scaler.map_or(1.0, |scaler| scaler.scale as f32);
@@ -49,6 +49,9 @@ impl<B: Backend> Trainer<B> {
         for round in 0..window.len().div_ceil(world) {
             let micro_batch = round * world + rank;
             let Some(batch) = window.get(micro_batch) else {
+                if self.preference.is_some() {
+                    self.model.participate(false)?;
+                }
                 self.model.participate(true)?;
                 continue;
             };
@@ -59,7 +62,12 @@ impl<B: Backend> Trainer<B> {
                 dropout: DropoutPlan::new(seed, step, micro_batch as u64, self.setup.dropout),
                 noise: NoisePlan::new(seed, step, micro_batch as u64, noise),
             };
-            loss += self.model.forward_backward(batch, values, &micro, &mut sink)?;
+            loss += match &self.preference {
+                None => self.model.forward_backward(batch, values, &micro, &mut sink)?,
+                Some(Preference { beta, reference }) => {
+                    self.model.preference(batch, values, reference, *beta, &micro, Some(&mut sink))?
+                }
+            };
             progress.micro_batch(micro_batch + 1, window.len());
         }
         if world == 1 {
@@ -92,7 +100,7 @@ impl<B: Backend> Trainer<B> {
 
     pub(super) fn update(&mut self, progress: &mut dyn Progress) -> Result<Update, TrainingError> {
         let window = self.window();
-        let labels: usize = window.iter().map(Batch::num_labels).sum();
+        let labels: usize = window.iter().map(|batch| self.units(batch)).sum();
         let tokens: usize = window.iter().map(Batch::len).sum();
         let samples: usize = window.iter().map(Batch::num_samples).sum();
         let loss = self.accumulate(&window, progress)?;

@@ -1,0 +1,34 @@
+//! `harness report`.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+
+/// Arguments of `harness report`.
+#[derive(Clone, Debug, Args)]
+pub struct ReportArgs {
+    /// What to report on.
+    #[command(subcommand)]
+    pub command: ReportCommand,
+}
+
+/// What `harness report` can do.
+#[derive(Clone, Debug, Subcommand)]
+pub enum ReportCommand {
+    /// Tables and curves of training runs side by side
+    Training(TrainingReportArgs),
+}
+
+/// Arguments of `harness report training`.
+#[derive(Clone, Debug, Args)]
+pub struct TrainingReportArgs {
+    /// Folders of runs, or folders that hold them (as `harness train --matrix` makes)
+    #[arg(required = true, value_name = "DIR")]
+    pub folders: Vec<PathBuf>,
+    /// Write the table as Markdown, CSV, LaTeX and JSON, and the curves as SVG and PNG, into this folder
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+    /// The run that speeds are compared with [default: the first one]
+    #[arg(long, value_name = "NAME")]
+    pub baseline: Option<String>,
+}

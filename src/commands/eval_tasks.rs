@@ -1,0 +1,83 @@
+//! Tasks evaluated while a candidate is trained.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
+
+use harness_metrics::comparison::{Comparison, Settings};
+
+use super::{
+    App, Failure,
+    evaluate::{evaluate, limits},
+    load::{Loader, Missing},
+    suite::Suite,
+    tables::tables,
+};
+use crate::{
+    cli::EvaluationArgs,
+    experiment::{Candidate, ResolvedModel},
+};
+
+/// Evaluates what a run has made so far; the base and the tasks stay in memory between evaluations.
+pub(super) struct TaskEvaluator<'a> {
+    app: &'a App,
+    name: String,
+    base: Option<PathBuf>,
+    loader: Loader<'a>,
+    suite: Suite,
+}
+
+impl<'a> TaskEvaluator<'a> {
+    /// For a run's tasks; `base` is the model under an adapter, none where a whole model is trained.
+    ///
+    /// # Errors
+    /// If a task is unknown or its data are missing: before anything is trained.
+    pub(super) fn new(
+        app: &'a App,
+        name: &str,
+        base: Option<&Path>,
+        tasks: &[String],
+        limit: Option<f64>,
+    ) -> Result<Self, Failure> {
+        let args = EvaluationArgs {
+            tasks: tasks.to_vec(),
+            limit,
+            fewshot_seed: 1234,
+            kv_memory: 1024,
+            batch_tokens: 768,
+            batch_sequences: 64,
+            ..EvaluationArgs::default()
+        };
+        let (loader, suite) = (Loader::new(app, limits(&args)?), Suite::load(app, &args)?);
+        Ok(Self { app, name: name.to_owned(), base: base.map(Path::to_owned), loader, suite })
+    }
+
+    /// Metrics of the adapter or model in a folder, by task and metric.
+    ///
+    /// # Errors
+    /// If it cannot be loaded or asked.
+    pub(super) fn evaluate(&mut self, step: u64, folder: &Path) -> Result<BTreeMap<String, f64>, Failure> {
+        let candidate = match &self.base {
+            None => Candidate::Base { path: folder.to_owned() },
+            Some(base) => {
+                let name = base.display().to_string();
+                let candidate = Candidate::Base { path: base.clone() };
+                let base = Box::new(ResolvedModel { name, candidate, section: Default::default() });
+                Candidate::Adapter { path: folder.to_owned(), base }
+            }
+        };
+        let resolved = ResolvedModel { name: format!("{}@{step}", self.name), candidate, section: Default::default() };
+        let ready = self.loader.load(&resolved, Missing::Refuse)?;
+        let evaluated = [evaluate(self.app, &self.suite, &ready, false)?];
+        let facts = [evaluated[0].facts.clone()];
+        let settings = Settings { resamples: 100, ..Settings::default() };
+        let comparison = Comparison::compute(&tables(&self.suite, &evaluated), &facts, &settings)?;
+        let value = |row: &harness_metrics::comparison::Row| {
+            let (task, metric, filter) = (&row.task, &row.key.metric, &row.key.filter);
+            let filter = if filter == "none" { String::new() } else { format!(",{filter}") };
+            Some((format!("{task}/{metric}{filter}"), row.cells.first()?.value?))
+        };
+        Ok(comparison.rows.iter().filter_map(value).collect())
+    }
+}

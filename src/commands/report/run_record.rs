@@ -1,0 +1,98 @@
+//! One finished run as its folder tells it.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
+
+use harness_training::{
+    telemetry::{MetricLine, read_lines},
+    trainer::TrainingSummary,
+};
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::commands::Failure;
+
+/// What a report says of a run.
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct RunRecord {
+    /// Name of the folder.
+    pub(super) name: String,
+    /// Where it lies.
+    pub(super) folder: PathBuf,
+    /// The base model's name.
+    pub(super) base: Option<String>,
+    /// The type that frozen weights were stored in.
+    pub(super) weights: Option<String>,
+    /// What ranks shared.
+    pub(super) sharding: Option<String>,
+    /// The end of the run.
+    pub(super) summary: TrainingSummary,
+    /// Metrics of tasks at the last evaluation.
+    pub(super) tasks: BTreeMap<String, f64>,
+    /// The log.
+    #[serde(skip)]
+    pub(super) lines: Vec<MetricLine>,
+}
+
+impl RunRecord {
+    /// The run in a folder, or those in its folders, by name.
+    ///
+    /// # Errors
+    /// If a record cannot be read.
+    pub(super) fn find(folder: &Path) -> Result<Vec<Self>, Failure> {
+        if folder.join("training.json").is_file() {
+            return Ok(vec![Self::read(folder)?]);
+        }
+        let entries =
+            std::fs::read_dir(folder).map_err(|e| Failure::usage(format!("cannot read {}: {e}", folder.display())))?;
+        let mut folders: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
+        folders.retain(|path| path.join("training.json").is_file());
+        folders.sort();
+        folders.iter().map(|folder| Self::read(folder)).collect()
+    }
+
+    fn read(folder: &Path) -> Result<Self, Failure> {
+        let path = folder.join("training.json");
+        let wrong = |why: String| Failure::usage(format!("{}: {why}", path.display()));
+        let text = std::fs::read_to_string(&path).map_err(|e| wrong(e.to_string()))?;
+        let record: Value = serde_json::from_str(&text).map_err(|e| wrong(e.to_string()))?;
+        // A loss that is not a number is written as null.
+        let mut summary = record["summary"].clone();
+        if summary["loss"].is_null() {
+            summary["loss"] = 0.0.into();
+        }
+        let summary: TrainingSummary =
+            serde_json::from_value(summary).map_err(|e| wrong(format!("no summary of a finished run: {e}")))?;
+        let lines = read_lines(&folder.join("metrics.jsonl"))?;
+        let text = |value: &Value| value.as_str().map(str::to_owned);
+        Ok(Self {
+            name: folder.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+            folder: folder.to_owned(),
+            base: text(&record["base"]["name"]).map(|name| {
+                Path::new(&name).file_name().map_or(name.clone(), |last| last.to_string_lossy().into_owned())
+            }),
+            weights: text(&record["weights_stored_as"]),
+            sharding: text(&record["sharding"]).filter(|_| summary.world_size > 1),
+            tasks: lines.iter().rev().find(|line| !line.tasks.is_empty()).map(|l| l.tasks.clone()).unwrap_or_default(),
+            summary,
+            lines,
+        })
+    }
+
+    /// Mean loss of the last line of the log.
+    pub(super) fn loss(&self) -> Option<f64> {
+        self.lines.iter().rev().find_map(|line| line.loss)
+    }
+
+    /// The validation loss of what was kept.
+    pub(super) fn eval_loss(&self) -> Option<f64> {
+        self.summary.best.map(|best| best.eval_loss).or(self.summary.eval_loss)
+    }
+
+    /// The first task metric whose name holds a word.
+    pub(super) fn task_metric(&self, word: &str) -> Option<f64> {
+        self.tasks.iter().find(|(name, _)| name.to_lowercase().contains(word)).map(|(_, value)| *value)
+    }
+}

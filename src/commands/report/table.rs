@@ -1,0 +1,97 @@
+//! The table of runs.
+
+use harness_reports::latex_escape;
+
+use super::run_record::RunRecord;
+
+/// Rows of runs under a head; cells without a value are a dash.
+pub(super) struct Table {
+    head: Vec<String>,
+    rows: Vec<Vec<String>>,
+}
+
+impl Table {
+    /// One row a run; columns that no run has a value for are left out. Speed-ups are against the run `baseline`.
+    pub(super) fn new(runs: &[RunRecord], baseline: usize) -> Self {
+        type Column = (&'static str, Box<dyn Fn(&RunRecord) -> Option<String>>);
+        let fixed = |digits: usize| move |value: f64| format!("{value:.digits$}");
+        let reference = runs.get(baseline).map_or(0.0, |run| run.summary.tokens_per_second);
+        let columns: Vec<Column> = vec![
+            ("Run", Box::new(|run| Some(run.name.clone()))),
+            ("Base", Box::new(|run| run.base.clone())),
+            ("Weights", Box::new(|run| run.weights.clone())),
+            ("Ranks", Box::new(|run| (run.summary.world_size > 1).then(|| run.summary.world_size.to_string()))),
+            ("Sharding", Box::new(|run| run.sharding.clone())),
+            ("Trained parameters", Box::new(|run| Some(run.summary.trainable_parameters.to_string()))),
+            ("Updates", Box::new(|run| Some(run.summary.steps.to_string()))),
+            ("Loss", Box::new(move |run| run.loss().map(fixed(4)))),
+            ("Eval loss", Box::new(move |run| run.eval_loss().map(fixed(4)))),
+            ("Perplexity", Box::new(move |run| run.eval_loss().map(f64::exp).map(fixed(3)))),
+            ("BLEU", Box::new(move |run| run.task_metric("bleu").map(fixed(2)))),
+            ("ROUGE-L", Box::new(move |run| run.task_metric("rougel").map(fixed(4)))),
+            ("Accuracy", Box::new(move |run| run.task_metric("/acc").map(fixed(4)))),
+            ("F1", Box::new(move |run| run.task_metric("f1").map(fixed(4)))),
+            ("Epoch, s", Box::new(move |run| Some(fixed(1)(run.summary.epoch_seconds)))),
+            ("Total, s", Box::new(move |run| Some(fixed(1)(run.summary.seconds)))),
+            ("Samples/s", Box::new(move |run| Some(fixed(2)(run.summary.samples_per_second)))),
+            ("Tokens/s", Box::new(move |run| Some(fixed(0)(run.summary.tokens_per_second)))),
+            (
+                "Peak memory, MiB",
+                Box::new(move |run| Some(fixed(1)(run.summary.memory_bytes as f64 / f64::from(1 << 20)))),
+            ),
+            (
+                "Speed-up",
+                Box::new(move |run| (reference > 0.0).then(|| fixed(2)(run.summary.tokens_per_second / reference))),
+            ),
+        ];
+        let columns: Vec<Column> =
+            columns.into_iter().filter(|(_, value)| runs.iter().any(|run| value(run).is_some())).collect();
+        let cell = |run: &RunRecord, value: &dyn Fn(&RunRecord) -> Option<String>| value(run).unwrap_or("–".to_owned());
+        let rows = runs.iter().map(|run| columns.iter().map(|(_, value)| cell(run, value)).collect()).collect();
+        Self { head: columns.iter().map(|(name, _)| (*name).to_owned()).collect(), rows }
+    }
+
+    /// As a Markdown table, padded.
+    pub(super) fn markdown(&self) -> String {
+        let widths: Vec<usize> = (0..self.head.len())
+            .map(|i| self.rows.iter().chain([&self.head]).map(|row| row[i].chars().count()).max().unwrap_or(3).max(3))
+            .collect();
+        let line = |row: &Vec<String>| {
+            let cells =
+                row.iter().zip(&widths).enumerate().map(|(i, (cell, &width))| {
+                    if i == 0 { format!("{cell:<width$}") } else { format!("{cell:>width$}") }
+                });
+            format!("| {} |\n", cells.collect::<Vec<_>>().join(" | "))
+        };
+        let rule = widths
+            .iter()
+            .enumerate()
+            .map(|(i, &width)| if i == 0 { "-".repeat(width) } else { format!("{}:", "-".repeat(width - 1)) });
+        let rule = format!("| {} |\n", rule.collect::<Vec<_>>().join(" | "));
+        line(&self.head) + &rule + &self.rows.iter().map(line).collect::<String>()
+    }
+
+    /// As CSV.
+    pub(super) fn csv(&self) -> String {
+        let quoted = |cell: &String| match cell.contains([',', '"', '\n']) {
+            true => format!("\"{}\"", cell.replace('"', "\"\"")),
+            false => cell.clone(),
+        };
+        let line = |row: &Vec<String>| row.iter().map(quoted).collect::<Vec<_>>().join(",") + "\n";
+        [&self.head].into_iter().chain(&self.rows).map(line).collect()
+    }
+
+    /// As a LaTeX tabular with booktabs' rules.
+    pub(super) fn latex(&self) -> String {
+        let line = |row: &Vec<String>| {
+            let cells = row.iter().map(|cell| if cell == "–" { "--".to_owned() } else { latex_escape(cell) });
+            format!("{} \\\\\n", cells.collect::<Vec<_>>().join(" & "))
+        };
+        let rows: String = self.rows.iter().map(line).collect();
+        format!(
+            "\\begin{{tabular}}{{l{}}}\n\\toprule\n{}\\midrule\n{rows}\\bottomrule\n\\end{{tabular}}\n",
+            "r".repeat(self.head.len().saturating_sub(1)),
+            line(&self.head)
+        )
+    }
+}
