@@ -101,7 +101,10 @@ fn wait(mut ranks: Vec<Child>) -> Result<(), Failure> {
             }
         }
         if failed.is_some_and(|(_, since)| since.elapsed() > GRACE) {
-            for (rank, child) in ranks.iter_mut().enumerate().filter(|(rank, _)| status[*rank].is_none()) {
+            for (rank, child) in ranks.iter_mut().enumerate() {
+                if status[rank].is_some() {
+                    continue;
+                }
                 // What has ended meanwhile cannot be killed, and need not be.
                 let _ = child.kill();
                 status[rank] = child.wait().ok();

@@ -2,14 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use harness_core::Seed;
+use harness_core::{Seed, nearest};
 use harness_engine::{Adapter, AdapterConfig, DecoderConfig, LoraPair, Projection, TargetModules};
 
 use crate::{
     TrainingError,
     backend::Backend,
     params::{Param, ParamStore},
-    recipe::{LoraInit, LoraOptions, Targets, diagnostics},
+    recipe::{LoraInit, LoraOptions, Targets},
 };
 
 /// An adapter to be trained.
@@ -169,7 +169,7 @@ pub(crate) fn pattern(text: &str, layers: usize) -> Result<Vec<Vec<Projection>>,
 pub(crate) fn unknown_target(found: &str) -> String {
     let names = Projection::ALL.map(short);
     let known: Vec<&str> = names.into_iter().chain(["all-linear"]).collect();
-    let near = diagnostics::nearest(found, &known).map(|n| format!("; did you mean {n:?}?")).unwrap_or_default();
+    let near = nearest(found, known.iter().copied()).map(|n| format!("; did you mean {n:?}?")).unwrap_or_default();
     format!("{found:?} matches no module; modules are {} (in model.layers.N){near}", names.join(", "))
 }
 
