@@ -152,9 +152,12 @@ fn k_ranks_are_one_rank_with_k_micro_batches() {
             for (values, eval_loss) in &all {
                 assert_eq!((values, eval_loss), (&all[0].0, &all[0].1), "all ranks have the same");
             }
-            let difference = alone.store().values.iter().zip(&all[0].0).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
-            // Adam's updates are about the learning rate, 0.01, whatever the gradient: rounding moves them a little.
-            assert!(difference < 2e-4, "{world} ranks: {difference}");
+            // Where a gradient is nearly 0 rounding decides about its sign, and Adam's step is as large as elsewhere: so
+            // the whole is compared and not every element.
+            let norm = |x: &mut dyn Iterator<Item = f32>| x.map(|x| f64::from(x).powi(2)).sum::<f64>().sqrt();
+            let difference = norm(&mut alone.store().values.iter().zip(&all[0].0).map(|(a, b)| a - b));
+            let size = norm(&mut alone.store().values.iter().copied());
+            assert!(difference < 1e-4 * size, "{world} ranks: {difference} of {size}");
             let (one, many) = (summary.eval_loss.expect("a loss"), all[0].1);
             assert!((one - many).abs() < 1e-4 * one, "{one} {many}");
         }
