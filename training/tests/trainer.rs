@@ -77,10 +77,10 @@ impl<F: FnMut(u64)> Progress for After<F> {
     }
 }
 
-/// The log without what depends on time.
+/// The log without what depends on time and on the process.
 fn log(output: &Path) -> Vec<MetricLine> {
     let lines = read_lines(&output.join("metrics.jsonl")).expect("a log");
-    lines.into_iter().map(|line| MetricLine { tokens_per_second: None, ..line }).collect()
+    lines.into_iter().map(|line| MetricLine { tokens_per_second: None, memory_bytes: None, ..line }).collect()
 }
 
 fn bytes(folder: &Path, name: &str) -> Vec<u8> {
@@ -326,7 +326,7 @@ fn a_loss_that_is_no_number_stops_the_run_and_names_the_step() {
     assert_eq!(bad.resume().expect("a checkpoint"), 2);
     let error = bad.run(&mut Silent).expect_err("no numbers");
     assert!(error.to_string().contains("the checkpoint of step 2 is kept"), "{error}");
-    assert_eq!(checkpoint::steps(folder.path()), [2]);
+    assert_eq!(checkpoint::steps(folder.path()).last(), Some(&2));
 }
 
 #[test]
