@@ -179,12 +179,28 @@ pub enum EngineError {
         /// Rows of the embedding.
         vocab_size: usize,
     },
+    /// A GPU cannot be used, or failed.
+    #[error("{device}: {reason}")]
+    Device {
+        /// The device as it is named on the command line, e.g. `cuda:0`.
+        device: String,
+        /// What happened and what to do.
+        reason: String,
+    },
     /// Nothing to continue.
     #[error("the prompt has no tokens")]
     EmptyPrompt,
 }
 
 impl EngineError {
+    /// A GPU was asked of a program that cannot use any.
+    #[cfg(not(feature = "cuda"))]
+    pub(crate) fn without_cuda(ordinal: usize) -> Self {
+        let reason = "this program was built without support for GPUs; build it with `cargo build --release --features \
+                      cuda`, or use --device cpu";
+        Self::Device { device: format!("cuda:{ordinal}"), reason: reason.to_owned() }
+    }
+
     /// A failure to read `path`.
     pub(crate) fn read(path: &Path, source: std::io::Error) -> Self {
         Self::Io { action: "read", path: path.to_owned(), source }

@@ -3,6 +3,8 @@
 mod adapter;
 mod chat;
 mod config;
+#[cfg(feature = "cuda")]
+pub mod cuda;
 mod decoder;
 mod error;
 mod files;
@@ -12,6 +14,7 @@ pub mod kernels;
 mod model;
 mod nf4;
 pub mod packed;
+mod placement;
 mod schedule;
 mod tokenizer;
 mod weights;
@@ -24,6 +27,7 @@ pub use error::EngineError;
 pub use files::ModelFiles;
 pub use model::{LoadedBase, LocalModel, ModelOptions, Plan};
 pub use nf4::{BlockScales, CODEBOOK, NestedScales, Nf4Tensor, Quantization, QuantizationKind, save_quantised};
+pub use placement::{ComputeType, Placement};
 pub use schedule::Limits;
 pub use tokenizer::{
     EncodedPair, PairOptions, RollingWindow, SpecialToken, TextStream, TextTokenizer, encode_pair, encode_prompt,

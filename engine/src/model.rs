@@ -16,8 +16,8 @@ pub use plan::Plan;
 use rayon::prelude::*;
 
 use crate::{
-    Adapter, BaseModel, ChatContext, ChatEnding, ChatTemplate, Decoder, EncodedPair, EngineError, GenerationDefaults,
-    ModelFiles, PairOptions, Quantization, TextTokenizer, encode_pair, encode_prompt,
+    Adapter, BaseModel, ChatContext, ChatEnding, ChatTemplate, ComputeType, Decoder, DecoderConfig, EncodedPair, EngineError,
+    GenerationDefaults, ModelFiles, PairOptions, Placement, Quantization, TextTokenizer, Weights, encode_pair, encode_prompt,
     generate::{Generated, Listener, Prompt, generate},
     rolling_windows,
     schedule::{Limits, Scored, Sequence, Work, score},
@@ -32,6 +32,10 @@ pub struct ModelOptions {
     pub limits: Limits,
     /// Quantisation of the blocks' linears when the model is loaded; `None` = as the files store them.
     pub quantization: Option<Quantization>,
+    /// Where the model is computed.
+    pub placement: Placement,
+    /// In which type; `None` = f32 on the processor and bf16 on a GPU.
+    pub compute: Option<ComputeType>,
     /// Deviations from the tokenizer's rules about BOS.
     pub pair: PairOptions,
 }
@@ -54,15 +58,37 @@ impl LoadedBase {
     /// # Errors
     /// Whatever is missing, broken or not supported.
     pub fn load(path: &Path, options: ModelOptions) -> Result<Self, EngineError> {
+        // The device first: without one, nothing is read for nothing.
+        let device = ModelDevice::open(&options)?;
         let mut files = ModelFiles::load(path)?;
         if let Some(quantization) = &options.quantization {
             files.quantise(quantization)?;
         }
-        Ok(Self::new(files, options))
+        device.place(files, options)
     }
 
-    /// Packs a model's weights for the kernels.
+    /// Places a model that is in memory where the options say.
+    ///
+    /// # Errors
+    /// If the device is missing or too small.
+    pub fn place(files: ModelFiles, options: ModelOptions) -> Result<Self, EngineError> {
+        ModelDevice::open(&options)?.place(files, options)
+    }
+
+    /// Packs a model's weights for the processor's kernels.
     pub fn new(files: ModelFiles, options: ModelOptions) -> Self {
+        let place = |config, weights, max_length| Ok(BaseModel::new(config, weights, max_length));
+        match Self::with_model::<std::convert::Infallible>(files, options, place) {
+            Ok(base) => base,
+            Err(error) => match error {},
+        }
+    }
+
+    fn with_model<E>(
+        files: ModelFiles,
+        options: ModelOptions,
+        place: impl FnOnce(DecoderConfig, Weights, usize) -> Result<BaseModel, E>,
+    ) -> Result<Self, E> {
         let ModelFiles { config, weights, tokenizer, chat_template, generation, digest } = files;
         let max_length = options.max_length.unwrap_or(config.max_position_embeddings);
         let mut end_tokens = config.eos_token_ids.clone();
@@ -77,16 +103,16 @@ impl LoadedBase {
         if let Some(prefix) = &options.pair.prefix_token {
             extra.insert("prefix_token".to_owned(), prefix.id.to_string());
         }
+        let model = Arc::new(place(config, weights, max_length)?);
         let identity = ModelIdentity {
             weights: digest,
             adapter: None,
             tokenizer: tokenizer.digest(),
             chat_template: chat_template.as_ref().map(ChatTemplate::digest),
-            dtype: "f32".to_owned(),
+            dtype: model.compute().to_owned(),
             extra,
         };
-        let model = Arc::new(BaseModel::new(config, weights, max_length));
-        Self { model, tokenizer, chat_template, generation, identity, end_tokens, options }
+        Ok(Self { model, tokenizer, chat_template, generation, identity, end_tokens, options })
     }
 
     /// The packed weights.
@@ -112,6 +138,47 @@ impl LoadedBase {
     /// Sampling that the model's makers propose.
     pub fn generation_defaults(&self) -> &GenerationDefaults {
         &self.generation
+    }
+}
+
+/// What a model is computed on.
+enum ModelDevice {
+    Cpu,
+    #[cfg(feature = "cuda")]
+    Cuda(crate::cuda::Device, crate::cuda::Float),
+}
+
+impl ModelDevice {
+    fn open(options: &ModelOptions) -> Result<Self, EngineError> {
+        match options.placement {
+            Placement::Cpu if options.compute == Some(ComputeType::Bf16) => Err(EngineError::Device {
+                device: "cpu".to_owned(),
+                reason: "the processor computes in f32 (weights may be stored in 16 bits); leave the type out, or use a \
+                         GPU"
+                    .to_owned(),
+            }),
+            Placement::Cpu => Ok(Self::Cpu),
+            #[cfg(not(feature = "cuda"))]
+            Placement::Cuda(ordinal) => Err(EngineError::without_cuda(ordinal)),
+            #[cfg(feature = "cuda")]
+            Placement::Cuda(ordinal) => {
+                let float = match options.compute {
+                    Some(ComputeType::F32) => crate::cuda::Float::F32,
+                    None | Some(ComputeType::Bf16) => crate::cuda::Float::Bf16,
+                };
+                Ok(Self::Cuda(crate::cuda::Device::open(ordinal)?, float))
+            }
+        }
+    }
+
+    fn place(self, files: ModelFiles, options: ModelOptions) -> Result<LoadedBase, EngineError> {
+        match self {
+            Self::Cpu => Ok(LoadedBase::new(files, options)),
+            #[cfg(feature = "cuda")]
+            Self::Cuda(device, float) => LoadedBase::with_model(files, options, |config, weights, max_length| {
+                BaseModel::on_device(config, &weights, max_length, device, float)
+            }),
+        }
     }
 }
 

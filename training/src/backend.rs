@@ -5,8 +5,12 @@
 //! product) need no copies.
 
 mod cpu;
+#[cfg(feature = "cuda")]
+mod cuda;
 
 pub use cpu::{CpuBackend, CpuBuf};
+#[cfg(feature = "cuda")]
+pub use cuda::{CudaBackend, CudaBuf, CudaFrozen, CudaInts, DeviceFailure};
 use harness_engine::HostTensor;
 
 use crate::optimizer::AdamWStep;

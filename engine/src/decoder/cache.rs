@@ -6,7 +6,10 @@
 /// a product; values lie position by position.
 #[derive(Debug)]
 pub(crate) struct KvBlock {
+    /// Empty where a device holds them.
     layers: Vec<LayerKv>,
+    #[cfg(feature = "cuda")]
+    device: Option<crate::cuda::decoder::DeviceKv>,
     len: usize,
     capacity: usize,
     width: usize,
@@ -22,7 +25,32 @@ impl KvBlock {
     /// An empty block with room for `capacity` positions of `width` channels.
     pub(crate) fn new(layers: usize, width: usize, capacity: usize) -> Self {
         let layer = || LayerKv { keys: vec![0.0; width * capacity], values: vec![0.0; width * capacity] };
-        Self { layers: (0..layers).map(|_| layer()).collect(), len: 0, capacity, width }
+        Self {
+            layers: (0..layers).map(|_| layer()).collect(),
+            #[cfg(feature = "cuda")]
+            device: None,
+            len: 0,
+            capacity,
+            width,
+        }
+    }
+
+    /// An empty block on a GPU, which grows as needed.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn on_device(kv: crate::cuda::decoder::DeviceKv) -> Self {
+        Self { layers: vec![], device: Some(kv), len: 0, capacity: usize::MAX, width: 0 }
+    }
+
+    /// Where a GPU holds the positions.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn device_segments(&self) -> impl Iterator<Item = crate::cuda::KeySegment> + '_ {
+        self.device.iter().flat_map(|kv| kv.segments())
+    }
+
+    /// The positions on a GPU, to be extended.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn device_mut(&mut self) -> Option<&mut crate::cuda::decoder::DeviceKv> {
+        self.device.as_mut()
     }
 
     /// Bytes of a block of `positions` positions.

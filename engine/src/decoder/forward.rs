@@ -10,8 +10,12 @@ use crate::{
     kernels::{
         attention::{Job, Segment, Strided, attention},
         elementwise::{rms_norm, rms_norm_inplace, swiglu_rows},
+        logits::{log_prob, log_sum_exp},
     },
 };
+
+/// Rows whose logits are computed together.
+const LOGIT_ROWS: usize = 112;
 
 /// A run of tokens of one sequence, computed together with other pieces.
 #[derive(Debug)]
@@ -27,7 +31,7 @@ pub(crate) struct Piece<'a> {
 }
 
 impl Piece<'_> {
-    fn position(&self) -> usize {
+    pub(crate) fn position(&self) -> usize {
         self.path.iter().map(|block| block.len()).sum::<usize>() + self.tail.as_ref().map_or(0, KvBlock::len)
     }
 }
@@ -54,6 +58,10 @@ impl Decoder {
     /// # Errors
     /// If a token lies outside of the vocabulary.
     pub(crate) fn forward(&self, pieces: &mut [Piece<'_>]) -> Result<Vec<f32>, EngineError> {
+        #[cfg(feature = "cuda")]
+        if let Some(device) = &self.base.device {
+            return device.forward(self.device_adapter(), pieces);
+        }
         let config = &self.base.config;
         let rows: usize = pieces.iter().map(|p| p.tokens.len()).sum();
         let mut x = Vec::with_capacity(rows * config.hidden_size);
@@ -115,7 +123,14 @@ impl Decoder {
     }
 
     /// Logits `[rows, vocab]` of last hidden states.
-    pub(crate) fn logits(&self, hidden: &[f32]) -> Vec<f32> {
+    ///
+    /// # Errors
+    /// If a GPU fails.
+    pub(crate) fn logits(&self, hidden: &[f32]) -> Result<Vec<f32>, EngineError> {
+        #[cfg(feature = "cuda")]
+        if let Some(device) = &self.base.device {
+            return device.logits(self.device_adapter(), hidden);
+        }
         let config = &self.base.config;
         let rows = hidden.len() / config.hidden_size;
         let mut normed = vec![0.0; hidden.len()];
@@ -123,7 +138,51 @@ impl Decoder {
         let head = self.head();
         let mut logits = vec![0.0; rows * head.out()];
         head.forward(&normed, rows, None, false, &mut logits);
-        logits
+        Ok(logits)
+    }
+
+    /// Log-probability of every target (row of `hidden`, token), rows ascending, and whether it is the most probable
+    /// token of its row.
+    ///
+    /// # Errors
+    /// If a GPU fails.
+    pub(crate) fn score(&self, hidden: &[f32], targets: &[(usize, u32)]) -> Result<Vec<(f32, bool)>, EngineError> {
+        #[cfg(feature = "cuda")]
+        if let Some(device) = &self.base.device {
+            return device.score(self.device_adapter(), hidden, targets);
+        }
+        let (width, vocab) = (self.base.config.hidden_size, self.base.config.vocab_size);
+        let mut answers = Vec::with_capacity(targets.len());
+        for (chunk, states) in hidden.chunks(LOGIT_ROWS * width).enumerate() {
+            let logits = self.logits(states)?;
+            let base = chunk * LOGIT_ROWS;
+            let found: Vec<Vec<(f32, bool)>> = logits
+                .par_chunks_exact(vocab)
+                .enumerate()
+                .map(|(row, logits)| {
+                    let row = base + row;
+                    let from = targets.partition_point(|(r, _)| *r < row);
+                    let normaliser = log_sum_exp(logits);
+                    let here = targets[from..].iter().take_while(|(r, _)| *r == row);
+                    here.map(|&(_, token)| log_prob(logits, normaliser, token as usize)).collect()
+                })
+                .collect();
+            answers.extend(found.into_iter().flatten());
+        }
+        Ok(answers)
+    }
+
+    /// The most probable token of every row and its log-probability, where they can be had without all logits.
+    ///
+    /// # Errors
+    /// If a GPU fails.
+    pub(crate) fn greedy(&self, hidden: &[f32]) -> Result<Option<Vec<(u32, f32)>>, EngineError> {
+        #[cfg(feature = "cuda")]
+        if let Some(device) = &self.base.device {
+            return device.greedy(self.device_adapter(), hidden).map(Some);
+        }
+        let _ = hidden;
+        Ok(None)
     }
 }
 

@@ -26,6 +26,9 @@ pub struct BaseModel {
     head: Linear,
     rotary: Rotary,
     storage: String,
+    /// The weights on a GPU; all of the above but the configuration are empty then.
+    #[cfg(feature = "cuda")]
+    device: Option<crate::cuda::decoder::DeviceModel>,
 }
 
 #[derive(Debug)]
@@ -70,7 +73,57 @@ impl BaseModel {
         let head = Linear::pack(&[weights.lm_head.as_ref().unwrap_or(&weights.embed)], &[None]);
         let rotary = Rotary::new(&config, max_length);
         let embedding = Embedding::new(weights.embed);
-        Self { config, max_length, embedding, layers, norm: weights.norm, head, rotary, storage }
+        Self {
+            config,
+            max_length,
+            embedding,
+            layers,
+            norm: weights.norm,
+            head,
+            rotary,
+            storage,
+            #[cfg(feature = "cuda")]
+            device: None,
+        }
+    }
+
+    /// Uploads the weights to a GPU, where they and all activations are held in `float`. Inputs are at most `max_length`
+    /// tokens long.
+    ///
+    /// # Errors
+    /// If the GPU's memory is too small.
+    #[cfg(feature = "cuda")]
+    pub fn on_device(
+        config: DecoderConfig,
+        weights: &Weights,
+        max_length: usize,
+        device: crate::cuda::Device,
+        float: crate::cuda::Float,
+    ) -> Result<Self, EngineError> {
+        use crate::HostTensor;
+        let storage = linear::storage_name(weights);
+        let model = crate::cuda::decoder::DeviceModel::new(device, float, &config, weights, max_length)?;
+        let nothing = HostTensor::from_f32([0, 0], vec![]);
+        Ok(Self {
+            max_length,
+            embedding: Embedding::new(nothing.clone()),
+            layers: vec![],
+            norm: vec![],
+            head: Linear::pack(&[&nothing], &[None]),
+            rotary: Rotary::new(&config, 1),
+            storage,
+            device: Some(model),
+            config,
+        })
+    }
+
+    /// What the weights and activations are computed in: `f32`, or `bf16` on a GPU.
+    pub fn compute(&self) -> &'static str {
+        #[cfg(feature = "cuda")]
+        if let Some(device) = &self.device {
+            return device.float().name();
+        }
+        "f32"
     }
 
     /// Dimensions and constants.
@@ -90,6 +143,10 @@ impl BaseModel {
 
     /// Bytes of packed weights.
     pub fn bytes(&self) -> usize {
+        #[cfg(feature = "cuda")]
+        if let Some(device) = &self.device {
+            return device.bytes();
+        }
         let layer = |l: &Layer| l.qkv.bytes() + l.o.bytes() + l.gate_up.bytes() + l.down.bytes();
         self.layers.iter().map(layer).sum::<usize>() + self.head.bytes()
     }
@@ -119,6 +176,8 @@ struct PackedAdapter {
     head: Option<Linear>,
     embedding: Option<Embedding>,
     changes_nothing: bool,
+    #[cfg(feature = "cuda")]
+    device: Option<crate::cuda::decoder::DeviceAdapter>,
 }
 
 impl Decoder {
@@ -135,6 +194,10 @@ impl Decoder {
         let config = &base.config;
         if adapter.layers.len() != config.num_layers {
             return Err(EngineError::AdapterLayers { found: adapter.layers.len(), expected: config.num_layers });
+        }
+        #[cfg(feature = "cuda")]
+        if let Some(device) = &base.device {
+            return Self::with_adapter_on(base.clone(), device, adapter);
         }
         let (q, kv, hidden, inner) = (config.q_dim(), config.kv_dim(), config.hidden_size, config.intermediate_size);
         use Projection::{Down, Gate, K, O, Q, Up, V};
@@ -157,8 +220,41 @@ impl Decoder {
             }
         }
         let changes_nothing = linear::is_zero(&adapter.layers) && head.is_none() && embedding.is_none();
-        let lora = Some(Arc::new(PackedAdapter { layers, head, embedding, changes_nothing }));
+        let lora = Some(Arc::new(PackedAdapter {
+            layers,
+            head,
+            embedding,
+            changes_nothing,
+            #[cfg(feature = "cuda")]
+            device: None,
+        }));
         Ok(Self { base, lora })
+    }
+
+    #[cfg(feature = "cuda")]
+    fn with_adapter_on(
+        base: Arc<BaseModel>,
+        device: &crate::cuda::decoder::DeviceModel,
+        adapter: &Adapter,
+    ) -> Result<Self, EngineError> {
+        let (mut head, mut embedding) = (None, None);
+        for (module, tensor) in &adapter.modules_to_save {
+            match module.as_str() {
+                "lm_head" => head = Some(tensor),
+                "model.embed_tokens" => embedding = Some(tensor),
+                other => return Err(EngineError::AdapterModule { module: other.to_owned() }),
+            }
+        }
+        let changes_nothing = linear::is_zero(&adapter.layers) && head.is_none() && embedding.is_none();
+        let device = crate::cuda::decoder::DeviceAdapter::new(device, &adapter.layers, embedding, head)?;
+        let (layers, head, embedding) = (vec![], None, None);
+        let lora = PackedAdapter { layers, head, embedding, changes_nothing, device: Some(device) };
+        Ok(Self { base, lora: Some(Arc::new(lora)) })
+    }
+
+    #[cfg(feature = "cuda")]
+    fn device_adapter(&self) -> Option<&crate::cuda::decoder::DeviceAdapter> {
+        self.lora.as_ref().and_then(|lora| lora.device.as_ref())
     }
 
     /// The shared weights.
@@ -173,11 +269,19 @@ impl Decoder {
 
     /// Room for the keys and values of `capacity` positions.
     pub(crate) fn kv_block(&self, capacity: usize) -> KvBlock {
+        #[cfg(feature = "cuda")]
+        if let Some(device) = &self.base.device {
+            return KvBlock::on_device(device.kv());
+        }
         KvBlock::new(self.base.config.num_layers, self.base.config.kv_dim(), capacity)
     }
 
     /// Bytes of the keys and values of `positions` positions.
     pub(crate) fn kv_bytes(&self, positions: usize) -> usize {
+        #[cfg(feature = "cuda")]
+        if let Some(device) = &self.base.device {
+            return device.kv_bytes(positions);
+        }
         KvBlock::bytes(self.base.config.num_layers, self.base.config.kv_dim(), positions)
     }
 

@@ -207,7 +207,7 @@ fn prefill<'a>(
             finish: None,
         });
     }
-    draw(decoder, &mut begun, &states, work);
+    draw(decoder, &mut begun, &states, work)?;
     Ok(begun)
 }
 
@@ -228,24 +228,33 @@ fn step(decoder: &Decoder, active: &mut [Active<'_>], work: &mut Work) -> Result
     for (sequence, tail) in active.iter_mut().zip(tails) {
         sequence.tail = tail;
     }
-    draw(decoder, active, &hidden, work);
-    Ok(())
+    draw(decoder, active, &hidden, work)
 }
 
 /// Draws a token for every sequence from its last hidden state.
-fn draw(decoder: &Decoder, active: &mut [Active<'_>], states: &[f32], work: &mut Work) {
+fn draw(
+    decoder: &Decoder,
+    active: &mut [Active<'_>],
+    states: &[f32],
+    work: &mut Work,
+) -> Result<(), EngineError> {
     let vocab = decoder.base().config().vocab_size;
     work.scored_positions += active.len() as u64;
-    let mut logits = decoder.logits(states);
-    let drawn: Vec<(u32, f32)> = logits
-        .par_chunks_exact_mut(vocab)
-        .zip(active.par_iter_mut())
-        .map(|(logits, sequence)| sequence.sampler.next(logits))
-        .collect();
+    let greedy = active.iter().all(|sequence| sequence.sampler.takes_the_most_probable());
+    let drawn = match if greedy { decoder.greedy(states)? } else { None } {
+        Some(drawn) => drawn,
+        None => decoder
+            .logits(states)?
+            .par_chunks_exact_mut(vocab)
+            .zip(active.par_iter_mut())
+            .map(|(logits, sequence)| sequence.sampler.next(logits))
+            .collect(),
+    };
     for (sequence, (token, logprob)) in active.iter_mut().zip(drawn) {
         sequence.token_ids.push(token);
         sequence.token_logprobs.push(logprob);
     }
+    Ok(())
 }
 
 impl Active<'_> {

@@ -21,6 +21,11 @@ impl Sampler {
         Self { sampling: sampling.clone(), rng: Seed(sampling.seed).stream("sampling", 0), seen }
     }
 
+    /// Whether every token is the most probable one of the model as it is.
+    pub(crate) fn takes_the_most_probable(&self) -> bool {
+        self.sampling.repetition_penalty == 1.0 && self.sampling.is_greedy()
+    }
+
     /// The next token, and its log-probability under the model as it is, before penalty, temperature and filters.
     pub(crate) fn next(&mut self, logits: &mut [f32]) -> (u32, f32) {
         let normaliser = log_sum_exp(logits);

@@ -1,17 +1,11 @@
 //! Log-probabilities of given tokens over a forest of sequences.
 
 use harness_core::Control;
-use rayon::prelude::*;
-
 use super::{Forest, Limits, Sequence};
 use crate::{
     Decoder, EngineError,
     decoder::{KvBlock, Piece},
-    kernels::logits::{log_prob, log_sum_exp},
 };
-
-/// Rows whose logits are computed together.
-const LOGIT_ROWS: usize = 112;
 
 /// The log-probabilities of one sequence's targets.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -197,8 +191,6 @@ impl Run<'_> {
         hidden: &[f32],
         done: &mut dyn FnMut(usize, Scored, Work) -> Control,
     ) -> Result<Control, EngineError> {
-        let width = self.decoder.base().config().hidden_size;
-        let vocab = self.decoder.base().config().vocab_size;
         // All targets of the batch by their row in `hidden`.
         let mut wanted: Vec<(usize, &Target)> = vec![];
         let mut first = 0;
@@ -208,31 +200,11 @@ impl Run<'_> {
         }
         wanted.sort_by_key(|(row, _)| *row);
         self.work.scored_positions += first as u64;
-        let mut answers: Vec<(usize, usize, f32, bool)> = Vec::with_capacity(wanted.len());
-        for (chunk, states) in hidden.chunks(LOGIT_ROWS * width).enumerate() {
-            let logits = self.decoder.logits(states);
-            let base = chunk * LOGIT_ROWS;
-            let found: Vec<Vec<(usize, usize, f32, bool)>> = logits
-                .par_chunks_exact(vocab)
-                .enumerate()
-                .map(|(row, logits)| {
-                    let row = base + row;
-                    let from = wanted.partition_point(|(r, _)| *r < row);
-                    let normaliser = log_sum_exp(logits);
-                    wanted[from..]
-                        .iter()
-                        .take_while(|(r, _)| *r == row)
-                        .map(|(_, target)| {
-                            let token = self.targets[target.sequence][target.slot] as usize;
-                            let (logprob, greedy) = log_prob(logits, normaliser, token);
-                            (target.sequence, target.slot, logprob, greedy)
-                        })
-                        .collect()
-                })
-                .collect();
-            answers.extend(found.into_iter().flatten());
-        }
-        for (sequence, slot, logprob, greedy) in answers {
+        let read: Vec<(usize, u32)> =
+            wanted.iter().map(|(row, target)| (*row, self.targets[target.sequence][target.slot])).collect();
+        let answers: Vec<(usize, usize)> = wanted.iter().map(|(_, target)| (target.sequence, target.slot)).collect();
+        let found = self.decoder.score(hidden, &read)?;
+        for ((sequence, slot), (logprob, greedy)) in answers.into_iter().zip(found) {
             let result = &mut self.results[sequence];
             result.logprobs[slot] = logprob;
             result.is_greedy &= greedy;

@@ -1,0 +1,63 @@
+// What all kernels share: element types, reductions, launch conventions.
+//
+// Integer arguments are `long long`, so that the caller has one width to get right; statistics and sums are f32 or wider.
+#pragma once
+#include <cuda_bf16.h>
+#include <math_constants.h>
+#include <stdint.h>
+
+typedef __nv_bfloat16 bf16;
+typedef long long i64;
+
+__device__ __forceinline__ float to_f32(float x) { return x; }
+__device__ __forceinline__ float to_f32(bf16 x) { return __bfloat162float(x); }
+template <typename T> __device__ __forceinline__ T from_f32(float x);
+template <> __device__ __forceinline__ float from_f32<float>(float x) { return x; }
+template <> __device__ __forceinline__ bf16 from_f32<bf16>(float x) { return __float2bfloat16_rn(x); }
+
+__device__ __forceinline__ float warp_sum(float x) {
+  for (int o = 16; o > 0; o >>= 1) x += __shfl_xor_sync(0xffffffffu, x, o);
+  return x;
+}
+__device__ __forceinline__ double warp_sum(double x) {
+  for (int o = 16; o > 0; o >>= 1) x += __shfl_xor_sync(0xffffffffu, x, o);
+  return x;
+}
+
+// Sum over the threads of a row group of `width` threads (32, or the whole block), given to all of them.
+// `scratch` holds 32 values.
+template <typename S> __device__ __forceinline__ S group_sum(S x, int width, S *scratch) {
+  x = warp_sum(x);
+  if (width == 32) return x;
+  int warp = threadIdx.x >> 5, lane = threadIdx.x & 31, warps = width >> 5;
+  __syncthreads();
+  if (lane == 0) scratch[warp] = x;
+  __syncthreads();
+  return warp_sum(lane < warps ? scratch[lane] : S(0));
+}
+
+// Four elements at once.
+template <typename T> struct Four;
+template <> struct Four<float> {
+  float4 v;
+  __device__ __forceinline__ void load(const float *p) { v = *reinterpret_cast<const float4 *>(p); }
+  __device__ __forceinline__ void store(float *p) const { *reinterpret_cast<float4 *>(p) = v; }
+  __device__ __forceinline__ void get(float (&x)[4]) const { x[0] = v.x, x[1] = v.y, x[2] = v.z, x[3] = v.w; }
+  __device__ __forceinline__ void set(const float (&x)[4]) { v = make_float4(x[0], x[1], x[2], x[3]); }
+};
+template <> struct Four<bf16> {
+  uint2 v;
+  __device__ __forceinline__ void load(const bf16 *p) { v = *reinterpret_cast<const uint2 *>(p); }
+  __device__ __forceinline__ void store(bf16 *p) const { *reinterpret_cast<uint2 *>(p) = v; }
+  __device__ __forceinline__ void get(float (&x)[4]) const {
+    const __nv_bfloat162 *h = reinterpret_cast<const __nv_bfloat162 *>(&v);
+    float2 a = __bfloat1622float2(h[0]), b = __bfloat1622float2(h[1]);
+    x[0] = a.x, x[1] = a.y, x[2] = b.x, x[3] = b.y;
+  }
+  __device__ __forceinline__ void set(const float (&x)[4]) {
+    __nv_bfloat162 *h = reinterpret_cast<__nv_bfloat162 *>(&v);
+    h[0] = __floats2bfloat162_rn(x[0], x[1]);
+    h[1] = __floats2bfloat162_rn(x[2], x[3]);
+  }
+};
+

@@ -1,0 +1,124 @@
+// Losses, log-probabilities, norms of gradients, and the optimizer.
+#pragma once
+#include "common.cuh"
+
+struct MaxSum {
+  float max, sum;
+};
+__device__ __forceinline__ MaxSum join(MaxSum a, MaxSum b) {
+  if (b.max == -CUDART_INF_F) return a;
+  if (a.max == -CUDART_INF_F) return b;
+  float m = fmaxf(a.max, b.max);
+  return {m, a.sum * expf(a.max - m) + b.sum * expf(b.max - m)};
+}
+
+// max and sum of exp(x - max) of a row, given to all threads of the block; and the first position of the maximum.
+template <typename T> __device__ MaxSum row_max_sum(const T *row, i64 n, i64 *argmax) {
+  __shared__ MaxSum parts[32];
+  __shared__ i64 places[32];
+  MaxSum own = {-CUDART_INF_F, 0.f};
+  i64 place = n;
+  bool nan = false;
+  for (i64 c = threadIdx.x; c < n; c += blockDim.x) {
+    float v = to_f32(row[c]);
+    nan |= v != v;
+    if (v > own.max) {
+      own.sum = own.sum * expf(own.max - v) + 1.f;
+      own.max = v, place = c;
+    } else if (v > -CUDART_INF_F) {
+      own.sum += expf(v - own.max);
+    }
+  }
+  if (nan) own.max = CUDART_INF_F, own.sum = CUDART_NAN_F;
+  for (int o = 16; o > 0; o >>= 1) {
+    MaxSum other = {__shfl_xor_sync(0xffffffffu, own.max, o), __shfl_xor_sync(0xffffffffu, own.sum, o)};
+    i64 at = __shfl_xor_sync(0xffffffffu, place, o);
+    if (other.max > own.max || (other.max == own.max && at < place)) place = at;
+    own = join(own, other);
+  }
+  int warp = threadIdx.x >> 5, lane = threadIdx.x & 31, warps = blockDim.x >> 5;
+  if (lane == 0) parts[warp] = own, places[warp] = place;
+  __syncthreads();
+  own = parts[0], place = places[0];
+  for (int i = 1; i < warps; i++) {
+    if (parts[i].max > own.max || (parts[i].max == own.max && places[i] < place)) place = places[i];
+    own = join(own, parts[i]);
+  }
+  if (argmax) *argmax = place;
+  return own;
+}
+
+// losses[r] = logsumexp(row) - row[label]; with scale != 0 the row becomes scale * (softmax - onehot). One block a row.
+template <typename T>
+__device__ void cross_entropy(T *logits, i64 pitch, i64 vocab, const uint32_t *labels, float scale, float *losses) {
+  T *row = logits + blockIdx.x * pitch;
+  i64 label = labels[blockIdx.x];
+  MaxSum ms = row_max_sum(row, vocab, nullptr);
+  float log_sum = logf(ms.sum), factor = scale / ms.sum;
+  if (threadIdx.x == 0) losses[blockIdx.x] = (ms.max - to_f32(row[label])) + log_sum;
+  if (scale == 0.f) return;
+  __syncthreads();
+  for (i64 c = threadIdx.x; c < vocab; c += blockDim.x) {
+    float p = expf(to_f32(row[c]) - ms.max) * factor;
+    row[c] = from_f32<T>(c == label ? p - scale : p);
+  }
+}
+extern "C" __global__ void cross_entropy_f32(float *x, i64 p, i64 v, const uint32_t *l, float s, float *o) {
+  cross_entropy(x, p, v, l, s, o);
+}
+extern "C" __global__ void cross_entropy_bf16(bf16 *x, i64 p, i64 v, const uint32_t *l, float s, float *o) {
+  cross_entropy(x, p, v, l, s, o);
+}
+
+// Per row of logits: log-sum-exp and the first largest. One block a row.
+extern "C" __global__ void read_logits(const float *logits, i64 pitch, i64 vocab, float *lse, uint32_t *best) {
+  i64 place;
+  const float *row = logits + blockIdx.x * pitch;
+  MaxSum ms = row_max_sum(row, vocab, &place);
+  if (threadIdx.x == 0) {
+    lse[blockIdx.x] = ms.max + logf(ms.sum);
+    best[blockIdx.x] = (uint32_t)(place < vocab ? place : 0);
+  }
+}
+// Log-probability of token[i] at row[i], and whether it is the first largest.
+extern "C" __global__ void read_targets(const float *logits, i64 pitch, const float *lse, const uint32_t *best,
+                                        const uint32_t *row, const uint32_t *token, i64 n, float *logprob,
+                                        uint32_t *greedy) {
+  i64 i = blockIdx.x * (i64)blockDim.x + threadIdx.x;
+  if (i >= n) return;
+  logprob[i] = logits[(i64)row[i] * pitch + token[i]] - lse[row[i]];
+  greedy[i] = best[row[i]] == token[i];
+}
+
+// Sums in f64, in an order that depends on n only. One block finishes what many began.
+template <bool SQUARE> __device__ void partial_sums(const float *x, i64 n, double *parts) {
+  __shared__ double scratch[32];
+  double sum = 0.0;
+  for (i64 i = blockIdx.x * (i64)blockDim.x + threadIdx.x; i < n; i += (i64)gridDim.x * blockDim.x)
+    sum += SQUARE ? (double)x[i] * (double)x[i] : (double)x[i];
+  sum = group_sum(sum, blockDim.x, scratch);
+  if (threadIdx.x == 0) parts[blockIdx.x] = sum;
+}
+extern "C" __global__ void partial_squares(const float *x, i64 n, double *parts) { partial_sums<true>(x, n, parts); }
+extern "C" __global__ void partial_total(const float *x, i64 n, double *parts) { partial_sums<false>(x, n, parts); }
+extern "C" __global__ void total(const double *parts, i64 n, double *out) {
+  __shared__ double scratch[32];
+  double sum = 0.0;
+  for (i64 i = threadIdx.x; i < n; i += blockDim.x) sum += parts[i];
+  sum = group_sum(sum, blockDim.x, scratch);
+  if (threadIdx.x == 0) *out = sum;
+}
+
+// One AdamW update, and the bf16 image of the new values where there is one.
+extern "C" __global__ void adamw(float *value, const float *grad, float *mean, float *square, bf16 *image, i64 n,
+                                 float grad_scale, float beta1, float beta2, float keep, float step_size,
+                                 float inv_root2, float epsilon) {
+  for (i64 i = blockIdx.x * (i64)blockDim.x + threadIdx.x; i < n; i += (i64)gridDim.x * blockDim.x) {
+    float g = grad[i] * grad_scale;
+    float m = beta1 * mean[i] + (1.f - beta1) * g, v = beta2 * square[i] + (1.f - beta2) * g * g;
+    mean[i] = m, square[i] = v;
+    float p = value[i] * keep - step_size * m / (sqrtf(v) * inv_root2 + epsilon);
+    value[i] = p;
+    if (image) image[i] = from_f32<bf16>(p);
+  }
+}

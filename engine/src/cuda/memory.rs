@@ -1,0 +1,304 @@
+//! The GPU's memory: buffers that go back to a pool, and copies to and from the host.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use cudarc::driver::sys::{self, CUresult};
+use half::bf16;
+
+use super::{
+    Device, Float, View,
+    driver::{Inner, lock},
+};
+use crate::EngineError;
+
+/// Freed blocks by size, for the next buffer of about that size. Once every size of a step has come up, nothing is
+/// allocated any more.
+#[derive(Default)]
+pub(super) struct Pool {
+    free: BTreeMap<usize, Vec<u64>>,
+    /// Bytes in buffers, and in all blocks.
+    used: usize,
+    held: usize,
+    peak: usize,
+}
+
+/// Sizes of blocks: eighths of powers of two, so that at most an eighth is wasted and like sizes meet.
+fn block_size(bytes: usize) -> usize {
+    let bytes = bytes.max(512);
+    let step = (bytes.next_power_of_two() / 16).max(512);
+    bytes.div_ceil(step) * step
+}
+
+impl Pool {
+    /// Frees all blocks that are in no buffer.
+    pub(super) fn release(&mut self) {
+        for (size, blocks) in std::mem::take(&mut self.free) {
+            for block in blocks {
+                self.held -= size;
+                // SAFETY: the block came from `cuMemAlloc` and is in no buffer; the driver waits for work that uses it.
+                unsafe { sys::cuMemFree_v2(block) };
+            }
+        }
+    }
+}
+
+/// A run of elements on a GPU; its memory goes back to the device's pool when it is dropped.
+///
+/// Like a cell: kernels write through shared references, in the order of the device's stream.
+pub struct DeviceBuffer {
+    inner: Arc<Inner>,
+    ptr: u64,
+    size: usize,
+    len: usize,
+    float: Option<Float>,
+}
+
+impl std::fmt::Debug for DeviceBuffer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let kind = self.float.map_or("bytes", Float::name);
+        write!(f, "DeviceBuffer({} {kind} on cuda:{})", self.len, self.inner.ordinal)
+    }
+}
+
+impl Drop for DeviceBuffer {
+    fn drop(&mut self) {
+        let mut pool = lock(&self.inner.pool);
+        pool.used -= self.size;
+        pool.free.entry(self.size).or_default().push(self.ptr);
+    }
+}
+
+impl DeviceBuffer {
+    /// Number of elements (of bytes, if they are no floats).
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether there are no elements.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Type of the elements; f32 for a buffer of bytes, which is never asked.
+    pub fn float(&self) -> Float {
+        self.float.unwrap_or(Float::F32)
+    }
+
+    pub(super) fn ptr(&self) -> u64 {
+        self.ptr
+    }
+
+    /// The matrix `[rows, cols]` from element `at`, rows `pitch` elements apart.
+    ///
+    /// # Panics
+    /// If it does not lie inside.
+    pub fn view(&self, at: usize, rows: usize, cols: usize, pitch: usize) -> View<'_> {
+        let end = if rows == 0 || cols == 0 { at } else { at + (rows - 1) * pitch + cols };
+        assert!(end <= self.len && (rows <= 1 || pitch >= cols), "a matrix outside of its buffer");
+        View::new(self.ptr + (at * self.float().bytes()) as u64, self.float(), rows, cols, pitch)
+    }
+
+    /// All elements as one row.
+    pub fn row(&self) -> View<'_> {
+        self.view(0, 1, self.len, self.len.max(1))
+    }
+}
+
+impl Device {
+    fn raw(&self, bytes: usize) -> Result<(u64, usize), EngineError> {
+        let size = block_size(bytes);
+        let mut pool = lock(&self.0.pool);
+        let near = pool.free.range(size..=size + size / 4).find(|(_, blocks)| !blocks.is_empty()).map(|(&size, _)| size);
+        if let Some(size) = near
+            && let Some(block) = pool.free.get_mut(&size).and_then(Vec::pop)
+        {
+            pool.used += size;
+            pool.peak = pool.peak.max(pool.used);
+            return Ok((block, size));
+        }
+        self.bind();
+        let mut ptr = 0;
+        // SAFETY: the out-pointer is a live local.
+        let mut result = unsafe { sys::cuMemAlloc_v2(&mut ptr, size) };
+        if result == CUresult::CUDA_ERROR_OUT_OF_MEMORY {
+            pool.release();
+            // SAFETY: as above.
+            result = unsafe { sys::cuMemAlloc_v2(&mut ptr, size) };
+        }
+        if result == CUresult::CUDA_ERROR_OUT_OF_MEMORY {
+            let gib = |bytes: usize| bytes as f64 / (1u64 << 30) as f64;
+            return Err(self.fail(format!(
+                "out of memory: {:.2} GiB more are needed beside {:.2} GiB in use; use smaller batches or shorter \
+                 rows, keep less for the backward pass (gradient_checkpointing = \"layer\"), quantise the base \
+                 (nf4), or lower kv_bytes and batch_tokens",
+                gib(size),
+                gib(pool.used)
+            )));
+        }
+        self.check("allocating", result)?;
+        pool.held += size;
+        pool.used += size;
+        pool.peak = pool.peak.max(pool.used);
+        Ok((ptr, size))
+    }
+
+    /// A buffer of `len` floats with unspecified contents.
+    ///
+    /// # Errors
+    /// If there is not enough memory.
+    pub fn alloc(&self, len: usize, float: Float) -> Result<DeviceBuffer, EngineError> {
+        let (ptr, size) = self.raw(len * float.bytes())?;
+        Ok(DeviceBuffer { inner: self.0.clone(), ptr, size, len, float: Some(float) })
+    }
+
+    /// A buffer of `len` bytes with unspecified contents.
+    ///
+    /// # Errors
+    /// If there is not enough memory.
+    pub fn alloc_bytes(&self, len: usize) -> Result<DeviceBuffer, EngineError> {
+        let (ptr, size) = self.raw(len)?;
+        Ok(DeviceBuffer { inner: self.0.clone(), ptr, size, len, float: None })
+    }
+
+    /// Bytes in buffers at most so far; and bytes held now, buffers and blocks kept for the next ones.
+    pub fn pool_bytes(&self) -> (usize, usize) {
+        let pool = lock(&self.0.pool);
+        (pool.peak, pool.held)
+    }
+
+    /// Overwrites a view of one row with zeros.
+    ///
+    /// # Errors
+    /// If the driver fails.
+    pub fn zero(&self, to: View<'_>) -> Result<(), EngineError> {
+        assert!(to.rows <= 1 || to.pitch == to.cols, "zeros are written to contiguous elements");
+        self.bind();
+        // SAFETY: the view lies inside of a live buffer.
+        let result = unsafe { sys::cuMemsetD8Async(to.ptr, 0, to.rows * to.cols * to.float.bytes(), self.0.stream) };
+        self.check("clearing", result)
+    }
+
+    fn upload<T>(&self, to: u64, data: &[T]) -> Result<(), EngineError> {
+        if data.is_empty() {
+            return Ok(());
+        }
+        self.bind();
+        // SAFETY: the caller made room for the data; memory that is not pinned may be reused when the call returns.
+        let result = unsafe {
+            sys::cuMemcpyHtoDAsync_v2(to, data.as_ptr().cast(), size_of_val(data), self.0.stream)
+        };
+        self.check("copying to the GPU", result)
+    }
+
+    fn download<T: Clone + Default>(&self, from: u64, len: usize) -> Result<Vec<T>, EngineError> {
+        let mut data = vec![T::default(); len];
+        if len == 0 {
+            return Ok(data);
+        }
+        self.bind();
+        // SAFETY: the view lies inside of a live buffer and `data` has as many bytes; the wait keeps it alive.
+        let result = unsafe {
+            sys::cuMemcpyDtoHAsync_v2(data.as_mut_ptr().cast(), from, size_of_val(&data[..]), self.0.stream)
+        };
+        self.check("copying from the GPU", result)?;
+        self.synchronize()?;
+        Ok(data)
+    }
+
+    /// Bytes on the device.
+    ///
+    /// # Errors
+    /// If there is not enough memory, or the driver fails.
+    pub fn bytes<T: Copy>(&self, data: &[T]) -> Result<DeviceBuffer, EngineError> {
+        let buffer = self.alloc_bytes(size_of_val(data))?;
+        self.upload(buffer.ptr, data)?;
+        Ok(buffer)
+    }
+
+    /// Floats on the device.
+    ///
+    /// # Errors
+    /// If there is not enough memory, or the driver fails.
+    pub fn floats(&self, data: &[f32]) -> Result<DeviceBuffer, EngineError> {
+        let buffer = self.alloc(data.len(), Float::F32)?;
+        self.upload(buffer.ptr, data)?;
+        Ok(buffer)
+    }
+
+    /// Writes floats over a view of one row, rounded to its type.
+    ///
+    /// # Errors
+    /// If the driver fails.
+    ///
+    /// # Panics
+    /// If the lengths differ.
+    pub fn write(&self, data: &[f32], to: View<'_>) -> Result<(), EngineError> {
+        assert_eq!(data.len(), to.rows * to.cols, "as many elements as the view has");
+        match to.float {
+            Float::F32 => self.upload(to.ptr, data),
+            Float::Bf16 => {
+                let wide = self.floats(data)?;
+                self.cast(wide.row(), to)
+            }
+        }
+    }
+
+    /// Writes bf16 elements over a view of one row of that type.
+    ///
+    /// # Errors
+    /// If the driver fails.
+    ///
+    /// # Panics
+    /// If the lengths or types differ.
+    pub fn write_bf16(&self, data: &[bf16], to: View<'_>) -> Result<(), EngineError> {
+        assert!(data.len() == to.rows * to.cols && to.float == Float::Bf16, "elements as the view has");
+        self.upload(to.ptr, data)
+    }
+
+    /// The elements of a view of one row, once all work before is done.
+    ///
+    /// # Errors
+    /// If that work or the copy failed.
+    pub fn read(&self, from: View<'_>) -> Result<Vec<f32>, EngineError> {
+        let len = from.rows * from.cols;
+        match from.float {
+            Float::F32 => self.download(from.ptr, len),
+            Float::Bf16 => {
+                let narrow: Vec<u16> = self.download(from.ptr, len)?;
+                Ok(narrow.into_iter().map(|bits| bf16::from_bits(bits).to_f32()).collect())
+            }
+        }
+    }
+
+    /// `len` integers from a buffer of bytes.
+    ///
+    /// # Errors
+    /// If work before or the copy failed.
+    pub fn read_ints(&self, from: &DeviceBuffer, len: usize) -> Result<Vec<u32>, EngineError> {
+        assert!(len * 4 <= from.len * from.float.map_or(1, Float::bytes), "integers inside of the buffer");
+        self.download(from.ptr, len)
+    }
+
+    /// `len` floats of 64 bits from a buffer of bytes.
+    ///
+    /// # Errors
+    /// If work before or the copy failed.
+    pub(super) fn read_doubles(&self, from: &DeviceBuffer, len: usize) -> Result<Vec<f64>, EngineError> {
+        assert!(len * 8 <= from.len, "numbers inside of the buffer");
+        self.download(from.ptr, len)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::block_size;
+
+    #[test]
+    fn blocks_waste_little() {
+        for bytes in [1, 512, 513, 5000, 100_000, 1 << 20, (1 << 20) + 1, 123_456_789] {
+            let size = block_size(bytes);
+            assert!(size >= bytes && (size < 8192 || size <= bytes + bytes / 7), "{bytes} {size}");
+            assert_eq!(block_size(size), size);
+        }
+    }
+}

@@ -1,0 +1,20 @@
+//! NVIDIA GPUs: one context and one stream a device, memory that is used again, products through cuBLASLt, and the
+//! kernels in `kernels/`.
+//!
+//! The driver and cuBLASLt are loaded when the first device is opened, so a program with this code runs without either.
+//! All work of a device is ordered by its one stream: a buffer that is given back may be handed out again at once.
+
+mod attention;
+pub(crate) mod decoder;
+mod driver;
+mod gemm;
+mod matrix;
+mod memory;
+mod ops;
+
+pub use attention::{AttentionTile, AttentionWork, KeySegment};
+pub use decoder::DeviceMatrix;
+pub use driver::Device;
+pub use matrix::{Float, View};
+pub use memory::DeviceBuffer;
+pub use ops::{AdamWConstants, Nf4Scales};

@@ -1,0 +1,583 @@
+//! Launches of the element-wise kernels, norms, losses and the optimizer.
+//!
+//! Shapes are checked here, so that no kernel leaves its buffers.
+
+use super::{
+    Device, DeviceBuffer, Float, View,
+    driver::{Arg, Shape},
+};
+use crate::EngineError;
+
+type Done = Result<(), EngineError>;
+
+/// The kernel of a name for a type.
+macro_rules! of {
+    ($float:expr, $name:literal) => {
+        match $float {
+            Float::F32 => concat!($name, "_f32"),
+            Float::Bf16 => concat!($name, "_bf16"),
+        }
+    };
+}
+pub(super) use of;
+
+/// What an AdamW update multiplies with, in the kernel's f32.
+#[derive(Clone, Copy, Debug)]
+pub struct AdamWConstants {
+    /// On the gradient (clipping).
+    pub grad_scale: f32,
+    /// Decay of the mean.
+    pub beta1: f32,
+    /// Decay of the mean square.
+    pub beta2: f32,
+    /// On the value (weight decay).
+    pub keep: f32,
+    /// Learning rate over the correction of the mean.
+    pub step_size: f32,
+    /// On the root: one over the root of the correction of the mean square.
+    pub inverse_root: f32,
+    /// Added to the root.
+    pub epsilon: f32,
+}
+
+/// The scales of the blocks of 4-bit codes on the device.
+#[derive(Debug)]
+pub enum Nf4Scales {
+    /// One float a block.
+    Plain(DeviceBuffer),
+    /// `absmax[block / nested_block] * map[codes[block]] + offset`.
+    Nested {
+        /// 8-bit codes, one a block.
+        codes: DeviceBuffer,
+        /// Scale of every run of `nested_block` codes.
+        absmax: DeviceBuffer,
+        /// The 256 values of a code.
+        map: DeviceBuffer,
+        /// Codes in a run.
+        nested_block: usize,
+        /// Added to every scale.
+        offset: f32,
+    },
+}
+
+impl Nf4Scales {
+    /// Bytes held on the GPU.
+    pub fn bytes(&self) -> usize {
+        match self {
+            Self::Plain(scales) => 4 * scales.len(),
+            Self::Nested { codes, absmax, map, .. } => codes.len() + 4 * (absmax.len() + map.len()),
+        }
+    }
+}
+
+fn contiguous(view: &View<'_>) -> bool {
+    view.rows <= 1 || view.pitch == view.cols
+}
+
+impl Device {
+    /// Blocks of 256 threads for so many items, bounded by what the GPU runs at once.
+    fn spread(&self, items: usize) -> Shape {
+        let most = self.0.multiprocessors as usize * 16;
+        Shape { grid: (items.div_ceil(256).clamp(1, most), 1), block: (256, 1), shared: 0 }
+    }
+
+    /// `y = x`, rounded to the type of `y`; both contiguous.
+    ///
+    /// # Errors
+    /// If the driver fails.
+    pub fn cast(&self, x: View<'_>, y: View<'_>) -> Done {
+        let n = x.rows * x.cols;
+        assert!(n == y.rows * y.cols && contiguous(&x) && contiguous(&y), "contiguous elements, as many");
+        match (x.float, y.float) {
+            (Float::F32, Float::Bf16) => self.launch("cast_f32_bf16", self.spread(n), &[x.ptr.into(), y.ptr.into(), n.into()]),
+            (Float::Bf16, Float::F32) => self.launch("cast_bf16_f32", self.spread(n), &[x.ptr.into(), y.ptr.into(), n.into()]),
+            _ => {
+                self.bind();
+                // SAFETY: both views lie inside of live buffers.
+                let result = unsafe {
+                    cudarc::driver::sys::cuMemcpyDtoDAsync_v2(y.ptr, x.ptr, n * x.float.bytes(), self.0.stream)
+                };
+                self.check("copying", result)
+            }
+        }
+    }
+
+    /// `y += x`; both contiguous and of one type.
+    ///
+    /// # Errors
+    /// If the driver fails.
+    pub fn add(&self, x: View<'_>, y: View<'_>) -> Done {
+        let n = x.rows * x.cols;
+        assert!(n == y.rows * y.cols && contiguous(&x) && contiguous(&y) && x.float == y.float, "elements of one type");
+        self.launch(of!(x.float, "add"), self.spread(n / 4 + 1), &[x.ptr.into(), y.ptr.into(), n.into()])
+    }
+
+    /// Adds a bias (f32) to every row.
+    ///
+    /// # Errors
+    /// If the driver fails.
+    pub fn add_bias(&self, bias: View<'_>, y: View<'_>) -> Done {
+        assert!(bias.float == Float::F32 && bias.cols == y.cols, "a bias of f32, one element a column");
+        let args = [bias.ptr.into(), y.ptr.into(), y.rows.into(), y.cols.into(), y.pitch.into()];
+        self.launch(of!(y.float, "add_bias"), self.spread(y.rows * y.cols), &args)
+    }
+
+    fn columns_shape(cols: usize) -> Shape {
+        Shape { grid: (cols.div_ceil(32), 1), block: (32, 8), shared: 0 }
+    }
+
+    /// Adds the sum of the rows of `dy` to `db` (f32).
+    ///
+    /// # Errors
+    /// If the driver fails.
+    pub fn bias_backward(&self, dy: View<'_>, db: View<'_>) -> Done {
+        assert!(db.float == Float::F32 && db.cols == dy.cols, "a gradient of f32, one element a column");
+        let args = [dy.ptr.into(), db.ptr.into(), dy.rows.into(), dy.cols.into(), dy.pitch.into()];
+        self.launch(of!(dy.float, "bias_backward"), Self::columns_shape(dy.cols), &args)
+    }
+
+    /// `y[i] = x[rows[i]]`.
+    ///
+    /// # Errors
+    /// If the driver fails.
+    pub fn gather(&self, x: View<'_>, rows: &DeviceBuffer, y: View<'_>) -> Done {
+        assert!(rows.len() >= 4 * y.rows && x.cols == y.cols, "an index a row");
+        let same = x.float == y.float;
+        let vec = same && x.by_four() && y.by_four();
+        let name = match (x.float, y.float) {
+            (Float::F32, Float::F32) => "gather_f32_f32",
+            (Float::F32, Float::Bf16) => "gather_f32_bf16",
+            (Float::Bf16, Float::F32) => "gather_bf16_f32",
+            (Float::Bf16, Float::Bf16) => "gather_bf16_bf16",
+        };
+        let items = y.rows * y.cols / if vec { 4 } else { 1 };
+        let args = [
+            x.ptr.into(),
+            x.pitch.into(),
+            rows.ptr().into(),
+            y.ptr.into(),
+            y.pitch.into(),
+            y.rows.into(),
+            y.cols.into(),
+            usize::from(vec).into(),
+        ];
+        self.launch(name, self.spread(items), &args)
+    }
+
+    /// `y[rows[i]] = x[i]`, all other rows 0; `rows` are distinct, `y` is contiguous.
+    ///
+    /// # Errors
+    /// If the driver fails.
+    pub fn spread_rows(&self, x: View<'_>, rows: &DeviceBuffer, y: View<'_>) -> Done {
+        assert!(rows.len() >= 4 * x.rows && x.cols == y.cols && x.float == y.float, "an index a row");
+        self.zero(y)?;
+        let vec = x.by_four() && y.by_four();
+        let args = [
+            x.ptr.into(),
+            x.pitch.into(),
+            rows.ptr().into(),
+            y.ptr.into(),
+            y.pitch.into(),
+            x.rows.into(),
+            x.cols.into(),
+            usize::from(vec).into(),
+        ];
+        self.launch(of!(x.float, "spread"), self.spread(x.rows * x.cols / if vec { 4 } else { 1 }), &args)
+    }
+
+    /// Adds to row `ids[g]` of the table's gradient (f32) the rows `order[starts[g]..starts[g + 1]]` of `dy`.
+    ///
+    /// # Errors
+    /// If the driver fails.
+    pub fn embed_backward(
+        &self,
+        dy: View<'_>,
+        [ids, starts, order]: [&DeviceBuffer; 3],
+        groups: usize,
+        table: View<'_>,
+    ) -> Done {
+        assert!(table.float == Float::F32 && ids.len() >= 4 * groups && starts.len() >= 4 * (groups + 1), "groups");
+        let args = [
+            dy.ptr.into(),
+            dy.pitch.into(),
+            ids.ptr().into(),
+            starts.ptr().into(),
+            order.ptr().into(),
+            table.ptr.into(),
+            dy.cols.into(),
+        ];
+        let shape = Shape { grid: (groups, 1), block: (256, 1), shared: 0 };
+        self.launch(of!(dy.float, "embed_backward"), shape, &args)
+    }
+
+    /// Rotates all heads of all rows by the angles of their positions, or back.
+    ///
+    /// # Errors
+    /// If the driver fails.
+    pub fn rope(
+        &self,
+        x: View<'_>,
+        heads: usize,
+        positions: &DeviceBuffer,
+        table: &DeviceBuffer,
+        inverse: bool,
+    ) -> Done {
+        assert!(positions.len() >= 4 * x.rows && x.cols.is_multiple_of(2 * heads.max(1)), "a position a row");
+        let half = x.cols / heads.max(1) / 2;
+        let sign = if inverse { -1f32 } else { 1.0 };
+        let args = [
+            x.ptr.into(),
+            x.pitch.into(),
+            x.rows.into(),
+            heads.into(),
+            half.into(),
+            positions.ptr().into(),
+            table.ptr().into(),
+            sign.into(),
+        ];
+        self.launch(of!(x.float, "rope"), self.spread(x.rows * heads * half), &args)
+    }
+
+    /// `y = silu(gate) * up`; `gate_up` has the columns of gate and up side by side.
+    ///
+    /// # Errors
+    /// If the driver fails.
+    pub fn swiglu(&self, gate_up: View<'_>, y: View<'_>) -> Done {
+        assert!(gate_up.cols == 2 * y.cols && gate_up.float == y.float && gate_up.rows == y.rows, "gate and up");
+        let vec = gate_up.by_four() && y.by_four();
+        let args = [
+            gate_up.ptr.into(),
+            gate_up.pitch.into(),
+            y.ptr.into(),
+            y.pitch.into(),
+            y.rows.into(),
+            y.cols.into(),
+            usize::from(vec).into(),
+        ];
+        self.launch(of!(y.float, "swiglu"), self.spread(y.rows * y.cols / if vec { 4 } else { 1 }), &args)
+    }
+
+    /// Backward of [`Device::swiglu`] in place: `gate_up` leaves as its gradient.
+    ///
+    /// # Errors
+    /// If the driver fails.
+    pub fn swiglu_backward(&self, dy: View<'_>, gate_up: View<'_>) -> Done {
+        assert!(gate_up.cols == 2 * dy.cols && gate_up.float == dy.float && gate_up.rows == dy.rows, "gate and up");
+        let vec = gate_up.by_four() && dy.by_four();
+        let args = [
+            dy.ptr.into(),
+            dy.pitch.into(),
+            gate_up.ptr.into(),
+            gate_up.pitch.into(),
+            dy.rows.into(),
+            dy.cols.into(),
+            usize::from(vec).into(),
+        ];
+        let items = dy.rows * dy.cols / if vec { 4 } else { 1 };
+        self.launch(of!(dy.float, "swiglu_backward"), self.spread(items), &args)
+    }
+
+    /// `y = x * mask * factor`, or `y += x * mask * factor`; element `(row, column)` of the mask is kept if its draw under
+    /// `key` is at least `threshold`.
+    ///
+    /// # Errors
+    /// If the driver fails.
+    pub fn dropout(
+        &self,
+        x: View<'_>,
+        y: View<'_>,
+        (key, threshold, factor): (u64, u32, f32),
+        accumulate: bool,
+    ) -> Done {
+        assert!(x.rows == y.rows && x.cols == y.cols && x.float == y.float, "elements of one type");
+        let args = [
+            x.ptr.into(),
+            x.pitch.into(),
+            y.ptr.into(),
+            y.pitch.into(),
+            x.rows.into(),
+            x.cols.into(),
+            key.into(),
+            i64::from(threshold).into(),
+            factor.into(),
+            usize::from(accumulate).into(),
+        ];
+        self.launch(of!(x.float, "dropout"), self.spread(x.rows * x.cols), &args)
+    }
+
+    /// Rows of keys and values from merged projections to their slots.
+    ///
+    /// # Errors
+    /// If the driver fails.
+    pub fn store_kv(&self, qkv: View<'_>, q_dim: usize, slots: &DeviceBuffer, keys: View<'_>, values: View<'_>) -> Done {
+        let kv_dim = keys.cols;
+        assert!(qkv.cols == q_dim + 2 * kv_dim && slots.len() >= 4 * qkv.rows && keys.pitch == kv_dim, "slots");
+        assert!(qkv.float == keys.float && keys.float == values.float && values.pitch == kv_dim, "one type");
+        let args = [
+            qkv.ptr.into(),
+            qkv.pitch.into(),
+            q_dim.into(),
+            kv_dim.into(),
+            slots.ptr().into(),
+            keys.ptr.into(),
+            values.ptr.into(),
+            qkv.rows.into(),
+        ];
+        self.launch(of!(qkv.float, "store_kv"), self.spread(qkv.rows * kv_dim), &args)
+    }
+
+    fn norm_shape(items: usize, width: usize) -> Shape {
+        if width <= 256 {
+            Shape { grid: (items.div_ceil(8), 1), block: (32, 8), shared: 0 }
+        } else {
+            Shape { grid: (items, 1), block: (256, 1), shared: 0 }
+        }
+    }
+
+    /// RMS norm of every head of every row; `rstd` gets `[rows, heads]`.
+    ///
+    /// # Errors
+    /// If the driver fails.
+    pub fn rmsnorm(
+        &self,
+        x: View<'_>,
+        heads: usize,
+        w: View<'_>,
+        eps: f32,
+        y: View<'_>,
+        rstd: Option<&DeviceBuffer>,
+    ) -> Done {
+        let width = x.cols / heads.max(1);
+        assert!(w.cols == width && w.float == Float::F32 && x.float == y.float && x.cols == y.cols, "a norm's shapes");
+        let args = [
+            x.ptr.into(),
+            x.pitch.into(),
+            x.rows.into(),
+            heads.into(),
+            width.into(),
+            w.ptr.into(),
+            eps.into(),
+            y.ptr.into(),
+            y.pitch.into(),
+            rstd.map_or(0, DeviceBuffer::ptr).into(),
+        ];
+        self.launch(of!(x.float, "rmsnorm"), Self::norm_shape(x.rows * heads, width), &args)
+    }
+
+    /// `sum += x`, then the norm of the rows of `sum`.
+    ///
+    /// # Errors
+    /// If the driver fails.
+    pub fn add_rmsnorm(
+        &self,
+        x: View<'_>,
+        sum: View<'_>,
+        w: View<'_>,
+        eps: f32,
+        y: View<'_>,
+        rstd: Option<&DeviceBuffer>,
+    ) -> Done {
+        assert!(w.cols == x.cols && w.float == Float::F32 && x.cols == y.cols && x.cols == sum.cols, "a norm's shapes");
+        assert!(x.float == y.float && x.float == sum.float, "one type");
+        let args = [
+            x.ptr.into(),
+            x.pitch.into(),
+            sum.ptr.into(),
+            sum.pitch.into(),
+            x.rows.into(),
+            x.cols.into(),
+            w.ptr.into(),
+            eps.into(),
+            y.ptr.into(),
+            y.pitch.into(),
+            rstd.map_or(0, DeviceBuffer::ptr).into(),
+        ];
+        self.launch(of!(x.float, "add_rmsnorm"), Self::norm_shape(x.rows, x.cols), &args)
+    }
+
+    /// RMS norm of every head of every row in place.
+    ///
+    /// # Errors
+    /// If the driver fails.
+    pub fn head_norm_in_place(&self, x: View<'_>, heads: usize, w: View<'_>, eps: f32) -> Done {
+        // The kernel writes an element after it has read it for the last time.
+        self.rmsnorm(x, heads, w, eps, x, None)
+    }
+
+    /// Backward of a norm in place; `dw` (f32) collects the gradient of the weight.
+    ///
+    /// # Errors
+    /// If the driver fails.
+    #[allow(clippy::too_many_arguments, reason = "one kernel call")]
+    pub fn rmsnorm_backward(
+        &self,
+        d: View<'_>,
+        heads: usize,
+        x: View<'_>,
+        w: View<'_>,
+        rstd: &DeviceBuffer,
+        add: Option<View<'_>>,
+        dw: Option<View<'_>>,
+    ) -> Done {
+        let width = x.cols / heads.max(1);
+        assert!(w.cols == width && d.cols == x.cols && d.float == x.float && w.float == Float::F32, "a norm's shapes");
+        assert!(add.is_none_or(|add| add.float == d.float && add.cols == d.cols), "a norm's shapes");
+        let common: [Arg; 7] = [
+            d.ptr.into(),
+            d.pitch.into(),
+            d.rows.into(),
+            heads.into(),
+            width.into(),
+            x.ptr.into(),
+            x.pitch.into(),
+        ];
+        if let Some(dw) = dw {
+            assert!(dw.cols == width && dw.float == Float::F32, "a norm's shapes");
+            let args = [&common[..], &[rstd.ptr().into(), dw.ptr.into()]].concat();
+            self.launch(of!(d.float, "rmsnorm_weight"), Self::columns_shape(width), &args)?;
+        }
+        let (add, pitch) = add.map_or((0, 0), |add| (add.ptr, add.pitch));
+        let args = [&common[..], &[w.ptr.into(), rstd.ptr().into(), add.into(), pitch.into()]].concat();
+        self.launch(of!(d.float, "rmsnorm_backward"), Self::norm_shape(x.rows * heads, width), &args)
+    }
+
+    /// Queues the cross-entropy of rows of logits; with `scale` they become `scale * (softmax - onehot)`. `losses` gets a
+    /// float a row.
+    ///
+    /// # Errors
+    /// If the driver fails.
+    pub fn cross_entropy(
+        &self,
+        logits: View<'_>,
+        labels: &DeviceBuffer,
+        first: usize,
+        scale: Option<f32>,
+        losses: View<'_>,
+    ) -> Done {
+        assert!(labels.len() >= 4 * (first + logits.rows) && losses.cols >= logits.rows, "a label a row");
+        let args = [
+            logits.ptr.into(),
+            logits.pitch.into(),
+            logits.cols.into(),
+            (labels.ptr() + 4 * first as u64).into(),
+            scale.unwrap_or(0.0).into(),
+            losses.ptr.into(),
+        ];
+        let shape = Shape { grid: (logits.rows, 1), block: (512, 1), shared: 0 };
+        self.launch(of!(logits.float, "cross_entropy"), shape, &args)
+    }
+
+    /// The sum of contiguous f32 elements, or of their squares, in f64 and in an order that depends on their number only.
+    ///
+    /// # Errors
+    /// If work before failed.
+    pub fn sum(&self, x: View<'_>, squares: bool) -> Result<f64, EngineError> {
+        assert!(x.float == Float::F32 && contiguous(&x), "contiguous f32 elements");
+        const BLOCKS: usize = 512;
+        let n = x.rows * x.cols;
+        let parts = self.alloc_bytes(8 * (BLOCKS + 1))?;
+        let blocks = n.div_ceil(1024).clamp(1, BLOCKS);
+        let shape = Shape { grid: (blocks, 1), block: (256, 1), shared: 0 };
+        let name = if squares { "partial_squares" } else { "partial_total" };
+        self.launch(name, shape, &[x.ptr.into(), n.into(), parts.ptr().into()])?;
+        let total = parts.ptr() + 8 * BLOCKS as u64;
+        let shape = Shape { grid: (1, 1), block: (256, 1), shared: 0 };
+        self.launch("total", shape, &[parts.ptr().into(), blocks.into(), total.into()])?;
+        Ok(self.read_doubles(&parts, BLOCKS + 1)?[BLOCKS])
+    }
+
+    /// One AdamW update of four equally long runs of f32; `image` gets the new values in bf16.
+    ///
+    /// # Errors
+    /// If the driver fails.
+    pub fn adamw(
+        &self,
+        [value, grad, mean, square]: [View<'_>; 4],
+        image: Option<View<'_>>,
+        c: &AdamWConstants,
+    ) -> Done {
+        let n = value.cols;
+        assert!([grad, mean, square].iter().all(|v| v.cols == n && v.float == Float::F32), "runs of one length");
+        assert!(image.is_none_or(|image| image.cols == n && image.float == Float::Bf16), "runs of one length");
+        let args = [
+            value.ptr.into(),
+            grad.ptr.into(),
+            mean.ptr.into(),
+            square.ptr.into(),
+            image.map_or(0, |image| image.ptr).into(),
+            n.into(),
+            c.grad_scale.into(),
+            c.beta1.into(),
+            c.beta2.into(),
+            c.keep.into(),
+            c.step_size.into(),
+            c.inverse_root.into(),
+            c.epsilon.into(),
+        ];
+        self.launch("adamw", self.spread(n), &args)
+    }
+
+    /// Widens 4-bit codes into contiguous elements.
+    ///
+    /// # Errors
+    /// If the driver fails.
+    pub fn nf4_dequantize(&self, codes: &DeviceBuffer, scales: &Nf4Scales, block: usize, out: View<'_>) -> Done {
+        let n = out.rows * out.cols;
+        assert!(contiguous(&out) && codes.len() >= n.div_ceil(2) && block.is_multiple_of(16), "codes of all elements");
+        let (scale, codes8, map, nested, offset) = match scales {
+            Nf4Scales::Plain(scales) => (scales.ptr(), 0, 0, 1, 0.0),
+            Nf4Scales::Nested { codes, absmax, map, nested_block, offset } => {
+                (absmax.ptr(), codes.ptr(), map.ptr(), *nested_block, *offset)
+            }
+        };
+        let args = [
+            codes.ptr().into(),
+            scale.into(),
+            codes8.into(),
+            map.into(),
+            nested.into(),
+            offset.into(),
+            block.into(),
+            out.ptr.into(),
+            n.into(),
+        ];
+        self.launch(of!(out.float, "nf4_dequantize"), self.spread(n.div_ceil(16)), &args)
+    }
+
+    /// Per row of f32 logits the log-sum-exp and the first largest element.
+    ///
+    /// # Errors
+    /// If the driver fails.
+    pub fn read_logits(&self, logits: View<'_>, lse: &DeviceBuffer, best: &DeviceBuffer) -> Done {
+        assert!(logits.float == Float::F32 && lse.len() >= logits.rows && best.len() >= 4 * logits.rows, "rows");
+        let args = [logits.ptr.into(), logits.pitch.into(), logits.cols.into(), lse.ptr().into(), best.ptr().into()];
+        self.launch("read_logits", Shape { grid: (logits.rows, 1), block: (512, 1), shared: 0 }, &args)
+    }
+
+    /// Log-probabilities of `(row, token)` pairs and whether the token is the row's first largest.
+    ///
+    /// # Errors
+    /// If the driver fails.
+    pub fn read_targets(
+        &self,
+        logits: View<'_>,
+        [lse, best]: [&DeviceBuffer; 2],
+        [rows, tokens]: [&DeviceBuffer; 2],
+        [logprobs, greedy]: [&DeviceBuffer; 2],
+    ) -> Done {
+        let n = rows.len() / 4;
+        assert!(tokens.len() >= 4 * n && logprobs.len() >= n && greedy.len() >= 4 * n, "targets");
+        let args = [
+            logits.ptr.into(),
+            logits.pitch.into(),
+            lse.ptr().into(),
+            best.ptr().into(),
+            rows.ptr().into(),
+            tokens.ptr().into(),
+            n.into(),
+            logprobs.ptr().into(),
+            greedy.ptr().into(),
+        ];
+        self.launch("read_targets", Shape { grid: (n.div_ceil(128), 1), block: (128, 1), shared: 0 }, &args)
+    }
+}

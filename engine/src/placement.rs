@@ -1,0 +1,87 @@
+//! Where a model is computed, and in which type.
+
+use std::{fmt, str::FromStr};
+
+use crate::schedule::Limits;
+
+/// A device.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Placement {
+    /// The processor.
+    #[default]
+    Cpu,
+    /// The NVIDIA GPU with this number, in a program built with the feature `cuda`.
+    Cuda(usize),
+}
+
+/// The type that weights and activations are held in; sums are f32 or wider with both.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ComputeType {
+    /// 32 bits.
+    F32,
+    /// bfloat16; on a GPU only.
+    Bf16,
+}
+
+impl FromStr for Placement {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let error = || format!("unknown device {text:?}; expected cpu, cuda, or cuda:N for the GPU with number N");
+        match text.split_once(':') {
+            None if text == "cpu" => Ok(Self::Cpu),
+            None if text == "cuda" => Ok(Self::Cuda(0)),
+            Some(("cuda", number)) => number.parse().map(Self::Cuda).map_err(|_| error()),
+            _ => Err(error()),
+        }
+    }
+}
+
+impl fmt::Display for Placement {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Cpu => f.write_str("cpu"),
+            Self::Cuda(number) => write!(f, "cuda:{number}"),
+        }
+    }
+}
+
+impl FromStr for ComputeType {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "f32" | "fp32" | "float32" => Ok(Self::F32),
+            "bf16" | "bfloat16" => Ok(Self::Bf16),
+            _ => Err(format!("unknown type {text:?}; expected f32 or bf16")),
+        }
+    }
+}
+
+impl Placement {
+    /// Bounds that suit the device: those of [`Limits::default`] for the processor; 16,384 tokens a pass, 16 GiB of keys and
+    /// values and 256 sequences generated together for a GPU.
+    pub fn limits(self) -> Limits {
+        match self {
+            Self::Cpu => Limits::default(),
+            Self::Cuda(_) => Limits { batch_tokens: 16 << 10, kv_bytes: 16 << 30, batch_sequences: 256 },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn devices_by_name() {
+        let read = |text: &str| text.parse::<Placement>();
+        assert_eq!((read("cpu"), read("cuda"), read("cuda:3")), (Ok(Placement::Cpu), Ok(Placement::Cuda(0)), Ok(Placement::Cuda(3))));
+        assert_eq!(read("cuda:3").unwrap().to_string(), "cuda:3");
+        for text in ["gpu", "cuda:", "cuda:x", "cpu:1", ""] {
+            assert!(read(text).unwrap_err().contains("expected cpu, cuda"), "{text}");
+        }
+        assert_eq!("bf16".parse(), Ok(ComputeType::Bf16));
+        assert!("fp16".parse::<ComputeType>().unwrap_err().contains("bf16"));
+    }
+}

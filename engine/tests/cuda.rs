@@ -1,0 +1,253 @@
+//! A model on a GPU against the same model on the processor: scores of packed and shared inputs, generation, adapters.
+//! Skipped with a message where there is no GPU.
+#![cfg(feature = "cuda")]
+#![allow(clippy::print_stderr, reason = "tests say what they measured")]
+
+use std::{path::Path, sync::Arc};
+
+use harness_core::{Digest, Seed};
+use harness_engine::{
+    Adapter, AdapterConfig, Architecture, BaseModel, ComputeType, DecoderConfig, GenerationDefaults, HostTensor,
+    LayerWeights, Limits, LoadedBase, LocalModel, LoraPair, ModelFiles, ModelOptions, Placement, Projection, Rope,
+    RopeScaling, TextTokenizer, Weights,
+    cuda::{Device, Float},
+};
+
+const VOCAB: usize = 60;
+
+fn config(head_dim: usize) -> DecoderConfig {
+    DecoderConfig {
+        architecture: Architecture::Llama,
+        vocab_size: VOCAB,
+        hidden_size: 64,
+        intermediate_size: 112,
+        num_layers: 3,
+        num_heads: 4,
+        num_kv_heads: 2,
+        head_dim,
+        rms_norm_eps: 1e-5,
+        rope: Rope { theta: 10_000.0, scaling: RopeScaling::None },
+        max_position_embeddings: 512,
+        tie_word_embeddings: false,
+        qkv_bias: true,
+        o_bias: true,
+        qk_norm: head_dim == 16,
+        sliding_window: vec![None, Some(90), None],
+        bos_token_id: Some(0),
+        eos_token_ids: vec![1],
+    }
+}
+
+fn weights(c: &DecoderConfig) -> Weights {
+    let mut rng = Seed(7).stream("weights", 0);
+    let mut vec = |n: usize, scale: f64, mean: f64| -> Vec<f32> {
+        (0..n).map(|_| half::bf16::from_f64(mean + scale * rng.normal()).to_f32()).collect()
+    };
+    let mut matrix = |rows: usize, cols: usize| {
+        HostTensor::from_f32([rows, cols], vec(rows * cols, 1.0 / (cols as f64).sqrt(), 0.0))
+    };
+    let (h, m, q, kv) = (c.hidden_size, c.intermediate_size, c.q_dim(), c.kv_dim());
+    let layers = (0..c.num_layers)
+        .map(|_| LayerWeights {
+            q: matrix(q, h),
+            k: matrix(kv, h),
+            v: matrix(kv, h),
+            o: matrix(h, q),
+            gate: matrix(m, h),
+            up: matrix(m, h),
+            down: matrix(h, m),
+            q_bias: Some(vec![0.1; q]),
+            k_bias: Some(vec![-0.2; kv]),
+            v_bias: Some(vec![0.3; kv]),
+            o_bias: Some(vec![0.05; h]),
+            input_norm: vec![1.1; h],
+            post_attention_norm: vec![0.9; h],
+            q_norm: c.qk_norm.then(|| vec![1.2; c.head_dim]),
+            k_norm: c.qk_norm.then(|| vec![0.8; c.head_dim]),
+        })
+        .collect();
+    Weights { embed: matrix(VOCAB, h), layers, norm: vec![1.0; h], lm_head: Some(matrix(VOCAB, h)) }
+}
+
+/// Words `w2`, `w3`, ... with `<s>` and `</s>`.
+fn tokenizer() -> TextTokenizer {
+    let mut vocab = serde_json::Map::new();
+    for id in 0..VOCAB {
+        let word = ["<s>".to_owned(), "</s>".to_owned()].into_iter().nth(id).unwrap_or_else(|| format!("w{id}"));
+        vocab.insert(word, id.into());
+    }
+    let tokenizer = serde_json::json!({
+        "version": "1.0", "truncation": null, "padding": null, "normalizer": null, "post_processor": null, "decoder": null,
+        "added_tokens": [], "pre_tokenizer": {"type": "WhitespaceSplit"},
+        "model": {"type": "WordLevel", "vocab": vocab, "unk_token": "w2"},
+    });
+    let config = serde_json::json!({"bos_token": "<s>", "eos_token": "</s>"});
+    TextTokenizer::from_json(&tokenizer.to_string(), Some(&config.to_string())).expect("a tokenizer")
+}
+
+fn files(config: &DecoderConfig) -> ModelFiles {
+    ModelFiles {
+        config: config.clone(),
+        weights: weights(config),
+        tokenizer: tokenizer(),
+        chat_template: None,
+        generation: GenerationDefaults::default(),
+        digest: Digest::of("random"),
+    }
+}
+
+fn limits(batch_tokens: usize) -> Limits {
+    Limits { batch_tokens, kv_bytes: 1 << 24, batch_sequences: 5 }
+}
+
+/// The model on the processor and on the GPU in a type; nothing where there is no GPU.
+fn pair(config: &DecoderConfig, float: ComputeType, batch_tokens: usize) -> Option<[Arc<LoadedBase>; 2]> {
+    if let Err(error) = Device::open(0) {
+        eprintln!("skipped: {error}");
+        return None;
+    }
+    let options = ModelOptions { limits: limits(batch_tokens), ..ModelOptions::default() };
+    let host = LoadedBase::new(files(config), options.clone());
+    let options = ModelOptions { placement: Placement::Cuda(0), compute: Some(float), ..options };
+    let device = LoadedBase::place(files(config), options).expect("a model on the GPU");
+    Some([Arc::new(host), Arc::new(device)])
+}
+
+/// Sequences that share beginnings, some longer than a tile of attention.
+fn sequences() -> (Vec<Vec<u32>>, Vec<usize>) {
+    let mut rng = Seed(3).stream("tokens", 0);
+    let header: Vec<u32> = (0..150).map(|_| rng.below(VOCAB as u64) as u32).collect();
+    let mut all = vec![];
+    let mut first = vec![];
+    for i in 0..23usize {
+        let shared = [150, 90, 40, 0][i % 4];
+        let own = 1 + (i * 37) % 120;
+        let tokens = header[..shared].iter().copied().chain((0..own).map(|_| rng.below(VOCAB as u64) as u32));
+        let mut tokens: Vec<u32> = tokens.collect();
+        tokens.insert(0, 0);
+        first.push(1 + i * 5 % (tokens.len() - 1));
+        all.push(tokens);
+    }
+    (all, first)
+}
+
+fn adapter(config: &DecoderConfig) -> Adapter {
+    let mut rng = Seed(9).stream("adapter", 0);
+    let mut vec = |n: usize| -> Vec<f32> { (0..n).map(|_| half::bf16::from_f64(0.1 * rng.normal()).to_f32()).collect() };
+    let (h, m, q, kv) = (config.hidden_size, config.intermediate_size, config.q_dim(), config.kv_dim());
+    let layers = (0..config.num_layers)
+        .map(|layer| {
+            let mut pairs = vec![];
+            for (projection, inp, out) in [
+                (Projection::Q, h, q),
+                (Projection::V, h, kv),
+                (Projection::O, q, h),
+                (Projection::Up, h, m),
+                (Projection::Down, m, h),
+            ] {
+                // Not every layer has every pair.
+                if layer != 1 || projection != Projection::Up {
+                    pairs.push((projection, LoraPair { a: vec(4 * inp), b: vec(out * 4), rank: 4, scale: 2.0 }));
+                }
+            }
+            pairs.into_iter().collect()
+        })
+        .collect();
+    Adapter::new(AdapterConfig::default(), layers, Default::default())
+}
+
+#[test]
+fn scores_agree() {
+    for (dim, float, tolerance) in [
+        (64, ComputeType::F32, 2e-4),
+        (16, ComputeType::F32, 2e-4),
+        (64, ComputeType::Bf16, 0.15),
+        (128, ComputeType::Bf16, 0.15),
+        (96, ComputeType::Bf16, 0.15),
+    ] {
+        let config = config(dim);
+        let (tokens, first) = sequences();
+        let mut answers = vec![];
+        for batch_tokens in [64, 4096] {
+            let Some([host, device]) = pair(&config, float, batch_tokens) else { return };
+            let with = |base: &Arc<LoadedBase>, adapted: bool| {
+                let base = Arc::clone(base);
+                match adapted {
+                    true => LocalModel::with_adapter(base, &adapter(&config)).expect("an adapter"),
+                    false => LocalModel::new(base),
+                }
+            };
+            for adapted in [false, true] {
+                let expected = with(&host, adapted).score_tokens(&tokens, &first).expect("scores");
+                let found = with(&device, adapted).score_tokens(&tokens, &first).expect("scores");
+                let (mut worst, mut sum, mut count) = (0f32, 0f64, 0);
+                for ((found, _), (expected, _)) in found.iter().zip(&expected) {
+                    assert_eq!(found.len(), expected.len());
+                    for (a, b) in found.iter().zip(expected) {
+                        worst = worst.max((a - b).abs());
+                        sum += f64::from((a - b).abs());
+                        count += 1;
+                    }
+                }
+                eprintln!("scores {dim} {float:?} {batch_tokens} adapter {adapted}: worst {worst:.1e}, mean {:.1e}", sum / f64::from(count));
+                assert!(worst < tolerance, "{dim} {float:?}: {worst}");
+                answers.push((adapted, found));
+            }
+        }
+        // No answer depends on how the work is packed, but for rounding.
+        let tolerance = if float == ComputeType::F32 { 1e-4 } else { 0.1 };
+        for ((_, a), (_, b)) in answers[..2].iter().zip(&answers[2..]) {
+            let pairs = a.iter().zip(b).flat_map(|((a, _), (b, _))| a.iter().zip(b));
+            assert!(pairs.map(|(a, b)| (a - b).abs()).fold(0.0, f32::max) < tolerance);
+        }
+    }
+}
+
+#[test]
+fn greedy_generation_agrees() {
+    use harness_core::{Control, LanguageModel, Output, Request, Sampling};
+    let config = config(64);
+    let Some([host, device]) = pair(&config, ComputeType::F32, 256) else { return };
+    let words = |n: usize, from: usize| (0..n).map(|i| format!("w{}", 2 + (from + i * 7) % 50)).collect::<Vec<_>>().join(" ");
+    let prompts: Vec<String> = (0..9).map(|i| format!("{} {}", words(30, 1), words(1 + i * 17, i))).collect();
+    for penalty in [1.0, 1.2] {
+        let sampling = Sampling { max_new_tokens: 90, temperature: 0.0, repetition_penalty: penalty, ..Sampling::default() };
+        let requests: Vec<Request> = prompts
+            .iter()
+            .map(|prompt| Request::Generate { prompt: prompt.clone(), stop: vec![], sampling: sampling.clone() })
+            .collect();
+        let run = |base: &Arc<LoadedBase>| {
+            let mut all = vec![(vec![], vec![]); requests.len()];
+            LocalModel::new(Arc::clone(base))
+                .answer(&requests, &mut |index, response| {
+                    if let Output::Text { token_ids, token_logprobs, .. } = response.output {
+                        all[index] = (token_ids, token_logprobs);
+                    }
+                    Control::Continue
+                })
+                .expect("generations");
+            all
+        };
+        let (expected, found) = (run(&host), run(&device));
+        for ((ids, logprobs), (expected_ids, expected_logprobs)) in found.iter().zip(&expected) {
+            assert!(!ids.is_empty());
+            assert_eq!(ids, expected_ids);
+            let worst = logprobs.iter().zip(expected_logprobs).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+            assert!(worst < 1e-3, "{worst}");
+        }
+    }
+}
+
+#[test]
+fn what_does_not_fit_is_an_error() {
+    let device = match Device::open(0) {
+        Ok(device) => device,
+        Err(error) => return eprintln!("skipped: {error}"),
+    };
+    let config = DecoderConfig { head_dim: 256, qk_norm: false, ..config(256) };
+    let base = BaseModel::on_device(config.clone(), &weights(&config), 64, device, Float::Bf16);
+    let error = base.expect_err("heads that are too wide").to_string();
+    assert!(error.contains("256") && error.contains("--device cpu"), "{error}");
+    let missing = LoadedBase::load(Path::new("/nowhere"), ModelOptions { placement: Placement::Cuda(77), ..Default::default() });
+    assert!(missing.expect_err("no such GPU").to_string().contains("cuda:77"));
+}

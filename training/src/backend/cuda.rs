@@ -1,0 +1,340 @@
+//! An NVIDIA GPU: activations in bf16 or f32; parameters, gradients, moments and sums in f32.
+//!
+//! Parameters are held in f32 and multiply as their bf16 image, which is refreshed when they have changed; the optimizer
+//! writes both. Frozen 4-bit weights are widened into scratch memory for every product.
+//!
+//! The backend's operations cannot return errors; a failure of the device unwinds with a [`DeviceFailure`], which
+//! [`CudaBackend::catch`] turns into an error.
+
+mod frozen;
+mod memory;
+
+use std::{
+    ops::Range,
+    panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
+};
+
+pub use frozen::CudaFrozen;
+use harness_engine::{
+    EngineError, HostTensor,
+    cuda::{AdamWConstants, Device, Float, View},
+};
+pub use memory::{CudaBuf, CudaInts};
+
+use super::{AttentionShape, Backend, DropoutKey, Mat, MatMut, Span, SpanMut, Weight};
+use crate::{TrainingError, optimizer::AdamWStep};
+
+/// A GPU. Clones share it.
+#[derive(Clone, Debug)]
+pub struct CudaBackend {
+    device: Device,
+    /// Type of activations and of frozen weights.
+    float: Float,
+}
+
+/// What a failed operation unwinds with.
+#[derive(Debug)]
+pub struct DeviceFailure(pub EngineError);
+
+/// The value, or unwinds without a message of its own.
+fn done<T>(result: Result<T, EngineError>) -> T {
+    result.unwrap_or_else(|error| resume_unwind(Box::new(DeviceFailure(error))))
+}
+
+impl CudaBackend {
+    /// Opens a GPU; activations and frozen weights are held in `float`.
+    ///
+    /// # Errors
+    /// As [`Device::open`].
+    pub fn new(ordinal: usize, float: Float) -> Result<Self, EngineError> {
+        Ok(Self::on(Device::open(ordinal)?, float))
+    }
+
+    /// The backend of an opened GPU.
+    pub fn on(device: Device, float: Float) -> Self {
+        Self { device, float }
+    }
+
+    /// The GPU.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// Runs something that uses the backend; a failure of the device becomes an error.
+    ///
+    /// # Errors
+    /// What `f` returns, or the device's failure.
+    pub fn catch<T>(f: impl FnOnce() -> Result<T, TrainingError>) -> Result<T, TrainingError> {
+        match catch_unwind(AssertUnwindSafe(f)) {
+            Ok(result) => result,
+            Err(payload) => match payload.downcast::<DeviceFailure>() {
+                Ok(failure) => Err(TrainingError::Engine(Box::new(failure.0))),
+                Err(payload) => resume_unwind(payload),
+            },
+        }
+    }
+
+    fn linear_view<'a>(&self, w: Weight<'a, Self>, use_view: impl FnOnce(View<'_>) -> Result<(), EngineError>)
+    where
+        Self: 'a,
+    {
+        match w {
+            Weight::Frozen(w) => done(w.with(&self.device, use_view)),
+            Weight::Live(w) => done(w.buf.factor(&self.device, self.float, &w, use_view)),
+        }
+    }
+}
+
+/// The matrix as it is stored.
+fn view<'a>(m: &Mat<'a, CudaBuf>) -> View<'a> {
+    m.buf.matrix(m.at, m.rows, m.cols, m.pitch, m.transposed)
+}
+
+/// The matrix, to be written.
+fn out<'a>(m: &'a MatMut<'_, CudaBuf>) -> View<'a> {
+    m.buf.changed();
+    m.buf.matrix(m.at, m.rows, m.cols, m.pitch, false)
+}
+
+fn span<'a>(s: &Span<'a, CudaBuf>) -> View<'a> {
+    s.buf.matrix(s.at, 1, s.len, s.len.max(1), false)
+}
+
+fn span_out<'a>(s: &'a SpanMut<'_, CudaBuf>) -> View<'a> {
+    s.buf.changed();
+    s.buf.matrix(s.at, 1, s.len, s.len.max(1), false)
+}
+
+impl Backend for CudaBackend {
+    type Buf = CudaBuf;
+    type Ints = CudaInts;
+    type Frozen = CudaFrozen;
+
+    fn alloc(&self, len: usize) -> CudaBuf {
+        CudaBuf::new(done(self.device.alloc(len, self.float)))
+    }
+
+    fn alloc_statistics(&self, len: usize) -> CudaBuf {
+        CudaBuf::new(done(self.device.alloc(len, Float::F32)))
+    }
+
+    fn zeros(&self, len: usize) -> CudaBuf {
+        let buf = self.alloc_statistics(len);
+        done(self.device.zero(buf.data().row()));
+        buf
+    }
+
+    fn upload(&self, data: &[f32]) -> CudaBuf {
+        CudaBuf::new(done(self.device.floats(data)))
+    }
+
+    fn write(&self, data: &[f32], to: SpanMut<'_, CudaBuf>) {
+        done(self.device.write(&data[..to.len], span_out(&to)));
+    }
+
+    fn read(&self, from: Span<'_, CudaBuf>) -> Vec<f32> {
+        done(self.device.read(span(&from)))
+    }
+
+    fn ints(&self, data: &[u32]) -> CudaInts {
+        done(CudaInts::new(&self.device, data))
+    }
+
+    fn frozen(&self, parts: &[&HostTensor], _: bool) -> CudaFrozen {
+        done(CudaFrozen::new(&self.device, self.float, parts))
+    }
+
+    fn peak_bytes(&self) -> usize {
+        self.device.pool_bytes().0
+    }
+
+    fn clear(&self, buf: &mut CudaBuf) {
+        buf.changed();
+        done(self.device.zero(buf.data().row()));
+    }
+
+    fn gemm(&self, alpha: f32, a: Mat<'_, CudaBuf>, b: Mat<'_, CudaBuf>, beta: f32, c: MatMut<'_, CudaBuf>) {
+        let c = out(&c);
+        done(a.buf.factor(&self.device, self.float, &a, |a| {
+            b.buf.factor(&self.device, self.float, &b, |b| self.device.gemm(alpha, a, b, beta, c))
+        }));
+    }
+
+    fn linear(&self, x: Mat<'_, CudaBuf>, w: Weight<'_, Self>, y: MatMut<'_, CudaBuf>) {
+        self.linear_view(w, |w| self.device.gemm(1.0, view(&x), w.t(), 0.0, out(&y)));
+    }
+
+    fn linear_backward(&self, dy: Mat<'_, CudaBuf>, w: Weight<'_, Self>, dx: MatMut<'_, CudaBuf>) {
+        self.linear_view(w, |w| self.device.gemm(1.0, view(&dy), w, 0.0, out(&dx)));
+    }
+
+    fn add_bias(&self, bias: Span<'_, CudaBuf>, y: MatMut<'_, CudaBuf>) {
+        done(self.device.add_bias(span(&bias), out(&y)));
+    }
+
+    fn bias_backward(&self, dy: Mat<'_, CudaBuf>, db: SpanMut<'_, CudaBuf>) {
+        done(self.device.bias_backward(view(&dy), span_out(&db)));
+    }
+
+    fn add(&self, x: &CudaBuf, y: &mut CudaBuf) {
+        y.changed();
+        if x.data().float() == y.data().float() {
+            return done(self.device.add(x.data().row(), y.data().row()));
+        }
+        let same = done(self.device.alloc(x.data().len(), y.data().float()));
+        done(self.device.cast(x.data().row(), same.row()));
+        done(self.device.add(same.row(), y.data().row()));
+    }
+
+    fn embed(&self, table: Weight<'_, Self>, tokens: &CudaInts, y: MatMut<'_, CudaBuf>) {
+        match table {
+            Weight::Live(table) => done(self.device.gather(view(&table), tokens.data(), out(&y))),
+            Weight::Frozen(table) => done(table.with(&self.device, |w| self.device.gather(w, tokens.data(), out(&y)))),
+        }
+    }
+
+    fn embed_backward(&self, dy: Mat<'_, CudaBuf>, tokens: &CudaInts, dtable: SpanMut<'_, CudaBuf>) {
+        let (groups, count) = done(tokens.groups(&self.device));
+        let [ids, starts, order] = groups;
+        done(self.device.embed_backward(view(&dy), [ids, starts, order], count, span_out(&dtable)));
+    }
+
+    fn select_rows(&self, x: Mat<'_, CudaBuf>, rows: &CudaInts, y: MatMut<'_, CudaBuf>) {
+        done(self.device.gather(view(&x), rows.data(), out(&y)));
+    }
+
+    fn spread_rows(&self, x: Mat<'_, CudaBuf>, rows: &CudaInts, y: MatMut<'_, CudaBuf>) {
+        done(self.device.spread_rows(view(&x), rows.data(), out(&y)));
+    }
+
+    fn rmsnorm(
+        &self,
+        x: Mat<'_, CudaBuf>,
+        heads: usize,
+        w: Span<'_, CudaBuf>,
+        eps: f32,
+        y: MatMut<'_, CudaBuf>,
+        rstd: &mut CudaBuf,
+    ) {
+        done(self.device.rmsnorm(view(&x), heads, span(&w), eps, out(&y), Some(rstd.data())));
+    }
+
+    fn rmsnorm_backward(
+        &self,
+        d: MatMut<'_, CudaBuf>,
+        heads: usize,
+        x: Mat<'_, CudaBuf>,
+        w: Span<'_, CudaBuf>,
+        rstd: &CudaBuf,
+        add: Option<Mat<'_, CudaBuf>>,
+        dw: Option<SpanMut<'_, CudaBuf>>,
+    ) {
+        let (add, dw) = (add.as_ref().map(view), dw.as_ref().map(span_out));
+        done(self.device.rmsnorm_backward(out(&d), heads, view(&x), span(&w), rstd.data(), add, dw));
+    }
+
+    fn add_rmsnorm(
+        &self,
+        x: &CudaBuf,
+        y: &mut CudaBuf,
+        (rows, cols): (usize, usize),
+        w: Span<'_, CudaBuf>,
+        eps: f32,
+        normed: MatMut<'_, CudaBuf>,
+        rstd: &mut CudaBuf,
+    ) {
+        y.changed();
+        let (x, y) = (x.matrix(0, rows, cols, cols, false), y.matrix(0, rows, cols, cols, false));
+        done(self.device.add_rmsnorm(x, y, span(&w), eps, out(&normed), Some(rstd.data())));
+    }
+
+    fn rope(&self, x: MatMut<'_, CudaBuf>, heads: usize, positions: &CudaInts, table: &CudaBuf, inverse: bool) {
+        done(self.device.rope(out(&x), heads, positions.data(), table.data(), inverse));
+    }
+
+    fn attention(
+        &self,
+        [q, k, v]: [Mat<'_, CudaBuf>; 3],
+        shape: AttentionShape,
+        bounds: &CudaInts,
+        o: MatMut<'_, CudaBuf>,
+        lse: &mut CudaBuf,
+    ) {
+        let (heads, work) = ((shape.heads, shape.kv_heads), done(bounds.attention(&self.device)));
+        let qkv = [view(&q), view(&k), view(&v)];
+        done(self.device.attention(qkv, heads, shape.window, work, out(&o), Some(lse.data())));
+    }
+
+    fn attention_backward(
+        &self,
+        [q, k, v]: [Mat<'_, CudaBuf>; 3],
+        o: Mat<'_, CudaBuf>,
+        lse: &CudaBuf,
+        d_o: Mat<'_, CudaBuf>,
+        shape: AttentionShape,
+        bounds: &CudaInts,
+        dqkv: MatMut<'_, CudaBuf>,
+    ) {
+        let (heads, work) = ((shape.heads, shape.kv_heads), done(bounds.attention(&self.device)));
+        let (qkv, o, d_o) = ([view(&q), view(&k), view(&v)], view(&o), view(&d_o));
+        done(self.device.attention_backward(qkv, heads, shape.window, work, o, lse.data(), d_o, out(&dqkv)));
+    }
+
+    fn swiglu(&self, gate_up: Mat<'_, CudaBuf>, y: MatMut<'_, CudaBuf>) {
+        done(self.device.swiglu(view(&gate_up), out(&y)));
+    }
+
+    fn swiglu_backward(&self, dy: Mat<'_, CudaBuf>, gate_up: MatMut<'_, CudaBuf>) {
+        done(self.device.swiglu_backward(view(&dy), out(&gate_up)));
+    }
+
+    fn dropout(&self, x: Mat<'_, CudaBuf>, key: DropoutKey, y: MatMut<'_, CudaBuf>) {
+        done(self.device.dropout(view(&x), out(&y), (key.key, key.threshold(), key.factor()), false));
+    }
+
+    fn dropout_backward(&self, dy: Mat<'_, CudaBuf>, key: DropoutKey, dx: MatMut<'_, CudaBuf>) {
+        done(self.device.dropout(view(&dy), out(&dx), (key.key, key.threshold(), key.factor()), true));
+    }
+
+    /// A quarter of a gigabyte in bf16.
+    fn logit_elements(&self) -> usize {
+        128 << 20
+    }
+
+    fn cross_entropy(&self, logits: MatMut<'_, CudaBuf>, labels: Span<'_, CudaInts>, scale: Option<f32>) -> f64 {
+        let losses = done(self.device.alloc(labels.len, Float::F32));
+        let logits = out(&logits);
+        done(self.device.cross_entropy(logits, labels.buf.data(), labels.at, scale, losses.row()));
+        done(self.device.sum(losses.row(), false))
+    }
+
+    fn sum_squares(&self, x: &CudaBuf) -> f64 {
+        done(self.device.sum(x.data().row(), true))
+    }
+
+    fn adamw(
+        &self,
+        values: &mut CudaBuf,
+        grads: &CudaBuf,
+        [m, v]: [&mut CudaBuf; 2],
+        range: Range<usize>,
+        step: &AdamWStep,
+    ) {
+        let constants = AdamWConstants {
+            grad_scale: step.grad_scale as f32,
+            beta1: step.beta1 as f32,
+            beta2: step.beta2 as f32,
+            keep: (1.0 - step.learning_rate * step.weight_decay) as f32,
+            step_size: (step.learning_rate / step.correction1()) as f32,
+            inverse_root: (1.0 / step.correction2().sqrt()) as f32,
+            epsilon: step.epsilon as f32,
+        };
+        let len = range.len();
+        let span = |buf| span(&Span { buf, at: range.start, len });
+        let runs = [span(values), span(grads), span(m), span(v)];
+        done(values.with_image(|image| {
+            let image = image.map(|image| image.view(range.start, 1, len, len.max(1)));
+            self.device.adamw(runs, image, &constants)
+        }));
+    }
+}

@@ -1,0 +1,129 @@
+//! Buffers and integers on a GPU.
+
+use std::sync::{
+    Mutex, MutexGuard, OnceLock, PoisonError,
+    atomic::{AtomicBool, Ordering},
+};
+
+use harness_engine::{
+    EngineError,
+    cuda::{AttentionWork, Device, DeviceBuffer, Float, View},
+};
+
+use crate::backend::Mat;
+
+/// A run of floats on a GPU, with a bf16 image where an f32 run is a factor of bf16 products.
+#[derive(Debug)]
+pub struct CudaBuf {
+    data: DeviceBuffer,
+    image: Mutex<Option<DeviceBuffer>>,
+    /// Whether the image is older than the data.
+    stale: AtomicBool,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl CudaBuf {
+    pub(super) fn new(data: DeviceBuffer) -> Self {
+        Self { data, image: Mutex::default(), stale: AtomicBool::new(true) }
+    }
+
+    /// The elements.
+    pub fn data(&self) -> &DeviceBuffer {
+        &self.data
+    }
+
+    pub(super) fn matrix(&self, at: usize, rows: usize, cols: usize, pitch: usize, transposed: bool) -> View<'_> {
+        if transposed { self.data.view(at, cols, rows, pitch).t() } else { self.data.view(at, rows, cols, pitch) }
+    }
+
+    /// Says that elements are being written.
+    pub(super) fn changed(&self) {
+        self.stale.store(true, Ordering::Relaxed);
+    }
+
+    /// Gives a matrix of this buffer in the type of a product's factors.
+    pub(super) fn factor(
+        &self,
+        device: &Device,
+        float: Float,
+        m: &Mat<'_, Self>,
+        f: impl FnOnce(View<'_>) -> Result<(), EngineError>,
+    ) -> Result<(), EngineError> {
+        if self.data.float() == float {
+            return f(self.matrix(m.at, m.rows, m.cols, m.pitch, m.transposed));
+        }
+        let mut image = lock(&self.image);
+        if image.is_none() {
+            *image = Some(device.alloc(self.data.len(), float)?);
+            self.changed();
+        }
+        let Some(image) = image.as_ref() else { return Ok(()) };
+        if self.stale.swap(false, Ordering::Relaxed) {
+            device.cast(self.data.row(), image.row())?;
+        }
+        let (rows, cols) = if m.transposed { (m.cols, m.rows) } else { (m.rows, m.cols) };
+        let view = image.view(m.at, rows, cols, m.pitch);
+        f(if m.transposed { view.t() } else { view })
+    }
+
+    /// For a write that keeps the image up to date: gives the image if it is.
+    pub(super) fn with_image<T>(&self, f: impl FnOnce(Option<&DeviceBuffer>) -> T) -> T {
+        let image = lock(&self.image);
+        let current = !self.stale.load(Ordering::Relaxed);
+        f(image.as_ref().filter(|_| current))
+    }
+}
+
+/// Integers on a GPU, and what the kernels need to know of them beforehand.
+#[derive(Debug)]
+pub struct CudaInts {
+    data: DeviceBuffer,
+    host: Vec<u32>,
+    attention: OnceLock<AttentionWork>,
+    groups: OnceLock<([DeviceBuffer; 3], usize)>,
+}
+
+impl CudaInts {
+    pub(super) fn new(device: &Device, data: &[u32]) -> Result<Self, EngineError> {
+        let (attention, groups) = (OnceLock::new(), OnceLock::new());
+        Ok(Self { data: device.bytes(data)?, host: data.to_vec(), attention, groups })
+    }
+
+    pub(super) fn data(&self) -> &DeviceBuffer {
+        &self.data
+    }
+
+    /// The work of attention, if these are bounds of documents.
+    pub(super) fn attention(&self, device: &Device) -> Result<&AttentionWork, EngineError> {
+        if self.attention.get().is_none() {
+            let work = AttentionWork::documents(device, &self.host, true)?;
+            return Ok(self.attention.get_or_init(|| work));
+        }
+        self.attention.get().ok_or(EngineError::EmptyPrompt)
+    }
+
+    /// Rows by token, if these are tokens: the distinct tokens, where the rows of each begin, and the rows, in order.
+    pub(super) fn groups(&self, device: &Device) -> Result<([&DeviceBuffer; 3], usize), EngineError> {
+        if self.groups.get().is_none() {
+            let mut order: Vec<u32> = (0..self.host.len() as u32).collect();
+            order.sort_by_key(|&row| self.host[row as usize]);
+            let (mut ids, mut starts) = (vec![], vec![]);
+            for (at, &row) in order.iter().enumerate() {
+                let token = self.host[row as usize];
+                if ids.last() != Some(&token) {
+                    ids.push(token);
+                    starts.push(at as u32);
+                }
+            }
+            starts.push(order.len() as u32);
+            let count = ids.len();
+            let made = ([device.bytes(&ids)?, device.bytes(&starts)?, device.bytes(&order)?], count);
+            self.groups.get_or_init(|| made);
+        }
+        let ([ids, starts, order], count) = self.groups.get().ok_or(EngineError::EmptyPrompt)?;
+        Ok(([ids, starts, order], *count))
+    }
+}

@@ -1,0 +1,480 @@
+//! Every kernel of the GPU against the processor's, in f32 and bf16; then whole models: gradients, updates, 4-bit weights.
+//! Skipped with a message where there is no GPU.
+#![cfg(feature = "cuda")]
+#![allow(clippy::print_stderr, reason = "tests say what they measured")]
+
+use harness_core::Seed;
+use harness_engine::{
+    Architecture, DecoderConfig, HostTensor, LayerWeights, Projection, Rope, RopeScaling, Weights,
+    cuda::{Device, Float},
+};
+use harness_training::{
+    backend::{AttentionShape, Backend, CpuBackend, CudaBackend, DropoutKey, Mat, MatMut, Span, SpanMut, Weight},
+    block::{DropoutPlan, SavePolicy},
+    data::Batch,
+    lora::LoraSpec,
+    model::{LocalSink, Model, Trainable, random_weights},
+    optimizer::{AdamW, AdamWStep, gradient_norm},
+    recipe::LoraInit,
+};
+
+/// The GPU, or nothing where there is none.
+fn gpu(float: Float) -> Option<CudaBackend> {
+    CudaBackend::new(0, float).inspect_err(|error| eprintln!("skipped: {error}")).ok()
+}
+
+/// Numbers that a type holds exactly, so that both sides begin with the same ones.
+fn numbers(len: usize, seed: u64, float: Float) -> Vec<f32> {
+    let mut rng = Seed(seed).stream("numbers", 0);
+    let draw = (0..len).map(|_| rng.normal() as f32);
+    match float {
+        Float::F32 => draw.collect(),
+        Float::Bf16 => draw.map(|x| half::bf16::from_f32(x).to_f32()).collect(),
+    }
+}
+
+/// A buffer of activations.
+fn activations<B: Backend>(b: &B, data: &[f32]) -> B::Buf {
+    let mut buf = b.alloc(data.len());
+    b.write(data, SpanMut { buf: &mut buf, at: 0, len: data.len() });
+    buf
+}
+
+fn all<B: Backend>(b: &B, buf: &B::Buf, len: usize) -> Vec<f32> {
+    b.read(Span { buf, at: 0, len })
+}
+
+/// ‖a - b‖ / ‖b‖.
+fn error(a: &[f32], b: &[f32]) -> f64 {
+    assert_eq!(a.len(), b.len());
+    let difference: f64 = a.iter().zip(b).map(|(&a, &b)| (f64::from(a) - f64::from(b)).powi(2)).sum();
+    (difference / b.iter().map(|&b| f64::from(b).powi(2)).sum::<f64>().max(1e-30)).sqrt()
+}
+
+/// Runs the same operations on both sides and compares what they leave.
+macro_rules! compare {
+    ($name:expr, |$b:ident, $float:ident| $body:expr) => {
+        for $float in [Float::F32, Float::Bf16] {
+            let Some(device) = gpu($float) else { return };
+            let expected: Vec<Vec<f32>> = {
+                let $b = &CpuBackend::new();
+                $body
+            };
+            let found: Vec<Vec<f32>> = {
+                let $b = &device;
+                $body
+            };
+            let tolerance = if $float == Float::F32 { 1e-5 } else { 1e-2 };
+            for (i, (found, expected)) in found.iter().zip(&expected).enumerate() {
+                let error = error(found, expected);
+                eprintln!("{} {} [{i}]: {error:.1e}", $name, $float.name());
+                assert!(error <= tolerance, "{} {} [{i}]: relative error {error:e}", $name, $float.name());
+            }
+        }
+    };
+}
+
+#[test]
+fn products() {
+    for (m, k, n) in [(70, 64, 48), (33, 7, 5), (128, 512, 24), (24, 300, 640)] {
+        compare!(format!("products {m} {k} {n}"), |b, float| {
+            let (x, w) = (numbers(m * k, 1, float), numbers(n * k, 2, float));
+            let (a, wide) = (activations(b, &x), HostTensor::from_f32([n, k], w.clone()));
+            let frozen = b.frozen(&[&wide], true);
+            let mut y = b.alloc(m * n);
+            b.linear(Mat::new(&a, 0, m, k), Weight::Frozen(&frozen), MatMut::new(&mut y, 0, m, n));
+            let mut dx = b.alloc(m * k);
+            let dy = activations(b, &numbers(m * n, 3, float));
+            b.linear_backward(Mat::new(&dy, 0, m, n), Weight::Frozen(&frozen), MatMut::new(&mut dx, 0, m, k));
+            // The gradient of a weight is added up in f32, from activations.
+            let mut dw = b.upload(&numbers(n * k, 4, Float::F32));
+            b.gemm(0.5, Mat::new(&dy, 0, m, n).t(), Mat::new(&a, 0, m, k), 1.0, MatMut::new(&mut dw, 0, n, k));
+            // A parameter multiplies as its image, also after it has changed.
+            let mut live = b.upload(&numbers(n * k, 5, float));
+            let mut z = b.alloc(m * n);
+            b.linear(Mat::new(&a, 0, m, k), Weight::Live(Mat::new(&live, 0, n, k)), MatMut::new(&mut z, 0, m, n));
+            let before = all(b, &z, m * n);
+            b.write(&w, SpanMut { buf: &mut live, at: 0, len: n * k });
+            b.linear(Mat::new(&a, 0, m, k), Weight::Live(Mat::new(&live, 0, n, k)), MatMut::new(&mut z, 0, m, n));
+            vec![all(b, &y, m * n), all(b, &dx, m * k), all(b, &dw, n * k), before, all(b, &z, m * n)]
+        });
+    }
+}
+
+#[test]
+fn rows_and_biases() {
+    let (rows, cols, vocab) = (37, 52, 19);
+    compare!("rows", |b, float| {
+        let x = activations(b, &numbers(rows * cols, 1, float));
+        let bias = b.upload(&numbers(cols, 2, Float::F32));
+        let mut y = activations(b, &numbers(rows * cols, 3, float));
+        b.add_bias(Span { buf: &bias, at: 0, len: cols }, MatMut::new(&mut y, 0, rows, cols));
+        b.add(&x, &mut y);
+        let mut db = b.upload(&numbers(cols, 4, Float::F32));
+        b.bias_backward(Mat::new(&x, 0, rows, cols), SpanMut { buf: &mut db, at: 0, len: cols });
+        let tokens: Vec<u32> = (0..rows as u32).map(|i| i * 7 % 11).collect();
+        let ids = b.ints(&tokens);
+        let table = HostTensor::from_f32([vocab, cols], numbers(vocab * cols, 5, float));
+        let frozen = b.frozen(&[&table], false);
+        let mut e = b.alloc(rows * cols);
+        b.embed(Weight::Frozen(&frozen), &ids, MatMut::new(&mut e, 0, rows, cols));
+        let live = b.upload(&numbers(vocab * cols, 6, float));
+        let mut e2 = b.alloc(rows * cols);
+        b.embed(Weight::Live(Mat::new(&live, 0, vocab, cols)), &ids, MatMut::new(&mut e2, 0, rows, cols));
+        let mut dtable = b.upload(&numbers(vocab * cols, 7, Float::F32));
+        let to = SpanMut { buf: &mut dtable, at: 0, len: vocab * cols };
+        b.embed_backward(Mat::new(&x, 0, rows, cols), &ids, to);
+        let chosen = b.ints(&[3, 0, 36, 17]);
+        let mut picked = b.alloc(4 * cols);
+        b.select_rows(Mat::new(&x, 0, rows, cols), &chosen, MatMut::new(&mut picked, 0, 4, cols));
+        let mut spread = activations(b, &numbers(rows * cols, 8, float));
+        b.spread_rows(Mat::new(&picked, 0, 4, cols), &chosen, MatMut::new(&mut spread, 0, rows, cols));
+        let squares = b.sum_squares(&dtable) as f32;
+        vec![
+            all(b, &y, rows * cols),
+            all(b, &db, cols),
+            all(b, &e, rows * cols),
+            all(b, &e2, rows * cols),
+            all(b, &dtable, vocab * cols),
+            all(b, &spread, rows * cols),
+            vec![squares],
+        ]
+    });
+}
+
+#[test]
+fn norms() {
+    for (rows, heads, width) in [(9, 1, 576), (21, 3, 64), (5, 2, 12), (3, 1, 2048)] {
+        compare!(format!("norms {rows} {heads} {width}"), |b, float| {
+            let cols = heads * width;
+            let x = activations(b, &numbers(rows * cols, 1, float));
+            let w = b.upload(&numbers(width, 2, Float::F32));
+            let weight = Span { buf: &w, at: 0, len: width };
+            let (mut y, mut rstd) = (b.alloc(rows * cols), b.alloc_statistics(rows * heads));
+            b.rmsnorm(Mat::new(&x, 0, rows, cols), heads, weight, 1e-5, MatMut::new(&mut y, 0, rows, cols), &mut rstd);
+            let mut d = activations(b, &numbers(rows * cols, 3, float));
+            let add = activations(b, &numbers(rows * cols, 4, float));
+            let mut dw = b.upload(&numbers(width, 5, Float::F32));
+            b.rmsnorm_backward(
+                MatMut::new(&mut d, 0, rows, cols),
+                heads,
+                Mat::new(&x, 0, rows, cols),
+                weight,
+                &rstd,
+                Some(Mat::new(&add, 0, rows, cols)),
+                Some(SpanMut { buf: &mut dw, at: 0, len: width }),
+            );
+            let mut left = vec![all(b, &y, rows * cols), all(b, &rstd, rows * heads), all(b, &d, rows * cols)];
+            left.push(all(b, &dw, width));
+            if heads == 1 {
+                let mut sum = activations(b, &numbers(rows * cols, 6, float));
+                let to = MatMut::new(&mut y, 0, rows, cols);
+                b.add_rmsnorm(&x, &mut sum, (rows, cols), weight, 1e-5, to, &mut rstd);
+                left.extend([all(b, &sum, rows * cols), all(b, &y, rows * cols), all(b, &rstd, rows)]);
+            }
+            left
+        });
+    }
+}
+
+#[test]
+fn rotations_activations_and_dropout() {
+    for inner in [64, 30] {
+        compare!(format!("elementwise {inner}"), |b, float| {
+            let (rows, heads, dim) = (23, 3, 20);
+            let mut x = activations(b, &numbers(rows * heads * dim, 1, float));
+            let positions = b.ints(&(0..rows as u32).map(|i| i * 5 % 31).collect::<Vec<_>>());
+            let table = b.upload(&numbers(31 * dim, 2, Float::F32));
+            b.rope(MatMut::new(&mut x, 0, rows, heads * dim), heads, &positions, &table, false);
+            let rotated = all(b, &x, rows * heads * dim);
+            b.rope(MatMut::new(&mut x, 0, rows, heads * dim).columns(dim, dim), 1, &positions, &table, true);
+            let mut gu = activations(b, &numbers(rows * 2 * inner, 3, float));
+            let mut y = b.alloc(rows * inner);
+            b.swiglu(Mat::new(&gu, 0, rows, 2 * inner), MatMut::new(&mut y, 0, rows, inner));
+            let dy = activations(b, &numbers(rows * inner, 4, float));
+            b.swiglu_backward(Mat::new(&dy, 0, rows, inner), MatMut::new(&mut gu, 0, rows, 2 * inner));
+            let key = DropoutKey { key: 0x1234_5678_9abc_def0, probability: 0.3 };
+            let mut dropped = b.alloc(rows * inner);
+            b.dropout(Mat::new(&dy, 0, rows, inner), key, MatMut::new(&mut dropped, 0, rows, inner));
+            let kept = all(b, &dropped, rows * inner);
+            let mut dx = activations(b, &numbers(rows * inner, 5, float));
+            b.dropout_backward(Mat::new(&dy, 0, rows, inner), key, MatMut::new(&mut dx, 0, rows, inner));
+            for (i, x) in kept.iter().enumerate() {
+                assert_eq!(*x != 0.0, key.keeps(i / inner, i % inner), "the mask is the host's");
+            }
+            vec![
+                rotated,
+                all(b, &x, rows * heads * dim),
+                all(b, &y, rows * inner),
+                all(b, &gu, rows * 2 * inner),
+                kept,
+                all(b, &dx, rows * inner),
+            ]
+        });
+    }
+}
+
+#[test]
+fn attention_forward_and_backward() {
+    let cases = [
+        (64, 9, 3, None),
+        (96, 4, 4, None),
+        (128, 8, 2, None),
+        (128, 4, 4, Some(70)),
+        (64, 4, 1, Some(33)),
+        (12, 4, 2, None),
+        (80, 2, 1, Some(100)),
+    ];
+    for (dim, heads, kv_heads, window) in cases {
+        compare!(format!("attention {dim} {heads}/{kv_heads} {window:?}"), |b, float| {
+            let bounds = [0u32, 1, 65, 65, 193, 200, 451];
+            let rows = 451;
+            let (q, kv) = (heads * dim, kv_heads * dim);
+            let all_cols = q + 2 * kv;
+            let x = activations(b, &numbers(rows * all_cols, 1, float));
+            let qkv = Mat::new(&x, 0, rows, all_cols);
+            let views = [qkv.columns(0, q), qkv.columns(q, kv), qkv.columns(q + kv, kv)];
+            let shape = AttentionShape { heads, kv_heads, head_dim: dim, window };
+            let ids = b.ints(&bounds);
+            let (mut o, mut lse) = (b.alloc(rows * q), b.alloc_statistics(rows * heads));
+            b.attention(views, shape, &ids, MatMut::new(&mut o, 0, rows, q), &mut lse);
+            let d_o = activations(b, &numbers(rows * q, 2, float));
+            let mut dqkv = b.alloc(rows * all_cols);
+            let (out, d) = (Mat::new(&o, 0, rows, q), Mat::new(&d_o, 0, rows, q));
+            b.attention_backward(views, out, &lse, d, shape, &ids, MatMut::new(&mut dqkv, 0, rows, all_cols));
+            let grads = all(b, &dqkv, rows * all_cols);
+            let part = |from: usize, cols: usize| -> Vec<f32> {
+                grads.chunks(all_cols).flat_map(|row| row[from..from + cols].to_vec()).collect()
+            };
+            vec![all(b, &o, rows * q), all(b, &lse, rows * heads), part(0, q), part(q, kv), part(q + kv, kv)]
+        });
+    }
+}
+
+#[test]
+fn losses_and_updates() {
+    for vocab in [101, 49152] {
+        compare!(format!("losses {vocab}"), |b, float| {
+            let rows = 19;
+            let mut logits = activations(b, &numbers(rows * vocab, 1, float));
+            let labels: Vec<u32> = (0..rows as u32).map(|i| i * 13 % vocab as u32).collect();
+            let ids = b.ints(&labels);
+            let span = Span { buf: &ids, at: 2, len: rows - 2 };
+            let to = MatMut::new(&mut logits, 2 * vocab, rows - 2, vocab);
+            let alone = b.cross_entropy(to, span, None) as f32;
+            let to = MatMut::new(&mut logits, 2 * vocab, rows - 2, vocab);
+            let loss = b.cross_entropy(to, span, Some(0.25)) as f32;
+            vec![vec![alone], vec![loss], all(b, &logits, rows * vocab)]
+        });
+    }
+    compare!("adamw", |b, float| {
+        let n = 1003;
+        let mut buffers: Vec<_> = (0..4).map(|i| b.upload(&numbers(n, 10 + i, Float::F32))).collect();
+        let squares: Vec<f32> = numbers(n, 13, Float::F32).iter().map(|x| x * x).collect();
+        b.write(&squares, SpanMut { buf: &mut buffers[3], at: 0, len: n });
+        let step = AdamWStep {
+            learning_rate: 1e-2,
+            beta1: 0.9,
+            beta2: 0.999,
+            epsilon: 1e-8,
+            weight_decay: 0.1,
+            grad_scale: 0.7,
+            number: 3,
+        };
+        let [values, grads, mean, square] = &mut buffers[..] else { unreachable!("four buffers") };
+        // An image made before the update must follow it.
+        let x = activations(b, &numbers(n, 20, float));
+        let product = |values: &_| {
+            let mut y = b.alloc(1);
+            b.gemm(1.0, Mat::new(&x, 0, 1, n), Mat::new(values, 0, n, 1), 0.0, MatMut::new(&mut y, 0, 1, 1));
+            all(b, &y, 1)
+        };
+        product(values);
+        b.adamw(values, grads, [mean, square], 3..n - 5, &step);
+        vec![all(b, values, n), all(b, mean, n), all(b, square, n), product(values)]
+    });
+}
+
+/// A small decoder with heads of a width.
+fn config(head_dim: usize) -> DecoderConfig {
+    DecoderConfig {
+        architecture: Architecture::Llama,
+        vocab_size: 211,
+        hidden_size: 96,
+        intermediate_size: 144,
+        num_layers: 2,
+        num_heads: 4,
+        num_kv_heads: 2,
+        head_dim,
+        rms_norm_eps: 1e-5,
+        rope: Rope { theta: 10_000.0, scaling: RopeScaling::None },
+        max_position_embeddings: 256,
+        tie_word_embeddings: true,
+        qkv_bias: false,
+        o_bias: false,
+        qk_norm: false,
+        sliding_window: vec![None; 2],
+        bos_token_id: None,
+        eos_token_ids: vec![],
+    }
+}
+
+fn batch(config: &DecoderConfig, lengths: &[usize], seed: u64) -> Batch {
+    let mut rng = Seed(seed).stream("batch", 0);
+    let mut batch = Batch { boundaries: vec![0], ..Batch::default() };
+    for &length in lengths {
+        let tokens: Vec<u32> = (0..length).map(|_| rng.below(config.vocab_size as u64) as u32).collect();
+        batch.labels.extend((1..length).map(|i| (rng.uniform() < 0.66).then_some(tokens[i])));
+        batch.labels.push(None);
+        batch.positions.extend(0..length as u32);
+        batch.tokens.extend(tokens);
+        batch.boundaries.push(batch.tokens.len());
+    }
+    batch
+}
+
+/// Weights whose values bf16 holds exactly.
+fn weights(config: &DecoderConfig) -> Weights {
+    let mut weights = random_weights(config, 0.1, Seed(7));
+    let round = |tensor: &mut HostTensor| {
+        let data = tensor.to_f32().iter().map(|&x| half::bf16::from_f32(x).to_f32()).collect();
+        *tensor = HostTensor::from_f32(tensor.shape.clone(), data);
+    };
+    round(&mut weights.embed);
+    weights.lm_head.iter_mut().for_each(round);
+    for layer in &mut weights.layers {
+        let LayerWeights { q, k, v, o, gate, up, down, .. } = layer;
+        [q, k, v, o, gate, up, down].into_iter().for_each(round);
+    }
+    weights
+}
+
+fn lora(rank: usize, dropout: f32) -> Trainable {
+    let (targets, init) = (Projection::ALL.to_vec(), LoraInit::Gaussian);
+    Trainable::Lora(LoraSpec { rank, alpha: 16.0, rslora: false, dropout, targets, init })
+}
+
+/// Loss and gradient by tensor; low-rank matrices are shaken so that none is zero.
+fn gradients<B: Backend + Clone>(
+    backend: &B,
+    config: &DecoderConfig,
+    trainable: &Trainable,
+    policy: SavePolicy,
+) -> (f64, Vec<(String, Vec<f32>)>) {
+    let (model, mut store) =
+        Model::new(backend.clone(), config, &weights(config), trainable, 256, Seed(4)).expect("a model");
+    let model = model.with_policy(policy);
+    if matches!(trainable, Trainable::Lora(_)) {
+        for (index, param) in store.layout().params().to_vec().iter().enumerate() {
+            let data: Vec<f32> = numbers(param.len(), 90 + index as u64, Float::Bf16).iter().map(|x| x / 16.0).collect();
+            store.set_value(backend, index, &data);
+        }
+    }
+    let batch = batch(config, &[70, 1, 130, 33], 3);
+    let dropout = match trainable {
+        Trainable::Lora(spec) => DropoutPlan::new(42, 3, 1, spec.dropout),
+        Trainable::Full => None,
+    };
+    let params = std::mem::replace(&mut store.values, backend.zeros(0));
+    let loss = model.forward_backward(&batch, &params, batch.num_labels(), dropout, &mut LocalSink(&mut store.grads));
+    let grads = store.layout().params().iter().map(|p| (p.name.clone(), store.grad(backend, p))).collect();
+    (loss, grads)
+}
+
+fn check_gradients(config: &DecoderConfig, trainable: &Trainable) {
+    let (loss, expected) = gradients(&CpuBackend::new(), config, trainable, SavePolicy::Lean);
+    for float in [Float::F32, Float::Bf16] {
+        let Some(device) = gpu(float) else { return };
+        let mut first = None;
+        for policy in [SavePolicy::Lean, SavePolicy::Full, SavePolicy::Layer] {
+            let (found, grads) = gradients(&device, config, trainable, policy);
+            let loss_error = (found - loss).abs() / loss;
+            let (mut a, mut b, mut worst) = (vec![], vec![], (0.0, ""));
+            for ((name, found), (_, expected)) in grads.iter().zip(&expected) {
+                let one = error(found, expected);
+                if one > worst.0 {
+                    worst = (one, name);
+                }
+                a.extend_from_slice(found);
+                b.extend_from_slice(expected);
+            }
+            let whole = error(&a, &b);
+            eprintln!("gradients {} {policy:?}: loss {loss_error:.1e}, all {whole:.1e}, worst {worst:?}", float.name());
+            // In bf16 every activation is rounded to 8 bits; the errors of a deep product of them add up.
+            let (of_loss, of_all) = if float == Float::F32 { (1e-6, 1e-5) } else { (5e-3, 3e-2) };
+            assert!(loss_error < of_loss && whole < of_all, "{} {policy:?}: {loss_error:e} {whole:e}", float.name());
+            let same = first.get_or_insert_with(|| a.clone());
+            assert!(*same == a, "{policy:?} changes the gradients");
+        }
+    }
+}
+
+#[test]
+fn gradients_of_low_rank_additions() {
+    check_gradients(&config(64), &lora(8, 0.0));
+    check_gradients(&DecoderConfig { qkv_bias: true, o_bias: true, tie_word_embeddings: false, ..config(128) }, &lora(8, 0.1));
+    check_gradients(&DecoderConfig { qk_norm: true, sliding_window: vec![Some(40), None], ..config(24) }, &lora(3, 0.0));
+}
+
+#[test]
+fn gradients_of_all_parameters() {
+    check_gradients(&DecoderConfig { qkv_bias: true, ..config(64) }, &Trainable::Full);
+    check_gradients(&DecoderConfig { tie_word_embeddings: false, qk_norm: true, ..config(96) }, &Trainable::Full);
+}
+
+/// Losses of some updates on the same batches.
+fn losses<B: Backend + Clone>(backend: &B, config: &DecoderConfig) -> Vec<f64> {
+    let (model, mut store) =
+        Model::new(backend.clone(), config, &weights(config), &lora(8, 0.05), 256, Seed(4)).expect("a model");
+    let optimizer = AdamW::default();
+    (0..25)
+        .map(|step| {
+            let batch = batch(config, &[90, 40, 60], step % 4);
+            store.clear_grads(backend);
+            let params = std::mem::replace(&mut store.values, backend.zeros(0));
+            let dropout = DropoutPlan::new(1, step, 0, 0.05);
+            let n = batch.num_labels();
+            let loss = model.forward_backward(&batch, &params, n, dropout, &mut LocalSink(&mut store.grads));
+            store.values = params;
+            let norm = gradient_norm(backend, &store);
+            optimizer.update(backend, &mut store, step + 1, 5e-3, norm);
+            loss / n as f64
+        })
+        .collect()
+}
+
+#[test]
+fn training_follows_the_processor() {
+    let config = config(64);
+    let expected = losses(&CpuBackend::new(), &config);
+    assert!(expected[24] < 0.9 * expected[0], "something is learnt: {expected:?}");
+    for (float, tolerance) in [(Float::F32, 1e-4), (Float::Bf16, 1e-2)] {
+        let Some(device) = gpu(float) else { return };
+        let found = losses(&device, &config);
+        let worst = found.iter().zip(&expected).map(|(a, b)| (a - b).abs() / b).fold(0.0, f64::max);
+        eprintln!("training {}: losses differ by at most {worst:.1e}", float.name());
+        assert!(worst < tolerance, "{}: {found:?} {expected:?}", float.name());
+    }
+}
+
+#[test]
+fn memory_is_used_again_and_failures_are_errors() {
+    let Some(device) = gpu(Float::Bf16) else { return };
+    let config = config(64);
+    let (model, mut store) =
+        Model::new(device.clone(), &config, &weights(&config), &lora(8, 0.0), 256, Seed(4)).expect("a model");
+    let batch = batch(&config, &[90, 40, 60], 1);
+    let params = std::mem::replace(&mut store.values, device.zeros(0));
+    let mut held = vec![];
+    for _ in 0..4 {
+        model.forward_backward(&batch, &params, 10, None, &mut LocalSink(&mut store.grads));
+        held.push(device.device().pool_bytes().1);
+    }
+    assert_eq!(held[1], held[3], "the second step has allocated all there is to allocate");
+    let error = CudaBackend::catch(|| Ok(device.alloc(1 << 42))).map(|_| ()).unwrap_err().to_string();
+    assert!(error.contains("out of memory") && error.contains("gradient_checkpointing"), "{error}");
+    // The device goes on afterwards.
+    model.forward_backward(&batch, &params, 10, None, &mut LocalSink(&mut store.grads));
+    let missing = Device::open(99).unwrap_err().to_string();
+    assert!(missing.contains("cuda:99") && missing.contains("no such GPU"), "{missing}");
+}
