@@ -193,9 +193,9 @@ pub enum EngineError {
 }
 
 impl EngineError {
-    /// A GPU was asked of a program that cannot use any.
+    /// A GPU is asked of a program that cannot use any.
     #[cfg(not(feature = "cuda"))]
-    pub(crate) fn without_cuda(ordinal: usize) -> Self {
+    pub fn without_cuda(ordinal: usize) -> Self {
         let reason = "this program was built without support for GPUs; build it with `cargo build --release --features \
                       cuda`, or use --device cpu";
         Self::Device { device: format!("cuda:{ordinal}"), reason: reason.to_owned() }

@@ -36,15 +36,15 @@ pub struct EvaluationArgs {
     /// Overrides of the tasks' generation settings, e.g. max_gen_toks=128,temperature=0.7
     #[arg(long, value_delimiter = ',', value_name = "KEY=VALUE")]
     pub gen_kwargs: Vec<String>,
-    /// Memory for keys and values of shared prefixes and generated sequences, in MiB
-    #[arg(long, value_name = "MIB", default_value_t = 1024, value_parser = whole::<usize>)]
-    pub kv_memory: usize,
-    /// Tokens computed in one pass
-    #[arg(long, value_name = "TOKENS", default_value_t = 768, value_parser = whole::<usize>)]
-    pub batch_tokens: usize,
-    /// Sequences generated together
-    #[arg(long, value_name = "N", default_value_t = 64, value_parser = whole::<usize>)]
-    pub batch_sequences: usize,
+    /// Memory for keys and values of shared prefixes and generated sequences, in MiB [default: 1024; 16384 on a GPU]
+    #[arg(long, value_name = "MIB", value_parser = whole::<usize>)]
+    pub kv_memory: Option<usize>,
+    /// Tokens computed in one pass [default: 768; 16384 on a GPU]
+    #[arg(long, value_name = "TOKENS", value_parser = whole::<usize>)]
+    pub batch_tokens: Option<usize>,
+    /// Sequences generated together [default: 64; 256 on a GPU]
+    #[arg(long, value_name = "N", value_parser = whole::<usize>)]
+    pub batch_sequences: Option<usize>,
 }
 
 /// Arguments of `harness run`.

@@ -24,7 +24,7 @@ const PRINTED_DEPTH: usize = 1;
 /// # Errors
 /// If a model or task is wrong, training or evaluation fails, or, with exit code 3, if the condition of `--fail-on` holds.
 pub(super) fn compare(app: &App, args: &CompareArgs) -> Result<(), Failure> {
-    let limits = limits(&args.evaluation)?;
+    let limits = limits(app, &args.evaluation)?;
     let names: Vec<&String> = std::iter::once(&args.base).chain(&args.candidates).collect();
     let mut resolved = vec![];
     for name in &names {

@@ -40,20 +40,21 @@ impl Evaluated {
 }
 
 /// The bounds that the arguments set.
-pub(super) fn limits(args: &EvaluationArgs) -> Result<Limits, Failure> {
+pub(super) fn limits(app: &App, args: &EvaluationArgs) -> Result<Limits, Failure> {
     for (name, value) in [
         ("--batch-tokens", args.batch_tokens),
         ("--batch-sequences", args.batch_sequences),
         ("--kv-memory", args.kv_memory),
     ] {
-        if value == 0 {
+        if value == Some(0) {
             return Err(Failure::usage(format!("{name} 0: expected at least 1")));
         }
     }
+    let usual = app.global.device.limits();
     Ok(Limits {
-        batch_tokens: args.batch_tokens,
-        kv_bytes: args.kv_memory << 20,
-        batch_sequences: args.batch_sequences,
+        batch_tokens: args.batch_tokens.unwrap_or(usual.batch_tokens),
+        kv_bytes: args.kv_memory.map_or(usual.kv_bytes, |mib| mib << 20),
+        batch_sequences: args.batch_sequences.unwrap_or(usual.batch_sequences),
     })
 }
 

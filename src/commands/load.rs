@@ -8,7 +8,7 @@ use std::{
 
 use harness_core::{Digest, LanguageModel as _};
 use harness_engine::{
-    Adapter, ChatTemplate, Limits, LoadedBase, LocalModel, ModelFiles, ModelOptions, PairOptions, Quantization,
+    Adapter, ChatTemplate, Limits, LoadedBase, LocalModel, ModelFiles, ModelOptions, PairOptions, Placement, Quantization,
 };
 use harness_store::{ModelEntry, ModelSource};
 
@@ -152,13 +152,16 @@ impl<'a> Loader<'a> {
         if let Some(quantization) = &quantization {
             files.quantise(quantization)?;
         }
-        let options = ModelOptions { max_length, limits: self.limits, quantization, pair };
-        let base = Arc::new(LoadedBase::new(files, options));
+        let (placement, compute) = (self.app.global.device, self.app.global.dtype);
+        let options = ModelOptions { max_length, limits: self.limits, placement, compute, quantization, pair };
+        let base = Arc::new(LoadedBase::place(files, options)?);
         let config = base.model().config();
         bar.finish(&format!(
-            "{:.1} M parameters in {}, computed in f32",
+            "{:.1} M parameters in {}, computed in {}{}",
             config.num_parameters() as f64 / 1e6,
-            base.model().storage()
+            base.model().storage(),
+            base.model().compute(),
+            if placement == Placement::Cpu { String::new() } else { format!(" on {placement}") }
         ));
         self.bases.insert(key, Arc::clone(&base));
         Ok(base)

@@ -27,7 +27,7 @@ use crate::cli::RunArgs;
 /// If model or tasks are wrong, or the evaluation fails.
 pub(super) fn run(app: &App, args: &RunArgs) -> Result<(), Failure> {
     let started = SystemTime::now();
-    let limits = limits(&args.evaluation)?;
+    let limits = limits(app, &args.evaluation)?;
     let resolved = app.experiment.model(&args.model)?;
     let suite = Suite::load(app, &args.evaluation)?;
     let ready = Loader::new(app, limits).load(&resolved, Missing::Train)?;

@@ -3,7 +3,6 @@
 use std::{fmt::Write as _, path::Path, sync::Arc};
 
 use harness_core::{LanguageModel, Request};
-use harness_engine::Limits;
 use harness_tasks::{BuildOptions, FileData, PromptFormatter, Registry, Task as _};
 use serde_json::json;
 
@@ -28,7 +27,7 @@ pub(super) fn tasks(app: &App, args: &TasksArgs) -> Result<(), Failure> {
                 None => None,
                 Some(name) => {
                     let resolved = app.experiment.model(name)?;
-                    Some(Loader::new(app, Limits::default()).load(&resolved, Missing::Refuse)?)
+                    Some(Loader::new(app, app.global.device.limits()).load(&resolved, Missing::Refuse)?)
                 }
             };
             let options = BuildOptions {

@@ -3,14 +3,14 @@
 use std::path::{Path, PathBuf};
 
 use harness_core::{Digest, Hasher};
-use harness_engine::ModelFiles;
+use harness_engine::{ModelFiles, Placement};
 use harness_reports::{ReportError, Series, line_chart};
 use harness_training::{
     Recipe,
     backend::CpuBackend,
     parallel::{Ranks, all_gather_f64},
     recipe::Sharding,
-    run::{Base, Run},
+    run::{self, Base, PlacedRun, Setting},
     telemetry::{MetricLine, read_lines},
     trainer::{Estimate, TrainingSummary},
 };
@@ -198,7 +198,7 @@ impl Plan {
         Ok(Self { name: resolved.name.clone(), recipe, base, files, folder })
     }
 
-    fn prepare(&self, app: &App, ranks: Ranks) -> Result<(Run, PathBuf), Failure> {
+    fn prepare(&self, app: &App, ranks: Ranks) -> Result<(Box<dyn PlacedRun>, PathBuf), Failure> {
         let name = self.base.as_ref().map(|(name, _)| name.as_str());
         let resolved = self.recipe.resolve(name, &app.locator())?;
         let absolute = self.base.as_ref().map(|(_, path)| {
@@ -208,8 +208,10 @@ impl Plan {
             (Some((_, path)), Some(files), Some(name)) => Some(Base { name, path, files }),
             _ => None,
         };
-        let run = Run::prepare_rank(&resolved, base, &app.hashes(), &self.folder, ranks)?;
-        Ok((run.with_stop(app.stop_flag()).with_events(now), self.folder.clone()))
+        let (placement, compute) = (app.global.device, app.global.dtype);
+        let setting = Setting { placement, compute, stop: app.stop_flag(), now };
+        let run = run::prepare(setting, &resolved, base, &app.hashes(), &self.folder, ranks)?;
+        Ok((run, self.folder.clone()))
     }
 
     /// Trains; goes on from the latest checkpoint if there is one and `resume` says so.
@@ -217,16 +219,17 @@ impl Plan {
         let (rank, world) = (ranks.rank(), ranks.world());
         let (mut run, folder) = self.prepare(app, ranks)?;
         let progress = if rank == 0 { app.progress() } else { Progress::new(true, false) };
-        let trained = run.trainer().store().len();
+        let trained = run.trainable_parameters();
         let stored = run.manifest()["weights_stored_as"].as_str().unwrap_or_default().to_owned();
         progress.say(format!(
-            "train {}: {trained} trainable parameters, {} updates, weights stored as {stored}, computed in f32{} -> {}",
+            "train {}: {trained} trainable parameters, {} updates, weights stored as {stored}, computed in {}{} -> {}",
             self.name,
-            run.trainer().total_steps(),
+            run.total_steps(),
+            run.device(),
             if world > 1 { format!(", {world} ranks") } else { String::new() },
             folder.display()
         ));
-        if self.recipe.training.tf32 {
+        if self.recipe.training.tf32 && app.global.device == Placement::Cpu {
             progress.say("training.tf32 has no effect on the processor, which computes f32 products in full");
         }
         let options = &self.recipe.training;

@@ -10,15 +10,15 @@ use std::time::Instant;
 use half::bf16;
 use harness_core::Seed;
 use harness_engine::{
-    Architecture, DecoderConfig, HostData, HostTensor, LayerWeights, Projection, Rope, RopeScaling, Weights,
-    cuda::Float,
+    Architecture, DecoderConfig, HostData, HostTensor, LayerWeights, Nf4Tensor, Projection, Quantization,
+    QuantizationKind, Rope, RopeScaling, Weights, cuda::Float,
 };
 use harness_training::{
     backend::{Backend, CudaBackend},
     block::{DropoutPlan, SavePolicy},
     data::Batch,
     lora::LoraSpec,
-    model::{LocalSink, Model, Trainable},
+    model::{LocalSink, MicroStep, Model, Trainable},
     optimizer::{AdamW, gradient_norm},
     recipe::LoraInit,
 };
@@ -108,7 +108,9 @@ fn weights(c: &DecoderConfig, quantise: bool) -> Weights {
 }
 
 fn nf4(tensor: &HostTensor) -> HostTensor {
-    tensor.clone()
+    let options = Quantization { kind: QuantizationKind::Nf4, block_size: 64, double: true };
+    let codes = Nf4Tensor::quantise(&tensor.to_f32(), &options).expect("finite values");
+    HostTensor { shape: tensor.shape.clone(), data: HostData::Nf4(codes) }
 }
 
 fn batch(vocab: usize, documents: usize, length: usize, seed: u64) -> Batch {
@@ -141,7 +143,7 @@ fn run(case: &str) -> Result<(), Box<dyn std::error::Error>> {
     };
     let dropout = 0.05;
     let init = LoraInit::Kaiming;
-    let spec = LoraSpec { rank, alpha: 2.0 * rank as f64, rslora: false, dropout, targets, init };
+    let spec = LoraSpec { rank, alpha: 2.0 * rank as f64, rslora: false, dropout, targets, pattern: None, init };
     let weights = weights(&config, stored == "nf4");
     let (model, mut store) =
         Model::new(backend.clone(), &config, &weights, &Trainable::Lora(spec), length, Seed(4))?;
@@ -159,12 +161,11 @@ fn run(case: &str) -> Result<(), Box<dyn std::error::Error>> {
         let start = Instant::now();
         store.clear_grads(&backend);
         let params = std::mem::replace(&mut store.values, backend.zeros(0));
-        let plan = DropoutPlan::new(1, step, 0, dropout);
-        let n = batch.num_labels();
-        let loss = model.forward_backward(&batch, &params, n, plan, &mut LocalSink(&mut store.grads));
+        let micro = MicroStep::mean(batch.num_labels()).with_dropout(DropoutPlan::new(1, step, 0, dropout));
+        let loss = model.forward_backward(&batch, &params, &micro, &mut LocalSink(&mut store.grads))?;
         store.values = params;
         let norm = gradient_norm(&backend, &store);
-        optimizer.update(&backend, &mut store, step + 1, 1e-4, norm);
+        optimizer.update(&backend, &mut store, step + 1, 1e-4, norm, 1.0);
         backend.device().synchronize()?;
         assert!(loss.is_finite() && norm.is_finite(), "loss {loss}, norm {norm}");
         if step >= 3 {
@@ -196,7 +197,7 @@ fn main() {
         cases = DEFAULT.map(str::to_owned).to_vec();
     }
     for case in cases {
-        if let Err(error) = CudaBackend::catch(|| run(&case).map_err(|e| harness_training::TrainingError::setting("case", &case, e))) {
+        if let Err(error) = CudaBackend::catch(|| run(&case).map_err(|e| harness_training::TrainingError::setting("case", &case, e.to_string()))) {
             println!("{{\"case\": \"{case}\", \"error\": {:?}}}", error.to_string());
         }
     }

@@ -10,10 +10,12 @@ mod cuda;
 
 pub use cpu::{CpuBackend, CpuBuf};
 #[cfg(feature = "cuda")]
-pub use cuda::{CudaBackend, CudaBuf, CudaFrozen, CudaInts, DeviceFailure};
+pub use cuda::{CudaBackend, CudaBuf, CudaInts, DeviceFailure};
+use std::sync::Arc;
+
 use harness_engine::HostTensor;
 
-use crate::optimizer::AdamWStep;
+use crate::{TrainingError, memory, optimizer::AdamWStep, parallel::Collective};
 
 /// A run of `len` elements from `at` of a buffer.
 #[derive(Debug)]
@@ -238,6 +240,24 @@ pub trait Backend: Send + Sync + 'static {
     /// A frozen matrix whose rows are those of the given ones, one after another; `backward`: whether gradients will
     /// flow through it.
     fn frozen(&self, parts: &[&HostTensor], backward: bool) -> Self::Frozen;
+    /// How ranks exchange buffers of this device; `control` does it through host memory.
+    ///
+    /// # Errors
+    /// If the devices cannot be connected.
+    fn connect(&self, control: Arc<dyn Collective<Self>>) -> Result<Arc<dyn Collective<Self>>, TrainingError>
+    where
+        Self: Sized,
+    {
+        Ok(control)
+    }
+    /// The type that is computed in, by its name in a run's record.
+    fn compute(&self) -> &'static str {
+        "float32"
+    }
+    /// Elements of activations that fit into the free memory.
+    fn room(&self) -> usize {
+        memory::available().map_or(usize::MAX, |bytes| bytes as usize / size_of::<f32>())
+    }
     /// The most bytes that were ever held at once: frozen matrices and buffers in use.
     fn peak_bytes(&self) -> usize;
     /// Fills with zeros.

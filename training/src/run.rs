@@ -1,5 +1,7 @@
 //! From a resolved recipe to a finished candidate.
 
+mod placed;
+
 use std::{
     collections::BTreeSet,
     fs,
@@ -12,16 +14,16 @@ use harness_engine::{
     Architecture, DecoderConfig, LayerWeights, ModelFiles, Rope, RopeScaling, TextTokenizer, Weights,
 };
 use harness_store::FileHashes;
+pub use placed::{PlacedRun, Setting, prepare};
 use serde_json::{Value, json};
 
 use crate::{
     TrainingError,
-    backend::CpuBackend,
+    backend::{Backend, CpuBackend},
     block::SavePolicy,
     data::{Batch, BatchSource, Prepared, PreparedRow, in_order, one_a_row, pack, tokenize, tokenize_pairs},
     export::{Artifact, write_json},
     lora::LoraSpec,
-    memory,
     model::{Model, Trainable, WeightSource, random_weights},
     parallel::{Ranks, Sharded, agree},
     recipe::{Checkpointing, Method, ModelOptions, ResolvedRecipe, Sharding, WeightDtype},
@@ -40,17 +42,17 @@ pub struct Base<'a> {
     pub files: &'a ModelFiles,
 }
 
-/// A run that is ready to begin, on the processor.
-pub struct Run {
-    trainer: Trainer<CpuBackend>,
+/// A run that is ready to begin.
+pub struct Run<B: Backend = CpuBackend> {
+    trainer: Trainer<B>,
     prepared: Prepared,
     manifest: Value,
     output: PathBuf,
 }
 
 impl Run {
-    /// Reads and tokenises the data and places the model. `base` is what the recipe is resolved with, `None` from
-    /// scratch. Nothing is written.
+    /// Reads and tokenises the data and places the model on the processor. `base` is what the recipe is resolved with,
+    /// `None` from scratch. Nothing is written.
     ///
     /// # Errors
     /// Whatever is wrong with recipe, data, tokenizer or model.
@@ -74,8 +76,25 @@ impl Run {
         output: &Path,
         ranks: Ranks,
     ) -> Result<Self, TrainingError> {
-        let control = ranks.collective::<CpuBackend>();
-        let result = Self::prepare_inner(resolved, base, hashes, output, ranks);
+        Self::prepare_on(CpuBackend::new(), resolved, base, hashes, output, ranks)
+    }
+}
+
+impl<B: Backend + Clone> Run<B> {
+    /// As [`Run::prepare_rank`], on any device.
+    ///
+    /// # Errors
+    /// As [`Run::prepare_rank`].
+    pub fn prepare_on(
+        backend: B,
+        resolved: &ResolvedRecipe,
+        base: Option<Base<'_>>,
+        hashes: &FileHashes,
+        output: &Path,
+        ranks: Ranks,
+    ) -> Result<Self, TrainingError> {
+        let control = ranks.collective::<B>();
+        let result = Self::prepare_inner(backend, resolved, base, hashes, output, ranks);
         if let Err(error) = &result
             && !matches!(error, TrainingError::Peer { .. } | TrainingError::Mismatch { .. })
         {
@@ -85,6 +104,7 @@ impl Run {
     }
 
     fn prepare_inner(
+        backend: B,
         resolved: &ResolvedRecipe,
         base: Option<Base<'_>>,
         hashes: &FileHashes,
@@ -168,15 +188,12 @@ impl Run {
         let longest = train.longest_batch();
         let policy = match options.gradient_checkpointing {
             Checkpointing::Policy(policy) => policy,
-            Checkpointing::Auto => {
-                let floats = memory::available().map_or(usize::MAX, |bytes| bytes as usize / 2 / size_of::<f32>());
-                SavePolicy::choose(config, longest, floats)
-            }
+            Checkpointing::Auto => SavePolicy::choose(config, longest, backend.room() / 2),
         };
         let stored = storage(&weights);
         let digest = run_digest(resolved.digest(hashes)?, base_digest, tokenizer.digest());
         let ranks_world = ranks.world();
-        let control = ranks.collective::<CpuBackend>();
+        let control = ranks.collective::<B>();
         let facts = [
             ("ranks", ranks.world().to_string()),
             ("recipe and data", resolved.digest(hashes)?.to_string()),
@@ -186,16 +203,17 @@ impl Run {
             ("gradient_checkpointing", format!("{policy:?}").to_lowercase()),
         ];
         agree(&*control, &facts)?;
-        let (backend, weights_exchange) = (CpuBackend::new(), ranks.weights);
+        let control = backend.connect(control)?;
+        let (compute, weights_exchange) = (backend.compute(), ranks.weights);
         let (model, store) = match options.sharding {
             Sharding::Fsdp if control.world() > 1 => {
                 if recipe.method == Method::Full {
                     let message = "is \"fsdp\"; with method = \"full\" ranks cannot share parameters on this back end";
                     return Err(recipe.problem("training.sharding", message));
                 }
-                let source = |backend: &CpuBackend, layers: &[LayerWeights], backward: &[bool]| {
+                let source = |backend: &B, layers: &[LayerWeights], backward: &[bool]| {
                     let sharded = Sharded::new(backend, layers, backward, weights_exchange);
-                    Box::new(sharded) as Box<dyn WeightSource<CpuBackend>>
+                    Box::new(sharded) as Box<dyn WeightSource<B>>
                 };
                 Model::with_source(backend, config, &weights, &trainable, data.max_length, seed, source)?
             }
@@ -219,7 +237,7 @@ impl Run {
             "validation_tokens": validation_counts,
             "trainable_parameters": store.len(),
             "parameters": config.num_parameters(),
-            "dtype": "float32",
+            "dtype": compute,
             "weights_stored_as": stored,
             "world_size": ranks_world,
             "sharding": options.sharding,
@@ -249,7 +267,7 @@ impl Run {
     }
 
     /// The trainer.
-    pub fn trainer(&self) -> &Trainer<CpuBackend> {
+    pub fn trainer(&self) -> &Trainer<B> {
         &self.trainer
     }
 

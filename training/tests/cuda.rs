@@ -13,7 +13,7 @@ use harness_training::{
     block::{DropoutPlan, SavePolicy},
     data::Batch,
     lora::LoraSpec,
-    model::{LocalSink, Model, Trainable, random_weights},
+    model::{LocalSink, MicroStep, Model, Trainable, random_weights},
     optimizer::{AdamW, AdamWStep, gradient_norm},
     recipe::LoraInit,
 };
@@ -129,7 +129,7 @@ fn rows_and_biases() {
         b.select_rows(Mat::new(&x, 0, rows, cols), &chosen, MatMut::new(&mut picked, 0, 4, cols));
         let mut spread = activations(b, &numbers(rows * cols, 8, float));
         b.spread_rows(Mat::new(&picked, 0, 4, cols), &chosen, MatMut::new(&mut spread, 0, rows, cols));
-        let squares = b.sum_squares(&dtable) as f32;
+        let squares = b.sum_squares(Span { buf: &dtable, at: 0, len: vocab * cols }) as f32;
         vec![
             all(b, &y, rows * cols),
             all(b, &db, cols),
@@ -349,9 +349,34 @@ fn weights(config: &DecoderConfig) -> Weights {
     weights
 }
 
+/// 4-bit weights give the products and gradients of the values they stand for.
+#[test]
+fn four_bit_weights() {
+    use harness_engine::{HostData, Nf4Tensor, Quantization, QuantizationKind};
+    for (rows, cols, double) in [(64, 128, true), (40, 192, false), (9, 7, true), (512, 64, true)] {
+        compare!(format!("nf4 {rows} {cols} double {double}"), |b, float| {
+            let options = Quantization { kind: QuantizationKind::Nf4, block_size: 64, double };
+            let part = |seed: u64| {
+                let values = numbers(rows * cols, seed, Float::F32);
+                let tensor = Nf4Tensor::quantise(&values, &options).expect("finite values");
+                HostTensor { shape: vec![rows, cols], data: HostData::Nf4(tensor) }
+            };
+            let (first, second) = (part(1), part(2));
+            let frozen = b.frozen(&[&first, &second], true);
+            let m = 33;
+            let x = activations(b, &numbers(m * cols, 3, float));
+            let dy = activations(b, &numbers(m * 2 * rows, 4, float));
+            let (mut y, mut dx) = (b.alloc(m * 2 * rows), b.alloc(m * cols));
+            b.linear(Mat::new(&x, 0, m, cols), Weight::Frozen(&frozen), MatMut::new(&mut y, 0, m, 2 * rows));
+            b.linear_backward(Mat::new(&dy, 0, m, 2 * rows), Weight::Frozen(&frozen), MatMut::new(&mut dx, 0, m, cols));
+            vec![all(b, &y, m * 2 * rows), all(b, &dx, m * cols)]
+        });
+    }
+}
+
 fn lora(rank: usize, dropout: f32) -> Trainable {
     let (targets, init) = (Projection::ALL.to_vec(), LoraInit::Gaussian);
-    Trainable::Lora(LoraSpec { rank, alpha: 16.0, rslora: false, dropout, targets, init })
+    Trainable::Lora(LoraSpec { rank, alpha: 16.0, rslora: false, dropout, targets, pattern: None, init })
 }
 
 /// Loss and gradient by tensor; low-rank matrices are shaken so that none is zero.
@@ -376,7 +401,8 @@ fn gradients<B: Backend + Clone>(
         Trainable::Full => None,
     };
     let params = std::mem::replace(&mut store.values, backend.zeros(0));
-    let loss = model.forward_backward(&batch, &params, batch.num_labels(), dropout, &mut LocalSink(&mut store.grads));
+    let step = MicroStep::mean(batch.num_labels()).with_dropout(dropout);
+    let loss = model.forward_backward(&batch, &params, &step, &mut LocalSink(&mut store.grads)).expect("a loss");
     let grads = store.layout().params().iter().map(|p| (p.name.clone(), store.grad(backend, p))).collect();
     (loss, grads)
 }
@@ -434,10 +460,11 @@ fn losses<B: Backend + Clone>(backend: &B, config: &DecoderConfig) -> Vec<f64> {
             let params = std::mem::replace(&mut store.values, backend.zeros(0));
             let dropout = DropoutPlan::new(1, step, 0, 0.05);
             let n = batch.num_labels();
-            let loss = model.forward_backward(&batch, &params, n, dropout, &mut LocalSink(&mut store.grads));
+            let micro = MicroStep::mean(n).with_dropout(dropout);
+            let loss = model.forward_backward(&batch, &params, &micro, &mut LocalSink(&mut store.grads)).expect("a loss");
             store.values = params;
             let norm = gradient_norm(backend, &store);
-            optimizer.update(backend, &mut store, step + 1, 5e-3, norm);
+            optimizer.update(backend, &mut store, step + 1, 5e-3, norm, 1.0);
             loss / n as f64
         })
         .collect()
@@ -467,14 +494,17 @@ fn memory_is_used_again_and_failures_are_errors() {
     let params = std::mem::replace(&mut store.values, device.zeros(0));
     let mut held = vec![];
     for _ in 0..4 {
-        model.forward_backward(&batch, &params, 10, None, &mut LocalSink(&mut store.grads));
+        let step = MicroStep::mean(10);
+        model.forward_backward(&batch, &params, &step, &mut LocalSink(&mut store.grads)).expect("a loss");
         held.push(device.device().pool_bytes().1);
     }
     assert_eq!(held[1], held[3], "the second step has allocated all there is to allocate");
     let error = CudaBackend::catch(|| Ok(device.alloc(1 << 42))).map(|_| ()).unwrap_err().to_string();
     assert!(error.contains("out of memory") && error.contains("gradient_checkpointing"), "{error}");
     // The device goes on afterwards.
-    model.forward_backward(&batch, &params, 10, None, &mut LocalSink(&mut store.grads));
+    model
+        .forward_backward(&batch, &params, &MicroStep::mean(10), &mut LocalSink(&mut store.grads))
+        .expect("a loss");
     let missing = Device::open(99).unwrap_err().to_string();
     assert!(missing.contains("cuda:99") && missing.contains("no such GPU"), "{missing}");
 }

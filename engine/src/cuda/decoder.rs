@@ -10,7 +10,8 @@ use cache::Cache;
 
 use super::{Device, DeviceBuffer, Float, Nf4Scales, View};
 use crate::{
-    AdapterLayer, DecoderConfig, EngineError, HostData, HostTensor, LoraPair, Projection, Weights, inverse_frequencies,
+    AdapterLayer, BlockScales, DecoderConfig, EngineError, HostData, HostTensor, LoraPair, NestedScales, Nf4Tensor,
+    Projection, Weights, inverse_frequencies,
 };
 
 /// Elements converted at once when weights are narrowed.
@@ -40,14 +41,44 @@ struct Codes {
     block: usize,
 }
 
+impl Codes {
+    fn new(device: &Device, tensor: &Nf4Tensor, rows: usize) -> Result<Self, EngineError> {
+        let scales = match &tensor.scales {
+            BlockScales::Plain(scales) => Nf4Scales::Plain(device.floats(scales)?),
+            BlockScales::Nested(nested) => Nf4Scales::Nested {
+                codes: device.bytes(&nested.codes)?,
+                absmax: device.floats(&nested.absmax)?,
+                map: device.floats(NestedScales::map())?,
+                nested_block: NestedScales::BLOCK,
+                offset: nested.offset,
+            },
+        };
+        // The kernel reads eight bytes at once.
+        let mut codes = tensor.codes.to_vec();
+        codes.resize(codes.len().next_multiple_of(8), 0);
+        Ok(Self { rows, codes: device.bytes(&codes)?, scales, block: tensor.block })
+    }
+}
+
 impl DeviceMatrix {
-    /// Uploads matrices stacked by rows; floats are converted to `float`.
+    /// Uploads matrices stacked by rows; floats are converted to `float`, 4-bit codes stay as they are.
     ///
     /// # Errors
     /// If there is not enough memory.
     pub fn new(device: &Device, float: Float, parts: &[&HostTensor]) -> Result<Self, EngineError> {
         let rows = parts.iter().map(|part| part.rows()).sum();
         let cols = parts.first().map_or(0, |part| part.cols());
+        let codes: Option<Vec<&Nf4Tensor>> = parts
+            .iter()
+            .map(|part| match &part.data {
+                HostData::Nf4(tensor) if tensor.block.is_multiple_of(16) => Some(tensor),
+                _ => None,
+            })
+            .collect();
+        if let Some(tensors) = codes.filter(|tensors| !tensors.is_empty()) {
+            let stored = tensors.iter().zip(parts).map(|(tensor, part)| Codes::new(device, tensor, part.rows()));
+            return Ok(Self { rows, cols, float, stored: Stored::Codes(stored.collect::<Result<_, _>>()?) });
+        }
         let data = device.alloc(rows * cols, float)?;
         let mut at = 0;
         for part in parts {
@@ -113,6 +144,7 @@ fn upload(device: &Device, data: &HostData, to: View<'_>) -> Result<(), EngineEr
                     HostData::F32(data) => data[from..end].to_vec(),
                     HostData::Bf16(data) => data[from..end].iter().map(|x| x.to_f32()).collect(),
                     HostData::F16(data) => data[from..end].iter().map(|x| x.to_f32()).collect(),
+                    HostData::Nf4(data) => (from..end).map(|i| data.at(i)).collect(),
                 };
                 device.write(&wide, to.columns(from, end - from))?;
             }

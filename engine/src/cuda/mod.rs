@@ -10,6 +10,8 @@ mod driver;
 mod gemm;
 mod matrix;
 mod memory;
+#[cfg(feature = "nccl")]
+mod nccl;
 mod ops;
 
 pub use attention::{AttentionTile, AttentionWork, KeySegment};
@@ -17,4 +19,6 @@ pub use decoder::DeviceMatrix;
 pub use driver::Device;
 pub use matrix::{Float, View};
 pub use memory::DeviceBuffer;
+#[cfg(feature = "nccl")]
+pub use nccl::{Communicator, MeetingPoint};
 pub use ops::{AdamWConstants, Nf4Scales};

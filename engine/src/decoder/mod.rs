@@ -103,7 +103,7 @@ impl BaseModel {
         use crate::HostTensor;
         let storage = linear::storage_name(weights);
         let model = crate::cuda::decoder::DeviceModel::new(device, float, &config, weights, max_length)?;
-        let nothing = HostTensor::from_f32([0, 0], vec![]);
+        let nothing = HostTensor::from_f32([1, 1], vec![0.0]);
         Ok(Self {
             max_length,
             embedding: Embedding::new(nothing.clone()),

@@ -89,6 +89,11 @@ impl NestedScales {
     /// Codes that share a scale.
     pub const BLOCK: usize = NESTED_BLOCK;
 
+    /// The 256 values of a code.
+    pub fn map() -> &'static [f32] {
+        &DYNAMIC_MAP
+    }
+
     /// Quantises scales.
     pub fn quantise(scales: &[f32]) -> Self {
         let mean = scales.iter().map(|&x| f64::from(x)).sum::<f64>() / scales.len().max(1) as f64;

@@ -6,23 +6,27 @@
 //! The backend's operations cannot return errors; a failure of the device unwinds with a [`DeviceFailure`], which
 //! [`CudaBackend::catch`] turns into an error.
 
-mod frozen;
 mod memory;
+#[cfg(feature = "nccl")]
+mod nccl;
 
 use std::{
     ops::Range,
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
 };
 
-pub use frozen::CudaFrozen;
 use harness_engine::{
     EngineError, HostTensor,
-    cuda::{AdamWConstants, Device, Float, View},
+    cuda::{AdamWConstants, Device, DeviceMatrix, Float, View},
 };
 pub use memory::{CudaBuf, CudaInts};
 
 use super::{AttentionShape, Backend, DropoutKey, Mat, MatMut, Span, SpanMut, Weight};
 use crate::{TrainingError, optimizer::AdamWStep};
+#[cfg(feature = "nccl")]
+use crate::parallel::Collective;
+#[cfg(feature = "nccl")]
+use std::sync::Arc;
 
 /// A GPU. Clones share it.
 #[derive(Clone, Debug)]
@@ -53,6 +57,11 @@ impl CudaBackend {
     /// The backend of an opened GPU.
     pub fn on(device: Device, float: Float) -> Self {
         Self { device, float }
+    }
+
+    /// Type of activations and of frozen weights.
+    pub fn float(&self) -> Float {
+        self.float
     }
 
     /// The GPU.
@@ -108,7 +117,7 @@ fn span_out<'a>(s: &'a SpanMut<'_, CudaBuf>) -> View<'a> {
 impl Backend for CudaBackend {
     type Buf = CudaBuf;
     type Ints = CudaInts;
-    type Frozen = CudaFrozen;
+    type Frozen = DeviceMatrix;
 
     fn alloc(&self, len: usize) -> CudaBuf {
         CudaBuf::new(done(self.device.alloc(len, self.float)))
@@ -140,8 +149,27 @@ impl Backend for CudaBackend {
         done(CudaInts::new(&self.device, data))
     }
 
-    fn frozen(&self, parts: &[&HostTensor], _: bool) -> CudaFrozen {
-        done(CudaFrozen::new(&self.device, self.float, parts))
+    fn frozen(&self, parts: &[&HostTensor], _: bool) -> DeviceMatrix {
+        done(DeviceMatrix::new(&self.device, self.float, parts))
+    }
+
+    #[cfg(feature = "nccl")]
+    fn connect(&self, control: Arc<dyn Collective<Self>>) -> Result<Arc<dyn Collective<Self>>, TrainingError> {
+        if control.world() == 1 {
+            return Ok(control);
+        }
+        Ok(Arc::new(nccl::Nccl::meet(self, control)?))
+    }
+
+    fn compute(&self) -> &'static str {
+        match self.float {
+            Float::F32 => "float32",
+            Float::Bf16 => "bfloat16",
+        }
+    }
+
+    fn room(&self) -> usize {
+        self.device.memory().map_or(0, |(free, _)| free / self.float.bytes())
     }
 
     fn peak_bytes(&self) -> usize {
@@ -308,8 +336,8 @@ impl Backend for CudaBackend {
         done(self.device.sum(losses.row(), false))
     }
 
-    fn sum_squares(&self, x: &CudaBuf) -> f64 {
-        done(self.device.sum(x.data().row(), true))
+    fn sum_squares(&self, x: Span<'_, CudaBuf>) -> f64 {
+        done(self.device.sum(span(&x), true))
     }
 
     fn adamw(

@@ -6,8 +6,10 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use super::super::{Device, DeviceBuffer, Float, KeySegment, View};
-use crate::{EngineError, cuda::driver::lock};
+use crate::{
+    EngineError,
+    cuda::{Device, DeviceBuffer, Float, KeySegment, View, driver::lock},
+};
 
 /// Positions a tail grows by at least: one step of the attention kernel.
 const GROWTH: usize = 64;
@@ -63,9 +65,8 @@ impl Cache {
 
     /// Keys and values of one layer, `[positions, width]` each.
     pub(super) fn layer(&self, layer: usize) -> [View<'_>; 2] {
-        let view = |data: &'_ DeviceBuffer| -> View<'_> { data.view(0, self.capacity, self.width, self.width) };
         let [keys, values] = &self.data[layer];
-        [view(keys), view(values)]
+        [keys, values].map(|data| data.view(0, self.capacity, self.width, self.width))
     }
 
     /// Makes `count` new positions behind those of `kv` and gives their places.
@@ -112,8 +113,8 @@ impl Cache {
         let capacity = (self.capacity + len.max(self.capacity / 2)).max(FIRST);
         let mut data = Vec::with_capacity(self.layers);
         for layer in 0..self.layers {
-            let mut pair = || device.alloc(capacity * self.width, self.float);
-            let new = [pair()?, pair()?];
+            let half = || device.alloc(capacity * self.width, self.float);
+            let new = [half()?, half()?];
             if let Some(old) = self.data.get(layer) {
                 for (old, new) in old.iter().zip(&new) {
                     let n = self.capacity * self.width;

@@ -2,13 +2,10 @@
 
 use std::ops::Range;
 
-use super::{
-    super::{AttentionWork, DeviceBuffer, View, attention::Query},
-    DeviceAdapter, DeviceLinear, DeviceLora, DeviceModel,
-};
+use super::{DeviceAdapter, DeviceLinear, DeviceLora, DeviceModel};
 use crate::{
     EngineError,
-    cuda::{Float, driver::lock},
+    cuda::{AttentionWork, DeviceBuffer, Float, View, attention::Query, driver::lock},
     decoder::Piece,
 };
 
@@ -70,10 +67,12 @@ impl DeviceModel {
                     segments.extend(kv.segments());
                 }
                 None => {
-                    let mut kv = self.kv();
-                    cache.extend(&self.device, &mut kv, len, &mut slots)?;
-                    segments.extend(kv.segments());
-                    temporary.push(kv);
+                    // Owned by the list at once: it is dropped after the lock on the cache is given up.
+                    temporary.push(self.kv());
+                    if let Some(kv) = temporary.last_mut() {
+                        cache.extend(&self.device, kv, len, &mut slots)?;
+                        segments.extend(kv.segments());
+                    }
                 }
             }
             for run in consecutive(&piece.wanted) {
@@ -160,16 +159,15 @@ impl DeviceModel {
     fn feed_forward(&self, adapter: Option<&DeviceAdapter>, layer: usize, a: &Activations, rows: usize) -> Done {
         let (c, w, lora) = (&self.config, &self.layers[layer], adapter.map(|a| &a.layers[layer]));
         let (hidden, inner) = (c.hidden_size, c.intermediate_size);
-        let view = |buffer: &'_ DeviceBuffer| -> View<'_> { buffer.view(0, rows, hidden, hidden) };
         let attended = a.attended.view(0, rows, c.q_dim(), c.q_dim());
-        self.linear(&w.o, lora.and_then(|l| l.o.as_ref()), attended, view(&a.out))?;
+        self.linear(&w.o, lora.and_then(|l| l.o.as_ref()), attended, a.out.view(0, rows, hidden, hidden))?;
         let norm = w.post_attention_norm.row();
-        self.device.add_rmsnorm(view(&a.out), view(&a.x), norm, c.rms_norm_eps, view(&a.normed), None)?;
+        self.device.add_rmsnorm(a.out.view(0, rows, hidden, hidden), a.x.view(0, rows, hidden, hidden), norm, c.rms_norm_eps, a.normed.view(0, rows, hidden, hidden), None)?;
         let gate_up = a.gate_up.view(0, rows, 2 * inner, 2 * inner);
-        self.linear(&w.gate_up, lora.and_then(|l| l.gate_up.as_ref()), view(&a.normed), gate_up)?;
+        self.linear(&w.gate_up, lora.and_then(|l| l.gate_up.as_ref()), a.normed.view(0, rows, hidden, hidden), gate_up)?;
         let activated = a.inner.view(0, rows, inner, inner);
         self.device.swiglu(gate_up, activated)?;
-        self.linear(&w.down, lora.and_then(|l| l.down.as_ref()), activated, view(&a.out))?;
+        self.linear(&w.down, lora.and_then(|l| l.down.as_ref()), activated, a.out.view(0, rows, hidden, hidden))?;
         let n = rows * hidden;
         self.device.add(a.out.view(0, 1, n, n.max(1)), a.x.view(0, 1, n, n.max(1)))
     }
