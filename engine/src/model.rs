@@ -16,8 +16,9 @@ pub use plan::Plan;
 use rayon::prelude::*;
 
 use crate::{
-    Adapter, BaseModel, ChatContext, ChatEnding, ChatTemplate, ComputeType, Decoder, DecoderConfig, EncodedPair, EngineError,
-    GenerationDefaults, ModelFiles, PairOptions, Placement, Quantization, TextTokenizer, Weights, encode_pair, encode_prompt,
+    Adapter, BaseModel, ChatContext, ChatEnding, ChatTemplate, ComputeType, Decoder, DecoderConfig, EncodedPair,
+    EngineError, GenerationDefaults, ModelFiles, PairOptions, Placement, Quantization, TextTokenizer, Weights,
+    encode_pair, encode_prompt,
     generate::{Generated, Listener, Prompt, generate},
     rolling_windows,
     schedule::{Limits, Scored, Sequence, Work, score},
@@ -153,7 +154,8 @@ impl ModelDevice {
         match options.placement {
             Placement::Cpu if options.compute == Some(ComputeType::Bf16) => Err(EngineError::Device {
                 device: "cpu".to_owned(),
-                reason: "the processor computes in f32 (weights may be stored in 16 bits); leave the type out, or use a \
+                reason:
+                    "the processor computes in f32 (weights may be stored in 16 bits); leave the type out, or use a \
                          GPU"
                     .to_owned(),
             }),

@@ -76,7 +76,10 @@ mod tests {
     #[test]
     fn devices_by_name() {
         let read = |text: &str| text.parse::<Placement>();
-        assert_eq!((read("cpu"), read("cuda"), read("cuda:3")), (Ok(Placement::Cpu), Ok(Placement::Cuda(0)), Ok(Placement::Cuda(3))));
+        assert_eq!(
+            (read("cpu"), read("cuda"), read("cuda:3")),
+            (Ok(Placement::Cpu), Ok(Placement::Cuda(0)), Ok(Placement::Cuda(3)))
+        );
         assert_eq!(read("cuda:3").unwrap().to_string(), "cuda:3");
         for text in ["gpu", "cuda:", "cuda:x", "cpu:1", ""] {
             assert!(read(text).unwrap_err().contains("expected cpu, cuda"), "{text}");

@@ -133,7 +133,8 @@ fn sequences() -> (Vec<Vec<u32>>, Vec<usize>) {
 
 fn adapter(config: &DecoderConfig) -> Adapter {
     let mut rng = Seed(9).stream("adapter", 0);
-    let mut vec = |n: usize| -> Vec<f32> { (0..n).map(|_| half::bf16::from_f64(0.1 * rng.normal()).to_f32()).collect() };
+    let mut vec =
+        |n: usize| -> Vec<f32> { (0..n).map(|_| half::bf16::from_f64(0.1 * rng.normal()).to_f32()).collect() };
     let (h, m, q, kv) = (config.hidden_size, config.intermediate_size, config.q_dim(), config.kv_dim());
     let layers = (0..config.num_layers)
         .map(|layer| {
@@ -189,7 +190,10 @@ fn scores_agree() {
                         count += 1;
                     }
                 }
-                eprintln!("scores {dim} {float:?} {batch_tokens} adapter {adapted}: worst {worst:.1e}, mean {:.1e}", sum / f64::from(count));
+                eprintln!(
+                    "scores {dim} {float:?} {batch_tokens} adapter {adapted}: worst {worst:.1e}, mean {:.1e}",
+                    sum / f64::from(count)
+                );
                 assert!(worst < tolerance, "{dim} {float:?}: {worst}");
                 answers.push((adapted, found));
             }
@@ -208,10 +212,12 @@ fn greedy_generation_agrees() {
     use harness_core::{Control, LanguageModel, Output, Request, Sampling};
     let config = config(64);
     let Some([host, device]) = pair(&config, ComputeType::F32, 256) else { return };
-    let words = |n: usize, from: usize| (0..n).map(|i| format!("w{}", 2 + (from + i * 7) % 50)).collect::<Vec<_>>().join(" ");
+    let words =
+        |n: usize, from: usize| (0..n).map(|i| format!("w{}", 2 + (from + i * 7) % 50)).collect::<Vec<_>>().join(" ");
     let prompts: Vec<String> = (0..9).map(|i| format!("{} {}", words(30, 1), words(1 + i * 17, i))).collect();
     for penalty in [1.0, 1.2] {
-        let sampling = Sampling { max_new_tokens: 90, temperature: 0.0, repetition_penalty: penalty, ..Sampling::default() };
+        let sampling =
+            Sampling { max_new_tokens: 90, temperature: 0.0, repetition_penalty: penalty, ..Sampling::default() };
         let requests: Vec<Request> = prompts
             .iter()
             .map(|prompt| Request::Generate { prompt: prompt.clone(), stop: vec![], sampling: sampling.clone() })
@@ -248,6 +254,7 @@ fn what_does_not_fit_is_an_error() {
     let base = BaseModel::on_device(config.clone(), &weights(&config), 64, device, Float::Bf16);
     let error = base.expect_err("heads that are too wide").to_string();
     assert!(error.contains("256") && error.contains("--device cpu"), "{error}");
-    let missing = LoadedBase::load(Path::new("/nowhere"), ModelOptions { placement: Placement::Cuda(77), ..Default::default() });
+    let missing =
+        LoadedBase::load(Path::new("/nowhere"), ModelOptions { placement: Placement::Cuda(77), ..Default::default() });
     assert!(missing.expect_err("no such GPU").to_string().contains("cuda:77"));
 }

@@ -145,8 +145,7 @@ fn run(case: &str) -> Result<(), Box<dyn std::error::Error>> {
     let init = LoraInit::Kaiming;
     let spec = LoraSpec { rank, alpha: 2.0 * rank as f64, rslora: false, dropout, targets, pattern: None, init };
     let weights = weights(&config, stored == "nf4");
-    let (model, mut store) =
-        Model::new(backend.clone(), &config, &weights, &Trainable::Lora(spec), length, Seed(4))?;
+    let (model, mut store) = Model::new(backend.clone(), &config, &weights, &Trainable::Lora(spec), length, Seed(4))?;
     drop(weights);
     let model = model.with_policy(match save {
         "layer" => SavePolicy::Layer,
@@ -174,7 +173,8 @@ fn run(case: &str) -> Result<(), Box<dyn std::error::Error>> {
     }
     seconds.sort_by(f64::total_cmp);
     let (median, tokens) = (seconds[seconds.len() / 2], (documents * length) as f64);
-    let in_products = config.num_parameters() - if config.tie_word_embeddings { 0 } else { config.vocab_size * config.hidden_size };
+    let in_products =
+        config.num_parameters() - if config.tie_word_embeddings { 0 } else { config.vocab_size * config.hidden_size };
     let attention = 3.5 * 2.0 * (config.num_layers * config.q_dim() * length) as f64;
     let flops = 4.0 * in_products as f64 + attention;
     println!(
@@ -197,7 +197,9 @@ fn main() {
         cases = DEFAULT.map(str::to_owned).to_vec();
     }
     for case in cases {
-        if let Err(error) = CudaBackend::catch(|| run(&case).map_err(|e| harness_training::TrainingError::setting("case", &case, e.to_string()))) {
+        if let Err(error) = CudaBackend::catch(|| {
+            run(&case).map_err(|e| harness_training::TrainingError::setting("case", &case, e.to_string()))
+        }) {
             println!("{{\"case\": \"{case}\", \"error\": {:?}}}", error.to_string());
         }
     }

@@ -290,7 +290,7 @@ fn losses_and_updates() {
             all(b, &y, 1)
         };
         product(values);
-        b.adamw(values, grads, [mean, square], 3..n - 5, &step);
+        b.adamw(values, grads, [mean, square], 0, 3..n - 5, &step);
         vec![all(b, values, n), all(b, mean, n), all(b, square, n), product(values)]
     });
 }
@@ -391,7 +391,8 @@ fn gradients<B: Backend + Clone>(
     let model = model.with_policy(policy);
     if matches!(trainable, Trainable::Lora(_)) {
         for (index, param) in store.layout().params().to_vec().iter().enumerate() {
-            let data: Vec<f32> = numbers(param.len(), 90 + index as u64, Float::Bf16).iter().map(|x| x / 16.0).collect();
+            let data: Vec<f32> =
+                numbers(param.len(), 90 + index as u64, Float::Bf16).iter().map(|x| x / 16.0).collect();
             store.set_value(backend, index, &data);
         }
     }
@@ -438,8 +439,14 @@ fn check_gradients(config: &DecoderConfig, trainable: &Trainable) {
 #[test]
 fn gradients_of_low_rank_additions() {
     check_gradients(&config(64), &lora(8, 0.0));
-    check_gradients(&DecoderConfig { qkv_bias: true, o_bias: true, tie_word_embeddings: false, ..config(128) }, &lora(8, 0.1));
-    check_gradients(&DecoderConfig { qk_norm: true, sliding_window: vec![Some(40), None], ..config(24) }, &lora(3, 0.0));
+    check_gradients(
+        &DecoderConfig { qkv_bias: true, o_bias: true, tie_word_embeddings: false, ..config(128) },
+        &lora(8, 0.1),
+    );
+    check_gradients(
+        &DecoderConfig { qk_norm: true, sliding_window: vec![Some(40), None], ..config(24) },
+        &lora(3, 0.0),
+    );
 }
 
 #[test]
@@ -461,7 +468,8 @@ fn losses<B: Backend + Clone>(backend: &B, config: &DecoderConfig) -> Vec<f64> {
             let dropout = DropoutPlan::new(1, step, 0, 0.05);
             let n = batch.num_labels();
             let micro = MicroStep::mean(n).with_dropout(dropout);
-            let loss = model.forward_backward(&batch, &params, &micro, &mut LocalSink(&mut store.grads)).expect("a loss");
+            let loss =
+                model.forward_backward(&batch, &params, &micro, &mut LocalSink(&mut store.grads)).expect("a loss");
             store.values = params;
             let norm = gradient_norm(backend, &store);
             optimizer.update(backend, &mut store, step + 1, 5e-3, norm, 1.0);
@@ -502,9 +510,7 @@ fn memory_is_used_again_and_failures_are_errors() {
     let error = CudaBackend::catch(|| Ok(device.alloc(1 << 42))).map(|_| ()).unwrap_err().to_string();
     assert!(error.contains("out of memory") && error.contains("gradient_checkpointing"), "{error}");
     // The device goes on afterwards.
-    model
-        .forward_backward(&batch, &params, &MicroStep::mean(10), &mut LocalSink(&mut store.grads))
-        .expect("a loss");
+    model.forward_backward(&batch, &params, &MicroStep::mean(10), &mut LocalSink(&mut store.grads)).expect("a loss");
     let missing = Device::open(99).unwrap_err().to_string();
     assert!(missing.contains("cuda:99") && missing.contains("no such GPU"), "{missing}");
 }

@@ -117,6 +117,7 @@ impl AttentionWork {
 }
 
 /// Widths with a tensor-core kernel take it in bf16, others one of two general kernels.
+#[derive(Clone, Copy)]
 enum Kernel {
     Tensor(usize),
     General(usize),

@@ -5,8 +5,8 @@ mod forward;
 
 use std::sync::{Arc, Mutex};
 
-pub(crate) use cache::DeviceKv;
 use cache::Cache;
+pub(crate) use cache::DeviceKv;
 
 use super::{Device, DeviceBuffer, Float, Nf4Scales, View};
 use crate::{
@@ -246,11 +246,6 @@ impl DeviceModel {
         })
     }
 
-    /// The GPU.
-    pub(crate) fn device(&self) -> &Device {
-        &self.device
-    }
-
     /// Type of weights and activations.
     pub(crate) fn float(&self) -> Float {
         self.float
@@ -258,7 +253,9 @@ impl DeviceModel {
 
     /// Bytes of the blocks' weights and of the head.
     pub(crate) fn bytes(&self) -> usize {
-        let layer = |l: &DeviceLayer| [&l.qkv, &l.o, &l.gate_up, &l.down].map(|linear| linear.weight.bytes()).iter().sum::<usize>();
+        let layer = |l: &DeviceLayer| {
+            [&l.qkv, &l.o, &l.gate_up, &l.down].map(|linear| linear.weight.bytes()).iter().sum::<usize>()
+        };
         self.layers.iter().map(layer).sum::<usize>() + self.head.as_ref().unwrap_or(&self.embed).bytes()
     }
 

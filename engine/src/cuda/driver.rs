@@ -104,9 +104,11 @@ impl Device {
         };
         // SAFETY: loads NVIDIA's libraries, whose initialisers have no other effect.
         if !unsafe { sys::is_culib_present() } {
-            return Err(fail("no NVIDIA driver (libcuda.so.1 cannot be loaded); use --device cpu, or run on a machine \
+            return Err(fail(
+                "no NVIDIA driver (libcuda.so.1 cannot be loaded); use --device cpu, or run on a machine \
                              with an NVIDIA GPU and driver 580 or later"
-                .to_owned()));
+                    .to_owned(),
+            ));
         }
         // SAFETY: plain driver calls; out-pointers are live locals.
         unsafe {
@@ -132,9 +134,11 @@ impl Device {
             }
             // SAFETY: as for the driver.
             if !cudarc::cublaslt::sys::is_culib_present() {
-                return Err(fail("cuBLASLt (libcublasLt.so.13) is missing; install the CUDA 13 libraries or add their \
+                return Err(fail(
+                    "cuBLASLt (libcublasLt.so.13) is missing; install the CUDA 13 libraries or add their \
                                  folder to LD_LIBRARY_PATH"
-                    .to_owned()));
+                        .to_owned(),
+                ));
             }
             let mut device = 0;
             check("opening", sys::cuDeviceGet(&mut device, ordinal as i32))?;
@@ -151,7 +155,8 @@ impl Device {
                 return Err(fail(format!("{name} has compute capability {major}.x; expected 8.0 (Ampere) or later")));
             }
             let multiprocessors = attribute(Attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)? as u32;
-            let (mut context, mut stream, mut module) = (std::ptr::null_mut(), std::ptr::null_mut(), std::ptr::null_mut());
+            let (mut context, mut stream, mut module) =
+                (std::ptr::null_mut(), std::ptr::null_mut(), std::ptr::null_mut());
             check("making a context", sys::cuDevicePrimaryCtxRetain(&mut context, device))?;
             check("entering the context", sys::cuCtxSetCurrent(context))?;
             CURRENT.set(context);

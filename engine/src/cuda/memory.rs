@@ -108,7 +108,8 @@ impl Device {
     fn raw(&self, bytes: usize) -> Result<(u64, usize), EngineError> {
         let size = block_size(bytes);
         let mut pool = lock(&self.0.pool);
-        let near = pool.free.range(size..=size + size / 4).find(|(_, blocks)| !blocks.is_empty()).map(|(&size, _)| size);
+        let near =
+            pool.free.range(size..=size + size / 4).find(|(_, blocks)| !blocks.is_empty()).map(|(&size, _)| size);
         if let Some(size) = near
             && let Some(block) = pool.free.get_mut(&size).and_then(Vec::pop)
         {
@@ -184,9 +185,7 @@ impl Device {
         }
         self.bind();
         // SAFETY: the caller made room for the data; memory that is not pinned may be reused when the call returns.
-        let result = unsafe {
-            sys::cuMemcpyHtoDAsync_v2(to, data.as_ptr().cast(), size_of_val(data), self.0.stream)
-        };
+        let result = unsafe { sys::cuMemcpyHtoDAsync_v2(to, data.as_ptr().cast(), size_of_val(data), self.0.stream) };
         self.check("copying to the GPU", result)
     }
 
@@ -197,9 +196,8 @@ impl Device {
         }
         self.bind();
         // SAFETY: the view lies inside of a live buffer and `data` has as many bytes; the wait keeps it alive.
-        let result = unsafe {
-            sys::cuMemcpyDtoHAsync_v2(data.as_mut_ptr().cast(), from, size_of_val(&data[..]), self.0.stream)
-        };
+        let result =
+            unsafe { sys::cuMemcpyDtoHAsync_v2(data.as_mut_ptr().cast(), from, size_of_val(&data[..]), self.0.stream) };
         self.check("copying from the GPU", result)?;
         self.synchronize()?;
         Ok(data)

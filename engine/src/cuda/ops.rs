@@ -89,8 +89,12 @@ impl Device {
         let n = x.rows * x.cols;
         assert!(n == y.rows * y.cols && contiguous(&x) && contiguous(&y), "contiguous elements, as many");
         match (x.float, y.float) {
-            (Float::F32, Float::Bf16) => self.launch("cast_f32_bf16", self.spread(n), &[x.ptr.into(), y.ptr.into(), n.into()]),
-            (Float::Bf16, Float::F32) => self.launch("cast_bf16_f32", self.spread(n), &[x.ptr.into(), y.ptr.into(), n.into()]),
+            (Float::F32, Float::Bf16) => {
+                self.launch("cast_f32_bf16", self.spread(n), &[x.ptr.into(), y.ptr.into(), n.into()])
+            }
+            (Float::Bf16, Float::F32) => {
+                self.launch("cast_bf16_f32", self.spread(n), &[x.ptr.into(), y.ptr.into(), n.into()])
+            }
             _ => {
                 self.bind();
                 // SAFETY: both views lie inside of live buffers.
@@ -309,7 +313,14 @@ impl Device {
     ///
     /// # Errors
     /// If the driver fails.
-    pub fn store_kv(&self, qkv: View<'_>, q_dim: usize, slots: &DeviceBuffer, keys: View<'_>, values: View<'_>) -> Done {
+    pub fn store_kv(
+        &self,
+        qkv: View<'_>,
+        q_dim: usize,
+        slots: &DeviceBuffer,
+        keys: View<'_>,
+        values: View<'_>,
+    ) -> Done {
         let kv_dim = keys.cols;
         assert!(qkv.cols == q_dim + 2 * kv_dim && slots.len() >= 4 * qkv.rows && keys.pitch == kv_dim, "slots");
         assert!(qkv.float == keys.float && keys.float == values.float && values.pitch == kv_dim, "one type");
@@ -422,15 +433,8 @@ impl Device {
         let width = x.cols / heads.max(1);
         assert!(w.cols == width && d.cols == x.cols && d.float == x.float && w.float == Float::F32, "a norm's shapes");
         assert!(add.is_none_or(|add| add.float == d.float && add.cols == d.cols), "a norm's shapes");
-        let common: [Arg; 7] = [
-            d.ptr.into(),
-            d.pitch.into(),
-            d.rows.into(),
-            heads.into(),
-            width.into(),
-            x.ptr.into(),
-            x.pitch.into(),
-        ];
+        let common: [Arg; 7] =
+            [d.ptr.into(), d.pitch.into(), d.rows.into(), heads.into(), width.into(), x.ptr.into(), x.pitch.into()];
         if let Some(dw) = dw {
             assert!(dw.cols == width && dw.float == Float::F32, "a norm's shapes");
             let args = [&common[..], &[rstd.ptr().into(), dw.ptr.into()]].concat();

@@ -232,12 +232,7 @@ fn step(decoder: &Decoder, active: &mut [Active<'_>], work: &mut Work) -> Result
 }
 
 /// Draws a token for every sequence from its last hidden state.
-fn draw(
-    decoder: &Decoder,
-    active: &mut [Active<'_>],
-    states: &[f32],
-    work: &mut Work,
-) -> Result<(), EngineError> {
+fn draw(decoder: &Decoder, active: &mut [Active<'_>], states: &[f32], work: &mut Work) -> Result<(), EngineError> {
     let vocab = decoder.base().config().vocab_size;
     work.scored_positions += active.len() as u64;
     let greedy = active.iter().all(|sequence| sequence.sampler.takes_the_most_probable());

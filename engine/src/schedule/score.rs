@@ -1,11 +1,11 @@
 //! Log-probabilities of given tokens over a forest of sequences.
 
-use harness_core::Control;
 use super::{Forest, Limits, Sequence};
 use crate::{
     Decoder, EngineError,
     decoder::{KvBlock, Piece},
 };
+use harness_core::Control;
 
 /// The log-probabilities of one sequence's targets.
 #[derive(Clone, Debug, Default, PartialEq)]

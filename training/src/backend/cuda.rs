@@ -22,9 +22,9 @@ use harness_engine::{
 pub use memory::{CudaBuf, CudaInts};
 
 use super::{AttentionShape, Backend, DropoutKey, Mat, MatMut, Span, SpanMut, Weight};
-use crate::{TrainingError, optimizer::AdamWStep};
 #[cfg(feature = "nccl")]
 use crate::parallel::Collective;
+use crate::{TrainingError, optimizer::AdamWStep};
 #[cfg(feature = "nccl")]
 use std::sync::Arc;
 
@@ -345,6 +345,7 @@ impl Backend for CudaBackend {
         values: &mut CudaBuf,
         grads: &CudaBuf,
         [m, v]: [&mut CudaBuf; 2],
+        moments_at: usize,
         range: Range<usize>,
         step: &AdamWStep,
     ) {
@@ -358,8 +359,9 @@ impl Backend for CudaBackend {
             epsilon: step.epsilon as f32,
         };
         let len = range.len();
-        let span = |buf| span(&Span { buf, at: range.start, len });
-        let runs = [span(values), span(grads), span(m), span(v)];
+        let part = |buf, at| span(&Span { buf, at, len });
+        let moment = range.start - moments_at;
+        let runs = [part(values, range.start), part(grads, range.start), part(m, moment), part(v, moment)];
         done(values.with_image(|image| {
             let image = image.map(|image| image.view(range.start, 1, len, len.max(1)));
             self.device.adamw(runs, image, &constants)

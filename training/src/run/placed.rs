@@ -148,7 +148,7 @@ mod cuda {
                 return Err(TrainingError::setting("training.precision", "\"fp16\"", expected));
             }
         };
-        let open = || {
+        let open = || -> Result<CudaBackend, harness_engine::EngineError> {
             let device = Device::open(first + ranks.rank())?;
             device.set_tf32(options.tf32)?;
             Ok(CudaBackend::on(device, float))

@@ -77,7 +77,12 @@ impl DeviceModel {
             }
             for run in consecutive(&piece.wanted) {
                 let segments = segments.clone();
-                wanted_queries.push(Query { row: row + run.start, rows: run.len(), position: position + run.start, segments });
+                wanted_queries.push(Query {
+                    row: row + run.start,
+                    rows: run.len(),
+                    position: position + run.start,
+                    segments,
+                });
             }
             queries.push(Query { row, rows: len, position, segments });
             row += len;
@@ -117,7 +122,11 @@ impl DeviceModel {
                 rows = wanted.len();
                 for (buffer, cols) in [(&mut a.x, hidden), (&mut a.attended, c.q_dim())] {
                     let kept = self.device.alloc(rows * cols, self.float)?;
-                    self.device.gather(buffer.view(0, all, cols, cols), &wanted_rows, kept.view(0, rows, cols, cols))?;
+                    self.device.gather(
+                        buffer.view(0, all, cols, cols),
+                        &wanted_rows,
+                        kept.view(0, rows, cols, cols),
+                    )?;
                     *buffer = kept;
                 }
             }
@@ -162,9 +171,21 @@ impl DeviceModel {
         let attended = a.attended.view(0, rows, c.q_dim(), c.q_dim());
         self.linear(&w.o, lora.and_then(|l| l.o.as_ref()), attended, a.out.view(0, rows, hidden, hidden))?;
         let norm = w.post_attention_norm.row();
-        self.device.add_rmsnorm(a.out.view(0, rows, hidden, hidden), a.x.view(0, rows, hidden, hidden), norm, c.rms_norm_eps, a.normed.view(0, rows, hidden, hidden), None)?;
+        self.device.add_rmsnorm(
+            a.out.view(0, rows, hidden, hidden),
+            a.x.view(0, rows, hidden, hidden),
+            norm,
+            c.rms_norm_eps,
+            a.normed.view(0, rows, hidden, hidden),
+            None,
+        )?;
         let gate_up = a.gate_up.view(0, rows, 2 * inner, 2 * inner);
-        self.linear(&w.gate_up, lora.and_then(|l| l.gate_up.as_ref()), a.normed.view(0, rows, hidden, hidden), gate_up)?;
+        self.linear(
+            &w.gate_up,
+            lora.and_then(|l| l.gate_up.as_ref()),
+            a.normed.view(0, rows, hidden, hidden),
+            gate_up,
+        )?;
         let activated = a.inner.view(0, rows, inner, inner);
         self.device.swiglu(gate_up, activated)?;
         self.linear(&w.down, lora.and_then(|l| l.down.as_ref()), activated, a.out.view(0, rows, hidden, hidden))?;
@@ -199,10 +220,12 @@ impl DeviceModel {
     ) -> Done {
         let (c, device) = (&self.config, &self.device);
         let width = c.hidden_size;
-        let own = adapter.and_then(|adapter| adapter.head.as_ref().or(match self.head {
-            None => adapter.embed.as_ref(),
-            Some(_) => None,
-        }));
+        let own = adapter.and_then(|adapter| {
+            adapter.head.as_ref().or(match self.head {
+                None => adapter.embed.as_ref(),
+                Some(_) => None,
+            })
+        });
         let head = own.or(self.head.as_ref()).unwrap_or(&self.embed);
         let vocab = head.rows();
         let chunk = (LOGITS / vocab.max(1)).max(1);

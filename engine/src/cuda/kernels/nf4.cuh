@@ -28,11 +28,12 @@ __device__ void nf4_dequantize(const uint8_t *packed, const float *scales, const
   __shared__ float code[16];
   if (threadIdx.x < 16) code[threadIdx.x] = nf4_code[threadIdx.x];
   __syncthreads();
+  bool aligned = (reinterpret_cast<uintptr_t>(out) & (4 * sizeof(T) - 1)) == 0;
   i64 groups = (n + 15) / 16;
   for (i64 g = blockIdx.x * (i64)blockDim.x + threadIdx.x; g < groups; g += (i64)gridDim.x * blockDim.x) {
     i64 first = g * 16, b = first / block;
     float scale = codes8 ? scales[b / nested_block] * map[codes8[b]] + offset : scales[b];
-    if (first + 16 <= n) {
+    if (aligned && first + 16 <= n) {
       uint2 bytes = *reinterpret_cast<const uint2 *>(packed + g * 8);
       uint32_t words[2] = {bytes.x, bytes.y};
       for (int w = 0; w < 2; w++)
@@ -44,7 +45,7 @@ __device__ void nf4_dequantize(const uint8_t *packed, const float *scales, const
           v.set(x), v.store(out + first + w * 8 + half * 4);
         }
     } else {
-      for (i64 i = first; i < n; i++) {
+      for (i64 i = first; i < min(first + 16, n); i++) {
         uint8_t byte = packed[i / 2];
         out[i] = from_f32<T>(code[i % 2 ? byte & 15 : byte >> 4] * scale);
       }

@@ -57,7 +57,12 @@ impl Collective<CudaBackend> for Nccl {
         self.control.world()
     }
 
-    fn reduce_scatter_sum(&self, backend: &CudaBackend, buf: &mut CudaBuf, parts: &Partition) -> Result<(), TrainingError> {
+    fn reduce_scatter_sum(
+        &self,
+        backend: &CudaBackend,
+        buf: &mut CudaBuf,
+        parts: &Partition,
+    ) -> Result<(), TrainingError> {
         // On one host the sum of everything costs less than the unevenness of slices.
         self.all_reduce_sum(backend, buf, parts)
     }
