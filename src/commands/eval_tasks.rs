@@ -44,12 +44,9 @@ impl<'a> TaskEvaluator<'a> {
             tasks: tasks.to_vec(),
             limit,
             fewshot_seed: 1234,
-            kv_memory: 1024,
-            batch_tokens: 768,
-            batch_sequences: 64,
             ..EvaluationArgs::default()
         };
-        let (loader, suite) = (Loader::new(app, limits(&args)?), Suite::load(app, &args)?);
+        let (loader, suite) = (Loader::new(app, limits(app, &args)?), Suite::load(app, &args)?);
         Ok(Self { app, name: name.to_owned(), base: base.map(Path::to_owned), loader, suite })
     }
 

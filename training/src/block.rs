@@ -176,6 +176,28 @@ impl<B: Backend> BlockContext<'_, B> {
 
     /// The block's output and what its backward needs.
     pub fn forward(&self, x: B::Buf, w: &LayerView<'_, B>, full: bool) -> (B::Buf, Saved<B>) {
+        let (mut saved, act) = self.up_to_activation(x, w);
+        let (mut y, u_down) = w.down.forward(self, &act);
+        self.backend.add(&saved.h, &mut y);
+        saved.low_rank[3] = u_down;
+        if full {
+            saved.act = Some(act);
+        } else {
+            (saved.n1, saved.n2) = (None, None);
+        }
+        (y, saved)
+    }
+
+    /// What the backward of a block needs, of a block whose output is known already.
+    pub fn replay(&self, x: B::Buf, w: &LayerView<'_, B>) -> Saved<B> {
+        let (mut saved, act) = self.up_to_activation(x, w);
+        saved.low_rank[3] = w.down.low_rank(self, &act);
+        saved.act = Some(act);
+        saved
+    }
+
+    /// All but the last projection, and its input.
+    fn up_to_activation(&self, x: B::Buf, w: &LayerView<'_, B>) -> (Saved<B>, B::Buf) {
         let (b, c, rows) = (self.backend, self.config, self.rows.len);
         let (inter, q, kv) = (c.intermediate_size, c.q_dim(), c.kv_dim());
         let (n1, rstd1) = self.norm(&x, w.attn_norm);
@@ -217,12 +239,8 @@ impl<B: Backend> BlockContext<'_, B> {
         b.add_rmsnorm(&x, &mut h, (rows, hidden), w.mlp_norm.span, c.rms_norm_eps, to, &mut rstd2);
         let (gate_up, u_gate_up) = w.gate_up.forward(self, &n2);
         let act = self.activation(&gate_up, inter);
-        let (mut y, u_down) = w.down.forward(self, &act);
-        b.add(&h, &mut y);
-        let keep = |buf: B::Buf| full.then_some(buf);
-        let (n1, n2, act) = (keep(n1), keep(n2), keep(act));
-        let low_rank = [u_qkv, u_o, u_gate_up, u_down];
-        (y, Saved { x, rstd1, n1, qkv, normed, attended, lse, h, rstd2, n2, gate_up, act, low_rank })
+        let (n1, n2, low_rank) = (Some(n1), Some(n2), [u_qkv, u_o, u_gate_up, None]);
+        (Saved { x, rstd1, n1, qkv, normed, attended, lse, h, rstd2, n2, gate_up, act: None, low_rank }, act)
     }
 
     fn activation(&self, gate_up: &B::Buf, inter: usize) -> B::Buf {

@@ -393,14 +393,14 @@ impl<B: Backend> Model<B> {
                     Some(Kept::Saved(saved)) => saved,
                     Some(Kept::Input(mut x)) => {
                         let k = segment.unwrap_or(1);
-                        for layer in lowest + (layer - lowest) / k * k..=layer {
+                        for below in lowest + (layer - lowest) / k * k..layer {
                             let run = |ctx: &BlockContext<'_, B>, w: &LayerView<'_, B>| ctx.forward(x, w, true);
-                            let (y, saved) = self.block((layer, None, Pass::Backward), &rows, params, dropout, run)?;
+                            let (y, saved) = self.block((below, None, Pass::Backward), &rows, params, dropout, run)?;
                             again.push(saved);
                             x = y;
                         }
-                        let Some(saved) = again.pop() else { break };
-                        saved
+                        let run = |ctx: &BlockContext<'_, B>, w: &LayerView<'_, B>| ctx.replay(x, w);
+                        self.block((layer, None, Pass::Backward), &rows, params, dropout, run)?
                     }
                     None => break,
                 },

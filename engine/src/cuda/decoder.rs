@@ -24,6 +24,8 @@ pub struct DeviceMatrix {
     cols: usize,
     float: Float,
     stored: Stored,
+    /// Names the matrix among those of its device.
+    id: u64,
 }
 
 #[derive(Debug)]
@@ -71,13 +73,13 @@ impl DeviceMatrix {
         let codes: Option<Vec<&Nf4Tensor>> = parts
             .iter()
             .map(|part| match &part.data {
-                HostData::Nf4(tensor) if tensor.block.is_multiple_of(16) => Some(tensor),
+                HostData::Nf4(tensor) if tensor.block.is_power_of_two() && tensor.block >= 16 => Some(tensor),
                 _ => None,
             })
             .collect();
         if let Some(tensors) = codes.filter(|tensors| !tensors.is_empty()) {
             let stored = tensors.iter().zip(parts).map(|(tensor, part)| Codes::new(device, tensor, part.rows()));
-            return Ok(Self { rows, cols, float, stored: Stored::Codes(stored.collect::<Result<_, _>>()?) });
+            return Ok(Self { rows, cols, float, stored: Stored::Codes(stored.collect::<Result<_, _>>()?), id: device.next_id() });
         }
         let data = device.alloc(rows * cols, float)?;
         let mut at = 0;
@@ -86,7 +88,7 @@ impl DeviceMatrix {
             upload(device, &part.data, data.view(at, 1, len, len.max(1)))?;
             at += len;
         }
-        Ok(Self { rows, cols, float, stored: Stored::Floats(data) })
+        Ok(Self { rows, cols, float, stored: Stored::Floats(data), id: device.next_id() })
     }
 
     /// Number of rows.
@@ -107,7 +109,7 @@ impl DeviceMatrix {
         }
     }
 
-    /// Gives the elements; 4-bit codes are widened into scratch memory first.
+    /// Gives the elements; 4-bit codes are widened into scratch memory first, unless they are among those widened last.
     ///
     /// # Errors
     /// Those of `f`, or if there is no memory for the scratch.
@@ -119,14 +121,15 @@ impl DeviceMatrix {
         match &self.stored {
             Stored::Floats(data) => f(data.view(0, self.rows, self.cols, self.cols)),
             Stored::Codes(parts) => {
-                let scratch = device.alloc(self.rows * self.cols, self.float)?;
-                let mut row = 0;
-                for part in parts {
-                    let to = scratch.view(row * self.cols, part.rows, self.cols, self.cols);
-                    device.nf4_dequantize(&part.codes, &part.scales, part.block, to)?;
-                    row += part.rows;
-                }
-                f(scratch.view(0, self.rows, self.cols, self.cols))
+                let fill = |scratch: View<'_>| {
+                    let mut row = 0;
+                    parts.iter().try_for_each(|part| {
+                        let to = scratch.rows(row, part.rows);
+                        row += part.rows;
+                        device.nf4_dequantize(&part.codes, &part.scales, part.block, to)
+                    })
+                };
+                device.widened(self.id, self.float, (self.rows, self.cols), fill, f)
             }
         }
     }

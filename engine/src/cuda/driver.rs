@@ -2,15 +2,21 @@
 
 use std::{
     cell::Cell,
-    collections::HashMap,
+    collections::{HashMap, VecDeque},
     ffi::{CStr, CString, c_void},
     fmt,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use cudarc::driver::sys::{self, CUresult};
 
-use super::{gemm::Products, memory::Pool};
+use super::{
+    gemm::Products,
+    memory::{Pool, Widened},
+};
 use crate::EngineError;
 
 /// Kernels for sm_90a and PTX for compute_80.
@@ -33,6 +39,9 @@ pub(super) struct Inner {
     pub(super) multiprocessors: u32,
     pub(super) pool: Mutex<Pool>,
     pub(super) products: Mutex<Option<Products>>,
+    /// Matrices widened last.
+    pub(super) widened: Mutex<VecDeque<Widened>>,
+    ids: AtomicU64,
 }
 
 #[derive(Clone, Copy)]
@@ -173,6 +182,8 @@ impl Device {
                 multiprocessors,
                 pool: Mutex::default(),
                 products: Mutex::default(),
+                widened: Mutex::default(),
+                ids: AtomicU64::new(0),
             };
             Ok(Self(Arc::new(inner)))
         }
@@ -208,6 +219,11 @@ impl Device {
         self.bind();
         // SAFETY: the stream is live.
         self.check("waiting", unsafe { sys::cuStreamSynchronize(self.0.stream) })
+    }
+
+    /// A number that no other matrix of the device has.
+    pub(super) fn next_id(&self) -> u64 {
+        self.0.ids.fetch_add(1, Ordering::Relaxed)
     }
 
     /// Makes the device's context current on this thread.
@@ -296,7 +312,10 @@ impl Drop for Inner {
             if let Some(products) = lock(&self.products).take() {
                 products.destroy();
             }
-            lock(&self.pool).release();
+            let mut pool = lock(&self.pool);
+            lock(&self.widened).drain(..).for_each(|widened| widened.give_back(&mut pool));
+            pool.release();
+            drop(pool);
             sys::cuModuleUnload(self.module);
             sys::cuStreamDestroy_v2(self.stream);
         }

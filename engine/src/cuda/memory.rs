@@ -42,6 +42,23 @@ impl Pool {
     }
 }
 
+/// A matrix of 4-bit codes in floats, which the device owns.
+pub(super) struct Widened {
+    id: u64,
+    ptr: u64,
+    size: usize,
+}
+
+impl Widened {
+    pub(super) fn give_back(self, pool: &mut Pool) {
+        pool.used -= self.size;
+        pool.free.entry(self.size).or_default().push(self.ptr);
+    }
+}
+
+/// Widened matrices kept: those of one block, which a replay and the backward after it use in turn.
+const WIDENED: usize = 4;
+
 /// A run of elements on a GPU; its memory goes back to the device's pool when it is dropped.
 ///
 /// Like a cell: kernels write through shared references, in the order of the device's stream.
@@ -122,6 +139,10 @@ impl Device {
         // SAFETY: the out-pointer is a live local.
         let mut result = unsafe { sys::cuMemAlloc_v2(&mut ptr, size) };
         if result == CUresult::CUDA_ERROR_OUT_OF_MEMORY {
+            // Widened matrices can be made again; one that is in use is not in the list.
+            if let Ok(mut kept) = self.0.widened.try_lock() {
+                kept.drain(..).for_each(|widened| widened.give_back(&mut pool));
+            }
             pool.release();
             // SAFETY: as above.
             result = unsafe { sys::cuMemAlloc_v2(&mut ptr, size) };
@@ -159,6 +180,45 @@ impl Device {
     pub fn alloc_bytes(&self, len: usize) -> Result<DeviceBuffer, EngineError> {
         let (ptr, size) = self.raw(len)?;
         Ok(DeviceBuffer { inner: self.0.clone(), ptr, size, len, float: None })
+    }
+
+    /// Gives the matrix of this number to `f`; `fill` writes it, unless it is among those written last.
+    pub(super) fn widened(
+        &self,
+        id: u64,
+        float: Float,
+        (rows, cols): (usize, usize),
+        fill: impl FnOnce(View<'_>) -> Result<(), EngineError>,
+        f: impl FnOnce(View<'_>) -> Result<(), EngineError>,
+    ) -> Result<(), EngineError> {
+        // Held until `f` has queued its work: then another thread may reuse the memory, behind it on the stream.
+        let mut kept = lock(&self.0.widened);
+        let view = |widened: &Widened| View::new(widened.ptr, float, rows, cols, cols);
+        if let Some(at) = kept.iter().position(|widened| widened.id == id)
+            && let Some(widened) = kept.remove(at)
+        {
+            let result = f(view(&widened));
+            kept.push_back(widened);
+            return result;
+        }
+        while kept.len() >= WIDENED {
+            if let Some(oldest) = kept.pop_front() {
+                oldest.give_back(&mut lock(&self.0.pool));
+            }
+        }
+        let (ptr, size) = self.raw(rows * cols * float.bytes())?;
+        let widened = Widened { id, ptr, size };
+        match fill(view(&widened)) {
+            Ok(()) => {
+                let result = f(view(&widened));
+                kept.push_back(widened);
+                result
+            }
+            Err(error) => {
+                widened.give_back(&mut lock(&self.0.pool));
+                Err(error)
+            }
+        }
     }
 
     /// Bytes in buffers at most so far; and bytes held now, buffers and blocks kept for the next ones.

@@ -294,6 +294,7 @@ impl Device {
         accumulate: bool,
     ) -> Done {
         assert!(x.rows == y.rows && x.cols == y.cols && x.float == y.float, "elements of one type");
+        let vec = x.by_four() && y.by_four();
         let args = [
             x.ptr.into(),
             x.pitch.into(),
@@ -305,8 +306,9 @@ impl Device {
             i64::from(threshold).into(),
             factor.into(),
             usize::from(accumulate).into(),
+            usize::from(vec).into(),
         ];
-        self.launch(of!(x.float, "dropout"), self.spread(x.rows * x.cols), &args)
+        self.launch(of!(x.float, "dropout"), self.spread(x.rows * x.cols / if vec { 4 } else { 1 }), &args)
     }
 
     /// Rows of keys and values from merged projections to their slots.
@@ -360,6 +362,7 @@ impl Device {
     ) -> Done {
         let width = x.cols / heads.max(1);
         assert!(w.cols == width && w.float == Float::F32 && x.float == y.float && x.cols == y.cols, "a norm's shapes");
+        let vec = width.is_multiple_of(4) && [x, y, w].iter().all(View::by_four);
         let args = [
             x.ptr.into(),
             x.pitch.into(),
@@ -371,6 +374,7 @@ impl Device {
             y.ptr.into(),
             y.pitch.into(),
             rstd.map_or(0, DeviceBuffer::ptr).into(),
+            usize::from(vec).into(),
         ];
         self.launch(of!(x.float, "rmsnorm"), Self::norm_shape(x.rows * heads, width), &args)
     }
@@ -402,6 +406,7 @@ impl Device {
             y.ptr.into(),
             y.pitch.into(),
             rstd.map_or(0, DeviceBuffer::ptr).into(),
+            usize::from([x, y, w, sum].iter().all(View::by_four)).into(),
         ];
         self.launch(of!(x.float, "add_rmsnorm"), Self::norm_shape(x.rows, x.cols), &args)
     }
@@ -440,8 +445,10 @@ impl Device {
             let args = [&common[..], &[rstd.ptr().into(), dw.ptr.into()]].concat();
             self.launch(of!(d.float, "rmsnorm_weight"), Self::columns_shape(width), &args)?;
         }
+        let vec = width.is_multiple_of(4) && [d, x, w, add.unwrap_or(d)].iter().all(View::by_four);
         let (add, pitch) = add.map_or((0, 0), |add| (add.ptr, add.pitch));
-        let args = [&common[..], &[w.ptr.into(), rstd.ptr().into(), add.into(), pitch.into()]].concat();
+        let vec = usize::from(vec).into();
+        let args = [&common[..], &[w.ptr.into(), rstd.ptr().into(), add.into(), pitch.into(), vec]].concat();
         self.launch(of!(d.float, "rmsnorm_backward"), Self::norm_shape(x.rows * heads, width), &args)
     }
 
@@ -527,7 +534,7 @@ impl Device {
     /// If the driver fails.
     pub fn nf4_dequantize(&self, codes: &DeviceBuffer, scales: &Nf4Scales, block: usize, out: View<'_>) -> Done {
         let n = out.rows * out.cols;
-        assert!(contiguous(&out) && codes.len() >= n.div_ceil(2) && block.is_multiple_of(16), "codes of all elements");
+        assert!(contiguous(&out) && codes.len() >= n.div_ceil(2) && block.is_power_of_two() && block >= 16, "codes of all elements");
         let (scale, codes8, map, nested, offset) = match scales {
             Nf4Scales::Plain(scales) => (scales.ptr(), 0, 0, 1, 0.0),
             Nf4Scales::Nested { codes, absmax, map, nested_block, offset } => {
@@ -545,7 +552,7 @@ impl Device {
             out.ptr.into(),
             n.into(),
         ];
-        self.launch(of!(out.float, "nf4_dequantize"), self.spread(n.div_ceil(16)), &args)
+        self.launch(of!(out.float, "nf4_dequantize"), self.spread(n.div_ceil(8)), &args)
     }
 
     /// Per row of f32 logits the log-sum-exp and the first largest element.

@@ -64,10 +64,23 @@ impl<B: Backend> Linear<'_, B> {
         if let Some(bias) = self.bias {
             b.add_bias(bias.span, MatMut::new(&mut y, 0, rows, self.out));
         }
+        let Some(u) = self.low_rank(ctx, x.buf) else { return (y, None) };
         let ranks = self.ranks();
+        self.each_part(|part, column| {
+            let u = Mat::new(&u, 0, rows, ranks).columns(column, part.rank);
+            let to = MatMut::new(&mut y, 0, rows, self.out).columns(part.column, part.out);
+            b.gemm(part.scale, u, Mat::new(ctx.params, part.b, part.rank, part.out), 1.0, to);
+        });
+        (y, Some(u))
+    }
+
+    /// The rank-space products, where there are low-rank additions.
+    pub(super) fn low_rank(&self, ctx: &BlockContext<'_, B>, x: &B::Buf) -> Option<B::Buf> {
+        let (b, rows, ranks) = (ctx.backend, ctx.rows.len, self.ranks());
         if ranks == 0 {
-            return (y, None);
+            return None;
         }
+        let x = Mat::new(x, 0, rows, self.inp);
         let mut u = b.alloc(rows * ranks);
         match ctx.dropout {
             None => b.gemm(1.0, x, self.all_a(ctx.params).t(), 0.0, MatMut::new(&mut u, 0, rows, ranks)),
@@ -81,12 +94,7 @@ impl<B: Backend> Linear<'_, B> {
                 });
             }
         }
-        self.each_part(|part, column| {
-            let u = Mat::new(&u, 0, rows, ranks).columns(column, part.rank);
-            let to = MatMut::new(&mut y, 0, rows, self.out).columns(part.column, part.out);
-            b.gemm(part.scale, u, Mat::new(ctx.params, part.b, part.rank, part.out), 1.0, to);
-        });
-        (y, Some(u))
+        Some(u)
     }
 
     /// Adds the gradients to the sink; the gradient of the input if it is needed. `x` is the input, needed where

@@ -6,6 +6,15 @@
 // Calls f(row, column) for every group of `step` columns of a [rows, cols] matrix.
 template <typename F> __device__ __forceinline__ void each(i64 rows, i64 cols, int step, F f) {
   i64 groups = cols / step, total = rows * groups;
+  if (total < (1ll << 31)) {
+    // Divisions of 32 bits cost a fraction of those of 64.
+    uint32_t n = (uint32_t)total, per = (uint32_t)groups, stride = gridDim.x * blockDim.x;
+    for (uint32_t i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += stride) {
+      uint32_t row = i / per;
+      f((i64)row, (i64)((i - row * per) * step));
+    }
+    return;
+  }
   for (i64 i = blockIdx.x * (i64)blockDim.x + threadIdx.x; i < total; i += (i64)gridDim.x * blockDim.x)
     f(i / groups, i % groups * step);
 }
@@ -217,18 +226,35 @@ __device__ __forceinline__ bool keeps(uint64_t row_key, uint32_t column, uint32_
   return (x ^ (x >> 16)) >= threshold;
 }
 // y = x * mask * factor, or y += that.
-template <typename T>
+template <typename T, int V>
 __device__ void dropout(const T *x, i64 xp, T *y, i64 yp, i64 rows, i64 cols, uint64_t key, uint32_t threshold,
                         float factor, bool accumulate) {
-  each(rows, cols, 1, [&](i64 r, i64 c) {
-    float v = keeps(mix64(key ^ mix64((uint64_t)r)), (uint32_t)c, threshold) ? to_f32(x[r * xp + c]) * factor : 0.f;
-    y[r * yp + c] = from_f32<T>(accumulate ? to_f32(y[r * yp + c]) + v : v);
+  each(rows, cols, V, [&](i64 r, i64 c) {
+    uint64_t row_key = mix64(key ^ mix64((uint64_t)r));
+    float v[4], old[4];
+    Four<T> a, b;
+    if constexpr (V == 4) {
+      a.load(x + r * xp + c), a.get(v);
+      if (accumulate) b.load(y + r * yp + c), b.get(old);
+    } else {
+      v[0] = to_f32(x[r * xp + c]);
+      if (accumulate) old[0] = to_f32(y[r * yp + c]);
+    }
+    for (int j = 0; j < V; j++) {
+      v[j] = keeps(row_key, (uint32_t)c + j, threshold) ? v[j] * factor : 0.f;
+      if (accumulate) v[j] += old[j];
+    }
+    if constexpr (V == 4)
+      a.set(v), a.store(y + r * yp + c);
+    else
+      y[r * yp + c] = from_f32<T>(v[0]);
   });
 }
 #define DROPOUT(S, T)                                                                                                  \
   extern "C" __global__ void dropout_##S(const T *x, i64 xp, T *y, i64 yp, i64 rows, i64 cols, uint64_t key,           \
-                                         i64 threshold, float factor, i64 accumulate) {                                \
-    dropout<T>(x, xp, y, yp, rows, cols, key, (uint32_t)threshold, factor, accumulate != 0);                           \
+                                         i64 threshold, float factor, i64 accumulate, i64 vec) {                       \
+    if (vec) dropout<T, 4>(x, xp, y, yp, rows, cols, key, (uint32_t)threshold, factor, accumulate != 0);               \
+    else dropout<T, 1>(x, xp, y, yp, rows, cols, key, (uint32_t)threshold, factor, accumulate != 0);                   \
   }
 DROPOUT(f32, float)
 DROPOUT(bf16, bf16)

@@ -21,31 +21,35 @@ __constant__ float nf4_code[16] = {-1.0f,
                                    1.0f};
 
 // scales: f32 per block if `codes8` is null; otherwise nested[block / nested_block] * map[codes8[block]] + offset.
-// A thread widens 16 elements, which lie in one block (blocks are multiples of 32).
+// A thread widens 8 elements, which lie in one block (blocks are multiples of 16).
 template <typename T>
 __device__ void nf4_dequantize(const uint8_t *packed, const float *scales, const uint8_t *codes8, const float *map,
                                i64 nested_block, float offset, i64 block, T *out, i64 n) {
   __shared__ float code[16];
   if (threadIdx.x < 16) code[threadIdx.x] = nf4_code[threadIdx.x];
   __syncthreads();
-  bool aligned = (reinterpret_cast<uintptr_t>(out) & (4 * sizeof(T) - 1)) == 0;
-  i64 groups = (n + 15) / 16;
+  bool aligned = (reinterpret_cast<uintptr_t>(out) & 15) == 0;
+  // Blocks are powers of two.
+  int shift = __ffsll(block) - 1, nested_shift = __ffsll(nested_block) - 1;
+  i64 groups = (n + 7) / 8;
   for (i64 g = blockIdx.x * (i64)blockDim.x + threadIdx.x; g < groups; g += (i64)gridDim.x * blockDim.x) {
-    i64 first = g * 16, b = first / block;
-    float scale = codes8 ? scales[b / nested_block] * map[codes8[b]] + offset : scales[b];
-    if (aligned && first + 16 <= n) {
-      uint2 bytes = *reinterpret_cast<const uint2 *>(packed + g * 8);
-      uint32_t words[2] = {bytes.x, bytes.y};
-      for (int w = 0; w < 2; w++)
-        for (int half = 0; half < 2; half++) {
-          uint32_t two = words[w] >> (16 * half);
-          float x[4] = {code[(two >> 4) & 15] * scale, code[two & 15] * scale, code[(two >> 12) & 15] * scale,
-                        code[(two >> 8) & 15] * scale};
-          Four<T> v;
-          v.set(x), v.store(out + first + w * 8 + half * 4);
-        }
+    i64 first = g * 8, b = first >> shift;
+    float scale = codes8 ? scales[b >> nested_shift] * map[codes8[b]] + offset : scales[b];
+    if (aligned && first + 8 <= n) {
+      uint32_t w = *reinterpret_cast<const uint32_t *>(packed + g * 4);
+      float x[8] = {code[(w >> 4) & 15] * scale,  code[w & 15] * scale,         code[(w >> 12) & 15] * scale,
+                    code[(w >> 8) & 15] * scale,  code[(w >> 20) & 15] * scale, code[(w >> 16) & 15] * scale,
+                    code[w >> 28] * scale,        code[(w >> 24) & 15] * scale};
+      if constexpr (sizeof(T) == 2) {
+        __align__(16) __nv_bfloat162 two[4];
+        for (int j = 0; j < 4; j++) two[j] = __floats2bfloat162_rn(x[2 * j], x[2 * j + 1]);
+        *reinterpret_cast<uint4 *>(out + first) = *reinterpret_cast<uint4 *>(two);
+      } else {
+        reinterpret_cast<float4 *>(out + first)[0] = make_float4(x[0], x[1], x[2], x[3]);
+        reinterpret_cast<float4 *>(out + first)[1] = make_float4(x[4], x[5], x[6], x[7]);
+      }
     } else {
-      for (i64 i = first; i < min(first + 16, n); i++) {
+      for (i64 i = first; i < min(first + 8, n); i++) {
         uint8_t byte = packed[i / 2];
         out[i] = from_f32<T>(code[i % 2 ? byte & 15 : byte >> 4] * scale);
       }
