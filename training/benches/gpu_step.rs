@@ -1,5 +1,5 @@
 //! Tokens a second, model FLOP utilisation and peak memory of training steps on a GPU, on random weights of known shapes:
-//! `cargo bench -p harness-training --features cuda --bench gpu [shape:weights:dtype:rank:targets:batch:length:save ...]`.
+//! `cargo bench -p harness-training --features cuda --bench gpu_step [shape:weights:dtype:rank:targets:batch:length:save ...]`.
 //!
 //! One JSON line a case. FLOPs a token count 4 a frozen weight that takes part in products and 3.5 times the attention's
 //! forward pass; work that is repeated for the backward pass is not counted.

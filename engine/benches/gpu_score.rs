@@ -1,0 +1,180 @@
+//! Scoring and generation on a GPU, on random weights of known shapes: `cargo bench -p harness-engine --features cuda
+//! --bench gpu_score [7b] [1b] [135m]`. The scoring has the form of MMLU with five examples: 57 subjects, 14,042 questions of
+//! about 110 tokens after a header of about 620, four answers each. One JSON line a measurement.
+#![allow(clippy::print_stdout, reason = "a benchmark prints its figures")]
+
+use std::{sync::Arc, time::Instant};
+
+use half::bf16;
+use harness_core::{Control, Digest, LanguageModel, Request, Sampling, Seed};
+use harness_engine::{
+    Architecture, DecoderConfig, GenerationDefaults, HostData, HostTensor, LayerWeights, LoadedBase, LocalModel,
+    ModelFiles, ModelOptions, Placement, Rope, RopeScaling, TextTokenizer, Weights,
+};
+
+fn config(shape: &str) -> DecoderConfig {
+    let (hidden, inter, layers, heads, kv, vocab, tied) = match shape {
+        "1b" => (2048, 8192, 16, 32, 8, 128_256, true),
+        "135m" => (576, 1536, 30, 9, 3, 49152, true),
+        _ => (4096, 11008, 32, 32, 32, 32000, false),
+    };
+    DecoderConfig {
+        architecture: Architecture::Llama,
+        vocab_size: vocab,
+        hidden_size: hidden,
+        intermediate_size: inter,
+        num_layers: layers,
+        num_heads: heads,
+        num_kv_heads: kv,
+        head_dim: hidden / heads,
+        rms_norm_eps: 1e-5,
+        rope: Rope { theta: 10_000.0, scaling: RopeScaling::None },
+        max_position_embeddings: 4096,
+        tie_word_embeddings: tied,
+        qkv_bias: false,
+        o_bias: false,
+        qk_norm: false,
+        sliding_window: vec![None; layers],
+        bos_token_id: None,
+        eos_token_ids: vec![],
+    }
+}
+
+/// Pseudo-random elements, quickly.
+fn matrix(rows: usize, cols: usize, seed: u64) -> HostTensor {
+    let mut state = seed;
+    let data: Vec<bf16> = (0..rows * cols)
+        .map(|_| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            bf16::from_f32(((state >> 40) as f32 / (1u64 << 24) as f32 - 0.5) * 0.07)
+        })
+        .collect();
+    HostTensor { shape: vec![rows, cols], data: HostData::Bf16(data.into()) }
+}
+
+/// All layers share one layer's elements on the host; each is uploaded on its own.
+fn weights(c: &DecoderConfig) -> Weights {
+    let (h, m, q, kv) = (c.hidden_size, c.intermediate_size, c.q_dim(), c.kv_dim());
+    let layer = LayerWeights {
+        q: matrix(q, h, 1),
+        k: matrix(kv, h, 2),
+        v: matrix(kv, h, 3),
+        o: matrix(h, q, 4),
+        gate: matrix(m, h, 5),
+        up: matrix(m, h, 6),
+        down: matrix(h, m, 7),
+        q_bias: None,
+        k_bias: None,
+        v_bias: None,
+        o_bias: None,
+        input_norm: vec![1.0; h],
+        post_attention_norm: vec![1.0; h],
+        q_norm: None,
+        k_norm: None,
+    };
+    let head = (!c.tie_word_embeddings).then(|| matrix(c.vocab_size, h, 9));
+    Weights { embed: matrix(c.vocab_size, h, 8), layers: vec![layer; c.num_layers], norm: vec![1.0; h], lm_head: head }
+}
+
+/// Words `w2`, `w3`, ...
+fn tokenizer() -> TextTokenizer {
+    let vocab: serde_json::Map<_, _> = (0..2000usize).map(|id| (format!("w{id}"), id.into())).collect();
+    let tokenizer = serde_json::json!({
+        "version": "1.0", "truncation": null, "padding": null, "normalizer": null, "post_processor": null, "decoder": null,
+        "added_tokens": [], "pre_tokenizer": {"type": "WhitespaceSplit"},
+        "model": {"type": "WordLevel", "vocab": vocab, "unk_token": "w2"},
+    });
+    TextTokenizer::from_json(&tokenizer.to_string(), None).expect("a tokenizer")
+}
+
+/// Questions behind their subject's header, once with each answer, and where the answers begin.
+fn questions() -> (Vec<Vec<u32>>, Vec<usize>) {
+    let mut rng = Seed(5).stream("questions", 0);
+    let (mut all, mut first) = (vec![], vec![]);
+    for subject in 0..57usize {
+        let header: Vec<u32> = (0..620).map(|_| rng.below(30_000) as u32).collect();
+        for _ in 0..14_042 / 57 + usize::from(subject < 14_042 % 57) {
+            let length = 60 + rng.below(110) as usize;
+            let question = header.iter().copied().chain((0..length).map(|_| rng.below(30_000) as u32));
+            let question: Vec<u32> = question.collect();
+            for answer in 0..4u32 {
+                first.push(question.len());
+                all.push(question.iter().copied().chain([300 + answer]).collect());
+            }
+        }
+    }
+    (all, first)
+}
+
+fn run(shape: &str) -> Result<(), Box<dyn std::error::Error>> {
+    let config = config(shape);
+    let placement = Placement::Cuda(0);
+    let start = Instant::now();
+    let files = ModelFiles {
+        weights: weights(&config),
+        config,
+        tokenizer: tokenizer(),
+        chat_template: None,
+        generation: GenerationDefaults::default(),
+        digest: Digest::of("random"),
+    };
+    let limits = placement.limits();
+    let base = LoadedBase::place(files, ModelOptions { placement, limits, ..ModelOptions::default() })?;
+    let model = LocalModel::new(Arc::new(base));
+    println!("{{\"model\": \"{shape}\", \"placed_s\": {:.1}}}", start.elapsed().as_secs_f64());
+
+    let (tokens, first) = questions();
+    model.score_tokens(&tokens[..400], &first[..400])?;
+    let mut seconds = vec![];
+    for _ in 0..if shape == "7b" { 1 } else { 3 } {
+        let start = Instant::now();
+        let before = model.stats();
+        model.score_tokens(&tokens, &first)?;
+        let computed = model.stats().computed_tokens - before.computed_tokens;
+        seconds.push(start.elapsed().as_secs_f64());
+        println!(
+            "{{\"model\": \"{shape}\", \"full_mmlu_s\": {:.2}, \"docs_s\": {:.0}, \"computed_tokens\": {computed}, \
+             \"tok_s\": {:.0}}}",
+            seconds[seconds.len() - 1],
+            14_042.0 / seconds[seconds.len() - 1],
+            computed as f64 / seconds[seconds.len() - 1]
+        );
+    }
+    // Greedy generation, as GSM8K does.
+    let prompts: Vec<String> = (0..32usize)
+        .map(|i| (0..900).map(|j| format!("w{}", 2 + (i * 131 + j * 37) % 1900)).collect::<Vec<_>>().join(" "))
+        .collect();
+    let generate = |new: usize| -> Result<(f64, usize), Box<dyn std::error::Error>> {
+        let sampling = Sampling { max_new_tokens: new, temperature: 0.0, ..Sampling::default() };
+        let requests: Vec<Request> = prompts
+            .iter()
+            .map(|prompt| Request::Generate { prompt: prompt.clone(), stop: vec![], sampling: sampling.clone() })
+            .collect();
+        let (start, mut made) = (Instant::now(), 0);
+        model.answer(&requests, &mut |_, response| {
+            made += response.usage.completion_tokens;
+            Control::Continue
+        })?;
+        Ok((start.elapsed().as_secs_f64(), made))
+    };
+    generate(8)?;
+    let (seconds, made) = generate(128)?;
+    println!(
+        "{{\"model\": \"{shape}\", \"generate\": \"32x(900+128)\", \"seconds\": {seconds:.2}, \"new_tokens\": {made}, \
+         \"new_tok_s\": {:.0}}}",
+        made as f64 / seconds
+    );
+    Ok(())
+}
+
+fn main() {
+    let mut shapes: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
+    if shapes.is_empty() {
+        shapes = ["135m", "1b", "7b"].map(str::to_owned).to_vec();
+    }
+    for shape in shapes {
+        if let Err(error) = run(&shape) {
+            println!("{{\"model\": \"{shape}\", \"error\": {:?}}}", error.to_string());
+        }
+    }
+}
