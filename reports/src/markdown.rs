@@ -47,8 +47,7 @@ fn inline(spans: &[Span]) -> String {
 fn render(table: &Table) -> String {
     let width = |text: &str| text.chars().count();
     let headers: Vec<String> = table.columns.iter().map(|(name, _)| inline(name)).collect();
-    let rows: Vec<Vec<String>> =
-        table.rows.iter().map(|row| row.iter().map(|cell| inline(cell)).collect()).collect();
+    let rows: Vec<Vec<String>> = table.rows.iter().map(|row| row.iter().map(|cell| inline(cell)).collect()).collect();
     let right = |j: usize| table.columns[j].1;
     let widths: Vec<usize> = (0..headers.len())
         .map(|j| rows.iter().map(|row| width(&row[j])).chain([width(&headers[j]), 3]).max().unwrap_or(3))

@@ -107,8 +107,7 @@ impl Page {
         }
         blocks.push(Block::Heading(plain("Methods")));
         let methods = words::methods(comparison).into_iter();
-        blocks
-            .push(Block::List(methods.map(|line| Item { text: vec![Span::Text(line)], advice: None }).collect()));
+        blocks.push(Block::List(methods.map(|line| Item { text: vec![Span::Text(line)], advice: None }).collect()));
         if !meta.manifest.is_empty() {
             blocks.push(Block::Heading(plain("Manifest")));
             let mut table = Table::new(&[("Name", false), ("Value", false)]);

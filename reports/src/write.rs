@@ -32,8 +32,7 @@ pub enum Format {
 
 impl Format {
     /// All formats.
-    pub const ALL: [Self; 7] =
-        [Self::Markdown, Self::Html, Self::Latex, Self::Csv, Self::Json, Self::Svg, Self::Png];
+    pub const ALL: [Self; 7] = [Self::Markdown, Self::Html, Self::Latex, Self::Csv, Self::Json, Self::Svg, Self::Png];
 
     /// The name of its file.
     pub fn file_name(self) -> &'static str {

@@ -22,7 +22,8 @@ fn all_formats_are_written_whole() {
     let out = dir.path().join("new/folder");
     let written = write_all(&out, &comparison(&THREE), &meta(), &Format::ALL).unwrap();
     assert_eq!(written.len(), 7);
-    let expected = ["comparison.png", "comparison.svg", "report.csv", "report.html", "report.json", "report.md", "report.tex"];
+    let expected =
+        ["comparison.png", "comparison.svg", "report.csv", "report.html", "report.json", "report.md", "report.tex"];
     assert_eq!(names(&out), expected);
     // Written again, the bytes are the same and nothing is left over.
     let before: Vec<Vec<u8>> = written.iter().map(|path| fs::read(path).unwrap()).collect();

@@ -40,12 +40,7 @@ impl<'a> TaskEvaluator<'a> {
         tasks: &[String],
         limit: Option<f64>,
     ) -> Result<Self, Failure> {
-        let args = EvaluationArgs {
-            tasks: tasks.to_vec(),
-            limit,
-            fewshot_seed: 1234,
-            ..EvaluationArgs::default()
-        };
+        let args = EvaluationArgs { tasks: tasks.to_vec(), limit, fewshot_seed: 1234, ..EvaluationArgs::default() };
         let (loader, suite) = (Loader::new(app, limits(app, &args)?), Suite::load(app, &args)?);
         Ok(Self { app, name: name.to_owned(), base: base.map(Path::to_owned), loader, suite })
     }

@@ -8,7 +8,8 @@ use std::{
 
 use harness_core::{Digest, LanguageModel as _};
 use harness_engine::{
-    Adapter, ChatTemplate, Limits, LoadedBase, LocalModel, ModelFiles, ModelOptions, PairOptions, Placement, Quantization,
+    Adapter, ChatTemplate, Limits, LoadedBase, LocalModel, ModelFiles, ModelOptions, PairOptions, Placement,
+    Quantization,
 };
 use harness_store::{ModelEntry, ModelSource};
 

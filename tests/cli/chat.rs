@@ -46,7 +46,8 @@ fn the_experiment_may_name_another_template() {
     let own = world.run_with_input(&call, "Hello\n").expect(0).stdout;
     let experiment = world.read("harness.toml");
     let section = "path = \"models/base\"\n";
-    world.write("harness.toml", experiment.replacen(section, &format!("{section}chat_template = \"other.jinja\"\n"), 1));
+    world
+        .write("harness.toml", experiment.replacen(section, &format!("{section}chat_template = \"other.jinja\"\n"), 1));
     world.write("other.jinja", "{% for message in messages %}<<{{ message.content }}>>{% endfor %}");
     let other = world.run_with_input(&call, "Hello\n").expect(0).stdout;
     assert_ne!(own, other);

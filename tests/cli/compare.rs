@@ -58,8 +58,16 @@ fn writes_all_reports_plots_and_the_manifest() {
         .map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned())
         .collect();
     names.sort();
-    let expected =
-        ["comparison.png", "comparison.svg", "manifest.json", "report.csv", "report.html", "report.json", "report.md", "report.tex"];
+    let expected = [
+        "comparison.png",
+        "comparison.svg",
+        "manifest.json",
+        "report.csv",
+        "report.html",
+        "report.json",
+        "report.md",
+        "report.tex",
+    ];
     assert_eq!(names, expected);
 
     assert!(world.bytes("report/comparison.png").starts_with(b"\x89PNG"));

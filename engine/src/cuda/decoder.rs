@@ -79,7 +79,13 @@ impl DeviceMatrix {
             .collect();
         if let Some(tensors) = codes.filter(|tensors| !tensors.is_empty()) {
             let stored = tensors.iter().zip(parts).map(|(tensor, part)| Codes::new(device, tensor, part.rows()));
-            return Ok(Self { rows, cols, float, stored: Stored::Codes(stored.collect::<Result<_, _>>()?), id: device.next_id() });
+            return Ok(Self {
+                rows,
+                cols,
+                float,
+                stored: Stored::Codes(stored.collect::<Result<_, _>>()?),
+                id: device.next_id(),
+            });
         }
         let data = device.alloc(rows * cols, float)?;
         let mut at = 0;

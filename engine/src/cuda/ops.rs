@@ -534,7 +534,10 @@ impl Device {
     /// If the driver fails.
     pub fn nf4_dequantize(&self, codes: &DeviceBuffer, scales: &Nf4Scales, block: usize, out: View<'_>) -> Done {
         let n = out.rows * out.cols;
-        assert!(contiguous(&out) && codes.len() >= n.div_ceil(2) && block.is_power_of_two() && block >= 16, "codes of all elements");
+        assert!(
+            contiguous(&out) && codes.len() >= n.div_ceil(2) && block.is_power_of_two() && block >= 16,
+            "codes of all elements"
+        );
         let (scale, codes8, map, nested, offset) = match scales {
             Nf4Scales::Plain(scales) => (scales.ptr(), 0, 0, 1, 0.0),
             Nf4Scales::Nested { codes, absmax, map, nested_block, offset } => {
