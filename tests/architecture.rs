@@ -36,9 +36,10 @@ const BUILT_ON: [(&str, &[&str]); 9] = [
 ];
 
 /// Which crates may use these.
-const RESERVED: [(&str, &[&str]); 6] = [
+const RESERVED: [(&str, &[&str]); 7] = [
     ("candle-", &["harness-engine", "harness-training"]),
     ("tokenizers", &["harness-engine", "harness-training"]),
+    ("cudarc", &["harness-engine"]),
     ("reqwest", &["harness-store"]),
     ("anyhow", &["harness"]),
     ("clap", &["harness"]),

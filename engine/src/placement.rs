@@ -2,7 +2,7 @@
 
 use std::{fmt, str::FromStr};
 
-use crate::schedule::Limits;
+use crate::{EngineError, schedule::Limits};
 
 /// A device.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -59,6 +59,20 @@ impl FromStr for ComputeType {
 }
 
 impl Placement {
+    /// Whether this program can use the device here.
+    ///
+    /// # Errors
+    /// If it was built without support for GPUs, or driver, GPU or libraries are missing or too old.
+    pub fn check(self) -> Result<(), EngineError> {
+        match self {
+            Self::Cpu => Ok(()),
+            #[cfg(not(feature = "cuda"))]
+            Self::Cuda(ordinal) => Err(EngineError::without_cuda(ordinal)),
+            #[cfg(feature = "cuda")]
+            Self::Cuda(ordinal) => crate::cuda::Device::open(ordinal).map(drop),
+        }
+    }
+
     /// Bounds that suit the device: those of [`Limits::default`] for the processor; 16,384 tokens a pass, 16 GiB of keys and
     /// values and 256 sequences generated together for a GPU.
     pub fn limits(self) -> Limits {
@@ -84,7 +98,18 @@ mod tests {
         for text in ["gpu", "cuda:", "cuda:x", "cpu:1", ""] {
             assert!(read(text).unwrap_err().contains("expected cpu, cuda"), "{text}");
         }
+        assert!(Placement::Cpu.check().is_ok());
         assert_eq!("bf16".parse(), Ok(ComputeType::Bf16));
         assert!("fp16".parse::<ComputeType>().unwrap_err().contains("bf16"));
+    }
+
+    #[cfg(not(feature = "cuda"))]
+    #[test]
+    fn a_program_without_support_says_how_to_get_it() {
+        let error = Placement::Cuda(1).check().unwrap_err().to_string();
+        assert!(
+            error.contains("cuda:1") && error.contains("--features cuda") && error.contains("--device cpu"),
+            "{error}"
+        );
     }
 }

@@ -14,7 +14,6 @@ mod train;
 use std::{ffi::OsString, path::PathBuf};
 
 use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
-use harness_engine::{ComputeType, Placement};
 
 pub use chat::ChatArgs;
 pub use compare::{CompareArgs, FailOn, Format};
@@ -66,12 +65,12 @@ pub struct GlobalArgs {
     /// Folder of data sets, looked in before HARNESS_DATA_DIR and the hub cache; may be repeated
     #[arg(long, global = true, value_name = "DIR")]
     pub data_dir: Vec<PathBuf>,
-    /// Where models are trained and run: cpu, cuda, or cuda:N for the GPU with number N
-    #[arg(long, global = true, value_name = "DEVICE", env = "HARNESS_DEVICE", default_value = "cpu")]
-    pub device: Placement,
+    /// Where models are trained and run: cpu, cuda, or cuda:N for the GPU with number N [default: cpu]
+    #[arg(long, global = true, value_name = "DEVICE", env = "HARNESS_DEVICE")]
+    pub device: Option<String>,
     /// Type of weights and activations in computation: f32, or bf16 on a GPU [default: f32 on the processor, bf16 on a GPU]
     #[arg(long, global = true, value_name = "TYPE")]
-    pub dtype: Option<ComputeType>,
+    pub dtype: Option<String>,
     /// Print one machine-readable JSON object instead of text
     #[arg(long, global = true)]
     pub json: bool,

@@ -9,6 +9,7 @@ use std::{
     },
 };
 
+use harness_engine::{ComputeType, Placement};
 use harness_store::{DataLocator, DiskStore, FileHashes};
 use serde::Serialize;
 
@@ -19,6 +20,10 @@ use crate::{cli::GlobalArgs, experiment::Experiment};
 pub(super) struct App {
     /// Options of every command.
     pub global: GlobalArgs,
+    /// Where models are trained and run.
+    pub device: Placement,
+    /// In which type.
+    pub dtype: Option<ComputeType>,
     /// The experiment.
     pub experiment: Experiment,
     /// Store and caches: `HARNESS_HOME`, else `.harness` beside the experiment.
@@ -31,8 +36,11 @@ impl App {
     /// Reads the experiment and watches for Ctrl-C: the first lets the work in flight end, the second ends at once.
     ///
     /// # Errors
-    /// If the experiment file is wrong.
+    /// If the experiment file is wrong, or there is no such device or type.
     pub(super) fn new(global: GlobalArgs) -> Result<Self, Failure> {
+        let wrong = |option: &str, error: String| Failure::usage(format!("{option}: {error}"));
+        let device = global.device.as_deref().map(str::parse).transpose().map_err(|e| wrong("--device", e))?;
+        let dtype = global.dtype.as_deref().map(str::parse).transpose().map_err(|e| wrong("--dtype", e))?;
         let experiment = Experiment::load(global.experiment.as_deref())?;
         let home = std::env::var_os("HARNESS_HOME").map_or_else(|| experiment.folder.join(".harness"), PathBuf::from);
         let interrupted = Arc::new(AtomicBool::new(false));
@@ -44,7 +52,7 @@ impl App {
             }
         })
         .map_err(|e| Failure::work(format!("cannot watch for Ctrl-C: {e}")))?;
-        Ok(Self { global, experiment, home, interrupted, waiting })
+        Ok(Self { global, device: device.unwrap_or_default(), dtype, experiment, home, interrupted, waiting })
     }
 
     /// Whether the user wants to stop.

@@ -18,7 +18,7 @@ use crate::cli::ChatArgs;
 pub(super) fn chat(app: &App, args: &ChatArgs) -> Result<(), Failure> {
     check_sampling(&args.sampling)?;
     let resolved = app.experiment.model(&args.model)?;
-    let model = Loader::new(app, app.global.device.limits()).load(&resolved, Missing::Refuse)?.model;
+    let model = Loader::new(app, app.device.limits()).load(&resolved, Missing::Refuse)?.model;
     if !model.capabilities().chat {
         return Err(Failure::usage(format!(
             "{} has no chat template; `harness generate` continues plain text",

@@ -50,7 +50,7 @@ pub(super) fn limits(app: &App, args: &EvaluationArgs) -> Result<Limits, Failure
             return Err(Failure::usage(format!("{name} 0: expected at least 1")));
         }
     }
-    let usual = app.global.device.limits();
+    let usual = app.device.limits();
     Ok(Limits {
         batch_tokens: args.batch_tokens.unwrap_or(usual.batch_tokens),
         kv_bytes: args.kv_memory.map_or(usual.kv_bytes, |mib| mib << 20),

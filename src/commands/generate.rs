@@ -19,7 +19,7 @@ use crate::cli::{GenerateArgs, SamplingArgs};
 pub(super) fn generate(app: &App, args: &GenerateArgs) -> Result<(), Failure> {
     check_sampling(&args.sampling)?;
     let resolved = app.experiment.model(&args.model)?;
-    let ready = Loader::new(app, app.global.device.limits()).load(&resolved, Missing::Refuse)?;
+    let ready = Loader::new(app, app.device.limits()).load(&resolved, Missing::Refuse)?;
     let prompts = if args.prompt == "-" { read_lines()? } else { vec![args.prompt.clone()] };
     let rendered: Vec<String> =
         prompts.iter().map(|prompt| render(&ready.model, prompt, args)).collect::<Result<_, _>>()?;

@@ -144,6 +144,7 @@ impl<'a> Loader<'a> {
         if let Some(base) = self.bases.get(&key) {
             return Ok(Arc::clone(base));
         }
+        self.app.device.check()?;
         let bar = self.app.progress().bar(&format!("load {}", path.display()), 1);
         let pair = PairOptions { add_bos, ..PairOptions::default() };
         let mut files = ModelFiles::load(path)?;
@@ -153,7 +154,7 @@ impl<'a> Loader<'a> {
         if let Some(quantization) = &quantization {
             files.quantise(quantization)?;
         }
-        let (placement, compute) = (self.app.global.device, self.app.global.dtype);
+        let (placement, compute) = (self.app.device, self.app.dtype);
         let options = ModelOptions { max_length, limits: self.limits, placement, compute, quantization, pair };
         let base = Arc::new(LoadedBase::place(files, options)?);
         let config = base.model().config();

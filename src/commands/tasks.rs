@@ -27,7 +27,7 @@ pub(super) fn tasks(app: &App, args: &TasksArgs) -> Result<(), Failure> {
                 None => None,
                 Some(name) => {
                     let resolved = app.experiment.model(name)?;
-                    Some(Loader::new(app, app.global.device.limits()).load(&resolved, Missing::Refuse)?)
+                    Some(Loader::new(app, app.device.limits()).load(&resolved, Missing::Refuse)?)
                 }
             };
             let options = BuildOptions {

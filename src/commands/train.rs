@@ -208,7 +208,7 @@ impl Plan {
             (Some((_, path)), Some(files), Some(name)) => Some(Base { name, path, files }),
             _ => None,
         };
-        let (placement, compute) = (app.global.device, app.global.dtype);
+        let (placement, compute) = (app.device, app.dtype);
         let setting = Setting { placement, compute, stop: app.stop_flag(), now };
         let run = run::prepare(setting, &resolved, base, &app.hashes(), &self.folder, ranks)?;
         Ok((run, self.folder.clone()))
@@ -229,7 +229,7 @@ impl Plan {
             if world > 1 { format!(", {world} ranks") } else { String::new() },
             folder.display()
         ));
-        if self.recipe.training.tf32 && app.global.device == Placement::Cpu {
+        if self.recipe.training.tf32 && app.device == Placement::Cpu {
             progress.say("training.tf32 has no effect on the processor, which computes f32 products in full");
         }
         let options = &self.recipe.training;
