@@ -100,6 +100,48 @@ impl fmt::Debug for Device {
 }
 
 impl Device {
+    /// Number of GPUs that this process sees.
+    ///
+    /// # Errors
+    /// If there is no driver or no GPU, or the driver is too old.
+    pub fn count() -> Result<usize, EngineError> {
+        Self::start("cuda")
+    }
+
+    /// Starts the driver; gives the number of GPUs. `label` names in errors what is asked for.
+    fn start(label: &str) -> Result<usize, EngineError> {
+        let fail = |reason: &str| EngineError::Device { device: label.to_owned(), reason: reason.to_owned() };
+        // SAFETY: loads NVIDIA's library, whose initialiser has no other effect.
+        if !unsafe { sys::is_culib_present() } {
+            return Err(fail(
+                "no NVIDIA driver (libcuda.so.1 cannot be loaded); use --device cpu, or run on a machine with an NVIDIA \
+                 GPU and driver 580 or later",
+            ));
+        }
+        // SAFETY: plain driver calls; out-pointers are live locals.
+        unsafe {
+            let mut version = 0;
+            if sys::cuDriverGetVersion(&mut version) == CUresult::CUDA_SUCCESS && version < DRIVER {
+                return Err(fail(&format!(
+                    "the driver is for CUDA {}.{}; expected 13.0 or later (driver 580 or later): update the driver, or \
+                     use --device cpu",
+                    version / 1000,
+                    version % 1000 / 10
+                )));
+            }
+            match sys::cuInit(0) {
+                CUresult::CUDA_SUCCESS => {}
+                CUresult::CUDA_ERROR_NO_DEVICE => return Err(fail("no GPU; use --device cpu")),
+                error => return Err(fail(&format!("the driver does not start: {}", describe(error)))),
+            }
+            let mut count = 0;
+            match sys::cuDeviceGetCount(&mut count) {
+                CUresult::CUDA_SUCCESS => Ok(count as usize),
+                error => Err(fail(&format!("counting GPUs: {}", describe(error)))),
+            }
+        }
+    }
+
     /// Opens the GPU with this number.
     ///
     /// # Errors
@@ -111,36 +153,13 @@ impl Device {
             CUresult::CUDA_SUCCESS => Ok(()),
             error => Err(fail(format!("{what}: {}", describe(error)))),
         };
-        // SAFETY: loads NVIDIA's libraries, whose initialisers have no other effect.
-        if !unsafe { sys::is_culib_present() } {
-            return Err(fail(
-                "no NVIDIA driver (libcuda.so.1 cannot be loaded); use --device cpu, or run on a machine \
-                             with an NVIDIA GPU and driver 580 or later"
-                    .to_owned(),
-            ));
+        let count = Self::start(&label)?;
+        if ordinal >= count {
+            let last = count.saturating_sub(1);
+            return Err(fail(format!("no such GPU: there are {count}, cuda:0 to cuda:{last}")));
         }
         // SAFETY: plain driver calls; out-pointers are live locals.
         unsafe {
-            let mut version = 0;
-            if sys::cuDriverGetVersion(&mut version) == CUresult::CUDA_SUCCESS && version < DRIVER {
-                return Err(fail(format!(
-                    "the driver is for CUDA {}.{}; expected 13.0 or later (driver 580 or later): update the driver, \
-                     or use --device cpu",
-                    version / 1000,
-                    version % 1000 / 10
-                )));
-            }
-            match sys::cuInit(0) {
-                CUresult::CUDA_SUCCESS => {}
-                CUresult::CUDA_ERROR_NO_DEVICE => return Err(fail("no GPU; use --device cpu".to_owned())),
-                error => return Err(fail(format!("the driver does not start: {}", describe(error)))),
-            }
-            let mut count = 0;
-            check("counting GPUs", sys::cuDeviceGetCount(&mut count))?;
-            if ordinal >= count as usize {
-                let last = (count - 1).max(0);
-                return Err(fail(format!("no such GPU: there are {count}, cuda:0 to cuda:{last}")));
-            }
             // SAFETY: as for the driver.
             if !cudarc::cublaslt::sys::is_culib_present() {
                 return Err(fail(

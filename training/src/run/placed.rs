@@ -149,7 +149,8 @@ mod cuda {
             }
         };
         let open = || -> Result<CudaBackend, harness_engine::EngineError> {
-            let device = Device::open(first + ranks.rank())?;
+            // Ranks of one host follow each other, and every host has as many GPUs; a task may also see only its own.
+            let device = Device::open((first + ranks.rank()) % Device::count()?.max(first + 1))?;
             device.set_tf32(options.tf32)?;
             Ok(CudaBackend::on(device, float))
         };
