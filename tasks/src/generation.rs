@@ -51,7 +51,11 @@ pub(crate) fn settings(kwargs: &Map<String, Value>) -> Result<(Vec<String>, Samp
         |key: &str, expected: &str| format!("generation_kwargs.{key} must be {expected}, found {}", kwargs[key]);
     let number = |key: &str| match kwargs.get(key) {
         None | Some(Value::Null) => Ok(None),
-        Some(value) => value.as_f64().filter(|x| x.is_finite()).map(Some).ok_or_else(|| wrong(key, "a number")),
+        // A number in quotes counts as one: YAML 1.1 reads 1e-5 as a string.
+        Some(value) => (value.as_f64().or_else(|| value.as_str()?.trim().parse().ok()))
+            .filter(|x| x.is_finite())
+            .map(Some)
+            .ok_or_else(|| wrong(key, "a number")),
     };
     let integer = |key: &str| match kwargs.get(key) {
         None | Some(Value::Null) => Ok(None),

@@ -102,7 +102,7 @@ pub(crate) fn read(list: Option<&[Node]>, output: OutputType, at: &Place) -> Res
             Kind::Rouge(_) => &["use_stemmer"],
             _ => &[],
         };
-        let mut known = vec!["metric", "aggregation", "higher_is_better", "hf_evaluate"];
+        let mut known = vec!["metric", "aggregation", "higher_is_better", "hf_evaluate", "weight_by_size"];
         known.extend(options);
         let keys = Keys::of(node, &name, &known)?;
         if let Some(higher) = keys.flag("higher_is_better")? {
@@ -127,7 +127,11 @@ pub(crate) fn read(list: Option<&[Node]>, output: OutputType, at: &Place) -> Res
 pub(crate) fn read_native(list: &[Node]) -> Result<Vec<MetricConfig>, TaskError> {
     let mut metrics = Vec::new();
     for node in list {
-        let keys = Keys::of(node, "a metric", &["metric", "aggregation", "higher_is_better", "hf_evaluate"])?;
+        let keys = Keys::of(
+            node,
+            "a metric",
+            &["metric", "aggregation", "higher_is_better", "hf_evaluate", "weight_by_size"],
+        )?;
         let name = keys.require("metric").and_then(|node| text("metric", node))?;
         let info = MetricInfo::of(&name);
         let statistic = match keys.raw("aggregation") {

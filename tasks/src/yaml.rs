@@ -118,15 +118,44 @@ pub(crate) fn parse(file: &str, text: &str) -> Result<Node, TaskError> {
 /// Reads one document; beside it, what is allowed but probably a mistake.
 pub(crate) fn parse_with_notes(file: &str, text: &str) -> Result<(Node, Vec<String>), TaskError> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let mut indented: Option<String> = None;
+    for _ in 0..MOST_INDENTED {
+        match parse_strictly(file, indented.as_deref().unwrap_or(text)) {
+            Err((TaskError::Definition { at, message }, true)) => {
+                // libyaml lets the lines of a quoted scalar begin anywhere; their leading blanks mean nothing.
+                let mut lines: Vec<String> =
+                    indented.as_deref().unwrap_or(text).split('\n').map(str::to_owned).collect();
+                match lines.get_mut(at.line - 1).filter(|line| !line.starts_with(INDENT)) {
+                    Some(line) => line.insert_str(0, INDENT),
+                    None => return Err(TaskError::Definition { at, message }),
+                }
+                indented = Some(lines.join("\n"));
+            }
+            other => return other.map_err(|(error, _)| error),
+        }
+    }
+    parse_strictly(file, indented.as_deref().unwrap_or(text)).map_err(|(error, _)| error)
+}
+
+/// Most lines that are moved to the right.
+const MOST_INDENTED: usize = 1000;
+
+/// What such a line gets.
+const INDENT: &str = "                                        ";
+
+/// Reads one document; with an error, whether a line of a quoted scalar is indented too little.
+fn parse_strictly(file: &str, text: &str) -> Result<(Node, Vec<String>), (TaskError, bool)> {
     let mut builder =
         Builder { file: file.into(), text, anchors: BTreeMap::new(), stack: Vec::new(), root: None, notes: Vec::new() };
     for event in Parser::new_from_str(text) {
         match event {
-            Ok((event, span)) => builder.event(event, span)?,
+            Ok((event, span)) => builder.event(event, span).map_err(|error| (error, false))?,
             Err(error) => {
                 let mark = error.marker();
                 let at = Place { file: builder.file, line: mark.line().max(1), column: mark.col() + 1 };
-                return Err(TaskError::Definition { at, message: format!("not valid YAML: {}", error.kind()) });
+                let kind = error.kind().to_string();
+                let indentation = kind.contains("indentation in multiline quoted scalar");
+                return Err((TaskError::Definition { at, message: format!("not valid YAML: {kind}") }, indentation));
             }
         }
     }
@@ -356,6 +385,13 @@ mod tests {
         let text = "base: &b {x: 1, y: 2}\nother:\n  <<: *b\n  y: 3\ntext: |\n  one\n  two\n";
         assert_eq!(value(text)["other"], json!({"y": 3, "x": 1}));
         assert_eq!(value(text)["text"], "one\ntwo\n");
+    }
+
+    /// As libyaml reads it.
+    #[test]
+    fn lines_of_quoted_scalars_begin_anywhere() {
+        let text = "a:\n  b: \"one\\\n\\ two\nthree\"\nc: 'x\n\ny'\n";
+        assert_eq!(value(text), json!({"a": {"b": "one two three"}, "c": "x\ny"}));
     }
 
     #[test]

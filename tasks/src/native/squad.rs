@@ -97,7 +97,7 @@ impl Bags {
         self.spans.len() == other.spans.len() && set(self) == set(other)
     }
 
-    /// Mean over the longer side of the best one-to-one alignment, to two decimals. There is one prediction, so the best
+    /// Mean over the longer side of the best one-to-one alignment, to two decimals (halves to the even digit). There is one prediction, so the best
     /// alignment is its best partner.
     fn f1(&self, gold: &Self) -> f64 {
         let Some(predicted) = self.words.first() else { return 0.0 };
@@ -105,9 +105,7 @@ impl Bags {
             |gold: &BTreeSet<String>| if numbers_agree(gold, predicted) { bag_f1(predicted, gold) } else { 0.0 };
         let best = gold.words.iter().map(score).fold(0.0, f64::max);
         let mean = best / gold.words.len().max(self.words.len()) as f64;
-        // To two decimals, halves to the even digit.
-        let scaled = mean * 100.0;
-        (if (scaled.fract() - 0.5).abs() < 1e-12 { (scaled / 2.0).round() * 2.0 } else { scaled.round() }) / 100.0
+        (mean * 100.0).round_ties_even() / 100.0
     }
 }
 
@@ -166,6 +164,9 @@ mod tests {
         assert_eq!(scores(drop, row.clone(), "13"), (0.0, 0.0));
         assert_eq!(scores(drop, row, "the twelve"), (0.0, 0.67));
         assert_eq!(scores(drop, json!({"answers": [["red", "blue"]]}), "red"), (0.0, 0.5));
+        assert_eq!(scores(drop, json!({"answers": [["3,000 men"]]}), "3000 men"), (1.0, 1.0));
+        assert_eq!(scores(drop, json!({"answers": [["$5.50", "x"]]}), "5.5"), (0.0, 0.0));
+        assert_eq!(scores(drop, json!({"answers": [["1 2 3 4 5 6 7 8"]]}), "1"), (0.0, 0.22));
     }
 
     #[test]

@@ -85,6 +85,27 @@ fn generations_are_cut_as_lm_eval_cuts_them() {
 }
 
 #[test]
+fn generation_settings_mean_what_they_mean_in_lm_eval() {
+    let Some(cases) = vectors("generate_until_stops") else { return };
+    let mut compared = 0;
+    for case in cases.iter().filter(|case| case.input["fn"] == "normalize_gen_kwargs") {
+        let config = json!({"task": "t", "test_split": "test", "doc_to_text": "q", "doc_to_target": "a",
+            "generation_kwargs": case.input["gen_kwargs"]});
+        let task = task(&config, MemoryData::default().with("test", rows(&json!([{"q": "?", "a": "x"}]))));
+        let item = task.build(&BuildOptions::default(), None).unwrap().documents.remove(0);
+        let harness_core::Request::Generate { stop, sampling, .. } = &item.requests[0] else { panic!("{}", case.id) };
+        assert_eq!(sampling.max_new_tokens as u64, case.expected["max_gen_toks"].as_u64().unwrap(), "{}", case.id);
+        assert_eq!(!sampling.is_greedy(), case.expected["do_sample"].as_bool().unwrap(), "{}", case.id);
+        // A task without stop strings stops at the delimiter between examples.
+        let until =
+            if case.input["gen_kwargs"].get("until").is_some() { &case.expected["until"] } else { &json!(["\n\n"]) };
+        assert_eq!(&json!(stop), until, "{}", case.id);
+        compared += 1;
+    }
+    assert_eq!(compared, 8);
+}
+
+#[test]
 fn exact_match_options_reach_the_metric() {
     let Some(cases) = vectors("exact_match_options") else { return };
     for case in &cases {

@@ -321,3 +321,22 @@ fn what_is_done_to_examples_is_said() {
     assert!(warnings("training_split: train\n", &asked).is_empty());
     assert!(warnings("num_fewshot: 0\n", &BuildOptions::default()).is_empty());
 }
+
+/// lm-eval's own task tree, where `HARNESS_LM_EVAL_TASKS` names it.
+#[test]
+#[allow(clippy::print_stderr, reason = "a test says what it skips and what it found")]
+fn lm_evals_own_tree_parses() {
+    let Some(folder) = std::env::var_os("HARNESS_LM_EVAL_TASKS") else {
+        eprintln!("skipped: set HARNESS_LM_EVAL_TASKS to lm_eval/tasks");
+        return;
+    };
+    let mut registry = Registry::default();
+    registry.add_folder(Path::new(&folder)).unwrap();
+    let report = registry.check();
+    let problems: Vec<&String> = report.problems.iter().chain(&report.template_errors).collect();
+    eprintln!(
+        "{} files, {} parse, {} tasks: {} run ({} natively), {} need Python; {problems:#?}",
+        report.files, report.parsed, report.tasks, report.runnable, report.native, report.needing_python
+    );
+    assert!(report.files > 13_000 && report.parsed * 1000 >= report.files * 995, "{} parse", report.parsed);
+}
