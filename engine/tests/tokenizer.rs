@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use harness_engine::{PairOptions, TextTokenizer, encode_pair, rolling_windows};
-use harness_test_support::{beside, vectors, vectors_dir, workspace_root};
+use harness_test_support::{vectors, vectors_dir, workspace_root};
 use serde_json::Value;
 
 fn ids(value: &Value) -> Vec<u32> {
@@ -178,64 +178,4 @@ fn tokens_are_shown_to_people() {
     assert_eq!(tokenizer.token_text(9999), "<unknown id 9999>");
     assert!(tokenizer.is_special(1) && !tokenizer.is_special(300));
     assert_eq!(tokenizer.token_to_id("<s>"), Some(1));
-}
-
-/// Encoding line by line gives what encoding at once gives.
-#[test]
-fn remembered_lines_change_no_token() {
-    let parts = [
-        "a",
-        "Word",
-        " the",
-        " ",
-        "  ",
-        "\n",
-        "\n\n",
-        "\n \n",
-        "\t",
-        "\r\n",
-        "1",
-        "23",
-        ".",
-        ":",
-        "'s",
-        "é",
-        "中文",
-        "\u{301}",
-        "<|im_start|>",
-        "<|im_end|>",
-        "</s>",
-        "<s>",
-        "Answer:",
-        "_",
-        "(",
-        "=",
-        "-",
-        "\u{a0}",
-        "\u{1f}",
-    ];
-    let mut tokenizers: Vec<TextTokenizer> = stories().into_iter().collect();
-    if let Some(dir) = vectors_dir() {
-        tokenizers.push(toy(&dir, "toy_tokenizer_bos.json", "<s>"));
-        tokenizers.push(toy(&dir, "toy_tokenizer_nobos.json", "<s>"));
-    }
-    tokenizers
-        .extend(beside("HARNESS_SMOLLM2", "models/smollm2").map(|dir| TextTokenizer::load(&dir.join("hf")).unwrap()));
-    if let Some(smollm2) = tokenizers.get(3) {
-        assert!(smollm2.remembers_lines());
-    }
-    let mut state = 7u64;
-    let mut next = |n: usize| {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (state >> 33) as usize % n
-    };
-    for tokenizer in &tokenizers {
-        for _ in 0..2000 {
-            let text: String = (0..next(14)).map(|_| parts[next(parts.len())]).collect();
-            for special in [false, true] {
-                let found = tokenizer.encode(&text, special).unwrap();
-                assert_eq!(found, tokenizer.encode_whole(&text, special).unwrap(), "{text:?}");
-            }
-        }
-    }
 }

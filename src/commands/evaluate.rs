@@ -150,9 +150,12 @@ pub(super) fn prepare(app: &App, suite: &Suite, ready: &Ready) -> Result<Vec<Arc
 
 /// Computed tokens as a share of those asked for.
 pub(super) fn share(computed: u64, requested: u64) -> String {
-    let computed = computed.max(1) as f64;
-    let requested = requested.max(1) as f64;
-    format!("{:.1} %, {:.1} times fewer", 100.0 * computed / requested, requested / computed)
+    let share = computed as f64 / requested.max(1) as f64;
+    // Generations compute their new tokens besides what was asked for.
+    match computed {
+        1.. if computed < requested => format!("{:.1} %, {:.1} times fewer", 100.0 * share, 1.0 / share),
+        _ => format!("{:.1} %", 100.0 * share),
+    }
 }
 
 /// Asks for the missing responses and stores each as it comes; returns the seconds it took.

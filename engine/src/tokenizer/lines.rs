@@ -2,8 +2,7 @@
 //!
 //! Requests of one task share most of their lines (description, few-shot examples, choices). Where a tokenizer always
 //! splits between a line feed and what follows, the tokens of a text are those of its lines one after the other, and
-//! lines can be remembered. Whether it does so is found out when it is loaded. How the line feeds themselves are split may
-//! depend on whether anything follows, so a line that is not the last is encoded with a letter behind it.
+//! lines can be remembered. Whether it does so is found out when it is loaded.
 
 use std::{
     collections::HashMap,
@@ -18,9 +17,6 @@ const CAPACITY: usize = 64 << 20;
 /// Longest line that is remembered, in bytes.
 const LONGEST: usize = 8 << 10;
 
-/// What stands behind a line that is not the last.
-const LETTER: &str = "a";
-
 /// Ends of a line as they occur before a line feed, and beginnings of the next one: letters, numbers, marks, symbols.
 const LEFT: [&str; 12] = ["a\n", "a \n", "a\n\n", "1\n", ".\n", "\n", " \n", "'\n", "é\n", "中\n", "\t\n", "a\r\n"];
 const RIGHT: [&str; 16] = ["b", "Bc", "1", "12", ".", "'s", "(", "_", "é", "中", "ж", "\u{301}", "🙂", "<", "=", "--"];
@@ -30,15 +26,12 @@ const RIGHT: [&str; 16] = ["b", "Bc", "1", "12", ".", "'s", "(", "_", "é", "中
 pub(super) struct Lines {
     /// Special tokens before and after every text.
     around: (Vec<u32>, Vec<u32>),
-    /// Tokens of the letter.
-    letter: Vec<u32>,
     known: RwLock<Known>,
 }
 
 #[derive(Debug, Default)]
 struct Known {
-    inner: HashMap<Box<str>, Arc<[u32]>>,
-    last: HashMap<Box<str>, Arc<[u32]>>,
+    ids: HashMap<Box<str>, Arc<[u32]>>,
     bytes: usize,
 }
 
@@ -53,7 +46,7 @@ impl Lines {
             return None;
         }
         let ids = |text: &str, special: bool| Some(inner.encode_fast(text, special).ok()?.get_ids().to_vec());
-        let (plain, special) = (ids(LETTER, false)?, ids(LETTER, true)?);
+        let (plain, special) = (ids("a", false)?, ids("a", true)?);
         let at = special.windows(plain.len().max(1)).position(|window| window == plain)?;
         let around = (special[..at].to_vec(), special[at + plain.len()..].to_vec());
         let pre_tokenizer = inner.get_pre_tokenizer()?;
@@ -64,14 +57,13 @@ impl Lines {
                 pre_tokenizer.pre_tokenize(&mut split).ok()?;
                 let pieces = split.get_splits(OffsetReferential::Original, OffsetType::Byte);
                 let parted = pieces.iter().any(|(_, (start, _), _)| *start == left.len());
-                let mut whole = ids(&format!("{left}{LETTER}"), false)?;
-                let same = cut_letter(&mut whole, &plain) && [whole, ids(right, false)?].concat() == ids(&text, false)?;
+                let same = [ids(left, false)?, ids(right, false)?].concat() == ids(&text, false)?;
                 if !parted || !same {
                     return None;
                 }
             }
         }
-        Some(Self { around, letter: plain, known: RwLock::default() })
+        Some(Self { around, known: RwLock::default() })
     }
 
     /// Tokens of a text; `whole` encodes a piece that is not known. `None` where the text has one line only.
@@ -88,33 +80,21 @@ impl Lines {
         if special {
             out.extend(&self.around.0);
         }
-        let mut fresh: Vec<(&str, bool, Vec<u32>)> = Vec::new();
+        let mut fresh: Vec<(&str, Vec<u32>)> = Vec::new();
         {
             let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
-            let mut line = first;
-            loop {
-                let next = lines.next();
-                let last = next.is_none();
-                match if last { known.last.get(line) } else { known.inner.get(line) } {
+            for line in std::iter::once(first).chain(lines) {
+                match known.ids.get(line) {
                     Some(ids) => out.extend(ids.iter()),
-                    None => {
-                        let ids = if last { whole(line) } else { whole(&format!("{line}{LETTER}")) };
-                        let mut ids = match ids {
-                            Ok(ids) => ids,
-                            Err(error) => return Some(Err(error)),
-                        };
-                        if !last && !cut_letter(&mut ids, &self.letter) {
-                            return None;
+                    None => match whole(line) {
+                        Ok(ids) => {
+                            out.extend(&ids);
+                            if line.len() <= LONGEST {
+                                fresh.push((line, ids));
+                            }
                         }
-                        out.extend(&ids);
-                        if line.len() <= LONGEST {
-                            fresh.push((line, last, ids));
-                        }
-                    }
-                }
-                match next {
-                    Some(next) => line = next,
-                    None => break,
+                        Err(error) => return Some(Err(error)),
+                    },
                 }
             }
         }
@@ -125,31 +105,21 @@ impl Lines {
         Some(Ok(out))
     }
 
-    fn remember(&self, fresh: Vec<(&str, bool, Vec<u32>)>) {
+    fn remember(&self, fresh: Vec<(&str, Vec<u32>)>) {
         if fresh.is_empty() {
             return;
         }
         let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
-        for (line, last, ids) in fresh {
+        for (line, ids) in fresh {
             let size = line.len() + 4 * ids.len() + 64;
             if known.bytes + size > CAPACITY {
                 return;
             }
-            let lines = if last { &mut known.last } else { &mut known.inner };
-            if lines.insert(line.into(), ids.into()).is_none() {
+            if known.ids.insert(line.into(), ids.into()).is_none() {
                 known.bytes += size;
             }
         }
     }
-}
-
-/// Takes the tokens of the letter from the end; false where they are not there.
-fn cut_letter(ids: &mut Vec<u32>, letter: &[u32]) -> bool {
-    let ends = ids.ends_with(letter);
-    if ends {
-        ids.truncate(ids.len() - letter.len());
-    }
-    ends
 }
 
 /// The pieces between line ends: each but the last ends in a line feed, and the next begins with no white space.
