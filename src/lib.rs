@@ -10,6 +10,7 @@ pub mod experiment;
 
 pub use harness_core as core;
 pub use harness_engine as engine;
+pub use harness_http as http;
 pub use harness_metrics as metrics;
 pub use harness_reports as reports;
 pub use harness_store as store;

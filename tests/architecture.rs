@@ -11,11 +11,12 @@ use harness_test_support::workspace_root;
 use serde_json::Value;
 
 /// Which crates of this workspace a crate may be built on.
-const BUILT_ON: [(&str, &[&str]); 9] = [
+const BUILT_ON: [(&str, &[&str]); 10] = [
     ("harness-core", &[]),
     ("harness-metrics", &["harness-core"]),
     ("harness-store", &["harness-core"]),
     ("harness-engine", &["harness-core"]),
+    ("harness-http", &["harness-core"]),
     ("harness-tasks", &["harness-core", "harness-metrics", "harness-store"]),
     ("harness-judges", &["harness-core", "harness-metrics", "harness-store"]),
     ("harness-training", &["harness-core", "harness-store", "harness-engine"]),
@@ -27,6 +28,7 @@ const BUILT_ON: [(&str, &[&str]); 9] = [
             "harness-metrics",
             "harness-store",
             "harness-engine",
+            "harness-http",
             "harness-tasks",
             "harness-judges",
             "harness-training",
@@ -40,7 +42,7 @@ const RESERVED: [(&str, &[&str]); 7] = [
     ("candle-", &["harness-engine", "harness-training"]),
     ("tokenizers", &["harness-engine", "harness-training"]),
     ("cudarc", &["harness-engine"]),
-    ("reqwest", &["harness-store"]),
+    ("reqwest", &["harness-http", "harness-store"]),
     ("anyhow", &["harness"]),
     ("clap", &["harness"]),
     ("plotters", &["harness-reports"]),

@@ -27,7 +27,7 @@ pub use nearest::{nearest, nearest_few};
 pub use python_json::{PythonJson, python_float};
 pub use python_random::PythonRandom;
 pub use request::{Request, RequestKey, Sampling};
-pub use response::{Finish, Output, Response, Usage};
+pub use response::{Finish, Output, Response, TopLogprob, Usage};
 pub use score::{MetricKey, SampleScore};
 pub use seed::{Seed, StreamRng};
 pub use split::{Split, split_80_10_10};

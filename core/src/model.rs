@@ -42,6 +42,9 @@ pub struct Capabilities {
     pub generation: bool,
     /// A chat template is known.
     pub chat: bool,
+    /// Generation within a pattern (see [`crate::Sampling::pattern`]).
+    #[serde(default)]
+    pub patterns: bool,
     /// Longest input in tokens.
     pub max_length: usize,
 }

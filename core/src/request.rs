@@ -55,6 +55,14 @@ pub struct Sampling {
     pub repetition_penalty: f64,
     /// Seed of the random stream; with equal seeds the answer is equal whatever else is in the batch.
     pub seed: u64,
+    /// A regular expression that the whole generated text must match. Only tokens that keep a match within
+    /// `max_new_tokens` possible are chosen, and stop strings are not looked at. Needs a model whose
+    /// [`crate::Capabilities::patterns`] is set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pattern: Option<String>,
+    /// For every generated token this many of the most probable ones are reported; with a pattern, of those allowed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub top_logprobs: Option<usize>,
 }
 
 impl Default for Sampling {
@@ -67,6 +75,8 @@ impl Default for Sampling {
             min_p: None,
             repetition_penalty: 1.0,
             seed: 0,
+            pattern: None,
+            top_logprobs: None,
         }
     }
 }
@@ -101,6 +111,8 @@ impl Request {
                         temperature: 0.0,
                         max_new_tokens: sampling.max_new_tokens,
                         repetition_penalty: sampling.repetition_penalty,
+                        pattern: sampling.pattern,
+                        top_logprobs: sampling.top_logprobs,
                         ..Sampling::default()
                     };
                 }
@@ -135,6 +147,20 @@ mod tests {
         let sampled = |seed| generate(Sampling { seed, temperature: 0.7, ..Sampling::default() }).key();
         assert_ne!(sampled(1), sampled(2));
         assert_ne!(greedy(1), sampled(1));
+    }
+
+    #[test]
+    fn later_options_count_only_when_given() {
+        // Computed before `pattern` and `top_logprobs` were there: what was stored then is still found.
+        let plain = generate(Sampling::default()).key();
+        assert_eq!(plain.0.to_string(), "3d489cb2818ee97ad9e82f73b5a2d833dfc4ede112f4fd597af5324c5933854a");
+        let with = |pattern: Option<&str>, top_logprobs| {
+            generate(Sampling { pattern: pattern.map(str::to_owned), top_logprobs, ..Sampling::default() }).key()
+        };
+        assert_eq!(with(None, None), plain);
+        assert_ne!(with(Some("a|b"), None), plain);
+        assert_ne!(with(None, Some(5)), plain);
+        assert_ne!(with(Some("a|b"), None), with(Some("a|c"), None));
     }
 
     #[test]

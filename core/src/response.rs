@@ -46,7 +46,19 @@ pub enum Output {
         token_logprobs: Vec<f32>,
         /// Why the generation ended.
         finish: Finish,
+        /// For every generated token the most probable tokens, best first, where the request asked for them.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        top_logprobs: Vec<Vec<TopLogprob>>,
     },
+}
+
+/// A token that could have been generated.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TopLogprob {
+    /// Its text.
+    pub token: String,
+    /// Its log-probability under the model, before temperature and filters.
+    pub logprob: f32,
 }
 
 /// Why a generation ended.
@@ -55,7 +67,7 @@ pub enum Output {
 pub enum Finish {
     /// The end-of-sequence token.
     EndOfSequence,
-    /// A stop string.
+    /// A stop string, or the end of the request's pattern.
     Stop,
     /// The limit on new tokens, or the model's context length.
     Length,

@@ -37,6 +37,7 @@ fn config(shape: &str) -> DecoderConfig {
         sliding_window: vec![None; layers],
         bos_token_id: None,
         eos_token_ids: vec![],
+        experts: None,
     }
 }
 
@@ -71,6 +72,7 @@ fn weights(c: &DecoderConfig) -> Weights {
         post_attention_norm: vec![1.0; h],
         q_norm: None,
         k_norm: None,
+        experts: None,
     };
     let head = (!c.tie_word_embeddings).then(|| matrix(c.vocab_size, h, 9));
     Weights { embed: matrix(c.vocab_size, h, 8), layers: vec![layer; c.num_layers], norm: vec![1.0; h], lm_head: head }

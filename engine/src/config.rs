@@ -14,6 +14,8 @@ pub enum Architecture {
     Llama,
     /// Mistral: Llama with a sliding window.
     Mistral,
+    /// Mixtral: Mistral with a mixture of experts.
+    Mixtral,
     /// Qwen 2 and 2.5: biases on q, k and v.
     Qwen2,
     /// Qwen 3: RMS norms on the heads of q and k.
@@ -22,13 +24,14 @@ pub enum Architecture {
 
 impl Architecture {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::Llama, Self::Mistral, Self::Qwen2, Self::Qwen3];
+    pub const ALL: [Self; 5] = [Self::Llama, Self::Mistral, Self::Mixtral, Self::Qwen2, Self::Qwen3];
 
     /// The name in `config.json` (`model_type`).
     pub fn name(self) -> &'static str {
         match self {
             Self::Llama => "llama",
             Self::Mistral => "mistral",
+            Self::Mixtral => "mixtral",
             Self::Qwen2 => "qwen2",
             Self::Qwen3 => "qwen3",
         }
@@ -87,6 +90,15 @@ pub struct Rope {
     pub scaling: RopeScaling,
 }
 
+/// A mixture of experts in place of the feed-forward block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Experts {
+    /// Feed-forward blocks of every layer.
+    pub count: usize,
+    /// How many of them a token passes.
+    pub per_token: usize,
+}
+
 /// Dimensions and constants of a decoder.
 #[derive(Clone, Debug, PartialEq)]
 pub struct DecoderConfig {
@@ -126,6 +138,8 @@ pub struct DecoderConfig {
     pub bos_token_id: Option<u32>,
     /// Tokens that end a generation.
     pub eos_token_ids: Vec<u32>,
+    /// The mixture of experts, if the feed-forward blocks are one; each expert is `intermediate_size` wide.
+    pub experts: Option<Experts>,
 }
 
 impl DecoderConfig {
@@ -149,7 +163,8 @@ impl DecoderConfig {
         let (h, m, q, kv) = (self.hidden_size, self.intermediate_size, self.q_dim(), self.kv_dim());
         let bias = if self.qkv_bias { q + 2 * kv } else { 0 } + if self.o_bias { h } else { 0 };
         let norms = 2 * h + if self.qk_norm { 2 * self.head_dim } else { 0 };
-        let layer = 2 * h * q + 2 * h * kv + 3 * h * m + bias + norms;
+        let inner = self.experts.map_or(3 * h * m, |experts| experts.count * (3 * h * m + h));
+        let layer = 2 * h * q + 2 * h * kv + inner + bias + norms;
         let head = if self.tie_word_embeddings { 0 } else { self.vocab_size * h };
         self.vocab_size * h + self.num_layers * layer + h + head
     }

@@ -187,6 +187,25 @@ pub enum EngineError {
         /// What happened and what to do.
         reason: String,
     },
+    /// A pattern cannot be used.
+    #[error("the pattern {expression:?} cannot be used: {reason}")]
+    Pattern {
+        /// The regular expression.
+        expression: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// The tokenizer's decoder changed a text that was generated within a pattern.
+    #[error(
+        "a text generated within the pattern {expression:?} does not match it when decoded: {text:?}; \
+         this tokenizer's decoder joins tokens in a way that patterns do not know"
+    )]
+    PatternLost {
+        /// The regular expression.
+        expression: String,
+        /// The decoded text.
+        text: String,
+    },
     /// Nothing to continue.
     #[error("the prompt has no tokens")]
     EmptyPrompt,

@@ -5,7 +5,7 @@ mod plan;
 use std::{
     collections::BTreeMap,
     path::Path,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, OnceLock, PoisonError},
 };
 
 use harness_core::{
@@ -19,9 +19,10 @@ use crate::{
     Adapter, BaseModel, ChatContext, ChatEnding, ChatTemplate, ComputeType, Decoder, DecoderConfig, EncodedPair,
     EngineError, GenerationDefaults, ModelFiles, PairOptions, Placement, Quantization, TextTokenizer, Weights,
     encode_pair, encode_prompt,
-    generate::{Generated, Listener, Prompt, generate},
+    generate::{Generated, Listener, Pattern, Prompt, Vocabulary, generate},
     rolling_windows,
     schedule::{Limits, Scored, Sequence, Work, score},
+    tokenizer::TokenBytes,
 };
 
 /// How a model is run.
@@ -51,7 +52,12 @@ pub struct LoadedBase {
     identity: ModelIdentity,
     end_tokens: Vec<u32>,
     options: ModelOptions,
+    vocabulary: OnceLock<Vocabulary>,
+    patterns: Mutex<BTreeMap<String, Arc<Pattern>>>,
 }
+
+/// Most compiled patterns that are kept.
+const PATTERNS: usize = 32;
 
 impl LoadedBase {
     /// Loads a Hugging Face directory or a GGUF file.
@@ -113,7 +119,8 @@ impl LoadedBase {
             dtype: model.compute().to_owned(),
             extra,
         };
-        Ok(Self { model, tokenizer, chat_template, generation, identity, end_tokens, options })
+        let (vocabulary, patterns) = (OnceLock::new(), Mutex::default());
+        Ok(Self { model, tokenizer, chat_template, generation, identity, end_tokens, options, vocabulary, patterns })
     }
 
     /// The packed weights.
@@ -134,6 +141,24 @@ impl LoadedBase {
     /// Hash of the weights and of the configuration.
     pub fn digest(&self) -> harness_core::Digest {
         self.identity.weights
+    }
+
+    /// A pattern, compiled on first use.
+    fn pattern(&self, expression: &str) -> Result<Arc<Pattern>, EngineError> {
+        let mut patterns = self.patterns.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(pattern) = patterns.get(expression) {
+            return Ok(Arc::clone(pattern));
+        }
+        let vocabulary =
+            self.vocabulary.get_or_init(|| Vocabulary::new(TokenBytes::new(&self.tokenizer), &self.end_tokens));
+        let pattern = Pattern::new(expression, vocabulary)
+            .map_err(|reason| EngineError::Pattern { expression: expression.to_owned(), reason })?;
+        let pattern = Arc::new(pattern);
+        if patterns.len() >= PATTERNS {
+            patterns.pop_first();
+        }
+        patterns.insert(expression.to_owned(), Arc::clone(&pattern));
+        Ok(pattern)
     }
 
     /// Sampling that the model's makers propose.
@@ -309,6 +334,20 @@ impl LocalModel {
         if sampling.max_new_tokens == 0 {
             return Err(bad("max_new_tokens is 0; expected at least 1".to_owned()));
         }
+        let pattern = match &sampling.pattern {
+            None => None,
+            Some(expression) => {
+                let pattern = self.base.pattern(expression).map_err(|error| bad(error.to_string()))?;
+                if pattern.least() > sampling.max_new_tokens {
+                    return Err(bad(format!(
+                        "the pattern {expression:?} needs at least {} tokens, max_new_tokens is {}",
+                        pattern.least(),
+                        sampling.max_new_tokens
+                    )));
+                }
+                Some(pattern)
+            }
+        };
         let mut tokens = encode_prompt(&self.base.tokenizer, text, &self.base.options.pair).map_err(other)?;
         if tokens.is_empty() {
             let prefix = self.base.options.pair.prefix_token.as_ref().or(self.base.tokenizer.prefix_token());
@@ -321,7 +360,7 @@ impl LocalModel {
         let cut = prompt_tokens.saturating_sub(room);
         let tokens = tokens.split_off(cut);
         let usage = Usage { prompt_tokens, truncated_tokens: cut, ..Usage::default() };
-        Ok((Prompt { tokens, stop: stop.to_vec(), sampling: sampling.clone() }, usage))
+        Ok((Prompt { tokens, stop: stop.to_vec(), sampling: sampling.clone(), pattern }, usage))
     }
 
     /// The log-likelihood requests at `indices` in tokens: the pair, what the model reads, and how many tokens were cut.
@@ -483,9 +522,9 @@ fn other(error: EngineError) -> ModelError {
 }
 
 fn text_response(generated: Generated, usage: Usage) -> Response {
-    let Generated { token_ids, token_logprobs, text, finish } = generated;
+    let Generated { token_ids, token_logprobs, text, finish, top_logprobs } = generated;
     let usage = Usage { completion_tokens: token_ids.len(), ..usage };
-    Response { output: Output::Text { text, token_ids, token_logprobs, finish }, usage }
+    Response { output: Output::Text { text, token_ids, token_logprobs, finish, top_logprobs }, usage }
 }
 
 impl LanguageModel for LocalModel {
@@ -498,6 +537,7 @@ impl LanguageModel for LocalModel {
             loglikelihood: true,
             generation: true,
             chat: self.base.chat_template.is_some(),
+            patterns: true,
             max_length: self.base.model.max_length(),
         }
     }

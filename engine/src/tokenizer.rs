@@ -1,6 +1,7 @@
 //! Text to token ids and back.
 
 mod build;
+mod bytes;
 mod files;
 mod lines;
 mod pair;
@@ -17,7 +18,10 @@ pub use rolling::{RollingWindow, rolling_windows};
 pub use stream::TextStream;
 use tokenizers::Tokenizer;
 
-pub(crate) use self::build::{Parts, post_processor};
+pub(crate) use self::{
+    build::{Parts, post_processor},
+    bytes::TokenBytes,
+};
 use crate::EngineError;
 
 /// A token with a role.

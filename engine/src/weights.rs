@@ -7,7 +7,7 @@ mod safetensors;
 
 use std::borrow::Cow;
 
-pub(crate) use assemble::{Part, Place, TensorSource, assemble, digest_tensors};
+pub(crate) use assemble::{ExpertPart, Part, Place, TensorSource, assemble, digest_tensors};
 pub use buffer::Buffer;
 pub(crate) use buffer::mapped;
 use half::{bf16, f16};
@@ -129,6 +129,18 @@ impl HostTensor {
         self.shape.first().copied().unwrap_or(1)
     }
 
+    /// Matrix number `index` of a tensor that stacks several, copied.
+    pub(crate) fn matrix(&self, index: usize, rows: usize, cols: usize) -> Self {
+        let range = index * rows * cols..(index + 1) * rows * cols;
+        let data = match &self.data {
+            HostData::F32(data) => HostData::F32(data[range].to_vec().into()),
+            HostData::Bf16(data) => HostData::Bf16(data[range].to_vec().into()),
+            HostData::F16(data) => HostData::F16(data[range].to_vec().into()),
+            HostData::Nf4(_) => HostData::F32(self.to_f32()[range].to_vec().into()),
+        };
+        Self { shape: vec![rows, cols], data }
+    }
+
     /// Elements of a row (input features of a linear).
     pub fn cols(&self) -> usize {
         self.shape.iter().skip(1).product()
@@ -168,6 +180,17 @@ pub struct LayerWeights {
     pub q_norm: Option<Vec<f32>>,
     /// RMS norm of a key head, `[head_dim]`.
     pub k_norm: Option<Vec<f32>>,
+    /// The mixture of experts; then `gate`, `up` and `down` are empty.
+    pub experts: Option<ExpertWeights>,
+}
+
+/// Weights of a mixture of experts.
+#[derive(Clone, Debug)]
+pub struct ExpertWeights {
+    /// Router, `[experts, hidden]`.
+    pub router: HostTensor,
+    /// Gate, up and down projection of every expert, shaped as those of a [`LayerWeights`].
+    pub experts: Vec<[HostTensor; 3]>,
 }
 
 impl LayerWeights {

@@ -36,6 +36,7 @@ fn config(architecture: Architecture) -> DecoderConfig {
         sliding_window: vec![None; 3],
         bos_token_id: Some(0),
         eos_token_ids: vec![1],
+        experts: None,
     }
 }
 
@@ -71,6 +72,7 @@ fn weights(config: &DecoderConfig) -> Weights {
             post_attention_norm: random.vec(h, 0.1, 1.0),
             q_norm: config.qk_norm.then(|| random.vec(config.head_dim, 0.1, 1.0)),
             k_norm: config.qk_norm.then(|| random.vec(config.head_dim, 0.1, 1.0)),
+            experts: None,
         })
         .collect();
     Weights {

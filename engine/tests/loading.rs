@@ -177,7 +177,7 @@ fn half_precision_is_kept() {
 fn bad_configurations_are_named() {
     assert_says(
         config_with(&[("model_type", json!("gemma3"))]),
-        &["config.json", "\"gemma3\"", "llama, mistral, qwen2, qwen3"],
+        &["config.json", "\"gemma3\"", "llama, mistral, mixtral, qwen2, qwen3"],
     );
     assert_says(config_with(&[("hidden_size", json!("many"))]), &["`hidden_size`", "\"many\"", "positive integer"]);
     assert_says(config_with(&[("vocab_size", Value::Null)]), &["`vocab_size`", "found nothing"]);

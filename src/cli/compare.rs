@@ -63,6 +63,13 @@ pub struct CompareArgs {
     /// Print the members of groups too (files hold them always)
     #[arg(long)]
     pub all_rows: bool,
+    /// Let this judge compare the outputs of generation tasks with the base's: overlap, human:FILE, a name from the
+    /// experiment, or a model; several are a jury
+    #[arg(long, value_name = "NAME")]
+    pub judge: Vec<String>,
+    /// Protocol of --judge
+    #[arg(long, value_name = "NAME", default_value = "pairwise", requires = "judge")]
+    pub judge_protocol: String,
     /// Compare on the documents all models share, instead of refusing when they differ
     #[arg(long)]
     pub intersect: bool,

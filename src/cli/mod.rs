@@ -4,6 +4,7 @@ mod chat;
 mod compare;
 mod generate;
 mod golden;
+mod judge;
 mod models;
 mod number;
 mod report;
@@ -19,6 +20,7 @@ pub use chat::ChatArgs;
 pub use compare::{CompareArgs, FailOn, Format};
 pub use generate::{GenerateArgs, SamplingArgs};
 pub use golden::{GoldenArgs, GoldenCommand, GoldenFiles};
+pub use judge::{JudgeArgs, JudgeOrders, RemoteArgs};
 pub use models::{ModelsArgs, ModelsCommand};
 pub use report::{ReportArgs, ReportCommand, TrainingReportArgs};
 pub use run::{EvaluationArgs, RunArgs};
@@ -86,6 +88,8 @@ pub enum Command {
     Compare(CompareArgs),
     /// Evaluate one model
     Run(RunArgs),
+    /// Put outputs before a judge: AlpacaEval, MT-Bench, Prometheus-style grading
+    Judge(JudgeArgs),
     /// Train a candidate from its recipe
     Train(TrainArgs),
     /// Complete a prompt

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::number::whole;
+use super::{RemoteArgs, number::whole};
 
 /// What is evaluated and how.
 #[derive(Clone, Debug, Default, Args)]
@@ -45,6 +45,9 @@ pub struct EvaluationArgs {
     /// Sequences generated together [default: 64; 256 on a GPU]
     #[arg(long, value_name = "N", value_parser = whole::<usize>)]
     pub batch_sequences: Option<usize>,
+    /// Options of endpoints.
+    #[command(flatten)]
+    pub remote: RemoteArgs,
 }
 
 /// Arguments of `harness run`.

@@ -2,7 +2,7 @@
 
 use std::io::{BufRead as _, IsTerminal as _, Write as _};
 
-use harness_core::{ChatMessage, ChatOptions, ChatRole, Control, LanguageModel as _, Output};
+use harness_core::{ChatMessage, ChatOptions, ChatRole, Control, Output};
 
 use super::{
     App, Failure,

@@ -9,6 +9,7 @@ use harness_store::Manifest;
 use super::{
     App, Failure,
     evaluate::{Evaluated, evaluate, limits},
+    judge::{Judge, JudgeOptions, judge_suite, remote},
     load::{Loader, Missing},
     run::manifest,
     suite::Suite,
@@ -41,7 +42,7 @@ pub(super) fn compare(app: &App, args: &CompareArgs) -> Result<(), Failure> {
     settings.validate()?;
     let suite = Suite::load(app, &args.evaluation)?;
     let missing = if args.no_train || args.from_store { Missing::Refuse } else { Missing::Train };
-    let mut loader = Loader::new(app, limits);
+    let mut loader = Loader::new(app, limits).with_remote(remote(&args.evaluation.remote)?);
     // All candidates are there before the first one is asked anything.
     let places = resolved.iter().map(|model| loader.place(model, missing)).collect::<Result<Vec<_>, _>>()?;
     let mut models: Vec<Evaluated> = vec![];
@@ -49,9 +50,19 @@ pub(super) fn compare(app: &App, args: &CompareArgs) -> Result<(), Failure> {
         let ready = loader.load_at(model, place)?;
         models.push(evaluate(app, &suite, &ready, args.from_store)?);
     }
+    let judged = match &args.judge[..] {
+        [] => None,
+        names => {
+            let judge = Judge::load(app, &mut loader, names, JudgeOptions::default())?;
+            Some(judge_suite(app, &suite, &models, &judge, &args.judge_protocol, &settings)?)
+        }
+    };
     let facts: Vec<ModelFacts> = models.iter().map(|model| model.facts.clone()).collect();
     let bar = app.progress().bar("compare", 1);
-    let comparison = Comparison::compute(&tables(&suite, &models), &facts, &settings)?;
+    let mut tables = tables(&suite, &models);
+    tables.extend(judged.iter().flat_map(|judged| judged.tables.iter().cloned()));
+    let mut comparison = Comparison::compute(&tables, &facts, &settings)?;
+    comparison.caveats.extend(judged.into_iter().flat_map(|judged| judged.caveats));
     bar.finish(&format!("{} rows, {} caveats", comparison.rows.len(), comparison.caveats.len()));
     if let Some(folder) = &args.out {
         let name = names.iter().map(|name| name.as_str()).collect::<Vec<_>>().join(" ");

@@ -5,8 +5,11 @@ use std::{
     sync::Arc,
 };
 
-use harness_core::{Control, Hasher, LanguageModel, Request, RequestKey, Response, SampleScore, canonical_json};
+use harness_core::{
+    Control, Hasher, LanguageModel, ModelError, Request, RequestKey, Response, SampleScore, canonical_json,
+};
 use harness_engine::Limits;
+use harness_http::HttpError;
 use harness_metrics::comparison::{ModelFacts, TaskFacts};
 use harness_store::{DiskStore, ModelEntry, RunStore as _};
 use harness_tasks::{Prepared, PromptFormatter, Scored, Task as _};
@@ -133,7 +136,7 @@ pub(super) fn evaluate(app: &App, suite: &Suite, ready: &Ready, from_store: bool
 /// # Errors
 /// If a document does not fit its task, or the chat template fails.
 pub(super) fn prepare(app: &App, suite: &Suite, ready: &Ready) -> Result<Vec<Arc<Prepared>>, Failure> {
-    let model: &dyn LanguageModel = &ready.model;
+    let model: &dyn LanguageModel = &*ready.model;
     let formatter: Option<&dyn PromptFormatter> = if suite.uses_chat_template() { Some(&model) } else { None };
     let mut warnings = BTreeSet::new();
     let mut all = vec![];
@@ -174,7 +177,8 @@ fn ask(
     let bar = app.progress().bar(&format!("evaluate {}", ready.name), batch.len() as u64);
     let before = ready.model.stats();
     let (mut answered, mut failed) = (0usize, None);
-    ready.model.answer(&batch, &mut |index, response| {
+    ready.model.check(app)?;
+    let result = ready.model.answer(&batch, &mut |index, response| {
         if let Err(error) = store.append(&model, &keys[wanted[index]], &response) {
             failed = Some(error);
             return Control::Stop;
@@ -182,11 +186,12 @@ fn ask(
         answered += 1;
         bar.step();
         if app.interrupted() { Control::Stop } else { Control::Continue }
-    })?;
+    });
     store.flush()?;
     if let Some(error) = failed {
         return Err(error.into());
     }
+    result.map_err(|error| stopped(error, answered, batch.len(), &ready.name))?;
     if answered < batch.len() {
         return Err(Failure::work(format!(
             "interrupted: {answered} of {} open requests of {} are answered and stored; the same command goes on",
@@ -204,4 +209,19 @@ fn ask(
         share(computed, requested)
     ));
     Ok(seconds)
+}
+
+/// The failure of a model, with what is kept where the limit on cost ended the work.
+pub(super) fn stopped(error: ModelError, answered: usize, open: usize, name: &str) -> Failure {
+    let over = matches!(&error, ModelError::Other(source)
+        if matches!(source.downcast_ref::<HttpError>(), Some(HttpError::Budget { .. })));
+    let failure = Failure::from(error);
+    if !over {
+        return failure;
+    }
+    Failure::work(format!(
+        "--max-cost: {}; {answered} of {open} open requests of {name} are answered and stored, the same command with a \
+         higher limit goes on",
+        failure.message()
+    ))
 }

@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use harness_core::ModelError;
 use harness_engine::EngineError;
+use harness_http::HttpError;
 use harness_metrics::comparison::ComparisonError;
 use harness_store::StoreError;
 use harness_tasks::TaskError;
@@ -113,9 +114,33 @@ impl From<TrainingError> for Failure {
 impl From<ModelError> for Failure {
     fn from(error: ModelError) -> Self {
         match &error {
-            ModelError::Other(_) => Self::work(chain(&error)),
+            ModelError::Other(source) => match source.downcast_ref::<HttpError>() {
+                Some(http) if is_wrong_call(http) => Self::usage(chain(&error)),
+                _ => Self::work(chain(&error)),
+            },
             _ => Self::usage(chain(&error)),
         }
+    }
+}
+
+/// Whether the fault lies in what the user named: the address, the key, an option.
+fn is_wrong_call(error: &HttpError) -> bool {
+    use HttpError::{Address, Key, NoLikelihood, Option, Prices, Refused, Request};
+    matches!(
+        error,
+        Address { .. }
+            | Key { .. }
+            | NoLikelihood { .. }
+            | Option { .. }
+            | Prices { .. }
+            | Refused { .. }
+            | Request { .. }
+    )
+}
+
+impl From<HttpError> for Failure {
+    fn from(error: HttpError) -> Self {
+        if is_wrong_call(&error) { Self::usage(chain(&error)) } else { Self::work(chain(&error)) }
     }
 }
 

@@ -2,13 +2,13 @@
 
 use std::io::{BufRead as _, Write as _};
 
-use harness_core::{ChatMessage, ChatOptions, ChatRole, Control, LanguageModel as _, Output, Request, Response};
-use harness_engine::LocalModel;
+use harness_core::{ChatMessage, ChatOptions, ChatRole, Control, Output, Request, Response};
 use serde_json::json;
 
 use super::{
     App, Failure,
     load::{Loader, Missing},
+    model::Model,
 };
 use crate::cli::{GenerateArgs, SamplingArgs};
 
@@ -97,7 +97,7 @@ fn read_lines() -> Result<Vec<String>, Failure> {
     Ok(lines)
 }
 
-fn render(model: &LocalModel, prompt: &str, args: &GenerateArgs) -> Result<String, Failure> {
+fn render(model: &Model, prompt: &str, args: &GenerateArgs) -> Result<String, Failure> {
     if !args.chat {
         return Ok(prompt.to_owned());
     }
@@ -107,7 +107,7 @@ fn render(model: &LocalModel, prompt: &str, args: &GenerateArgs) -> Result<Strin
 }
 
 /// Prints text as it comes.
-fn stream(app: &App, model: &LocalModel, prompt: &str, args: &GenerateArgs) -> Result<(), Failure> {
+fn stream(app: &App, model: &Model, prompt: &str, args: &GenerateArgs) -> Result<(), Failure> {
     let sampling = &args.sampling;
     // Stop strings are cut from the finished text only, so with them the text is printed at the end.
     let live = sampling.stop.is_empty();

@@ -6,14 +6,15 @@ use std::{
     sync::Arc,
 };
 
-use harness_core::{Digest, LanguageModel as _};
+use harness_core::Digest;
 use harness_engine::{
     Adapter, ChatTemplate, Limits, LoadedBase, LocalModel, ModelFiles, ModelOptions, PairOptions, Placement,
     Quantization,
 };
+use harness_http::{Budget, Endpoint, EndpointOptions};
 use harness_store::{ModelEntry, ModelSource};
 
-use super::{App, Failure, lineage, train};
+use super::{App, Failure, lineage, model::Model, train};
 use crate::experiment::{Candidate, ResolvedModel};
 
 /// A model ready to answer.
@@ -21,7 +22,7 @@ pub(super) struct Ready {
     /// Its name in reports.
     pub name: String,
     /// The model.
-    pub model: LocalModel,
+    pub model: Model,
     /// Name of the base, where it is an adapter.
     pub base: Option<String>,
     /// For the manifest.
@@ -41,11 +42,21 @@ pub(super) enum Missing {
 pub(super) struct Loader<'a> {
     app: &'a App,
     limits: Limits,
+    remote: Remote,
     bases: BTreeMap<BaseKey, Arc<LoadedBase>>,
 }
 
 /// What loaded bases are told apart by: path, context length, BOS, chat template, quantisation.
 type BaseKey = (PathBuf, Option<usize>, Option<bool>, Option<PathBuf>, Option<Quantization>);
+
+/// What a command says about all endpoints it asks.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Remote {
+    /// Most requests in flight, instead of what the experiment says.
+    pub concurrency: Option<usize>,
+    /// The limit on cost that they share.
+    pub budget: Option<Arc<Budget>>,
+}
 
 /// Where a model's weights are.
 pub(super) struct Place {
@@ -53,12 +64,18 @@ pub(super) struct Place {
     base_name: Option<String>,
     adapter: Option<PathBuf>,
     recipe: Option<Digest>,
+    endpoint: Option<Box<EndpointOptions>>,
 }
 
 impl<'a> Loader<'a> {
     /// A loader whose models keep to these bounds.
     pub(super) fn new(app: &'a App, limits: Limits) -> Self {
-        Self { app, limits, bases: BTreeMap::new() }
+        Self { app, limits, remote: Remote::default(), bases: BTreeMap::new() }
+    }
+
+    /// The same loader with options for endpoints.
+    pub(super) fn with_remote(self, remote: Remote) -> Self {
+        Self { remote, ..self }
     }
 
     /// Loads a model, and trains it first if it is made by a recipe and not there.
@@ -75,6 +92,16 @@ impl<'a> Loader<'a> {
     /// # Errors
     /// If it cannot be loaded.
     pub(super) fn load_at(&mut self, resolved: &ResolvedModel, place: Place) -> Result<Ready, Failure> {
+        if let Some(options) = place.endpoint {
+            let mut options = *options;
+            options.concurrency = self.remote.concurrency.unwrap_or(options.concurrency);
+            options.budget.clone_from(&self.remote.budget);
+            let endpoint = Endpoint::new(options)?;
+            let model = Model::Remote(Box::new(endpoint));
+            let (name, identity) = (resolved.name.clone(), model.identity().clone());
+            let entry = ModelEntry { name: name.clone(), identity, path: None, adapter: None, recipe: None };
+            return Ok(Ready { name, model, base: None, entry });
+        }
         let base = self.base(resolved, &place.base)?;
         let model = match &place.adapter {
             None => LocalModel::new(base),
@@ -86,6 +113,7 @@ impl<'a> Loader<'a> {
                 LocalModel::with_adapter(base, &adapter)?
             }
         };
+        let model = Model::Local(model);
         let entry = ModelEntry {
             name: resolved.name.clone(),
             identity: model.identity().clone(),
@@ -101,11 +129,20 @@ impl<'a> Loader<'a> {
     /// # Errors
     /// If there are none, or training fails.
     pub(super) fn place(&self, resolved: &ResolvedModel, missing: Missing) -> Result<Place, Failure> {
-        let alone = |path: &Path| Place { base: path.to_owned(), base_name: None, adapter: None, recipe: None };
+        let alone =
+            |path: &Path| Place { base: path.to_owned(), base_name: None, adapter: None, recipe: None, endpoint: None };
         match &resolved.candidate {
             Candidate::Base { path } => Ok(alone(path)),
+            Candidate::Endpoint { options } => Ok(Place { endpoint: Some(options.clone()), ..alone(Path::new("")) }),
             Candidate::Adapter { path, base } => {
                 let below = self.place(base, missing)?;
+                if below.endpoint.is_some() {
+                    return Err(Failure::usage(format!(
+                        "{}: its base {} is behind a server; an adapter needs the base's weights",
+                        path.display(),
+                        base.name
+                    )));
+                }
                 if below.adapter.is_some() {
                     return Err(Failure::usage(format!(
                         "{}: its base {} is an adapter itself; expected a whole model",
@@ -123,6 +160,7 @@ impl<'a> Loader<'a> {
                         base_name: trained.base_name,
                         adapter: Some(adapter.path),
                         recipe: Some(trained.recipe),
+                        endpoint: None,
                     }),
                     other => Ok(Place { recipe: Some(trained.recipe), ..alone(other.path()) }),
                 }

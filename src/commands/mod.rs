@@ -8,10 +8,12 @@ mod evaluate;
 mod failure;
 mod generate;
 mod golden;
+mod judge;
 mod launch;
 mod lineage;
 mod load;
 mod matrix;
+mod model;
 mod models;
 mod progress;
 mod report;
@@ -36,6 +38,7 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
     let app = App::new(cli.global)?;
     match cli.command {
         Command::Compare(args) => compare::compare(&app, &args),
+        Command::Judge(args) => judge::judge(&app, &args),
         Command::Run(args) => run::run(&app, &args),
         Command::Train(args) => train::train(&app, &args),
         Command::Generate(args) => generate::generate(&app, &args),

@@ -72,6 +72,7 @@ fn describe(resolved: &ResolvedModel) -> (&'static str, String) {
     match &resolved.candidate {
         Candidate::Base { path } => ("model", path.display().to_string()),
         Candidate::Adapter { path, base } => ("adapter", format!("{} over {}", path.display(), base.name)),
+        Candidate::Endpoint { options } => ("endpoint", format!("{} at {}", options.spec.model, options.spec.url)),
         Candidate::Recipe { path, base } => {
             let base = base.as_ref().map_or(String::new(), |base| format!(" over {}", base.name));
             ("recipe", format!("{}{base}", path.display()))
@@ -115,6 +116,16 @@ fn show(app: &App, resolved: &ResolvedModel) -> Result<(), Failure> {
                 "target_modules": config.target_modules,
             })
         }
+        Candidate::Endpoint { options } => json!({
+            "name": resolved.name,
+            "kind": "endpoint",
+            "model": options.spec.model,
+            "url": options.spec.url,
+            "api_key_env": options.api_key_env,
+            "concurrency": options.concurrency,
+            "input_price": options.input_price,
+            "output_price": options.output_price,
+        }),
         Candidate::Recipe { path, base } => {
             let recipe = Recipe::load(path)?;
             let trained = ensure_trained(app, resolved, Missing::Refuse);

@@ -15,6 +15,7 @@ use serde_json::{Map, json};
 use super::{
     App, Failure,
     evaluate::{Evaluated, evaluate, limits, prepare, share},
+    judge::remote,
     load::{Loader, Missing, Ready},
     suite::Suite,
     tables::tables,
@@ -30,7 +31,8 @@ pub(super) fn run(app: &App, args: &RunArgs) -> Result<(), Failure> {
     let limits = limits(app, &args.evaluation)?;
     let resolved = app.experiment.model(&args.model)?;
     let suite = Suite::load(app, &args.evaluation)?;
-    let ready = Loader::new(app, limits).load(&resolved, Missing::Train)?;
+    let ready =
+        Loader::new(app, limits).with_remote(remote(&args.evaluation.remote)?).load(&resolved, Missing::Train)?;
     if args.dry_run {
         return dry_run(app, &suite, &ready, started);
     }
@@ -56,7 +58,10 @@ fn dry_run(app: &App, suite: &Suite, ready: &Ready, started: SystemTime) -> Resu
     let documents: usize = prepared.iter().map(|p| p.documents.len()).sum();
     let requests: Vec<Request> =
         prepared.iter().flat_map(|p| p.documents.iter().flat_map(|d| d.requests.iter().cloned())).collect();
-    let plan = ready.model.plan(&requests)?;
+    let Some(local) = ready.model.local() else {
+        return Err(Failure::usage("--dry-run: the tokens of a model behind a server are not known here"));
+    };
+    let plan = local.plan(&requests)?;
     let planned = seconds();
     let object = json!({
         "model": ready.name, "tasks": suite.tasks.len(), "documents": documents, "plan": plan,
@@ -99,14 +104,16 @@ fn write_lm_eval(
     if let Some(adapter) = &entry.adapter {
         model_args.insert("peft".to_owned(), json!(adapter.display().to_string()));
     }
-    let config = ready.model.base().model().config();
+    let base = ready.model.local().map(|model| model.base());
     let mut model_info = Map::new();
-    model_info.insert("model_num_parameters".to_owned(), json!(config.num_parameters()));
+    if let Some(base) = base {
+        model_info.insert("model_num_parameters".to_owned(), json!(base.model().config().num_parameters()));
+    }
     model_info.insert("model_dtype".to_owned(), json!(entry.identity.dtype));
     model_info.insert("model_sha".to_owned(), json!(entry.identity.digest().to_string()));
-    let model: &dyn LanguageModel = &ready.model;
+    let model: &dyn LanguageModel = &*ready.model;
     let template =
-        suite.uses_chat_template().then(|| ready.model.base().chat_template().map(|t| t.source().to_owned()));
+        suite.uses_chat_template().then(|| base?.chat_template().map(|template| template.source().to_owned()));
     let description = RunDescription {
         model: path,
         model_args,

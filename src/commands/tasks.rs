@@ -124,7 +124,7 @@ fn show(
     ready: Option<&Ready>,
 ) -> Result<(), Failure> {
     let task = registry.load_by_name(task, Arc::new(FileData::new(app.locator())))?;
-    let model: Option<&dyn LanguageModel> = ready.map(|ready| &ready.model as &dyn LanguageModel);
+    let model: Option<&dyn LanguageModel> = ready.map(|ready| &*ready.model);
     let formatter = model.as_ref().map(|model| model as &dyn PromptFormatter);
     let view = task.show(doc, options, formatter)?;
     let tokens = |request: &Request| -> Option<RequestTokens> { RequestTokens::of(model?, request) };

@@ -10,7 +10,7 @@ use harness_metrics::{comparison::Settings, stats::Correction};
 use harness_store::nearest;
 use serde::Deserialize;
 
-use super::place;
+use super::{JudgeSection, place};
 use crate::commands::Failure;
 
 /// Name of the file that is looked for.
@@ -24,6 +24,8 @@ pub struct Experiment {
     pub models: BTreeMap<String, ModelSection>,
     /// Suites of tasks by name.
     pub suites: BTreeMap<String, SuiteSection>,
+    /// Judges by name.
+    pub judges: BTreeMap<String, JudgeSection>,
     /// How models are compared.
     pub compare: CompareSection,
     /// Folders of data sets, relative to the file.
@@ -61,6 +63,28 @@ pub struct ModelSection {
     pub chat_template: Option<PathBuf>,
     /// Quantisation of the blocks' linears when the model is loaded: `nf4`, or `nf4-plain` without double quantisation.
     pub quantization: Option<String>,
+    /// An OpenAI-compatible server: `openai:MODEL@URL`, or the URL with `model` beside it.
+    pub endpoint: Option<String>,
+    /// The model's name at the endpoint.
+    pub model: Option<String>,
+    /// How an endpoint is asked for texts: `chat` (default) or `completions`.
+    pub api: Option<String>,
+    /// Environment variable that holds the endpoint's key, instead of `OPENAI_API_KEY`.
+    pub api_key_env: Option<String>,
+    /// Most requests in flight at an endpoint.
+    pub concurrency: Option<usize>,
+    /// Most requests begun a minute at an endpoint.
+    pub requests_per_minute: Option<f64>,
+    /// Longest time in seconds for one answer of an endpoint.
+    pub timeout: Option<f64>,
+    /// How often a request that failed is sent again.
+    pub retries: Option<u32>,
+    /// Price of a million tokens of prompts.
+    pub input_price: Option<f64>,
+    /// Price of a million generated tokens.
+    pub output_price: Option<f64>,
+    /// Whether the endpoint keeps answers within a pattern (vLLM's structured outputs).
+    pub patterns: Option<bool>,
 }
 
 impl ModelSection {
@@ -139,17 +163,31 @@ impl Experiment {
                 model.hub.is_some(),
                 model.recipe.is_some(),
                 model.adapter.is_some(),
+                model.endpoint.is_some(),
             ];
             match sources.iter().filter(|&&given| given).count() {
                 1 => {}
-                0 => return fail("found no source; expected one of path, gguf, hub, recipe, adapter"),
-                _ => return fail("found several sources; expected one of path, gguf, hub, recipe, adapter"),
+                0 => return fail("found no source; expected one of path, gguf, hub, recipe, adapter, endpoint"),
+                _ => return fail("found several sources; expected one of path, gguf, hub, recipe, adapter, endpoint"),
             }
             if let Some(name) = model.quantization.as_ref().filter(|name| Quantization::from_name(name).is_none()) {
                 return fail(&format!("quantization = {name:?}; expected \"nf4\" or \"nf4-plain\""));
             }
             if model.adapter.is_some() && model.base.is_none() {
                 return fail("an adapter needs `base`, the model it sits on");
+            }
+            if let Some(key) = model.stray_endpoint_key() {
+                return fail(&format!("`{key}` belongs to an endpoint; set `endpoint` to the server's URL"));
+            }
+            if let Some(endpoint) = &model.endpoint
+                && let Err(error) = model.endpoint_options(endpoint)
+            {
+                return fail(error.message());
+            }
+        }
+        for (name, judge) in &self.judges {
+            if let Some(what) = judge.fault() {
+                return Err(place::key(path, text, &["judges", name], &format!("[judges.{name}]: {what}")));
             }
         }
         if let Some(suite) = &self.compare.suite

@@ -1,9 +1,12 @@
 //! The experiment: `harness.toml`, and what its names mean.
 
+mod endpoint;
 mod file;
+mod judge;
 mod place;
 mod resolve;
 
 pub use file::{CompareSection, Experiment, ModelSection, SuiteSection};
+pub use judge::JudgeSection;
 pub(crate) use place::syntax as syntax_error;
 pub use resolve::{Candidate, ResolvedModel};

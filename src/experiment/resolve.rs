@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use harness_http::{EndpointOptions, EndpointSpec};
 use harness_store::{HubCache, ModelSource, locate_model, nearest};
 
 use super::{Experiment, ModelSection};
@@ -33,6 +34,11 @@ pub enum Candidate {
         /// What it sits on.
         base: Box<ResolvedModel>,
     },
+    /// Behind a server.
+    Endpoint {
+        /// The model, its server, and how it is asked.
+        options: Box<EndpointOptions>,
+    },
     /// Made by a recipe.
     Recipe {
         /// The recipe file.
@@ -59,6 +65,10 @@ impl Experiment {
         let Some(section) = self.models.get(name) else {
             return self.on_disk(name, name, ModelSection::default(), seen);
         };
+        if let Some(endpoint) = &section.endpoint {
+            let candidate = Candidate::Endpoint { options: Box::new(section.endpoint_options(endpoint)?) };
+            return Ok(ResolvedModel { name: name.to_owned(), candidate, section: section.clone() });
+        }
         if let Some(recipe) = &section.recipe {
             let base = section.base.as_ref().map(|base| self.resolve(base, seen)).transpose()?.map(Box::new);
             let candidate = Candidate::Recipe { path: self.folder.join(recipe), base };
@@ -84,9 +94,14 @@ impl Experiment {
         section: ModelSection,
         seen: &mut Vec<String>,
     ) -> Result<ResolvedModel, Failure> {
-        if place.starts_with("openai:") || place.starts_with("http://") || place.starts_with("https://") {
+        if EndpointSpec::is_spec(place) {
+            let options = section.endpoint_options(place)?;
+            let name = if name == place { options.spec.model.clone() } else { name.to_owned() };
+            return Ok(ResolvedModel { name, candidate: Candidate::Endpoint { options: Box::new(options) }, section });
+        }
+        if place.starts_with("http://") || place.starts_with("https://") {
             return Err(Failure::usage(format!(
-                "{place}: models behind HTTP are not supported by this version; give a local model"
+                "{place}: which model of this server? write openai:MODEL@{place}, or name it in harness.toml (endpoint, model)"
             )));
         }
         let source = locate_model(place, &[], HubCache::from_env().as_ref()).map_err(|error| {

@@ -4,7 +4,7 @@
 
 use std::{collections::BTreeMap, fs, path::PathBuf};
 
-use harness_core::{Digest, Finish, Output, Request, RequestKey, Response, Usage};
+use harness_core::{Digest, Finish, Output, Request, RequestKey, Response, TopLogprob, Usage};
 use harness_store::{DiskStore, MemoryStore, RunStore, StoreError};
 use proptest::prelude::*;
 
@@ -36,6 +36,7 @@ fn text(text: &str) -> Response {
             token_ids: vec![1, 2],
             token_logprobs: vec![-0.3, -1e-7],
             finish: Finish::Stop,
+            top_logprobs: vec![vec![TopLogprob { token: " m".into(), logprob: -0.3 }], vec![]],
         },
         usage: Usage { truncated_tokens: 3, boundary_shifted: true, ..Usage::default() },
     }

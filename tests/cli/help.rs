@@ -19,6 +19,7 @@ fn of_the_program() {
 fn of_evaluation() {
     help("help_compare", &["compare"]);
     help("help_run", &["run"]);
+    help("help_judge", &["judge"]);
 }
 
 #[test]

@@ -39,6 +39,7 @@ fn config(layers: usize) -> DecoderConfig {
         sliding_window: vec![None; layers],
         bos_token_id: None,
         eos_token_ids: vec![],
+        experts: None,
     }
 }
 

@@ -146,6 +146,10 @@ impl<B: Backend> Model<B> {
     where
         B: Clone,
     {
+        if config.experts.is_some() {
+            let expected = "a base without a mixture of experts, which training does not know";
+            return Err(TrainingError::setting("base", config.architecture.name(), expected));
+        }
         let rope = backend.upload(&rotary::table(config, max_length)?);
         let (layout, places): (Layout, Places) = match trainable {
             Trainable::Full => full_layout(config),

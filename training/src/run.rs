@@ -349,6 +349,7 @@ impl Scratch {
             sliding_window: vec![None; options.num_hidden_layers],
             bos_token_id: bos,
             eos_token_ids: eos.into_iter().collect(),
+            experts: None,
         };
         let json = options.config_json(vocab_size, bos, eos);
         Ok(Self { tokenizer, folder, config, json, dtype: options.dtype })

@@ -316,6 +316,7 @@ fn config(head_dim: usize) -> DecoderConfig {
         sliding_window: vec![None; 2],
         bos_token_id: None,
         eos_token_ids: vec![],
+        experts: None,
     }
 }
 

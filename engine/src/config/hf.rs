@@ -5,7 +5,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
 
-use super::{Architecture, DecoderConfig, Rope, RopeScaling};
+use super::{Architecture, DecoderConfig, Experts, Rope, RopeScaling};
 use crate::EngineError;
 
 /// Reads a JSON file.
@@ -180,7 +180,21 @@ impl<'a> Keys<'a> {
             sliding_window: self.sliding_window(architecture, num_layers)?,
             bos_token_id: bos.and_then(|ids| ids.0.first().copied()),
             eos_token_ids: eos.map(|ids| ids.0).unwrap_or_default(),
+            experts: if architecture == Architecture::Mixtral { Some(self.experts()?) } else { None },
         })
+    }
+
+    fn experts(&self) -> Result<Experts, EngineError> {
+        let count = self.size("num_local_experts")?.unwrap_or(8);
+        let per_token = self.size("num_experts_per_tok")?.unwrap_or(2);
+        if per_token > count {
+            return Err(self.error(
+                "num_experts_per_tok",
+                per_token,
+                format!("at most {count}, the number of experts"),
+            ));
+        }
+        Ok(Experts { count, per_token })
     }
 
     fn architecture(&self) -> Result<Architecture, EngineError> {
@@ -256,7 +270,7 @@ impl<'a> Keys<'a> {
         let qwen = matches!(architecture, Architecture::Qwen2 | Architecture::Qwen3);
         let used = match architecture {
             Architecture::Llama => false,
-            Architecture::Mistral => true,
+            Architecture::Mistral | Architecture::Mixtral => true,
             _ => self.flag("use_sliding_window")?.unwrap_or(false),
         };
         let Some(window) = self.size("sliding_window")?.filter(|_| used) else { return Ok(vec![None; layers]) };

@@ -1,6 +1,6 @@
 //! What of a configuration the answers depend on, in a form that stays the same between versions of this program.
 
-use super::{DecoderConfig, Rope, RopeScaling};
+use super::{DecoderConfig, Experts, Rope, RopeScaling};
 
 impl DecoderConfig {
     /// Every constant that answers depend on, as `name=value`. Part of the keys of stored answers: a constant that is
@@ -26,10 +26,11 @@ impl DecoderConfig {
             sliding_window,
             bos_token_id,
             eos_token_ids,
+            experts,
         } = self;
         let list = |values: &mut dyn Iterator<Item = String>| values.collect::<Vec<_>>().join(",");
         let optional = |value: Option<String>| value.unwrap_or_else(|| "none".to_owned());
-        vec![
+        let mut constants = vec![
             format!("architecture={}", architecture.name()),
             format!("vocab_size={vocab_size}"),
             format!("hidden_size={hidden_size}"),
@@ -49,7 +50,11 @@ impl DecoderConfig {
             format!("sliding_window={}", list(&mut sliding_window.iter().map(|w| optional(w.map(|w| w.to_string()))))),
             format!("bos_token_id={}", optional(bos_token_id.map(|id| id.to_string()))),
             format!("eos_token_ids={}", list(&mut eos_token_ids.iter().map(u32::to_string))),
-        ]
+        ];
+        if let Some(Experts { count, per_token }) = experts {
+            constants.push(format!("experts={count} {per_token}"));
+        }
+        constants
     }
 }
 

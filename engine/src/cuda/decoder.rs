@@ -214,6 +214,9 @@ impl DeviceModel {
                 config.head_dim
             )));
         }
+        if config.experts.is_some() {
+            return Err(device.fail("mixtures of experts are not supported on a GPU: use --device cpu".to_owned()));
+        }
         let linear = |parts: &[&HostTensor], biases: &[Option<&Vec<f32>>]| -> Result<DeviceLinear, EngineError> {
             let bias: Option<Vec<f32>> = biases.iter().any(Option::is_some).then(|| {
                 let filled = parts.iter().zip(biases);

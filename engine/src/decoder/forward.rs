@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-use super::{Decoder, KvBlock, Layer, LayerLora};
+use super::{Decoder, FeedForward, KvBlock, Layer, LayerLora};
 use crate::{
     EngineError,
     kernels::{
@@ -295,11 +295,16 @@ impl Activations {
         let attended = &self.attended[..rows * config.q_dim()];
         layer.o.forward(attended, rows, lora.and_then(|l| l.o.as_ref()), true, x);
         rms_norm(x, &layer.post_attention_norm, config.rms_norm_eps, normed, None);
-        let gate_up = &mut self.gate_up[..rows * 2 * inner];
-        layer.gate_up.forward(normed, rows, lora.and_then(|l| l.gate_up.as_ref()), false, gate_up);
-        let activated = &mut self.inner[..rows * inner];
-        swiglu_rows(gate_up, inner, activated);
-        layer.down.forward(activated, rows, lora.and_then(|l| l.down.as_ref()), true, x);
+        match &layer.feed_forward {
+            FeedForward::Dense { gate_up, down } => {
+                let wide = &mut self.gate_up[..rows * 2 * inner];
+                gate_up.forward(normed, rows, lora.and_then(|l| l.gate_up.as_ref()), false, wide);
+                let activated = &mut self.inner[..rows * inner];
+                swiglu_rows(wide, inner, activated);
+                down.forward(activated, rows, lora.and_then(|l| l.down.as_ref()), true, x);
+            }
+            FeedForward::Experts(experts) => experts.add(normed, hidden, inner, x),
+        }
     }
 }
 

@@ -164,12 +164,17 @@ pub(crate) fn is_zero(layers: &[AdapterLayer]) -> bool {
     layers.iter().flat_map(AdapterLayer::values).all(|pair| pair.scale == 0.0 || zero(&pair.a) || zero(&pair.b))
 }
 
+fn experts(layer: &crate::LayerWeights) -> impl Iterator<Item = &HostTensor> {
+    layer.experts.iter().flat_map(|mixture| mixture.experts.iter().flatten())
+}
+
 /// The types the weights of the blocks are kept in, e.g. `bf16`.
 pub(crate) fn storage_name(weights: &crate::Weights) -> String {
     let mut names: Vec<&str> = weights
         .layers
         .iter()
-        .flat_map(|l| [&l.q, &l.k, &l.v, &l.o, &l.gate, &l.up, &l.down])
+        .flat_map(|l| [&l.q, &l.k, &l.v, &l.o, &l.gate, &l.up, &l.down].into_iter().chain(experts(l)))
+        .filter(|tensor| !tensor.data.is_empty())
         .map(|tensor| tensor.data.dtype())
         .collect();
     names.sort_unstable();

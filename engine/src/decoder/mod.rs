@@ -1,6 +1,7 @@
 //! The decoder of the Llama family: one configurable block, computed over pieces of many sequences at once.
 
 mod cache;
+mod experts;
 mod forward;
 mod linear;
 mod rotary;
@@ -8,12 +9,16 @@ mod rotary;
 use std::sync::Arc;
 
 pub(crate) use cache::KvBlock;
+use experts::ExpertLayer;
 pub(crate) use forward::Piece;
 use linear::{Embedding, Linear, LoraLinear};
 use rotary::Rotary;
 pub use rotary::inverse_frequencies;
 
-use crate::{Adapter, DecoderConfig, EngineError, Projection, Weights, kernels::attention::AttentionShape};
+use crate::{
+    Adapter, AdapterLayer, DecoderConfig, EngineError, LayerWeights, Projection, Weights,
+    kernels::attention::AttentionShape,
+};
 
 /// The weights of a model, packed for the kernels; shared by all adapters over it.
 #[derive(Debug)]
@@ -39,8 +44,32 @@ struct Layer {
     k_norm: Option<Vec<f32>>,
     o: Linear,
     post_attention_norm: Vec<f32>,
-    gate_up: Linear,
-    down: Linear,
+    feed_forward: FeedForward,
+}
+
+#[derive(Debug)]
+enum FeedForward {
+    Dense { gate_up: Linear, down: Linear },
+    Experts(ExpertLayer),
+}
+
+impl FeedForward {
+    fn pack(w: &LayerWeights, config: &DecoderConfig) -> Self {
+        match (&w.experts, config.experts) {
+            (Some(weights), Some(experts)) => Self::Experts(ExpertLayer::pack(weights, experts)),
+            _ => Self::Dense {
+                gate_up: Linear::pack(&[&w.gate, &w.up], &[None, None]),
+                down: Linear::pack(&[&w.down], &[None]),
+            },
+        }
+    }
+
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Dense { gate_up, down } => gate_up.bytes() + down.bytes(),
+            Self::Experts(experts) => experts.bytes(),
+        }
+    }
 }
 
 /// The additions of an adapter to one block.
@@ -66,8 +95,7 @@ impl BaseModel {
                 k_norm: w.k_norm.clone(),
                 o: Linear::pack(&[&w.o], &[w.o_bias.as_ref()]),
                 post_attention_norm: w.post_attention_norm.clone(),
-                gate_up: Linear::pack(&[&w.gate, &w.up], &[None, None]),
-                down: Linear::pack(&[&w.down], &[None]),
+                feed_forward: FeedForward::pack(w, &config),
             })
             .collect();
         let head = Linear::pack(&[weights.lm_head.as_ref().unwrap_or(&weights.embed)], &[None]);
@@ -147,7 +175,7 @@ impl BaseModel {
         if let Some(device) = &self.device {
             return device.bytes();
         }
-        let layer = |l: &Layer| l.qkv.bytes() + l.o.bytes() + l.gate_up.bytes() + l.down.bytes();
+        let layer = |l: &Layer| l.qkv.bytes() + l.o.bytes() + l.feed_forward.bytes();
         self.layers.iter().map(layer).sum::<usize>() + self.head.bytes()
     }
 
@@ -201,6 +229,10 @@ impl Decoder {
         }
         let (q, kv, hidden, inner) = (config.q_dim(), config.kv_dim(), config.hidden_size, config.intermediate_size);
         use Projection::{Down, Gate, K, O, Q, Up, V};
+        let inside = |layer: &AdapterLayer| [Gate, Up, Down].into_iter().find(|part| layer.contains_key(part));
+        if let (Some(_), Some(part)) = (config.experts, adapter.layers.iter().find_map(inside)) {
+            return Err(EngineError::AdapterModule { module: format!("{} of experts", part.module()) });
+        }
         let layers = adapter
             .layers
             .iter()

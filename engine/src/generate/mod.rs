@@ -1,12 +1,16 @@
 //! Generation in batches with a cache of keys and values.
 
+mod automaton;
+mod pattern;
 mod sampler;
 
 use std::sync::Arc;
 
-use harness_core::{Control, Finish, Sampling};
+use harness_core::{Control, Finish, Sampling, TopLogprob};
+use pattern::Progress;
+pub(crate) use pattern::{Pattern, Vocabulary};
 use rayon::prelude::*;
-use sampler::Sampler;
+use sampler::{Drawn, Sampler};
 
 use crate::{
     Decoder, EngineError, TextStream, TextTokenizer,
@@ -20,6 +24,8 @@ pub(crate) struct Prompt {
     pub(crate) tokens: Vec<u32>,
     pub(crate) stop: Vec<String>,
     pub(crate) sampling: Sampling,
+    /// What the whole text must match.
+    pub(crate) pattern: Option<Arc<Pattern>>,
 }
 
 /// A finished generation.
@@ -31,6 +37,8 @@ pub(crate) struct Generated {
     /// Decoded text before the first stop string.
     pub(crate) text: String,
     pub(crate) finish: Finish,
+    /// The likeliest tokens at every place, where they were asked for.
+    pub(crate) top_logprobs: Vec<Vec<TopLogprob>>,
 }
 
 /// Who hears of progress.
@@ -52,6 +60,8 @@ struct Active<'a> {
     text: String,
     token_ids: Vec<u32>,
     token_logprobs: Vec<f32>,
+    top: Vec<Vec<(u32, f32)>>,
+    progress: Option<Progress<'a>>,
     finish: Option<Finish>,
 }
 
@@ -79,12 +89,12 @@ pub(crate) fn generate(
         // Only sequences with a new token are looked at: a prefill draws for the new ones alone.
         let drawn = if !group.is_empty() {
             let before = active.len();
-            active.extend(prefill(decoder, tokenizer, prompts, &group, limits, &mut work)?);
+            active.extend(prefill(decoder, tokenizer, end_tokens, prompts, &group, limits, &mut work)?);
             before
         } else if active.is_empty() {
             return Ok(work);
         } else {
-            step(decoder, &mut active, &mut work)?;
+            step(decoder, end_tokens, &mut active, &mut work)?;
             0
         };
         for sequence in &mut active[drawn..] {
@@ -129,6 +139,7 @@ fn admit(
 fn prefill<'a>(
     decoder: &Decoder,
     tokenizer: &'a TextTokenizer,
+    end_tokens: &[u32],
     prompts: &'a [Prompt],
     group: &[usize],
     limits: Limits,
@@ -204,15 +215,17 @@ fn prefill<'a>(
             text: String::new(),
             token_ids: vec![],
             token_logprobs: vec![],
+            top: vec![],
+            progress: prompt.pattern.as_deref().map(Progress::new),
             finish: None,
         });
     }
-    draw(decoder, &mut begun, &states, work)?;
+    draw(decoder, end_tokens, &mut begun, &states, work)?;
     Ok(begun)
 }
 
 /// Computes the last token of every active sequence and draws the next.
-fn step(decoder: &Decoder, active: &mut [Active<'_>], work: &mut Work) -> Result<(), EngineError> {
+fn step(decoder: &Decoder, end_tokens: &[u32], active: &mut [Active<'_>], work: &mut Work) -> Result<(), EngineError> {
     let mut pieces: Vec<Piece<'_>> = active
         .iter_mut()
         .map(|sequence| Piece {
@@ -228,26 +241,39 @@ fn step(decoder: &Decoder, active: &mut [Active<'_>], work: &mut Work) -> Result
     for (sequence, tail) in active.iter_mut().zip(tails) {
         sequence.tail = tail;
     }
-    draw(decoder, active, &hidden, work)
+    draw(decoder, end_tokens, active, &hidden, work)
 }
 
 /// Draws a token for every sequence from its last hidden state.
-fn draw(decoder: &Decoder, active: &mut [Active<'_>], states: &[f32], work: &mut Work) -> Result<(), EngineError> {
+fn draw(
+    decoder: &Decoder,
+    end_tokens: &[u32],
+    active: &mut [Active<'_>],
+    states: &[f32],
+    work: &mut Work,
+) -> Result<(), EngineError> {
     let vocab = decoder.base().config().vocab_size;
     work.scored_positions += active.len() as u64;
     let greedy = active.iter().all(|sequence| sequence.sampler.takes_the_most_probable());
-    let drawn = match if greedy { decoder.greedy(states)? } else { None } {
-        Some(drawn) => drawn,
+    let drawn: Vec<Drawn> = match if greedy { decoder.greedy(states)? } else { None } {
+        Some(drawn) => drawn.into_iter().map(|(token, logprob)| Drawn { token, logprob, top: vec![] }).collect(),
         None => decoder
             .logits(states)?
             .par_chunks_exact_mut(vocab)
             .zip(active.par_iter_mut())
-            .map(|(logits, sequence)| sequence.sampler.next(logits))
+            .map(|(logits, sequence)| {
+                let left = sequence.prompt.sampling.max_new_tokens.saturating_sub(sequence.token_ids.len());
+                let allowed = sequence.progress.as_ref().map(|progress| progress.allowed(left, end_tokens));
+                sequence.sampler.next(logits, allowed.as_deref())
+            })
             .collect(),
     };
-    for (sequence, (token, logprob)) in active.iter_mut().zip(drawn) {
-        sequence.token_ids.push(token);
-        sequence.token_logprobs.push(logprob);
+    for (sequence, drawn) in active.iter_mut().zip(drawn) {
+        sequence.token_ids.push(drawn.token);
+        sequence.token_logprobs.push(drawn.logprob);
+        if sequence.prompt.sampling.top_logprobs.is_some() {
+            sequence.top.push(drawn.top);
+        }
     }
     Ok(())
 }
@@ -261,7 +287,12 @@ impl Active<'_> {
             return Ok(());
         }
         let new = self.stream.push(token)?;
-        if !new.is_empty() {
+        if let Some(progress) = &mut self.progress {
+            listener.text(self.index, &new);
+            if progress.advance(token) {
+                self.finish = Some(Finish::Stop);
+            }
+        } else if !new.is_empty() {
             listener.text(self.index, &new);
             let longest = self.prompt.stop.iter().map(String::len).max().unwrap_or(0);
             let mut from = self.text.len().saturating_sub(longest);
@@ -275,7 +306,7 @@ impl Active<'_> {
                 return Ok(());
             }
         }
-        if self.token_ids.len() >= self.prompt.sampling.max_new_tokens {
+        if self.finish.is_none() && self.token_ids.len() >= self.prompt.sampling.max_new_tokens {
             self.finish = Some(Finish::Length);
         }
         Ok(())
@@ -287,16 +318,42 @@ impl Active<'_> {
             _ => &self.token_ids[..],
         };
         let mut text = tokenizer.decode(given, true)?;
-        for stop in self.prompt.stop.iter().filter(|stop| !stop.is_empty()) {
-            if let Some(at) = text.find(stop.as_str()) {
-                text.truncate(at);
+        if let Some(pattern) = &self.prompt.pattern {
+            if !pattern.matches(&text) {
+                let expression = self.prompt.sampling.pattern.clone().unwrap_or_default();
+                return Err(EngineError::PatternLost { expression, text });
+            }
+        } else {
+            for stop in self.prompt.stop.iter().filter(|stop| !stop.is_empty()) {
+                if let Some(at) = text.find(stop.as_str()) {
+                    text.truncate(at);
+                }
             }
         }
+        let top_logprobs = self.top.iter().enumerate().map(|(at, top)| readable(tokenizer, at, top)).collect();
         Ok(Generated {
+            top_logprobs,
             text,
             finish: self.finish.unwrap_or(Finish::Length),
             token_ids: self.token_ids,
             token_logprobs: self.token_logprobs,
         })
     }
+}
+
+/// Likeliest tokens with their texts as they stand in a generation; tokens of equal text are one, with the sum of their
+/// probabilities.
+fn readable(tokenizer: &TextTokenizer, at: usize, top: &[(u32, f32)]) -> Vec<TopLogprob> {
+    let mut found: Vec<TopLogprob> = vec![];
+    for &(id, logprob) in top {
+        let alone = if at == 0 && !tokenizer.is_special(id) { tokenizer.decode(&[id], false).ok() } else { None };
+        let alone = alone.filter(|text| !text.is_empty() && !text.contains('\u{fffd}'));
+        let token = alone.unwrap_or_else(|| tokenizer.token_text(id));
+        match found.iter_mut().find(|other| other.token == token) {
+            Some(other) => other.logprob = (other.logprob.exp() + logprob.exp()).ln().max(other.logprob),
+            None => found.push(TopLogprob { token, logprob }),
+        }
+    }
+    found.sort_by(|a, b| b.logprob.total_cmp(&a.logprob));
+    found
 }

@@ -4,6 +4,16 @@ use harness_core::{Sampling, Seed, StreamRng};
 
 use crate::kernels::logits::{argmax, log_sum_exp};
 
+/// A token, and what is known of its place.
+#[derive(Debug)]
+pub(crate) struct Drawn {
+    pub(crate) token: u32,
+    /// Its log-probability under the model as it is, before penalty, temperature and filters.
+    pub(crate) logprob: f32,
+    /// The likeliest tokens with their log-probabilities, best first, where they were asked for.
+    pub(crate) top: Vec<(u32, f32)>,
+}
+
 /// Draws tokens for one sequence from its own random stream.
 #[derive(Debug)]
 pub(crate) struct Sampler {
@@ -21,19 +31,28 @@ impl Sampler {
         Self { sampling: sampling.clone(), rng: Seed(sampling.seed).stream("sampling", 0), seen }
     }
 
-    /// Whether every token is the most probable one of the model as it is.
+    /// Whether every token is the most probable one of the model as it is, and nothing else is asked.
     pub(crate) fn takes_the_most_probable(&self) -> bool {
-        self.sampling.repetition_penalty == 1.0 && self.sampling.is_greedy()
+        let plain = self.sampling.pattern.is_none() && self.sampling.top_logprobs.is_none();
+        plain && self.sampling.repetition_penalty == 1.0 && self.sampling.is_greedy()
     }
 
-    /// The next token, and its log-probability under the model as it is, before penalty, temperature and filters.
-    pub(crate) fn next(&mut self, logits: &mut [f32]) -> (u32, f32) {
+    /// The next token, one of `allowed` (ascending) where that is given; the others' logits are lost then.
+    pub(crate) fn next(&mut self, logits: &mut [f32], allowed: Option<&[u32]>) -> Drawn {
         let normaliser = log_sum_exp(logits);
-        let raw = |token: u32, logits: &[f32]| (f64::from(logits[token as usize]) - normaliser) as f32;
+        if let Some(allowed) = allowed {
+            keep_only(logits, allowed);
+        }
+        let top = self.sampling.top_logprobs.map_or_else(Vec::new, |count| likeliest(logits, count, normaliser));
+        let token = self.choose(logits);
+        Drawn { token, logprob: (f64::from(logits[token as usize]) - normaliser) as f32, top }
+    }
+
+    /// The next token's id; the logits are as before afterwards.
+    fn choose(&mut self, logits: &mut [f32]) -> u32 {
         let penalty = self.sampling.repetition_penalty;
         if penalty == 1.0 && self.sampling.is_greedy() {
-            let token = argmax(logits) as u32;
-            return (token, raw(token, logits));
+            return argmax(logits) as u32;
         }
         let original: Vec<(u32, f32)> = self.seen.iter().map(|&t| (t, logits[t as usize])).collect();
         for &(token, logit) in &original {
@@ -49,14 +68,18 @@ impl Sampler {
         {
             self.seen.insert(at, token);
         }
-        (token, raw(token, logits))
+        token
     }
 
     /// Draws from the softmax at the temperature, after top-k, top-p and min-p in this order (as transformers does).
     fn draw(&mut self, logits: &[f32]) -> u32 {
         let Sampling { temperature, top_k, top_p, min_p, .. } = self.sampling;
+        let possible = logits.iter().enumerate().filter(|&(_, &logit)| logit != f32::NEG_INFINITY);
         let mut candidates: Vec<(u32, f64)> =
-            logits.iter().enumerate().map(|(token, &logit)| (token as u32, f64::from(logit) / temperature)).collect();
+            possible.map(|(token, &logit)| (token as u32, f64::from(logit) / temperature)).collect();
+        if candidates.is_empty() {
+            return argmax(logits) as u32;
+        }
         // Descending, ties in order of token: the same on every platform.
         let descending = |a: &(u32, f64), b: &(u32, f64)| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0));
         if let Some(k) = top_k.filter(|&k| k > 0 && k < candidates.len()) {
@@ -92,6 +115,30 @@ impl Sampler {
     }
 }
 
+/// Makes all tokens but the allowed ones (ascending) impossible.
+fn keep_only(logits: &mut [f32], allowed: &[u32]) {
+    let mut from = 0;
+    for &token in allowed {
+        let token = token as usize;
+        logits[from..token.max(from)].fill(f32::NEG_INFINITY);
+        from = token + 1;
+    }
+    logits[from..].fill(f32::NEG_INFINITY);
+}
+
+/// The `count` likeliest possible tokens with their log-probabilities, best first, ties in order of token.
+fn likeliest(logits: &[f32], count: usize, normaliser: f64) -> Vec<(u32, f32)> {
+    let possible = logits.iter().enumerate().filter(|&(_, &logit)| logit.is_finite());
+    let mut tokens: Vec<(u32, f32)> = possible.map(|(token, &logit)| (token as u32, logit)).collect();
+    let descending = |a: &(u32, f32), b: &(u32, f32)| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0));
+    if count < tokens.len() && count > 0 {
+        tokens.select_nth_unstable_by(count - 1, descending);
+    }
+    tokens.truncate(count);
+    tokens.sort_by(descending);
+    tokens.into_iter().map(|(token, logit)| (token, (f64::from(logit) - normaliser) as f32)).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -100,14 +147,15 @@ mod tests {
 
     fn draws(sampling: Sampling, n: usize) -> Vec<u32> {
         (0..n as u64)
-            .map(|seed| Sampler::new(&Sampling { seed, ..sampling.clone() }, &[]).next(&mut LOGITS.clone()).0)
+            .map(|seed| Sampler::new(&Sampling { seed, ..sampling.clone() }, &[]).next(&mut LOGITS.clone(), None).token)
             .collect()
     }
 
     #[test]
     fn greedy_takes_the_best_and_reports_the_raw_probability() {
-        let (token, logprob) = Sampler::new(&Sampling::default(), &[]).next(&mut LOGITS.clone());
-        assert_eq!(token, 1);
+        let drawn = Sampler::new(&Sampling::default(), &[]).next(&mut LOGITS.clone(), None);
+        let Drawn { token, logprob, top } = drawn;
+        assert_eq!((token, top), (1, vec![]));
         assert!((f64::from(logprob) - (3.0 - log_sum_exp(&LOGITS))).abs() < 1e-6);
     }
 
@@ -142,12 +190,34 @@ mod tests {
     }
 
     #[test]
+    fn only_what_is_allowed_is_drawn() {
+        let normaliser = log_sum_exp(&LOGITS);
+        let sampling = Sampling { top_logprobs: Some(3), ..Sampling::default() };
+        let drawn = Sampler::new(&sampling, &[]).next(&mut LOGITS.clone(), Some(&[0, 2]));
+        assert_eq!(drawn.token, 2);
+        let expected = |logit: f64| (logit - normaliser) as f32;
+        assert_eq!(
+            drawn.top,
+            [(2, expected(2.0)), (0, expected(1.0))],
+            "probabilities are those of the whole vocabulary"
+        );
+        assert_eq!(drawn.logprob, expected(2.0));
+        let free = Sampler::new(&sampling, &[]).next(&mut LOGITS.clone(), None);
+        assert_eq!(free.top.iter().map(|top| top.0).collect::<Vec<_>>(), [1, 4, 2]);
+        for seed in 0..50 {
+            let sampling = Sampling { temperature: 3.0, seed, ..Sampling::default() };
+            let token = Sampler::new(&sampling, &[]).next(&mut LOGITS.clone(), Some(&[0, 3])).token;
+            assert!(token == 0 || token == 3);
+        }
+    }
+
+    #[test]
     fn penalty_moves_away_from_what_was_seen() {
         let sampling = Sampling { repetition_penalty: 1.5, ..Sampling::default() };
         let mut sampler = Sampler::new(&sampling, &[1]);
         let mut logits = LOGITS;
-        assert_eq!(sampler.next(&mut logits).0, 4, "3.0 / 1.5 is below 2.9");
+        assert_eq!(sampler.next(&mut logits, None).token, 4, "3.0 / 1.5 is below 2.9");
         assert_eq!(logits, LOGITS, "the logits are put back");
-        assert_eq!(sampler.next(&mut logits).0, 1, "2.9 / 1.5 is below 3.0 / 1.5");
+        assert_eq!(sampler.next(&mut logits, None).token, 1, "2.9 / 1.5 is below 3.0 / 1.5");
     }
 }

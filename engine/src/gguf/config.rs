@@ -1,7 +1,7 @@
 //! The decoder's configuration from GGUF metadata.
 
 use super::GgufFile;
-use crate::{Architecture, DecoderConfig, EngineError, Rope, RopeScaling};
+use crate::{Architecture, DecoderConfig, EngineError, Experts, Rope, RopeScaling};
 
 /// Architectures as GGUF names them; Mistral, SmolLM and DeepSeek-LLM are stored as `llama`.
 const ARCHITECTURES: [Architecture; 3] = [Architecture::Llama, Architecture::Qwen2, Architecture::Qwen3];
@@ -16,9 +16,20 @@ pub(super) fn read(file: &GgufFile) -> Result<DecoderConfig, EngineError> {
         found,
         expected: expected.to_owned(),
     };
-    if let Some(experts) = file.integer(&key("expert_count"))?.filter(|&n| n > 0) {
-        return Err(refused("expert_count", experts.to_string(), "none (mixtures of experts are not supported)"));
-    }
+    let experts = match file.integer(&key("expert_count"))?.filter(|&n| n > 0) {
+        None => None,
+        // Mixtral is stored as `llama`; what other architectures do with experts differs.
+        Some(count) if architecture == Architecture::Llama => {
+            let per_token = file.size(&key("expert_used_count"))?;
+            if per_token > count {
+                return Err(refused("expert_used_count", per_token.to_string(), &format!("at most {count} experts")));
+            }
+            Some(Experts { count, per_token })
+        }
+        Some(count) => {
+            return Err(refused("expert_count", count.to_string(), "none (only Mixtral's experts are supported)"));
+        }
+    };
     let hidden_size = file.size(&key("embedding_length"))?;
     let num_layers = file.size(&key("block_count"))?;
     let num_heads = file.size(&key("attention.head_count"))?;
@@ -74,6 +85,7 @@ pub(super) fn read(file: &GgufFile) -> Result<DecoderConfig, EngineError> {
         sliding_window: vec![window; num_layers],
         bos_token_id: token("bos")?,
         eos_token_ids,
+        experts,
     })
 }
 

@@ -11,7 +11,7 @@ use harness_core::Digest;
 use super::GgufFile;
 use crate::{
     Architecture, DecoderConfig, EngineError, HostData, HostTensor, Weights,
-    weights::{Part, Place, TensorSource, assemble, digest_tensors, mapped},
+    weights::{ExpertPart, Part, Place, TensorSource, assemble, digest_tensors, mapped},
 };
 
 pub(super) fn read(file: &GgufFile, config: &DecoderConfig) -> Result<Weights, EngineError> {
@@ -114,6 +114,11 @@ impl TensorSource for GgufSource<'_> {
             Place::Norm => "output_norm.weight".to_owned(),
             Place::LmHead => "output.weight".to_owned(),
             Place::Layer(layer, part) => format!("blk.{layer}.{}", part_name(part)),
+            Place::Expert(layer, expert, part) => {
+                let stacked = format!("blk.{layer}.{}_exps.weight", expert_name(part));
+                let own = format!("blk.{layer}.{}.{expert}.weight", expert_name(part));
+                if self.has(&own) { own } else { stacked }
+            }
         }
     }
 
@@ -122,7 +127,13 @@ impl TensorSource for GgufSource<'_> {
     }
 
     fn read(&self, place: Place, shape: &[usize]) -> Result<HostTensor, EngineError> {
-        let tensor = self.file.tensor(&self.name(place), shape)?;
+        let name = self.name(place);
+        if let (Place::Expert(_, expert, _), &[rows, cols], Some(experts)) = (place, shape, self.config.experts)
+            && name.ends_with("_exps.weight")
+        {
+            return Ok(self.file.tensor(&name, &[experts.count, rows, cols])?.matrix(expert, rows, cols));
+        }
+        let tensor = self.file.tensor(&name, shape)?;
         let Place::Layer(_, Part::Q | Part::K | Part::QBias | Part::KBias) = place else { return Ok(tensor) };
         // llama.cpp stores the rows of q and k of `llama` in the order of interleaved rotation, Qwen's as they are.
         Ok(if self.config.architecture == Architecture::Llama {
@@ -150,6 +161,15 @@ fn part_name(part: Part) -> &'static str {
         Part::PostAttentionNorm => "ffn_norm.weight",
         Part::QNorm => "attn_q_norm.weight",
         Part::KNorm => "attn_k_norm.weight",
+        Part::Router => "ffn_gate_inp.weight",
+    }
+}
+
+fn expert_name(part: ExpertPart) -> &'static str {
+    match part {
+        ExpertPart::Gate => "ffn_gate",
+        ExpertPart::Up => "ffn_up",
+        ExpertPart::Down => "ffn_down",
     }
 }
 

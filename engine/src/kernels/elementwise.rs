@@ -156,6 +156,23 @@ multiversion! {
     }
 }
 
+multiversion! {
+    fn add_scaled_chunk(x: &mut [f32], scale: f32, y: &[f32]) {
+        for (x, &y) in x.iter_mut().zip(y) {
+            *x += scale * y;
+        }
+    }
+}
+
+/// `x += scale · y`.
+///
+/// # Panics
+/// If the lengths differ.
+pub fn add_scaled(x: &mut [f32], scale: f32, y: &[f32]) {
+    assert_eq!(x.len(), y.len(), "a sum of different lengths");
+    add_scaled_chunk(x, scale, y);
+}
+
 /// `x += y`.
 ///
 /// # Panics

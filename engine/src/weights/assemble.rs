@@ -5,7 +5,7 @@ use std::path::Path;
 use harness_core::{Digest, Hasher};
 use rayon::prelude::*;
 
-use super::{HostTensor, LayerWeights, Weights};
+use super::{ExpertWeights, HostTensor, LayerWeights, Weights};
 use crate::{DecoderConfig, EngineError};
 
 /// A tensor of a decoder block.
@@ -26,6 +26,19 @@ pub(crate) enum Part {
     PostAttentionNorm,
     QNorm,
     KNorm,
+    Router,
+}
+
+/// A tensor of an expert.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ExpertPart {
+    Gate,
+    Up,
+    Down,
+}
+
+impl ExpertPart {
+    pub(crate) const ALL: [Self; 3] = [Self::Gate, Self::Up, Self::Down];
 }
 
 /// The place of a tensor in a decoder.
@@ -35,6 +48,8 @@ pub(crate) enum Place {
     Norm,
     LmHead,
     Layer(usize, Part),
+    /// Layer, expert, part.
+    Expert(usize, usize, ExpertPart),
 }
 
 /// A file format that holds a decoder's tensors.
@@ -52,7 +67,12 @@ pub(crate) trait TensorSource: Sync {
 /// The parts that every block of this configuration has.
 fn parts(config: &DecoderConfig) -> Vec<Part> {
     use Part::*;
-    let mut parts = vec![Q, K, V, O, Gate, Up, Down, InputNorm, PostAttentionNorm];
+    let mut parts = vec![Q, K, V, O, InputNorm, PostAttentionNorm];
+    if config.experts.is_some() {
+        parts.push(Router)
+    } else {
+        parts.extend([Gate, Up, Down])
+    }
     if config.qkv_bias {
         parts.extend([QBias, KBias, VBias]);
     }
@@ -78,7 +98,14 @@ fn shape(config: &DecoderConfig, part: Part) -> Vec<usize> {
         Part::KBias | Part::VBias => vec![kv],
         Part::OBias | Part::InputNorm | Part::PostAttentionNorm => vec![h],
         Part::QNorm | Part::KNorm => vec![config.head_dim],
+        Part::Router => vec![config.experts.map_or(0, |experts| experts.count), h],
     }
+}
+
+/// The shape of an expert's part.
+fn expert_shape(config: &DecoderConfig, part: ExpertPart) -> [usize; 2] {
+    let (h, m) = (config.hidden_size, config.intermediate_size);
+    if part == ExpertPart::Down { [h, m] } else { [m, h] }
 }
 
 /// Reads all weights.
@@ -92,6 +119,11 @@ pub(crate) fn assemble(config: &DecoderConfig, source: &dyn TensorSource) -> Res
         places.push(Place::LmHead);
     }
     places.extend((0..config.num_layers).flat_map(|layer| parts.iter().map(move |&part| Place::Layer(layer, part))));
+    let experts = config.experts.map_or(0, |experts| experts.count);
+    places.extend((0..config.num_layers).flat_map(|layer| {
+        let of = move |expert| ExpertPart::ALL.map(|part| Place::Expert(layer, expert, part));
+        (0..experts).flat_map(of)
+    }));
     let missing: Vec<String> =
         places.iter().map(|&place| source.name(place)).filter(|name| !source.has(name)).collect();
     if !missing.is_empty() {
@@ -104,14 +136,28 @@ pub(crate) fn assemble(config: &DecoderConfig, source: &dyn TensorSource) -> Res
         let matrix = |part| source.read(Place::Layer(layer, part), &shape(config, part));
         let norm = |part| vector(Place::Layer(layer, part), &shape(config, part));
         let optional = |part| if parts.contains(&part) { norm(part).map(Some) } else { Ok(None) };
+        let dense = |part| {
+            let empty = HostTensor::from_f32([0, 0], vec![]);
+            if parts.contains(&part) { matrix(part) } else { Ok(empty) }
+        };
+        let expert = |expert: usize| -> Result<[HostTensor; 3], EngineError> {
+            let read = |part| source.read(Place::Expert(layer, expert, part), &expert_shape(config, part));
+            Ok([read(ExpertPart::Gate)?, read(ExpertPart::Up)?, read(ExpertPart::Down)?])
+        };
+        let mixture = || -> Result<ExpertWeights, EngineError> {
+            Ok(ExpertWeights {
+                router: matrix(Part::Router)?,
+                experts: (0..experts).map(expert).collect::<Result<_, _>>()?,
+            })
+        };
         Ok(LayerWeights {
             q: matrix(Part::Q)?,
             k: matrix(Part::K)?,
             v: matrix(Part::V)?,
             o: matrix(Part::O)?,
-            gate: matrix(Part::Gate)?,
-            up: matrix(Part::Up)?,
-            down: matrix(Part::Down)?,
+            gate: dense(Part::Gate)?,
+            up: dense(Part::Up)?,
+            down: dense(Part::Down)?,
             q_bias: optional(Part::QBias)?,
             k_bias: optional(Part::KBias)?,
             v_bias: optional(Part::VBias)?,
@@ -120,6 +166,7 @@ pub(crate) fn assemble(config: &DecoderConfig, source: &dyn TensorSource) -> Res
             post_attention_norm: norm(Part::PostAttentionNorm)?,
             q_norm: optional(Part::QNorm)?,
             k_norm: optional(Part::KNorm)?,
+            experts: if experts > 0 { Some(mixture()?) } else { None },
         })
     };
     Ok(Weights {

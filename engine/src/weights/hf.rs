@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::{
     HostTensor,
-    assemble::{Part, Place, TensorSource},
+    assemble::{ExpertPart, Part, Place, TensorSource},
     safetensors::TensorStore,
 };
 use crate::{EngineError, nf4};
@@ -35,6 +35,9 @@ impl TensorSource for HfSource<'_> {
             Place::Norm => format!("{prefix}norm.weight"),
             Place::LmHead => "lm_head.weight".to_owned(),
             Place::Layer(layer, part) => format!("{prefix}layers.{layer}.{}", part_name(part)),
+            Place::Expert(layer, expert, part) => {
+                format!("{prefix}layers.{layer}.block_sparse_moe.experts.{expert}.{}", expert_name(part))
+            }
         }
     }
 
@@ -74,5 +77,14 @@ fn part_name(part: Part) -> &'static str {
         Part::PostAttentionNorm => "post_attention_layernorm.weight",
         Part::QNorm => "self_attn.q_norm.weight",
         Part::KNorm => "self_attn.k_norm.weight",
+        Part::Router => "block_sparse_moe.gate.weight",
+    }
+}
+
+fn expert_name(part: ExpertPart) -> &'static str {
+    match part {
+        ExpertPart::Gate => "w1.weight",
+        ExpertPart::Up => "w3.weight",
+        ExpertPart::Down => "w2.weight",
     }
 }

@@ -49,12 +49,20 @@ impl HubClient {
     /// If the HTTP client cannot be set up.
     pub fn new(endpoint: impl Into<String>, token: Option<String>, cache: HubCache) -> Result<Self> {
         let endpoint = endpoint.into().trim_end_matches('/').to_owned();
+        let failed = |reason: String| StoreError::Hub { url: endpoint.clone(), reason };
+        let roots = rustls::RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
+        let tls = rustls::ClientConfig::builder_with_provider(rustls::crypto::ring::default_provider().into())
+            .with_safe_default_protocol_versions()
+            .map_err(|error| failed(error.to_string()))?
+            .with_root_certificates(roots)
+            .with_no_client_auth();
         let http = Client::builder()
+            .tls_backend_preconfigured(tls)
             .connect_timeout(Duration::from_secs(30))
             .timeout(None)
             .user_agent(concat!("harness/", env!("CARGO_PKG_VERSION")))
             .build()
-            .map_err(|error| StoreError::Hub { url: endpoint.clone(), reason: chain(&error) })?;
+            .map_err(|error| failed(chain(&error)))?;
         Ok(Self { endpoint, token, cache, http })
     }
 

@@ -71,6 +71,8 @@ pub(super) fn is_finite(response: &Response) -> bool {
             logprob.is_finite() && token_logprobs.iter().all(|x| x.is_finite())
         }
         Output::RollingLogLikelihood { logprob, .. } => logprob.is_finite(),
-        Output::Text { token_logprobs, .. } => token_logprobs.iter().all(|x| x.is_finite()),
+        Output::Text { token_logprobs, top_logprobs, .. } => {
+            token_logprobs.iter().chain(top_logprobs.iter().flatten().map(|top| &top.logprob)).all(|x| x.is_finite())
+        }
     }
 }

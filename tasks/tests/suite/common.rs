@@ -69,6 +69,7 @@ pub(crate) fn generation(text: &str) -> Response {
         token_ids: Vec::new(),
         token_logprobs: Vec::new(),
         finish: Finish::EndOfSequence,
+        top_logprobs: Vec::new(),
     };
     Response { output, usage: Usage::default() }
 }

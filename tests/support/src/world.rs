@@ -182,7 +182,9 @@ impl World {
     /// Puts a command into the folder and an environment without the caller's settings.
     pub fn surround(&self, command: &mut Command) {
         command.current_dir(self.folder());
-        for name in ["HARNESS_HOME", "HARNESS_DATA_DIR", "COLUMNS", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"] {
+        for name in
+            ["HARNESS_HOME", "HARNESS_DATA_DIR", "COLUMNS", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "OPENAI_API_KEY"]
+        {
             command.env_remove(name);
         }
         command.env("HF_HOME", self.path("hub")).env("NO_COLOR", "1").stdin(Stdio::null());

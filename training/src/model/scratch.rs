@@ -32,6 +32,7 @@ pub fn random_weights(config: &DecoderConfig, range: f64, seed: Seed) -> Weights
             post_attention_norm: vec![1.0; hidden],
             q_norm: config.qk_norm.then(|| vec![1.0; config.head_dim]),
             k_norm: config.qk_norm.then(|| vec![1.0; config.head_dim]),
+            experts: None,
         })
         .collect();
     let lm_head = (!config.tie_word_embeddings).then(|| matrix(config.vocab_size, hidden, range));

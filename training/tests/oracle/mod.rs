@@ -38,6 +38,7 @@ pub(crate) fn config() -> DecoderConfig {
         sliding_window: vec![None; 2],
         bos_token_id: None,
         eos_token_ids: vec![],
+        experts: None,
     }
 }
 

@@ -1,0 +1,523 @@
+//! An endpoint as a language model.
+
+use std::{
+    collections::BTreeMap,
+    ops::Range,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use futures_util::{StreamExt as _, stream::FuturesUnordered};
+use harness_core::{
+    Capabilities, ChatMessage, ChatOptions, Control, Digest, Hasher, LanguageModel, ModelError, ModelIdentity,
+    ModelStats, Request, Response,
+};
+use serde_json::Value;
+use tokio::runtime::Runtime;
+
+use crate::{
+    Api, EndpointOptions, HttpError, LikelihoodApi,
+    answer::{self, Call},
+    budget::Reservation,
+    chat::chat_prompt,
+    likelihood,
+    limiter::{Backoff, Limiter},
+    options::OPENAI_URL,
+    transport::{Failure, Transport},
+};
+
+/// Throttled attempts count this part of a failed one.
+const PATIENCE: u32 = 8;
+
+/// What an endpoint has done so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct EndpointStats {
+    /// Requests sent, every attempt counted.
+    pub sent: u64,
+    /// Requests answered.
+    pub answered: u64,
+    /// Attempts that failed and were repeated.
+    pub retried: u64,
+    /// Attempts that the server throttled.
+    pub throttled: u64,
+    /// Answers whose token counts were missing or impossible and were replaced by upper bounds.
+    pub counts_replaced: u64,
+    /// Tokens of prompts.
+    pub prompt_tokens: u64,
+    /// Tokens generated.
+    pub completion_tokens: u64,
+    /// Cost in the currency of the prices; 0 without prices. Attempts that broke off count in full.
+    pub cost: f64,
+}
+
+/// What a server says of itself.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Served {
+    /// Names of its models; empty where it does not tell.
+    pub models: Vec<String>,
+    /// Longest prompt and answer of this model, where it tells.
+    pub max_length: Option<usize>,
+}
+
+/// A model behind an OpenAI-compatible server.
+#[derive(Debug)]
+pub struct Endpoint {
+    options: EndpointOptions,
+    identity: ModelIdentity,
+    transport: Transport,
+    runtime: Runtime,
+    state: Mutex<State>,
+    likelihood: Mutex<Option<LikelihoodApi>>,
+}
+
+#[derive(Debug)]
+struct State {
+    limiter: Limiter,
+    backoff: Backoff,
+    stats: EndpointStats,
+}
+
+/// One request as a call, with what is needed to read its answer.
+struct Job<'a> {
+    call: Call,
+    request: &'a Request,
+    api: Option<LikelihoodApi>,
+}
+
+/// A job that is to be sent.
+#[derive(Clone, Copy)]
+struct Open {
+    job: usize,
+    failed: u32,
+    throttled: u32,
+    not_before: Option<Instant>,
+}
+
+impl Endpoint {
+    /// Prepares an endpoint; nothing is sent yet.
+    ///
+    /// # Errors
+    /// If an option is wrong, or the machine cannot set up HTTP.
+    pub fn new(options: EndpointOptions) -> Result<Self, HttpError> {
+        options.check()?;
+        let transport = Transport::new(&options)?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.map_err(|error| HttpError::Setup(error.to_string()))?;
+        let api = match options.api {
+            Api::Chat => "chat",
+            Api::Completions => "completions",
+        };
+        let mut extra = BTreeMap::from([
+            ("api".to_owned(), api.to_owned()),
+            ("endpoint".to_owned(), options.spec.url.clone()),
+            ("model".to_owned(), options.spec.model.clone()),
+        ]);
+        if let Some(length) = options.max_length {
+            extra.insert("max_length".to_owned(), length.to_string());
+        }
+        let identity = ModelIdentity {
+            weights: Hasher::new("endpoint").part(&options.spec.url).part(&options.spec.model).finish(),
+            adapter: None,
+            tokenizer: Digest::of("the endpoint's"),
+            chat_template: None,
+            dtype: "remote".to_owned(),
+            extra,
+        };
+        let state = State {
+            limiter: Limiter::new(options.concurrency, options.requests_per_minute),
+            backoff: Backoff::new(options.backoff, options.seed),
+            stats: EndpointStats::default(),
+        };
+        Ok(Self { options, identity, transport, runtime, state: Mutex::new(state), likelihood: Mutex::default() })
+    }
+
+    /// The options.
+    pub fn options(&self) -> &EndpointOptions {
+        &self.options
+    }
+
+    /// What was done so far.
+    pub fn usage(&self) -> EndpointStats {
+        self.lock().stats
+    }
+
+    /// How many requests may be in flight at the moment.
+    pub fn concurrency(&self) -> usize {
+        self.lock().limiter.limit()
+    }
+
+    /// Whether a key is set, and the variable that it is looked for in.
+    pub fn key(&self) -> (bool, &str) {
+        (self.transport.has_key(), self.transport.variable())
+    }
+
+    /// Asks the server for its models: a call that costs nothing and shows a wrong address or key before work begins.
+    ///
+    /// # Errors
+    /// If there is no server, it is no OpenAI-compatible one, or it wants another key.
+    pub fn check(&self) -> Result<Served, HttpError> {
+        if self.options.spec.url == OPENAI_URL && !self.transport.has_key() {
+            return Err(HttpError::Key {
+                url: self.options.spec.url.clone(),
+                reason: "a key is needed and none is set".into(),
+                variable: self.transport.variable().to_owned(),
+            });
+        }
+        let body = match self.runtime.block_on(self.patient("/models", None)) {
+            Ok(body) => body,
+            // A server need not list its models.
+            Err(HttpError::Refused { status: 404 | 405 | 501, .. }) => return Ok(Served::default()),
+            Err(error) => return Err(error),
+        };
+        let list = body.get("data").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+        let name = |model: &Value| model.get("id").and_then(Value::as_str).map(str::to_owned);
+        let own = list.iter().find(|model| name(model).as_ref() == Some(&self.options.spec.model));
+        let length = own.and_then(|model| model.get("max_model_len")).and_then(Value::as_u64);
+        Ok(Served { models: list.iter().filter_map(name).collect(), max_length: length.map(|n| n as usize) })
+    }
+
+    /// Finds out how the server gives log-probabilities of prompts; asked once.
+    ///
+    /// # Errors
+    /// If it gives none, or does not answer.
+    pub fn likelihood_api(&self) -> Result<LikelihoodApi, HttpError> {
+        let mut known = self.likelihood.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(api) = *known {
+            return Ok(api);
+        }
+        let (context, continuation) = ("The sky is", " blue");
+        let text = format!("{context}{continuation}");
+        let mut reasons = vec![];
+        for (name, api) in [("echo", LikelihoodApi::Echo), ("prompt_logprobs", LikelihoodApi::PromptLogprobs)] {
+            let Call { path, body, bounds } = likelihood::call(&self.options, api, &text);
+            match self.runtime.block_on(self.patient(path, Some(&body))) {
+                Ok(body) => match likelihood::read_pair(api, context, continuation, bounds, &body) {
+                    Ok(_) => {
+                        *known = Some(api);
+                        return Ok(api);
+                    }
+                    Err(reason) => reasons.push(format!("{name}: {reason}")),
+                },
+                Err(error @ (HttpError::Key { .. } | HttpError::Unanswered { .. })) => return Err(error),
+                Err(error) => reasons.push(format!("{name}: {error}")),
+            }
+        }
+        Err(HttpError::NoLikelihood { url: self.options.spec.url.clone(), reason: reasons.join("; ") })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// One exchange, repeated while that may help.
+    async fn patient(&self, path: &str, body: Option<&Value>) -> Result<Value, HttpError> {
+        let mut attempts = 0;
+        loop {
+            attempts += 1;
+            self.lock().stats.sent += 1;
+            let (reason, wait) = match self.transport.exchange(path, body).await {
+                Ok(body) => return Ok(body),
+                Err(Failure::Final(error)) => return Err(error),
+                Err(Failure::Passing { reason, .. }) => (reason, None),
+                Err(Failure::Throttled { reason, wait }) => (reason, wait),
+            };
+            // A server that is not there, or serves web pages, is noticed at once; one that stumbles gets its time.
+            let hopeless = reason.starts_with("a web page");
+            if hopeless {
+                return Err(HttpError::Address { url: self.transport.url(path), found: reason });
+            }
+            if attempts > self.options.retries || (path == "/models" && reason.starts_with("cannot connect")) {
+                return Err(HttpError::Unanswered { url: self.transport.url(path), attempts, last: reason });
+            }
+            let wait = self.wait(wait, attempts, path)?;
+            self.lock().stats.retried += 1;
+            tokio::time::sleep(wait).await;
+        }
+    }
+
+    /// The wait before the next attempt: what the server asks for, else the backoff.
+    fn wait(&self, asked: Option<Duration>, attempt: u32, path: &str) -> Result<Duration, HttpError> {
+        let own = self.lock().backoff.wait(attempt);
+        match asked {
+            Some(asked) if asked > self.options.longest_wait => Err(HttpError::Wait {
+                url: self.transport.url(path),
+                seconds: asked.as_secs_f64(),
+                limit: self.options.longest_wait.as_secs_f64(),
+            }),
+            Some(asked) => Ok(asked),
+            None => Ok(own),
+        }
+    }
+
+    fn job<'a>(&self, index: usize, request: &'a Request, api: Option<LikelihoodApi>) -> Result<Job<'a>, ModelError> {
+        let options = &self.options;
+        let unsupported = |what: String| ModelError::Unsupported { model: options.spec.model.clone(), what };
+        let call = match (request, api) {
+            (Request::Generate { prompt, stop, sampling }, _) => {
+                if sampling.pattern.is_some() && !options.patterns {
+                    let what = "keep to a pattern (set patterns = true for a server with vLLM's structured outputs)";
+                    return Err(unsupported(what.to_owned()));
+                }
+                if sampling.max_new_tokens == 0 {
+                    let reason = "max_new_tokens is 0; expected at least 1".to_owned();
+                    return Err(ModelError::BadRequest { index, reason });
+                }
+                answer::call(options, prompt, stop, sampling).map_err(unsupported)?
+            }
+            (Request::LogLikelihood { context, continuation }, Some(api)) => {
+                if crate::is_chat_prompt(context) {
+                    return Err(unsupported("score a continuation of a chat; ask for top_logprobs instead".into()));
+                }
+                likelihood::call(options, api, &format!("{context}{continuation}"))
+            }
+            (Request::RollingLogLikelihood { text }, Some(api)) => likelihood::call(options, api, text),
+            (_, None) => return Err(unsupported("score given texts".into())),
+        };
+        Ok(Job { call, request, api })
+    }
+
+    fn read(&self, job: &Job<'_>, body: &Value) -> Result<(Response, bool), String> {
+        let bounds = job.call.bounds;
+        match (job.request, job.api) {
+            (Request::LogLikelihood { context, continuation }, Some(api)) => {
+                likelihood::read_pair(api, context, continuation, bounds, body)
+            }
+            (Request::RollingLogLikelihood { text }, Some(api)) => likelihood::read_rolling(api, text, bounds, body),
+            (Request::Generate { stop, .. }, _) => answer::read(self.options.api, stop, bounds, body),
+            _ => Err("an answer to nothing".to_owned()),
+        }
+    }
+
+    /// Sends all jobs, as many at a time as the server bears.
+    async fn run(
+        &self,
+        jobs: &[Job<'_>],
+        sink: &mut dyn FnMut(usize, Response) -> Control,
+    ) -> Result<(), (Option<usize>, HttpError)> {
+        let mut fresh: Range<usize> = 0..jobs.len();
+        let mut later: Vec<Open> = vec![];
+        let mut flight = FuturesUnordered::new();
+        let mut stopping: Option<(Option<usize>, HttpError)> = None;
+        loop {
+            let now = Instant::now();
+            let mut full = false;
+            while stopping.is_none() && !full {
+                let (limit, ready) = {
+                    let state = self.lock();
+                    (state.limiter.limit(), state.limiter.ready_at().is_none_or(|at| at <= now))
+                };
+                if flight.len() >= limit {
+                    full = true;
+                    break;
+                }
+                if !ready {
+                    break;
+                }
+                let due = later.iter().position(|open| open.not_before.is_none_or(|at| at <= now));
+                let open = match due {
+                    Some(at) => later.remove(at),
+                    None => match fresh.next() {
+                        Some(job) => Open { job, failed: 0, throttled: 0, not_before: None },
+                        None => break,
+                    },
+                };
+                let job = &jobs[open.job];
+                let bounds = job.call.bounds;
+                let most = self.options.cost(bounds.prompt as f64, bounds.completion as f64);
+                let budget = self.options.budget.as_deref();
+                match budget.map_or(Ok(true), |budget| budget.reserve(most)) {
+                    Ok(true) => {}
+                    Ok(false) => {
+                        later.push(open);
+                        full = !flight.is_empty();
+                        if !full {
+                            // Another holder of the budget has requests in flight.
+                            later.iter_mut().for_each(|open| open.not_before = Some(now + Duration::from_millis(50)));
+                        }
+                        break;
+                    }
+                    Err(error) => {
+                        stopping = Some((None, error));
+                        break;
+                    }
+                }
+                let reservation = Reservation::new(budget, most);
+                {
+                    let mut state = self.lock();
+                    state.limiter.sent(now);
+                    state.stats.sent += 1;
+                }
+                flight.push(async move {
+                    let outcome = self.transport.exchange(job.call.path, Some(&job.call.body)).await;
+                    (open, now, outcome, reservation)
+                });
+            }
+            if flight.is_empty() {
+                if let Some(stopped) = stopping {
+                    return Err(stopped);
+                }
+                if later.is_empty() && fresh.is_empty() {
+                    return Ok(());
+                }
+            }
+            let wake = if full || stopping.is_some() { None } else { self.next_start(&later, !fresh.is_empty()) };
+            let done = match (wake, flight.is_empty()) {
+                (Some(at), true) => {
+                    tokio::time::sleep_until(at.into()).await;
+                    None
+                }
+                (Some(at), false) => tokio::time::timeout_at(at.into(), flight.next()).await.unwrap_or(None),
+                (None, _) => flight.next().await,
+            };
+            let Some((open, sent, outcome, reservation)) = done else { continue };
+            let job = &jobs[open.job];
+            let outcome = outcome
+                .and_then(|body| self.read(job, &body).map_err(|reason| Failure::Passing { reason, worked: true }));
+            match outcome {
+                Ok((response, replaced)) => {
+                    let usage = response.usage;
+                    let (prompt, completion) = match job.request {
+                        Request::Generate { .. } => (usage.prompt_tokens, usage.completion_tokens),
+                        _ => (usage.prompt_tokens + usage.completion_tokens, 1),
+                    };
+                    let cost = reservation.settle(self.options.cost(prompt as f64, completion as f64));
+                    let mut state = self.lock();
+                    state.limiter.succeeded();
+                    state.stats.answered += 1;
+                    state.stats.counts_replaced += u64::from(replaced);
+                    state.stats.prompt_tokens += prompt as u64;
+                    state.stats.completion_tokens += completion as u64;
+                    state.stats.cost += cost;
+                    drop(state);
+                    if sink(open.job, response) == Control::Stop {
+                        return Ok(());
+                    }
+                }
+                Err(Failure::Final(error)) => {
+                    reservation.settle(0.0);
+                    match error {
+                        // Paid answers that are on their way are waited for.
+                        HttpError::Request { .. } => {
+                            stopping.get_or_insert((Some(open.job), error));
+                        }
+                        error => return Err((None, error)),
+                    }
+                }
+                Err(Failure::Passing { reason, worked }) => {
+                    let cost = if worked { reservation.settle_all() } else { reservation.settle(0.0) };
+                    self.lock().stats.cost += cost;
+                    later.push(self.again(jobs, open, reason, None).map_err(|error| (None, error))?);
+                }
+                Err(Failure::Throttled { reason, wait }) => {
+                    reservation.settle(0.0);
+                    later.push(self.again(jobs, open, reason, Some((sent, wait))).map_err(|error| (None, error))?);
+                }
+            }
+        }
+    }
+
+    /// The job for its next attempt, unless there were enough. `throttled`: when it was sent, and the wait asked for.
+    fn again(
+        &self,
+        jobs: &[Job<'_>],
+        open: Open,
+        last: String,
+        throttled: Option<(Instant, Option<Duration>)>,
+    ) -> Result<Open, HttpError> {
+        let path = jobs[open.job].call.path;
+        let mut next = open;
+        match throttled {
+            Some(_) => next.throttled += 1,
+            None => next.failed += 1,
+        }
+        let attempts = next.failed + next.throttled;
+        if next.failed > self.options.retries || next.throttled > self.options.retries.saturating_mul(PATIENCE) {
+            return Err(HttpError::Unanswered { url: self.transport.url(path), attempts, last });
+        }
+        let now = Instant::now();
+        match throttled {
+            Some((sent, asked)) => {
+                let wait = self.wait(asked, next.throttled, path)?;
+                let mut state = self.lock();
+                state.stats.throttled += 1;
+                state.limiter.throttled(now, sent, wait);
+                next.not_before = None;
+            }
+            None => {
+                let wait = self.wait(None, next.failed, path)?;
+                self.lock().stats.retried += 1;
+                next.not_before = Some(now + wait);
+            }
+        }
+        Ok(next)
+    }
+
+    /// When the next job can start, if there is one that waits for time alone.
+    fn next_start(&self, later: &[Open], fresh: bool) -> Option<Instant> {
+        let ready = self.lock().limiter.ready_at();
+        let due = if fresh { None } else { later.iter().map(|open| open.not_before).min()? };
+        Some(ready.max(due).unwrap_or_else(Instant::now))
+    }
+}
+
+impl LanguageModel for Endpoint {
+    fn identity(&self) -> &ModelIdentity {
+        &self.identity
+    }
+
+    /// What can be asked; whether texts can be scored is known for sure only after [`Endpoint::likelihood_api`].
+    fn capabilities(&self) -> Capabilities {
+        Capabilities {
+            loglikelihood: true,
+            generation: true,
+            chat: self.options.api == Api::Chat,
+            patterns: self.options.patterns,
+            max_length: self.options.max_length.unwrap_or(usize::MAX),
+        }
+    }
+
+    fn answer(&self, requests: &[Request], sink: &mut dyn FnMut(usize, Response) -> Control) -> Result<(), ModelError> {
+        let scores = requests.iter().any(|request| !matches!(request, Request::Generate { .. }));
+        let api = if scores { Some(self.likelihood_api().map_err(|error| self.failed(None, error))?) } else { None };
+        let jobs = requests.iter().enumerate().map(|(index, request)| self.job(index, request, api));
+        let jobs = jobs.collect::<Result<Vec<_>, _>>()?;
+        self.runtime.block_on(self.run(&jobs, sink)).map_err(|(index, error)| self.failed(index, error))
+    }
+
+    fn apply_chat_template(&self, messages: &[ChatMessage], options: ChatOptions) -> Result<String, ModelError> {
+        let unsupported =
+            |what: &str| Err(ModelError::Unsupported { model: self.options.spec.model.clone(), what: what.to_owned() });
+        if self.options.api != Api::Chat {
+            return unsupported("hold a chat: its api is \"completions\"; set api = \"chat\"");
+        }
+        if !options.add_generation_prompt {
+            return unsupported("continue a message that an assistant began");
+        }
+        Ok(chat_prompt(messages))
+    }
+
+    fn tokenize(&self, _: &str) -> Option<Vec<(u32, String)>> {
+        None
+    }
+
+    fn stats(&self) -> ModelStats {
+        let stats = self.usage();
+        ModelStats {
+            requested_tokens: stats.prompt_tokens,
+            computed_tokens: stats.prompt_tokens + stats.completion_tokens,
+            scored_positions: stats.completion_tokens,
+        }
+    }
+}
+
+impl Endpoint {
+    fn failed(&self, index: Option<usize>, error: HttpError) -> ModelError {
+        match (index, error) {
+            (Some(index), HttpError::Request { reason }) => ModelError::BadRequest { index, reason },
+            (_, error @ HttpError::NoLikelihood { .. }) => {
+                ModelError::Unsupported { model: self.options.spec.model.clone(), what: error.to_string() }
+            }
+            (_, error) => ModelError::Other(Box::new(error)),
+        }
+    }
+}

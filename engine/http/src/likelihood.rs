@@ -1,0 +1,257 @@
+//! Log-probabilities of given texts, where a server gives those of its prompts.
+
+use harness_core::{Output, Response, Usage};
+use serde_json::{Value, json};
+
+use crate::{
+    EndpointOptions,
+    answer::Call,
+    usage::{Bounds, counts},
+};
+
+/// How a server gives log-probabilities of a prompt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LikelihoodApi {
+    /// `/completions` with `echo` and `logprobs`.
+    Echo,
+    /// vLLM's `prompt_logprobs`.
+    PromptLogprobs,
+}
+
+/// A token of a prompt.
+#[derive(Clone, Debug, PartialEq)]
+struct Token {
+    text: String,
+    /// First character in the prompt, where the server says it.
+    offset: Option<usize>,
+    /// `None` for the first token of a text.
+    logprob: Option<f32>,
+    is_greedy: bool,
+    id: Option<u32>,
+}
+
+/// The call that scores a text.
+pub(crate) fn call(options: &EndpointOptions, api: LikelihoodApi, text: &str) -> Call {
+    let mut body = json!({"model": options.spec.model, "prompt": text, "max_tokens": 1, "temperature": 0.0});
+    match api {
+        LikelihoodApi::Echo => {
+            body["echo"] = json!(true);
+            body["logprobs"] = json!(1);
+        }
+        LikelihoodApi::PromptLogprobs => body["prompt_logprobs"] = json!(1),
+    }
+    Call { path: "/completions", body, bounds: Bounds { prompt: text.len() + 64, completion: 1 } }
+}
+
+/// Context and continuation with the blanks between them on the continuation's side, as lm-eval has them.
+pub(crate) fn split(context: &str, continuation: &str) -> (String, String) {
+    let kept = context.trim_end();
+    (kept.to_owned(), format!("{}{continuation}", &context[kept.len()..]))
+}
+
+/// The log-likelihood of the continuation, from the answer about both together.
+///
+/// # Errors
+/// What is missing or contradictory; the server may do better next time.
+pub(crate) fn read_pair(
+    api: LikelihoodApi,
+    context: &str,
+    continuation: &str,
+    bounds: Bounds,
+    body: &Value,
+) -> Result<(Response, bool), String> {
+    let (context, continuation) = split(context, continuation);
+    let (tokens, usage, replaced) = read(api, &format!("{context}{continuation}"), bounds, body)?;
+    let (first, shifted) = boundary(&tokens, &context, &continuation)?;
+    let (before, scored) = tokens.split_at(first);
+    let logprobs: Option<Vec<f32>> = scored.iter().map(|token| token.logprob).collect();
+    let logprobs = logprobs.ok_or(
+        "no log-probability for the first token of the text: the context is empty and the server begins with no BOS",
+    )?;
+    let output = Output::LogLikelihood {
+        logprob: logprobs.iter().map(|&x| f64::from(x)).sum(),
+        is_greedy: scored.iter().all(|token| token.is_greedy),
+        token_ids: scored.iter().map(|token| token.id).collect::<Option<Vec<u32>>>().unwrap_or_default(),
+        token_logprobs: logprobs,
+    };
+    let usage =
+        Usage { prompt_tokens: before.len(), completion_tokens: scored.len(), boundary_shifted: shifted, ..usage };
+    Ok((Response { output, usage }, replaced))
+}
+
+/// The log-likelihood of a whole text: of every token that has one.
+///
+/// # Errors
+/// What is missing or contradictory.
+pub(crate) fn read_rolling(
+    api: LikelihoodApi,
+    text: &str,
+    bounds: Bounds,
+    body: &Value,
+) -> Result<(Response, bool), String> {
+    let (tokens, usage, replaced) = read(api, text, bounds, body)?;
+    let scored: Vec<f32> = tokens.iter().filter_map(|token| token.logprob).collect();
+    let logprob = scored.iter().map(|&x| f64::from(x)).sum();
+    let output = Output::RollingLogLikelihood { logprob, tokens: scored.len() };
+    Ok((Response { output, usage: Usage { prompt_tokens: 0, completion_tokens: scored.len(), ..usage } }, replaced))
+}
+
+/// The tokens of the prompt.
+fn read(api: LikelihoodApi, text: &str, bounds: Bounds, body: &Value) -> Result<(Vec<Token>, Usage, bool), String> {
+    let choice = body.get("choices").and_then(|choices| choices.get(0)).ok_or("an answer without choices")?;
+    let (usage, replaced) = counts(body.get("usage"), bounds);
+    let mut tokens = match api {
+        LikelihoodApi::Echo => echoed(choice.get("logprobs").ok_or("a choice without logprobs")?)?,
+        LikelihoodApi::PromptLogprobs => {
+            let list = choice.get("prompt_logprobs").or_else(|| body.get("prompt_logprobs"));
+            prompt_logprobs(list.and_then(Value::as_array).ok_or("a choice without prompt_logprobs")?)?
+        }
+    };
+    if api == LikelihoodApi::Echo {
+        // The one token that had to be generated comes after the prompt.
+        let end = text.chars().count();
+        match tokens.iter().position(|token| token.offset.is_some_and(|offset| offset >= end)) {
+            Some(at) => tokens.truncate(at),
+            None if tokens.iter().any(|token| token.offset.is_none()) && !replaced => {
+                tokens.truncate(usage.prompt_tokens);
+            }
+            None => {}
+        }
+    }
+    if tokens.is_empty() {
+        return Err("no tokens of the prompt".into());
+    }
+    if !replaced && tokens.len() != usage.prompt_tokens {
+        return Err(format!("{} tokens of a prompt that has {}", tokens.len(), usage.prompt_tokens));
+    }
+    Ok((tokens, usage, replaced))
+}
+
+fn echoed(logprobs: &Value) -> Result<Vec<Token>, String> {
+    let list = |key: &str| logprobs.get(key).and_then(Value::as_array);
+    let (texts, scores) = (list("tokens").ok_or("logprobs without tokens")?, list("token_logprobs"));
+    let scores = scores.filter(|scores| scores.len() == texts.len());
+    let scores = scores.ok_or("as many token_logprobs as tokens were expected")?;
+    let (offsets, top) = (list("text_offset"), list("top_logprobs"));
+    let tokens = texts.iter().enumerate().map(|(at, text)| {
+        let logprob = scores[at].as_f64();
+        let best = top.and_then(|top| top.get(at)?.as_object()).into_iter().flat_map(|top| top.values());
+        let best = best.filter_map(Value::as_f64).fold(f64::NEG_INFINITY, f64::max);
+        Ok(Token {
+            text: text.as_str().ok_or("a token that is no text")?.to_owned(),
+            offset: offsets.and_then(|offsets| offsets.get(at)?.as_u64()).map(|offset| offset as usize),
+            logprob: logprob.map(|x| x as f32).filter(|x| x.is_finite()),
+            is_greedy: logprob.is_some_and(|logprob| logprob >= best),
+            id: None,
+        })
+    });
+    tokens.collect()
+}
+
+/// vLLM gives an object a token: the token itself first, then the most probable one.
+fn prompt_logprobs(list: &[Value]) -> Result<Vec<Token>, String> {
+    let token = |place: &Value| {
+        let Some((id, own)) = place.as_object().and_then(|place| place.iter().next()) else {
+            // The first token has none.
+            return Ok(Token { text: String::new(), offset: None, logprob: None, is_greedy: false, id: None });
+        };
+        Ok(Token {
+            text: own.get("decoded_token").and_then(Value::as_str).ok_or("a token without decoded_token")?.to_owned(),
+            offset: None,
+            logprob: own.get("logprob").and_then(Value::as_f64).map(|x| x as f32).filter(|x| x.is_finite()),
+            is_greedy: own.get("rank").and_then(Value::as_u64) == Some(1),
+            id: id.parse().ok(),
+        })
+    };
+    list.iter().map(token).collect()
+}
+
+/// The first token of the continuation, and whether it begins inside the context.
+fn boundary(tokens: &[Token], context: &str, continuation: &str) -> Result<(usize, bool), String> {
+    let start = context.chars().count();
+    let offsets: Option<Vec<usize>> = tokens.iter().map(|token| token.offset).collect();
+    if let Some(offsets) = offsets {
+        let at = offsets.iter().position(|&offset| offset >= start).unwrap_or(offsets.len());
+        if offsets.get(at) == Some(&start) {
+            return Ok((at, false));
+        }
+        return if at > 0 { Ok((at - 1, true)) } else { Err("text offsets that do not cover the context".into()) };
+    }
+    let wanted = continuation.chars().count();
+    let mut length = 0;
+    for (at, token) in tokens.iter().enumerate().rev() {
+        length += token.text.chars().count();
+        if length >= wanted {
+            return Ok((at, length > wanted));
+        }
+    }
+    Err("tokens that do not cover the continuation".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BOUNDS: Bounds = Bounds { prompt: 60, completion: 1 };
+
+    fn echo(offsets: bool) -> Value {
+        let mut logprobs = json!({
+            "tokens": ["The", " sky", " is", " b", "lue", "!"],
+            "token_logprobs": [null, -2.0, -0.5, -1.0, -0.25, -3.0],
+            "top_logprobs": [null, {" cat": -1.0}, {" is": -0.5}, {" b": -1.0}, {"lue": -0.25}, {"!": -3.0}],
+        });
+        if offsets {
+            logprobs["text_offset"] = json!([0, 3, 7, 10, 12, 15]);
+        }
+        json!({"choices": [{"text": "", "logprobs": logprobs}], "usage": {"prompt_tokens": 5, "completion_tokens": 1}})
+    }
+
+    fn pair(response: Response) -> (f64, bool, usize, bool) {
+        let Output::LogLikelihood { logprob, is_greedy, token_logprobs, .. } = response.output else {
+            panic!("no pair")
+        };
+        (logprob, is_greedy, token_logprobs.len(), response.usage.boundary_shifted)
+    }
+
+    #[test]
+    fn the_continuation_is_what_is_summed() {
+        for body in [echo(true), echo(false)] {
+            let read = |context: &str, continuation: &str| {
+                pair(read_pair(LikelihoodApi::Echo, context, continuation, BOUNDS, &body).unwrap().0)
+            };
+            assert_eq!(read("The sky is", " blue"), (-1.25, true, 2, false));
+            assert_eq!(read("The sky is ", "blue"), (-1.25, true, 2, false), "blanks move to the continuation");
+            assert_eq!(read("The", " sky is blue"), (-3.75, false, 4, false));
+            assert_eq!(read("The sky is bl", "ue"), (-0.25, true, 1, true), "a token over the boundary");
+            let error = read_pair(LikelihoodApi::Echo, "", "The sky is blue", BOUNDS, &body).unwrap_err();
+            assert!(error.contains("no BOS"), "{error}");
+        }
+        let (rolling, _) = read_rolling(LikelihoodApi::Echo, "The sky is blue", BOUNDS, &echo(true)).unwrap();
+        assert_eq!(rolling.output, Output::RollingLogLikelihood { logprob: -3.75, tokens: 4 });
+    }
+
+    #[test]
+    fn vllm_gives_the_token_first() {
+        let token = |id: &str, text: &str, logprob: f64, rank: u64| {
+            json!({id: {"logprob": logprob, "rank": rank, "decoded_token": text},
+                "9": {"logprob": -0.1, "rank": 1, "decoded_token": " x"}})
+        };
+        let list = json!([null, token("5", "The", -4.0, 7), token("6", " sky", -1.5, 1), token("7", " is", -0.5, 2)]);
+        let body =
+            json!({"choices": [{"prompt_logprobs": list}], "usage": {"prompt_tokens": 4, "completion_tokens": 1}});
+        let (response, _) = read_pair(LikelihoodApi::PromptLogprobs, "The", " sky is", BOUNDS, &body).unwrap();
+        assert!(matches!(&response.output, Output::LogLikelihood { token_ids, .. } if *token_ids == [6, 7]));
+        assert_eq!(pair(response), (-2.0, false, 2, false));
+    }
+
+    #[test]
+    fn contradictions_are_errors() {
+        let mut body = echo(true);
+        body["usage"]["prompt_tokens"] = json!(9);
+        let read = |body: &Value| read_pair(LikelihoodApi::Echo, "The sky is", " blue", BOUNDS, body).unwrap_err();
+        assert!(read(&body).contains("5 tokens of a prompt that has 9"));
+        body["choices"][0]["logprobs"]["token_logprobs"] = json!([null, -1.0]);
+        assert!(read(&body).contains("as many token_logprobs"));
+        assert!(read(&json!({"choices": [{"text": "x"}]})).contains("without logprobs"));
+    }
+}

@@ -1,0 +1,187 @@
+//! Who judges: a model, a jury, overlap with references, or people.
+
+use std::path::Path;
+
+use harness_http::EndpointSpec;
+use harness_judges::{Item, Judgment, OutputSet, Plan};
+
+use super::{ask::Asked, human::HumanVerdicts, overlap};
+use crate::{
+    commands::{
+        App, Failure,
+        load::{Loader, Missing, Ready},
+    },
+    experiment::JudgeSection,
+};
+
+/// A judge that is ready.
+pub(in crate::commands) enum Judge {
+    /// A language model.
+    Model {
+        /// The model.
+        ready: Box<Ready>,
+        /// Most tokens of a verdict.
+        max_new_tokens: Option<usize>,
+        /// Whether it is kept within the protocol's form, where it can be.
+        constrained: bool,
+    },
+    /// Several that vote.
+    Jury {
+        /// Its name.
+        name: String,
+        /// The members.
+        members: Vec<Judge>,
+    },
+    /// ROUGE-L and chrF against a reference; no language model.
+    Overlap,
+    /// People.
+    Human(HumanVerdicts),
+}
+
+/// How a command wants its judges.
+#[derive(Clone, Copy, Debug, Default)]
+pub(in crate::commands) struct JudgeOptions {
+    /// Most tokens of a verdict, instead of what experiment or protocol say.
+    pub max_new_tokens: Option<usize>,
+    /// Whether verdicts are written freely.
+    pub unconstrained: bool,
+}
+
+impl Judge {
+    /// The judge of these names; several are a jury.
+    ///
+    /// # Errors
+    /// If one cannot be loaded.
+    pub(in crate::commands) fn load(
+        app: &App,
+        loader: &mut Loader<'_>,
+        names: &[String],
+        options: JudgeOptions,
+    ) -> Result<Self, Failure> {
+        let mut members =
+            names.iter().map(|name| Self::one(app, loader, name, options, 0)).collect::<Result<Vec<_>, _>>()?;
+        if members.len() == 1
+            && let Some(judge) = members.pop()
+        {
+            return Ok(judge);
+        }
+        Self::jury(format!("jury of {}", members.len()), members)
+    }
+
+    fn jury(name: String, members: Vec<Self>) -> Result<Self, Failure> {
+        let mut names: Vec<String> = members.iter().map(Self::name).collect();
+        names.sort();
+        if let Some(twice) = names.windows(2).find(|pair| pair[0] == pair[1]) {
+            return Err(Failure::usage(format!("{name}: the judge {} is there twice", twice[0])));
+        }
+        Ok(Self::Jury { name, members })
+    }
+
+    fn one(
+        app: &App,
+        loader: &mut Loader<'_>,
+        name: &str,
+        options: JudgeOptions,
+        depth: usize,
+    ) -> Result<Self, Failure> {
+        if name == "overlap" {
+            return Ok(Self::Overlap);
+        }
+        if let Some(file) = name.strip_prefix("human:") {
+            return Ok(Self::Human(HumanVerdicts::read(Path::new(file))?));
+        }
+        let section = app.experiment.judges.get(name);
+        let JudgeSection { model, jury, verdicts, max_new_tokens, constrained } = section.cloned().unwrap_or_default();
+        if let Some(file) = verdicts {
+            return Ok(Self::Human(HumanVerdicts::read(&app.experiment.folder.join(file))?));
+        }
+        if !jury.is_empty() {
+            if depth > 4 {
+                return Err(Failure::usage(format!("[judges.{name}]: juries contain each other")));
+            }
+            let members = jury.iter().map(|member| Self::one(app, loader, member, options, depth + 1));
+            return Self::jury(name.to_owned(), members.collect::<Result<_, _>>()?);
+        }
+        let resolved = app.experiment.model(model.as_deref().unwrap_or(name)).map_err(|failure| {
+            if EndpointSpec::is_spec(name) {
+                // What was written there may hold a secret.
+                return failure;
+            }
+            let known: Vec<&str> = app.experiment.judges.keys().map(String::as_str).chain(["overlap"]).collect();
+            match harness_store::nearest(name, known.iter().copied()) {
+                Some(near) if model.is_none() => {
+                    Failure::usage(format!("--judge {name}: {}\nthere is a judge named {near:?}", failure.message()))
+                }
+                _ => Failure::usage(format!("--judge {name}: {}", failure.message())),
+            }
+        })?;
+        let mut ready = loader.load(&resolved, Missing::Refuse)?;
+        if section.is_some() {
+            name.clone_into(&mut ready.name);
+        }
+        Ok(Self::Model {
+            ready: Box::new(ready),
+            max_new_tokens: options.max_new_tokens.or(max_new_tokens),
+            constrained: !options.unconstrained && constrained.unwrap_or(true),
+        })
+    }
+
+    /// Its name in results.
+    pub(in crate::commands) fn name(&self) -> String {
+        match self {
+            Self::Model { ready, .. } => ready.name.clone(),
+            Self::Jury { name, .. } => name.clone(),
+            Self::Overlap => "overlap".to_owned(),
+            Self::Human(verdicts) => verdicts.name().to_owned(),
+        }
+    }
+
+    /// What a reader must know of it.
+    pub(in crate::commands) fn note(&self) -> Option<String> {
+        match self {
+            Self::Overlap => Some(
+                "The judge `overlap` is no language model: it prefers the output that shares more words and letters with \
+                 the reference (mean of ROUGE-L and chrF), whatever either says."
+                    .to_owned(),
+            ),
+            Self::Human(verdicts) => Some(format!("The verdicts are people's, from {}.", verdicts.path().display())),
+            Self::Jury { name, members } => {
+                let names: Vec<String> = members.iter().map(Self::name).collect();
+                Some(format!("The judge `{name}` is the mean of {}.", names.join(", ")))
+            }
+            Self::Model { .. } => None,
+        }
+    }
+
+    /// The judgments of a plan, and what asking took; of a jury also those of its members.
+    ///
+    /// # Errors
+    /// If a judge fails, or the user interrupts.
+    pub(in crate::commands) fn judge(
+        &self,
+        app: &App,
+        plan: &Plan,
+        items: &[Item],
+        outputs: &[OutputSet],
+    ) -> Result<Asked, Failure> {
+        match self {
+            Self::Model { ready, max_new_tokens, constrained } => {
+                super::ask::ask(app, ready, plan, *max_new_tokens, *constrained)
+            }
+            Self::Overlap => Ok(Asked::free(overlap::judge(plan, items, outputs)?)),
+            Self::Human(verdicts) => Ok(Asked::free(verdicts.judge(plan)?)),
+            Self::Jury { members, .. } => {
+                let mut asked = Asked::default();
+                let mut votes: Vec<Vec<Judgment>> = vec![];
+                for member in members {
+                    let one = member.judge(app, plan, items, outputs)?;
+                    asked.add(&one);
+                    asked.members.push((member.name(), one.judgments.clone()));
+                    votes.push(one.judgments);
+                }
+                asked.judgments = super::jury::mean(&votes);
+                Ok(asked)
+            }
+        }
+    }
+}

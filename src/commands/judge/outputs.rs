@@ -1,0 +1,209 @@
+//! What is judged: instructions, and outputs from files or from models that write them now.
+
+use std::path::{Path, PathBuf};
+
+use harness_core::{ChatMessage, ChatOptions, ChatRole, Control, Output, Request, RequestKey, Sampling};
+use harness_judges::{
+    Item, OutputSet, Protocol,
+    files::{alpaca_eval, fastchat},
+};
+use harness_store::{RunStore as _, read_rows};
+use serde_json::Value;
+
+use crate::{
+    cli::JudgeArgs,
+    commands::{
+        App, Failure,
+        evaluate::stopped,
+        load::{Loader, Missing, Ready},
+    },
+};
+
+/// Files that hold outputs, by how their names end.
+const OUTPUT_FILES: [&str; 6] = [".json", ".jsonl", ".jsonl.zst", ".json.zst", ".csv", ".parquet"];
+
+/// Where the instructions of the protocols lie below a data folder.
+const ALPACA: [&str; 3] =
+    ["alpaca_eval/alpaca_eval.json", "alpaca_eval/alpaca_eval.jsonl", "alpaca_eval/alpaca_eval.jsonl.zst"];
+const MT_BENCH: [&str; 4] =
+    ["mt_bench/question.jsonl", "mt_bench/train.jsonl", "mt_bench/train.jsonl.zst", "mt_bench/question.jsonl.zst"];
+
+/// The instructions, and the name of their set.
+pub(super) struct Instructions {
+    pub(super) set: String,
+    pub(super) items: Vec<Item>,
+}
+
+/// Whether an argument is a file of outputs and no model.
+pub(super) fn is_file(name: &str) -> bool {
+    OUTPUT_FILES.iter().any(|end| name.ends_with(end))
+}
+
+/// The instructions of a command.
+///
+/// # Errors
+/// If there are none, or their file is wrong.
+pub(super) fn instructions(app: &App, args: &JudgeArgs, protocol: &Protocol) -> Result<Instructions, Failure> {
+    let multi_turn = protocol.is_multi_turn();
+    let found = |names: &[&str]| -> Option<PathBuf> {
+        let folders = app.locator().data_dirs;
+        folders.iter().flat_map(|folder| names.iter().map(move |name| folder.join(name))).find(|path| path.is_file())
+    };
+    let from_outputs = args.baseline.iter().chain(&args.models).find(|name| is_file(name)).map(PathBuf::from);
+    let default = if multi_turn { found(&MT_BENCH) } else { from_outputs.clone().or_else(|| found(&ALPACA)) };
+    let Some(path) = args.instructions.clone().or(default) else {
+        let places = if multi_turn { MT_BENCH.join(", ") } else { ALPACA.join(", ") };
+        return Err(Failure::usage(format!(
+            "no instructions: give --instructions FILE, or a --data-dir with one of {places}"
+        )));
+    };
+    let mut items = if multi_turn { fastchat::read_questions(&path)? } else { single_turn(&path)? };
+    if let Some(references) = &args.references {
+        items = fastchat::with_references(items, &fastchat::read_answers(references)?);
+    }
+    if let Some(limit) = args.limit {
+        items.truncate(limit);
+    }
+    if items.is_empty() {
+        return Err(Failure::usage(format!("{}: no instructions are left to judge", path.display())));
+    }
+    let stem = path.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
+    let stem = stem.split('.').next().unwrap_or_default().to_owned();
+    let set = if args.instructions.is_some() { stem } else { protocol.name.clone() };
+    Ok(Instructions { set, items })
+}
+
+/// Instructions of one turn: rows with `instruction` (or `prompt`, `question`), and optionally `reference` and `dataset`.
+fn single_turn(path: &Path) -> Result<Vec<Item>, Failure> {
+    let rows = read_rows(&[path.to_owned()], None)?;
+    let mut items: Vec<Item> = vec![];
+    for (number, row) in rows.iter().enumerate() {
+        let text = |names: &[&str]| names.iter().find_map(|name| row.get(*name).and_then(Value::as_str));
+        let Some(instruction) = text(&["instruction", "prompt", "question"]) else {
+            return Err(Failure::usage(format!(
+                "{}, row {}: expected a text `instruction`, found the columns {}",
+                path.display(),
+                number + 1,
+                row.keys().cloned().collect::<Vec<_>>().join(", ")
+            )));
+        };
+        let mut item = Item::new(instruction);
+        if items.iter().any(|other| other.id == item.id) {
+            return Err(Failure::usage(format!(
+                "{}, row {}: the instruction {instruction:?} is there twice",
+                path.display(),
+                number + 1
+            )));
+        }
+        item.reference = text(&["reference", "reference_answer", "response"]).map(str::to_owned).into_iter().collect();
+        item.category = text(&["dataset", "category"]).map(str::to_owned);
+        items.push(item);
+    }
+    Ok(items)
+}
+
+/// The outputs of an argument: read from a file, or written by the model now, from the store where it wrote them before.
+///
+/// # Errors
+/// If the file is wrong or does not fit the instructions, or the model fails.
+pub(super) fn outputs(
+    app: &App,
+    loader: &mut Loader<'_>,
+    name: &str,
+    items: &[Item],
+    args: &JudgeArgs,
+    protocol: &Protocol,
+) -> Result<OutputSet, Failure> {
+    if !is_file(name) {
+        let resolved = app.experiment.model(name)?;
+        let ready = loader.load(&resolved, Missing::Train)?;
+        return write(app, &ready, items, args.max_new_tokens, protocol.is_multi_turn());
+    }
+    let path = Path::new(name);
+    let mut set =
+        if protocol.is_multi_turn() { fastchat::read_answers(path)? } else { alpaca_eval::read_outputs(path)?.outputs };
+    if args.limit.is_some() {
+        set.outputs.retain(|id, _| items.iter().any(|item| item.id == *id));
+    }
+    set.check(items).map_err(|error| Failure::usage(format!("{}: {error}", path.display())))?;
+    Ok(set)
+}
+
+/// Lets a model answer all instructions, turn by turn.
+fn write(
+    app: &App,
+    ready: &Ready,
+    items: &[Item],
+    max_new_tokens: usize,
+    multi_turn: bool,
+) -> Result<OutputSet, Failure> {
+    let store = app.store()?;
+    let identity = ready.entry.identity.digest();
+    let turns = items.iter().map(|item| item.turns.len()).max().unwrap_or(0);
+    let mut written: Vec<Vec<String>> = vec![vec![]; items.len()];
+    for turn in 0..turns {
+        let mut requests: Vec<(usize, RequestKey, Request)> = vec![];
+        for (at, item) in items.iter().enumerate().filter(|(_, item)| item.turns.len() > turn) {
+            let mut messages = vec![];
+            for (asked, answer) in item.turns.iter().zip(&written[at]) {
+                messages.push(ChatMessage::new(ChatRole::User, asked));
+                messages.push(ChatMessage::new(ChatRole::Assistant, answer));
+            }
+            messages.push(ChatMessage::new(ChatRole::User, &item.turns[turn]));
+            let prompt = if ready.model.capabilities().chat {
+                ready.model.apply_chat_template(&messages, ChatOptions { add_generation_prompt: true })?
+            } else {
+                messages.iter().map(|message| message.content.as_str()).collect::<Vec<_>>().join("\n\n") + "\n\n"
+            };
+            // MT-Bench writes by category; everything else greedily.
+            let temperature = if multi_turn { fastchat::temperature(item.category.as_deref()) } else { 0.0 };
+            let sampling = Sampling { max_new_tokens, temperature, ..Sampling::default() };
+            let request = Request::Generate { prompt, stop: vec![], sampling };
+            requests.push((at, request.key(), request));
+        }
+        let keys: Vec<RequestKey> = requests.iter().map(|(_, key, _)| *key).collect();
+        let missing = store.missing(&identity, &keys)?;
+        if !missing.is_empty() {
+            ready.model.check(app)?;
+            let batch: Vec<Request> = missing.iter().map(|&at| requests[at].2.clone()).collect();
+            let what = if turns > 1 {
+                format!("write {}, turn {}", ready.name, turn + 1)
+            } else {
+                format!("write {}", ready.name)
+            };
+            let bar = app.progress().bar(&what, batch.len() as u64);
+            let (mut answered, mut failed) = (0, None);
+            let result = ready.model.answer(&batch, &mut |index, response| {
+                if let Err(error) = store.append(&identity, &keys[missing[index]], &response) {
+                    failed = Some(error);
+                    return Control::Stop;
+                }
+                answered += 1;
+                bar.step();
+                if app.interrupted() { Control::Stop } else { Control::Continue }
+            });
+            store.flush()?;
+            if let Some(error) = failed {
+                return Err(error.into());
+            }
+            result.map_err(|error| stopped(error, answered, batch.len(), &ready.name))?;
+            if answered < batch.len() {
+                return Err(Failure::work(format!(
+                    "interrupted: {answered} of {} open outputs of {} are written and stored; the same command goes on",
+                    batch.len(),
+                    ready.name
+                )));
+            }
+            bar.finish(&format!("{answered} outputs"));
+        }
+        for ((at, _, _), key) in requests.iter().zip(&keys) {
+            let text = match store.get(&identity, key)?.map(|response| response.output) {
+                Some(Output::Text { text, .. }) => text,
+                _ => return Err(Failure::work(format!("the store lost an output of {}", ready.name))),
+            };
+            written[*at].push(text.trim().to_owned());
+        }
+    }
+    let outputs = items.iter().map(|item| item.id.clone()).zip(written).collect();
+    Ok(OutputSet { model: ready.name.clone(), outputs })
+}

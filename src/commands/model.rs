@@ -1,0 +1,94 @@
+//! A model ready to answer, on this machine or behind a server.
+
+use std::ops::Deref;
+
+use harness_core::{Control, LanguageModel, ModelError, Output, Request, Response, Sampling};
+use harness_engine::LocalModel;
+use harness_http::{Endpoint, HttpError};
+
+use super::App;
+
+/// A model that answers.
+pub(super) enum Model {
+    /// On this machine.
+    Local(LocalModel),
+    /// Behind a server.
+    Remote(Box<Endpoint>),
+}
+
+impl Deref for Model {
+    type Target = dyn LanguageModel;
+
+    fn deref(&self) -> &Self::Target {
+        match self {
+            Self::Local(model) => model,
+            Self::Remote(endpoint) => &**endpoint,
+        }
+    }
+}
+
+impl Model {
+    /// Whether there is an adapter, and it changes nothing.
+    pub(super) fn adapter_is_no_op(&self) -> bool {
+        matches!(self, Self::Local(model) if model.adapter_is_no_op())
+    }
+
+    /// The model on this machine, if it is one.
+    pub(super) fn local(&self) -> Option<&LocalModel> {
+        match self {
+            Self::Local(model) => Some(model),
+            Self::Remote(_) => None,
+        }
+    }
+
+    /// The endpoint, if it is one.
+    pub(super) fn endpoint(&self) -> Option<&Endpoint> {
+        match self {
+            Self::Local(_) => None,
+            Self::Remote(endpoint) => Some(endpoint),
+        }
+    }
+
+    /// Asks a server whether it is there, before work begins; says so if it does not list the model.
+    ///
+    /// # Errors
+    /// If it is not there, is no OpenAI-compatible server, or wants another key.
+    pub(super) fn check(&self, app: &App) -> Result<(), HttpError> {
+        let Some(endpoint) = self.endpoint() else { return Ok(()) };
+        let served = endpoint.check()?;
+        let spec = &endpoint.options().spec;
+        if !served.models.is_empty() && !served.models.contains(&spec.model) {
+            let near = harness_store::nearest(&spec.model, served.models.iter().map(String::as_str));
+            let near = near.map_or(String::new(), |near| format!("; did you mean {near:?}?"));
+            app.progress().say(format!("{} does not list a model {:?}{near}", spec.url, spec.model));
+        }
+        Ok(())
+    }
+
+    /// Continues one prompt and hands over text as it comes; an endpoint's comes in one piece.
+    ///
+    /// # Errors
+    /// If the model does not answer.
+    pub(super) fn stream(
+        &self,
+        prompt: &str,
+        stop: &[String],
+        sampling: &Sampling,
+        on_text: &mut dyn FnMut(&str) -> Control,
+    ) -> Result<Response, ModelError> {
+        let endpoint = match self {
+            Self::Local(model) => return model.stream(prompt, stop, sampling, on_text),
+            Self::Remote(endpoint) => endpoint,
+        };
+        let request = Request::Generate { prompt: prompt.to_owned(), stop: stop.to_vec(), sampling: sampling.clone() };
+        let mut found = None;
+        endpoint.answer(&[request], &mut |_, response| {
+            if let Output::Text { text, .. } = &response.output {
+                on_text(text);
+            }
+            found = Some(response);
+            Control::Continue
+        })?;
+        found.ok_or_else(|| ModelError::Other("the endpoint gave no answer".into()))
+    }
+}
