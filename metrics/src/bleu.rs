@@ -4,7 +4,6 @@ mod hugging_face;
 mod nltk;
 mod tokenizer;
 
-use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 pub use hugging_face::{HfBleu, HfBleuScore};
@@ -12,9 +11,9 @@ pub use nltk::{NltkBleu, NltkSmoothing};
 pub use tokenizer::BleuTokenizer;
 pub(crate) use tokenizer::{part_periods, part_punctuation};
 
-use crate::ngrams::{Interner, count_into, max_into, overlap};
+use crate::ngrams::{Interner, max_into, overlap};
 use crate::python_text::{split_whitespace, trim_end};
-use crate::statistic::add;
+use crate::statistic::corpus_sums;
 use crate::{MetricsError, Statistic};
 
 /// The version of sacreBLEU whose behaviour, and so whose signature, this is.
@@ -178,31 +177,15 @@ impl Bleu {
     pub fn stats<S: AsRef<str>>(&self, hypothesis: &str, references: &[S]) -> Vec<f64> {
         let hypothesis = self.prepare(hypothesis);
         let references: Vec<String> = references.iter().map(|text| self.prepare(text.as_ref())).collect();
-        let mut interner = Interner::new();
-        let tokens = interner.tokens(split_whitespace(&hypothesis));
-        let max_order = self.formula.max_order;
-        let hypothesis = interner.ngrams(tokens, max_order);
-        let sys_len = hypothesis.first().map_or(0, Vec::len);
-        let mut clip = vec![Vec::new(); max_order];
-        let mut closest: Option<usize> = None;
-        for text in &references {
-            let tokens = interner.tokens(split_whitespace(text));
-            let length = tokens.len();
-            if closest.is_none_or(|best| (length.abs_diff(sys_len), length) < (best.abs_diff(sys_len), best)) {
-                closest = Some(length);
-            }
-            for (clip, ids) in clip.iter_mut().zip(interner.ngrams(tokens, max_order)) {
-                max_into(clip, &Interner::<&str>::counts(&ids));
-            }
-        }
+        let tokens: Vec<&str> = split_whitespace(&hypothesis).collect();
+        let references: Vec<Vec<&str>> = references.iter().map(|text| split_whitespace(text).collect()).collect();
+        let sys_len = tokens.len();
+        let closest = references.iter().map(|tokens| (tokens.len().abs_diff(sys_len), tokens.len())).min();
+        let (matches, totals) = token_stats(&tokens, &references, self.formula.max_order);
         let mut stats = Vec::with_capacity(self.formula.dim());
-        stats.extend([sys_len as f64, closest.unwrap_or(0) as f64]);
-        stats.extend(hypothesis.iter().zip(&clip).map(|(ids, clip)| {
-            let mut counts = Vec::new();
-            count_into(&mut counts, ids);
-            f64::from(overlap(&counts, clip))
-        }));
-        stats.extend(hypothesis.iter().map(|ids| ids.len() as f64));
+        stats.extend([sys_len as f64, closest.map_or(0, |(_, length)| length) as f64]);
+        stats.extend(matches.into_iter().map(f64::from));
+        stats.extend(totals.into_iter().map(|total| total as f64));
         stats
     }
 
@@ -212,14 +195,8 @@ impl Bleu {
         hypotheses: &[H],
         references: &[Vec<R>],
     ) -> BleuScore {
-        let stats: Vec<Vec<f64>> = hypotheses
-            .par_iter()
-            .zip(references)
-            .map(|(hypothesis, references)| self.stats(hypothesis.as_ref(), references))
-            .collect();
-        let mut sums = vec![0.0; self.formula.dim()];
-        stats.iter().for_each(|stats| add(&mut sums, stats));
-        self.formula.score(&sums)
+        let stats = |hypothesis: &str, references: &[R]| self.stats(hypothesis, references);
+        self.formula.score(&corpus_sums(self.formula.dim(), hypotheses, references, stats))
     }
 
     /// Score of one document.
@@ -247,6 +224,23 @@ impl Bleu {
             self.tokenizer.tokenize(trim_end(text)).into_owned()
         }
     }
+}
+
+/// Clipped matches and lengths over tokens already cut, shared by all definitions.
+fn token_stats(hypothesis: &[&str], references: &[Vec<&str>], max_order: usize) -> (Vec<u32>, Vec<usize>) {
+    let mut interner = Interner::new();
+    let tokens = interner.tokens(hypothesis.iter().copied());
+    let hypothesis = interner.ngrams(tokens, max_order);
+    let mut clip = vec![Vec::new(); max_order];
+    for reference in references {
+        let tokens = interner.tokens(reference.iter().copied());
+        for (clip, ids) in clip.iter_mut().zip(interner.ngrams(tokens, max_order)) {
+            max_into(clip, &Interner::<&str>::counts(&ids));
+        }
+    }
+    let matches =
+        hypothesis.iter().zip(&clip).map(|(ids, clip)| overlap(&Interner::<&str>::counts(ids), clip)).collect();
+    (matches, hypothesis.iter().map(Vec::len).collect())
 }
 
 #[cfg(test)]

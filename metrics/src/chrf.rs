@@ -1,13 +1,12 @@
 //! chrF (Popović 2015) and chrF++ (Popović 2017) as sacreBLEU defines them.
 
-use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use crate::Statistic;
 use crate::bleu::SACREBLEU_VERSION;
 use crate::ngrams::{Interner, overlap};
 use crate::python_text::{is_ascii_punctuation, is_space, split_whitespace};
-use crate::statistic::add;
+use crate::statistic::corpus_sums;
 
 /// From summed n-gram counts to chrF.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -102,14 +101,8 @@ impl Chrf {
 
     /// Score of a corpus from the sum of its documents' statistics; documents are processed in parallel.
     pub fn corpus<H: AsRef<str> + Sync, R: AsRef<str> + Sync>(&self, hypotheses: &[H], references: &[Vec<R>]) -> f64 {
-        let stats: Vec<Vec<f64>> = hypotheses
-            .par_iter()
-            .zip(references)
-            .map(|(hypothesis, references)| self.stats(hypothesis.as_ref(), references))
-            .collect();
-        let mut sums = vec![0.0; self.formula.dim()];
-        stats.iter().for_each(|stats| add(&mut sums, stats));
-        self.formula.score(&sums)
+        let stats = |hypothesis: &str, references: &[R]| self.stats(hypothesis, references);
+        self.formula.score(&corpus_sums(self.formula.dim(), hypotheses, references, stats))
     }
 
     /// Score of one document, 0 to 100.

@@ -1,5 +1,6 @@
 //! How the summed statistics of documents become one number.
 
+use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use crate::bleu::{BleuFormula, HfBleu, NltkBleu};
@@ -89,6 +90,23 @@ pub fn mean_stats(value: impl Into<Option<f64>>) -> Vec<f64> {
         Some(value) if !value.is_nan() => vec![value, 1.0],
         _ => vec![0.0, 0.0],
     }
+}
+
+/// The sum of the statistics of the documents of a corpus, which are computed in parallel.
+pub(crate) fn corpus_sums<H: AsRef<str> + Sync, R: Sync>(
+    dim: usize,
+    hypotheses: &[H],
+    references: &[Vec<R>],
+    stats: impl Fn(&str, &[R]) -> Vec<f64> + Sync,
+) -> Vec<f64> {
+    let documents: Vec<Vec<f64>> = hypotheses
+        .par_iter()
+        .zip(references)
+        .map(|(hypothesis, references)| stats(hypothesis.as_ref(), references))
+        .collect();
+    let mut sums = vec![0.0; dim];
+    documents.iter().for_each(|stats| add(&mut sums, stats));
+    sums
 }
 
 /// Adds a document's statistics to a sum.

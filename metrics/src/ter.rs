@@ -3,14 +3,13 @@
 mod edit_distance;
 mod shift;
 
-use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use crate::Statistic;
 use crate::bleu::{SACREBLEU_VERSION, part_periods, part_punctuation};
 use crate::ngrams::Interner;
 use crate::python_text::split_whitespace;
-use crate::statistic::add;
+use crate::statistic::corpus_sums;
 
 /// How texts are prepared for TER. Tercom's handling of Asian scripts is not there.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -48,14 +47,8 @@ impl Ter {
 
     /// Score of a corpus in percent; documents are processed in parallel.
     pub fn corpus<H: AsRef<str> + Sync, R: AsRef<str> + Sync>(&self, hypotheses: &[H], references: &[Vec<R>]) -> f64 {
-        let stats: Vec<Vec<f64>> = hypotheses
-            .par_iter()
-            .zip(references)
-            .map(|(hypothesis, references)| self.stats(hypothesis.as_ref(), references))
-            .collect();
-        let mut sums = [0.0; 2];
-        stats.iter().for_each(|stats| add(&mut sums, stats));
-        score(&sums)
+        let stats = |hypothesis: &str, references: &[R]| self.stats(hypothesis, references);
+        score(&corpus_sums(2, hypotheses, references, stats))
     }
 
     /// sacreBLEU's signature; `references` is the number of references a document has, `None` where it varies.

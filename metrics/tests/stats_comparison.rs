@@ -24,7 +24,7 @@ fn column(model: &str, values: &[f64]) -> Column {
         .enumerate()
         .map(|(i, &x)| SampleScore { doc: doc(i), key: key(), stats: vec![x, 1.0], parsed: true })
         .collect();
-    Column { model: model.into(), scores }
+    Column::new(model, scores)
 }
 
 fn table(task: &str, columns: Vec<Column>) -> Table {
@@ -41,6 +41,7 @@ fn table(task: &str, columns: Vec<Column>) -> Table {
         primary: true,
         columns,
         clusters: Default::default(),
+        noise: None,
     }
 }
 
@@ -264,7 +265,7 @@ fn perplexity_is_compared_by_permutation_with_a_relative_margin() {
             stats: stats.clone(),
             parsed: true,
         };
-        Column { model: model.into(), scores: vectors.iter().enumerate().map(score).collect() }
+        Column::new(model, vectors.iter().enumerate().map(score).collect())
     };
     let mut table = table("wikitext", vec![column("base", &base), column("r8", &better)]);
     (table.statistic, table.higher_is_better, table.scale) = (Statistic::Perplexity, false, Scale::Raw);
@@ -309,9 +310,11 @@ fn facts_become_caveats_with_figures_and_advice() {
                 truncated: usize::from(model == "r8") * 3,
                 cut_by_limit: usize::from(model == "r8") * 5,
                 boundary_shifted: usize::from(model == "r8"),
+                ..TaskFacts::default()
             },
         )]
         .into(),
+        ..ModelFacts::default()
     };
     let facts = [
         facts("base", "1", "x", false),

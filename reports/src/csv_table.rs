@@ -1,11 +1,11 @@
-//! CSV: one line a task, metric and model.
+//! CSV: one line a task, metric and model; further ones for pairs without the base where all pairs are compared.
 
 use harness_metrics::comparison::Comparison;
 
 use crate::{ReportError, document::contrast};
 
 /// The header of [`csv`].
-const HEADER: [&str; 28] = [
+const HEADER: [&str; 36] = [
     "task",
     "label",
     "group",
@@ -34,6 +34,14 @@ const HEADER: [&str; 28] = [
     "p_corrected",
     "verdict",
     "equivalent",
+    "against",
+    "equivalence_p",
+    "equivalence_p_corrected",
+    "detectable",
+    "needed",
+    "won",
+    "lost",
+    "noise",
 ];
 
 /// The comparison as CSV in UTF-8 with a header; numbers in full precision and in the metric's own unit, empty where
@@ -46,8 +54,14 @@ pub fn csv(comparison: &Comparison) -> Result<String, ReportError> {
     let mut writer = csv::Writer::from_writer(Vec::new());
     writer.write_record(HEADER).map_err(|e| failed(&e))?;
     for row in &comparison.rows {
-        for cell in &row.cells {
-            let contrast = contrast(row, &cell.model);
+        let with_base = row.cells.iter().map(|cell| (cell, contrast(row, &cell.model)));
+        let base = row.cells.first().map(|cell| cell.model.as_str()).unwrap_or_default();
+        let others = row.contrasts.iter().filter(|contrast| !contrast.against.is_empty() && contrast.against != base);
+        let others = others.filter_map(|contrast| {
+            let cell = row.cells.iter().find(|cell| cell.model == contrast.model)?;
+            Some((cell, Some(contrast)))
+        });
+        for (cell, contrast) in with_base.chain(others) {
             let difference = contrast.and_then(|contrast| contrast.interval);
             writer
                 .write_record([
@@ -79,6 +93,14 @@ pub fn csv(comparison: &Comparison) -> Result<String, ReportError> {
                     number(contrast.and_then(|contrast| contrast.p_corrected)),
                     contrast.map(|contrast| contrast.verdict.to_string()).unwrap_or_default(),
                     contrast.and_then(|contrast| contrast.equivalent).map(|e| e.to_string()).unwrap_or_default(),
+                    contrast.map(|contrast| contrast.against.clone()).unwrap_or_default(),
+                    number(contrast.and_then(|contrast| contrast.equivalence_p)),
+                    number(contrast.and_then(|contrast| contrast.equivalence_p_corrected)),
+                    number(contrast.and_then(|contrast| contrast.detectable)),
+                    contrast.and_then(|contrast| contrast.needed).map(|n| n.to_string()).unwrap_or_default(),
+                    contrast.and_then(|contrast| contrast.flips).map(|f| f.won.to_string()).unwrap_or_default(),
+                    contrast.and_then(|contrast| contrast.flips).map(|f| f.lost.to_string()).unwrap_or_default(),
+                    number(row.noise),
                 ])
                 .map_err(|e| failed(&e))?;
         }

@@ -52,9 +52,22 @@ pub(crate) fn bold(row: &Row) -> Option<&str> {
     contrast(row, model).filter(|contrast| contrast.verdict == Verdict::Better).map(|_| model)
 }
 
-/// The contrast of a model, unless it is the base.
+/// The contrast of a model with the base, unless it is the base.
 pub(crate) fn contrast<'a>(row: &'a Row, model: &str) -> Option<&'a Contrast> {
-    row.contrasts.iter().find(|contrast| contrast.model == model)
+    row.with_base().find(|contrast| contrast.model == model)
+}
+
+/// Whether every model is compared with every other.
+pub(crate) fn all_pairs(comparison: &Comparison) -> bool {
+    comparison.rows.iter().any(|row| !row.ranking.is_empty())
+}
+
+/// The letters of the groups of a ranking, e.g. `ab`; after z, numbers.
+pub(crate) fn letters(groups: &[usize]) -> String {
+    let letter = |&group: &usize| {
+        u8::try_from(group).ok().filter(|&g| g < 26).map_or_else(|| group.to_string(), |g| ((b'a' + g) as char).into())
+    };
+    groups.iter().map(letter).collect()
 }
 
 /// The label of a row, indented by its depth with the given text.

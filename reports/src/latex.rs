@@ -3,15 +3,15 @@
 mod escape;
 mod table;
 
-use harness_metrics::comparison::{Comparison, Row, Verdict};
+use harness_metrics::comparison::{Comparison, Ranked, Row, Verdict};
 
 pub use escape::escape;
 
 use self::table::{Align, Cell, Table};
 use crate::{
     Meta,
-    document::{bold, contrast, description, metric, sections, side_by_side, top},
-    number::{Style, count, p_value},
+    document::{all_pairs, bold, contrast, description, letters, metric, sections, side_by_side, top},
+    number::{Style, count, needed, p_value},
     words,
 };
 
@@ -40,11 +40,17 @@ pub fn latex_fragment(comparison: &Comparison) -> String {
             text.push_str(&values(comparison, &section.rows).render(&caption, &std::mem::take(&mut notes)));
             if candidates {
                 let caption = format!("{title}: differences to {}.", escape(base));
-                text.push_str(&differences(&section.rows).render(&caption, &std::mem::take(&mut notes)));
+                let caption = if all_pairs(comparison) { format!("{title}: differences of all pairs.") } else { caption };
+                let table = differences(&section.rows, all_pairs(comparison));
+                text.push_str(&table.render(&caption, &std::mem::take(&mut notes)));
             }
         } else {
             let caption = format!("{title}: values and differences to {}.", escape(base));
             text.push_str(&lines(&section.rows).render(&caption, &std::mem::take(&mut notes)));
+        }
+        if all_pairs(comparison) {
+            let caption = format!("{title}: ranking, best first; models that share a letter are not told apart.");
+            text.push_str(&ranking(&section.rows).render(&caption, ""));
         }
     }
     text
@@ -140,38 +146,67 @@ fn values(comparison: &Comparison, rows: &[&Row]) -> Table {
             half.text.push_str(match contrast(row, &cell.model).map(|contrast| contrast.verdict) {
                 Some(Verdict::Better) => "$^{+}$",
                 Some(Verdict::Worse) => "$^{-}$",
+                Some(Verdict::Equivalent) => "$^{\\dagger}$",
                 _ => "",
             });
             line.extend([value, half]);
         }
         table.row(line);
     }
-    table.note = Some("$^{+}$ better, $^{-}$ worse than the base.".into());
+    table.note = Some(
+        "Bold: the best value of a row, where it was found better than the base. $^{+}$ better, $^{-}$ worse than the \
+         base, $^{\\dagger}$ equivalent to it within the margin; no mark: undecided."
+            .into(),
+    );
     table
 }
 
-fn differences(rows: &[&Row]) -> Table {
+fn differences(rows: &[&Row], against: bool) -> Table {
     let mut table = Table::default();
     table.column("Task", Align::Left);
     table.column("Candidate", Align::Left);
-    for name in ["Difference", "Interval", "$p$", "Corrected $p$"] {
+    if against {
+        table.column("Against", Align::Left);
+    }
+    for name in ["Difference", "Interval", "$p$", "Corrected $p$", "Detectable"] {
         table.column(name, Align::Right);
     }
     table.column("Verdict", Align::Left);
+    table.column("To decide", Align::Right);
     let top = top(rows);
     for row in rows {
         let style = Style::of(row);
         for (i, contrast) in row.contrasts.iter().enumerate() {
-            table.row(vec![
+            let mut line = vec![
                 Cell::new(if i == 0 { task(row, top) } else { String::new() }),
                 Cell::new(escape(&contrast.model)),
+            ];
+            line.extend(against.then(|| Cell::new(escape(&contrast.against))));
+            let open = contrast.verdict == Verdict::Undecided;
+            line.extend([
                 Cell::new(number(&style.difference(contrast.difference))),
                 Cell::new(number(&style.signed_interval(contrast.interval))),
                 Cell::new(number(&p_value(contrast.p))),
                 Cell::new(number(&p_value(contrast.p_corrected))),
+                Cell::new(escape(&style.size(contrast.detectable))),
                 Cell::new(words::verdict(contrast)),
+                Cell::new(if open { escape(&needed(contrast.needed)) } else { String::new() }),
             ]);
+            table.row(line);
         }
+    }
+    table
+}
+
+fn ranking(rows: &[&Row]) -> Table {
+    let mut table = Table::default();
+    table.column("Task", Align::Left);
+    table.column("Ranking", Align::Left);
+    let top = top(rows);
+    for row in rows {
+        let placed = |ranked: &Ranked| format!("{}$^{{{}}}$", escape(&ranked.model), letters(&ranked.groups));
+        let order: Vec<String> = row.ranking.iter().map(placed).collect();
+        table.row(vec![Cell::new(task(row, top)), Cell::new(order.join(", "))]);
     }
     table
 }

@@ -51,6 +51,16 @@ impl Style {
         interval.map_or_else(|| "–".into(), |i| format!("[{}, {}]", self.signed(i.low), self.signed(i.high)))
     }
 
+    /// A small number without its sign, with two digits more than values have; an en dash where there is none.
+    pub(crate) fn precise(self, value: f64) -> String {
+        Self { decimals: self.decimals + 2, ..self }.number(value.abs())
+    }
+
+    /// A size without a sign; an en dash where there is none.
+    pub(crate) fn size(self, value: Option<f64>) -> String {
+        value.map_or_else(|| "–".into(), |value| self.number(value.abs()))
+    }
+
     fn number(self, value: f64) -> String {
         let text = format!("{:.*}", self.decimals, value * self.factor);
         // No minus before a rounded zero.
@@ -75,6 +85,13 @@ pub(crate) fn p_value(p: Option<f64>) -> String {
         Some(p) if p < 0.001 => "<0.001".into(),
         Some(p) => format!("{p:.3}"),
     }
+}
+
+/// About how many documents, to two significant digits; an en dash where there is no number.
+pub(crate) fn needed(n: Option<u64>) -> String {
+    let Some(n) = n else { return "–".into() };
+    let unit = 10u64.saturating_pow(n.max(1).ilog10().saturating_sub(1));
+    count(usize::try_from(n.div_ceil(unit).saturating_mul(unit)).unwrap_or(usize::MAX))
 }
 
 /// A count with thousands separators.
@@ -102,6 +119,8 @@ mod tests {
         assert_eq!(style.difference(None), "–");
         assert_eq!(style.signed_interval(Some(Interval { low: -0.02, high: 0.03 })), "[-2.0, +3.0]");
         assert_eq!((p_value(Some(0.0001)), p_value(Some(0.0416))), ("<0.001".into(), "0.042".into()));
+        assert_eq!((needed(Some(14_042)), needed(Some(7)), needed(None)), ("15,000".into(), "7".into(), "–".into()));
+        assert_eq!((style.size(Some(-0.0123)), style.precise(0.00004)), ("1.2".into(), "0.004".into()));
         assert_eq!((count(14042), count(999)), ("14,042".into(), "999".into()));
     }
 }

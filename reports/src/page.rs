@@ -4,8 +4,8 @@ use harness_metrics::comparison::{Comparison, Row, Verdict};
 
 use crate::{
     Meta,
-    document::{bold, contrast, description, label, metric, sections, side_by_side, top},
-    number::{Style, count, p_value},
+    document::{all_pairs, bold, contrast, description, label, letters, metric, sections, side_by_side, top},
+    number::{Style, count, needed, p_value},
     words,
 };
 
@@ -86,15 +86,20 @@ impl Page {
             if side_by_side(comparison) {
                 blocks.push(Block::Table(values(comparison, &section.rows)));
                 if !comparison.candidates().is_empty() {
-                    blocks.push(Block::Paragraph(vec![
-                        plain("Differences to "),
-                        Span::Text(base.to_owned()),
-                        plain(":"),
-                    ]));
-                    blocks.push(Block::Table(differences(&section.rows)));
+                    blocks.push(Block::Paragraph(if all_pairs(comparison) {
+                        vec![plain("Differences of all pairs:")]
+                    } else {
+                        vec![plain("Differences to "), Span::Text(base.to_owned()), plain(":")]
+                    }));
+                    blocks.push(Block::Table(differences(&section.rows, all_pairs(comparison))));
                 }
             } else {
                 blocks.push(Block::Table(lines(&section.rows)));
+            }
+            if all_pairs(comparison) {
+                let what = "Ranking, best first; models that share a letter are not told apart:";
+                blocks.push(Block::Paragraph(vec![plain(what)]));
+                blocks.push(Block::Table(ranking(&section.rows)));
             }
         }
         if !comparison.caveats.is_empty() {
@@ -159,7 +164,7 @@ fn values(comparison: &Comparison, rows: &[&Row]) -> Table {
         for cell in &row.cells {
             let mut spans = value(row, &cell.model, cell.value, style.half_width(cell.interval), style);
             let verdict = contrast(row, &cell.model).map(|contrast| contrast.verdict);
-            if let Some(verdict @ (Verdict::Better | Verdict::Worse)) = verdict {
+            if let Some(verdict @ (Verdict::Better | Verdict::Worse | Verdict::Equivalent)) = verdict {
                 spans.push(plain(format!(" {verdict}")));
             }
             line.push(spans);
@@ -170,30 +175,55 @@ fn values(comparison: &Comparison, rows: &[&Row]) -> Table {
 }
 
 /// One line a task and candidate.
-fn differences(rows: &[&Row]) -> Table {
-    let mut table = Table::new(&[
-        ("Task", false),
-        ("Candidate", false),
+fn differences(rows: &[&Row], against: bool) -> Table {
+    let mut columns = vec![("Task", false), ("Candidate", false)];
+    columns.extend(against.then_some(("Against", false)));
+    columns.extend([
         ("Difference", true),
         ("Interval", true),
         ("p", true),
         ("Corrected p", true),
+        ("Detectable", true),
         ("Verdict", false),
+        ("To decide", true),
     ]);
+    let mut table = Table::new(&columns);
     let top = top(rows);
     for row in rows {
         let style = Style::of(row);
         for (i, contrast) in row.contrasts.iter().enumerate() {
-            table.rows.push(vec![
-                if i == 0 { text(label(row, top, "· ")) } else { vec![] },
-                text(&contrast.model),
+            let mut line =
+                vec![if i == 0 { text(label(row, top, "· ")) } else { vec![] }, text(&contrast.model)];
+            line.extend(against.then(|| text(&contrast.against)));
+            let open = contrast.verdict == Verdict::Undecided;
+            line.extend([
                 number(style.difference(contrast.difference)),
                 number(style.signed_interval(contrast.interval)),
                 number(p_value(contrast.p)),
                 number(p_value(contrast.p_corrected)),
+                number(style.size(contrast.detectable)),
                 number(words::verdict(contrast)),
+                if open { number(needed(contrast.needed)) } else { vec![] },
             ]);
+            table.rows.push(line);
         }
+    }
+    table
+}
+
+/// The models of each row from the best to the worst, with the letters of their groups.
+fn ranking(rows: &[&Row]) -> Table {
+    let mut table = Table::new(&[("Task", false), ("Ranking", false)]);
+    let top = top(rows);
+    for row in rows {
+        let mut order = vec![];
+        for (i, ranked) in row.ranking.iter().enumerate() {
+            let before = if i == 0 { String::new() } else { ", ".to_owned() };
+            order.push(plain(format!("{before}{}. ", i + 1)));
+            order.push(Span::Text(ranked.model.clone()));
+            order.push(plain(format!(" ({})", letters(&ranked.groups))));
+        }
+        table.rows.push(vec![text(label(row, top, "· ")), order]);
     }
     table
 }

@@ -1,11 +1,11 @@
 //! Verdicts and methods in sentences.
 
 use harness_metrics::{
-    comparison::{Comparison, Contrast, IntervalMethod, Row, Scale, Verdict},
+    comparison::{Comparison, Contrast, IntervalMethod, Row, Scale, TestMethod, Verdict},
     stats::Correction,
 };
 
-use crate::number::count;
+use crate::number::{Style, count};
 
 /// How many tasks a sentence names.
 const NAMED: usize = 8;
@@ -13,7 +13,7 @@ const NAMED: usize = 8;
 /// A verdict in a table cell.
 pub(crate) fn verdict(contrast: &Contrast) -> String {
     match (contrast.verdict, contrast.equivalent) {
-        (Verdict::Undecided, Some(true)) => "undecided, equivalent".into(),
+        (Verdict::Better | Verdict::Worse, Some(true)) => format!("{}, within margin", contrast.verdict),
         (verdict, _) => verdict.to_string(),
     }
 }
@@ -24,7 +24,7 @@ pub(crate) fn summary(comparison: &Comparison) -> Vec<(String, String)> {
     let base = comparison.base().unwrap_or_default();
     let sentence = |model: &String| {
         let of = |verdict: Verdict| {
-            let found = |row: &&&Row| row.contrasts.iter().any(|c| &c.model == model && c.verdict == verdict);
+            let found = |row: &&&Row| row.with_base().any(|c| &c.model == model && c.verdict == verdict);
             main.iter().filter(found).map(|row| row.label.as_str()).collect::<Vec<_>>()
         };
         let part = |verdict: Verdict| {
@@ -34,7 +34,7 @@ pub(crate) fn summary(comparison: &Comparison) -> Vec<(String, String)> {
             (!labels.is_empty()).then(|| format!("{verdict} on {named}{more}"))
         };
         let parts: Vec<String> =
-            [Verdict::Better, Verdict::Worse, Verdict::Undecided].into_iter().filter_map(part).collect();
+            [Verdict::Better, Verdict::Worse, Verdict::Equivalent, Verdict::Undecided].into_iter().filter_map(part).collect();
         let parts = if parts.is_empty() { "nothing to decide".into() } else { parts.join("; ") };
         (model.clone(), format!("against {base}: {parts}."))
     };
@@ -60,6 +60,19 @@ pub(crate) fn methods(comparison: &Comparison) -> Vec<String> {
             intervals.iter().map(|method| method.label()).collect::<Vec<_>>().join(", ")
         )
     }];
+    let clustered: Vec<String> = comparison
+        .rows
+        .iter()
+        .filter_map(|row| Some(format!("{} ({})", row.label, count(row.clusters?))))
+        .collect::<Vec<_>>();
+    if !clustered.is_empty() {
+        let more = clustered.len().saturating_sub(NAMED);
+        let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+        lines.push(format!(
+            "Clusters of dependent documents are resampled and swapped whole: {}{more}.",
+            clustered[..clustered.len().min(NAMED)].join(", ")
+        ));
+    }
     let tests = used(comparison.rows.iter().flat_map(|row| row.contrasts.iter().filter_map(|c| c.test)));
     if !tests.is_empty() {
         let families: Vec<String> =
@@ -69,19 +82,49 @@ pub(crate) fn methods(comparison: &Comparison) -> Vec<String> {
             correction => format!("p is corrected within families by {}", correction.label()),
         };
         lines.push(format!(
-            "Tests: two-sided, paired by document: {}; {correction}: {}.",
+            "Tests: two-sided{}: {}; {correction}: {}.",
+            if tests.contains(&TestMethod::UnpairedZ) { "" } else { ", paired by document" },
             tests.iter().map(|test| test.label()).collect::<Vec<_>>().join(", "),
             families.join(", ")
         ));
         lines.push(format!(
-            "Verdicts: better or worse where corrected p ≤ {}; undecided means that these documents do not show a difference, not \
-             that there is none. Equivalent: the difference was shown to lie within the margin of {}.",
+            "Verdicts: better or worse where corrected p ≤ {0}; equivalent where two one-sided tests, corrected alike, show that \
+             the difference lies within the margin of {1}; else undecided, which does not mean that there is none.",
             settings.alpha,
             margin(comparison)
         ));
+        lines.push(
+            "Detectable: the smallest true difference that these documents would have shown with 80 % power after the \
+             correction. To decide: about how many documents would decide, if the difference is the one observed."
+                .to_owned(),
+        );
     }
+    lines.extend(noise(comparison));
     lines.push(format!("Resamples: {}; seed {}.", count(settings.resamples), settings.seed));
     lines
+}
+
+/// What was found of numerical noise.
+fn noise(comparison: &Comparison) -> Option<String> {
+    let measured: Vec<&Row> = comparison.rows.iter().filter(|row| row.noise.is_some()).collect();
+    if measured.is_empty() {
+        return None;
+    }
+    let how = "part of the documents was scored again in other batches and another order";
+    let loud: Vec<String> = measured
+        .iter()
+        .filter_map(|row| row.noise.filter(|&noise| noise > 0.0).map(|noise| (row, noise)))
+        .map(|(row, noise)| format!("{} {} {}", row.label, row.key, Style::of(row).precise(noise)))
+        .collect();
+    if loud.is_empty() {
+        return Some(format!("Numerical noise: {how}; no value changed."));
+    }
+    let more = loud.len().saturating_sub(NAMED);
+    let more = if more > 0 { format!(" and {more} more rows") } else { String::new() };
+    Some(format!(
+        "Numerical noise: {how}; largest changes: {}{more}. A difference below is no verdict.",
+        loud[..loud.len().min(NAMED)].join(", ")
+    ))
 }
 
 fn margin(comparison: &Comparison) -> String {

@@ -186,3 +186,30 @@ fn html_is_well_formed_and_says_what_markdown_says() {
         assert!(models.iter().all(|model| body.contains(&model.replace('&', "&amp;").replace('<', "&lt;"))));
     }
 }
+
+/// Compiles a document with pdflatex, where it is installed, and returns its log.
+#[allow(clippy::print_stderr, reason = "tests say on standard error what they skip")]
+fn compile(text: &str) -> Option<(bool, String)> {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("report.tex"), text).unwrap();
+    let mut command = std::process::Command::new("pdflatex");
+    command.args(["-interaction=nonstopmode", "-halt-on-error", "report.tex"]).current_dir(folder.path());
+    let Ok(output) = command.output() else {
+        eprintln!("skipped: pdflatex is not installed");
+        return None;
+    };
+    let log = String::from_utf8_lossy(&output.stdout).into_owned();
+    Some((output.status.success() && folder.path().join("report.pdf").is_file(), log))
+}
+
+#[test]
+fn latex_documents_compile() {
+    for models in [&THREE[..], &TEN[..], &THREE[..1]] {
+        let mut meta = meta();
+        // Everything that LaTeX treats specially, in a place where users' text stands.
+        meta.manifest.push(("odd".into(), "~^_#$%&{}\\<>|\"`' -- ,, é Š ≤ ± 漢".into()));
+        let Some((compiled, log)) = compile(&latex_document(&comparison(models), &meta)) else { return };
+        assert!(compiled, "{log}");
+        assert!(!log.contains("Overfull \\hbox"), "{log}");
+    }
+}

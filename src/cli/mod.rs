@@ -1,9 +1,12 @@
 //! The command line: definitions only, one file a command.
 
+mod audit;
 mod chat;
 mod compare;
+mod explain;
 mod generate;
 mod golden;
+mod import;
 mod judge;
 mod models;
 mod number;
@@ -11,21 +14,26 @@ mod report;
 mod run;
 mod tasks;
 mod train;
+mod verify;
 
 use std::{ffi::OsString, path::PathBuf};
 
 use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
+pub use audit::AuditArgs;
 pub use chat::ChatArgs;
-pub use compare::{CompareArgs, FailOn, Format};
+pub use compare::{CompareArgs, CorrectionArg, FailOn, Format, PairsArg, StopWhen, TestArg};
+pub use explain::ExplainArgs;
 pub use generate::{GenerateArgs, SamplingArgs};
 pub use golden::{GoldenArgs, GoldenCommand, GoldenFiles};
+pub use import::{ImportArgs, ImportFormat};
 pub use judge::{JudgeArgs, JudgeOrders, RemoteArgs};
 pub use models::{ModelsArgs, ModelsCommand};
-pub use report::{ReportArgs, ReportCommand, TrainingReportArgs};
+pub use report::{ComparisonReportArgs, ReportArgs, ReportCommand, TrainingReportArgs};
 pub use run::{EvaluationArgs, RunArgs};
 pub use tasks::{TasksArgs, TasksCommand};
 pub use train::TrainArgs;
+pub use verify::VerifyArgs;
 
 /// Is the candidate really better than the base, on what, by how much, and can that answer be trusted?
 #[derive(Debug, Parser)]
@@ -102,6 +110,14 @@ pub enum Command {
     Models(ModelsArgs),
     /// Compare a run's metrics with the golden ones
     Golden(GoldenArgs),
+    /// Say what would make the comparison of stored results misleading
+    Audit(AuditArgs),
+    /// Import another tool's results, to be compared as a model of this name
+    Import(ImportArgs),
+    /// Show what a number of a report was made from, and compute it again
+    Explain(ExplainArgs),
+    /// Check metrics and statistics on this machine
+    Verify(VerifyArgs),
     /// Tables and curves of what is stored already
     Report(ReportArgs),
 }

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
+use super::Format;
+
 /// Arguments of `harness report`.
 #[derive(Clone, Debug, Args)]
 pub struct ReportArgs {
@@ -17,6 +19,8 @@ pub struct ReportArgs {
 pub enum ReportCommand {
     /// Tables and curves of training runs side by side
     Training(TrainingReportArgs),
+    /// A stored comparison again, in any form
+    Comparison(ComparisonReportArgs),
 }
 
 /// Arguments of `harness report training`.
@@ -31,4 +35,17 @@ pub struct TrainingReportArgs {
     /// The run that speeds are compared with [default: the first one]
     #[arg(long, value_name = "NAME")]
     pub baseline: Option<String>,
+}
+
+/// Arguments of `harness report comparison`.
+#[derive(Clone, Debug, Args)]
+pub struct ComparisonReportArgs {
+    /// Folder that `harness compare --out` wrote, or the id of a stored comparison [default: list what is stored]
+    pub report: Option<String>,
+    /// Form in which it is printed
+    #[arg(long, value_name = "FORMAT", default_value = "md")]
+    pub format: Format,
+    /// Write all forms and plots into this folder instead
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
 }

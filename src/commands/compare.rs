@@ -2,20 +2,21 @@
 
 use std::path::Path;
 
-use harness_metrics::comparison::{Alignment, Comparison, ModelFacts, Settings, Verdict};
-use harness_reports::{Format as ReportFormat, Meta, markdown, write_all};
+use harness_metrics::comparison::{Alignment, Comparison, Pairs, Row, Settings, Verdict};
+use harness_reports::{Format as ReportFormat, Meta, Report, markdown, write_all};
 use harness_store::Manifest;
+use serde_json::json;
 
 use super::{
-    App, Failure,
-    evaluate::{Evaluated, evaluate, limits},
-    judge::{Judge, JudgeOptions, judge_suite, remote},
-    load::{Loader, Missing},
+    App, Failure, flips,
+    gather::{Asking, Gathered, Subject, gather},
+    load::Missing,
+    plan::plan,
     run::manifest,
-    suite::Suite,
-    tables::tables,
+    stored::{Look, Stored, keep},
+    tables::Scores,
 };
-use crate::cli::{CompareArgs, FailOn, Format};
+use crate::cli::{CompareArgs, FailOn, Format, PairsArg, StopWhen};
 
 /// Groups deeper than this are printed only when asked for.
 const PRINTED_DEPTH: usize = 1;
@@ -25,57 +26,55 @@ const PRINTED_DEPTH: usize = 1;
 /// # Errors
 /// If a model or task is wrong, training or evaluation fails, or, with exit code 3, if the condition of `--fail-on` holds.
 pub(super) fn compare(app: &App, args: &CompareArgs) -> Result<(), Failure> {
-    let limits = limits(app, &args.evaluation)?;
-    let names: Vec<&String> = std::iter::once(&args.base).chain(&args.candidates).collect();
-    let mut resolved = vec![];
-    for name in &names {
-        let model = app.experiment.model(name)?;
-        if resolved.iter().any(|other: &crate::experiment::ResolvedModel| other.name == model.name) {
-            return Err(Failure::usage(format!(
-                "two models are called {:?}; give them different names in harness.toml to compare them",
-                model.name
-            )));
-        }
-        resolved.push(model);
-    }
+    let names: Vec<&str> = std::iter::once(&args.base).chain(&args.candidates).map(String::as_str).collect();
+    let subjects = Subject::resolve(app, names.iter().copied())?;
     let settings = settings(app, args);
     settings.validate()?;
-    let suite = Suite::load(app, &args.evaluation)?;
-    let missing = if args.no_train || args.from_store { Missing::Refuse } else { Missing::Train };
-    let mut loader = Loader::new(app, limits).with_remote(remote(&args.evaluation.remote)?);
-    // All candidates are there before the first one is asked anything.
-    let places = resolved.iter().map(|model| loader.place(model, missing)).collect::<Result<Vec<_>, _>>()?;
-    let mut models: Vec<Evaluated> = vec![];
-    for (model, place) in resolved.iter().zip(places) {
-        let ready = loader.load_at(model, place)?;
-        models.push(evaluate(app, &suite, &ready, args.from_store)?);
+    if args.plan {
+        return plan(app, args, &subjects, &settings);
     }
-    let judged = match &args.judge[..] {
-        [] => None,
-        names => {
-            let judge = Judge::load(app, &mut loader, names, JudgeOptions::default())?;
-            Some(judge_suite(app, &suite, &models, &judge, &args.judge_protocol, &settings)?)
-        }
+    let asking = Asking {
+        missing: if args.no_train || args.from_store { Missing::Refuse } else { Missing::Train },
+        from_store: args.from_store,
+        probe: args.noise_probe,
+        until_decided: args.stop_when == Some(StopWhen::Decided),
     };
-    let facts: Vec<ModelFacts> = models.iter().map(|model| model.facts.clone()).collect();
+    let judging = (!args.judge.is_empty()).then_some((args.judge.as_slice(), args.judge_protocol.as_str()));
+    let gathered = gather(app, &subjects, &args.evaluation, asking, &settings, judging)?;
     let bar = app.progress().bar("compare", 1);
-    let mut tables = tables(&suite, &models);
-    tables.extend(judged.iter().flat_map(|judged| judged.tables.iter().cloned()));
-    let mut comparison = Comparison::compute(&tables, &facts, &settings)?;
-    comparison.caveats.extend(judged.into_iter().flat_map(|judged| judged.caveats));
+    let mut comparison = gathered.compare(&settings)?;
+    let look = Look::of(&gathered, &args.evaluation, &settings);
+    comparison.caveats.extend(look.earlier(&app.home));
     bar.finish(&format!("{} rows, {} caveats", comparison.rows.len(), comparison.caveats.len()));
+    let manifest = match &gathered.suite {
+        Some(suite) => {
+            let mut manifest = manifest(app, suite, &gathered.evaluated, &names.join(" "))?;
+            manifest.settings.insert("compare".to_owned(), json!(settings));
+            manifest.settings.insert("include_path".to_owned(), json!(args.evaluation.include_path));
+            Some(manifest)
+        }
+        None => None,
+    };
+    let report = Report { comparison, meta: meta(manifest.as_ref(), &gathered) };
     if let Some(folder) = &args.out {
-        let name = names.iter().map(|name| name.as_str()).collect::<Vec<_>>().join(" ");
-        let manifest = manifest(app, &suite, &models, &name)?;
         let formats = formats(&args.format);
-        let files = write_all(folder, &comparison, &meta(&manifest, &models), &formats)
+        let files = write_all(folder, &report.comparison, &report.meta, &formats)
             .map_err(|e| Failure::work(e.to_string()))?;
-        manifest.write(&folder.join("manifest.json"))?;
+        if let Some(manifest) = &manifest {
+            manifest.write(&folder.join("manifest.json"))?;
+        }
         let shown: Vec<String> = files.iter().map(|path| file_name(path)).collect();
         app.progress().say(format!("wrote {} to {}", shown.join(", "), folder.display()));
     }
-    print(app, &comparison, args.all_rows)?;
-    check(&comparison, args.fail_on)
+    let stored = Stored { look, report, manifest };
+    keep(app, &stored)?;
+    let comparison = &stored.report.comparison;
+    if args.flips {
+        flips::print(app, &flips::flips(&gathered, comparison), args.most_flips)?;
+    } else {
+        print(app, comparison, args.all_rows)?;
+    }
+    check(comparison, args.fail_on)
 }
 
 /// Prints a comparison: as Markdown, or as one JSON object.
@@ -87,7 +86,8 @@ pub(super) fn print(app: &App, comparison: &Comparison, all_rows: bool) -> Resul
     })
 }
 
-fn settings(app: &App, args: &CompareArgs) -> Settings {
+/// The settings of the experiment.
+pub(super) fn section_settings(app: &App) -> Settings {
     let section = &app.experiment.compare;
     Settings {
         confidence: section.confidence,
@@ -95,9 +95,22 @@ fn settings(app: &App, args: &CompareArgs) -> Settings {
         correction: section.correction,
         margin: section.margin,
         resamples: section.resamples,
+        ..Settings::default()
+    }
+}
+
+fn settings(app: &App, args: &CompareArgs) -> Settings {
+    let section = section_settings(app);
+    Settings {
+        alpha: args.alpha.unwrap_or(section.alpha),
+        margin: args.margin.unwrap_or(section.margin),
+        correction: args.correction.map_or(section.correction, Into::into),
         seed: args.seed,
         alignment: if args.intersect { Alignment::Intersect } else { Alignment::Strict },
-        ..Settings::default()
+        pairs: if args.pairs == PairsArg::All { Pairs::All } else { Pairs::Base },
+        test: args.test.into(),
+        sequential: args.stop_when.is_some(),
+        ..section
     }
 }
 
@@ -119,12 +132,18 @@ fn formats(asked: &[Format]) -> Vec<ReportFormat> {
     formats
 }
 
-fn meta(manifest: &Manifest, models: &[Evaluated]) -> Meta {
-    let mut lines = vec![("manifest".to_owned(), manifest.hash().short())];
-    for model in models {
-        lines.push((format!("model {}", model.name), model.entry.identity.digest().short()));
+fn meta(manifest: Option<&Manifest>, gathered: &Gathered) -> Meta {
+    let mut lines = vec![];
+    lines.extend(manifest.map(|manifest| ("manifest".to_owned(), manifest.hash().short())));
+    for scores in gathered.scores() {
+        let digest = match scores {
+            Scores::Evaluated(model) => model.entry.identity.digest(),
+            Scores::Imported(record) => record.digest(),
+        };
+        let what = if matches!(scores, Scores::Imported(_)) { "imported" } else { "model" };
+        lines.push((format!("{what} {}", scores.name()), digest.short()));
     }
-    lines.push(("harness".to_owned(), manifest.harness_version.clone()));
+    lines.push(("harness".to_owned(), env!("CARGO_PKG_VERSION").to_owned()));
     Meta { title: String::new(), manifest: lines }
 }
 
@@ -141,7 +160,7 @@ fn check(comparison: &Comparison, condition: Option<FailOn>) -> Result<(), Failu
     };
     let found: Vec<String> = rows
         .flat_map(|row| {
-            row.contrasts.iter().filter(|c| c.verdict == verdict).map(|c| format!("{} on {}", c.model, row.task))
+            Row::with_base(row).filter(|c| c.verdict == verdict).map(|c| format!("{} on {}", c.model, row.task))
         })
         .collect();
     if found.is_empty() {

@@ -6,15 +6,16 @@ use std::{
 };
 
 use harness_core::{
-    Control, Hasher, LanguageModel, ModelError, Request, RequestKey, Response, SampleScore, canonical_json,
+    Control, Digest, Hasher, LanguageModel, ModelError, Output, Request, RequestKey, Response, SampleScore,
+    canonical_json,
 };
 use harness_engine::Limits;
 use harness_http::HttpError;
 use harness_metrics::comparison::{ModelFacts, TaskFacts};
 use harness_store::{DiskStore, ModelEntry, RunStore as _};
-use harness_tasks::{Prepared, PromptFormatter, Scored, Task as _};
+use harness_tasks::{DeclarativeTask, Prepared, PromptFormatter, Scored, Task as _};
 
-use super::{App, Failure, load::Ready, suite::Suite};
+use super::{App, Failure, provenance::ModelFiles, load::Ready, suite::Suite};
 use crate::cli::EvaluationArgs;
 
 /// What one model scored.
@@ -31,6 +32,8 @@ pub(super) struct Evaluated {
     pub prepared: Vec<Arc<Prepared>>,
     /// For the manifest.
     pub entry: ModelEntry,
+    /// The files it was made from, where they were hashed.
+    pub files: ModelFiles,
     /// Seconds spent on answering.
     pub seconds: f64,
 }
@@ -97,17 +100,19 @@ pub(super) fn evaluate(app: &App, suite: &Suite, ready: &Ready, from_store: bool
             identity: Some(model),
             base: ready.base.clone(),
             adapter_is_noop: ready.model.adapter_is_no_op(),
-            tasks: BTreeMap::new(),
+            conditions: conditions(ready, suite),
+            ..ModelFacts::default()
         },
         scored: vec![],
         responses: vec![],
         prepared,
         entry: ready.entry.clone(),
+        files: ModelFiles::default(),
         seconds,
     };
     let mut keys = keys.into_iter();
     for (task, prepared) in suite.tasks.iter().zip(&evaluated.prepared) {
-        let mut facts = TaskFacts::default();
+        let mut facts = TaskFacts { repeats: 1, conditions: task_conditions(task, prepared), ..TaskFacts::default() };
         let mut outputs = Hasher::new("outputs");
         let (mut scored, mut responses) = (vec![], vec![]);
         for document in &prepared.documents {
@@ -120,6 +125,14 @@ pub(super) fn evaluate(app: &App, suite: &Suite, ready: &Ready, from_store: bool
                 outputs.part(canonical_json(&response.output));
                 answers.push(response);
             }
+            let sampled =
+                |request: &&Request| matches!(request, Request::Generate { sampling, .. } if !sampling.is_greedy());
+            facts.sampled += document.requests.iter().filter(sampled).count();
+            let generations = document.requests.iter().filter(|r| matches!(r, Request::Generate { .. })).count();
+            facts.repeats = facts.repeats.max(generations);
+            if let Some(hash) = telling_outputs(&answers) {
+                facts.documents.insert(document.doc.id, hash);
+            }
             scored.push(task.score(document, &answers)?);
             responses.push(answers);
         }
@@ -131,17 +144,77 @@ pub(super) fn evaluate(app: &App, suite: &Suite, ready: &Ready, from_store: bool
     Ok(evaluated)
 }
 
+/// What all answers of a model are made under.
+fn conditions(ready: &Ready, suite: &Suite) -> BTreeMap<String, String> {
+    let identity = &ready.entry.identity;
+    let mut conditions = identity.extra.clone();
+    conditions.insert("dtype".to_owned(), identity.dtype.clone());
+    if suite.uses_chat_template() {
+        let template = identity.chat_template.map_or("none".to_owned(), |digest| digest.short());
+        conditions.insert("chat template".to_owned(), template);
+    }
+    conditions
+}
+
+/// What the answers to a task are made under: the prompts to the last letter, examples, sampling.
+fn task_conditions(task: &DeclarativeTask, prepared: &Prepared) -> BTreeMap<String, String> {
+    let mut prompts = Hasher::new("prompts");
+    let mut sampling = BTreeSet::new();
+    for request in prepared.documents.iter().flat_map(|document| &document.requests) {
+        match request {
+            Request::LogLikelihood { context, continuation } => {
+                prompts.part(context).part(continuation);
+            }
+            Request::RollingLogLikelihood { text } => {
+                prompts.part(text);
+            }
+            Request::Generate { prompt, stop, sampling: how } => {
+                prompts.part(prompt);
+                sampling.insert(canonical_json(&(stop, how)));
+            }
+        }
+    }
+    let mut conditions = BTreeMap::from([
+        ("prompts".to_owned(), prompts.finish().short()),
+        ("examples".to_owned(), prepared.num_fewshot.to_string()),
+        ("version".to_owned(), task.version().to_owned()),
+    ]);
+    if !sampling.is_empty() {
+        conditions.insert("sampling".to_owned(), sampling.into_iter().collect::<Vec<_>>().join(" "));
+    }
+    conditions
+}
+
+/// Log-probabilities nearer to 0 than this are rounded alike for different models.
+const CERTAIN: f64 = 1e-3;
+
+/// Hash of the outputs of a document, if they hold log-probabilities that two models do not share by accident.
+fn telling_outputs(answers: &[Response]) -> Option<Digest> {
+    let telling = |output: &Output| match output {
+        Output::LogLikelihood { token_logprobs, .. } | Output::Text { token_logprobs, .. } => {
+            token_logprobs.iter().filter(|&&logprob| f64::from(logprob.abs()) > CERTAIN).count()
+        }
+        Output::RollingLogLikelihood { .. } => 1,
+    };
+    let count: usize = answers.iter().map(|answer| telling(&answer.output)).sum();
+    (count >= 2).then(|| {
+        let mut hasher = Hasher::new("outputs");
+        answers.iter().for_each(|answer| {
+            hasher.part(canonical_json(&answer.output));
+        });
+        hasher.finish()
+    })
+}
+
 /// The requests of all tasks as this model is asked them.
 ///
 /// # Errors
 /// If a document does not fit its task, or the chat template fails.
 pub(super) fn prepare(app: &App, suite: &Suite, ready: &Ready) -> Result<Vec<Arc<Prepared>>, Failure> {
-    let model: &dyn LanguageModel = &*ready.model;
-    let formatter: Option<&dyn PromptFormatter> = if suite.uses_chat_template() { Some(&model) } else { None };
     let mut warnings = BTreeSet::new();
     let mut all = vec![];
-    for (number, task) in suite.tasks.iter().enumerate() {
-        let prepared = task.build(&suite.options(number), formatter)?;
+    for number in 0..suite.tasks.len() {
+        let prepared = prepare_one(suite, number, ready)?;
         warnings.extend(prepared.warnings.iter().cloned());
         all.push(Arc::new(prepared));
     }
@@ -159,6 +232,16 @@ pub(super) fn share(computed: u64, requested: u64) -> String {
         1.. if computed < requested => format!("{:.1} %, {:.1} times fewer", 100.0 * share, 1.0 / share),
         _ => format!("{:.1} %", 100.0 * share),
     }
+}
+
+/// The requests of one task as this model is asked them.
+///
+/// # Errors
+/// If a document does not fit the task's templates, or the chat template fails.
+pub(super) fn prepare_one(suite: &Suite, task: usize, ready: &Ready) -> Result<Prepared, Failure> {
+    let model: &dyn LanguageModel = &*ready.model;
+    let formatter: Option<&dyn PromptFormatter> = if suite.uses_chat_template() { Some(&model) } else { None };
+    Ok(suite.tasks[task].build(&suite.options(task), formatter)?)
 }
 
 /// Asks for the missing responses and stores each as it comes; returns the seconds it took.

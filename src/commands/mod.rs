@@ -1,13 +1,18 @@
 //! What the commands do, one file a command.
 
 mod app;
+mod audit;
 mod chat;
 mod compare;
 mod eval_tasks;
 mod evaluate;
+mod explain;
 mod failure;
+mod flips;
+mod gather;
 mod generate;
 mod golden;
+mod import;
 mod judge;
 mod launch;
 mod lineage;
@@ -15,13 +20,19 @@ mod load;
 mod matrix;
 mod model;
 mod models;
+mod noise;
+mod plan;
 mod progress;
+mod provenance;
 mod report;
 mod run;
+mod stored;
+mod stored_report;
 mod suite;
 mod tables;
 mod tasks;
 mod train;
+mod verify;
 
 use std::io::Write as _;
 
@@ -46,6 +57,10 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
         Command::Tasks(args) => tasks::tasks(&app, &args),
         Command::Models(args) => models::models(&app, &args),
         Command::Golden(args) => golden::golden(&app, &args),
+        Command::Audit(args) => audit::audit(&app, &args),
+        Command::Import(args) => import::import(&app, &args),
+        Command::Explain(args) => explain::explain(&app, &args),
+        Command::Verify(args) => verify::verify(&app, &args),
         Command::Report(args) => report::report(&app, &args),
     }
 }

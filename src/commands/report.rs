@@ -7,7 +7,7 @@ mod table;
 use harness_store::{atomic_write, nearest};
 use serde_json::json;
 
-use super::{App, Failure};
+use super::{App, Failure, stored_report};
 use crate::cli::{ReportArgs, ReportCommand, TrainingReportArgs};
 use run_record::RunRecord;
 
@@ -18,6 +18,7 @@ use run_record::RunRecord;
 pub(super) fn report(app: &App, args: &ReportArgs) -> Result<(), Failure> {
     match &args.command {
         ReportCommand::Training(args) => training(app, args),
+        ReportCommand::Comparison(args) => stored_report::report(app, args),
     }
 }
 

@@ -18,7 +18,7 @@ use super::{
     judge::remote,
     load::{Loader, Missing, Ready},
     suite::Suite,
-    tables::tables,
+    tables::{Noise, Scores, tables},
 };
 use crate::cli::RunArgs;
 
@@ -38,7 +38,8 @@ pub(super) fn run(app: &App, args: &RunArgs) -> Result<(), Failure> {
     }
     let evaluated = [evaluate(app, &suite, &ready, false)?];
     let facts = [evaluated[0].facts.clone()];
-    let comparison = Comparison::compute(&tables(&suite, &evaluated), &facts, &Settings::default())?;
+    let scores = [Scores::Evaluated(&evaluated[0])];
+    let comparison = Comparison::compute(&tables(&suite, &scores, &Noise::new()), &facts, &Settings::default())?;
     if let Some(folder) = &args.out {
         write(app, &suite, &evaluated[0], folder)?;
     }
@@ -168,6 +169,9 @@ pub(super) fn manifest(app: &App, suite: &Suite, models: &[Evaluated], name: &st
         manifest.tasks = suite.entries(&first.prepared, &app.hashes())?;
     }
     manifest.settings.insert("build".to_owned(), json!(suite.common_options()));
+    let lineage: std::collections::BTreeMap<&str, _> =
+        models.iter().map(|model| (model.name.as_str(), super::explain::lineage(suite, model))).collect();
+    manifest.settings.insert(super::explain::LINEAGE.to_owned(), json!(lineage));
     manifest.seeds.insert("fewshot".to_owned(), suite.common_options().fewshot_seed as u64);
     for model in models {
         manifest.timings.insert(format!("evaluate {}", model.name), model.seconds);

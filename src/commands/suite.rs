@@ -68,6 +68,16 @@ impl Suite {
         BuildOptions { limit: self.limits[task].or(self.options.limit), ..self.options.clone() }
     }
 
+    /// The same suite with the given number of first documents of each task, in the order of the tasks.
+    pub(super) fn with_documents(&self, documents: &[usize]) -> Self {
+        Self {
+            tasks: self.tasks.clone(),
+            groups: self.groups.clone(),
+            options: self.options.clone(),
+            limits: documents.iter().map(|&count| Some(Limit::Count(count))).collect(),
+        }
+    }
+
     /// Whether prompts are rendered through the model's chat template.
     pub(super) fn uses_chat_template(&self) -> bool {
         self.options.apply_chat_template

@@ -2,19 +2,55 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use harness_core::{MetricKey, SampleScore};
+use harness_core::{DocId, MetricKey, SampleScore};
 use harness_metrics::{
     Statistic,
-    comparison::{Column, Scale, Table},
+    comparison::{Column, ModelFacts, Scale, Table},
 };
 use harness_tasks::{Aggregate, Group, Member, MetricSpec, Task as _};
+use serde_json::Value;
 
-use super::{evaluate::Evaluated, suite::Suite};
+use super::{evaluate::Evaluated, import::ImportRecord, suite::Suite};
 
-/// One table a task and metric; groups come before their members, pooled over their documents.
-pub(super) fn tables(suite: &Suite, models: &[Evaluated]) -> Vec<Table> {
+/// Groups of at least this many tasks take their tasks as clusters: their documents are drawn in blocks. The tasks of
+/// smaller groups are too few to be a sample of tasks; they are taken as they are.
+const CLUSTERED_GROUP: usize = 10;
+
+/// The scores of one model: its own answers, or results of another tool.
+#[derive(Clone, Copy)]
+pub(super) enum Scores<'a> {
+    /// Answers of this program.
+    Evaluated(&'a Evaluated),
+    /// Imported results.
+    Imported(&'a ImportRecord),
+}
+
+impl Scores<'_> {
+    /// The name in reports.
+    pub(super) fn name(&self) -> &str {
+        match self {
+            Self::Evaluated(model) => &model.name,
+            Self::Imported(record) => &record.name,
+        }
+    }
+
+    /// What is known of the answers.
+    pub(super) fn facts(&self) -> ModelFacts {
+        match self {
+            Self::Evaluated(model) => model.facts.clone(),
+            Self::Imported(record) => record.facts(),
+        }
+    }
+}
+
+/// Largest changes of a metric when documents were scored again, by task and metric.
+pub(super) type Noise = BTreeMap<(String, String), f64>;
+
+/// One table a task and metric; groups come before their members, pooled over their documents. Metrics that a model has
+/// no scores of are left out.
+pub(super) fn tables(suite: &Suite, models: &[Scores<'_>], noise: &Noise) -> Vec<Table> {
     let index: BTreeMap<&str, usize> = suite.tasks.iter().enumerate().map(|(i, task)| (task.id(), i)).collect();
-    let builder = Builder { suite, models, index };
+    let builder = Builder { suite, models, index, noise };
     let mut tables = vec![];
     let mut shown = BTreeSet::new();
     for group in &suite.groups {
@@ -28,10 +64,48 @@ pub(super) fn tables(suite: &Suite, models: &[Evaluated]) -> Vec<Table> {
     tables
 }
 
+/// One table a task and metric that all imports have.
+pub(super) fn imported_tables(records: &[&ImportRecord], only: &[String]) -> Vec<Table> {
+    let Some((first, others)) = records.split_first() else { return vec![] };
+    let mut tables = vec![];
+    for task in first.tasks.iter().filter(|task| only.is_empty() || only.contains(&task.id)) {
+        for metric in &task.metrics {
+            let of = |record: &&ImportRecord| {
+                let same = record.task(&task.id)?.metrics.iter().find(|other| other.key == metric.key)?;
+                Some((same.column(&record.name), same.scale()))
+            };
+            let Some(found) = others.iter().map(of).collect::<Option<Vec<_>>>() else { continue };
+            let raw = metric.scale() == Scale::Raw || found.iter().any(|(_, scale)| *scale == Scale::Raw);
+            let mut columns = vec![metric.column(&first.name)];
+            columns.extend(found.into_iter().map(|(column, _)| column));
+            let mut clusters = BTreeMap::new();
+            let own = records.iter().filter_map(|record| record.task(&task.id)).flat_map(|task| &task.clusters);
+            own.for_each(|(doc, cluster)| drop(clusters.insert(*doc, cluster.clone())));
+            tables.push(Table {
+                task: task.id.clone(),
+                alias: task.alias.clone(),
+                group: None,
+                depth: 0,
+                pooled: false,
+                key: metric.key.clone(),
+                statistic: metric.statistic.clone(),
+                higher_is_better: metric.higher_is_better,
+                scale: if raw { Scale::Raw } else { metric.scale() },
+                primary: metric.primary,
+                columns,
+                clusters,
+                noise: None,
+            });
+        }
+    }
+    tables
+}
+
 struct Builder<'a> {
     suite: &'a Suite,
-    models: &'a [Evaluated],
+    models: &'a [Scores<'a>],
     index: BTreeMap<&'a str, usize>,
+    noise: &'a Noise,
 }
 
 impl Builder<'_> {
@@ -63,6 +137,7 @@ impl Builder<'_> {
     fn task(&self, task: usize, group: Option<&str>, depth: usize, tables: &mut Vec<Table>) {
         let definition = &self.suite.tasks[task];
         for spec in definition.metrics() {
+            let Some(columns) = self.columns(&[(task, None)], &spec.key) else { continue };
             tables.push(Table {
                 task: definition.id().to_owned(),
                 alias: Some(definition.alias().to_owned()),
@@ -74,8 +149,9 @@ impl Builder<'_> {
                 higher_is_better: spec.higher_is_better,
                 scale: scale(spec),
                 primary: spec.primary,
-                columns: self.columns(&[(task, None)], &spec.key),
-                clusters: BTreeMap::new(),
+                columns,
+                clusters: self.clusters(&[(task, None)], false),
+                noise: self.noise.get(&(definition.id().to_owned(), spec.key.to_string())).copied(),
             });
         }
     }
@@ -97,11 +173,15 @@ impl Builder<'_> {
             let parts: Vec<(usize, Option<f64>)> = leaves
                 .iter()
                 .map(|&leaf| {
-                    let documents = self.models.first().map_or(1, |model| model.scored[leaf].len().max(1));
+                    let documents = self.documents(leaf).max(1);
                     let equally = !aggregate.weight_by_size && spec.statistic == Statistic::Mean;
                     (leaf, equally.then(|| 1.0 / documents as f64))
                 })
                 .collect();
+            let Some(columns) = self.columns(&parts, &spec.key) else { continue };
+            let noise = parts.iter().filter_map(|&(leaf, _)| {
+                self.noise.get(&(self.suite.tasks[leaf].id().to_owned(), spec.key.to_string())).copied()
+            });
             tables.push(Table {
                 task: group.name.clone(),
                 alias: Some(group.alias.clone()),
@@ -113,28 +193,82 @@ impl Builder<'_> {
                 higher_is_better: spec.higher_is_better,
                 scale: scale(spec),
                 primary: spec.primary,
-                columns: self.columns(&parts, &spec.key),
-                clusters: BTreeMap::new(),
+                columns,
+                clusters: self.clusters(&parts, parts.len() >= CLUSTERED_GROUP),
+                // The mean of several tasks changes by no more than the one that changes most.
+                noise: noise.reduce(f64::max),
             });
         }
     }
 
-    fn columns(&self, parts: &[(usize, Option<f64>)], key: &MetricKey) -> Vec<Column> {
-        let of = |model: &Evaluated| -> Vec<SampleScore> {
-            parts
-                .iter()
-                .flat_map(|&(task, weight)| {
-                    model.scores(task).filter(|score| score.key == *key).map(move |score| {
-                        let mut score = score.clone();
-                        if let Some(weight) = weight {
-                            score.stats.iter_mut().for_each(|x| *x *= weight);
-                        }
-                        score
-                    })
-                })
-                .collect()
-        };
-        self.models.iter().map(|model| Column { model: model.name.clone(), scores: of(model) }).collect()
+    /// Number of documents of a task, by the first model that answered it here.
+    fn documents(&self, task: usize) -> usize {
+        let own = self.models.iter().find_map(|model| match model {
+            Scores::Evaluated(model) => Some(model.scored[task].len()),
+            Scores::Imported(_) => None,
+        });
+        own.unwrap_or_else(|| self.suite.tasks[task].documents().len())
+    }
+
+    /// The columns of all models; `None` where imported results lack the metric.
+    fn columns(&self, parts: &[(usize, Option<f64>)], key: &MetricKey) -> Option<Vec<Column>> {
+        self.models.iter().map(|model| self.column(model, parts, key)).collect()
+    }
+
+    fn column(&self, model: &Scores<'_>, parts: &[(usize, Option<f64>)], key: &MetricKey) -> Option<Column> {
+        let mut column = Column::new(model.name(), vec![]);
+        for &(task, weight) in parts {
+            let mut scores: Vec<SampleScore> = match model {
+                Scores::Evaluated(model) => model.scores(task).filter(|score| score.key == *key).cloned().collect(),
+                Scores::Imported(record) => {
+                    let imported = record.task(self.suite.tasks[task].id())?;
+                    let metric = imported.metrics.iter().find(|metric| metric.key == *key)?;
+                    if metric.aggregate.is_some() {
+                        // A mean of one task; that of a group would need the weights of its tasks.
+                        return (parts.len() == 1).then(|| metric.column(&record.name));
+                    }
+                    column.repeated |= metric.repeated;
+                    metric.column(&record.name).scores
+                }
+            };
+            if let Some(weight) = weight {
+                scores.iter_mut().for_each(|score| score.stats.iter_mut().for_each(|x| *x *= weight));
+            }
+            column.scores.extend(scores);
+        }
+        Some(column)
+    }
+
+    /// Clusters of documents: the tasks of a group, the column that the definition names under `metadata.cluster`, or what an
+    /// import says.
+    fn clusters(&self, parts: &[(usize, Option<f64>)], by_task: bool) -> BTreeMap<DocId, String> {
+        let mut clusters = BTreeMap::new();
+        let mut named = false;
+        for &(task, _) in parts {
+            let definition = &self.suite.tasks[task];
+            let column = definition.definition()["metadata"]["cluster"].as_str();
+            named |= column.is_some();
+            for document in definition.documents() {
+                let own = column.and_then(|column| document.fields.get(column)).map(|value| match value {
+                    Value::String(text) => text.clone(),
+                    other => other.to_string(),
+                });
+                let label = match own {
+                    _ if by_task => definition.id().to_owned(),
+                    Some(label) => format!("{} {label}", definition.id()),
+                    None => format!("{} {}", definition.id(), document.id.0.short()),
+                };
+                clusters.insert(document.id, label);
+            }
+            for record in self.models.iter().filter_map(|model| match model {
+                Scores::Imported(record) if !by_task => record.task(definition.id()),
+                _ => None,
+            }) {
+                named |= !record.clusters.is_empty();
+                clusters.extend(record.clusters.iter().map(|(doc, label)| (*doc, label.clone())));
+            }
+        }
+        if by_task || named { clusters } else { BTreeMap::new() }
     }
 }
 

@@ -43,7 +43,7 @@ fn json_is_one_object() {
         assert_eq!(row["contrasts"].as_array().unwrap().len(), 2);
         for contrast in row["contrasts"].as_array().unwrap() {
             let verdict = contrast["verdict"].as_str().unwrap();
-            assert!(["better", "worse", "undecided"].contains(&verdict), "{verdict}");
+            assert!(["better", "worse", "equivalent", "undecided"].contains(&verdict), "{verdict}");
         }
     }
     assert!(!object["caveats"].as_array().unwrap().is_empty(), "12 documents are too few");

@@ -10,6 +10,7 @@ mod golden;
 mod help;
 mod models;
 mod run;
+mod statistics;
 mod tasks;
 mod train;
 

@@ -4,7 +4,6 @@ use serde::{Deserialize, Serialize};
 
 use super::{Bleu, BleuFormula, BleuTokenizer};
 use crate::Statistic;
-use crate::ngrams::{Interner, max_into, overlap};
 use crate::python_text::split_whitespace;
 
 /// BLEU on 0..1 with the length of the *shortest* reference, over 13a tokens.
@@ -87,23 +86,6 @@ impl HfBleu {
         let bleu = mean * brevity_penalty;
         HfBleuScore { bleu, precisions, brevity_penalty, length_ratio, translation_length, reference_length }
     }
-}
-
-/// Clipped matches and lengths over tokens already cut, shared with the definition of nltk.
-pub(super) fn token_stats(hypothesis: &[&str], references: &[Vec<&str>], max_order: usize) -> (Vec<u32>, Vec<usize>) {
-    let mut interner = Interner::new();
-    let tokens = interner.tokens(hypothesis.iter().copied());
-    let hypothesis = interner.ngrams(tokens, max_order);
-    let mut clip = vec![Vec::new(); max_order];
-    for reference in references {
-        let tokens = interner.tokens(reference.iter().copied());
-        for (clip, ids) in clip.iter_mut().zip(interner.ngrams(tokens, max_order)) {
-            max_into(clip, &Interner::<&str>::counts(&ids));
-        }
-    }
-    let matches =
-        hypothesis.iter().zip(&clip).map(|(ids, clip)| overlap(&Interner::<&str>::counts(ids), clip)).collect();
-    (matches, hypothesis.iter().map(Vec::len).collect())
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use super::hugging_face::token_stats;
+use super::token_stats;
 use crate::{MetricsError, Statistic};
 
 /// nltk's smoothing functions (Chen and Cherry 2014).

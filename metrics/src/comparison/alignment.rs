@@ -1,6 +1,9 @@
 //! Scores of several models brought to the same documents in the same order.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, BTreeSet, btree_map::Entry},
+};
 
 use harness_core::{DocId, SampleScore};
 
@@ -11,6 +14,10 @@ use crate::stats::{Columns, ColumnsError};
 pub(super) struct Aligned {
     /// One unit a document, in the order of the first model's scores.
     pub(super) columns: Columns,
+    /// Positions in the table of the columns that have scores; the others hold aggregates alone.
+    pub(super) with_scores: Vec<usize>,
+    /// The documents in the order of the units.
+    pub(super) documents: Vec<DocId>,
     /// Labels of the documents' clusters, where there are any.
     pub(super) clusters: Option<Vec<String>>,
     /// Documents without a parsed answer, by column.
@@ -22,13 +29,23 @@ pub(super) struct Aligned {
 impl Aligned {
     /// Brings the columns of a table to the same documents.
     pub(super) fn new(table: &Table, alignment: Alignment) -> Result<Self, ComparisonError> {
-        let by_document: Vec<BTreeMap<DocId, &SampleScore>> =
-            table.columns.iter().map(|column| index(table, column)).collect::<Result<_, _>>()?;
-        let (Some(base), Some(first)) = (table.columns.first(), by_document.first()) else {
-            return Err(ComparisonError::Nothing { what: format!("task `{}` has no model", table.task) });
+        let with_scores: Vec<usize> =
+            (0..table.columns.len()).filter(|&j| table.columns[j].aggregate.is_none()).collect();
+        let columns: Vec<&super::Column> = with_scores.iter().map(|&j| &table.columns[j]).collect();
+        let by_document: Vec<BTreeMap<DocId, Cow<'_, SampleScore>>> =
+            columns.iter().map(|column| index(table, column)).collect::<Result<_, _>>()?;
+        let (Some(base), Some(first)) = (columns.first(), by_document.first()) else {
+            if table.columns.is_empty() {
+                return Err(ComparisonError::Nothing { what: format!("task `{}` has no model", table.task) });
+            }
+            let none: &[Vec<[f64; 0]>] = &[];
+            let columns = Columns::new(table.statistic.clone(), none)
+                .map_err(|source| ComparisonError::Columns { at: table.place(), source })?;
+            let documents = Vec::new();
+            return Ok(Self { columns, with_scores, documents, clusters: None, unparsed: vec![], dropped: vec![] });
         };
         if alignment == Alignment::Strict {
-            for (column, scores) in table.columns.iter().zip(&by_document).skip(1) {
+            for (column, scores) in columns.iter().zip(&by_document).skip(1) {
                 let missing = absent(base.scores.iter(), scores);
                 let extra = absent(column.scores.iter(), first);
                 if !missing.0.is_empty() || !extra.0.is_empty() {
@@ -42,30 +59,50 @@ impl Aligned {
                 }
             }
         }
+        let mut once = BTreeSet::new();
         let shared: Vec<DocId> = base
             .scores
             .iter()
             .map(|score| score.doc)
-            .filter(|doc| by_document.iter().all(|scores| scores.contains_key(doc)))
+            .filter(|doc| by_document.iter().all(|scores| scores.contains_key(doc)) && once.insert(*doc))
             .collect();
+        if shared.is_empty()
+            && let Some((column, scores)) =
+                columns.iter().zip(&by_document).skip(1).find(|(_, scores)| !scores.is_empty() && !first.is_empty())
+        {
+            return Err(ComparisonError::NothingShared {
+                at: table.place(),
+                model: column.model.clone(),
+                base: base.model.clone(),
+                theirs: Documents(scores.keys().copied().collect()),
+                ours: Documents(first.keys().copied().collect()),
+            });
+        }
         let vectors: Vec<Vec<&[f64]>> =
             by_document.iter().map(|scores| shared.iter().map(|doc| scores[doc].stats.as_slice()).collect()).collect();
-        let columns =
-            Columns::new(table.statistic.clone(), &vectors).map_err(|error| describe(table, &shared, error))?;
+        let units = Columns::new(table.statistic.clone(), &vectors)
+            .map_err(|error| describe(table, &columns, &shared, error))?;
         Ok(Self {
-            columns,
+            columns: units,
+            with_scores,
             clusters: clusters(table, &shared)?,
             unparsed: by_document
                 .iter()
                 .map(|scores| shared.iter().filter(|doc| !scores[*doc].parsed).count())
                 .collect(),
             dropped: by_document.iter().map(|scores| scores.len() - shared.len()).collect(),
+            documents: shared,
         })
     }
 }
 
-fn index<'a>(table: &Table, column: &'a super::Column) -> Result<BTreeMap<DocId, &'a SampleScore>, ComparisonError> {
-    let mut scores = BTreeMap::new();
+/// The scores of a column by document; repeats are averaged.
+fn index<'a>(
+    table: &Table,
+    column: &'a super::Column,
+) -> Result<BTreeMap<DocId, Cow<'a, SampleScore>>, ComparisonError> {
+    let mut scores: BTreeMap<DocId, Cow<'a, SampleScore>> = BTreeMap::new();
+    let mut repeats: BTreeMap<DocId, f64> = BTreeMap::new();
     for score in &column.scores {
         let doc = score.doc;
         if score.key != table.key {
@@ -76,14 +113,33 @@ fn index<'a>(table: &Table, column: &'a super::Column) -> Result<BTreeMap<DocId,
                 doc,
             });
         }
-        if scores.insert(doc, score).is_some() {
-            return Err(ComparisonError::DuplicateDocument { at: table.place(), model: column.model.clone(), doc });
+        match scores.entry(doc) {
+            Entry::Vacant(free) => {
+                free.insert(Cow::Borrowed(score));
+            }
+            Entry::Occupied(_) if !column.repeated => {
+                return Err(ComparisonError::DuplicateDocument { at: table.place(), model: column.model.clone(), doc });
+            }
+            Entry::Occupied(mut first) => {
+                let sum = first.get_mut().to_mut();
+                sum.stats.iter_mut().zip(&score.stats).for_each(|(sum, x)| *sum += x);
+                sum.parsed &= score.parsed;
+                *repeats.entry(doc).or_insert(1.0) += 1.0;
+            }
+        }
+    }
+    for (doc, count) in repeats {
+        if let Some(score) = scores.get_mut(&doc) {
+            score.to_mut().stats.iter_mut().for_each(|x| *x /= count);
         }
     }
     Ok(scores)
 }
 
-fn absent<'a>(scores: impl Iterator<Item = &'a SampleScore>, from: &BTreeMap<DocId, &SampleScore>) -> Documents {
+fn absent<'a>(
+    scores: impl Iterator<Item = &'a SampleScore>,
+    from: &BTreeMap<DocId, Cow<'_, SampleScore>>,
+) -> Documents {
     Documents(scores.map(|score| score.doc).filter(|doc| !from.contains_key(doc)).collect())
 }
 
@@ -100,9 +156,9 @@ fn clusters(table: &Table, shared: &[DocId]) -> Result<Option<Vec<String>>, Comp
     Ok((distinct < labels.len()).then_some(labels))
 }
 
-fn describe(table: &Table, shared: &[DocId], error: ColumnsError) -> ComparisonError {
+fn describe(table: &Table, columns: &[&super::Column], shared: &[DocId], error: ColumnsError) -> ComparisonError {
     let at = table.place();
-    let model = |column: usize| table.columns[column].model.clone();
+    let model = |column: usize| columns[column].model.clone();
     match error {
         ColumnsError::NotFinite { column, document, value } => {
             ComparisonError::NotFinite { at, model: model(column), doc: shared[document], value }

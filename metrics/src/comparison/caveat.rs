@@ -1,11 +1,11 @@
 //! What limits the conclusions of a comparison, with figures and advice.
 
-use std::fmt;
+mod text;
 
 use harness_core::MetricKey;
 use serde::{Deserialize, Serialize};
 
-use super::{JudgeFinding, Scale};
+use super::{JudgeFinding, Scale, Verdict};
 
 /// A limit on what the comparison shows. `Display` says what was found; [`Caveat::advice`] what to do about it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -90,6 +90,83 @@ pub enum Caveat {
         /// What was found.
         finding: JudgeFinding,
     },
+    /// Results of two models were imported from files with the same content.
+    SameFile {
+        /// The models.
+        models: [String; 2],
+    },
+    /// Two models gave outputs equal to the last bit on some documents.
+    SharedOutputs {
+        /// The models.
+        models: [String; 2],
+        /// Where.
+        tasks: Vec<SharedOutputs>,
+    },
+    /// Two models have equal scores on more documents than chance allows.
+    SameScores {
+        /// The models.
+        models: [String; 2],
+        /// Where.
+        rows: Vec<SameScores>,
+    },
+    /// Models were asked or computed differently.
+    DifferentConditions {
+        /// What differs.
+        conditions: Vec<DifferentCondition>,
+    },
+    /// Answers drawn at random, once a document.
+    SampledOnce {
+        /// By task and model.
+        shares: Vec<Share>,
+    },
+    /// A value of 0 because (nearly) nothing could be extracted.
+    NothingParsed {
+        /// By row and model.
+        shares: Vec<Share>,
+    },
+    /// Differences that change their sign with the extraction filter, at least one of them decided.
+    FilterConflicts {
+        /// Those differences.
+        rows: Vec<FilterConflict>,
+    },
+    /// Candidates whose recipes differ in more than one thing, or in more than their names say.
+    ConfoundedCandidates {
+        /// The pairs.
+        pairs: Vec<Confounded>,
+    },
+    /// Documents of the test stand in a candidate's training data.
+    TrainedOnTest {
+        /// By row and model.
+        rows: Vec<SeenDocuments>,
+    },
+    /// Validation rows of one recipe are training rows of another.
+    SplitLeak {
+        /// The model whose checkpoint was chosen on these rows.
+        validated: String,
+        /// The model that was trained on them.
+        trained: String,
+        /// How many.
+        rows: usize,
+        /// Out of how many validation rows.
+        of: usize,
+    },
+    /// Differences that a test decides but that lie below the numerical noise.
+    BelowNoise {
+        /// Those differences.
+        rows: Vec<BelowNoise>,
+    },
+    /// The same comparison was run before with other seeds.
+    ManyLooks {
+        /// Runs before this one.
+        earlier: usize,
+        /// What they were run with, e.g. `seed 1`.
+        with: Vec<String>,
+    },
+    /// Models of which only means are known, compared unpaired.
+    Unpaired {
+        /// The models.
+        models: Vec<String>,
+    },
 }
 
 /// A task on which two models gave the same outputs.
@@ -150,8 +227,108 @@ pub struct Share {
     pub of: usize,
 }
 
-/// How many items of a list are spelled out.
-const SHOWN: usize = 4;
+/// A task on which outputs of some documents are equal to the last bit.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SharedOutputs {
+    /// The task.
+    pub task: String,
+    /// Documents with equal outputs.
+    pub same: usize,
+    /// Documents compared.
+    pub of: usize,
+}
+
+/// A row on which two models have equal scores.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SameScores {
+    /// The task.
+    pub task: String,
+    /// The metric.
+    pub key: MetricKey,
+    /// Documents with equal scores.
+    pub same: usize,
+    /// Documents compared.
+    pub of: usize,
+}
+
+/// Something that was not the same for all models.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DifferentCondition {
+    /// What, e.g. `prompts` or `dtype`.
+    pub what: String,
+    /// The task, where it belongs to one.
+    pub task: Option<String>,
+    /// The models with what they had.
+    pub values: Vec<(String, String)>,
+}
+
+/// A difference that turns with the filter.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct FilterConflict {
+    /// The task.
+    pub task: String,
+    /// The candidate.
+    pub model: String,
+    /// What the values are in.
+    pub scale: Scale,
+    /// The metric behind two filters.
+    pub filters: [MetricKey; 2],
+    /// The differences to the base.
+    pub differences: [f64; 2],
+    /// The verdicts.
+    pub verdicts: [Verdict; 2],
+}
+
+/// Two candidates whose recipes differ in more than one thing.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Confounded {
+    /// The candidates.
+    pub models: [String; 2],
+    /// Whether their names say what else differs.
+    pub claimed: bool,
+    /// What differs beyond that: name, value of the first, value of the second.
+    pub differences: Vec<(String, String, String)>,
+}
+
+/// Documents of a row that a candidate was trained on.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SeenDocuments {
+    /// The task.
+    pub task: String,
+    /// The metric.
+    pub key: MetricKey,
+    /// The candidate.
+    pub model: String,
+    /// What the values are in.
+    pub scale: Scale,
+    /// Documents whose whole text stands in a training row.
+    pub exact: usize,
+    /// Further documents of which 13 words in a row do.
+    pub ngram: usize,
+    /// Documents of the row.
+    pub of: usize,
+    /// The difference to the base over all documents.
+    pub difference: Option<f64>,
+    /// The difference over the other documents; `None` where there are none.
+    pub clean: Option<f64>,
+}
+
+/// A difference below the noise.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct BelowNoise {
+    /// The task.
+    pub task: String,
+    /// The metric.
+    pub key: MetricKey,
+    /// The candidate.
+    pub model: String,
+    /// What the values are in.
+    pub scale: Scale,
+    /// The difference.
+    pub difference: f64,
+    /// The noise floor.
+    pub noise: f64,
+}
 
 impl Caveat {
     /// What to do about it.
@@ -187,141 +364,51 @@ impl Caveat {
                 "Check the task's delimiter: a context that ends in a space is a usual cause, and its scores depend on the tokenizer."
             }
             Self::Judge { finding, .. } => finding.advice(),
+            Self::SameFile { .. } => "Check the paths given to `harness import`: one of the two is under a wrong name.",
+            Self::SharedOutputs { .. } => {
+                "Different weights do not give equal log-probabilities: check that results were not copied or mixed up."
+            }
+            Self::SameScores { .. } => {
+                "Check that the results are of two models: a copied file or a wrong path gives equal scores."
+            }
+            Self::DifferentConditions { .. } => {
+                "Run all models in the same way, or read the difference as one of model and setting together."
+            }
+            Self::SampledOnce { .. } => {
+                "Generate greedily, or several answers a document (repeats): one draw holds the noise of sampling too."
+            }
+            Self::NothingParsed { .. } => {
+                "The value says that the format was not met, not that the answers are wrong: look at another filter."
+            }
+            Self::FilterConflicts { .. } => {
+                "Read answers that only one filter extracts; a verdict that depends on the filter is one about format."
+            }
+            Self::ConfoundedCandidates { .. } => {
+                "Do not credit the difference to what the names say; train candidates that differ in one thing only."
+            }
+            Self::TrainedOnTest { .. } => {
+                "Read the difference without these documents, and keep them out of the training data."
+            }
+            Self::SplitLeak { .. } => {
+                "Give both recipes the same split (shuffle_seed and fractions) before comparing their validation losses."
+            }
+            Self::BelowNoise { .. } => {
+                "Such a difference is no verdict: another batch size or type of computation could turn it round."
+            }
+            Self::ManyLooks { .. } => {
+                "Report all runs, or decide beforehand which one counts: the best of many is better than it is."
+            }
+            Self::Unpaired { .. } => {
+                "Import results by document if the other tool can write them: pairing shows much smaller differences."
+            }
         }
     }
-}
 
-impl fmt::Display for Caveat {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::SameModelTwice { models: [a, b] } => write!(f, "`{a}` and `{b}` are the same model."),
-            Self::NoOpAdapter { model, base } => match base {
-                Some(base) => write!(f, "The adapter of `{model}` changes nothing: it answers as `{base}` does."),
-                None => write!(f, "The adapter of `{model}` changes nothing."),
-            },
-            Self::IdenticalOutputs { models: [a, b], tasks, of } => {
-                write!(f, "`{a}` and `{b}` gave identical outputs on {} of {of} tasks: ", tasks.len())?;
-                list(f, tasks, |f, t| write!(f, "{} ({})", t.task, counted(t.requests, "request")))?;
-                f.write_str(".")
-            }
-            Self::PartialOverlap { rows } => {
-                f.write_str("Only shared documents are compared: ")?;
-                list(f, rows, |f, row| {
-                    write!(f, "{} {} uses {}", row.task, row.key, counted(row.used, "document"))?;
-                    for (model, count) in &row.dropped {
-                        write!(f, ", {count} of `{model}` left out")?;
-                    }
-                    Ok(())
-                })?;
-                f.write_str(".")
-            }
-            Self::NoDocuments { tasks } => {
-                f.write_str("No documents: ")?;
-                list(f, tasks, |f, task| f.write_str(task))?;
-                f.write_str(".")
-            }
-            Self::TooFewDocuments { power, rows, of } => {
-                write!(
-                    f,
-                    "Too few documents in {} of {of} rows to show a difference as large as the margin with {:.0} % power: ",
-                    rows.len(),
-                    power * 100.0
-                )?;
-                list(f, rows, |f, row| {
-                    write!(f, "{} {} ({}) ", row.task, row.key, counted(row.n, "document"))?;
-                    match row.detectable {
-                        Some(detectable) => write!(f, "shows differences from {}", amount(detectable, row.scale))?,
-                        None => f.write_str("could not have shown any difference")?,
-                    }
-                    if let Some(needed) = row.needed {
-                        let margin = amount(row.margin, row.scale);
-                        write!(f, " ({margin} would take about {})", counted(rounded(needed), "document"))?;
-                    }
-                    Ok(())
-                })?;
-                f.write_str(".")
-            }
-            Self::TooFewResamples { resamples, needed, families } => {
-                write!(
-                    f,
-                    "With {} resamples a permutation test may be unable to decide after the correction; {} would do: ",
-                    thousands(*resamples as u64),
-                    thousands(*needed as u64)
-                )?;
-                list(f, families, |f, (name, tests)| write!(f, "{name} ({})", counted(*tests, "test")))?;
-                f.write_str(".")
-            }
-            Self::UnparsedAnswers { shares } => shares_text(f, "No answer could be extracted", "answers", shares),
-            Self::TruncatedContexts { shares } => {
-                shares_text(f, "Contexts were cut to the model's length", "requests", shares)
-            }
-            Self::AnswersCutByLimit { shares } => {
-                shares_text(f, "Answers were cut by the limit on tokens", "requests", shares)
-            }
-            Self::BoundaryShifts { shares } => {
-                shares_text(f, "The token boundary before the answer moved", "requests", shares)
-            }
-            Self::Judge { task, judge, finding } => write!(f, "{task}, judge `{judge}`: {finding}"),
-        }
-    }
-}
-
-fn list<T>(
-    f: &mut fmt::Formatter<'_>,
-    items: &[T],
-    mut one: impl FnMut(&mut fmt::Formatter<'_>, &T) -> fmt::Result,
-) -> fmt::Result {
-    for (i, item) in items.iter().take(SHOWN).enumerate() {
-        if i > 0 {
-            f.write_str("; ")?;
-        }
-        one(f, item)?;
-    }
-    if items.len() > SHOWN {
-        write!(f, "; and {} more", items.len() - SHOWN)?;
-    }
-    Ok(())
-}
-
-fn shares_text(f: &mut fmt::Formatter<'_>, what: &str, unit: &str, shares: &[Share]) -> fmt::Result {
-    write!(f, "{what}: ")?;
-    list(f, shares, |f, share| {
-        write!(f, "{}", share.task)?;
-        if let Some(key) = &share.key {
-            write!(f, " {key}")?;
-        }
-        let percent = 100.0 * share.count as f64 / share.of.max(1) as f64;
-        write!(f, " `{}` {} of {} {unit} ({percent:.1} %)", share.model, share.count, share.of)
-    })?;
-    f.write_str(".")
-}
-
-fn counted(n: usize, noun: &str) -> String {
-    format!("{} {noun}{}", thousands(n as u64), if n == 1 { "" } else { "s" })
-}
-
-/// Two significant digits: a projection is no more precise than that.
-fn rounded(n: u64) -> usize {
-    let unit = 10u64.saturating_pow(n.max(1).ilog10().saturating_sub(1));
-    usize::try_from(n.div_ceil(unit).saturating_mul(unit)).unwrap_or(usize::MAX)
-}
-
-fn thousands(n: u64) -> String {
-    let digits = n.to_string();
-    let mut text = String::new();
-    for (i, digit) in digits.chars().enumerate() {
-        if i > 0 && (digits.len() - i).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
-}
-
-fn amount(value: f64, scale: Scale) -> String {
-    match scale {
-        Scale::Fraction => format!("{:.1} percentage points", value * 100.0),
-        Scale::Points => format!("{value:.1} points"),
-        Scale::Raw => format!("{value:.3}"),
+    /// Whether it speaks of the precision of a sound comparison, rather than of something that went wrong.
+    pub fn is_statistical(&self) -> bool {
+        matches!(
+            self,
+            Self::TooFewDocuments { .. } | Self::TooFewResamples { .. } | Self::BelowNoise { .. } | Self::Unpaired { .. }
+        )
     }
 }

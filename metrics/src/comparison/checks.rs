@@ -8,11 +8,15 @@ use super::{
 };
 use crate::stats::Correction;
 
+/// Fewer answers of text alone that are equal say nothing.
+const FEW_ANSWERS: usize = 20;
+
 /// Documents that alignment left out of a table.
 pub(super) fn dropped(table: &Table, aligned: &Aligned) -> Option<Dropped> {
     let dropped: Vec<(String, usize)> = table
         .columns
         .iter()
+        .filter(|column| column.aggregate.is_none())
         .zip(&aligned.dropped)
         .filter(|&(_, &count)| count > 0)
         .map(|(column, &count)| (column.model.clone(), count))
@@ -45,7 +49,11 @@ pub(super) fn models(models: &[String], facts: &[ModelFacts]) -> Vec<Caveat> {
             }
             let both: Vec<(&String, &TaskFacts, &TaskFacts)> =
                 a.tasks.iter().filter_map(|(task, one)| Some((task, one, b.tasks.get(task)?))).collect();
-            let known = both.iter().filter(|(_, one, other)| one.outputs.is_some() && other.outputs.is_some());
+            // A few short answers without log-probabilities can be equal by chance.
+            let telling = |one: &TaskFacts| !one.documents.is_empty() || one.requests >= FEW_ANSWERS;
+            let known = both
+                .iter()
+                .filter(|(_, one, other)| one.outputs.is_some() && other.outputs.is_some() && telling(one));
             let tasks: Vec<IdenticalTask> = known
                 .clone()
                 .filter(|(_, one, other)| one.outputs == other.outputs)
@@ -62,7 +70,7 @@ pub(super) fn models(models: &[String], facts: &[ModelFacts]) -> Vec<Caveat> {
 /// Rows without documents, and primary rows with too few of them.
 pub(super) fn rows(rows: &[Row], settings: &Settings) -> Vec<Caveat> {
     let mut caveats = Vec::new();
-    let mut empty: Vec<String> = rows.iter().filter(|row| row.n == 0).map(|row| row.task.clone()).collect();
+    let mut empty: Vec<String> = rows.iter().filter(|row| row.n == 0 && row.cells.iter().all(|c| c.value.is_none())).map(|row| row.task.clone()).collect();
     empty.dedup();
     if !empty.is_empty() {
         caveats.push(Caveat::NoDocuments { tasks: empty });

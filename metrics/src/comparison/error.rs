@@ -92,6 +92,23 @@ pub enum ComparisonError {
         /// Documents of this model that the first one lacks.
         extra: Documents,
     },
+    /// Two models have no document in common.
+    #[error(
+        "{at}: models `{model}` and `{base}` have no document in common: `{model}` has {theirs}, `{base}` has {ours}; \
+         evaluate both on the same data"
+    )]
+    NothingShared {
+        /// The task and metric.
+        at: Box<Place>,
+        /// The model that differs.
+        model: String,
+        /// The first model.
+        base: String,
+        /// Documents of the model.
+        theirs: Documents,
+        /// Documents of the first model.
+        ours: Documents,
+    },
     /// A score is NaN or infinite.
     #[error(
         "{at}: model `{model}` has the score {value} for document {}; expected finite numbers, \

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use harness_core::{Digest, Finish, Output, Response};
+use harness_core::{Digest, DocId, Finish, Output, Response};
 use serde::{Deserialize, Serialize};
 
 /// Facts about one model, for caveats; everything is optional.
@@ -19,6 +19,15 @@ pub struct ModelFacts {
     /// Whether the adapter is known to change nothing (all of its updates are zero).
     #[serde(default)]
     pub adapter_is_noop: bool,
+    /// What all answers were made under, by name: type of computation, chat template, engine.
+    #[serde(default)]
+    pub conditions: BTreeMap<String, String>,
+    /// The recipe it was trained with, flattened: `training.learning_rate` and so on; empty where there is none.
+    #[serde(default)]
+    pub recipe: BTreeMap<String, String>,
+    /// Hash of the file its results were imported from.
+    #[serde(default)]
+    pub source: Option<Digest>,
     /// By task id.
     #[serde(default)]
     pub tasks: BTreeMap<String, TaskFacts>,
@@ -42,6 +51,32 @@ pub struct TaskFacts {
     /// Requests where joint tokenisation moved the boundary between context and continuation.
     #[serde(default)]
     pub boundary_shifted: usize,
+    /// Generations whose tokens were drawn at random.
+    #[serde(default)]
+    pub sampled: usize,
+    /// Answers a document; 0 where it is not known.
+    #[serde(default)]
+    pub repeats: usize,
+    /// Hash of the outputs of each document, where they hold log-probabilities: equal numbers to the last bit are then no
+    /// accident.
+    #[serde(default)]
+    pub documents: BTreeMap<DocId, Digest>,
+    /// What the answers were made under, by name: prompts, number of examples, sampling, version of the task.
+    #[serde(default)]
+    pub conditions: BTreeMap<String, String>,
+    /// Documents of the task that the model was trained on.
+    #[serde(default)]
+    pub seen: BTreeMap<DocId, Overlap>,
+}
+
+/// How a document was found in training data.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Overlap {
+    /// The whole text stands in a training row.
+    Exact,
+    /// A run of 13 words stands in a training row.
+    Ngram,
 }
 
 impl TaskFacts {

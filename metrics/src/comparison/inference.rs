@@ -2,12 +2,14 @@
 
 use harness_core::Seed;
 
-use super::{IntervalMethod, Scale, Settings, TestMethod};
+use super::{Flips, IntervalMethod, Scale, Settings, TestChoice, TestMethod};
 use crate::{
     Statistic,
     stats::{
-        Bootstrap, BootstrapInterval, Columns, Interval, McNemar, PairedDesign, PairedDifference, ProportionInterval,
-        minimum_detectable_difference, paired_proportion_interval, permutation_test, proportion_interval,
+        Bootstrap, BootstrapInterval, Columns, Interval, McNemar, PairedDifference, PairedPower, ProportionInterval,
+        SequentialTest, approximate_randomization, confidence_sequence, distribution::student_t_quantile,
+        paired_bootstrap_sacrebleu, paired_bootstrap_test, paired_proportion_equivalence, paired_proportion_interval,
+        permutation_test, proportion_interval, scaled, sequential_equivalence_p,
     },
 };
 
@@ -17,26 +19,33 @@ pub(super) const POWER: f64 = 0.8;
 const FEW_DOCUMENTS: u64 = 100;
 /// Below this many documents of either kind (right or wrong; on which two models differ), likewise.
 const FEW_EVENTS: u64 = 10;
+/// Below this many units, Student's t on the jackknife's standard error rather than the bootstrap, whose intervals are
+/// too short for few units.
+const FEW_UNITS: usize = 100;
 
 /// The fewest units with which a two-sided exact test can reject: all m favour one model, 2·2^−m ≤ alpha.
 pub(super) fn fewest_units(alpha: f64) -> usize {
     (1.0 - alpha.log2()).ceil() as usize
 }
 
-/// What was found about a candidate.
+/// What was found about a pair of models.
+#[derive(Default)]
 pub(super) struct Finding {
     pub(super) interval: Option<Interval>,
-    pub(super) method: IntervalMethod,
+    pub(super) method: Option<IntervalMethod>,
     pub(super) test: Option<TestMethod>,
     pub(super) p: Option<f64>,
-    pub(super) equivalent: Option<bool>,
-    pub(super) detectable: Option<f64>,
+    pub(super) equivalence_p: Option<f64>,
+    /// Power by number of units, and that number.
+    pub(super) power: Option<(PairedPower, f64)>,
+    pub(super) flips: Option<Flips>,
 }
 
 /// The statistics of one aligned table; units are documents or clusters of them.
 pub(super) struct Inference<'a> {
     settings: &'a Settings,
     units: Columns,
+    clustered: bool,
     /// Scores by column where every score is 0 or 1 and documents are independent.
     binary: Option<Vec<Vec<f64>>>,
     bootstrap: Bootstrap,
@@ -48,11 +57,15 @@ impl<'a> Inference<'a> {
         let binary = if clusters.is_none() { binary_scores(columns) } else { None };
         let all_closed_form = binary.as_ref().is_some_and(|columns| {
             columns.iter().all(|scores| closed_form_cell(scores).is_some())
-                && columns.iter().skip(1).all(|scores| closed_form_contrast(&columns[0], scores).is_some())
+                && (0..columns.len()).all(|a| {
+                    (a + 1..columns.len()).all(|b| closed_form_contrast(&columns[a], &columns[b]).is_some())
+                })
         });
-        let resamples = if all_closed_form { 0 } else { settings.resamples };
+        let few = units.units() < FEW_UNITS && settings.interval == BootstrapInterval::Bca;
+        let tests_resample = matches!(settings.test, TestChoice::Bootstrap | TestChoice::SacrebleuBs);
+        let resamples = if (all_closed_form || few) && !tests_resample { 0 } else { settings.resamples };
         let bootstrap = Bootstrap::run(&units, resamples, Seed(settings.seed));
-        Self { settings, units, binary, bootstrap }
+        Self { settings, units, clustered: clusters.is_some(), binary, bootstrap }
     }
 
     pub(super) fn units(&self) -> usize {
@@ -61,11 +74,23 @@ impl<'a> Inference<'a> {
 
     /// The value of a column, where it is finite.
     pub(super) fn value(&self, column: usize) -> Option<f64> {
-        Some(self.bootstrap.observed()[column]).filter(|value| value.is_finite())
+        self.bootstrap.observed().get(column).copied().filter(|value| value.is_finite())
+    }
+
+    /// The jackknife's standard error of a column's value, where it exists.
+    pub(super) fn standard_error(&self, column: usize) -> Option<f64> {
+        let error = self.bootstrap.jackknife_standard_error(|values| values[column]);
+        Some(error).filter(|error| error.is_finite())
     }
 
     /// The interval of a column's value.
     pub(super) fn cell(&self, column: usize) -> (Option<Interval>, IntervalMethod) {
+        if self.settings.sequential
+            && let Some(values) = self.bounded(column)
+        {
+            let interval = confidence_sequence(&values, self.settings.confidence);
+            return labelled(interval, IntervalMethod::ConfidenceSequence);
+        }
         if let Some((successes, n)) = self.binary.as_ref().and_then(|binary| closed_form_cell(&binary[column])) {
             let interval = proportion_interval(successes, n, self.settings.confidence, ProportionInterval::Wilson);
             return labelled(interval, IntervalMethod::Wilson);
@@ -73,68 +98,128 @@ impl<'a> Inference<'a> {
         self.resampled(|values| values[column])
     }
 
-    /// A candidate's column against column 0.
-    pub(super) fn contrast(&self, column: usize, scale: Scale) -> Finding {
+    /// Column `b` against column `a`.
+    pub(super) fn contrast(&self, a: usize, b: usize, scale: Scale) -> Finding {
         let n = self.units();
-        let margin = scale.margin(self.settings.margin, self.value(0));
-        let table = self.binary.as_ref().and_then(|binary| McNemar::count(&binary[0], &binary[column]));
         if n == 0 {
-            let method = IntervalMethod::None;
-            return Finding { interval: None, method, test: None, p: None, equivalent: None, detectable: None };
+            return Finding::default();
         }
-        let difference = |values: &[f64]| values[column] - values[0];
-        if let Some(table) = table {
-            let paired = |confidence| paired_proportion_interval(table.only_a, table.only_b, table.n(), confidence);
-            let closed = self.binary.as_ref().and_then(|binary| closed_form_contrast(&binary[0], &binary[column]));
-            let (interval, method) = match closed {
-                Some(_) => labelled(paired(self.settings.confidence), IntervalMethod::BonettPrice),
-                None => self.resampled(difference),
-            };
-            let within =
-                |margin: f64| paired(1.0 - 2.0 * self.settings.alpha).map(|i| -margin < i.low && i.high < margin);
-            return Finding {
-                interval,
-                method,
-                test: Some(TestMethod::McnemarExact),
-                p: Some(table.exact()),
-                equivalent: margin.and_then(within),
-                detectable: self.detectable_proportion(&table),
-            };
+        let margin = scale.margin(self.settings.margin, self.value(a));
+        let table = self.binary.as_ref().and_then(|binary| McNemar::count(&binary[a], &binary[b]));
+        let mut finding = self.differences(a, b, margin);
+        finding.flips = table.map(|table| Flips { won: table.only_b, lost: table.only_a });
+        if let Some(table) = &table {
+            let discordant = table.discordant() as f64;
+            // Half a document more on either side: no disagreement seen is not none there.
+            let disagreement = (discordant + 0.5) / (table.n() as f64 + 1.0);
+            finding.power = Some((PairedPower::McNemar { disagreement }, table.n() as f64));
+            finding.equivalence_p = margin
+                .and_then(|margin| paired_proportion_equivalence(table.only_a, table.only_b, table.n(), margin));
+            let paired = paired_proportion_interval(table.only_a, table.only_b, table.n(), self.settings.confidence);
+            if self.binary.as_ref().and_then(|binary| closed_form_contrast(&binary[a], &binary[b])).is_some() {
+                (finding.interval, finding.method) = some(labelled(paired, IntervalMethod::BonettPrice));
+            }
         }
-        let (interval, method) = self.resampled(difference);
-        let permutation = permutation_test(&self.units, 0, column, self.settings.resamples, Seed(self.settings.seed));
+        if self.settings.sequential {
+            self.look(a, b, scale, margin, &mut finding);
+            return finding;
+        }
+        if finding.interval.is_none() {
+            (finding.interval, finding.method) = some(self.resampled(|values| values[b] - values[a]));
+        }
+        (finding.test, finding.p) = self.test(a, b, table.as_ref());
+        finding
+    }
+
+    /// Power and equivalence by the jackknife's standard error.
+    fn differences(&self, a: usize, b: usize, margin: Option<f64>) -> Finding {
+        let n = self.units();
+        let difference = |values: &[f64]| values[b] - values[a];
         let standard_error = self.bootstrap.jackknife_standard_error(difference);
-        let paired =
-            PairedDifference { mean: difference(self.bootstrap.observed()), standard_error, df: n as f64 - 1.0 };
-        let usable = standard_error > 0.0 && paired.mean.is_finite();
+        let mean = difference(self.bootstrap.observed());
+        let paired = PairedDifference { mean, standard_error, df: n as f64 - 1.0 };
+        let usable = standard_error > 0.0 && mean.is_finite();
         let testable = usable && n >= fewest_units(self.settings.alpha);
-        let detectable = minimum_detectable_difference(standard_error, self.settings.alpha, POWER);
+        let deviation = standard_error * (n as f64).sqrt();
         Finding {
-            interval,
-            method,
-            test: permutation
-                .map(|test| if test.exact { TestMethod::PermutationExact } else { TestMethod::PermutationSampled }),
-            p: permutation.map(|test| test.p),
-            equivalent: margin.filter(|_| usable).map(|margin| paired.equivalence_p(margin) <= self.settings.alpha),
-            detectable: testable.then_some(detectable).filter(|d| d.is_finite()),
+            equivalence_p: margin.filter(|_| usable).map(|margin| paired.equivalence_p(margin)),
+            power: testable.then_some((PairedPower::Mean { deviation }, n as f64)),
+            ..Finding::default()
         }
     }
 
-    /// The Wald minimum for the observed disagreement, but at least the difference at which the exact test can reject.
-    fn detectable_proportion(&self, table: &McNemar) -> Option<f64> {
-        let least = fewest_units(self.settings.alpha) as f64;
-        let n = table.n() as f64;
-        if least > n {
+    fn test(&self, a: usize, b: usize, table: Option<&McNemar>) -> (Option<TestMethod>, Option<f64>) {
+        let (resamples, seed) = (self.settings.resamples, Seed(self.settings.seed));
+        let named = |method, p: Option<f64>| (p.map(|_| method), p);
+        match self.settings.test {
+            TestChoice::Bootstrap => {
+                named(TestMethod::PairedBootstrap, paired_bootstrap_test(&self.bootstrap, a, b))
+            }
+            TestChoice::SacrebleuBs => {
+                named(TestMethod::SacrebleuBs, paired_bootstrap_sacrebleu(&self.bootstrap, a, b))
+            }
+            TestChoice::SacrebleuAr => {
+                named(TestMethod::SacrebleuAr, approximate_randomization(&self.units, a, b, resamples, seed))
+            }
+            TestChoice::Auto | TestChoice::Permutation => match table {
+                Some(table) if self.settings.test == TestChoice::Auto => {
+                    named(TestMethod::McnemarExact, Some(table.exact()))
+                }
+                _ => match permutation_test(&self.units, a, b, resamples, seed) {
+                    Some(test) if test.exact => named(TestMethod::PermutationExact, Some(test.p)),
+                    Some(test) => named(TestMethod::PermutationSampled, Some(test.p)),
+                    None => (None, None),
+                },
+            },
+        }
+    }
+
+    /// Interval, test and equivalence that hold at any time of looking.
+    fn look(&self, a: usize, b: usize, scale: Scale, margin: Option<f64>, finding: &mut Finding) {
+        let statistic = self.units.statistic();
+        let value = |unit, column| statistic.value(self.units.vector(unit, column));
+        let raw: Vec<f64> = (0..self.units()).map(|unit| value(unit, b) - value(unit, a)).collect();
+        let bounded = scale == Scale::Fraction && *statistic == Statistic::Mean;
+        let mut test = SequentialTest::default();
+        scaled(&raw, bounded).iter().for_each(|&d| test.push(d));
+        finding.test = Some(TestMethod::Sequential);
+        finding.p = Some(test.p());
+        let differences = self.bounded(a).zip(self.bounded(b)).filter(|_| bounded);
+        let differences: Option<Vec<f64>> =
+            differences.map(|(a, b)| a.iter().zip(&b).map(|(a, b)| (b - a).clamp(-1.0, 1.0)).collect());
+        let interval = differences.as_ref().and_then(|d| confidence_sequence(d, self.settings.confidence));
+        (finding.interval, finding.method) = some(labelled(interval, IntervalMethod::ConfidenceSequence));
+        finding.equivalence_p =
+            differences.zip(margin).map(|(differences, margin)| sequential_equivalence_p(&differences, margin));
+    }
+
+    /// The scores of a column where each unit is one document with a score in [0, 1].
+    fn bounded(&self, column: usize) -> Option<Vec<f64>> {
+        if *self.units.statistic() != Statistic::Mean {
             return None;
         }
-        let disagreement = (table.discordant() as f64 / n).max(least / n);
-        let design = PairedDesign { disagreement, alpha: self.settings.alpha };
-        Some(design.minimum_detectable(table.n() as usize, POWER).max(least / n).min(1.0))
+        let score = |unit| match self.units.vector(unit, column) {
+            &[score, 1.0] if (0.0..=1.0).contains(&score) => Some(score),
+            _ => None,
+        };
+        (0..self.units()).map(score).collect()
     }
 
-    /// The bootstrap interval of the kind asked for, or the percentile interval where BCa does not exist.
+    /// Student's t for few units, else the bootstrap interval of the kind asked for, or the percentile interval where
+    /// BCa does not exist.
     fn resampled(&self, f: impl Fn(&[f64]) -> f64) -> (Option<Interval>, IntervalMethod) {
         let asked = self.settings.interval;
+        if self.units() < FEW_UNITS && asked == BootstrapInterval::Bca {
+            let (centre, error) = (f(self.bootstrap.observed()), self.bootstrap.jackknife_standard_error(&f));
+            if self.units() < 2 || !centre.is_finite() || !(error > 1e-13 * centre.abs().max(1e-300)) {
+                return (None, IntervalMethod::None);
+            }
+            let df = self.units() as f64 - 1.0;
+            let half = student_t_quantile(0.5 + self.settings.confidence / 2.0, df) * error;
+            let method = if self.clustered { IntervalMethod::ClusterRobust } else { IntervalMethod::StudentT };
+            let interval = Some(Interval { low: centre - half, high: centre + half }).filter(Interval::is_finite);
+            return labelled(interval, method);
+        }
         let kinds = [asked, BootstrapInterval::Percentile];
         for kind in kinds {
             let interval = self.bootstrap.interval(&f, self.settings.confidence, kind);
@@ -153,6 +238,10 @@ impl<'a> Inference<'a> {
 
 fn labelled(interval: Option<Interval>, method: IntervalMethod) -> (Option<Interval>, IntervalMethod) {
     (interval, if interval.is_some() { method } else { IntervalMethod::None })
+}
+
+fn some((interval, method): (Option<Interval>, IntervalMethod)) -> (Option<Interval>, Option<IntervalMethod>) {
+    (interval, Some(method))
 }
 
 /// The scores of every column where all are 0 or 1 with weight 1.

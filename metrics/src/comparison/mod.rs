@@ -4,6 +4,7 @@
 //! all models on the same documents) and [`ModelFacts`] (what else is known of a model's answers).
 
 mod alignment;
+mod audit;
 mod caveat;
 mod checks;
 mod compute;
@@ -14,19 +15,23 @@ mod judge;
 mod row;
 mod settings;
 mod table;
+mod unpaired;
 
 use serde::{Deserialize, Serialize};
 
-pub use caveat::{Caveat, Dropped, IdenticalTask, Share, Underpowered};
+pub use caveat::{
+    BelowNoise, Caveat, Confounded, DifferentCondition, Dropped, FilterConflict, IdenticalTask, SameScores,
+    SeenDocuments, Share, SharedOutputs, Underpowered,
+};
 pub use error::{ComparisonError, Documents, Place};
-pub use facts::{ModelFacts, TaskFacts};
+pub use facts::{ModelFacts, Overlap, TaskFacts};
 pub use judge::JudgeFinding;
-pub use row::{Cell, Contrast, Family, IntervalMethod, Row, TestMethod, Verdict};
-pub use settings::{Alignment, Settings};
-pub use table::{Column, Scale, Table};
+pub use row::{Cell, Contrast, Family, Flips, IntervalMethod, Ranked, Row, TestMethod, Verdict};
+pub use settings::{Alignment, Pairs, Settings, TestChoice};
+pub use table::{Aggregate, Column, Scale, Table};
 
 /// Version of the serialised form of [`Comparison`].
-pub const SCHEMA_VERSION: u32 = 1;
+pub const SCHEMA_VERSION: u32 = 2;
 
 /// What the comparison of k models found; the first model is the base of all differences.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -63,7 +68,7 @@ impl Comparison {
 
     /// Whether any primary row says that a candidate is worse than the base.
     pub fn any_worse(&self) -> bool {
-        let mut contrasts = self.rows.iter().filter(|row| row.primary).flat_map(|row| &row.contrasts);
+        let mut contrasts = self.rows.iter().filter(|row| row.primary).flat_map(Row::with_base);
         contrasts.any(|contrast| contrast.verdict == Verdict::Worse)
     }
 }

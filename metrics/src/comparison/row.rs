@@ -39,8 +39,32 @@ pub struct Row {
     pub margin: Option<f64>,
     /// One cell a model, base first.
     pub cells: Vec<Cell>,
-    /// One contrast a candidate, in the order of the models.
+    /// One contrast a candidate, in the order of the models; every pair of models where all pairs are tested, those
+    /// against the base first.
     pub contrasts: Vec<Contrast>,
+    /// The numerical noise floor in the row's unit, where it was measured; see [`super::Table::noise`].
+    #[serde(default)]
+    pub noise: Option<f64>,
+    /// The models from the best to the worst, where all pairs are tested.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ranking: Vec<Ranked>,
+}
+
+impl Row {
+    /// The contrasts with the base.
+    pub fn with_base(&self) -> impl Iterator<Item = &Contrast> {
+        let base = self.cells.first().map(|cell| cell.model.as_str()).unwrap_or_default();
+        self.contrasts.iter().filter(move |contrast| contrast.against.is_empty() || contrast.against == base)
+    }
+}
+
+/// A place in a ranking.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ranked {
+    /// Name of the model.
+    pub model: String,
+    /// Groups it belongs to, from 0: the difference of two models is decided exactly where they share none.
+    pub groups: Vec<usize>,
 }
 
 /// The value of one model.
@@ -58,12 +82,15 @@ pub struct Cell {
     pub unparsed: usize,
 }
 
-/// A candidate against the base, on the same documents.
+/// A candidate against the base (or another model), on the same documents.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Contrast {
     /// Name of the candidate.
     pub model: String,
-    /// Its value less the base's.
+    /// What it is compared with; the base where empty (reports of schema 1).
+    #[serde(default)]
+    pub against: String,
+    /// Its value less the other's.
     pub difference: Option<f64>,
     /// Interval of the difference, where one can be estimated.
     pub interval: Option<Interval>,
@@ -77,12 +104,34 @@ pub struct Contrast {
     pub p_corrected: Option<f64>,
     /// What follows from it.
     pub verdict: Verdict,
-    /// Whether the difference was shown to lie within ± the row's margin, at the settings' alpha (uncorrected); `None`
-    /// where this cannot be tested.
+    /// p of the two one-sided tests that the difference is at least the row's margin in size (TOST), before
+    /// correction; `None` where this cannot be tested.
+    #[serde(default)]
+    pub equivalence_p: Option<f64>,
+    /// The same corrected over the family.
+    #[serde(default)]
+    pub equivalence_p_corrected: Option<f64>,
+    /// Whether the difference was shown to lie within ± the row's margin: corrected p ≤ alpha.
     pub equivalent: Option<bool>,
-    /// The smallest true difference that these documents would have shown with 80 % power at the settings' alpha
-    /// (uncorrected), given how often the two models differ; `None` where no difference could have been shown.
+    /// The smallest true difference that these documents would have shown with 80 % power after a correction for the
+    /// whole family, given how often the two models differ; `None` where no difference could have been shown.
     pub detectable: Option<f64>,
+    /// About how many documents would decide it with 80 % power, as different or as equivalent, if the true difference
+    /// is the one observed; `None` where it is decided, or no number of documents would.
+    #[serde(default)]
+    pub needed: Option<u64>,
+    /// Documents that only one of the two answered right, for right and wrong answers.
+    #[serde(default)]
+    pub flips: Option<Flips>,
+}
+
+/// Documents on which the answers of two models differ: the discordant cells of McNemar's table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Flips {
+    /// Wrong in the other model, right in this one.
+    pub won: u64,
+    /// Right in the other model, wrong in this one.
+    pub lost: u64,
 }
 
 /// What a contrast says about a candidate.
@@ -93,6 +142,8 @@ pub enum Verdict {
     Better,
     /// Worse than the base.
     Worse,
+    /// Shown to differ by less than the margin.
+    Equivalent,
     /// The data decide neither way.
     Undecided,
 }
@@ -102,6 +153,7 @@ impl fmt::Display for Verdict {
         f.pad(match self {
             Self::Better => "better",
             Self::Worse => "worse",
+            Self::Equivalent => "equivalent",
             Self::Undecided => "undecided",
         })
     }
@@ -121,6 +173,14 @@ pub enum IntervalMethod {
     Wilson,
     /// Bonett and Price's interval for paired proportions: few documents, or few on which the models differ.
     BonettPrice,
+    /// Student's t on the jackknife's standard error: fewer than 100 documents.
+    StudentT,
+    /// Student's t on the standard error of a jackknife over clusters: fewer than 100 clusters.
+    ClusterRobust,
+    /// Normal, from standard errors alone: the documents of a model are not known.
+    Normal,
+    /// Confidence sequence: valid at any time of looking.
+    ConfidenceSequence,
     /// No interval: fewer than two documents, or no variation.
     None,
 }
@@ -134,6 +194,10 @@ impl IntervalMethod {
             Self::Basic => "basic bootstrap",
             Self::Wilson => "Wilson score",
             Self::BonettPrice => "Bonett-Price",
+            Self::StudentT => "Student's t on the jackknife",
+            Self::ClusterRobust => "cluster-robust Student's t",
+            Self::Normal => "normal, from standard errors",
+            Self::ConfidenceSequence => "confidence sequence",
             Self::None => "none",
         }
     }
@@ -149,6 +213,16 @@ pub enum TestMethod {
     PermutationExact,
     /// Paired permutation test over random swaps.
     PermutationSampled,
+    /// Paired bootstrap test.
+    PairedBootstrap,
+    /// sacreBLEU's approximate randomisation.
+    SacrebleuAr,
+    /// sacreBLEU's paired bootstrap.
+    SacrebleuBs,
+    /// z test of two values with standard errors, unpaired.
+    UnpairedZ,
+    /// Mixture of bets, valid at any time of looking.
+    Sequential,
 }
 
 impl TestMethod {
@@ -158,6 +232,11 @@ impl TestMethod {
             Self::McnemarExact => "exact McNemar",
             Self::PermutationExact => "exact paired permutation",
             Self::PermutationSampled => "paired permutation",
+            Self::PairedBootstrap => "paired bootstrap",
+            Self::SacrebleuAr => "approximate randomisation (sacreBLEU)",
+            Self::SacrebleuBs => "paired bootstrap (sacreBLEU)",
+            Self::UnpairedZ => "unpaired z",
+            Self::Sequential => "sequential, valid at any time of looking",
         }
     }
 }

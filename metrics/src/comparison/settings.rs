@@ -26,6 +26,41 @@ pub struct Settings {
     pub seed: u64,
     /// What to do where models were not scored on the same documents.
     pub alignment: Alignment,
+    /// Which differences are tested.
+    pub pairs: Pairs,
+    /// The test of a difference.
+    pub test: TestChoice,
+    /// Whether documents were added until the verdicts were decided: tests and intervals are then those that hold at
+    /// any time of looking.
+    pub sequential: bool,
+}
+
+/// Which differences are tested.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Pairs {
+    /// Every candidate against the base.
+    #[default]
+    Base,
+    /// Every model against every other, with a ranking.
+    All,
+}
+
+/// Which test is used.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TestChoice {
+    /// McNemar's exact test for right and wrong answers, else the paired permutation test.
+    #[default]
+    Auto,
+    /// The paired permutation test.
+    Permutation,
+    /// The paired bootstrap test.
+    Bootstrap,
+    /// sacreBLEU's approximate randomisation.
+    SacrebleuAr,
+    /// sacreBLEU's paired bootstrap.
+    SacrebleuBs,
 }
 
 /// What to do where models were not scored on the same documents.
@@ -50,6 +85,9 @@ impl Default for Settings {
             interval: BootstrapInterval::Bca,
             seed: 42,
             alignment: Alignment::Strict,
+            pairs: Pairs::Base,
+            test: TestChoice::Auto,
+            sequential: false,
         }
     }
 }

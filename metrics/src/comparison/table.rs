@@ -42,6 +42,10 @@ pub struct Table {
     /// Either empty or complete.
     #[serde(default)]
     pub clusters: BTreeMap<DocId, String>,
+    /// The largest change of the value of any model, in the metric's unit, when a part of the documents was scored
+    /// again in another batch, order or type; `None` where this was not tried.
+    #[serde(default)]
+    pub noise: Option<f64>,
 }
 
 impl Table {
@@ -58,6 +62,30 @@ pub struct Column {
     pub model: String,
     /// One score a document, in any order.
     pub scores: Vec<SampleScore>,
+    /// Whether several scores of one document are repeats, which are averaged; otherwise they are an error.
+    #[serde(default)]
+    pub repeated: bool,
+    /// What is known where there are no scores of documents: the column is then compared unpaired.
+    #[serde(default)]
+    pub aggregate: Option<Aggregate>,
+}
+
+impl Column {
+    /// One score a document.
+    pub fn new(model: impl Into<String>, scores: Vec<SampleScore>) -> Self {
+        Self { model: model.into(), scores, repeated: false, aggregate: None }
+    }
+}
+
+/// A value of which the documents are not known.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Aggregate {
+    /// The value, in the metric's unit.
+    pub value: f64,
+    /// Its standard error, if it is known.
+    pub standard_error: Option<f64>,
+    /// Number of documents, if it is known.
+    pub n: Option<usize>,
 }
 
 /// What a row's values are in.

@@ -16,6 +16,8 @@ mod paired;
 mod permutation;
 mod power;
 mod proportion;
+mod ranking;
+mod sequential;
 mod standard_error;
 
 pub use bootstrap::{Bootstrap, BootstrapInterval};
@@ -30,8 +32,10 @@ pub use permutation::{
     EXACT_LIMIT, PermutationTest, approximate_randomization, paired_bootstrap_sacrebleu, paired_bootstrap_test,
     permutation_test,
 };
-pub use power::{PairedDesign, minimum_detectable_difference};
-pub use proportion::{ProportionInterval, paired_proportion_interval, proportion_interval};
+pub use power::{PairedDesign, PairedPower, minimum_detectable_difference};
+pub use proportion::{ProportionInterval, paired_proportion_equivalence, paired_proportion_interval, proportion_interval};
+pub use ranking::compatible_groups;
+pub use sequential::{SequentialTest, confidence_sequence, scaled, sequential_equivalence_p};
 pub use standard_error::{
     ClusterCorrection, bernoulli_standard_error, clustered_standard_error, mean, mean_standard_error,
     standard_deviation, variance,

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Interval,
-    distribution::{beta_quantile, normal_critical},
+    distribution::{beta_quantile, normal_critical, normal_sf},
 };
 
 /// Interval for a binomial proportion.
@@ -71,6 +71,20 @@ pub fn paired_proportion_interval(only_a: u64, only_b: u64, n: u64, confidence: 
     Some(Interval { low: (centre - half).max(-1.0), high: (centre + half).min(1.0) })
 }
 
+/// p of the hypothesis that paired proportions differ by `margin` at least, by two one-sided tests on the estimate and
+/// standard error of [`paired_proportion_interval`]: p ≤ α exactly where the interval of confidence 1−2α lies within
+/// ± `margin`. `None` as there.
+pub fn paired_proportion_equivalence(only_a: u64, only_b: u64, n: u64, margin: f64) -> Option<f64> {
+    if n == 0 || only_a.checked_add(only_b).is_none_or(|discordant| discordant > n) {
+        return None;
+    }
+    let trials = n as f64 + 2.0;
+    let (a, b) = ((only_a as f64 + 1.0) / trials, (only_b as f64 + 1.0) / trials);
+    let centre = b - a;
+    let error = ((a + b - centre * centre) / trials).sqrt();
+    Some(normal_sf((margin - centre) / error).max(normal_sf((margin + centre) / error)))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -88,5 +102,18 @@ mod tests {
         assert!((interval.low + interval.high).abs() < 1e-15 && interval.high > 0.05 && interval.high < 0.2);
         let one_sided = paired_proportion_interval(0, 40, 100, 0.95).unwrap();
         assert!(one_sided.low > 0.25 && one_sided.high < 0.5);
+    }
+
+    #[test]
+    fn equivalence_of_proportions_agrees_with_the_interval() {
+        for (a, b, n) in [(3, 4, 200), (0, 0, 400), (40, 60, 2_000), (1, 9, 150)] {
+            for margin in [0.01, 0.02, 0.05, 0.2] {
+                let interval = paired_proportion_interval(a, b, n, 0.9).unwrap();
+                let inside = -margin < interval.low && interval.high < margin;
+                let p = paired_proportion_equivalence(a, b, n, margin).unwrap();
+                assert_eq!(p < 0.05, inside, "{a} {b} {n} {margin}: {p}");
+            }
+        }
+        assert_eq!(paired_proportion_equivalence(0, 0, 0, 0.1), None);
     }
 }

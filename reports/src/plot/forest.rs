@@ -64,7 +64,7 @@ impl Line {
         if low > high {
             std::mem::swap(&mut low, &mut high);
         }
-        let first = row.contrasts.iter().find(|c| c.difference.is_some())?.model == contrast.model;
+        let first = row.with_base().find(|c| c.difference.is_some())?.model == contrast.model;
         let task = first.then(|| format!("{} ({})", row.label, row.key.metric));
         Some(Self { task, model: contrast.model.clone(), low, middle, high, verdict: contrast.verdict })
     }
@@ -73,7 +73,7 @@ impl Line {
         match self.verdict {
             Verdict::Better => RGBColor(0, 114, 178),
             Verdict::Worse => RGBColor(213, 94, 0),
-            Verdict::Undecided => RGBColor(120, 120, 120),
+            Verdict::Undecided | Verdict::Equivalent => RGBColor(120, 120, 120),
         }
     }
 }
@@ -89,7 +89,7 @@ impl<'a> Forest<'a> {
     /// The drawing with its width and height in pixels; `None` if there is no difference to draw.
     fn of(comparison: &'a Comparison) -> Option<((u32, u32), Self)> {
         let main = comparison.rows.iter().filter(|row| row.primary && row.depth == 0);
-        let lines: Vec<Line> = main.flat_map(|row| row.contrasts.iter().filter_map(|c| Line::new(row, c))).collect();
+        let lines: Vec<Line> = main.flat_map(|row| row.with_base().filter_map(|c| Line::new(row, c))).collect();
         let ends = lines.iter().flat_map(|line| [line.low, line.high, line.middle]).chain([0.0]);
         let x = range(ends).filter(|_| !lines.is_empty())?;
         let tasks = lines.iter().filter(|line| line.task.is_some()).count() as u32;

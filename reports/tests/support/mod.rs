@@ -41,6 +41,7 @@ pub(crate) fn comparison(models: &[&str]) -> Comparison {
                 },
             )]
             .into(),
+            ..ModelFacts::default()
         })
         .collect();
     let settings = Settings { resamples: 500, ..Settings::default() };
@@ -73,6 +74,7 @@ fn table(task: &str, models: &[&str], n: usize, level: f64, edit: impl FnOnce(&m
         primary: true,
         columns: Vec::new(),
         clusters: Default::default(),
+        noise: None,
     };
     edit(&mut table);
     let seed = task.bytes().fold(7, |seed: u64, byte| seed * 31 + u64::from(byte));
@@ -95,7 +97,7 @@ fn table(task: &str, models: &[&str], n: usize, level: f64, edit: impl FnOnce(&m
                 let parsed = right || table.key.filter == "none" || !i.is_multiple_of(3);
                 SampleScore { doc: DocId(Digest::of(format!("{task} {i}"))), key: table.key.clone(), stats, parsed }
             };
-            Column { model: (*model).into(), scores: (0..n).map(score).collect() }
+            Column::new(*model, (0..n).map(score).collect())
         })
         .collect();
     table

@@ -203,7 +203,7 @@ pub(in crate::commands) fn table(setting: &Setting<'_>, judgments: &[Judgment]) 
         } else {
             single_scores(setting.set, setting.items, judgments, &set.model, range, &key)
         };
-        Column { model: set.model.clone(), scores }
+        Column::new(set.model.clone(), scores)
     });
     Table {
         task: setting.set.to_owned(),

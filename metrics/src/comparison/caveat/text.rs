@@ -1,0 +1,243 @@
+//! Caveats in sentences.
+
+use std::fmt;
+
+use super::{Caveat, Scale, Share};
+
+/// How many items of a list are spelled out.
+const SHOWN: usize = 4;
+
+impl fmt::Display for Caveat {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::SameModelTwice { models: [a, b] } => write!(f, "`{a}` and `{b}` are the same model."),
+            Self::NoOpAdapter { model, base } => match base {
+                Some(base) => write!(f, "The adapter of `{model}` changes nothing: it answers as `{base}` does."),
+                None => write!(f, "The adapter of `{model}` changes nothing."),
+            },
+            Self::IdenticalOutputs { models: [a, b], tasks, of } => {
+                write!(f, "`{a}` and `{b}` gave identical outputs on {} of {of} tasks: ", tasks.len())?;
+                list(f, tasks, |f, t| write!(f, "{} ({})", t.task, counted(t.requests, "request")))?;
+                f.write_str(".")
+            }
+            Self::PartialOverlap { rows } => {
+                f.write_str("Only shared documents are compared: ")?;
+                list(f, rows, |f, row| {
+                    write!(f, "{} {} uses {}", row.task, row.key, counted(row.used, "document"))?;
+                    for (model, count) in &row.dropped {
+                        write!(f, ", {count} of `{model}` left out")?;
+                    }
+                    Ok(())
+                })?;
+                f.write_str(".")
+            }
+            Self::NoDocuments { tasks } => {
+                f.write_str("No documents: ")?;
+                list(f, tasks, |f, task| f.write_str(task))?;
+                f.write_str(".")
+            }
+            Self::TooFewDocuments { power, rows, of } => {
+                write!(
+                    f,
+                    "Too few documents in {} of {of} rows to show a difference as large as the margin with {:.0} % power: ",
+                    rows.len(),
+                    power * 100.0
+                )?;
+                list(f, rows, |f, row| {
+                    write!(f, "{} {} ({}) ", row.task, row.key, counted(row.n, "document"))?;
+                    match row.detectable {
+                        Some(detectable) => write!(f, "shows differences from {}", amount(detectable, row.scale))?,
+                        None => f.write_str("could not have shown any difference")?,
+                    }
+                    if let Some(needed) = row.needed {
+                        let margin = amount(row.margin, row.scale);
+                        write!(f, " ({margin} would take about {})", counted(rounded(needed), "document"))?;
+                    }
+                    Ok(())
+                })?;
+                f.write_str(".")
+            }
+            Self::TooFewResamples { resamples, needed, families } => {
+                write!(
+                    f,
+                    "With {} resamples a permutation test may be unable to decide after the correction; {} would do: ",
+                    thousands(*resamples as u64),
+                    thousands(*needed as u64)
+                )?;
+                list(f, families, |f, (name, tests)| write!(f, "{name} ({})", counted(*tests, "test")))?;
+                f.write_str(".")
+            }
+            Self::UnparsedAnswers { shares } => shares_text(f, "No answer could be extracted", "answers", shares),
+            Self::TruncatedContexts { shares } => {
+                shares_text(f, "Contexts were cut to the model's length", "requests", shares)
+            }
+            Self::AnswersCutByLimit { shares } => {
+                shares_text(f, "Answers were cut by the limit on tokens", "requests", shares)
+            }
+            Self::BoundaryShifts { shares } => {
+                shares_text(f, "The token boundary before the answer moved", "requests", shares)
+            }
+            Self::SameFile { models: [a, b] } => {
+                write!(f, "The results of `{a}` and `{b}` were imported from files with the same content.")
+            }
+            Self::SharedOutputs { models: [a, b], tasks } => {
+                write!(f, "`{a}` and `{b}` gave outputs equal to the last bit: ")?;
+                list(f, tasks, |f, t| write!(f, "{} on {} of {}", t.task, t.same, counted(t.of, "document")))?;
+                f.write_str(".")
+            }
+            Self::SameScores { models: [a, b], rows } => {
+                write!(f, "`{a}` and `{b}` have equal scores on more documents than chance allows: ")?;
+                list(f, rows, |f, r| write!(f, "{} {} on {} of {}", r.task, r.key, r.same, counted(r.of, "document")))?;
+                f.write_str(".")
+            }
+            Self::DifferentConditions { conditions } => {
+                f.write_str("The models were not run in the same way: ")?;
+                list(f, conditions, |f, condition| {
+                    f.write_str(&condition.what)?;
+                    if let Some(task) = &condition.task {
+                        write!(f, " of {task}")?;
+                    }
+                    for (i, (model, value)) in condition.values.iter().take(SHOWN).enumerate() {
+                        write!(f, "{} `{model}` {value}", if i == 0 { ":" } else { "," })?;
+                    }
+                    Ok(())
+                })?;
+                f.write_str(".")
+            }
+            Self::SampledOnce { shares } => shares_text(f, "Answers were drawn at random, once each", "requests", shares),
+            Self::NothingParsed { shares } => {
+                shares_text(f, "The value is 0 because nothing was extracted", "answers without one", shares)
+            }
+            Self::FilterConflicts { rows } => {
+                f.write_str("The difference turns with the extraction filter: ")?;
+                list(f, rows, |f, row| {
+                    let [one, other] = row.differences.map(|difference| amount(difference, row.scale));
+                    let ([key, with], [first, second]) = (&row.filters, row.verdicts);
+                    write!(f, "{} `{}` {key} {one} ({first}), {with} {other} ({second})", row.task, row.model)
+                })?;
+                f.write_str(".")
+            }
+            Self::ConfoundedCandidates { pairs } => {
+                f.write_str("Candidates differ in more than one thing: ")?;
+                list(f, pairs, |f, pair| {
+                    let [a, b] = &pair.models;
+                    let beyond = if pair.claimed { " beyond what their names say" } else { "" };
+                    write!(f, "`{a}` and `{b}`{beyond} in ")?;
+                    for (i, (name, one, other)) in pair.differences.iter().take(SHOWN).enumerate() {
+                        write!(f, "{}{name} ({one}, {other})", if i == 0 { "" } else { ", " })?;
+                    }
+                    if pair.differences.len() > SHOWN {
+                        write!(f, " and {} more", pair.differences.len() - SHOWN)?;
+                    }
+                    Ok(())
+                })?;
+                f.write_str(".")
+            }
+            Self::TrainedOnTest { rows } => {
+                f.write_str("Documents of the test stand in the training data: ")?;
+                list(f, rows, |f, row| {
+                    let count = row.exact + row.ngram;
+                    write!(f, "{} `{}` {count} of {} ({} whole", row.task, row.model, row.of, row.exact)?;
+                    write!(f, ", {} by 13 words in a row)", row.ngram)?;
+                    if let Some(difference) = row.difference {
+                        write!(f, ", difference {}", amount(difference, row.scale))?;
+                        match row.clean {
+                            Some(clean) => write!(f, ", without them {}", amount(clean, row.scale))?,
+                            None => f.write_str(", none without them")?,
+                        }
+                    }
+                    Ok(())
+                })?;
+                f.write_str(".")
+            }
+            Self::SplitLeak { validated, trained, rows, of } => write!(
+                f,
+                "{rows} of {} of `{validated}` are training rows of `{trained}`.",
+                counted(*of, "validation row")
+            ),
+            Self::BelowNoise { rows } => {
+                f.write_str("Differences below the numerical noise: ")?;
+                list(f, rows, |f, row| {
+                    let (difference, noise) = (amount(row.difference, row.scale), amount(row.noise, row.scale));
+                    write!(f, "{} {} `{}` {difference}, noise {noise}", row.task, row.key, row.model)
+                })?;
+                f.write_str(".")
+            }
+            Self::ManyLooks { earlier, with } => {
+                write!(f, "This comparison was run {} before with other seeds: ", times(*earlier))?;
+                list(f, with, |f, text| f.write_str(text))?;
+                f.write_str(".")
+            }
+            Self::Judge { task, judge, finding } => write!(f, "{task}, judge `{judge}`: {finding}"),
+            Self::Unpaired { models } => {
+                f.write_str("Only means are known, so that differences are not paired by document: ")?;
+                list(f, models, |f, model| write!(f, "`{model}`"))?;
+                f.write_str(".")
+            }
+        }
+    }
+}
+
+fn list<T>(
+    f: &mut fmt::Formatter<'_>,
+    items: &[T],
+    mut one: impl FnMut(&mut fmt::Formatter<'_>, &T) -> fmt::Result,
+) -> fmt::Result {
+    for (i, item) in items.iter().take(SHOWN).enumerate() {
+        if i > 0 {
+            f.write_str("; ")?;
+        }
+        one(f, item)?;
+    }
+    if items.len() > SHOWN {
+        write!(f, "; and {} more", items.len() - SHOWN)?;
+    }
+    Ok(())
+}
+
+fn shares_text(f: &mut fmt::Formatter<'_>, what: &str, unit: &str, shares: &[Share]) -> fmt::Result {
+    write!(f, "{what}: ")?;
+    list(f, shares, |f, share| {
+        write!(f, "{}", share.task)?;
+        if let Some(key) = &share.key {
+            write!(f, " {key}")?;
+        }
+        let percent = 100.0 * share.count as f64 / share.of.max(1) as f64;
+        write!(f, " `{}` {} of {} {unit} ({percent:.1} %)", share.model, share.count, share.of)
+    })?;
+    f.write_str(".")
+}
+
+fn times(n: usize) -> String {
+    if n == 1 { "once".to_owned() } else { format!("{} times", thousands(n as u64)) }
+}
+
+fn counted(n: usize, noun: &str) -> String {
+    format!("{} {noun}{}", thousands(n as u64), if n == 1 { "" } else { "s" })
+}
+
+/// Two significant digits: a projection is no more precise than that.
+fn rounded(n: u64) -> usize {
+    let unit = 10u64.saturating_pow(n.max(1).ilog10().saturating_sub(1));
+    usize::try_from(n.div_ceil(unit).saturating_mul(unit)).unwrap_or(usize::MAX)
+}
+
+fn thousands(n: u64) -> String {
+    let digits = n.to_string();
+    let mut text = String::new();
+    for (i, digit) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+fn amount(value: f64, scale: Scale) -> String {
+    match scale {
+        Scale::Fraction => format!("{:.1} percentage points", value * 100.0),
+        Scale::Points => format!("{value:.1} points"),
+        Scale::Raw => format!("{value:.3}"),
+    }
+}

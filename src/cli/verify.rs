@@ -1,0 +1,25 @@
+//! `harness verify`.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+/// Arguments of `harness verify`.
+#[derive(Clone, Debug, Args)]
+pub struct VerifyArgs {
+    /// Simulate comparisons with known truths: coverage of intervals, false positives, power, false alarms
+    #[arg(long)]
+    pub simulate: bool,
+    /// Simulated comparisons a condition
+    #[arg(long, value_name = "N", default_value_t = 1000, requires = "simulate")]
+    pub runs: usize,
+    /// Numbers of documents
+    #[arg(long, value_delimiter = ',', value_name = "N", default_values_t = [30, 100, 300, 1000, 3000], requires = "simulate")]
+    pub documents: Vec<usize>,
+    /// Seed of the simulation
+    #[arg(long, default_value_t = 42)]
+    pub seed: u64,
+    /// Write results as Markdown, JSON and plots into this folder
+    #[arg(long, value_name = "DIR", requires = "simulate")]
+    pub out: Option<PathBuf>,
+}

@@ -1,0 +1,40 @@
+//! `harness audit`.
+
+use serde_json::json;
+
+use super::{
+    App, Failure,
+    gather::{Asking, Subject, alarms, gather},
+    load::Missing,
+};
+use crate::cli::AuditArgs;
+use harness_metrics::comparison::{Alignment, Caveat, Settings};
+
+/// Runs `harness audit`: what would make the comparison of stored results misleading. No model is asked.
+///
+/// # Errors
+/// If a model or task is wrong, or answers are missing; with exit code 3 under `--strict` if there is an alarm.
+pub(super) fn audit(app: &App, args: &AuditArgs) -> Result<(), Failure> {
+    let subjects = Subject::resolve(app, args.models.iter().map(String::as_str))?;
+    let settings = Settings { alignment: Alignment::Intersect, ..super::compare::section_settings(app) };
+    settings.validate()?;
+    let asking = Asking { missing: Missing::Refuse, from_store: true, probe: 8, until_decided: false };
+    let gathered = gather(app, &subjects, &args.evaluation, asking, &settings, None)?;
+    let comparison = gathered.compare(&settings)?;
+    let found: Vec<&Caveat> = comparison.caveats.iter().collect();
+    let count = alarms(&comparison).count();
+    let object: Vec<_> = found
+        .iter()
+        .map(|caveat| json!({"caveat": caveat, "text": caveat.to_string(), "advice": caveat.advice(), "statistical": caveat.is_statistical()}))
+        .collect();
+    app.output(&json!({ "alarms": count, "findings": object }), || {
+        if found.is_empty() {
+            return "nothing found\n".to_owned();
+        }
+        found.iter().map(|caveat| format!("- {caveat}\n  {}\n", caveat.advice())).collect()
+    })?;
+    if args.strict && count > 0 {
+        return Err(Failure::condition(format!("--strict: {count} findings are not of statistical kind")));
+    }
+    Ok(())
+}

@@ -1,0 +1,308 @@
+//! `harness explain`: the chain from a number of a report to everything it was made from, recomputed from the store.
+
+use std::path::Path;
+
+use harness_core::{Digest, Hasher, Request, Response, canonical_json};
+use harness_metrics::comparison::{Comparison, Row};
+use harness_store::{DataEntry, Manifest, ModelEntry, RunStore as _, TaskEntry, hash_file};
+use harness_tasks::{BuildOptions, Prepared, Task as _};
+use serde::{Deserialize, Serialize};
+
+use super::{
+    App, Failure,
+    evaluate::Evaluated,
+    provenance::ModelFiles,
+    load::{Loader, Missing},
+    stored,
+    suite::Suite,
+};
+use crate::cli::{EvaluationArgs, ExplainArgs};
+
+/// Name of the manifest's setting that holds what follows, by model.
+pub(super) const LINEAGE: &str = "lineage";
+
+/// What the manifest keeps of one model for [`explain`].
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(super) struct ModelLineage {
+    /// The files.
+    pub files: ModelFiles,
+    /// By task.
+    pub tasks: std::collections::BTreeMap<String, Samples>,
+}
+
+/// The answers to one task.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Samples {
+    /// Number of responses.
+    pub responses: usize,
+    /// Hash of the requests' keys in order.
+    pub requests: Digest,
+    /// Hash of the outputs in order.
+    pub outputs: Digest,
+}
+
+impl Samples {
+    fn of<'a>(requests: impl Iterator<Item = &'a Request>, responses: impl Iterator<Item = &'a Response>) -> Self {
+        let (mut keys, mut outputs, mut count) = (Hasher::new("requests"), Hasher::new("outputs"), 0);
+        requests.for_each(|request| {
+            keys.part(request.key().0.as_bytes());
+        });
+        for response in responses {
+            count += 1;
+            outputs.part(canonical_json(&response.output));
+        }
+        Self { responses: count, requests: keys.finish(), outputs: outputs.finish() }
+    }
+}
+
+/// The lineage of an evaluated model, for the manifest.
+pub(super) fn lineage(suite: &Suite, model: &Evaluated) -> ModelLineage {
+    let tasks = suite.tasks.iter().zip(&model.prepared).zip(&model.responses).map(|((task, prepared), responses)| {
+        let requests = prepared.documents.iter().flat_map(|document| &document.requests);
+        (task.id().to_owned(), Samples::of(requests, responses.iter().flatten()))
+    });
+    ModelLineage { files: model.files.clone(), tasks: tasks.collect() }
+}
+
+/// One link of the chain.
+#[derive(Debug, Serialize)]
+struct Link {
+    what: String,
+    /// What the report or manifest says.
+    recorded: String,
+    /// What is there now, where that differs.
+    found: Option<String>,
+}
+
+/// Links as they are found.
+#[derive(Default)]
+struct Chain(Vec<Link>);
+
+impl Chain {
+    fn note(&mut self, what: impl Into<String>, recorded: impl Into<String>) {
+        self.0.push(Link { what: what.into(), recorded: recorded.into(), found: None });
+    }
+
+    fn check(&mut self, what: impl Into<String>, recorded: String, found: String) {
+        let found = (found != recorded).then_some(found);
+        self.0.push(Link { what: what.into(), recorded, found });
+    }
+
+    /// A file against the hash it had; read again, whatever was remembered.
+    fn file(&mut self, what: &str, entry: &DataEntry) {
+        let found = hash_file(&entry.path).map_or_else(|error| error.to_string(), |hash| hash.short());
+        self.check(format!("{what} {}", entry.path.display()), entry.hash.short(), found);
+    }
+}
+
+/// Runs `harness explain`.
+///
+/// # Errors
+/// If there is no such report or number; with exit code 3 if something changed since.
+pub(super) fn explain(app: &App, args: &ExplainArgs) -> Result<(), Failure> {
+    let (report, manifest) = stored::find(app, &args.report)?;
+    let comparison = report.comparison;
+    let (row, model) = cell(&comparison, &args.cell)?;
+    let mut chain = Chain::default();
+    let place = comparison.models.iter().position(|name| name == model).unwrap_or_default();
+    let value = row.cells[place].value;
+    chain.note(
+        format!("value of {model} on {} {}", row.task, row.key),
+        value.map_or("none".to_owned(), |value| format!("{value:?}")),
+    );
+    chain.note("documents", row.n.to_string());
+    match manifest {
+        None => chain.note("manifest", "none: the results are imported, or the report was moved without manifest.json"),
+        Some(manifest) => {
+            let recorded = report.meta.manifest.iter().find(|(name, _)| name == "manifest").map(|(_, hash)| hash.clone());
+            chain.check("manifest", recorded.unwrap_or_else(|| manifest.hash().short()), manifest.hash().short());
+            inputs(app, &manifest, row, model, value, &mut chain)?;
+        }
+    }
+    let changed: Vec<String> = chain.0.iter().filter(|link| link.found.is_some()).map(|link| link.what.clone()).collect();
+    app.output(&serde_json::json!({ "chain": chain.0, "changed": changed }), || {
+        let mut text = String::new();
+        for link in &chain.0 {
+            match &link.found {
+                None => text.push_str(&format!("ok       {}: {}\n", link.what, link.recorded)),
+                Some(found) => {
+                    text.push_str(&format!("CHANGED  {}: recorded {}, found {found}\n", link.what, link.recorded));
+                }
+            }
+        }
+        text
+    })?;
+    if changed.is_empty() {
+        return Ok(());
+    }
+    Err(Failure::condition(format!("changed since the report was made: {}", changed.join("; "))))
+}
+
+/// The row and model of `TASK/MODEL` or `TASK:METRIC,FILTER/MODEL`.
+fn cell<'a>(comparison: &'a Comparison, text: &'a str) -> Result<(&'a Row, &'a str), Failure> {
+    let wrong = |what: String| {
+        let rows: Vec<String> = comparison.rows.iter().map(|row| format!("{}:{}", row.task, row.key)).collect();
+        Failure::usage(format!(
+            "{text}: {what}; rows are {}; models are {}",
+            rows.join(" "),
+            comparison.models.join(", ")
+        ))
+    };
+    let Some((place, model)) = text.rsplit_once('/') else {
+        return Err(wrong("expected TASK/MODEL or TASK:METRIC,FILTER/MODEL".to_owned()));
+    };
+    if !comparison.models.iter().any(|name| name == model) {
+        return Err(wrong(format!("no model {model:?}")));
+    }
+    let (task, key) = place.split_once(':').map_or((place, None), |(task, key)| (task, Some(key)));
+    let fits = |row: &&Row| row.task == task && key.map_or(row.primary, |key| row.key.to_string() == key);
+    comparison.rows.iter().find(fits).map(|row| (row, model)).ok_or_else(|| wrong(format!("no row {place:?}")))
+}
+
+/// Everything below the value: statistic, samples, tasks and data, model files, recipe.
+fn inputs(
+    app: &App,
+    manifest: &Manifest,
+    row: &Row,
+    model: &str,
+    value: Option<f64>,
+    chain: &mut Chain,
+) -> Result<(), Failure> {
+    chain.note("harness", manifest.harness_version.clone());
+    chain.note("command", manifest.command.join(" "));
+    let Some(entry) = manifest.models.iter().find(|entry| entry.name == model) else {
+        chain.note("model", "imported: no lineage beyond the imported file");
+        return Ok(());
+    };
+    let lineage: ModelLineage = manifest
+        .settings
+        .get(LINEAGE)
+        .and_then(|all| serde_json::from_value(all.get(model)?.clone()).ok())
+        .unwrap_or_default();
+    chain.note(format!("model {model}"), entry.identity.digest().short());
+    for file in &lineage.files.weights {
+        chain.file("weights", file);
+    }
+    for file in &lineage.files.adapter {
+        chain.file("adapter", file);
+    }
+    for file in &lineage.files.data {
+        chain.file("training data", file);
+    }
+    if let Some(recipe) = &lineage.files.recipe {
+        let short: String = recipe.chars().take(12).collect();
+        let found = entry.adapter.as_deref().or(entry.path.as_deref()).and_then(recipe_now);
+        chain.check("recipe", short, found.map_or("no training.json".to_owned(), |hash| hash.chars().take(12).collect()));
+    }
+    let tasks: Vec<&TaskEntry> = manifest.tasks.iter().collect();
+    let suite = suite(app, manifest, &tasks)?;
+    let mut scores = vec![];
+    let mut statistic = None;
+    for (number, (task, recorded)) in suite.tasks.iter().zip(&tasks).enumerate() {
+        let part_of_row = task.id() == row.task || row.pooled;
+        if !part_of_row {
+            continue;
+        }
+        chain.check(format!("task {}", recorded.id), recorded.definition.short(), task.digest().short());
+        for file in &recorded.data {
+            chain.file("data", file);
+        }
+        let prepared = prepare(app, &suite, number, entry)?;
+        let responses = responses(app, entry, &prepared)?;
+        let now = Samples::of(
+            prepared.documents.iter().flat_map(|document| &document.requests),
+            responses.iter().flatten().flatten(),
+        );
+        if let Some(before) = lineage.tasks.get(task.id()) {
+            chain.check(format!("requests of {}", task.id()), before.requests.short(), now.requests.short());
+            chain.check(format!("responses to {}", task.id()), before.responses.to_string(), now.responses.to_string());
+            chain.check(format!("outputs on {}", task.id()), before.outputs.short(), now.outputs.short());
+        }
+        let Some(spec) = task.metrics().iter().find(|spec| spec.key == row.key) else { continue };
+        statistic = Some(spec.statistic.clone());
+        for (document, answers) in prepared.documents.iter().zip(responses) {
+            let Some(answers) = answers.into_iter().collect::<Option<Vec<Response>>>() else { continue };
+            let scored = task.score(document, &answers)?;
+            scores.extend(scored.scores.into_iter().filter(|score| score.key == row.key));
+        }
+    }
+    let damaged = app.store()?.report(&entry.identity.digest())?;
+    if damaged.has_losses() {
+        chain.check("store", "whole".to_owned(), damaged.to_string());
+    }
+    if let Some(statistic) = statistic.filter(|_| !row.pooled || row.depth == 0) {
+        let sums = statistic.sum(scores.iter().map(|score| &score.stats));
+        chain.note("statistic", format!("{} of {} documents", canonical_json(&statistic), scores.len()));
+        if !row.pooled {
+            let again = statistic.value(&sums);
+            let recorded = value.map_or("none".to_owned(), |value| format!("{value:?}"));
+            chain.check("value recomputed from the store", recorded, format!("{again:?}"));
+        }
+    }
+    Ok(())
+}
+
+fn recipe_now(folder: &Path) -> Option<String> {
+    let text = std::fs::read_to_string(folder.join("training.json")).ok()?;
+    let manifest: serde_json::Value = serde_json::from_str(&text).ok()?;
+    // The hash is computed again from the recipe, not believed.
+    let recipe = Digest::of_json(&manifest["recipe"]).to_string();
+    let said = manifest["recipe_hash"].as_str()?.to_owned();
+    Some(if recipe == said { said } else { recipe })
+}
+
+/// The tasks of a manifest, built as they were.
+fn suite(app: &App, manifest: &Manifest, tasks: &[&TaskEntry]) -> Result<Suite, Failure> {
+    let options: BuildOptions = manifest
+        .settings
+        .get("build")
+        .and_then(|options| serde_json::from_value(options.clone()).ok())
+        .unwrap_or_default();
+    let include: Vec<std::path::PathBuf> = manifest
+        .settings
+        .get("include_path")
+        .and_then(|paths| serde_json::from_value(paths.clone()).ok())
+        .unwrap_or_default();
+    let args = EvaluationArgs {
+        tasks: tasks.iter().map(|task| task.id.clone()).collect(),
+        num_fewshot: options.num_fewshot,
+        fewshot_seed: options.fewshot_seed,
+        include_path: include,
+        apply_chat_template: options.apply_chat_template,
+        fewshot_in_one_turn: !options.fewshot_as_multiturn,
+        system_instruction: options.system_instruction,
+        gen_kwargs: options.generation_kwargs.iter().map(|(key, value)| format!("{key}={value}")).collect(),
+        ..EvaluationArgs::default()
+    };
+    let suite = Suite::load(app, &args)?;
+    let documents: Vec<usize> = suite
+        .tasks
+        .iter()
+        .map(|task| tasks.iter().find(|entry| entry.id == task.id()).map_or(0, |entry| entry.docs))
+        .collect();
+    Ok(suite.with_documents(&documents))
+}
+
+/// The requests of one task; a chat template needs the model.
+fn prepare(app: &App, suite: &Suite, number: usize, entry: &ModelEntry) -> Result<Prepared, Failure> {
+    if !suite.uses_chat_template() {
+        return Ok(suite.tasks[number].build(&suite.options(number), None)?);
+    }
+    let mut loader = Loader::new(app, app.device.limits());
+    let ready = loader.load(&app.experiment.model(&entry.name)?, Missing::Refuse)?;
+    super::evaluate::prepare_one(suite, number, &ready)
+}
+
+/// The stored responses by document; `None` where one is not there.
+fn responses(app: &App, entry: &ModelEntry, prepared: &Prepared) -> Result<Vec<Vec<Option<Response>>>, Failure> {
+    let (store, model) = (app.store()?, entry.identity.digest());
+    let mut all = vec![];
+    for document in &prepared.documents {
+        let mut answers = vec![];
+        for request in &document.requests {
+            answers.push(store.get(&model, &request.key())?);
+        }
+        all.push(answers);
+    }
+    Ok(all)
+}

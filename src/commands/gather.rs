@@ -1,0 +1,309 @@
+//! Models to compare: own ones are placed, loaded and asked, imported results are read.
+
+use std::collections::BTreeMap;
+
+use harness_metrics::comparison::{Caveat, Comparison, ComparisonError, ModelFacts, Settings, Table};
+use harness_tasks::Task as _;
+
+use super::{
+    App, Failure,
+    evaluate::{Evaluated, evaluate, limits},
+    import::ImportRecord,
+    judge::{Judge, JudgeOptions, Judged, judge_suite, remote},
+    provenance::{Training, split_leaks},
+    load::{Loader, Missing, Ready},
+    noise,
+    suite::Suite,
+    tables::{Noise, Scores, imported_tables, tables},
+};
+use crate::{
+    cli::EvaluationArgs,
+    experiment::{Experiment, ResolvedModel},
+};
+
+/// A model that a command was given.
+pub(super) enum Subject {
+    /// A model that can be asked.
+    Model(Box<ResolvedModel>),
+    /// Results of another tool.
+    Imported(Box<ImportRecord>),
+}
+
+impl Subject {
+    /// The name in reports.
+    pub(super) fn name(&self) -> &str {
+        match self {
+            Self::Model(model) => &model.name,
+            Self::Imported(record) => &record.name,
+        }
+    }
+
+    /// What names stand for: models of the experiment, then imports, then paths.
+    ///
+    /// # Errors
+    /// If there is no such model, or two have the same name.
+    pub(super) fn resolve<'a>(app: &App, names: impl IntoIterator<Item = &'a str>) -> Result<Vec<Self>, Failure> {
+        let mut subjects: Vec<Self> = vec![];
+        for name in names {
+            let subject = match imported(app, name)? {
+                Some(record) => Self::Imported(Box::new(record)),
+                None => Self::Model(Box::new(app.experiment.model(name)?)),
+            };
+            if subjects.iter().any(|other| other.name() == subject.name()) {
+                return Err(Failure::usage(format!(
+                    "two models are called {:?}; give them different names in harness.toml to compare them",
+                    subject.name()
+                )));
+            }
+            subjects.push(subject);
+        }
+        Ok(subjects)
+    }
+}
+
+/// The imported results of a name that is no model of the experiment.
+fn imported(app: &App, name: &str) -> Result<Option<ImportRecord>, Failure> {
+    let Experiment { models, .. } = &app.experiment;
+    if models.contains_key(name) { Ok(None) } else { ImportRecord::find(&app.home, name) }
+}
+
+/// How models are asked.
+#[derive(Clone, Copy)]
+pub(super) struct Asking {
+    /// What is done about candidates that are not trained.
+    pub(super) missing: Missing,
+    /// Whether only stored answers are scored.
+    pub(super) from_store: bool,
+    /// Documents a task that are scored again to see the numerical noise; 0 for none.
+    pub(super) probe: usize,
+    /// Whether documents are added until all verdicts are decided.
+    pub(super) until_decided: bool,
+}
+
+/// Everything a comparison is made of.
+pub(super) struct Gathered {
+    /// The tasks; `None` where all results are imported.
+    pub(super) suite: Option<Suite>,
+    /// Models that were asked, in their order.
+    pub(super) evaluated: Vec<Evaluated>,
+    /// Imported results.
+    pub(super) imported: Vec<ImportRecord>,
+    /// For each model, in order: imported or not, and the position among its kind.
+    order: Vec<(bool, usize)>,
+    /// Training of the models that were trained here.
+    pub(super) trainings: Vec<(String, Training)>,
+    /// Largest changes when documents were scored again.
+    noise: Noise,
+    facts: Vec<ModelFacts>,
+    tasks: Vec<String>,
+    judged: Judged,
+}
+
+impl Gathered {
+    /// The scores of the models in their order.
+    pub(super) fn scores(&self) -> Vec<Scores<'_>> {
+        self.order
+            .iter()
+            .map(|&(imported, at)| match imported {
+                true => Scores::Imported(&self.imported[at]),
+                false => Scores::Evaluated(&self.evaluated[at]),
+            })
+            .collect()
+    }
+
+    /// What is known of the models, in their order.
+    pub(super) fn facts(&self) -> &[ModelFacts] {
+        &self.facts
+    }
+
+    /// The tables of the comparison.
+    pub(super) fn tables(&self) -> Vec<Table> {
+        match &self.suite {
+            Some(suite) => {
+                let mut tables = tables(suite, &self.scores(), &self.noise);
+                tables.extend(self.judged.tables.iter().cloned());
+                tables
+            }
+            None => imported_tables(&self.imported.iter().collect::<Vec<_>>(), &self.tasks),
+        }
+    }
+
+    /// The comparison, with the caveats that only files can tell.
+    ///
+    /// # Errors
+    /// If there is nothing to compare, or the documents do not fit.
+    pub(super) fn compare(&self, settings: &Settings) -> Result<Comparison, Failure> {
+        let tables = self.tables();
+        if tables.is_empty() {
+            let names: Vec<String> = self.scores().iter().map(|scores| scores.name().to_owned()).collect();
+            return Err(Failure::usage(format!(
+                "{} have no task and metric in common; see what was imported with `harness import --json`, and choose with \
+                 --tasks",
+                names.join(", ")
+            )));
+        }
+        let mut comparison =
+            Comparison::compute(&tables, &self.facts, settings).map_err(|error| self.explain(&error))?;
+        comparison.caveats.extend(split_leaks(&self.trainings));
+        comparison.caveats.extend(self.judged.caveats.iter().cloned());
+        Ok(comparison)
+    }
+
+    /// An error with the tools' own ids of documents in place of hashes.
+    fn explain(&self, error: &ComparisonError) -> Failure {
+        let mut text = error.to_string();
+        for task in self.imported.iter().flat_map(|record| &record.tasks) {
+            for (doc, label) in &task.labels {
+                let hash = doc.0.short();
+                if text.contains(&hash) {
+                    text = text.replace(&hash, &format!("{label:?}"));
+                }
+            }
+        }
+        Failure::usage(text.replace("ask for the documents they share", "compare those they share with --intersect"))
+    }
+}
+
+/// Places, loads and asks all models.
+///
+/// # Errors
+/// If a model cannot be trained, loaded or asked.
+pub(super) fn gather(
+    app: &App,
+    subjects: &[Subject],
+    args: &EvaluationArgs,
+    asking: Asking,
+    settings: &Settings,
+    judging: Option<(&[String], &str)>,
+) -> Result<Gathered, Failure> {
+    let limits = limits(app, args)?;
+    let models: Vec<&ResolvedModel> = subjects
+        .iter()
+        .filter_map(|subject| match subject {
+            Subject::Model(model) => Some(model.as_ref()),
+            Subject::Imported(_) => None,
+        })
+        .collect();
+    let mut counts = [0usize; 2];
+    let order = subjects
+        .iter()
+        .map(|subject| {
+            let imported = matches!(subject, Subject::Imported(_));
+            let at = counts[usize::from(imported)];
+            counts[usize::from(imported)] += 1;
+            (imported, at)
+        })
+        .collect();
+    let imported = subjects
+        .iter()
+        .filter_map(|subject| match subject {
+            Subject::Imported(record) => Some((**record).clone()),
+            Subject::Model(_) => None,
+        })
+        .collect();
+    let suite = if models.is_empty() { None } else { Some(Suite::load(app, args)?) };
+    let mut gathered = Gathered {
+        suite,
+        evaluated: vec![],
+        imported,
+        order,
+        trainings: vec![],
+        noise: Noise::new(),
+        facts: vec![],
+        tasks: args.tasks.clone(),
+        judged: Judged::default(),
+    };
+    if let Some(suite) = &gathered.suite {
+        let mut loader = Loader::new(app, limits).with_remote(remote(&args.remote)?);
+        // All candidates are there before the first one is asked anything.
+        let places =
+            models.iter().map(|model| loader.place(model, asking.missing)).collect::<Result<Vec<_>, _>>()?;
+        let mut ready: Vec<Ready> = vec![];
+        for (model, place) in models.iter().zip(places) {
+            ready.push(loader.load_at(model, place)?);
+        }
+        gathered.evaluated = if asking.until_decided {
+            until_decided(app, suite, &ready, asking, settings)?
+        } else {
+            ready.iter().map(|ready| evaluate(app, suite, ready, asking.from_store)).collect::<Result<_, _>>()?
+        };
+        for (ready, evaluated) in ready.iter().zip(&mut gathered.evaluated) {
+            if let Some(training) = Training::of_model(ready) {
+                evaluated.facts.recipe = training.recipe();
+                for (task, seen) in training.seen(suite) {
+                    evaluated.facts.tasks.entry(task).or_default().seen = seen;
+                }
+                gathered.trainings.push((ready.name.clone(), training));
+            }
+            evaluated.files = super::provenance::model_files(ready, &app.hashes())?;
+            if asking.probe > 0 {
+                let found = noise::floor(app, suite, ready, evaluated, asking)?;
+                for (place, change) in found {
+                    let largest = gathered.noise.entry(place).or_insert(0.0);
+                    *largest = largest.max(change);
+                }
+            }
+        }
+    }
+    if let (Some((names, protocol)), Some(suite), true) = (judging, &gathered.suite, gathered.imported.is_empty()) {
+        let mut loader = Loader::new(app, limits).with_remote(remote(&args.remote)?);
+        let judge = Judge::load(app, &mut loader, names, JudgeOptions::default())?;
+        gathered.judged = judge_suite(app, suite, &gathered.evaluated, &judge, protocol, settings)?;
+    } else if judging.is_some() {
+        return Err(Failure::usage("--judge: imported results hold no outputs that could be judged"));
+    }
+    gathered.facts = gathered.scores().iter().map(Scores::facts).collect();
+    Ok(gathered)
+}
+
+/// Documents of each task that are asked at first, and the factor by which they grow.
+const FIRST_BLOCK: usize = 32;
+
+/// Asks blocks of documents of all tasks until the sequential tests decide about each, or no document is left.
+fn until_decided(
+    app: &App,
+    suite: &Suite,
+    ready: &[Ready],
+    asking: Asking,
+    settings: &Settings,
+) -> Result<Vec<Evaluated>, Failure> {
+    let all: Vec<usize> = (0..suite.tasks.len())
+        .map(|task| {
+            let documents = suite.tasks[task].documents().len();
+            suite.options(task).limit.map_or(documents, |limit| limit.of(documents))
+        })
+        .collect();
+    let mut asked: Vec<usize> = all.iter().map(|&all| all.min(FIRST_BLOCK)).collect();
+    loop {
+        let part = suite.with_documents(&asked);
+        let evaluated: Vec<Evaluated> =
+            ready.iter().map(|ready| evaluate(app, &part, ready, asking.from_store)).collect::<Result<_, _>>()?;
+        let scores: Vec<Scores<'_>> = evaluated.iter().map(Scores::Evaluated).collect();
+        let tables: Vec<Table> = tables(&part, &scores, &BTreeMap::new());
+        let comparison = Comparison::compute(&tables, &[], settings)?;
+        let open = |task: usize| {
+            let id = suite.tasks[task].id();
+            let mut rows = comparison.rows.iter().filter(|row| row.task == id && row.primary);
+            rows.any(|row| row.contrasts.iter().any(|c| c.verdict == harness_metrics::comparison::Verdict::Undecided))
+        };
+        let undecided: Vec<usize> = (0..all.len()).filter(|&task| open(task)).collect();
+        let left: Vec<usize> = undecided.iter().copied().filter(|&task| asked[task] < all[task]).collect();
+        let (used, total): (usize, usize) = (asked.iter().sum(), all.iter().sum());
+        app.progress().say(format!(
+            "look at {used} of {total} documents: {} of {} tasks are decided",
+            all.len() - undecided.len(),
+            all.len()
+        ));
+        if left.is_empty() {
+            return Ok(evaluated);
+        }
+        for task in left {
+            asked[task] = (asked[task] + asked[task] / 2).min(all[task]);
+        }
+    }
+}
+
+/// Caveats other than those of precision.
+pub(super) fn alarms(comparison: &Comparison) -> impl Iterator<Item = &Caveat> {
+    comparison.caveats.iter().filter(|caveat| !caveat.is_statistical())
+}

@@ -1,0 +1,96 @@
+//! The numerical noise floor: the first documents of each task are asked again, one at a time and in reverse order, and
+//! scored again. What changes cannot be told from a difference of models.
+
+use std::{collections::BTreeMap, path::PathBuf};
+
+use harness_core::{Control, Digest, Hasher, LanguageModel as _, Request, Response};
+use harness_metrics::Statistic;
+use harness_store::atomic_write;
+use harness_tasks::Task as _;
+
+use super::{App, Failure, evaluate::Evaluated, gather::Asking, load::Ready, suite::Suite, tables::Noise};
+
+/// The largest change of each metric over the probe: the first documents of each task. What was measured before for the
+/// same model and documents is read from the store; with `from_store` nothing else is.
+///
+/// # Errors
+/// If the model or the store fails.
+pub(super) fn floor(
+    app: &App,
+    suite: &Suite,
+    ready: &Ready,
+    evaluated: &Evaluated,
+    asking: Asking,
+) -> Result<Noise, Failure> {
+    let file = place(app, ready, evaluated, asking.probe);
+    if let Some(known) = read(&file) {
+        return Ok(known);
+    }
+    if asking.from_store {
+        return Ok(Noise::new());
+    }
+    let documents: usize = evaluated.prepared.iter().map(|prepared| prepared.documents.len().min(asking.probe)).sum();
+    let bar = app.progress().bar(&format!("noise of {}", ready.name), documents as u64);
+    let mut found = Noise::new();
+    for (number, task) in suite.tasks.iter().enumerate() {
+        let prepared = &evaluated.prepared[number];
+        let count = prepared.documents.len().min(asking.probe);
+        let mut again = BTreeMap::new();
+        for (at, document) in prepared.documents.iter().enumerate().take(count).rev() {
+            let responses = ask_reversed(ready, &document.requests)?;
+            again.insert(at, task.score(document, &responses)?);
+            bar.step();
+            if app.interrupted() {
+                return Err(Failure::work("interrupted; the same command goes on"));
+            }
+        }
+        for (m, spec) in task.metrics().iter().enumerate() {
+            let value = |stats: Vec<&[f64]>| spec.statistic.value(&spec.statistic.sum(&stats));
+            let first = value((0..count).map(|at| evaluated.scored[number][at].scores[m].stats.as_slice()).collect());
+            let second = value(again.values().map(|scored| scored.scores[m].stats.as_slice()).collect());
+            let change = (first - second).abs();
+            if change.is_finite() {
+                found.insert((task.id().to_owned(), spec.key.to_string()), change);
+            } else if spec.statistic == Statistic::Mean && first.is_finite() != second.is_finite() {
+                found.insert((task.id().to_owned(), spec.key.to_string()), f64::MAX);
+            }
+        }
+    }
+    let largest = found.values().copied().fold(0.0, f64::max);
+    bar.finish(&format!("{documents} documents asked again one by one; largest change {largest:.2e}"));
+    let flat: BTreeMap<String, f64> =
+        found.iter().map(|((task, key), change)| (format!("{task}\u{1f}{key}"), *change)).collect();
+    let text = serde_json::to_string(&flat).map_err(|e| Failure::work(format!("cannot write the noise floor: {e}")))?;
+    atomic_write(&file, text + "\n")?;
+    Ok(found)
+}
+
+/// The responses to the requests of one document, asked one by one from the last to the first.
+fn ask_reversed(ready: &Ready, requests: &[Request]) -> Result<Vec<Response>, Failure> {
+    let mut responses: Vec<Option<Response>> = vec![None; requests.len()];
+    for at in (0..requests.len()).rev() {
+        ready.model.answer(&requests[at..=at], &mut |_, response| {
+            responses[at] = Some(response);
+            Control::Continue
+        })?;
+    }
+    let missing = || Failure::work(format!("{} did not answer when asked again", ready.name));
+    responses.into_iter().map(|response| response.ok_or_else(missing)).collect()
+}
+
+/// Where the floor of a model on these documents is kept.
+fn place(app: &App, ready: &Ready, evaluated: &Evaluated, probe: usize) -> PathBuf {
+    let mut hasher = Hasher::new("noise probe");
+    for prepared in &evaluated.prepared {
+        for request in prepared.documents.iter().take(probe).flat_map(|document| &document.requests) {
+            hasher.part(request.key().0.as_bytes());
+        }
+    }
+    let (model, probe): (Digest, Digest) = (ready.entry.identity.digest(), hasher.finish());
+    app.home.join("noise").join(format!("{}-{}.json", model.short(), probe.short()))
+}
+
+fn read(file: &std::path::Path) -> Option<Noise> {
+    let flat: BTreeMap<String, f64> = serde_json::from_str(&std::fs::read_to_string(file).ok()?).ok()?;
+    flat.into_iter().map(|(place, change)| place.split_once('\u{1f}').map(|(t, k)| ((t.into(), k.into()), change))).collect()
+}

@@ -1,0 +1,300 @@
+//! `harness verify`: metrics against reference vectors that the program carries, and statistics against simulated truths.
+
+use std::{fmt::Write as _, path::Path};
+
+use harness_core::Seed;
+use harness_metrics::{
+    Bleu, BleuFormula, BleuTokenizer, Chrf, ChrfFormula, Rouge, RougeType, Statistic, Ter,
+    simulation::{FalseAlarms, Kind, Outcome, SequentialOutcome, false_alarms, simulate, simulate_sequential},
+    stats::{
+        Correction, McNemar, PairedDifference, ProportionInterval,
+        distribution::{normal_quantile, student_t_quantile},
+        proportion_interval,
+    },
+};
+use harness_reports::{Series, line_chart};
+use harness_store::atomic_write;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::{App, Failure};
+use crate::cli::VerifyArgs;
+
+/// The vectors; golden/vectors/PROVENANCE.md says where they come from.
+const VECTORS: &str = include_str!("../../golden/vectors/metrics.json");
+
+#[derive(Deserialize)]
+struct Vectors {
+    cases: Vec<Case>,
+}
+
+#[derive(Deserialize)]
+struct Case {
+    metric: String,
+    input: Value,
+    expected: Value,
+    tolerance: f64,
+}
+
+/// Runs `harness verify`.
+///
+/// # Errors
+/// If a file cannot be written; with exit code 3 if a value differs from its reference or a simulated rate is outside
+/// of its bounds.
+pub(super) fn verify(app: &App, args: &VerifyArgs) -> Result<(), Failure> {
+    if args.simulate { simulated(app, args) } else { certified(app) }
+}
+
+fn certified(app: &App) -> Result<(), Failure> {
+    let vectors: Vectors =
+        serde_json::from_str(VECTORS).map_err(|e| Failure::work(format!("the program's vectors are broken: {e}")))?;
+    let mut counts: std::collections::BTreeMap<&str, (usize, f64)> = std::collections::BTreeMap::new();
+    let mut wrong = vec![];
+    for case in &vectors.cases {
+        let found = compute(case).ok_or_else(|| Failure::work(format!("a case of {} is not understood", case.metric)))?;
+        let expected: Vec<f64> = match &case.expected {
+            Value::Array(values) => values.iter().filter_map(Value::as_f64).collect(),
+            value => value.as_f64().into_iter().collect(),
+        };
+        let pairs = found.iter().zip(&expected);
+        let worst = pairs.map(|(a, b)| (a - b).abs() / b.abs().max(1.0)).fold(0.0, f64::max);
+        let entry = counts.entry(&case.metric).or_insert((0, 0.0));
+        *entry = (entry.0 + 1, entry.1.max(worst));
+        // Written so that NaN is wrong.
+        if found.len() != expected.len() || !(worst <= case.tolerance) {
+            wrong.push(format!("{} of {}: found {found:?}, expected {expected:?}", case.metric, case.input));
+        }
+    }
+    let object = json!({"cases": vectors.cases.len(), "wrong": wrong});
+    app.output(&object, || {
+        let mut text = String::new();
+        for (metric, (cases, worst)) in &counts {
+            let _ = writeln!(text, "{metric:16} {cases:4} cases, largest difference {worst:.1e}");
+        }
+        for line in &wrong {
+            let _ = writeln!(text, "WRONG {line}");
+        }
+        let _ = writeln!(text, "{} of {} cases are right", vectors.cases.len() - wrong.len(), vectors.cases.len());
+        text
+    })?;
+    if wrong.is_empty() { Ok(()) } else { Err(Failure::condition(format!("{} values are wrong", wrong.len()))) }
+}
+
+/// The values of a case; `None` where it is not understood.
+fn compute(case: &Case) -> Option<Vec<f64>> {
+    let input = &case.input;
+    let number = |name: &str| input[name].as_f64();
+    let numbers = |name: &str| -> Option<Vec<f64>> { input[name].as_array()?.iter().map(Value::as_f64).collect() };
+    let texts = |name: &str| -> Option<Vec<&str>> { input[name].as_array()?.iter().map(Value::as_str).collect() };
+    let corpus = || -> Option<(Vec<&str>, Vec<Vec<&str>>)> {
+        let references = texts("references")?.into_iter().map(|text| vec![text]).collect();
+        Some((texts("hypotheses")?, references))
+    };
+    Some(match case.metric.as_str() {
+        "bleu" => {
+            let (hypotheses, references) = corpus()?;
+            let tokenizer: BleuTokenizer = serde_json::from_value(input["tokenizer"].clone()).ok()?;
+            let bleu = Bleu { tokenizer, lowercase: false, formula: BleuFormula::default() };
+            vec![bleu.corpus(&hypotheses, &references).score]
+        }
+        "chrf" => {
+            let (hypotheses, references) = corpus()?;
+            let formula = ChrfFormula { word_order: number("word_order")? as usize, ..ChrfFormula::default() };
+            vec![Chrf { formula, ..Chrf::default() }.corpus(&hypotheses, &references)]
+        }
+        "ter" => {
+            let (hypotheses, references) = corpus()?;
+            vec![Ter::default().corpus(&hypotheses, &references)]
+        }
+        "rouge" => rouge(input)?,
+        "mcnemar" => {
+            let (only_a, only_b) = (input["only_a"].as_u64()?, input["only_b"].as_u64()?);
+            vec![McNemar { only_a, only_b, ..McNemar::default() }.exact()]
+        }
+        "wilson" => {
+            let (successes, n) = (input["successes"].as_u64()?, input["n"].as_u64()?);
+            let interval = proportion_interval(successes, n, number("confidence")?, ProportionInterval::Wilson)?;
+            vec![interval.low, interval.high]
+        }
+        "correction" => {
+            let correction: Correction = serde_json::from_value(input["method"].clone()).ok()?;
+            correction.adjust(&numbers("p")?)
+        }
+        "paired_t" => vec![PairedDifference::new(&numbers("b")?, &numbers("a")?)?.p_student()],
+        "tost" => vec![PairedDifference::new(&numbers("b")?, &numbers("a")?)?.equivalence_p(number("margin")?)],
+        "normal_quantile" => vec![normal_quantile(number("p")?)],
+        "t_quantile" => vec![student_t_quantile(number("p")?, number("df")?)],
+        "perplexity" => {
+            let stats: Vec<[f64; 2]> =
+                numbers("logprobs")?.into_iter().zip(numbers("counts")?).map(|(sum, count)| [sum, count]).collect();
+            vec![Statistic::Perplexity.value(&Statistic::Perplexity.sum(&stats))]
+        }
+        _ => return None,
+    })
+}
+
+fn rouge(input: &Value) -> Option<Vec<f64>> {
+    let rouge = Rouge::new(vec![RougeType::N(1), RougeType::N(2), RougeType::L], input["stemmer"].as_bool()?);
+    let (hypothesis, reference) = (input["hypothesis"].as_str()?, input["reference"].as_str()?);
+    Some(rouge.score(reference, hypothesis).iter().map(|score| score.fmeasure).collect())
+}
+
+/// The bounds that simulated rates must keep, with the error of the simulation added: three standard errors.
+struct Bounds {
+    runs: f64,
+}
+
+impl Bounds {
+    fn error(&self, rate: f64, factor: f64) -> f64 {
+        3.0 * (rate * (1.0 - rate) / (factor * self.runs)).sqrt()
+    }
+}
+
+fn simulated(app: &App, args: &VerifyArgs) -> Result<(), Failure> {
+    if args.runs == 0 || args.documents.iter().any(|&n| n < 10) {
+        return Err(Failure::usage("--runs must be at least 1, and --documents at least 10 each"));
+    }
+    let seed = Seed(args.seed);
+    let bar = app.progress().bar("simulate", (Kind::ALL.len() * args.documents.len() + 3) as u64);
+    let mut outcomes = vec![];
+    for kind in Kind::ALL {
+        for &n in &args.documents {
+            outcomes.push(simulate(kind, n, args.runs, seed));
+            bar.step();
+            if app.interrupted() {
+                return Err(Failure::work("interrupted"));
+            }
+        }
+    }
+    let mut sequential = vec![];
+    for kind in [Kind::Binary, Kind::Graded] {
+        sequential.push(simulate_sequential(kind, 3_000, args.runs, seed));
+        bar.step();
+    }
+    let alarms = false_alarms(1_000, seed);
+    bar.step();
+    bar.finish(&format!("{} conditions, {} runs each", outcomes.len(), args.runs));
+    let text = describe(&outcomes, &sequential, &alarms, args.runs);
+    if let Some(folder) = &args.out {
+        std::fs::create_dir_all(folder)
+            .map_err(|e| Failure::work(format!("cannot create {}: {e}", folder.display())))?;
+        atomic_write(&folder.join("simulation.md"), &text)?;
+        plots(folder, &outcomes)?;
+    }
+    let outside = outside(&outcomes, &sequential, &alarms, args.runs);
+    let object = json!({"outcomes": outcomes, "sequential": sequential, "false_alarms": alarms, "outside": outside});
+    if let Some(folder) = &args.out {
+        let json = serde_json::to_string_pretty(&object).map_err(|e| Failure::work(e.to_string()))?;
+        atomic_write(&folder.join("simulation.json"), json + "\n")?;
+    }
+    app.output(&object, || text)?;
+    if outside.is_empty() {
+        return Ok(());
+    }
+    Err(Failure::condition(format!("outside of the bounds: {}", outside.join("; "))))
+}
+
+/// Rates outside of what is promised, by more than the simulation's own error.
+fn outside(
+    outcomes: &[Outcome],
+    sequential: &[SequentialOutcome],
+    alarms: &FalseAlarms,
+    runs: usize,
+) -> Vec<String> {
+    let bounds = Bounds { runs: runs as f64 };
+    let mut found = vec![];
+    for outcome in outcomes {
+        let place = format!("{} {}", outcome.kind.name(), outcome.n);
+        let mut check = |what: &str, rate: f64, low: f64, high: f64, error: f64| {
+            if rate < low - error || rate > high + error {
+                found.push(format!("{place}: {what} {rate:.4}"));
+            }
+        };
+        check("coverage of values", outcome.value_coverage, 0.94, 0.96, bounds.error(0.95, 2.0));
+        check("coverage of differences", outcome.difference_coverage, 0.94, 0.96, bounds.error(0.95, 2.0));
+        check("false positives", outcome.false_positives, 0.0, 0.05, bounds.error(0.05, 1.0));
+        check("false equivalence", outcome.false_equivalence, 0.0, 0.05, bounds.error(0.05, 1.0));
+        let planned = outcome.planned_power;
+        check("power", outcome.power, planned - 0.02, planned + 0.02, bounds.error(0.8, 1.0));
+    }
+    for outcome in sequential {
+        if outcome.false_positives > 0.05 + bounds.error(0.05, 1.0) {
+            found.push(format!("sequential {}: false positives {:.4}", outcome.kind.name(), outcome.false_positives));
+        }
+    }
+    if alarms.alarmed * 100 > alarms.runs {
+        found.push(format!("false alarms {} of {}", alarms.alarmed, alarms.runs));
+    }
+    found
+}
+
+fn describe(outcomes: &[Outcome], sequential: &[SequentialOutcome], alarms: &FalseAlarms, runs: usize) -> String {
+    let percent = |rate: f64| format!("{:.1}", rate * 100.0);
+    let mut text = format!(
+        "Simulated comparisons a condition: {runs}. Rates in percent.\n\n\
+         | Scores | n | Coverage, values | Coverage, differences | False positives | False equivalence | Detectable | Planned power | Power |\n\
+         | --- | --: | --: | --: | --: | --: | --: | --: | --: |\n"
+    );
+    for o in outcomes {
+        let _ = writeln!(
+            text,
+            "| {} | {} | {} | {} | {} | {} | {:.4} | {} | {} |",
+            o.kind.name(),
+            o.n,
+            percent(o.value_coverage),
+            percent(o.difference_coverage),
+            percent(o.false_positives),
+            percent(o.false_equivalence),
+            o.detectable,
+            percent(o.planned_power),
+            percent(o.power)
+        );
+    }
+    text.push_str(
+        "\nSequential tests, looked at after every document:\n\n\
+         | Scores | Most documents | False positives | Difference | Found | Documents used |\n| --- | --: | --: | --: | --: | --: |\n",
+    );
+    for o in sequential {
+        let _ = writeln!(
+            text,
+            "| {} | {} | {} | {:.4} | {} | {} |",
+            o.kind.name(),
+            o.n,
+            percent(o.false_positives),
+            o.difference,
+            percent(o.power),
+            percent(o.used)
+        );
+    }
+    let kinds: Vec<String> = alarms.kinds.iter().map(|(kind, count)| format!("{kind} {count}")).collect();
+    let kinds = if kinds.is_empty() { String::new() } else { format!(" ({})", kinds.join(", ")) };
+    let _ = writeln!(
+        text,
+        "\nClean comparisons with an alarm that is not of statistical kind: {} of {}{kinds}.",
+        alarms.alarmed, alarms.runs
+    );
+    text
+}
+
+/// Coverage, false positives and power by number of documents.
+fn plots(folder: &Path, outcomes: &[Outcome]) -> Result<(), Failure> {
+    let charts: [(&str, &str, fn(&Outcome) -> f64); 4] = [
+        ("coverage_values", "Coverage of the 95 % intervals of values, %", |o| o.value_coverage),
+        ("coverage_differences", "Coverage of the 95 % intervals of differences, %", |o| o.difference_coverage),
+        ("false_positives", "Equal models with a verdict, %", |o| o.false_positives),
+        ("power", "Power less planned power, points", |o| o.power - o.planned_power),
+    ];
+    for (file, title, of) in charts {
+        let series: Vec<Series> = Kind::ALL
+            .iter()
+            .map(|kind| {
+                let own = outcomes.iter().filter(|outcome| outcome.kind == *kind);
+                let points = own.map(|outcome| ((outcome.n as f64).log10(), 100.0 * of(outcome))).collect();
+                Series { name: kind.name().to_owned(), points }
+            })
+            .collect();
+        let path = folder.join(format!("{file}.svg"));
+        line_chart(&path, title, "documents (log10)", "%", &series).map_err(|e| Failure::work(e.to_string()))?;
+    }
+    Ok(())
+}
