@@ -14,7 +14,8 @@ fn doc(i: usize) -> DocId {
 }
 
 fn scored(model: &str, key: &MetricKey, values: &[f64]) -> Column {
-    let score = |(i, &x): (usize, &f64)| SampleScore { doc: doc(i), key: key.clone(), stats: vec![x, 1.0], parsed: true };
+    let score =
+        |(i, &x): (usize, &f64)| SampleScore { doc: doc(i), key: key.clone(), stats: vec![x, 1.0], parsed: true };
     Column::new(model, values.iter().enumerate().map(score).collect())
 }
 
@@ -97,7 +98,8 @@ fn imports_of_one_file_are_named() {
 #[test]
 fn outputs_equal_to_the_last_bit_on_some_documents() {
     let of = |model: &str, own: usize| {
-        let documents = (0..50).map(|i| (doc(i), Digest::of(if i < own { format!("{model} {i}") } else { format!("{i}") })));
+        let documents =
+            (0..50).map(|i| (doc(i), Digest::of(if i < own { format!("{model} {i}") } else { format!("{i}") })));
         let task = TaskFacts { documents: documents.collect(), requests: 50, ..TaskFacts::default() };
         ModelFacts { tasks: [("t".to_owned(), task)].into(), ..facts(model) }
     };
@@ -157,7 +159,8 @@ fn verdicts_that_turn_with_the_filter() {
 #[test]
 fn candidates_that_differ_in_more_than_their_names_say() {
     let of = |model: &str, pairs: &[(&str, &str)]| ModelFacts { recipe: map(pairs), ..facts(model) };
-    let tables = [table("none", &[("base", binary(60, 0.5, 1)), ("r8", binary(60, 0.5, 2)), ("r32", binary(60, 0.5, 3))])];
+    let tables =
+        [table("none", &[("base", binary(60, 0.5, 1)), ("r8", binary(60, 0.5, 2)), ("r32", binary(60, 0.5, 3))])];
     let rank = |model: &str, rank: &str, alpha: &str, rate: &str| {
         of(model, &[("lora.rank", rank), ("lora.alpha", alpha), ("training.learning_rate", rate)])
     };
@@ -183,7 +186,8 @@ fn documents_that_were_trained_on_are_taken_out_of_the_difference() {
     let task = TaskFacts { seen, ..TaskFacts::default() };
     let of = ModelFacts { tasks: [("t".to_owned(), task)].into(), ..facts("r8") };
     let caveats = audit(&[table("none", &[("base", base), ("r8", candidate)])], &[of]);
-    let Some(Caveat::TrainedOnTest { rows }) = caveats.iter().find(|c| matches!(c, Caveat::TrainedOnTest { .. })) else {
+    let Some(Caveat::TrainedOnTest { rows }) = caveats.iter().find(|c| matches!(c, Caveat::TrainedOnTest { .. }))
+    else {
         panic!("{caveats:#?}")
     };
     assert_eq!((rows[0].exact, rows[0].ngram, rows[0].of, rows[0].clean), (20, 30, 200, Some(0.0)));

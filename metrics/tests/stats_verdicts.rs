@@ -58,18 +58,21 @@ fn graded(n: usize, shift: f64, noise: f64, seed: u64) -> Vec<f64> {
 
 #[test]
 fn equivalence_is_a_verdict_of_its_own() {
-    let comparison = compute(vec![column("a", &graded(600, 0.0, 0.02, 1)), column("b", &graded(600, 0.001, 0.02, 2))], &settings());
+    let comparison =
+        compute(vec![column("a", &graded(600, 0.0, 0.02, 1)), column("b", &graded(600, 0.001, 0.02, 2))], &settings());
     let contrast = &comparison.rows[0].contrasts[0];
     assert_eq!((contrast.verdict, contrast.equivalent), (Verdict::Equivalent, Some(true)), "{contrast:?}");
     assert!(contrast.equivalence_p_corrected.unwrap() <= 0.05 && contrast.needed.is_none());
     // A difference of twice the margin is not.
-    let comparison = compute(vec![column("a", &graded(600, 0.0, 0.02, 1)), column("b", &graded(600, 0.02, 0.02, 2))], &settings());
+    let comparison =
+        compute(vec![column("a", &graded(600, 0.0, 0.02, 1)), column("b", &graded(600, 0.02, 0.02, 2))], &settings());
     assert_eq!(comparison.rows[0].contrasts[0].verdict, Verdict::Better);
 }
 
 #[test]
 fn an_open_verdict_says_what_would_decide() {
-    let comparison = compute(vec![column("a", &graded(60, 0.0, 0.2, 1)), column("b", &graded(60, 0.03, 0.2, 2))], &settings());
+    let comparison =
+        compute(vec![column("a", &graded(60, 0.0, 0.2, 1)), column("b", &graded(60, 0.03, 0.2, 2))], &settings());
     let contrast = &comparison.rows[0].contrasts[0];
     assert_eq!(contrast.verdict, Verdict::Undecided);
     let (detectable, needed) = (contrast.detectable.unwrap(), contrast.needed.unwrap());
@@ -127,8 +130,10 @@ fn means_alone_are_compared_unpaired() {
     let error = (0.02_f64.powi(2) + 0.25 / 499.0).sqrt();
     assert!((contrast.interval.unwrap().half_width() - 1.959964 * error).abs() < 1e-6, "{contrast:?}");
     assert_eq!(contrast.verdict, Verdict::Better);
-    assert!(matches!(&comparison.caveats[..], [.., Caveat::Unpaired { models }] if models == &["b"] )
-        || comparison.caveats.iter().any(|c| matches!(c, Caveat::Unpaired { .. })));
+    assert!(
+        matches!(&comparison.caveats[..], [.., Caveat::Unpaired { models }] if models == &["b"] )
+            || comparison.caveats.iter().any(|c| matches!(c, Caveat::Unpaired { .. }))
+    );
     // Without a standard error there is a difference and nothing more.
     other.aggregate = known(0.62, None);
     let contrast = &compute(vec![base, other.clone()], &settings()).rows[0].contrasts[0].clone();
@@ -148,7 +153,10 @@ fn nothing_in_common_names_the_documents() {
     let shared = Settings { alignment: harness_metrics::comparison::Alignment::Intersect, ..settings() };
     let error = Comparison::compute(&[table(columns)], &[], &shared).unwrap_err();
     assert!(matches!(error, ComparisonError::NothingShared { .. }), "{error}");
-    assert!(error.to_string().contains("`b` has 3 documents") && error.to_string().contains("`a` has 2 documents"), "{error}");
+    assert!(
+        error.to_string().contains("`b` has 3 documents") && error.to_string().contains("`a` has 2 documents"),
+        "{error}"
+    );
 }
 
 #[test]

@@ -40,7 +40,8 @@ pub fn latex_fragment(comparison: &Comparison) -> String {
             text.push_str(&values(comparison, &section.rows).render(&caption, &std::mem::take(&mut notes)));
             if candidates {
                 let caption = format!("{title}: differences to {}.", escape(base));
-                let caption = if all_pairs(comparison) { format!("{title}: differences of all pairs.") } else { caption };
+                let caption =
+                    if all_pairs(comparison) { format!("{title}: differences of all pairs.") } else { caption };
                 let table = differences(&section.rows, all_pairs(comparison));
                 text.push_str(&table.render(&caption, &std::mem::take(&mut notes)));
             }

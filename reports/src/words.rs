@@ -33,8 +33,10 @@ pub(crate) fn summary(comparison: &Comparison) -> Vec<(String, String)> {
             let named = labels.iter().take(NAMED).copied().collect::<Vec<_>>().join(", ");
             (!labels.is_empty()).then(|| format!("{verdict} on {named}{more}"))
         };
-        let parts: Vec<String> =
-            [Verdict::Better, Verdict::Worse, Verdict::Equivalent, Verdict::Undecided].into_iter().filter_map(part).collect();
+        let parts: Vec<String> = [Verdict::Better, Verdict::Worse, Verdict::Equivalent, Verdict::Undecided]
+            .into_iter()
+            .filter_map(part)
+            .collect();
         let parts = if parts.is_empty() { "nothing to decide".into() } else { parts.join("; ") };
         (model.clone(), format!("against {base}: {parts}."))
     };

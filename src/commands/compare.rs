@@ -58,8 +58,8 @@ pub(super) fn compare(app: &App, args: &CompareArgs) -> Result<(), Failure> {
     let report = Report { comparison, meta: meta(manifest.as_ref(), &gathered) };
     if let Some(folder) = &args.out {
         let formats = formats(&args.format);
-        let files = write_all(folder, &report.comparison, &report.meta, &formats)
-            .map_err(|e| Failure::work(e.to_string()))?;
+        let files =
+            write_all(folder, &report.comparison, &report.meta, &formats).map_err(|e| Failure::work(e.to_string()))?;
         if let Some(manifest) = &manifest {
             manifest.write(&folder.join("manifest.json"))?;
         }

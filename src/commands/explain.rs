@@ -114,12 +114,14 @@ pub(super) fn explain(app: &App, args: &ExplainArgs) -> Result<(), Failure> {
     match manifest {
         None => chain.note("manifest", "none: the results are imported, or the report was moved without manifest.json"),
         Some(manifest) => {
-            let recorded = report.meta.manifest.iter().find(|(name, _)| name == "manifest").map(|(_, hash)| hash.clone());
+            let recorded =
+                report.meta.manifest.iter().find(|(name, _)| name == "manifest").map(|(_, hash)| hash.clone());
             chain.check("manifest", recorded.unwrap_or_else(|| manifest.hash().short()), manifest.hash().short());
             inputs(app, &manifest, row, model, value, &mut chain)?;
         }
     }
-    let changed: Vec<String> = chain.0.iter().filter(|link| link.found.is_some()).map(|link| link.what.clone()).collect();
+    let changed: Vec<String> =
+        chain.0.iter().filter(|link| link.found.is_some()).map(|link| link.what.clone()).collect();
     app.output(&serde_json::json!({ "chain": chain.0, "changed": changed }), || {
         let mut text = String::new();
         for link in &chain.0 {
@@ -192,7 +194,11 @@ fn inputs(
     if let Some(recipe) = &lineage.files.recipe {
         let short: String = recipe.chars().take(12).collect();
         let found = entry.adapter.as_deref().or(entry.path.as_deref()).and_then(recipe_now);
-        chain.check("recipe", short, found.map_or("no training.json".to_owned(), |hash| hash.chars().take(12).collect()));
+        chain.check(
+            "recipe",
+            short,
+            found.map_or("no training.json".to_owned(), |hash| hash.chars().take(12).collect()),
+        );
     }
     let tasks: Vec<&TaskEntry> = manifest.tasks.iter().collect();
     let suite = suite(app, manifest, &tasks)?;

@@ -84,7 +84,8 @@ pub(super) fn flips(gathered: &Gathered, comparison: &Comparison) -> Vec<RowFlip
                 .collect();
             let size = |flip: &Flip| flip.margin.unwrap_or(flip.scores[1] - flip.scores[0]).abs();
             documents.sort_by(|a, b| size(b).total_cmp(&size(a)).then_with(|| a.document.cmp(&b.document)));
-            let count = |up: bool| documents.iter().filter(|flip| (flip.scores[1] > flip.scores[0]) == up).count() as u64;
+            let count =
+                |up: bool| documents.iter().filter(|flip| (flip.scores[1] > flip.scores[0]) == up).count() as u64;
             found.push(RowFlips {
                 task: table.task.clone(),
                 metric: table.key.to_string(),

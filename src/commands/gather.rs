@@ -216,8 +216,7 @@ pub(super) fn gather(
     if let Some(suite) = &gathered.suite {
         let mut loader = Loader::new(app, limits).with_remote(remote(&args.remote)?);
         // All candidates are there before the first one is asked anything.
-        let places =
-            models.iter().map(|model| loader.place(model, asking.missing)).collect::<Result<Vec<_>, _>>()?;
+        let places = models.iter().map(|model| loader.place(model, asking.missing)).collect::<Result<Vec<_>, _>>()?;
         let mut ready: Vec<Ready> = vec![];
         for (model, place) in models.iter().zip(places) {
             ready.push(loader.load_at(model, place)?);

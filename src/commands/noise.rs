@@ -92,5 +92,7 @@ fn place(app: &App, ready: &Ready, evaluated: &Evaluated, probe: usize) -> PathB
 
 fn read(file: &std::path::Path) -> Option<Noise> {
     let flat: BTreeMap<String, f64> = serde_json::from_str(&std::fs::read_to_string(file).ok()?).ok()?;
-    flat.into_iter().map(|(place, change)| place.split_once('\u{1f}').map(|(t, k)| ((t.into(), k.into()), change))).collect()
+    flat.into_iter()
+        .map(|(place, change)| place.split_once('\u{1f}').map(|(t, k)| ((t.into(), k.into()), change)))
+        .collect()
 }

@@ -3,7 +3,10 @@
 use std::collections::BTreeMap;
 
 use harness_core::Request;
-use harness_metrics::{comparison::Settings, stats::{Correction, PairedPower}};
+use harness_metrics::{
+    comparison::Settings,
+    stats::{Correction, PairedPower},
+};
 use harness_tasks::Task as _;
 use serde::Serialize;
 
@@ -79,7 +82,8 @@ pub(super) fn plan(app: &App, args: &CompareArgs, subjects: &[Subject], settings
         harness_metrics::comparison::Pairs::All => subjects.len() * candidates / 2,
     };
     let tests = suite.tasks.len() * pairs;
-    let level = if settings.correction == Correction::None { settings.alpha } else { settings.alpha / tests.max(1) as f64 };
+    let level =
+        if settings.correction == Correction::None { settings.alpha } else { settings.alpha / tests.max(1) as f64 };
     let detectable = |documents: usize, disagreement: f64| {
         PairedPower::McNemar { disagreement }.detectable(documents as f64, level, 0.8)
     };
@@ -181,7 +185,10 @@ fn describe(plan: &Plan, args: &CompareArgs) -> String {
         plan.requests, plan.tokens, plan.generated
     ));
     match (plan.seconds, plan.cost) {
-        (Some(seconds), _) => text.push_str(&format!("time: at most {seconds:.0} s at {} tokens/s\n", args.tokens_per_second.unwrap_or_default())),
+        (Some(seconds), _) => text.push_str(&format!(
+            "time: at most {seconds:.0} s at {} tokens/s\n",
+            args.tokens_per_second.unwrap_or_default()
+        )),
         (None, _) => text.push_str("time: give --tokens-per-second, e.g. what `harness run` reported\n"),
     }
     if let Some(cost) = plan.cost {

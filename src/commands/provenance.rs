@@ -57,7 +57,9 @@ impl Training {
         let mut flat = BTreeMap::new();
         flatten("", &self.manifest["recipe"], &mut flat);
         // Where the files lie does not matter, what they hold does.
-        flat.retain(|name, _| !matches!(name.as_str(), "name" | "base" | "data.source" | "data.dataset" | "data.template"));
+        flat.retain(|name, _| {
+            !matches!(name.as_str(), "name" | "base" | "data.source" | "data.dataset" | "data.template")
+        });
         for data in self.manifest["data"].as_array().into_iter().flatten() {
             if let Some(hash) = data["hash"].as_str() {
                 flat.insert("data".to_owned(), hash.chars().take(12).collect());

@@ -61,7 +61,9 @@ impl Look {
             .map(|table| (format!("{} {}", table.task, table.key), table.columns.first().map_or(0, |c| c.scores.len())))
             .collect();
         let examples = json!({"num_fewshot": args.num_fewshot, "chat": args.apply_chat_template});
-        let tasks: Vec<String> = if settings.sequential { tasks.into_iter().map(|(task, _)| task).collect() } else {
+        let tasks: Vec<String> = if settings.sequential {
+            tasks.into_iter().map(|(task, _)| task).collect()
+        } else {
             tasks.into_iter().map(|(task, n)| format!("{task} {n}")).collect()
         };
         Self { family: Digest::of(canonical_json(&json!([models, tasks, examples]))), seeds }

@@ -51,7 +51,8 @@ fn certified(app: &App) -> Result<(), Failure> {
     let mut counts: std::collections::BTreeMap<&str, (usize, f64)> = std::collections::BTreeMap::new();
     let mut wrong = vec![];
     for case in &vectors.cases {
-        let found = compute(case).ok_or_else(|| Failure::work(format!("a case of {} is not understood", case.metric)))?;
+        let found =
+            compute(case).ok_or_else(|| Failure::work(format!("a case of {} is not understood", case.metric)))?;
         let expected: Vec<f64> = match &case.expected {
             Value::Array(values) => values.iter().filter_map(Value::as_f64).collect(),
             value => value.as_f64().into_iter().collect(),
@@ -195,12 +196,7 @@ fn simulated(app: &App, args: &VerifyArgs) -> Result<(), Failure> {
 }
 
 /// Rates outside of what is promised, by more than the simulation's own error.
-fn outside(
-    outcomes: &[Outcome],
-    sequential: &[SequentialOutcome],
-    alarms: &FalseAlarms,
-    runs: usize,
-) -> Vec<String> {
+fn outside(outcomes: &[Outcome], sequential: &[SequentialOutcome], alarms: &FalseAlarms, runs: usize) -> Vec<String> {
     let bounds = Bounds { runs: runs as f64 };
     let mut found = vec![];
     for outcome in outcomes {

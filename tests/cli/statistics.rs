@@ -68,7 +68,10 @@ fn a_plan_asks_no_model() {
 #[test]
 fn documents_are_added_until_it_is_decided() {
     let world = world();
-    world.write("tasks/toy_choice.jsonl", harness_test_support::tasks::lines(&harness_test_support::tasks::choice_rows(90)));
+    world.write(
+        "tasks/toy_choice.jsonl",
+        harness_test_support::tasks::lines(&harness_test_support::tasks::choice_rows(90)),
+    );
     let call = ["compare", "base", "other", "-t", "toy_choice", "--stop-when", "decided", "--json"];
     let outcome = world.run(&call).expect(0).says(&["look at 32 of 90 documents"]);
     let contrast = &outcome.json()["rows"][0]["contrasts"][0];
@@ -156,7 +159,9 @@ fn results_of_other_tools_are_compared_and_audited() {
     let world = world();
     let rows: String = (0..160).map(|i| format!("\"question {i},\nsecond line\",{}\n", u8::from(i % 3 == 0))).collect();
     world.write("a.csv", format!("\u{feff}question,correct\n{rows}"));
-    let better: String = (0..160).map(|i| format!("{{\"question\": \"question {i},\\nsecond line\", \"correct\": \"{}\"}}\n", i % 2)).collect();
+    let better: String = (0..160)
+        .map(|i| format!("{{\"question\": \"question {i},\\nsecond line\", \"correct\": \"{}\"}}\n", i % 2))
+        .collect();
     world.write("b.jsonl", &better);
     let import = |format: &str, file: &str, name: &str| {
         let map = "id=question,acc=correct";
@@ -167,7 +172,10 @@ fn results_of_other_tools_are_compared_and_audited() {
     import("csv", "a.csv", "one").expect(2).says(&["--force"]);
     import("csv", "a.csv", "base").expect(2).says(&["the experiment has a model"]);
     let object = world.run(&["compare", "one", "two", "--json"]).expect(0).json();
-    assert_eq!((&object["rows"][0]["n"], &object["rows"][0]["contrasts"][0]["test"]), (&json!(160), &json!("mcnemar_exact")));
+    assert_eq!(
+        (&object["rows"][0]["n"], &object["rows"][0]["contrasts"][0]["test"]),
+        (&json!(160), &json!("mcnemar_exact"))
+    );
     // A copy under another name, and one answer of 160 missing.
     import("csv", "a.csv", "copy").expect(0);
     let text = world.run(&["audit", "one", "copy"]).expect(0).stdout;
@@ -194,7 +202,11 @@ fn means_of_other_tools_are_compared_unpaired() {
         world.run(&["import", "csv", &file, "--name", name, "--map", "task=task,mean=acc,stderr=se,n=n"]).expect(0);
     }
     let outcome = world.run(&["compare", "a", "b"]).expect(0);
-    assert!(outcome.stdout.contains("unpaired z") && outcome.stdout.contains("not paired by document"), "{}", outcome.stdout);
+    assert!(
+        outcome.stdout.contains("unpaired z") && outcome.stdout.contains("not paired by document"),
+        "{}",
+        outcome.stdout
+    );
 }
 
 #[test]

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
-    Caveat, Confounded, DifferentCondition, FilterConflict, ModelFacts, Overlap, Row, SameScores, SeenDocuments,
-    Share, SharedOutputs, TaskFacts, Verdict, alignment::Aligned, table::Table,
+    Caveat, Confounded, DifferentCondition, FilterConflict, ModelFacts, Overlap, Row, SameScores, SeenDocuments, Share,
+    SharedOutputs, TaskFacts, Verdict, alignment::Aligned, table::Table,
 };
 use crate::Statistic;
 
@@ -268,9 +268,9 @@ pub(super) fn rows(rows: &[Row]) -> Vec<Caveat> {
     let mut conflicts = Vec::new();
     for (i, one) in rows.iter().enumerate() {
         let siblings = rows[i + 1..].iter();
-        for other in siblings.filter(|o| {
-            o.task == one.task && o.key.metric == one.key.metric && o.key.filter != one.key.filter
-        }) {
+        for other in
+            siblings.filter(|o| o.task == one.task && o.key.metric == one.key.metric && o.key.filter != one.key.filter)
+        {
             conflicts.extend(one.contrasts.iter().zip(&other.contrasts).filter_map(|(a, b)| {
                 let decided = |verdict| matches!(verdict, Verdict::Better | Verdict::Worse);
                 let turned = a.difference? * b.difference? < 0.0 && (decided(a.verdict) || decided(b.verdict));

@@ -408,7 +408,10 @@ impl Caveat {
     pub fn is_statistical(&self) -> bool {
         matches!(
             self,
-            Self::TooFewDocuments { .. } | Self::TooFewResamples { .. } | Self::BelowNoise { .. } | Self::Unpaired { .. }
+            Self::TooFewDocuments { .. }
+                | Self::TooFewResamples { .. }
+                | Self::BelowNoise { .. }
+                | Self::Unpaired { .. }
         )
     }
 }

@@ -51,9 +51,8 @@ pub(super) fn models(models: &[String], facts: &[ModelFacts]) -> Vec<Caveat> {
                 a.tasks.iter().filter_map(|(task, one)| Some((task, one, b.tasks.get(task)?))).collect();
             // A few short answers without log-probabilities can be equal by chance.
             let telling = |one: &TaskFacts| !one.documents.is_empty() || one.requests >= FEW_ANSWERS;
-            let known = both
-                .iter()
-                .filter(|(_, one, other)| one.outputs.is_some() && other.outputs.is_some() && telling(one));
+            let known =
+                both.iter().filter(|(_, one, other)| one.outputs.is_some() && other.outputs.is_some() && telling(one));
             let tasks: Vec<IdenticalTask> = known
                 .clone()
                 .filter(|(_, one, other)| one.outputs == other.outputs)
@@ -70,7 +69,11 @@ pub(super) fn models(models: &[String], facts: &[ModelFacts]) -> Vec<Caveat> {
 /// Rows without documents, and primary rows with too few of them.
 pub(super) fn rows(rows: &[Row], settings: &Settings) -> Vec<Caveat> {
     let mut caveats = Vec::new();
-    let mut empty: Vec<String> = rows.iter().filter(|row| row.n == 0 && row.cells.iter().all(|c| c.value.is_none())).map(|row| row.task.clone()).collect();
+    let mut empty: Vec<String> = rows
+        .iter()
+        .filter(|row| row.n == 0 && row.cells.iter().all(|c| c.value.is_none()))
+        .map(|row| row.task.clone())
+        .collect();
     empty.dedup();
     if !empty.is_empty() {
         caveats.push(Caveat::NoDocuments { tasks: empty });

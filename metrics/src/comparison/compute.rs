@@ -226,7 +226,11 @@ fn decide(rows: &mut [Row], powers: &[Vec<Power>], settings: &Settings) -> Vec<F
             let above_noise = |difference: f64| noise.is_none_or(|noise| difference.abs() > noise);
             contrast.verdict = match contrast.difference {
                 Some(difference) if p <= settings.alpha && difference != 0.0 && above_noise(difference) => {
-                    if (difference > 0.0) == higher_is_better { Verdict::Better } else { Verdict::Worse }
+                    if (difference > 0.0) == higher_is_better {
+                        Verdict::Better
+                    } else {
+                        Verdict::Worse
+                    }
                 }
                 _ if contrast.equivalent == Some(true) => Verdict::Equivalent,
                 _ => Verdict::Undecided,

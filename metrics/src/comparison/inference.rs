@@ -57,9 +57,8 @@ impl<'a> Inference<'a> {
         let binary = if clusters.is_none() { binary_scores(columns) } else { None };
         let all_closed_form = binary.as_ref().is_some_and(|columns| {
             columns.iter().all(|scores| closed_form_cell(scores).is_some())
-                && (0..columns.len()).all(|a| {
-                    (a + 1..columns.len()).all(|b| closed_form_contrast(&columns[a], &columns[b]).is_some())
-                })
+                && (0..columns.len())
+                    .all(|a| (a + 1..columns.len()).all(|b| closed_form_contrast(&columns[a], &columns[b]).is_some()))
         });
         let few = units.units() < FEW_UNITS && settings.interval == BootstrapInterval::Bca;
         let tests_resample = matches!(settings.test, TestChoice::Bootstrap | TestChoice::SacrebleuBs);
@@ -113,8 +112,8 @@ impl<'a> Inference<'a> {
             // Half a document more on either side: no disagreement seen is not none there.
             let disagreement = (discordant + 0.5) / (table.n() as f64 + 1.0);
             finding.power = Some((PairedPower::McNemar { disagreement }, table.n() as f64));
-            finding.equivalence_p = margin
-                .and_then(|margin| paired_proportion_equivalence(table.only_a, table.only_b, table.n(), margin));
+            finding.equivalence_p =
+                margin.and_then(|margin| paired_proportion_equivalence(table.only_a, table.only_b, table.n(), margin));
             let paired = paired_proportion_interval(table.only_a, table.only_b, table.n(), self.settings.confidence);
             if self.binary.as_ref().and_then(|binary| closed_form_contrast(&binary[a], &binary[b])).is_some() {
                 (finding.interval, finding.method) = some(labelled(paired, IntervalMethod::BonettPrice));
@@ -152,9 +151,7 @@ impl<'a> Inference<'a> {
         let (resamples, seed) = (self.settings.resamples, Seed(self.settings.seed));
         let named = |method, p: Option<f64>| (p.map(|_| method), p);
         match self.settings.test {
-            TestChoice::Bootstrap => {
-                named(TestMethod::PairedBootstrap, paired_bootstrap_test(&self.bootstrap, a, b))
-            }
+            TestChoice::Bootstrap => named(TestMethod::PairedBootstrap, paired_bootstrap_test(&self.bootstrap, a, b)),
             TestChoice::SacrebleuBs => {
                 named(TestMethod::SacrebleuBs, paired_bootstrap_sacrebleu(&self.bootstrap, a, b))
             }

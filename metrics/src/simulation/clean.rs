@@ -54,7 +54,8 @@ fn tables(rng: &mut StreamRng) -> Vec<Table> {
     let level = 0.2 + 0.6 * rng.uniform();
     let quality: Vec<f64> = MODELS.iter().map(|_| 0.1 * rng.normal()).collect();
     let mut tables = Vec::new();
-    for (task, filters) in [("choice", &["none"][..]), ("answer", &["strict-match", "flexible-extract"]), ("text", &["none"])]
+    for (task, filters) in
+        [("choice", &["none"][..]), ("answer", &["strict-match", "flexible-extract"]), ("text", &["none"])]
     {
         let difficulty: Vec<f64> = (0..n).map(|_| rng.uniform()).collect();
         let graded = task == "text";
@@ -63,7 +64,11 @@ fn tables(rng: &mut StreamRng) -> Vec<Table> {
             .map(|quality| {
                 let mut score = |difficulty: &f64| {
                     let chance = level + quality + 0.8 * (difficulty - 0.5) + 0.15 * rng.normal();
-                    if graded { (chance + 0.1 * rng.normal()).clamp(0.0, 1.0) } else { f64::from(u8::from(chance > 0.5)) }
+                    if graded {
+                        (chance + 0.1 * rng.normal()).clamp(0.0, 1.0)
+                    } else {
+                        f64::from(u8::from(chance > 0.5))
+                    }
                 };
                 difficulty.iter().map(&mut score).collect()
             })

@@ -33,7 +33,9 @@ pub use permutation::{
     permutation_test,
 };
 pub use power::{PairedDesign, PairedPower, minimum_detectable_difference};
-pub use proportion::{ProportionInterval, paired_proportion_equivalence, paired_proportion_interval, proportion_interval};
+pub use proportion::{
+    ProportionInterval, paired_proportion_equivalence, paired_proportion_interval, proportion_interval,
+};
 pub use ranking::compatible_groups;
 pub use sequential::{SequentialTest, confidence_sequence, scaled, sequential_equivalence_p};
 pub use standard_error::{

@@ -2,8 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::distribution::{
-    binomial_half_cdf, normal_cdf, normal_quantile, normal_sf, regularised_beta, student_t_quantile,
+use super::{
+    distribution::{binomial_half_cdf, normal_cdf, normal_quantile, normal_sf, regularised_beta, student_t_quantile},
+    permutation::EXACT_LIMIT,
 };
 
 /// Expected number of discordant documents up to which the power of McNemar's test is summed exactly.
@@ -98,6 +99,12 @@ impl PairedPower {
                 let df = units - 1.0;
                 if df < 1.0 || deviation <= 0.0 {
                     return f64::NAN;
+                }
+                // All swaps of few units give p in steps: what is below the last step is lost.
+                let swaps = if units <= EXACT_LIMIT as f64 { (units.floor() - 1.0).exp2() } else { f64::INFINITY };
+                let level = if swaps.is_finite() { (level * swaps).floor() / swaps } else { level };
+                if level <= 0.0 {
+                    return 0.0;
                 }
                 let critical = student_t_quantile(1.0 - level / 2.0, df);
                 let centre = delta * units.sqrt() / deviation;
@@ -272,6 +279,7 @@ mod tests {
             }
         }
         assert_eq!(PairedPower::McNemar { disagreement: 0.5 }.detectable(5.0, 0.05, 0.8), None);
+        assert_eq!(PairedPower::Mean { deviation: 1.0 }.detectable(5.0, 0.05, 0.8), None, "p is 2/32 at least");
         assert_eq!(PairedPower::Mean { deviation: 0.0 }.detectable(50.0, 0.05, 0.8), None);
         assert_eq!(PairedPower::Mean { deviation: 1.0 }.needed(0.0, 0.05, 0.8), None);
     }

@@ -28,8 +28,11 @@ pub fn compatible_groups(count: usize, decided: impl Fn(usize, usize) -> bool) -
             groups = kept;
         }
     }
-    let mut groups: Vec<Vec<usize>> =
-        groups.into_iter().map(|group| group.into_iter().collect()).filter(|group: &Vec<usize>| !group.is_empty()).collect();
+    let mut groups: Vec<Vec<usize>> = groups
+        .into_iter()
+        .map(|group| group.into_iter().collect())
+        .filter(|group: &Vec<usize>| !group.is_empty())
+        .collect();
     groups.sort();
     groups
 }

@@ -157,7 +157,13 @@ mod tests {
     #[test]
     fn preferences_become_win_shares() {
         let record = |instruction: &str, preference: Value| json!({"instruction": instruction, "generator_1": "b", "generator_2": "m", "preference": preference});
-        let all = json!([record("x", json!(1)), record("y", json!(2.0)), record("z", json!(1.5)), record("d", json!(0)), record("n", Value::Null)]);
+        let all = json!([
+            record("x", json!(1)),
+            record("y", json!(2.0)),
+            record("z", json!(1.5)),
+            record("d", json!(0)),
+            record("n", Value::Null)
+        ]);
         let (task, missing) = alpaca_eval(&rows(&all), None).unwrap_or_else(|e| panic!("{}", e.message()));
         assert_eq!((values(&task), missing, task.labels.len()), (vec![0.0, 1.0, 0.5, 0.5], 1, 5));
         let wrong = alpaca_eval(&rows(&json!([record("x", json!(7))])), None).err().unwrap();
@@ -167,7 +173,8 @@ mod tests {
     #[test]
     fn ratings_cluster_by_question() {
         let line = |question: u32, turn: u32, model: &str, score: f64| json!({"question_id": question, "turn": turn, "model": model, "score": score});
-        let all = json!([line(81, 1, "m", 8.0), line(81, 2, "m", 6.0), line(82, 1, "m", -1.0), line(81, 1, "other", 3.0)]);
+        let all =
+            json!([line(81, 1, "m", 8.0), line(81, 2, "m", 6.0), line(82, 1, "m", -1.0), line(81, 1, "other", 3.0)]);
         let error = fastchat(&rows(&all), None).err().unwrap();
         assert!(error.message().contains("m, other"), "{}", error.message());
         let (task, missing) = fastchat(&rows(&all), Some("m")).unwrap_or_else(|e| panic!("{}", e.message()));
@@ -178,9 +185,7 @@ mod tests {
 
     #[test]
     fn both_games_of_a_pair_make_one_share() {
-        let line = |question: u32, first: &str, second: &str| {
-            json!({"question_id": question, "turn": 1, "model_1": "base", "model_2": "m", "g1_winner": first, "g2_winner": second})
-        };
+        let line = |question: u32, first: &str, second: &str| json!({"question_id": question, "turn": 1, "model_1": "base", "model_2": "m", "g1_winner": first, "g2_winner": second});
         let all = json!([line(81, "model_2", "model_2"), line(82, "tie", "model_1"), line(83, "error", "model_2")]);
         let (task, missing) = fastchat(&rows(&all), Some("m")).unwrap_or_else(|e| panic!("{}", e.message()));
         assert_eq!((values(&task), missing), (vec![1.0, 0.25], 1));

@@ -101,11 +101,8 @@ fn from_judgments(args: &ImportArgs) -> Result<(ImportRecord, usize), Failure> {
 fn from_rows(args: &ImportArgs) -> Result<(ImportRecord, usize), Failure> {
     let map = ColumnMap::parse(&args.map)?;
     let rows = rows_of(&args.path)?;
-    let options = RowOptions {
-        task: args.task.as_deref(),
-        model: args.model.as_deref(),
-        lower_is_better: &args.lower_is_better,
-    };
+    let options =
+        RowOptions { task: args.task.as_deref(), model: args.model.as_deref(), lower_is_better: &args.lower_is_better };
     let read = rows::read(&rows, &map, &options).map_err(of_file(&args.path))?;
     let mut record = ImportRecord::new(&args.name, args.format.name(), files(&[args.path.clone()])?);
     record.model = args.model.clone();

@@ -95,12 +95,17 @@ pub(super) struct RowsRead {
 /// # Errors
 /// If a column does not exist, a score is no finite number, an id is missing or occurs twice, or models are mixed; rows
 /// are named by their number from 1.
-pub(super) fn read(rows: &[Map<String, Value>], map: &ColumnMap, options: &RowOptions<'_>) -> Result<RowsRead, Failure> {
+pub(super) fn read(
+    rows: &[Map<String, Value>],
+    map: &ColumnMap,
+    options: &RowOptions<'_>,
+) -> Result<RowsRead, Failure> {
     if rows.is_empty() {
         return Err(Failure::usage("the file has no rows"));
     }
     map.check(rows)?;
-    let mut reader = Reader { map, options, tasks: Vec::new(), seen: BTreeMap::new(), missing: 0, outputs: BTreeMap::new() };
+    let mut reader =
+        Reader { map, options, tasks: Vec::new(), seen: BTreeMap::new(), missing: 0, outputs: BTreeMap::new() };
     let mut models: BTreeSet<String> = BTreeSet::new();
     for (i, row) in rows.iter().enumerate() {
         if let Some(model) = map.column("model").and_then(|column| text(row.get(column)?)) {
@@ -111,7 +116,10 @@ pub(super) fn read(rows: &[Map<String, Value>], map: &ColumnMap, options: &RowOp
             models.insert(model);
             if options.model.is_none() && models.len() > 1 {
                 let found = models.into_iter().collect::<Vec<_>>().join(", ");
-                return Err(Failure::usage(format!("row {}: results of several models ({found}); choose one with --model", i + 1)));
+                return Err(Failure::usage(format!(
+                    "row {}: results of several models ({found}); choose one with --model",
+                    i + 1
+                )));
             }
         }
         if map.column("id").is_some() { reader.score(i + 1, row)? } else { reader.aggregate(i + 1, row)? }
@@ -153,7 +161,9 @@ impl Reader<'_> {
     fn task(&mut self, number: usize, row: &Map<String, Value>) -> Result<usize, Failure> {
         let named = self.map.column("task").and_then(|column| text(row.get(column)?));
         let Some(id) = named.or_else(|| self.options.task.map(str::to_owned)) else {
-            return Err(Failure::usage(format!("row {number}: no task; give --task, or a column with --map task=COLUMN")));
+            return Err(Failure::usage(format!(
+                "row {number}: no task; give --task, or a column with --map task=COLUMN"
+            )));
         };
         if let Some(at) = self.tasks.iter().position(|task| task.id == id) {
             return Ok(at);
@@ -234,7 +244,9 @@ impl Reader<'_> {
         let n = get("n")?.map(|n| n as usize);
         if !self.tasks[at].metrics.is_empty() {
             let task = &self.tasks[at].id;
-            return Err(Failure::usage(format!("row {number}: the task {task} has a mean already; give each task once")));
+            return Err(Failure::usage(format!(
+                "row {number}: the task {task} has a mean already; give each task once"
+            )));
         }
         let mut metric = self.metric("score", true);
         metric.aggregate = Some(Aggregate { value, standard_error, n });

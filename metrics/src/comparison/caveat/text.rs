@@ -104,7 +104,9 @@ impl fmt::Display for Caveat {
                 })?;
                 f.write_str(".")
             }
-            Self::SampledOnce { shares } => shares_text(f, "Answers were drawn at random, once each", "requests", shares),
+            Self::SampledOnce { shares } => {
+                shares_text(f, "Answers were drawn at random, once each", "requests", shares)
+            }
             Self::NothingParsed { shares } => {
                 shares_text(f, "The value is 0 because nothing was extracted", "answers without one", shares)
             }
