@@ -7,6 +7,8 @@ use clap::{Args, ValueEnum};
 /// What wrote the results.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum ImportFormat {
+    /// lm-evaluation-harness: a folder or file of results_*.json and samples_*.jsonl
+    LmEval,
     /// alpaca_eval: annotations.json
     AlpacaEval,
     /// FastChat: a file of model_judgment, single or pairwise
@@ -21,6 +23,7 @@ impl ImportFormat {
     /// The name on the command line.
     pub fn name(self) -> &'static str {
         match self {
+            Self::LmEval => "lm-eval",
             Self::AlpacaEval => "alpaca-eval",
             Self::Fastchat => "fastchat",
             Self::Jsonl => "jsonl",

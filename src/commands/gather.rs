@@ -111,11 +111,6 @@ impl Gathered {
             .collect()
     }
 
-    /// What is known of the models, in their order.
-    pub(super) fn facts(&self) -> &[ModelFacts] {
-        &self.facts
-    }
-
     /// The tables of the comparison.
     pub(super) fn tables(&self) -> Vec<Table> {
         match &self.suite {
@@ -137,7 +132,7 @@ impl Gathered {
         if tables.is_empty() {
             let names: Vec<String> = self.scores().iter().map(|scores| scores.name().to_owned()).collect();
             return Err(Failure::usage(format!(
-                "{} have no task and metric in common; see what was imported with `harness import --json`, and choose with \
+                "{} have no task and metric in common; choose what they share with \
                  --tasks",
                 names.join(", ")
             )));

@@ -1,6 +1,6 @@
 //! `harness report comparison`: stored comparisons again, in any form.
 
-use harness_reports::{Format as ReportFormat, csv, json, latex_document, markdown, write_all};
+use harness_reports::{Format as ReportFormat, csv, html, json, latex_document, markdown, write_all};
 
 use super::{App, Failure, stored};
 use crate::cli::{ComparisonReportArgs, Format};
@@ -25,6 +25,7 @@ pub(super) fn report(app: &App, args: &ComparisonReportArgs) -> Result<(), Failu
     }
     app.print(match args.format {
         Format::Md => markdown(&report.comparison, &report.meta),
+        Format::Html => html(&report.comparison, &report.meta).map_err(failed)?,
         Format::Latex => latex_document(&report.comparison, &report.meta),
         Format::Csv => csv(&report.comparison).map_err(failed)?,
         Format::Json => json(&report.comparison, &report.meta).map_err(failed)?,

@@ -1,6 +1,7 @@
 //! `harness import`: results of other tools, compared and audited as a model's own.
 
 mod judgments;
+mod lm_eval;
 mod record;
 mod rows;
 
@@ -14,7 +15,7 @@ use serde_json::{Map, Value, json};
 
 use super::{App, Failure};
 use crate::cli::{ImportArgs, ImportFormat};
-pub(in crate::commands) use record::{ImportRecord, ImportedMetric, ImportedTask};
+pub(in crate::commands) use record::ImportRecord;
 use rows::{ColumnMap, RowOptions};
 
 /// Runs `harness import`.
@@ -25,6 +26,7 @@ pub(super) fn import(app: &App, args: &ImportArgs) -> Result<(), Failure> {
     check_name(app, args)?;
     let (record, missing) = match args.format {
         ImportFormat::Csv | ImportFormat::Jsonl => from_rows(args)?,
+        ImportFormat::LmEval => lm_eval::read(args)?,
         ImportFormat::AlpacaEval | ImportFormat::Fastchat => from_judgments(args)?,
     };
     let path = record.write(&app.home)?;
