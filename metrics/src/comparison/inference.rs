@@ -16,12 +16,12 @@ use crate::{
 /// Power at which the smallest detectable difference is stated.
 pub(super) const POWER: f64 = 0.8;
 /// Below this many documents, proportions get closed-form intervals rather than resampled ones.
-const FEW_DOCUMENTS: u64 = 100;
+const FEW_DOCUMENTS: u64 = 200;
 /// Below this many documents of either kind (right or wrong; on which two models differ), likewise.
 const FEW_EVENTS: u64 = 10;
 /// Below this many units, Student's t on the jackknife's standard error rather than the bootstrap, whose intervals are
 /// too short for few units.
-const FEW_UNITS: usize = 100;
+const FEW_UNITS: usize = 200;
 
 /// The fewest units with which a two-sided exact test can reject: all m favour one model, 2·2^−m ≤ alpha.
 pub(super) fn fewest_units(alpha: f64) -> usize {

@@ -173,9 +173,9 @@ pub enum IntervalMethod {
     Wilson,
     /// Bonett and Price's interval for paired proportions: few documents, or few on which the models differ.
     BonettPrice,
-    /// Student's t on the jackknife's standard error: fewer than 100 documents.
+    /// Student's t on the jackknife's standard error: fewer than 200 documents.
     StudentT,
-    /// Student's t on the standard error of a jackknife over clusters: fewer than 100 clusters.
+    /// Student's t on the standard error of a jackknife over clusters: fewer than 200 clusters.
     ClusterRobust,
     /// Normal, from standard errors alone: the documents of a model are not known.
     Normal,

@@ -23,7 +23,7 @@ pub enum Kind {
     Perplexity,
     /// Corpus BLEU.
     Bleu,
-    /// Right or wrong, five documents a cluster.
+    /// Right or wrong, three documents a cluster.
     Clustered,
 }
 
@@ -44,7 +44,7 @@ impl Kind {
 }
 
 /// Documents a cluster.
-const CLUSTER: usize = 5;
+const CLUSTER: usize = 3;
 /// Share of documents on which two models of binary scores disagree.
 const DISAGREEMENT: f64 = 0.2;
 /// Documents from which truths and deviations without a closed form are computed.
@@ -138,7 +138,10 @@ impl Population {
 
     /// Two columns whose values differ by `difference` in the metric's unit, and the two truths.
     pub(super) fn draw(&self, difference: f64, rng: &mut StreamRng) -> (Table, [f64; 2]) {
-        let shift = difference / self.slope;
+        let shift = match self.kind {
+            Kind::Perplexity => (difference / self.truth(0.0)).ln_1p(),
+            _ => difference / self.slope,
+        };
         let level = 0.35 + 0.3 * rng.uniform();
         let mut clusters = BTreeMap::new();
         let (mut base, mut candidate) = (Vec::with_capacity(self.n), Vec::with_capacity(self.n));

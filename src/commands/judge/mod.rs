@@ -21,7 +21,7 @@ use results::Setting;
 
 pub(super) use self::{
     backend::{Judge, JudgeOptions},
-    compare::judge_suite,
+    compare::{Judged, judge_suite},
 };
 use super::{
     App, Failure,

@@ -217,6 +217,7 @@ pub(in crate::commands) fn table(setting: &Setting<'_>, judgments: &[Judgment]) 
         primary: true,
         columns: columns.collect(),
         clusters: BTreeMap::new(),
+        noise: None,
         key,
     }
 }
