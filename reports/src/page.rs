@@ -192,8 +192,7 @@ fn differences(rows: &[&Row], against: bool) -> Table {
     for row in rows {
         let style = Style::of(row);
         for (i, contrast) in row.contrasts.iter().enumerate() {
-            let mut line =
-                vec![if i == 0 { text(label(row, top, "· ")) } else { vec![] }, text(&contrast.model)];
+            let mut line = vec![if i == 0 { text(label(row, top, "· ")) } else { vec![] }, text(&contrast.model)];
             line.extend(against.then(|| text(&contrast.against)));
             let open = contrast.verdict == Verdict::Undecided;
             line.extend([

@@ -12,7 +12,7 @@ use super::{
     evaluate::{evaluate, limits},
     load::{Loader, Missing},
     suite::Suite,
-    tables::tables,
+    tables::{Noise, Scores, tables},
 };
 use crate::{
     cli::EvaluationArgs,
@@ -64,7 +64,11 @@ impl<'a> TaskEvaluator<'a> {
         let evaluated = [evaluate(self.app, &self.suite, &ready, false)?];
         let facts = [evaluated[0].facts.clone()];
         let settings = Settings { resamples: 100, ..Settings::default() };
-        let comparison = Comparison::compute(&tables(&self.suite, &evaluated), &facts, &settings)?;
+        let comparison = Comparison::compute(
+            &tables(&self.suite, &[Scores::Evaluated(&evaluated[0])], &Noise::new()),
+            &facts,
+            &settings,
+        )?;
         let value = |row: &harness_metrics::comparison::Row| {
             let (task, metric, filter) = (&row.task, &row.key.metric, &row.key.filter);
             let filter = if filter == "none" { String::new() } else { format!(",{filter}") };

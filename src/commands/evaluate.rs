@@ -15,7 +15,7 @@ use harness_metrics::comparison::{ModelFacts, TaskFacts};
 use harness_store::{DiskStore, ModelEntry, RunStore as _};
 use harness_tasks::{DeclarativeTask, Prepared, PromptFormatter, Scored, Task as _};
 
-use super::{App, Failure, provenance::ModelFiles, load::Ready, suite::Suite};
+use super::{App, Failure, load::Ready, provenance::ModelFiles, suite::Suite};
 use crate::cli::EvaluationArgs;
 
 /// What one model scored.

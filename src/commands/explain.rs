@@ -11,8 +11,8 @@ use serde::{Deserialize, Serialize};
 use super::{
     App, Failure,
     evaluate::Evaluated,
-    provenance::ModelFiles,
     load::{Loader, Missing},
+    provenance::ModelFiles,
     stored,
     suite::Suite,
 };

@@ -13,6 +13,7 @@ use super::{
     provenance::{Training, split_leaks},
     load::{Loader, Missing, Ready},
     noise,
+    provenance::{Training, split_leaks},
     suite::Suite,
     tables::{Noise, Scores, imported_tables, tables},
 };
