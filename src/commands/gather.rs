@@ -10,7 +10,6 @@ use super::{
     evaluate::{Evaluated, evaluate, limits},
     import::ImportRecord,
     judge::{Judge, JudgeOptions, Judged, judge_suite, remote},
-    provenance::{Training, split_leaks},
     load::{Loader, Missing, Ready},
     noise,
     provenance::{Training, split_leaks},
