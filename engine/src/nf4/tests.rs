@@ -44,6 +44,9 @@ fn nf4(tensor: &HostTensor) -> &Nf4Tensor {
     }
 }
 
+/// Name, type, shape and bytes of a tensor in a file.
+type Stored = (String, safetensors::Dtype, Vec<usize>, Vec<u8>);
+
 #[test]
 fn bytes_are_those_of_bitsandbytes() {
     for (seed, (name, shape, block_size, double, bf16)) in CASES.into_iter().enumerate() {
@@ -116,9 +119,8 @@ fn what_is_written_is_what_bitsandbytes_writes() {
 fn what_cannot_be_read_is_named() {
     let folder = tempfile::tempdir().unwrap();
     let store = TensorStore::open_file(&fixture("rows_of_blocks")).unwrap();
-    let all: Vec<(String, safetensors::Dtype, Vec<usize>, Vec<u8>)> =
-        write("w.weight", &[24, 128], nf4(&read(&store, "w.weight").unwrap().unwrap()), "float32");
-    let refused = |change: &dyn Fn(&mut Vec<(String, safetensors::Dtype, Vec<usize>, Vec<u8>)>)| {
+    let all: Vec<Stored> = write("w.weight", &[24, 128], nf4(&read(&store, "w.weight").unwrap().unwrap()), "float32");
+    let refused = |change: &dyn Fn(&mut Vec<Stored>)| {
         let mut all = all.clone();
         change(&mut all);
         let views: Vec<_> = all.iter().map(|(n, d, s, b)| (n, TensorView::new(*d, s.clone(), b).unwrap())).collect();
@@ -127,7 +129,7 @@ fn what_cannot_be_read_is_named() {
         read(&TensorStore::open_file(&path).unwrap(), "w.weight").unwrap_err().to_string()
     };
     let state = |text: &'static str, other: &'static str| {
-        move |all: &mut Vec<(String, safetensors::Dtype, Vec<usize>, Vec<u8>)>| {
+        move |all: &mut Vec<Stored>| {
             let (.., shape, bytes) = all.last_mut().unwrap();
             *bytes = String::from_utf8(bytes.clone()).unwrap().replace(text, other).into_bytes();
             *shape = vec![bytes.len()];
