@@ -161,7 +161,7 @@ fn a_cost_limit_stops_before_it_is_passed_and_the_rest_is_asked_later() {
     let message = stopped.json()["error"].as_str().unwrap().to_owned();
     assert!(message.contains("--max-cost: the cost limit of 0.0060 is reached"), "{message}");
     assert!(message.contains("are answered and stored") && message.contains("higher limit goes on"), "{message}");
-    let spent: f64 = message.split(": ").filter_map(|part| part.split(" are spent").next()?.parse().ok()).sum();
+    let spent: f64 = message.split(": ").filter_map(|part| part.split(" are spent").next()?.parse::<f64>().ok()).sum();
     assert!(spent <= 0.006, "{message}");
     let first = world.stored();
     assert!(first > 3, "{first}");
