@@ -113,7 +113,7 @@ impl<'a> Loader<'a> {
                 LocalModel::with_adapter(base, &adapter)?
             }
         };
-        let model = Model::Local(model);
+        let model = Model::Local(Box::new(model));
         let entry = ModelEntry {
             name: resolved.name.clone(),
             identity: model.identity().clone(),

@@ -11,7 +11,7 @@ use super::App;
 /// A model that answers.
 pub(super) enum Model {
     /// On this machine.
-    Local(LocalModel),
+    Local(Box<LocalModel>),
     /// Behind a server.
     Remote(Box<Endpoint>),
 }
@@ -21,7 +21,7 @@ impl Deref for Model {
 
     fn deref(&self) -> &Self::Target {
         match self {
-            Self::Local(model) => model,
+            Self::Local(model) => &**model,
             Self::Remote(endpoint) => &**endpoint,
         }
     }

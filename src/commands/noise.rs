@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeMap, path::PathBuf};
 
-use harness_core::{Control, Digest, Hasher, LanguageModel as _, Request, Response};
+use harness_core::{Control, Digest, Hasher, Request, Response};
 use harness_metrics::Statistic;
 use harness_store::atomic_write;
 use harness_tasks::Task as _;

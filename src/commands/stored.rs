@@ -87,7 +87,7 @@ impl Look {
             }
         }
         with.sort();
-        (!with.is_empty()).then(|| Caveat::ManyLooks { earlier: with.len(), with })
+        (!with.is_empty()).then_some(Caveat::ManyLooks { earlier: with.len(), with })
     }
 }
 

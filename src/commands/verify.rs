@@ -62,7 +62,7 @@ fn certified(app: &App) -> Result<(), Failure> {
         let entry = counts.entry(&case.metric).or_insert((0, 0.0));
         *entry = (entry.0 + 1, entry.1.max(worst));
         // Written so that NaN is wrong.
-        if found.len() != expected.len() || !(worst <= case.tolerance) {
+        if found.len() != expected.len() || worst.is_nan() || worst > case.tolerance {
             wrong.push(format!("{} of {}: found {found:?}, expected {expected:?}", case.metric, case.input));
         }
     }
@@ -274,7 +274,8 @@ fn describe(outcomes: &[Outcome], sequential: &[SequentialOutcome], alarms: &Fal
 
 /// Coverage, false positives and power by number of documents.
 fn plots(folder: &Path, outcomes: &[Outcome]) -> Result<(), Failure> {
-    let charts: [(&str, &str, fn(&Outcome) -> f64); 4] = [
+    type Chart = (&'static str, &'static str, fn(&Outcome) -> f64);
+    let charts: [Chart; 4] = [
         ("coverage_values", "Coverage of the 95 % intervals of values, %", |o| o.value_coverage),
         ("coverage_differences", "Coverage of the 95 % intervals of differences, %", |o| o.difference_coverage),
         ("false_positives", "Equal models with a verdict, %", |o| o.false_positives),

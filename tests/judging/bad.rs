@@ -131,7 +131,7 @@ fn judges_without_a_verdict_are_never_zero_and_never_dropped() {
         assert_eq!((&result["n"], &result["unparsed"]), (&12.into(), &22.into()), "{text:?}: {result}");
         let bound = |which: &str| result[which].as_f64().unwrap();
         assert!(bound("worst") < 0.1 && bound("best") > 0.9, "{result}");
-        assert_eq!(world.read("result/judgments.jsonl").lines().count(), 23, "every verdict is kept");
+        assert_eq!(world.read("result/judgments.jsonl").lines().count(), 24, "every verdict is kept");
         let caveats = found["comparison"]["caveats"].to_string();
         assert!(caveats.contains("unparsed_verdicts"), "{caveats}");
     }

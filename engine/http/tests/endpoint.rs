@@ -230,7 +230,7 @@ fn a_cost_limit_is_never_passed_and_work_goes_on_after_it() {
         echo(),
         "m",
         None,
-        Box::new(|before, body| (before == 0 && number(body) % 5 == 0).then_some(Fault::Garbage)),
+        Box::new(|before, body| (before == 0 && number(body).is_multiple_of(5)).then_some(Fault::Garbage)),
     );
     let with_budget = |limit: f64| {
         let budget = Arc::new(Budget::new(limit).unwrap());

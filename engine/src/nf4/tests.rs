@@ -68,7 +68,13 @@ fn bytes_are_those_of_bitsandbytes() {
             (BlockScales::Nested(a), BlockScales::Nested(b)) => {
                 // The mean is a sum in another order: the same up to the last bits of f32.
                 assert!((a.offset - b.offset).abs() <= 1e-6 * b.offset.abs(), "{name}: {} {}", a.offset, b.offset);
-                assert!(a.codes[..] == b.codes[..], "{name}: codes of the scales");
+                // Around an offset that differs in its last bit a scale on the border of two codes may fall to the other side.
+                let moved: Vec<(&u8, &u8)> = a.codes.iter().zip(b.codes.iter()).filter(|(x, y)| x != y).collect();
+                assert!(moved.iter().all(|(x, y)| x.abs_diff(**y) == 1), "{name}: codes of the scales {moved:?}");
+                assert!(
+                    moved.len() * 100 <= a.codes.len() && (a.offset != b.offset || moved.is_empty()),
+                    "{name}: {moved:?}"
+                );
                 let plain = Quantization { double: false, block_size, ..Quantization::default() };
                 let BlockScales::Plain(scales) = Nf4Tensor::quantise(&data, &plain).unwrap().scales else {
                     panic!("plain scales");

@@ -208,7 +208,7 @@ impl<'a> Inference<'a> {
         let asked = self.settings.interval;
         if self.units() < FEW_UNITS && asked == BootstrapInterval::Bca {
             let (centre, error) = (f(self.bootstrap.observed()), self.bootstrap.jackknife_standard_error(&f));
-            if self.units() < 2 || !centre.is_finite() || !(error > 1e-13 * centre.abs().max(1e-300)) {
+            if self.units() < 2 || !centre.is_finite() || error.is_nan() || error <= 1e-13 * centre.abs().max(1e-300) {
                 return (None, IntervalMethod::None);
             }
             let df = self.units() as f64 - 1.0;

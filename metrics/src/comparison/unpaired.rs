@@ -29,7 +29,7 @@ pub(super) fn unpaired(a: Estimate, b: Estimate, margin: Option<f64>, settings: 
     };
     let error = error_a.hypot(error_b);
     let difference = b.value - a.value;
-    if !(error > 0.0) || !difference.is_finite() {
+    if error.is_nan() || error <= 0.0 || !difference.is_finite() {
         return Finding::default();
     }
     let estimate = Estimate { value: difference, standard_error: Some(error), n: None };

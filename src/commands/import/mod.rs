@@ -94,7 +94,7 @@ fn from_judgments(args: &ImportArgs) -> Result<(ImportRecord, usize), Failure> {
     if let Some(name) = &args.task {
         task.id.clone_from(name);
     }
-    let mut record = ImportRecord::new(&args.name, args.format.name(), files(&[args.path.clone()])?);
+    let mut record = ImportRecord::new(&args.name, args.format.name(), files(std::slice::from_ref(&args.path))?);
     record.model = args.model.clone();
     record.tasks.push(task);
     Ok((record, missing))
@@ -106,7 +106,7 @@ fn from_rows(args: &ImportArgs) -> Result<(ImportRecord, usize), Failure> {
     let options =
         RowOptions { task: args.task.as_deref(), model: args.model.as_deref(), lower_is_better: &args.lower_is_better };
     let read = rows::read(&rows, &map, &options).map_err(of_file(&args.path))?;
-    let mut record = ImportRecord::new(&args.name, args.format.name(), files(&[args.path.clone()])?);
+    let mut record = ImportRecord::new(&args.name, args.format.name(), files(std::slice::from_ref(&args.path))?);
     record.model = args.model.clone();
     record.tasks = read.tasks;
     Ok((record, read.missing))
