@@ -110,6 +110,11 @@ impl NestedScales {
             let max = rest.iter().fold(0.0, |max: f32, x| max.max(x.abs()));
             let inverse = 1.0 / max.max(TINY);
             absmax.push(max);
+            if max == 0.0 {
+                // Any code stands for 0 then; bitsandbytes' kernel for processors writes this one.
+                codes.extend(block.iter().map(|_| 0));
+                continue;
+            }
             codes.extend(rest.iter().map(|x| {
                 let scaled = (x * inverse).clamp(-1.0, 1.0);
                 bounds.partition_point(|&bound| bound < scaled) as u8
