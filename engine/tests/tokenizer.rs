@@ -179,3 +179,18 @@ fn tokens_are_shown_to_people() {
     assert!(tokenizer.is_special(1) && !tokenizer.is_special(300));
     assert_eq!(tokenizer.token_to_id("<s>"), Some(1));
 }
+
+#[test]
+fn numbers_are_split_as_the_file_says_or_as_gpt2_does() {
+    let file = r#"{"version":"1.0","truncation":null,"padding":null,"added_tokens":[],"normalizer":null,
+        "pre_tokenizer":{"type":"Sequence","pretokenizers":[{"type":"Digits","individual_digits":true},
+            {"type":"ByteLevel","add_prefix_space":false,"trim_offsets":true,"use_regex":true}]},
+        "post_processor":null,"decoder":{"type":"ByteLevel","add_prefix_space":true,"trim_offsets":true,"use_regex":true},
+        "model":{"type":"BPE","dropout":null,"unk_token":null,"continuing_subword_prefix":null,"end_of_word_suffix":null,
+            "fuse_unk":false,"byte_fallback":false,"vocab":{"1":0,"2":1,"12":2,"a":3},"merges":[["1","2"]]}}"#;
+    let own = TextTokenizer::from_json(file, None).unwrap();
+    assert_eq!(own.encode("a12", false).unwrap(), [3, 0, 1]);
+    let gpt2 = own.clone().with_gpt2_splits().unwrap();
+    assert_eq!(gpt2.encode("a12", false).unwrap(), [3, 2]);
+    assert_ne!(own.digest(), gpt2.digest(), "answers to one are no answers to the other");
+}

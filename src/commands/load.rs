@@ -15,7 +15,7 @@ use harness_http::{Budget, Endpoint, EndpointOptions};
 use harness_store::{ModelEntry, ModelSource};
 
 use super::{App, Failure, lineage, model::Model, train};
-use crate::experiment::{Candidate, ResolvedModel};
+use crate::experiment::{Candidate, PreTokenizer, ResolvedModel};
 
 /// A model ready to answer.
 pub(super) struct Ready {
@@ -46,8 +46,8 @@ pub(super) struct Loader<'a> {
     bases: BTreeMap<BaseKey, Arc<LoadedBase>>,
 }
 
-/// What loaded bases are told apart by: path, context length, BOS, chat template, quantisation.
-type BaseKey = (PathBuf, Option<usize>, Option<bool>, Option<PathBuf>, Option<Quantization>);
+/// What loaded bases are told apart by: path, context length, BOS, chat template, pre-tokenizer, quantisation.
+type BaseKey = (PathBuf, Option<usize>, Option<bool>, Option<PathBuf>, Option<PreTokenizer>, Option<Quantization>);
 
 /// What a command says about all endpoints it asks.
 #[derive(Clone, Debug, Default)]
@@ -178,7 +178,8 @@ impl<'a> Loader<'a> {
         let template = resolved.section.chat_template.as_ref().or(section.chat_template.as_ref());
         let template = template.map(|file| self.app.experiment.folder.join(file));
         let quantization = resolved.section.quantization().or(section.quantization());
-        let key = (path.to_owned(), max_length, add_bos, template.clone(), quantization);
+        let splits = resolved.section.pre_tokenizer.or(section.pre_tokenizer);
+        let key = (path.to_owned(), max_length, add_bos, template.clone(), splits, quantization);
         if let Some(base) = self.bases.get(&key) {
             return Ok(Arc::clone(base));
         }
@@ -188,6 +189,9 @@ impl<'a> Loader<'a> {
         let mut files = ModelFiles::load(path)?;
         if let Some(file) = &template {
             files.chat_template = Some(read_template(file)?);
+        }
+        if let Some(PreTokenizer::Gpt2) = splits {
+            files.tokenizer = files.tokenizer.with_gpt2_splits()?;
         }
         if let Some(quantization) = &quantization {
             files.quantise(quantization)?;

@@ -61,6 +61,8 @@ pub struct ModelSection {
     pub add_bos: Option<bool>,
     /// A Jinja file, relative to the experiment, instead of the model's own chat template.
     pub chat_template: Option<PathBuf>,
+    /// How texts are split before merges, instead of what the tokenizer's file says.
+    pub pre_tokenizer: Option<PreTokenizer>,
     /// Quantisation of the blocks' linears when the model is loaded: `nf4`, or `nf4-plain` without double quantisation.
     pub quantization: Option<String>,
     /// An OpenAI-compatible server: `openai:MODEL@URL`, or the URL with `model` beside it.
@@ -92,6 +94,14 @@ impl ModelSection {
     pub fn quantization(&self) -> Option<Quantization> {
         self.quantization.as_deref().and_then(Quantization::from_name)
     }
+}
+
+/// Ways of splitting a text that can be asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PreTokenizer {
+    /// GPT-2's, as transformers 5 gives it to every tokenizer of the class `GPT2Tokenizer`.
+    Gpt2,
 }
 
 /// A suite.

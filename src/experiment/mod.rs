@@ -6,7 +6,7 @@ mod judge;
 mod place;
 mod resolve;
 
-pub use file::{CompareSection, Experiment, ModelSection, SuiteSection};
+pub use file::{CompareSection, Experiment, ModelSection, PreTokenizer, SuiteSection};
 pub use judge::JudgeSection;
 pub(crate) use place::syntax as syntax_error;
 pub use resolve::{Candidate, ResolvedModel};

@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
-use tokenizers::{Tokenizer, processors::template::TemplateProcessing};
+use tokenizers::{Tokenizer, pre_tokenizers::byte_level::ByteLevel, processors::template::TemplateProcessing};
 
 use super::{SpecialToken, TextTokenizer, digest, lines::Lines};
+use crate::EngineError;
 
 /// What a tokenizer is made of, whatever file it comes from.
 pub(crate) struct Parts {
@@ -41,6 +42,21 @@ impl Parts {
         let digest = digest(&inner, [&bos, &eos, &unk, &pad])?;
         let lines = Lines::of(&inner).map(Arc::new);
         Ok(TextTokenizer { inner, bos, eos, unk, pad, adds_bos, model_max_length, digest, lines })
+    }
+}
+
+impl TextTokenizer {
+    /// The same vocabulary and merges with GPT-2's way of splitting a text, whatever `tokenizer.json` says. transformers 5
+    /// reads every tokenizer of the class `GPT2Tokenizer` so, and thereby drops rules such as SmolLM2's, which
+    /// splits numbers into digits; scores that are to equal those of tools built on it need the same.
+    ///
+    /// # Errors
+    /// If a special token is not in the vocabulary.
+    pub fn with_gpt2_splits(self) -> Result<Self, EngineError> {
+        let Self { mut inner, bos, eos, unk, pad, model_max_length, .. } = self;
+        inner.with_pre_tokenizer(Some(ByteLevel::new(false, true, true)));
+        let [bos, eos, unk, pad] = [bos, eos, unk, pad].map(|token| token.map(|token| token.text));
+        Parts { inner, bos, eos, unk, pad, model_max_length }.build().map_err(EngineError::Tokenizer)
     }
 }
 
