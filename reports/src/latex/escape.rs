@@ -3,7 +3,7 @@
 /// Escapes every character that LaTeX treats specially, so that the text is shown as it is.
 ///
 /// Latin letters with accents are kept (T1 encoding has them); other characters outside ASCII that pdflatex cannot set
-/// are written as `[U+XXXX]`.
+/// are written as their code point, `[U+4E2D]`.
 pub fn escape(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for c in text.chars() {
