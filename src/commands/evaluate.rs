@@ -6,8 +6,7 @@ use std::{
 };
 
 use harness_core::{
-    Control, Digest, Hasher, LanguageModel, ModelError, Output, Request, RequestKey, Response, SampleScore,
-    canonical_json,
+    Digest, Hasher, LanguageModel, ModelError, Output, Request, RequestKey, Response, SampleScore, canonical_json,
 };
 use harness_engine::Limits;
 use harness_http::HttpError;
@@ -15,7 +14,7 @@ use harness_metrics::comparison::{ModelFacts, TaskFacts};
 use harness_store::{DiskStore, ModelEntry, RunStore as _};
 use harness_tasks::{DeclarativeTask, Prepared, PromptFormatter, Scored, Task as _};
 
-use super::{App, Failure, load::Ready, provenance::ModelFiles, suite::Suite};
+use super::{App, Failure, answer::Open, load::Ready, provenance::ModelFiles, suite::Suite};
 use crate::cli::EvaluationArgs;
 
 /// What one model scored.
@@ -253,35 +252,10 @@ fn ask(
     keys: &[RequestKey],
     missing: &[usize],
 ) -> Result<f64, Failure> {
-    let model = ready.entry.identity.digest();
-    let mut seen = BTreeSet::new();
-    let wanted: Vec<usize> = missing.iter().copied().filter(|&index| seen.insert(keys[index])).collect();
-    let batch: Vec<Request> = wanted.iter().map(|&index| requests[index].clone()).collect();
-    let bar = app.progress().bar(&format!("evaluate {}", ready.name), batch.len() as u64);
     let before = ready.model.stats();
-    let (mut answered, mut failed) = (0usize, None);
-    ready.model.check(app)?;
-    let result = ready.model.answer(&batch, &mut |index, response| {
-        if let Err(error) = store.append(&model, &keys[wanted[index]], &response) {
-            failed = Some(error);
-            return Control::Stop;
-        }
-        answered += 1;
-        bar.step();
-        if app.interrupted() { Control::Stop } else { Control::Continue }
-    });
-    store.flush()?;
-    if let Some(error) = failed {
-        return Err(error.into());
-    }
-    result.map_err(|error| stopped(error, answered, batch.len(), &ready.name))?;
-    if answered < batch.len() {
-        return Err(Failure::work(format!(
-            "interrupted: {answered} of {} open requests of {} are answered and stored; the same command goes on",
-            batch.len(),
-            ready.name
-        )));
-    }
+    let title = format!("evaluate {}", ready.name);
+    let open = Open { requests, keys, missing, title: &title, called: ("requests", "answered") };
+    let (answered, bar) = open.ask(app, ready, store)?;
     let stats = ready.model.stats();
     let computed = stats.computed_tokens - before.computed_tokens;
     let requested = stats.requested_tokens - before.requested_tokens;

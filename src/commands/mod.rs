@@ -1,5 +1,6 @@
 //! What the commands do, one file a command.
 
+mod answer;
 mod app;
 mod audit;
 mod chat;

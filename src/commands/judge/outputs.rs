@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use harness_core::{ChatMessage, ChatOptions, ChatRole, Control, Output, Request, RequestKey, Sampling};
+use harness_core::{ChatMessage, ChatOptions, ChatRole, Output, Request, RequestKey, Sampling};
 use harness_judges::{
     Item, OutputSet, Protocol,
     files::{alpaca_eval, fastchat},
@@ -14,7 +14,7 @@ use crate::{
     cli::JudgeArgs,
     commands::{
         App, Failure,
-        evaluate::stopped,
+        answer::Open,
         load::{Loader, Missing, Ready},
     },
 };
@@ -164,36 +164,15 @@ fn write(
         let keys: Vec<RequestKey> = requests.iter().map(|(_, key, _)| *key).collect();
         let missing = store.missing(&identity, &keys)?;
         if !missing.is_empty() {
-            ready.model.check(app)?;
-            let batch: Vec<Request> = missing.iter().map(|&at| requests[at].2.clone()).collect();
             let what = if turns > 1 {
                 format!("write {}, turn {}", ready.name, turn + 1)
             } else {
                 format!("write {}", ready.name)
             };
-            let bar = app.progress().bar(&what, batch.len() as u64);
-            let (mut answered, mut failed) = (0, None);
-            let result = ready.model.answer(&batch, &mut |index, response| {
-                if let Err(error) = store.append(&identity, &keys[missing[index]], &response) {
-                    failed = Some(error);
-                    return Control::Stop;
-                }
-                answered += 1;
-                bar.step();
-                if app.interrupted() { Control::Stop } else { Control::Continue }
-            });
-            store.flush()?;
-            if let Some(error) = failed {
-                return Err(error.into());
-            }
-            result.map_err(|error| stopped(error, answered, batch.len(), &ready.name))?;
-            if answered < batch.len() {
-                return Err(Failure::work(format!(
-                    "interrupted: {answered} of {} open outputs of {} are written and stored; the same command goes on",
-                    batch.len(),
-                    ready.name
-                )));
-            }
+            let asked: Vec<&Request> = requests.iter().map(|(_, _, request)| request).collect();
+            let open =
+                Open { requests: &asked, keys: &keys, missing: &missing, title: &what, called: ("outputs", "written") };
+            let (answered, bar) = open.ask(app, ready, &store)?;
             bar.finish(&format!("{answered} outputs"));
         }
         for ((at, _, _), key) in requests.iter().zip(&keys) {
