@@ -235,6 +235,13 @@ impl LocalModel {
         Ok(Self { identity, decoder, base, stats: Mutex::default() })
     }
 
+    /// The same model over the same weights with activations rounded to bf16 ([`Decoder::with_bf16_activations`]).
+    pub fn with_bf16_activations(&self) -> Option<Self> {
+        let decoder = self.decoder.with_bf16_activations()?;
+        let identity = ModelIdentity { dtype: "bf16 activations".to_owned(), ..self.identity.clone() };
+        Some(Self { base: Arc::clone(&self.base), decoder, identity, stats: Mutex::default() })
+    }
+
     /// What is shared with other adapters.
     pub fn base(&self) -> &Arc<LoadedBase> {
         &self.base

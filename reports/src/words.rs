@@ -112,7 +112,8 @@ fn noise(comparison: &Comparison) -> Option<String> {
     if measured.is_empty() {
         return None;
     }
-    let how = "part of the documents was scored again in other batches and another order";
+    let how = "part of the documents was scored again in other batches, in another order and, on the processor, with \
+               activations in bf16";
     let loud: Vec<String> = measured
         .iter()
         .filter_map(|row| row.noise.filter(|&noise| noise > 0.0).map(|noise| (row, noise)))

@@ -33,6 +33,11 @@ impl Model {
         matches!(self, Self::Local(model) if model.adapter_is_no_op())
     }
 
+    /// The same model computed in another type, where that needs no second copy of its weights.
+    pub(super) fn in_another_type(&self) -> Option<Self> {
+        self.local()?.with_bf16_activations().map(|model| Self::Local(Box::new(model)))
+    }
+
     /// The model on this machine, if it is one.
     pub(super) fn local(&self) -> Option<&LocalModel> {
         match self {

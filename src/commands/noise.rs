@@ -1,14 +1,17 @@
 //! The numerical noise floor: the first documents of each task are asked again, one at a time and in reverse order, and
-//! scored again. What changes cannot be told from a difference of models.
+//! once more with activations in bf16 where the model computes in f32. What changes cannot be told from a difference of
+//! models.
 
 use std::{collections::BTreeMap, path::PathBuf};
 
 use harness_core::{Control, Digest, Hasher, Request, Response};
 use harness_metrics::Statistic;
 use harness_store::atomic_write;
-use harness_tasks::Task as _;
+use harness_tasks::{MetricSpec, Scored, Task as _};
 
-use super::{App, Failure, evaluate::Evaluated, gather::Asking, load::Ready, suite::Suite, tables::Noise};
+use super::{
+    App, Failure, evaluate::Evaluated, gather::Asking, load::Ready, model::Model, suite::Suite, tables::Noise,
+};
 
 /// The largest change of each metric over the probe: the first documents of each task. What was measured before for the
 /// same model and documents is read from the store; with `from_store` nothing else is.
@@ -29,35 +32,35 @@ pub(super) fn floor(
     if asking.from_store {
         return Ok(Noise::new());
     }
+    let other = ready.model.in_another_type();
+    let models: Vec<&Model> = std::iter::once(&ready.model).chain(&other).collect();
     let documents: usize = evaluated.prepared.iter().map(|prepared| prepared.documents.len().min(asking.probe)).sum();
-    let bar = app.progress().bar(&format!("noise of {}", ready.name), documents as u64);
+    let bar = app.progress().bar(&format!("noise of {}", ready.name), (documents * models.len()) as u64);
     let mut found = Noise::new();
     for (number, task) in suite.tasks.iter().enumerate() {
         let prepared = &evaluated.prepared[number];
         let count = prepared.documents.len().min(asking.probe);
-        let mut again = BTreeMap::new();
-        for (at, document) in prepared.documents.iter().enumerate().take(count).rev() {
-            let responses = ask_reversed(ready, &document.requests)?;
-            again.insert(at, task.score(document, &responses)?);
-            bar.step();
-            if app.interrupted() {
-                return Err(Failure::work("interrupted; the same command goes on"));
+        for model in &models {
+            let mut again = BTreeMap::new();
+            for (at, document) in prepared.documents.iter().enumerate().take(count).rev() {
+                let responses = ask_reversed(model, &ready.name, &document.requests)?;
+                again.insert(at, task.score(document, &responses)?);
+                bar.step();
+                if app.interrupted() {
+                    return Err(Failure::work("interrupted; the same command goes on"));
+                }
             }
-        }
-        for (m, spec) in task.metrics().iter().enumerate() {
-            let value = |stats: Vec<&[f64]>| spec.statistic.value(&spec.statistic.sum(&stats));
-            let first = value((0..count).map(|at| evaluated.scored[number][at].scores[m].stats.as_slice()).collect());
-            let second = value(again.values().map(|scored| scored.scores[m].stats.as_slice()).collect());
-            let change = (first - second).abs();
-            if change.is_finite() {
-                found.insert((task.id().to_owned(), spec.key.to_string()), change);
-            } else if spec.statistic == Statistic::Mean && first.is_finite() != second.is_finite() {
-                found.insert((task.id().to_owned(), spec.key.to_string()), f64::MAX);
+            for (m, spec) in task.metrics().iter().enumerate() {
+                let place = (task.id().to_owned(), spec.key.to_string());
+                if let Some(change) = change(spec, m, &evaluated.scored[number], &again) {
+                    let largest = found.entry(place).or_insert(0.0);
+                    *largest = largest.max(change);
+                }
             }
         }
     }
     let largest = found.values().copied().fold(0.0, f64::max);
-    bar.finish(&format!("{documents} documents asked again one by one; largest change {largest:.2e}"));
+    bar.finish(&format!("{documents} documents asked again; largest change {largest:.2e}"));
     let flat: BTreeMap<String, f64> =
         found.iter().map(|((task, key), change)| (format!("{task}\u{1f}{key}"), *change)).collect();
     let text = serde_json::to_string(&flat).map_err(|e| Failure::work(format!("cannot write the noise floor: {e}")))?;
@@ -65,22 +68,38 @@ pub(super) fn floor(
     Ok(found)
 }
 
+/// By how much the value of all documents changes when those of the probe get their second scores, times √(documents /
+/// probe): changes of single documents are taken as independent, so their mean over more documents shrinks with the root.
+fn change(spec: &MetricSpec, metric: usize, first: &[Scored], again: &BTreeMap<usize, Scored>) -> Option<f64> {
+    let value = |second: Option<&BTreeMap<usize, Scored>>| {
+        let scored = |at: usize| second.and_then(|second| second.get(&at)).unwrap_or(&first[at]);
+        let stats: Vec<&[f64]> = (0..first.len()).map(|at| scored(at).scores[metric].stats.as_slice()).collect();
+        spec.statistic.value(&spec.statistic.sum(&stats))
+    };
+    let (before, after) = (value(None), value(Some(again)));
+    let change = (before - after).abs();
+    if change.is_finite() {
+        return Some(change * (first.len() as f64 / again.len().max(1) as f64).sqrt());
+    }
+    (spec.statistic == Statistic::Mean && before.is_finite() != after.is_finite()).then_some(f64::MAX)
+}
+
 /// The responses to the requests of one document, asked one by one from the last to the first.
-fn ask_reversed(ready: &Ready, requests: &[Request]) -> Result<Vec<Response>, Failure> {
+fn ask_reversed(model: &Model, name: &str, requests: &[Request]) -> Result<Vec<Response>, Failure> {
     let mut responses: Vec<Option<Response>> = vec![None; requests.len()];
     for at in (0..requests.len()).rev() {
-        ready.model.answer(&requests[at..=at], &mut |_, response| {
+        model.answer(&requests[at..=at], &mut |_, response| {
             responses[at] = Some(response);
             Control::Continue
         })?;
     }
-    let missing = || Failure::work(format!("{} did not answer when asked again", ready.name));
+    let missing = || Failure::work(format!("{name} did not answer when asked again"));
     responses.into_iter().map(|response| response.ok_or_else(missing)).collect()
 }
 
 /// Where the floor of a model on these documents is kept.
 fn place(app: &App, ready: &Ready, evaluated: &Evaluated, probe: usize) -> PathBuf {
-    let mut hasher = Hasher::new("noise probe");
+    let mut hasher = Hasher::new("noise probe with types");
     for prepared in &evaluated.prepared {
         for request in prepared.documents.iter().take(probe).flat_map(|document| &document.requests) {
             hasher.part(request.key().0.as_bytes());

@@ -179,9 +179,7 @@ impl Builder<'_> {
                 })
                 .collect();
             let Some(columns) = self.columns(&parts, &spec.key) else { continue };
-            let noise = parts.iter().filter_map(|&(leaf, _)| {
-                self.noise.get(&(self.suite.tasks[leaf].id().to_owned(), spec.key.to_string())).copied()
-            });
+            let noise = self.pooled_noise(&parts, &spec.key);
             tables.push(Table {
                 task: group.name.clone(),
                 alias: Some(group.alias.clone()),
@@ -195,10 +193,21 @@ impl Builder<'_> {
                 primary: spec.primary,
                 columns,
                 clusters: self.clusters(&parts, parts.len() >= CLUSTERED_GROUP),
-                // The mean of several tasks changes by no more than the one that changes most.
-                noise: noise.reduce(f64::max),
+                noise,
             });
         }
+    }
+
+    /// The noise of a mean over tasks, whose changes are taken as independent: the root of the sum of squares of each
+    /// task's, times its share. `None` where it was measured for none.
+    fn pooled_noise(&self, parts: &[(usize, Option<f64>)], key: &MetricKey) -> Option<f64> {
+        let weight = |&(leaf, weight): &(usize, Option<f64>)| weight.unwrap_or(1.0) * self.documents(leaf) as f64;
+        let total: f64 = parts.iter().map(weight).sum();
+        let squares = parts.iter().filter_map(|part| {
+            let noise = self.noise.get(&(self.suite.tasks[part.0].id().to_owned(), key.to_string()))?;
+            Some((noise * weight(part) / total).powi(2))
+        });
+        squares.reduce(|a, b| a + b).map(f64::sqrt)
     }
 
     /// Number of documents of a task, by the first model that answered it here.

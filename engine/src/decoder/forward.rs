@@ -9,7 +9,7 @@ use crate::{
     EngineError,
     kernels::{
         attention::{Job, Segment, Strided, attention},
-        elementwise::{rms_norm, rms_norm_inplace, swiglu_rows},
+        elementwise::{rms_norm, rms_norm_inplace, round_to_bf16, swiglu_rows},
         logits::{log_prob, log_sum_exp},
     },
 };
@@ -66,6 +66,7 @@ impl Decoder {
         let rows: usize = pieces.iter().map(|p| p.tokens.len()).sum();
         let mut x = Vec::with_capacity(rows * config.hidden_size);
         self.embedding().lookup(pieces.iter().flat_map(|p| p.tokens.iter().copied()), &mut x)?;
+        self.round(&mut x);
         let positions: Vec<u32> = pieces
             .iter()
             .flat_map(|p| (p.position()..p.position() + p.tokens.len()).map(|position| position as u32))
@@ -92,6 +93,7 @@ impl Decoder {
             let lora = self.layer_lora(index);
             acts.project(self, layer, lora, rows);
             table.rotate(&mut acts.qkv, qkv_width, config.num_heads + config.num_kv_heads, &positions, false);
+            self.round(&mut acts.qkv);
             acts.transpose_keys(config.q_dim(), config.kv_dim(), rows);
             // In the last layer only the wanted rows go on.
             let runs: Vec<Vec<Range<usize>>> =
@@ -135,6 +137,7 @@ impl Decoder {
         let rows = hidden.len() / config.hidden_size;
         let mut normed = vec![0.0; hidden.len()];
         rms_norm(hidden, &self.base.norm, config.rms_norm_eps, &mut normed, None);
+        self.round(&mut normed);
         let head = self.head();
         let mut logits = vec![0.0; rows * head.out()];
         head.forward(&normed, rows, None, false, &mut logits);
@@ -186,12 +189,23 @@ impl Decoder {
     }
 }
 
+impl Decoder {
+    /// Rounds activations where a model in bf16 stores them.
+    fn round(&self, activations: &mut [f32]) {
+        if self.rounded {
+            round_to_bf16(activations);
+        }
+    }
+}
+
 impl Activations {
     /// Norm, then queries, keys and values with their norms.
     fn project(&mut self, decoder: &Decoder, layer: &Layer, lora: Option<&LayerLora>, rows: usize) {
         let config = &decoder.base.config;
         rms_norm(&self.x, &layer.input_norm, config.rms_norm_eps, &mut self.normed, None);
+        decoder.round(&mut self.normed);
         layer.qkv.forward(&self.normed, rows, lora.and_then(|l| l.qkv.as_ref()), false, &mut self.qkv);
+        decoder.round(&mut self.qkv);
         let heads = [(&layer.q_norm, 0, config.q_dim()), (&layer.k_norm, config.q_dim(), config.kv_dim())];
         for (norm, first, width) in heads {
             if let Some(norm) = norm {
@@ -257,6 +271,7 @@ impl Activations {
             }
         }
         attention(decoder.base.attention_shape(layer), &self.qkv, width, &jobs, &mut self.attended, q_dim, None);
+        decoder.round(&mut self.attended);
     }
 
     /// Appends the new keys and values to the tails.
@@ -294,17 +309,22 @@ impl Activations {
         let (x, normed) = (&mut self.x[..rows * hidden], &mut self.normed[..rows * hidden]);
         let attended = &self.attended[..rows * config.q_dim()];
         layer.o.forward(attended, rows, lora.and_then(|l| l.o.as_ref()), true, x);
+        decoder.round(x);
         rms_norm(x, &layer.post_attention_norm, config.rms_norm_eps, normed, None);
+        decoder.round(normed);
         match &layer.feed_forward {
             FeedForward::Dense { gate_up, down } => {
                 let wide = &mut self.gate_up[..rows * 2 * inner];
                 gate_up.forward(normed, rows, lora.and_then(|l| l.gate_up.as_ref()), false, wide);
+                decoder.round(wide);
                 let activated = &mut self.inner[..rows * inner];
                 swiglu_rows(wide, inner, activated);
+                decoder.round(activated);
                 down.forward(activated, rows, lora.and_then(|l| l.down.as_ref()), true, x);
             }
             FeedForward::Experts(experts) => experts.add(normed, hidden, inner, x),
         }
+        decoder.round(x);
     }
 }
 

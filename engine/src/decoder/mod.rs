@@ -196,6 +196,8 @@ impl BaseModel {
 pub struct Decoder {
     base: Arc<BaseModel>,
     lora: Option<Arc<PackedAdapter>>,
+    /// Activations are rounded to bf16 wherever a model in bf16 stores them; products stay in f32.
+    rounded: bool,
 }
 
 #[derive(Debug)]
@@ -211,7 +213,7 @@ struct PackedAdapter {
 impl Decoder {
     /// The base model alone.
     pub fn new(base: Arc<BaseModel>) -> Self {
-        Self { base, lora: None }
+        Self { base, lora: None, rounded: false }
     }
 
     /// The base model with an adapter, which is applied beside the base's weights.
@@ -260,7 +262,7 @@ impl Decoder {
             #[cfg(feature = "cuda")]
             device: None,
         }));
-        Ok(Self { base, lora })
+        Ok(Self { base, lora, rounded: false })
     }
 
     #[cfg(feature = "cuda")]
@@ -281,12 +283,22 @@ impl Decoder {
         let device = crate::cuda::decoder::DeviceAdapter::new(device, &adapter.layers, embedding, head)?;
         let (layers, head, embedding) = (vec![], None, None);
         let lora = PackedAdapter { layers, head, embedding, changes_nothing, device: Some(device) };
-        Ok(Self { base, lora: Some(Arc::new(lora)) })
+        Ok(Self { base, lora: Some(Arc::new(lora)), rounded: false })
     }
 
     #[cfg(feature = "cuda")]
     fn device_adapter(&self) -> Option<&crate::cuda::decoder::DeviceAdapter> {
         self.lora.as_ref().and_then(|lora| lora.device.as_ref())
+    }
+
+    /// The same model over the same weights with activations in bf16, which shows what the type of computation changes.
+    /// `None` on a GPU, whose type is that of its weights.
+    pub fn with_bf16_activations(&self) -> Option<Self> {
+        #[cfg(feature = "cuda")]
+        if self.base.device.is_some() {
+            return None;
+        }
+        Some(Self { rounded: true, ..self.clone() })
     }
 
     /// The shared weights.

@@ -139,10 +139,10 @@ impl<'a> Inference<'a> {
         let paired = PairedDifference { mean, standard_error, df: n as f64 - 1.0 };
         let usable = standard_error > 0.0 && mean.is_finite();
         let testable = usable && n >= fewest_units(self.settings.alpha);
-        let deviation = standard_error * (n as f64).sqrt();
+        let (deviation, step) = (standard_error * (n as f64).sqrt(), self.units.swap_step(a, b));
         Finding {
             equivalence_p: margin.filter(|_| usable).map(|margin| paired.equivalence_p(margin)),
-            power: testable.then_some((PairedPower::Mean { deviation }, n as f64)),
+            power: testable.then_some((PairedPower::Mean { deviation, step }, n as f64)),
             ..Finding::default()
         }
     }

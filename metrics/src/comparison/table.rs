@@ -43,7 +43,7 @@ pub struct Table {
     #[serde(default)]
     pub clusters: BTreeMap<DocId, String>,
     /// The largest change of the value of any model, in the metric's unit, when a part of the documents was scored
-    /// again in another batch, order or type; `None` where this was not tried.
+    /// again in another batch, order or type, scaled to all documents; `None` where this was not tried.
     #[serde(default)]
     pub noise: Option<f64>,
 }

@@ -42,7 +42,9 @@ pub(super) fn unpaired(a: Estimate, b: Estimate, margin: Option<f64>, settings: 
         test: Some(TestMethod::UnpairedZ),
         p: Some((2.0 * normal_sf((difference / error).abs())).min(1.0)),
         equivalence_p: margin.map(equivalence),
-        power: n.filter(|&n| n > 2).map(|n| (PairedPower::Mean { deviation: error * (n as f64).sqrt() }, n as f64)),
+        power: n
+            .filter(|&n| n > 2)
+            .map(|n| (PairedPower::Mean { deviation: error * (n as f64).sqrt(), step: 0.0 }, n as f64)),
         flips: None,
     }
 }

@@ -56,13 +56,15 @@ pub(super) struct Population {
     pub(super) n: usize,
     /// Standard deviation of a unit's influence on the difference, for kinds without a closed form.
     deviation: f64,
+    /// [`crate::stats::Columns::swap_step`] of the scores.
+    step: f64,
     /// Change of the value by a small shift, so that shifts can be stated in the metric's unit.
     slope: f64,
 }
 
 impl Population {
     pub(super) fn new(kind: Kind, n: usize) -> Self {
-        let mut population = Self { kind, n, deviation: 0.0, slope: 1.0 };
+        let mut population = Self { kind, n, deviation: 0.0, step: 0.0, slope: 1.0 };
         if kind != Kind::Binary {
             population.calibrate();
         }
@@ -71,7 +73,7 @@ impl Population {
 
     /// Deviation of the difference from one large sample, by the jackknife; slope from the truths.
     fn calibrate(&mut self) {
-        let many = Self { n: MANY, slope: 1.0, deviation: 0.0, kind: self.kind };
+        let many = Self { n: MANY, slope: 1.0, deviation: 0.0, step: 0.0, kind: self.kind };
         if matches!(self.kind, Kind::Perplexity | Kind::Bleu) {
             let step = 0.01;
             self.slope = (many.truth(step) - many.truth(0.0)) / step;
@@ -89,6 +91,7 @@ impl Population {
         let bootstrap = crate::stats::Bootstrap::run(&columns, 0, harness_core::Seed(0));
         let error = bootstrap.jackknife_standard_error(|v| v[1] - v[0]);
         self.deviation = error * (columns.units() as f64).sqrt();
+        self.step = columns.swap_step(0, 1);
     }
 
     /// What the planner needs: power by number of units, and that number.
@@ -96,7 +99,7 @@ impl Population {
         let units = if self.kind == Kind::Clustered { self.n / CLUSTER } else { self.n } as f64;
         match self.kind {
             Kind::Binary => (PairedPower::McNemar { disagreement: DISAGREEMENT }, units),
-            _ => (PairedPower::Mean { deviation: self.deviation }, units),
+            _ => (PairedPower::Mean { deviation: self.deviation, step: self.step }, units),
         }
     }
 

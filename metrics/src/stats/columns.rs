@@ -135,6 +135,29 @@ impl Columns {
         Ok(Self { statistic: self.statistic.clone(), units: position.len(), count: self.count, rows })
     }
 
+    /// Half the distance between the means that swaps of columns `a` and `b` can reach, times the units, for scores on a
+    /// grid (right or wrong summed over clusters, grades of a judge): the greatest common divisor of the units'
+    /// differences over a unit's mean weight. 0 for continuous scores, other statistics and unequal weights.
+    pub fn swap_step(&self, a: usize, b: usize) -> f64 {
+        if self.statistic != Statistic::Mean || self.units == 0 {
+            return 0.0;
+        }
+        let (mut step, mut largest, mut weight) = (0.0_f64, 0.0_f64, 0.0);
+        for unit in 0..self.units {
+            let (&[one, own], &[other, theirs]) = (self.vector(unit, a), self.vector(unit, b)) else { return 0.0 };
+            if own != theirs {
+                return 0.0;
+            }
+            weight += own;
+            largest = largest.max((other - one).abs());
+            step = common_divisor(step, (other - one).abs(), 1e-9 * largest);
+            if step < 1e-3 * largest {
+                return 0.0;
+            }
+        }
+        if weight > 0.0 { step * self.units as f64 / weight } else { 0.0 }
+    }
+
     /// Number of units: documents, or clusters.
     pub fn units(&self) -> usize {
         self.units
@@ -211,6 +234,16 @@ impl Columns {
     }
 }
 
+/// Euclid's algorithm on numbers with rounding errors; remainders up to `tolerance` are none.
+fn common_divisor(mut a: f64, mut b: f64, tolerance: f64) -> f64 {
+    while b > tolerance {
+        let rest = a % b;
+        // A remainder just below the divisor is a rounding error too.
+        (a, b) = (b, if b - rest <= tolerance { 0.0 } else { rest });
+    }
+    a
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -231,6 +264,20 @@ mod tests {
         assert_eq!(clustered.vector(0, 0), [2.0, 2.0]);
         assert_eq!(clustered.values(), columns.values());
         assert!(columns.clustered(&[1]).is_err());
+    }
+
+    #[test]
+    fn scores_on_a_grid_have_a_step() {
+        let step = |a: &[f64], b: &[f64]| Columns::of_means(&[a, b]).unwrap().swap_step(0, 1);
+        assert_eq!(step(&[1.0, 0.0, 1.0, 1.0], &[0.0, 1.0, 1.0, 1.0]), 1.0);
+        assert!((step(&[0.1, 0.2, 0.7], &[0.3, 0.8, 0.7]) - 0.2).abs() < 1e-12);
+        assert_eq!(step(&[0.0, 0.0, 0.0], &[0.12345, 0.71828, 0.31416]), 0.0);
+        assert_eq!(step(&[0.5, 0.5], &[0.5, 0.5]), 0.0);
+        let columns = Columns::of_means(&[&[1.0, 0.0, 1.0, 0.0], &[0.0, 1.0, 1.0, 1.0]]).unwrap();
+        // Two documents a cluster: differences of 0 and 1 over a weight of 2.
+        assert_eq!(columns.clustered(&[0, 0, 1, 1]).unwrap().swap_step(0, 1), 0.5);
+        let words = Columns::new(Statistic::Mean, &[vec![[1.0, 2.0]], vec![[1.0, 3.0]]]).unwrap();
+        assert_eq!(words.swap_step(0, 1), 0.0);
     }
 
     #[test]

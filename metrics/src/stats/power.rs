@@ -73,6 +73,8 @@ pub enum PairedPower {
     Mean {
         /// Standard deviation of the differences a unit: standard error times √units.
         deviation: f64,
+        /// [`super::Columns::swap_step`]: scores on a grid tie under swaps, which costs power. 0 for continuous scores.
+        step: f64,
     },
 }
 
@@ -80,7 +82,8 @@ impl PairedPower {
     /// The probability that `units` documents (or clusters) show a true difference `delta` at the two-sided level.
     ///
     /// Exact for McNemar's test up to 200 expected discordant documents, then the normal approximation with continuity
-    /// correction; for means the approximation of the noncentral t distribution by Johnson and Welch (1940).
+    /// correction; for means the approximation of the noncentral t distribution by Johnson and Welch (1940), with a
+    /// continuity correction for scores on a grid.
     pub fn power(&self, delta: f64, units: f64, level: f64) -> f64 {
         let delta = delta.abs();
         match *self {
@@ -95,7 +98,7 @@ impl PairedPower {
                     normal_cdf((units * delta - reach) / spread) + normal_cdf((-units * delta - reach) / spread)
                 }
             }
-            Self::Mean { deviation } => {
+            Self::Mean { deviation, step } => {
                 let df = units - 1.0;
                 if df < 1.0 || deviation <= 0.0 {
                     return f64::NAN;
@@ -109,7 +112,7 @@ impl PairedPower {
                 let critical = student_t_quantile(1.0 - level / 2.0, df);
                 let centre = delta * units.sqrt() / deviation;
                 let scale = (1.0 + critical * critical / (2.0 * df)).sqrt();
-                let bound = critical * (1.0 - 1.0 / (4.0 * df));
+                let bound = critical * (1.0 - 1.0 / (4.0 * df)) + step / (deviation * units.sqrt());
                 normal_sf((bound - centre) / scale) + normal_sf((bound + centre) / scale)
             }
         }
@@ -120,7 +123,7 @@ impl PairedPower {
     pub fn detectable(&self, units: f64, level: f64, power: f64) -> Option<f64> {
         let most = match *self {
             Self::McNemar { .. } => 1.0,
-            Self::Mean { deviation } => 1e3 * deviation,
+            Self::Mean { deviation, .. } => 1e3 * deviation,
         };
         // Written so that a power that is NaN is not enough.
         let enough = |delta: f64| self.power(delta, units, level) >= power;
@@ -130,7 +133,7 @@ impl PairedPower {
         let (mut low, mut high) = (0.0, most);
         let guess = match *self {
             Self::McNemar { disagreement } => (disagreement / units).sqrt(),
-            Self::Mean { deviation } => deviation / units.sqrt(),
+            Self::Mean { deviation, .. } => deviation / units.sqrt(),
         };
         let mut guess = 2.8 * guess;
         // Doubling from a guess brackets the answer in a few steps, bisection narrows it.
@@ -161,7 +164,7 @@ impl PairedPower {
     pub fn needed_for_equivalence(&self, delta: f64, margin: f64, level: f64, power: f64) -> Option<u64> {
         let deviation = match *self {
             Self::McNemar { disagreement } => (disagreement - delta * delta).max(0.0).sqrt(),
-            Self::Mean { deviation } => deviation,
+            Self::Mean { deviation, .. } => deviation,
         };
         let z = -normal_quantile(level);
         search(|units| {
@@ -269,7 +272,7 @@ mod tests {
 
     #[test]
     fn detectable_differences_have_the_power_asked_for() {
-        for design in [PairedPower::McNemar { disagreement: 0.15 }, PairedPower::Mean { deviation: 0.3 }] {
+        for design in [PairedPower::McNemar { disagreement: 0.15 }, PairedPower::Mean { deviation: 0.3, step: 0.0 }] {
             for units in [40.0, 400.0, 14_042.0] {
                 let delta = design.detectable(units, 0.05, 0.8).unwrap();
                 let power = design.power(delta, units, 0.05);
@@ -279,14 +282,29 @@ mod tests {
             }
         }
         assert_eq!(PairedPower::McNemar { disagreement: 0.5 }.detectable(5.0, 0.05, 0.8), None);
-        assert_eq!(PairedPower::Mean { deviation: 1.0 }.detectable(5.0, 0.05, 0.8), None, "p is 2/32 at least");
-        assert_eq!(PairedPower::Mean { deviation: 0.0 }.detectable(50.0, 0.05, 0.8), None);
-        assert_eq!(PairedPower::Mean { deviation: 1.0 }.needed(0.0, 0.05, 0.8), None);
+        assert_eq!(
+            PairedPower::Mean { deviation: 1.0, step: 0.0 }.detectable(5.0, 0.05, 0.8),
+            None,
+            "p is 2/32 at least"
+        );
+        assert_eq!(PairedPower::Mean { deviation: 0.0, step: 0.0 }.detectable(50.0, 0.05, 0.8), None);
+        assert_eq!(PairedPower::Mean { deviation: 1.0, step: 0.0 }.needed(0.0, 0.05, 0.8), None);
+    }
+
+    #[test]
+    fn scores_on_a_grid_lose_power_to_ties() {
+        // Differences of ±1 are McNemar's: the correction is that of its normal approximation.
+        let (units, delta) = (2_000.0, 0.03);
+        let mcnemar = PairedPower::McNemar { disagreement: 0.2 }.power(delta, units, 0.05);
+        let deviation = (0.2_f64 - delta * delta).sqrt();
+        let mean = |step| PairedPower::Mean { deviation, step }.power(delta, units, 0.05);
+        assert!((mean(1.0) - mcnemar).abs() < 0.003, "{} {mcnemar}", mean(1.0));
+        assert!(mean(0.0) - mcnemar > 0.01, "{} {mcnemar}", mean(0.0));
     }
 
     #[test]
     fn equivalence_needs_a_difference_within_the_margin() {
-        let design = PairedPower::Mean { deviation: 0.3 };
+        let design = PairedPower::Mean { deviation: 0.3, step: 0.0 };
         assert_eq!(design.needed_for_equivalence(0.02, 0.01, 0.05, 0.8), None);
         let needed = design.needed_for_equivalence(0.0, 0.01, 0.05, 0.8).unwrap() as f64;
         let expected = ((1.6449_f64 + 1.2816) * 0.3 / 0.01).powi(2);
