@@ -3,9 +3,9 @@
 use std::path::Path;
 
 use harness_core::{Digest, Hasher, Request, Response, canonical_json};
-use harness_metrics::comparison::{Comparison, Row};
+use harness_metrics::comparison::{Comparison, ModelFacts, Row};
 use harness_store::{DataEntry, Manifest, ModelEntry, RunStore as _, TaskEntry, hash_file};
-use harness_tasks::{BuildOptions, Prepared, Task as _};
+use harness_tasks::{BuildOptions, Group, Prepared, Scored, Task as _};
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -15,6 +15,7 @@ use super::{
     provenance::ModelFiles,
     stored,
     suite::Suite,
+    tables::{Noise, Scores, tables},
 };
 use crate::cli::{EvaluationArgs, ExplainArgs};
 
@@ -200,52 +201,84 @@ fn inputs(
             found.map_or("no training.json".to_owned(), |hash| hash.chars().take(12).collect()),
         );
     }
-    let tasks: Vec<&TaskEntry> = manifest.tasks.iter().collect();
-    let suite = suite(app, manifest, &tasks)?;
-    let mut scores = vec![];
-    let mut statistic = None;
-    for (number, (task, recorded)) in suite.tasks.iter().zip(&tasks).enumerate() {
-        let part_of_row = task.id() == row.task || row.pooled;
-        if !part_of_row {
-            continue;
+    let suite = suite(app, manifest)?;
+    let parts = parts(&suite, row);
+    let mut all = Evaluated {
+        name: model.to_owned(),
+        facts: ModelFacts::default(),
+        scored: vec![],
+        responses: vec![],
+        prepared: vec![],
+        entry: entry.clone(),
+        files: ModelFiles::default(),
+        seconds: 0.0,
+    };
+    for (number, task) in suite.tasks.iter().enumerate() {
+        let mut scored = vec![];
+        let recorded = manifest.tasks.iter().find(|recorded| recorded.id == task.id());
+        if let Some(recorded) = recorded.filter(|recorded| parts.contains(&recorded.id.as_str())) {
+            scored = samples(app, &suite, number, recorded, (entry, &lineage), chain)?;
         }
-        chain.check(format!("task {}", recorded.id), recorded.definition.short(), task.digest().short());
-        for file in &recorded.data {
-            chain.file("data", file);
-        }
-        let prepared = prepare(app, &suite, number, entry)?;
-        let responses = responses(app, entry, &prepared)?;
-        let now = Samples::of(
-            prepared.documents.iter().flat_map(|document| &document.requests),
-            responses.iter().flatten().flatten(),
-        );
-        if let Some(before) = lineage.tasks.get(task.id()) {
-            chain.check(format!("requests of {}", task.id()), before.requests.short(), now.requests.short());
-            chain.check(format!("responses to {}", task.id()), before.responses.to_string(), now.responses.to_string());
-            chain.check(format!("outputs on {}", task.id()), before.outputs.short(), now.outputs.short());
-        }
-        let Some(spec) = task.metrics().iter().find(|spec| spec.key == row.key) else { continue };
-        statistic = Some(spec.statistic.clone());
-        for (document, answers) in prepared.documents.iter().zip(responses) {
-            let Some(answers) = answers.into_iter().collect::<Option<Vec<Response>>>() else { continue };
-            let scored = task.score(document, &answers)?;
-            scores.extend(scored.scores.into_iter().filter(|score| score.key == row.key));
-        }
+        all.scored.push(scored);
     }
     let damaged = app.store()?.report(&entry.identity.digest())?;
     if damaged.has_losses() {
         chain.check("store", "whole".to_owned(), damaged.to_string());
     }
-    if let Some(statistic) = statistic.filter(|_| !row.pooled || row.depth == 0) {
-        let sums = statistic.sum(scores.iter().map(|score| &score.stats));
-        chain.note("statistic", format!("{} of {} documents", canonical_json(&statistic), scores.len()));
-        if !row.pooled {
-            let again = statistic.value(&sums);
-            let recorded = value.map_or("none".to_owned(), |value| format!("{value:?}"));
-            chain.check("value recomputed from the store", recorded, format!("{again:?}"));
-        }
+    let tables = tables(&suite, &[Scores::Evaluated(&all)], &Noise::new());
+    if let Some(table) = tables.iter().find(|table| table.task == row.task && table.key == row.key) {
+        let scores = &table.columns[0].scores;
+        chain.note("statistic", format!("{} of {} documents", canonical_json(&table.statistic), scores.len()));
+        // Sums depend on the order in the last bit, and a report adds up its documents in the order of their names.
+        let again = table.statistic.value(&table.statistic.sum(scores.iter().map(|score| &score.stats)));
+        let same = value.is_some_and(|value| (value - again).abs() <= 1e-12 * value.abs());
+        let found = format!("{:?}", if same { value.unwrap_or(again) } else { again });
+        let recorded = value.map_or("none".to_owned(), |value| format!("{value:?}"));
+        chain.check("value recomputed from the store", recorded, found);
     }
     Ok(())
+}
+
+/// The tasks whose documents are in a row.
+fn parts<'a>(suite: &'a Suite, row: &'a Row) -> Vec<&'a str> {
+    if !row.pooled {
+        return vec![&row.task];
+    }
+    suite.groups.iter().find_map(|group| group.find(&row.task)).map_or(vec![], Group::leaves)
+}
+
+/// Checks a task, its data, its requests and the answers to them, and scores the answers again.
+fn samples(
+    app: &App,
+    suite: &Suite,
+    number: usize,
+    recorded: &TaskEntry,
+    (entry, lineage): (&ModelEntry, &ModelLineage),
+    chain: &mut Chain,
+) -> Result<Vec<Scored>, Failure> {
+    let task = &suite.tasks[number];
+    chain.check(format!("task {}", recorded.id), recorded.definition.short(), task.digest().short());
+    for file in &recorded.data {
+        chain.file("data", file);
+    }
+    let prepared = prepare(app, suite, number, entry)?;
+    let responses = responses(app, entry, &prepared)?;
+    let now = Samples::of(
+        prepared.documents.iter().flat_map(|document| &document.requests),
+        responses.iter().flatten().flatten(),
+    );
+    if let Some(before) = lineage.tasks.get(task.id()) {
+        chain.check(format!("requests of {}", task.id()), before.requests.short(), now.requests.short());
+        chain.check(format!("responses to {}", task.id()), before.responses.to_string(), now.responses.to_string());
+        chain.check(format!("outputs on {}", task.id()), before.outputs.short(), now.outputs.short());
+    }
+    let mut scored = vec![];
+    for (document, answers) in prepared.documents.iter().zip(responses) {
+        if let Some(answers) = answers.into_iter().collect::<Option<Vec<Response>>>() {
+            scored.push(task.score(document, &answers)?);
+        }
+    }
+    Ok(scored)
 }
 
 fn recipe_now(folder: &Path) -> Option<String> {
@@ -258,19 +291,19 @@ fn recipe_now(folder: &Path) -> Option<String> {
 }
 
 /// The tasks of a manifest, built as they were.
-fn suite(app: &App, manifest: &Manifest, tasks: &[&TaskEntry]) -> Result<Suite, Failure> {
-    let options: BuildOptions = manifest
-        .settings
-        .get("build")
-        .and_then(|options| serde_json::from_value(options.clone()).ok())
-        .unwrap_or_default();
-    let include: Vec<std::path::PathBuf> = manifest
-        .settings
-        .get("include_path")
-        .and_then(|paths| serde_json::from_value(paths.clone()).ok())
-        .unwrap_or_default();
+fn suite(app: &App, manifest: &Manifest) -> Result<Suite, Failure> {
+    fn setting<T: Default + serde::de::DeserializeOwned>(manifest: &Manifest, name: &str) -> T {
+        let value = manifest.settings.get(name);
+        value.and_then(|value| serde_json::from_value(value.clone()).ok()).unwrap_or_default()
+    }
+    let options: BuildOptions = setting(manifest, "build");
+    let include: Vec<std::path::PathBuf> = setting(manifest, "include_path");
+    let mut tasks: Vec<String> = setting(manifest, "tasks");
+    if tasks.is_empty() {
+        tasks.extend(manifest.tasks.iter().map(|task| task.id.clone()));
+    }
     let args = EvaluationArgs {
-        tasks: tasks.iter().map(|task| task.id.clone()).collect(),
+        tasks,
         num_fewshot: options.num_fewshot,
         fewshot_seed: options.fewshot_seed,
         include_path: include,
@@ -284,7 +317,7 @@ fn suite(app: &App, manifest: &Manifest, tasks: &[&TaskEntry]) -> Result<Suite, 
     let documents: Vec<usize> = suite
         .tasks
         .iter()
-        .map(|task| tasks.iter().find(|entry| entry.id == task.id()).map_or(0, |entry| entry.docs))
+        .map(|task| manifest.tasks.iter().find(|entry| entry.id == task.id()).map_or(0, |entry| entry.docs))
         .collect();
     Ok(suite.with_documents(&documents))
 }

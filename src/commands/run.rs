@@ -169,6 +169,7 @@ pub(super) fn manifest(app: &App, suite: &Suite, models: &[Evaluated], name: &st
         manifest.tasks = suite.entries(&first.prepared, &app.hashes())?;
     }
     manifest.settings.insert("build".to_owned(), json!(suite.common_options()));
+    manifest.settings.insert("tasks".to_owned(), json!(suite.names()));
     let lineage: std::collections::BTreeMap<&str, _> =
         models.iter().map(|model| (model.name.as_str(), super::explain::lineage(suite, model))).collect();
     manifest.settings.insert(super::explain::LINEAGE.to_owned(), json!(lineage));

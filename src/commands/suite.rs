@@ -19,6 +19,8 @@ pub(super) struct Suite {
     options: BuildOptions,
     /// Limits of single tasks, in the order of the tasks.
     limits: Vec<Option<Limit>>,
+    /// The tasks, groups and tags that were asked for.
+    names: Vec<String>,
 }
 
 impl Suite {
@@ -60,7 +62,7 @@ impl Suite {
         bar.finish(&format!("{} tasks, {documents} documents", tasks.len()));
         let limits = if options.limit.is_some() { BTreeMap::new() } else { limits };
         let limits = own_limits(&limits, &tasks, &selection.groups)?;
-        Ok(Self { tasks, groups: selection.groups, options, limits })
+        Ok(Self { tasks, groups: selection.groups, options, limits, names })
     }
 
     /// How the requests of a task are built.
@@ -75,12 +77,18 @@ impl Suite {
             groups: self.groups.clone(),
             options: self.options.clone(),
             limits: documents.iter().map(|&count| Some(Limit::Count(count))).collect(),
+            names: self.names.clone(),
         }
     }
 
     /// Whether prompts are rendered through the model's chat template.
     pub(super) fn uses_chat_template(&self) -> bool {
         self.options.apply_chat_template
+    }
+
+    /// The tasks, groups and tags that were asked for, for the manifest.
+    pub(super) fn names(&self) -> &[String] {
+        &self.names
     }
 
     /// What all tasks have in common, for the manifest.

@@ -65,6 +65,17 @@ impl Group {
         leaves
     }
 
+    /// This group or the one of that name within it.
+    pub fn find(&self, name: &str) -> Option<&Self> {
+        if self.name == name {
+            return Some(self);
+        }
+        self.members.iter().find_map(|member| match member {
+            Member::Group(group) => group.find(name),
+            Member::Task(_) => None,
+        })
+    }
+
     fn collect<'a>(&'a self, leaves: &mut Vec<&'a str>, seen: &mut BTreeSet<&'a str>) {
         for member in &self.members {
             match member {

@@ -126,6 +126,30 @@ fn a_report_is_explained_to_its_last_byte() {
 }
 
 #[test]
+fn the_value_of_a_group_is_recomputed_from_its_tasks() {
+    let world = world();
+    let rows = world.read("tasks/toy_choice.jsonl");
+    let half = rows.lines().take(7).map(|row| format!("{row}\n")).collect::<String>();
+    world.write("tasks/toy_half.jsonl", half);
+    let task = world.read("tasks/toy_choice.yaml").replace("toy_choice", "toy_half");
+    world.write("tasks/toy_half.yaml", task);
+    let group = "group: toys\ntask: [toy_choice, toy_half]\naggregate_metric_list:\n  - metric: acc\n    weight_by_size: WEIGHT\n";
+    for weight in ["true", "false"] {
+        world.write("tasks/toys.yaml", group.replace("WEIGHT", weight));
+        world.run(&["compare", "base", "a4", "-t", "toys,toy_answer", "--out", "report"]).expect(0);
+        let text = world.run(&["explain", "report", "toys/a4"]).expect(0).stdout;
+        for word in ["outputs on toy_choice", "outputs on toy_half", "value recomputed from the store"] {
+            assert!(text.contains(word), "{word}:\n{text}");
+        }
+        assert!(!text.contains("CHANGED") && !text.contains("toy_answer"), "{text}");
+    }
+    let mut object: Value = serde_json::from_str(&world.read("report/report.json")).unwrap();
+    object["comparison"]["rows"][0]["cells"][1]["value"] = json!(0.987);
+    world.write("report/report.json", object.to_string());
+    world.run(&["explain", "report", "toys/a4"]).expect(3).says(&["value recomputed from the store"]);
+}
+
+#[test]
 fn stored_comparisons_are_rendered_again() {
     let world = world();
     let first = world.run(&CALL).expect(0).stdout;
