@@ -66,20 +66,25 @@ impl Population {
     pub(super) fn new(kind: Kind, n: usize) -> Self {
         let mut population = Self { kind, n, deviation: 0.0, step: 0.0, slope: 1.0 };
         if kind != Kind::Binary {
-            population.calibrate();
+            population.calibrate(0.0);
+            // Scores spread differently where there is a difference: the planner is told how at the one it is to find.
+            let (power, units) = population.power();
+            let detectable = power.detectable(units, 0.05, 0.8).unwrap_or(0.0).min(population.largest());
+            population.calibrate(detectable);
         }
         population
     }
 
-    /// Deviation of the difference from one large sample, by the jackknife; slope from the truths.
-    fn calibrate(&mut self) {
-        let many = Self { n: MANY, slope: 1.0, deviation: 0.0, step: 0.0, kind: self.kind };
+    /// Deviation of the difference from one large sample with that true difference, by the jackknife; slope from the truths.
+    fn calibrate(&mut self, difference: f64) {
+        let mut many = Self { n: MANY, slope: 1.0, deviation: 0.0, step: 0.0, kind: self.kind };
         if matches!(self.kind, Kind::Perplexity | Kind::Bleu) {
             let step = 0.01;
             self.slope = (many.truth(step) - many.truth(0.0)) / step;
         }
+        many.slope = self.slope;
         let mut rng = harness_core::Seed(1).stream("calibration", self.kind as u64);
-        let (table, _) = many.draw(0.0, &mut rng);
+        let (table, _) = many.draw(difference, &mut rng);
         let vectors: Vec<Vec<&[f64]>> = table
             .columns
             .iter()
