@@ -141,7 +141,7 @@ fn the_value_of_a_group_is_recomputed_from_its_tasks() {
         for word in ["outputs on toy_choice", "outputs on toy_half", "value recomputed from the store"] {
             assert!(text.contains(word), "{word}:\n{text}");
         }
-        assert!(!text.contains("CHANGED") && !text.contains("toy_answer"), "{text}");
+        assert!(!text.contains("CHANGED") && !text.contains("task toy_answer"), "{text}");
     }
     let mut object: Value = serde_json::from_str(&world.read("report/report.json")).unwrap();
     object["comparison"]["rows"][0]["cells"][1]["value"] = json!(0.987);
