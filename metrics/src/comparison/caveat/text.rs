@@ -139,7 +139,7 @@ impl fmt::Display for Caveat {
                 f.write_str("Documents of the test stand in the training data: ")?;
                 list(f, rows, |f, row| {
                     let count = row.exact + row.ngram;
-                    write!(f, "{} `{}` {count} of {} ({} whole", row.task, row.model, row.of, row.exact)?;
+                    write!(f, "{} {} `{}` {count} of {} ({} whole", row.task, row.key, row.model, row.of, row.exact)?;
                     write!(f, ", {} by 13 words in a row)", row.ngram)?;
                     if let Some(difference) = row.difference {
                         write!(f, ", difference {}", amount(difference, row.scale))?;
