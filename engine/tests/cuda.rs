@@ -35,6 +35,7 @@ fn config(head_dim: usize) -> DecoderConfig {
         sliding_window: vec![None, Some(90), None],
         bos_token_id: Some(0),
         eos_token_ids: vec![1],
+        experts: None,
     }
 }
 
@@ -64,6 +65,7 @@ fn weights(c: &DecoderConfig) -> Weights {
             post_attention_norm: vec![0.9; h],
             q_norm: c.qk_norm.then(|| vec![1.2; c.head_dim]),
             k_norm: c.qk_norm.then(|| vec![0.8; c.head_dim]),
+            experts: None,
         })
         .collect();
     Weights { embed: matrix(VOCAB, h), layers, norm: vec![1.0; h], lm_head: Some(matrix(VOCAB, h)) }

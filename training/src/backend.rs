@@ -13,9 +13,14 @@ pub use cpu::{CpuBackend, CpuBuf};
 pub use cuda::{CudaBackend, CudaBuf, CudaInts, DeviceFailure};
 use std::sync::Arc;
 
-use harness_engine::HostTensor;
+use harness_engine::{HostTensor, LayerWeights};
 
-use crate::{TrainingError, memory, optimizer::AdamWStep, parallel::Collective};
+use crate::{
+    TrainingError, memory,
+    model::WeightSource,
+    optimizer::AdamWStep,
+    parallel::{Collective, Exchange, Sharded},
+};
 
 /// A run of `len` elements from `at` of a buffer.
 #[derive(Debug)]
@@ -249,6 +254,22 @@ pub trait Backend: Send + Sync + 'static {
         Self: Sized,
     {
         Ok(control)
+    }
+    /// Keeps this rank's part of frozen blocks, which are gathered when they are needed; `backward` says of each whether
+    /// gradients flow through it. `exchange` is used for nothing else.
+    ///
+    /// # Errors
+    /// If the devices cannot be connected, or there is not enough memory.
+    fn shard(
+        &self,
+        layers: &[LayerWeights],
+        backward: &[bool],
+        exchange: Box<dyn Exchange>,
+    ) -> Result<Box<dyn WeightSource<Self>>, TrainingError>
+    where
+        Self: Clone,
+    {
+        Ok(Box::new(Sharded::new(self, layers, backward, exchange)))
     }
     /// The type that is computed in, by its name in a run's record.
     fn compute(&self) -> &'static str {

@@ -122,9 +122,10 @@ impl<B: Backend> Model<B> {
     where
         B: Clone,
     {
-        let resident = |backend: &B, layers: &[LayerWeights], backward: &[bool]| -> Box<dyn WeightSource<B>> {
+        let resident = |backend: &B, layers: &[LayerWeights], backward: &[bool]| {
             let frozen = |(layer, backward): (_, &bool)| Arc::new(FrozenLayer::new(backend, layer, *backward));
-            Box::new(Resident::new(layers.iter().zip(backward).map(frozen).collect()))
+            let layers = layers.iter().zip(backward).map(frozen).collect();
+            Ok(Box::new(Resident::new(layers)) as Box<dyn WeightSource<B>>)
         };
         Self::with_source(backend, config, weights, trainable, max_length, seed, resident)
     }
@@ -133,7 +134,7 @@ impl<B: Backend> Model<B> {
     /// gradients flow through each.
     ///
     /// # Errors
-    /// As [`Model::new`].
+    /// As [`Model::new`], and those of `source`.
     pub fn with_source(
         backend: B,
         config: &DecoderConfig,
@@ -141,7 +142,7 @@ impl<B: Backend> Model<B> {
         trainable: &Trainable,
         max_length: usize,
         seed: harness_core::Seed,
-        source: impl FnOnce(&B, &[LayerWeights], &[bool]) -> Box<dyn WeightSource<B>>,
+        source: impl FnOnce(&B, &[LayerWeights], &[bool]) -> Result<Box<dyn WeightSource<B>>, TrainingError>,
     ) -> Result<(Self, ParamStore<B>), TrainingError>
     where
         B: Clone,
@@ -165,7 +166,7 @@ impl<B: Backend> Model<B> {
                 spec.initialise(&backend, &mut store, seed);
                 let lowest = places.lowest().unwrap_or(config.num_layers);
                 let backward: Vec<bool> = (0..config.num_layers).map(|layer| layer >= lowest).collect();
-                let source = source(&backend, &weights.layers, &backward);
+                let source = source(&backend, &weights.layers, &backward)?;
                 let embed = backend.frozen(&[&weights.embed], weights.lm_head.is_none());
                 let head = weights.lm_head.as_ref().map(|head| backend.frozen(&[head], true));
                 (Some(source), Outer { embed: Some(embed), norm: Some(backend.upload(&weights.norm)), head })
@@ -252,8 +253,9 @@ impl<B: Backend> Model<B> {
         for layer in (lowest..layers).rev() {
             if let Some(k) = self.policy.segment().filter(|_| again == 0) {
                 let first = lowest + (layer - lowest) / k * k;
-                for layer in first..=layer {
-                    source.acquire(layer, Pass::Backward)?;
+                for again in first..=layer {
+                    source.acquire(again, Pass::Backward)?;
+                    self.announce((again < layer).then_some(again + 1), Pass::Backward);
                 }
                 again = layer - first + 1;
             }
@@ -271,9 +273,19 @@ impl<B: Backend> Model<B> {
         }
     }
 
-    /// The block that comes next in the backward pass, where it is known: no block is run again.
+    /// The block that comes next in the backward pass.
     fn below(&self, layer: usize, lowest: usize) -> Option<usize> {
-        (layer > lowest && self.policy.segment().is_none()).then(|| layer - 1)
+        let (below, above) = (layer.checked_sub(1)?, layer.checked_sub(lowest).filter(|&above| above > 0)?);
+        match self.policy.segment() {
+            // The blocks below are run again together, from their first on.
+            Some(k) if above.is_multiple_of(k) => Some(lowest + (below - lowest) / k * k),
+            _ => Some(below),
+        }
+    }
+
+    /// The lowest block whose backward is computed, if anything is trained.
+    pub fn lowest(&self) -> Option<usize> {
+        self.places.lowest()
     }
 
     /// The summed loss of a batch (natural logarithm, over its labels), without gradients or dropout.
@@ -399,7 +411,8 @@ impl<B: Backend> Model<B> {
                         let k = segment.unwrap_or(1);
                         for below in lowest + (layer - lowest) / k * k..layer {
                             let run = |ctx: &BlockContext<'_, B>, w: &LayerView<'_, B>| ctx.forward(x, w, true);
-                            let (y, saved) = self.block((below, None, Pass::Backward), &rows, params, dropout, run)?;
+                            let at = (below, Some(below + 1), Pass::Backward);
+                            let (y, saved) = self.block(at, &rows, params, dropout, run)?;
                             again.push(saved);
                             x = y;
                         }

@@ -47,6 +47,8 @@ impl Param {
 pub struct Layout {
     params: Vec<Param>,
     len: usize,
+    /// Where the parameters of every block begin.
+    blocks: Vec<usize>,
 }
 
 impl Layout {
@@ -56,6 +58,16 @@ impl Layout {
         self.len += shape.iter().product::<usize>();
         self.params.push(Param { name, shape, at, transposed, decay });
         at
+    }
+
+    /// Says that the parameters of the next block follow.
+    pub fn begin_block(&mut self) {
+        self.blocks.push(self.len);
+    }
+
+    /// Where the parameters of every block begin; those of the last are followed by what lies above all blocks.
+    pub fn blocks(&self) -> &[usize] {
+        &self.blocks
     }
 
     /// The parameters in order.

@@ -24,8 +24,8 @@ use crate::{
     data::{Batch, BatchSource, Prepared, PreparedRow, in_order, one_a_row, pack, tokenize, tokenize_pairs},
     export::{Artifact, write_json},
     lora::LoraSpec,
-    model::{Model, Trainable, WeightSource, random_weights},
-    parallel::{Ranks, Sharded, agree},
+    model::{Model, Trainable, random_weights},
+    parallel::{Ranks, agree},
     recipe::{Checkpointing, Method, ModelOptions, ResolvedRecipe, Sharding, WeightDtype},
     telemetry::Progress,
     trainer::{Estimate, Trainer, TrainerSetup, TrainingSummary},
@@ -212,8 +212,7 @@ impl<B: Backend + Clone> Run<B> {
                     return Err(recipe.problem("training.sharding", message));
                 }
                 let source = |backend: &B, layers: &[LayerWeights], backward: &[bool]| {
-                    let sharded = Sharded::new(backend, layers, backward, weights_exchange);
-                    Box::new(sharded) as Box<dyn WeightSource<B>>
+                    backend.shard(layers, backward, weights_exchange)
                 };
                 Model::with_source(backend, config, &weights, &trainable, data.max_length, seed, source)?
             }

@@ -4,6 +4,7 @@ mod evaluation;
 mod saving;
 mod spikes;
 mod summary;
+mod summing;
 mod update;
 
 use std::{
@@ -201,6 +202,11 @@ impl<B: Backend> Trainer<B> {
         &self.model
     }
 
+    /// The operations of all ranks.
+    pub fn ranks(&self) -> &Arc<dyn Collective<B>> {
+        &self.ranks
+    }
+
     /// Updates in the whole run.
     pub fn total_steps(&self) -> u64 {
         self.total_steps
@@ -394,6 +400,7 @@ impl<B: Backend> Trainer<B> {
         let tokens: usize = window.iter().map(Batch::len).sum();
         let began = (self.clock)();
         self.accumulate(&window, &mut crate::telemetry::Silent)?;
+        self.reduce()?;
         self.store.clear_grads(self.model.backend());
         let seconds = (self.clock)().saturating_sub(began).as_secs_f64();
         let per_epoch = self.setup.options.steps_per_epoch(self.setup.train.batches_per_epoch()).max(1);

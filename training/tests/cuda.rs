@@ -1,4 +1,4 @@
-//! Every kernel of the GPU against the processor's, in f32 and bf16; then whole models: gradients, updates, 4-bit weights.
+//! Every kernel of the GPU against the processor's, in f32, bf16 and f16; then whole models: gradients, updates, 4-bit weights.
 //! Skipped with a message where there is no GPU.
 #![cfg(feature = "cuda")]
 #![allow(clippy::print_stderr, reason = "tests say what they measured")]
@@ -30,6 +30,7 @@ fn numbers(len: usize, seed: u64, float: Float) -> Vec<f32> {
     match float {
         Float::F32 => draw.collect(),
         Float::Bf16 => draw.map(|x| half::bf16::from_f32(x).to_f32()).collect(),
+        Float::F16 => draw.map(|x| half::f16::from_f32(x).to_f32()).collect(),
     }
 }
 
@@ -54,7 +55,7 @@ fn error(a: &[f32], b: &[f32]) -> f64 {
 /// Runs the same operations on both sides and compares what they leave.
 macro_rules! compare {
     ($name:expr, |$b:ident, $float:ident| $body:expr) => {
-        for $float in [Float::F32, Float::Bf16] {
+        for $float in [Float::F32, Float::Bf16, Float::F16] {
             let Some(device) = gpu($float) else { return };
             let expected: Vec<Vec<f32>> = {
                 let $b = &CpuBackend::new();
@@ -386,6 +387,7 @@ fn gradients<B: Backend + Clone>(
     config: &DecoderConfig,
     trainable: &Trainable,
     policy: SavePolicy,
+    loss_scale: f32,
 ) -> (f64, Vec<(String, Vec<f32>)>) {
     let (model, mut store) =
         Model::new(backend.clone(), config, &weights(config), trainable, 256, Seed(4)).expect("a model");
@@ -403,19 +405,23 @@ fn gradients<B: Backend + Clone>(
         Trainable::Full => None,
     };
     let params = std::mem::replace(&mut store.values, backend.zeros(0));
-    let step = MicroStep::mean(batch.num_labels()).with_dropout(dropout);
+    let mean = MicroStep::mean(batch.num_labels()).with_dropout(dropout);
+    let step = MicroStep { scale: mean.scale * loss_scale, ..mean };
     let loss = model.forward_backward(&batch, &params, &step, &mut LocalSink(&mut store.grads)).expect("a loss");
-    let grads = store.layout().params().iter().map(|p| (p.name.clone(), store.grad(backend, p))).collect();
+    let grad = |p| store.grad(backend, p).iter().map(|g| g / loss_scale).collect();
+    let grads = store.layout().params().iter().map(|p| (p.name.clone(), grad(p))).collect();
     (loss, grads)
 }
 
 fn check_gradients(config: &DecoderConfig, trainable: &Trainable) {
-    let (loss, expected) = gradients(&CpuBackend::new(), config, trainable, SavePolicy::Lean);
-    for float in [Float::F32, Float::Bf16] {
+    let (loss, expected) = gradients(&CpuBackend::new(), config, trainable, SavePolicy::Lean, 1.0);
+    for float in [Float::F32, Float::Bf16, Float::F16] {
         let Some(device) = gpu(float) else { return };
         let mut first = None;
         for policy in [SavePolicy::Lean, SavePolicy::Full, SavePolicy::Layer] {
-            let (found, grads) = gradients(&device, config, trainable, policy);
+            // Small gradients are below the least numbers of f16.
+            let loss_scale = if float == Float::F16 { 1024.0 } else { 1.0 };
+            let (found, grads) = gradients(&device, config, trainable, policy, loss_scale);
             let loss_error = (found - loss).abs() / loss;
             let (mut a, mut b, mut worst) = (vec![], vec![], (0.0, ""));
             for ((name, found), (_, expected)) in grads.iter().zip(&expected) {
@@ -457,7 +463,7 @@ fn gradients_of_all_parameters() {
 }
 
 /// Losses of some updates on the same batches.
-fn losses<B: Backend + Clone>(backend: &B, config: &DecoderConfig) -> Vec<f64> {
+fn losses<B: Backend + Clone>(backend: &B, config: &DecoderConfig, loss_scale: f32) -> Vec<f64> {
     let (model, mut store) =
         Model::new(backend.clone(), config, &weights(config), &lora(8, 0.05), 256, Seed(4)).expect("a model");
     let optimizer = AdamW::default();
@@ -468,12 +474,12 @@ fn losses<B: Backend + Clone>(backend: &B, config: &DecoderConfig) -> Vec<f64> {
             let params = std::mem::replace(&mut store.values, backend.zeros(0));
             let dropout = DropoutPlan::new(1, step, 0, 0.05);
             let n = batch.num_labels();
-            let micro = MicroStep::mean(n).with_dropout(dropout);
+            let micro = MicroStep { scale: loss_scale / n as f32, ..MicroStep::mean(n).with_dropout(dropout) };
             let loss =
                 model.forward_backward(&batch, &params, &micro, &mut LocalSink(&mut store.grads)).expect("a loss");
             store.values = params;
-            let norm = gradient_norm(backend, &store);
-            optimizer.update(backend, &mut store, step + 1, 5e-3, norm, 1.0);
+            let norm = gradient_norm(backend, &store) / f64::from(loss_scale);
+            optimizer.update(backend, &mut store, step + 1, 5e-3, norm, f64::from(loss_scale));
             loss / n as f64
         })
         .collect()
@@ -482,11 +488,11 @@ fn losses<B: Backend + Clone>(backend: &B, config: &DecoderConfig) -> Vec<f64> {
 #[test]
 fn training_follows_the_processor() {
     let config = config(64);
-    let expected = losses(&CpuBackend::new(), &config);
+    let expected = losses(&CpuBackend::new(), &config, 1.0);
     assert!(expected[24] < 0.9 * expected[0], "something is learnt: {expected:?}");
-    for (float, tolerance) in [(Float::F32, 1e-4), (Float::Bf16, 1e-2)] {
+    for (float, tolerance, scale) in [(Float::F32, 1e-4, 1.0), (Float::Bf16, 1e-2, 1.0), (Float::F16, 1e-2, 1024.0)] {
         let Some(device) = gpu(float) else { return };
-        let found = losses(&device, &config);
+        let found = losses(&device, &config, scale);
         let worst = found.iter().zip(&expected).map(|(a, b)| (a - b).abs() / b).fold(0.0, f64::max);
         eprintln!("training {}: losses differ by at most {worst:.1e}", float.name());
         assert!(worst < tolerance, "{}: {found:?} {expected:?}", float.name());

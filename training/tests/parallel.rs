@@ -73,7 +73,8 @@ fn trainer(
     let (model, mut store) = match (options.sharding, source) {
         (Sharding::Fsdp, Some(exchange)) => {
             let sharded = |backend: &CpuBackend, layers: &[_], backward: &[bool]| {
-                Box::new(Sharded::new(backend, layers, backward, exchange)) as Box<dyn WeightSource<CpuBackend>>
+                let sharded = Sharded::new(backend, layers, backward, exchange);
+                Ok(Box::new(sharded) as Box<dyn WeightSource<CpuBackend>>)
             };
             Model::with_source(CpuBackend::new(), &config, weights, trainable, 256, Seed(1), sharded)?
         }
@@ -197,8 +198,8 @@ fn a_rank_holds_its_part_of_the_weights_only() {
                     scope.spawn(move || {
                         let trainable = Trainable::Lora(spec(&[Projection::Q], 0.0));
                         let source = |backend: &CpuBackend, layers: &[_], backward: &[bool]| {
-                            Box::new(Sharded::new(backend, layers, backward, exchange))
-                                as Box<dyn WeightSource<CpuBackend>>
+                            let sharded = Sharded::new(backend, layers, backward, exchange);
+                            Ok(Box::new(sharded) as Box<dyn WeightSource<CpuBackend>>)
                         };
                         let (backend, seed) = (CpuBackend::new(), Seed(1));
                         let (model, _) = match sharded {

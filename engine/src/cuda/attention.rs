@@ -116,7 +116,7 @@ impl AttentionWork {
     }
 }
 
-/// Widths with a tensor-core kernel take it in bf16, others one of two general kernels.
+/// Widths with a tensor-core kernel take it in 16 bits, others one of two general kernels.
 #[derive(Clone, Copy)]
 enum Kernel {
     Tensor(usize),
@@ -134,13 +134,18 @@ fn shared_of(kernel: &Kernel, tensor: impl Fn(usize) -> usize, tiles: usize, sco
 macro_rules! kernel_name {
     ($kernel:expr, $float:expr, $name:literal) => {
         match ($kernel, $float) {
-            (Kernel::Tensor(64), _) => concat!($name, "_mma_64"),
-            (Kernel::Tensor(96), _) => concat!($name, "_mma_96"),
-            (Kernel::Tensor(_), _) => concat!($name, "_mma_128"),
+            (Kernel::Tensor(64), Float::F16) => concat!($name, "_mma_f16_64"),
+            (Kernel::Tensor(96), Float::F16) => concat!($name, "_mma_f16_96"),
+            (Kernel::Tensor(_), Float::F16) => concat!($name, "_mma_f16_128"),
+            (Kernel::Tensor(64), _) => concat!($name, "_mma_bf16_64"),
+            (Kernel::Tensor(96), _) => concat!($name, "_mma_bf16_96"),
+            (Kernel::Tensor(_), _) => concat!($name, "_mma_bf16_128"),
             (Kernel::General(64), Float::F32) => concat!($name, "_f32_64"),
             (Kernel::General(_), Float::F32) => concat!($name, "_f32_128"),
             (Kernel::General(64), Float::Bf16) => concat!($name, "_bf16_64"),
             (Kernel::General(_), Float::Bf16) => concat!($name, "_bf16_128"),
+            (Kernel::General(64), Float::F16) => concat!($name, "_f16_64"),
+            (Kernel::General(_), Float::F16) => concat!($name, "_f16_128"),
         }
     };
 }
@@ -154,7 +159,7 @@ impl Device {
         }
         let aligned = |view: &View<'_>| view.pitch.is_multiple_of(8) && view.ptr.is_multiple_of(16);
         let tensor = matches!(dim, 64 | 96 | 128)
-            && views.iter().all(|view| view.float == Float::Bf16 && (view.rows == 0 || aligned(view)));
+            && views.iter().all(|view| view.float != Float::F32 && (view.rows == 0 || aligned(view)));
         Ok(if tensor { Kernel::Tensor(dim) } else { Kernel::General(if dim <= 64 { 64 } else { 128 }) })
     }
 

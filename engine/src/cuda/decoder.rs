@@ -60,6 +60,28 @@ impl Codes {
         codes.resize(codes.len().next_multiple_of(8), 0);
         Ok(Self { rows, codes: device.bytes(&codes)?, scales, block: tensor.block })
     }
+
+    fn buffers(&self) -> Vec<&DeviceBuffer> {
+        match &self.scales {
+            Nf4Scales::Plain(scales) => vec![&self.codes, scales],
+            Nf4Scales::Nested { codes, absmax, map, .. } => vec![&self.codes, codes, absmax, map],
+        }
+    }
+
+    fn in_buffers(&self, f: &mut dyn FnMut(&DeviceBuffer) -> DeviceBuffer) -> Self {
+        let own = f(&self.codes);
+        let scales = match &self.scales {
+            Nf4Scales::Plain(scales) => Nf4Scales::Plain(f(scales)),
+            Nf4Scales::Nested { codes, absmax, map, nested_block, offset } => Nf4Scales::Nested {
+                codes: f(codes),
+                absmax: f(absmax),
+                map: f(map),
+                nested_block: *nested_block,
+                offset: *offset,
+            },
+        };
+        Self { codes: own, scales, ..*self }
+    }
 }
 
 impl DeviceMatrix {
@@ -115,6 +137,24 @@ impl DeviceMatrix {
         }
     }
 
+    /// The buffers it consists of.
+    pub fn buffers(&self) -> Vec<&DeviceBuffer> {
+        match &self.stored {
+            Stored::Floats(data) => vec![data],
+            Stored::Codes(parts) => parts.iter().flat_map(Codes::buffers).collect(),
+        }
+    }
+
+    /// The same matrix in other buffers, which `f` gives for those of [`DeviceMatrix::buffers`] in order. They must hold
+    /// the same elements whenever either is used: what was widened last is taken for both.
+    pub fn in_buffers(&self, f: &mut dyn FnMut(&DeviceBuffer) -> DeviceBuffer) -> Self {
+        let stored = match &self.stored {
+            Stored::Floats(data) => Stored::Floats(f(data)),
+            Stored::Codes(parts) => Stored::Codes(parts.iter().map(|part| part.in_buffers(f)).collect()),
+        };
+        Self { stored, ..*self }
+    }
+
     /// Gives the elements; 4-bit codes are widened into scratch memory first, unless they are among those widened last.
     ///
     /// # Errors
@@ -143,7 +183,8 @@ impl DeviceMatrix {
 
 fn upload(device: &Device, data: &HostData, to: View<'_>) -> Result<(), EngineError> {
     match data {
-        HostData::Bf16(data) if to.float() == Float::Bf16 => device.write_bf16(data, to),
+        HostData::Bf16(data) if to.float() == Float::Bf16 => device.write_halves(data, to),
+        HostData::F16(data) if to.float() == Float::F16 => device.write_halves(data, to),
         HostData::F32(data) if to.float() == Float::F32 => device.write(data, to),
         _ => {
             let len = data.len();

@@ -6,7 +6,7 @@ use std::{
     ffi::{CStr, CString, c_void},
     fmt,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
 };
@@ -42,6 +42,8 @@ pub(super) struct Inner {
     /// Matrices widened last.
     pub(super) widened: Mutex<VecDeque<Widened>>,
     ids: AtomicU64,
+    /// Why nothing computed here counts any more.
+    spoilt: OnceLock<String>,
 }
 
 #[derive(Clone, Copy)]
@@ -203,6 +205,7 @@ impl Device {
                 products: Mutex::default(),
                 widened: Mutex::default(),
                 ids: AtomicU64::new(0),
+                spoilt: OnceLock::new(),
             };
             Ok(Self(Arc::new(inner)))
         }
@@ -237,7 +240,19 @@ impl Device {
     pub fn synchronize(&self) -> Result<(), EngineError> {
         self.bind();
         // SAFETY: the stream is live.
-        self.check("waiting", unsafe { sys::cuStreamSynchronize(self.0.stream) })
+        self.check("waiting", unsafe { sys::cuStreamSynchronize(self.0.stream) })?;
+        self.sound()
+    }
+
+    /// Says that what is computed here no longer counts, because work it waited for was broken off: from now on nothing
+    /// can be read. The first reason is kept.
+    pub fn spoil(&self, reason: String) {
+        let _ = self.0.spoilt.set(reason);
+    }
+
+    /// Whether what is computed here counts.
+    pub(super) fn sound(&self) -> Result<(), EngineError> {
+        self.0.spoilt.get().map_or(Ok(()), |reason| Err(self.fail(reason)))
     }
 
     /// A number that no other matrix of the device has.

@@ -80,6 +80,7 @@ fn data_type(float: Float) -> cudaDataType {
     match float {
         Float::F32 => cudaDataType::CUDA_R_32F,
         Float::Bf16 => cudaDataType::CUDA_R_16BF,
+        Float::F16 => cudaDataType::CUDA_R_16F,
     }
 }
 

@@ -9,6 +9,8 @@ pub enum Float {
     F32,
     /// bfloat16.
     Bf16,
+    /// IEEE half precision.
+    F16,
 }
 
 impl Float {
@@ -16,15 +18,16 @@ impl Float {
     pub fn bytes(self) -> usize {
         match self {
             Self::F32 => 4,
-            Self::Bf16 => 2,
+            Self::Bf16 | Self::F16 => 2,
         }
     }
 
-    /// `f32` or `bf16`.
+    /// `f32`, `bf16` or `f16`.
     pub fn name(self) -> &'static str {
         match self {
             Self::F32 => "f32",
             Self::Bf16 => "bf16",
+            Self::F16 => "f16",
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use cudarc::driver::sys::{self, CUresult};
-use half::bf16;
+use half::{bf16, f16};
 
 use super::{
     Device, Float, View,
@@ -68,6 +68,8 @@ pub struct DeviceBuffer {
     size: usize,
     len: usize,
     float: Option<Float>,
+    /// Whose memory it is, where it is a part of another buffer.
+    whole: Option<Arc<DeviceBuffer>>,
 }
 
 impl std::fmt::Debug for DeviceBuffer {
@@ -79,6 +81,9 @@ impl std::fmt::Debug for DeviceBuffer {
 
 impl Drop for DeviceBuffer {
     fn drop(&mut self) {
+        if self.whole.is_some() {
+            return;
+        }
         let mut pool = lock(&self.inner.pool);
         pool.used -= self.size;
         pool.free.entry(self.size).or_default().push(self.ptr);
@@ -113,6 +118,22 @@ impl DeviceBuffer {
         let end = if rows == 0 || cols == 0 { at } else { at + (rows - 1) * pitch + cols };
         assert!(end <= self.len && (rows <= 1 || pitch >= cols), "a matrix outside of its buffer");
         View::new(self.ptr + (at * self.float().bytes()) as u64, self.float(), rows, cols, pitch)
+    }
+
+    /// Number of bytes of the elements.
+    pub fn bytes(&self) -> usize {
+        self.len * self.float.map_or(1, Float::bytes)
+    }
+
+    /// The bytes from `at` on of a buffer of bytes, as a buffer like `like`; the memory stays allocated as long as either
+    /// lives.
+    ///
+    /// # Panics
+    /// If they do not lie inside.
+    pub fn part(whole: &Arc<Self>, at: usize, like: &Self) -> Self {
+        assert!(whole.float.is_none() && at + like.bytes() <= whole.len, "a part inside of its buffer");
+        let (inner, ptr, whole) = (whole.inner.clone(), whole.ptr + at as u64, Some(Arc::clone(whole)));
+        Self { inner, ptr, size: 0, len: like.len, float: like.float, whole }
     }
 
     /// All elements as one row.
@@ -170,7 +191,7 @@ impl Device {
     /// If there is not enough memory.
     pub fn alloc(&self, len: usize, float: Float) -> Result<DeviceBuffer, EngineError> {
         let (ptr, size) = self.raw(len * float.bytes())?;
-        Ok(DeviceBuffer { inner: self.0.clone(), ptr, size, len, float: Some(float) })
+        Ok(DeviceBuffer { inner: self.0.clone(), ptr, size, len, float: Some(float), whole: None })
     }
 
     /// A buffer of `len` bytes with unspecified contents.
@@ -179,7 +200,7 @@ impl Device {
     /// If there is not enough memory.
     pub fn alloc_bytes(&self, len: usize) -> Result<DeviceBuffer, EngineError> {
         let (ptr, size) = self.raw(len)?;
-        Ok(DeviceBuffer { inner: self.0.clone(), ptr, size, len, float: None })
+        Ok(DeviceBuffer { inner: self.0.clone(), ptr, size, len, float: None, whole: None })
     }
 
     /// Gives the matrix of this number to `f`; `fill` writes it, unless it is among those written last.
@@ -239,6 +260,34 @@ impl Device {
         self.check("clearing", result)
     }
 
+    /// Copies bytes from one place on the GPU to another.
+    pub(super) fn copy_bytes(&self, from: u64, to: u64, bytes: usize) -> Result<(), EngineError> {
+        if bytes == 0 {
+            return Ok(());
+        }
+        self.bind();
+        // SAFETY: callers name places inside of live buffers.
+        let result = unsafe { sys::cuMemcpyDtoDAsync_v2(to, from, bytes, self.0.stream) };
+        self.check("copying", result)
+    }
+
+    /// Copies `bytes` bytes of one buffer, from `at` on, into another, from `to_at` on.
+    ///
+    /// # Errors
+    /// If the driver fails.
+    ///
+    /// # Panics
+    /// If they do not lie inside.
+    pub fn copy_part(
+        &self,
+        (from, at): (&DeviceBuffer, usize),
+        (to, to_at): (&DeviceBuffer, usize),
+        bytes: usize,
+    ) -> Result<(), EngineError> {
+        assert!(at + bytes <= from.bytes() && to_at + bytes <= to.bytes(), "parts inside of their buffers");
+        self.copy_bytes(from.ptr + at as u64, to.ptr + to_at as u64, bytes)
+    }
+
     fn upload<T>(&self, to: u64, data: &[T]) -> Result<(), EngineError> {
         if data.is_empty() {
             return Ok(());
@@ -294,22 +343,25 @@ impl Device {
         assert_eq!(data.len(), to.rows * to.cols, "as many elements as the view has");
         match to.float {
             Float::F32 => self.upload(to.ptr, data),
-            Float::Bf16 => {
+            Float::Bf16 | Float::F16 => {
                 let wide = self.floats(data)?;
                 self.cast(wide.row(), to)
             }
         }
     }
 
-    /// Writes bf16 elements over a view of one row of that type.
+    /// Writes elements of 16 bits over a view of one row of their type, as they are.
     ///
     /// # Errors
     /// If the driver fails.
     ///
     /// # Panics
-    /// If the lengths or types differ.
-    pub fn write_bf16(&self, data: &[bf16], to: View<'_>) -> Result<(), EngineError> {
-        assert!(data.len() == to.rows * to.cols && to.float == Float::Bf16, "elements as the view has");
+    /// If the lengths or widths differ.
+    pub(super) fn write_halves<T: Copy>(&self, data: &[T], to: View<'_>) -> Result<(), EngineError> {
+        assert!(
+            data.len() == to.rows * to.cols && size_of::<T>() == 2 && to.float.bytes() == 2,
+            "elements as the view has"
+        );
         self.upload(to.ptr, data)
     }
 
@@ -324,6 +376,10 @@ impl Device {
             Float::Bf16 => {
                 let narrow: Vec<u16> = self.download(from.ptr, len)?;
                 Ok(narrow.into_iter().map(|bits| bf16::from_bits(bits).to_f32()).collect())
+            }
+            Float::F16 => {
+                let narrow: Vec<u16> = self.download(from.ptr, len)?;
+                Ok(narrow.into_iter().map(|bits| f16::from_bits(bits).to_f32()).collect())
             }
         }
     }

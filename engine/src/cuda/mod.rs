@@ -13,6 +13,8 @@ mod memory;
 #[cfg(feature = "nccl")]
 mod nccl;
 mod ops;
+mod reduce;
+mod side;
 
 pub use attention::{AttentionTile, AttentionWork, KeySegment};
 pub use decoder::DeviceMatrix;
@@ -21,4 +23,6 @@ pub use matrix::{Float, View};
 pub use memory::DeviceBuffer;
 #[cfg(feature = "nccl")]
 pub use nccl::{Communicator, MeetingPoint};
-pub use ops::{AdamWConstants, Nf4Scales};
+pub use ops::Nf4Scales;
+pub use reduce::AdamWConstants;
+pub use side::{Moment, SideStream};

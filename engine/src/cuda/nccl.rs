@@ -1,24 +1,40 @@
-//! Sums and copies between the GPUs of several processes, through NCCL.
+//! Sums and copies between GPUs, through NCCL.
 
-use std::ffi::{CStr, c_void};
+use std::{
+    ffi::{CStr, c_void},
+    sync::{
+        Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::Duration,
+};
 
 use cudarc::nccl::sys::{self, ncclComm_t, ncclDataType_t, ncclRedOp_t, ncclResult_t, ncclUniqueId};
 
-use super::{Device, Float, View};
+use super::{Device, DeviceBuffer, Float, Moment, SideStream, View, driver::lock};
 use crate::EngineError;
 
 /// What the first rank tells the others, so that they meet.
 pub type MeetingPoint = [u8; 128];
 
-/// One rank's place among GPUs that compute together. Operations run on the device's stream, in order with its kernels; all
+/// Oldest NCCL that all of this works with.
+const OLDEST: i32 = 21_800;
+
+/// One rank's place among GPUs that compute together. Operations run on a stream of their own, beside the device's; all
 /// ranks call the same ones in the same order.
 #[derive(Debug)]
 pub struct Communicator {
     device: Device,
     comm: ncclComm_t,
+    side: SideStream,
+    end: Moment,
+    /// Held while NCCL is called.
+    calls: Mutex<()>,
+    aborted: AtomicBool,
 }
 
-// SAFETY: the handle may be used from any thread, one at a time; the ranks of this program use it from one.
+// SAFETY: the handle may be used from any thread, one at a time, which `calls` sees to; only aborting is allowed beside.
 unsafe impl Send for Communicator {}
 // SAFETY: as above.
 unsafe impl Sync for Communicator {}
@@ -27,6 +43,7 @@ fn data_type(float: Float) -> ncclDataType_t {
     match float {
         Float::F32 => ncclDataType_t::ncclFloat32,
         Float::Bf16 => ncclDataType_t::ncclBfloat16,
+        Float::F16 => ncclDataType_t::ncclFloat16,
     }
 }
 
@@ -42,19 +59,26 @@ fn check(device: &Device, what: &str, result: ncclResult_t) -> Result<(), Engine
 impl Communicator {
     fn present(device: &Device) -> Result<(), EngineError> {
         // SAFETY: loads NVIDIA's library, whose initialiser has no other effect.
-        if unsafe { sys::is_culib_present() } {
-            return Ok(());
+        if !unsafe { sys::is_culib_present() } {
+            return Err(device.fail(
+                "NCCL (libnccl.so) is missing; install it (version 2.18 or later), or add the folder that holds libnccl.so \
+                 to LD_LIBRARY_PATH",
+            ));
         }
-        Err(device.fail(
-            "NCCL (libnccl.so) is missing; install it (version 2.30 or later), or add the folder that holds libnccl.so to \
-             LD_LIBRARY_PATH",
-        ))
+        let mut version = 0;
+        // SAFETY: the out-pointer is a live local.
+        check(device, "asking for its version", unsafe { sys::ncclGetVersion(&mut version) })?;
+        if version < OLDEST {
+            let (major, minor) = (version / 10_000, version % 10_000 / 100);
+            return Err(device.fail(format!("NCCL {major}.{minor} is too old; expected 2.18 or later")));
+        }
+        Ok(())
     }
 
     /// Makes the meeting point, on the first rank.
     ///
     /// # Errors
-    /// If NCCL is missing or fails.
+    /// If NCCL is missing, too old, or fails.
     pub fn meeting_point(device: &Device) -> Result<MeetingPoint, EngineError> {
         Self::present(device)?;
         let mut id = ncclUniqueId { internal: [0; 128] };
@@ -66,38 +90,61 @@ impl Communicator {
     /// Meets the other ranks.
     ///
     /// # Errors
-    /// If NCCL is missing or fails.
+    /// If NCCL is missing, too old, or fails.
     pub fn meet(device: &Device, point: &MeetingPoint, rank: usize, world: usize) -> Result<Self, EngineError> {
         Self::present(device)?;
         device.bind();
+        let side = SideStream::new(device)?;
+        let end = side.moment()?;
         let id = ncclUniqueId { internal: point.map(|byte| byte as std::ffi::c_char) };
         let mut comm = std::ptr::null_mut();
         // SAFETY: the out-pointer is a live local; the device's context is current.
         let result = unsafe { sys::ncclCommInitRank(&mut comm, world as i32, id, rank as i32) };
         check(device, "meeting the other ranks", result)?;
-        Ok(Self { device: device.clone(), comm })
+        Ok(Self { device: device.clone(), comm, side, end, calls: Mutex::default(), aborted: AtomicBool::new(false) })
     }
 
-    /// Every element becomes the sum over the ranks.
+    /// Queues something on the side stream.
+    fn call(&self, what: &str, f: impl FnOnce() -> ncclResult_t) -> Result<(), EngineError> {
+        let _one_at_a_time = lock(&self.calls);
+        if self.aborted.load(Ordering::Acquire) {
+            self.device.sound()?;
+            return Err(self.device.fail("another rank is gone"));
+        }
+        self.device.bind();
+        check(&self.device, what, f())
+    }
+
+    /// Begins to make every element the sum over the ranks, once all that is queued on the device so far is done; what is
+    /// queued next is not waited for.
     ///
     /// # Errors
     /// If NCCL fails.
-    pub fn all_reduce_sum(&self, data: View<'_>) -> Result<(), EngineError> {
-        let count = self.count(&data);
-        let buffer = data.ptr as *mut c_void;
-        // SAFETY: the view lies inside of a live buffer, and the operation is ordered by the device's stream.
-        let result = unsafe {
-            sys::ncclAllReduce(
-                buffer,
-                buffer,
-                count,
-                data_type(data.float),
-                ncclRedOp_t::ncclSum,
-                self.comm,
-                self.device.0.stream.cast(),
-            )
-        };
-        check(&self.device, "summing", result)
+    pub fn begin_sum(&self, data: View<'_>) -> Result<(), EngineError> {
+        let (count, buffer) = (count(&data), data.ptr as *mut c_void);
+        self.side.follow()?;
+        let (float, stream) = (data_type(data.float), self.side.handle().cast());
+        // SAFETY: the view lies inside of a live buffer, which callers keep until the sum has been waited for.
+        self.call("summing", || unsafe {
+            sys::ncclAllReduce(buffer, buffer, count, float, ncclRedOp_t::ncclSum, self.comm, stream)
+        })
+    }
+
+    /// Begins to gather the bytes that every rank gives, as many as this one, in order of rank.
+    ///
+    /// # Errors
+    /// If NCCL fails.
+    ///
+    /// # Panics
+    /// If `all` is too small.
+    pub fn begin_gather(&self, mine: &DeviceBuffer, all: &DeviceBuffer, world: usize) -> Result<(), EngineError> {
+        assert!(all.bytes() >= world * mine.bytes(), "room for the parts of all ranks");
+        self.side.follow()?;
+        let (from, to, stream) = (mine.ptr() as *const c_void, all.ptr() as *mut c_void, self.side.handle().cast());
+        // SAFETY: as in `begin_sum`.
+        self.call("gathering", || unsafe {
+            sys::ncclAllGather(from, to, mine.bytes(), ncclDataType_t::ncclUint8, self.comm, stream)
+        })
     }
 
     /// Every run of elements becomes what its owner has: `parts` are the runs in order of rank.
@@ -105,33 +152,71 @@ impl Communicator {
     /// # Errors
     /// If NCCL fails.
     pub fn gather(&self, parts: &[View<'_>]) -> Result<(), EngineError> {
-        // SAFETY: NCCL's own bracket; no operation inside may fail half-way without ending it.
-        check(&self.device, "gathering", unsafe { sys::ncclGroupStart() })?;
-        let mut first = Ok(());
-        for (owner, part) in parts.iter().enumerate() {
-            let (count, buffer) = (self.count(part), part.ptr as *mut c_void);
-            // SAFETY: as in `all_reduce_sum`.
-            let result = unsafe {
-                let float = data_type(part.float);
-                sys::ncclBroadcast(buffer, buffer, count, float, owner as i32, self.comm, self.device.0.stream.cast())
-            };
-            first = first.and(check(&self.device, "gathering", result));
-        }
-        // SAFETY: ends the bracket above.
-        first.and(check(&self.device, "gathering", unsafe { sys::ncclGroupEnd() }))
+        self.side.follow()?;
+        let stream = self.side.handle().cast();
+        self.call("gathering", || {
+            // SAFETY: NCCL's own bracket, which is closed whatever happens inside.
+            let mut first = unsafe { sys::ncclGroupStart() };
+            for (owner, part) in parts.iter().enumerate() {
+                let (count, buffer) = (count(part), part.ptr as *mut c_void);
+                // SAFETY: as in `begin_sum`.
+                let result = unsafe {
+                    let float = data_type(part.float);
+                    sys::ncclBroadcast(buffer, buffer, count, float, owner as i32, self.comm, stream)
+                };
+                first = if first == ncclResult_t::ncclSuccess { result } else { first };
+            }
+            // SAFETY: closes the bracket.
+            let end = unsafe { sys::ncclGroupEnd() };
+            if first == ncclResult_t::ncclSuccess { end } else { first }
+        })?;
+        self.wait()
     }
 
-    fn count(&self, view: &View<'_>) -> usize {
-        assert!(view.rows <= 1 || view.pitch == view.cols, "contiguous elements");
-        self.device.bind();
-        view.rows * view.cols
+    /// What is queued on the device from now on waits for all operations begun.
+    ///
+    /// # Errors
+    /// If the driver fails.
+    pub fn wait(&self) -> Result<(), EngineError> {
+        self.side.mark(&self.end)?;
+        self.end.wait()
     }
+
+    /// The stream of the operations.
+    pub fn side(&self) -> &SideStream {
+        &self.side
+    }
+
+    /// Breaks off what is under way, from any thread: used when another rank is gone, which would be waited for without
+    /// end. Nothing can be begun afterwards.
+    pub fn abort(&self) {
+        if self.aborted.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        self.device.bind();
+        // A call that has begun is let finish, unless it is itself what hangs.
+        let mut call = None;
+        for _ in 0..200 {
+            call = self.calls.try_lock().ok();
+            if call.is_some() {
+                break;
+            }
+            thread::sleep(Duration::from_millis(10));
+        }
+        // SAFETY: once only; NCCL allows it beside a call that hangs, and none begins any more.
+        unsafe { sys::ncclCommAbort(self.comm) };
+        drop(call);
+    }
+}
+
+fn count(view: &View<'_>) -> usize {
+    assert!(view.rows <= 1 || view.pitch == view.cols, "contiguous elements");
+    view.rows * view.cols
 }
 
 impl Drop for Communicator {
     fn drop(&mut self) {
-        self.device.bind();
-        // SAFETY: nothing uses the communicator afterwards. Aborting does not wait for ranks that are gone.
-        unsafe { sys::ncclCommAbort(self.comm) };
+        // Does not wait for ranks that are gone.
+        self.abort();
     }
 }

@@ -1,4 +1,4 @@
-//! Launches of the element-wise kernels, norms, losses and the optimizer.
+//! Launches of the element-wise kernels and norms.
 //!
 //! Shapes are checked here, so that no kernel leaves its buffers.
 
@@ -8,7 +8,7 @@ use super::{
 };
 use crate::EngineError;
 
-type Done = Result<(), EngineError>;
+pub(super) type Done = Result<(), EngineError>;
 
 /// The kernel of a name for a type.
 macro_rules! of {
@@ -16,28 +16,21 @@ macro_rules! of {
         match $float {
             Float::F32 => concat!($name, "_f32"),
             Float::Bf16 => concat!($name, "_bf16"),
+            Float::F16 => concat!($name, "_f16"),
         }
     };
 }
 pub(super) use of;
 
-/// What an AdamW update multiplies with, in the kernel's f32.
-#[derive(Clone, Copy, Debug)]
-pub struct AdamWConstants {
-    /// On the gradient (clipping).
-    pub grad_scale: f32,
-    /// Decay of the mean.
-    pub beta1: f32,
-    /// Decay of the mean square.
-    pub beta2: f32,
-    /// On the value (weight decay).
-    pub keep: f32,
-    /// Learning rate over the correction of the mean.
-    pub step_size: f32,
-    /// On the root: one over the root of the correction of the mean square.
-    pub inverse_root: f32,
-    /// Added to the root.
-    pub epsilon: f32,
+/// The kernel between two types, by the first.
+macro_rules! from {
+    ($float:expr, $name:literal, $to:literal) => {
+        match $float {
+            Float::F32 => concat!($name, "f32", $to),
+            Float::Bf16 => concat!($name, "bf16", $to),
+            Float::F16 => concat!($name, "f16", $to),
+        }
+    };
 }
 
 /// The scales of the blocks of 4-bit codes on the device.
@@ -70,13 +63,13 @@ impl Nf4Scales {
     }
 }
 
-fn contiguous(view: &View<'_>) -> bool {
+pub(super) fn contiguous(view: &View<'_>) -> bool {
     view.rows <= 1 || view.pitch == view.cols
 }
 
 impl Device {
     /// Blocks of 256 threads for so many items, bounded by what the GPU runs at once.
-    fn spread(&self, items: usize) -> Shape {
+    pub(super) fn spread(&self, items: usize) -> Shape {
         let most = self.0.multiprocessors as usize * 16;
         Shape { grid: (items.div_ceil(256).clamp(1, most), 1), block: (256, 1), shared: 0 }
     }
@@ -88,22 +81,18 @@ impl Device {
     pub fn cast(&self, x: View<'_>, y: View<'_>) -> Done {
         let n = x.rows * x.cols;
         assert!(n == y.rows * y.cols && contiguous(&x) && contiguous(&y), "contiguous elements, as many");
-        match (x.float, y.float) {
-            (Float::F32, Float::Bf16) => {
-                self.launch("cast_f32_bf16", self.spread(n), &[x.ptr.into(), y.ptr.into(), n.into()])
-            }
-            (Float::Bf16, Float::F32) => {
-                self.launch("cast_bf16_f32", self.spread(n), &[x.ptr.into(), y.ptr.into(), n.into()])
-            }
-            _ => {
-                self.bind();
-                // SAFETY: both views lie inside of live buffers.
-                let result = unsafe {
-                    cudarc::driver::sys::cuMemcpyDtoDAsync_v2(y.ptr, x.ptr, n * x.float.bytes(), self.0.stream)
-                };
-                self.check("copying", result)
-            }
+        if x.float == y.float {
+            return self.copy_bytes(x.ptr, y.ptr, n * x.float.bytes());
         }
+        let name = match (x.float, y.float) {
+            (Float::F32, Float::F16) => "cast_f32_f16",
+            (Float::F32, _) => "cast_f32_bf16",
+            (Float::Bf16, Float::F16) => "cast_bf16_f16",
+            (Float::Bf16, _) => "cast_bf16_f32",
+            (Float::F16, Float::Bf16) => "cast_f16_bf16",
+            (Float::F16, _) => "cast_f16_f32",
+        };
+        self.launch(name, self.spread(n), &[x.ptr.into(), y.ptr.into(), n.into()])
     }
 
     /// `y += x`; both contiguous and of one type.
@@ -148,11 +137,10 @@ impl Device {
         assert!(rows.len() >= 4 * y.rows && x.cols == y.cols, "an index a row");
         let same = x.float == y.float;
         let vec = same && x.by_four() && y.by_four();
-        let name = match (x.float, y.float) {
-            (Float::F32, Float::F32) => "gather_f32_f32",
-            (Float::F32, Float::Bf16) => "gather_f32_bf16",
-            (Float::Bf16, Float::F32) => "gather_bf16_f32",
-            (Float::Bf16, Float::Bf16) => "gather_bf16_bf16",
+        let name = match y.float {
+            Float::F32 => from!(x.float, "gather_", "_f32"),
+            Float::Bf16 => from!(x.float, "gather_", "_bf16"),
+            Float::F16 => from!(x.float, "gather_", "_f16"),
         };
         let items = y.rows * y.cols / if vec { 4 } else { 1 };
         let args = [
@@ -452,82 +440,6 @@ impl Device {
         self.launch(of!(d.float, "rmsnorm_backward"), Self::norm_shape(x.rows * heads, width), &args)
     }
 
-    /// Queues the cross-entropy of rows of logits; with `scale` they become `scale * (softmax - onehot)`. `losses` gets a
-    /// float a row.
-    ///
-    /// # Errors
-    /// If the driver fails.
-    pub fn cross_entropy(
-        &self,
-        logits: View<'_>,
-        labels: &DeviceBuffer,
-        first: usize,
-        scale: Option<f32>,
-        losses: View<'_>,
-    ) -> Done {
-        assert!(labels.len() >= 4 * (first + logits.rows) && losses.cols >= logits.rows, "a label a row");
-        let args = [
-            logits.ptr.into(),
-            logits.pitch.into(),
-            logits.cols.into(),
-            (labels.ptr() + 4 * first as u64).into(),
-            scale.unwrap_or(0.0).into(),
-            losses.ptr.into(),
-        ];
-        let shape = Shape { grid: (logits.rows, 1), block: (512, 1), shared: 0 };
-        self.launch(of!(logits.float, "cross_entropy"), shape, &args)
-    }
-
-    /// The sum of contiguous f32 elements, or of their squares, in f64 and in an order that depends on their number only.
-    ///
-    /// # Errors
-    /// If work before failed.
-    pub fn sum(&self, x: View<'_>, squares: bool) -> Result<f64, EngineError> {
-        assert!(x.float == Float::F32 && contiguous(&x), "contiguous f32 elements");
-        const BLOCKS: usize = 512;
-        let n = x.rows * x.cols;
-        let parts = self.alloc_bytes(8 * (BLOCKS + 1))?;
-        let blocks = n.div_ceil(1024).clamp(1, BLOCKS);
-        let shape = Shape { grid: (blocks, 1), block: (256, 1), shared: 0 };
-        let name = if squares { "partial_squares" } else { "partial_total" };
-        self.launch(name, shape, &[x.ptr.into(), n.into(), parts.ptr().into()])?;
-        let total = parts.ptr() + 8 * BLOCKS as u64;
-        let shape = Shape { grid: (1, 1), block: (256, 1), shared: 0 };
-        self.launch("total", shape, &[parts.ptr().into(), blocks.into(), total.into()])?;
-        Ok(self.read_doubles(&parts, BLOCKS + 1)?[BLOCKS])
-    }
-
-    /// One AdamW update of four equally long runs of f32; `image` gets the new values in bf16.
-    ///
-    /// # Errors
-    /// If the driver fails.
-    pub fn adamw(
-        &self,
-        [value, grad, mean, square]: [View<'_>; 4],
-        image: Option<View<'_>>,
-        c: &AdamWConstants,
-    ) -> Done {
-        let n = value.cols;
-        assert!([grad, mean, square].iter().all(|v| v.cols == n && v.float == Float::F32), "runs of one length");
-        assert!(image.is_none_or(|image| image.cols == n && image.float == Float::Bf16), "runs of one length");
-        let args = [
-            value.ptr.into(),
-            grad.ptr.into(),
-            mean.ptr.into(),
-            square.ptr.into(),
-            image.map_or(0, |image| image.ptr).into(),
-            n.into(),
-            c.grad_scale.into(),
-            c.beta1.into(),
-            c.beta2.into(),
-            c.keep.into(),
-            c.step_size.into(),
-            c.inverse_root.into(),
-            c.epsilon.into(),
-        ];
-        self.launch("adamw", self.spread(n), &args)
-    }
-
     /// Widens 4-bit codes into contiguous elements.
     ///
     /// # Errors
@@ -556,42 +468,5 @@ impl Device {
             n.into(),
         ];
         self.launch(of!(out.float, "nf4_dequantize"), self.spread(n.div_ceil(8)), &args)
-    }
-
-    /// Per row of f32 logits the log-sum-exp and the first largest element.
-    ///
-    /// # Errors
-    /// If the driver fails.
-    pub fn read_logits(&self, logits: View<'_>, lse: &DeviceBuffer, best: &DeviceBuffer) -> Done {
-        assert!(logits.float == Float::F32 && lse.len() >= logits.rows && best.len() >= 4 * logits.rows, "rows");
-        let args = [logits.ptr.into(), logits.pitch.into(), logits.cols.into(), lse.ptr().into(), best.ptr().into()];
-        self.launch("read_logits", Shape { grid: (logits.rows, 1), block: (512, 1), shared: 0 }, &args)
-    }
-
-    /// Log-probabilities of `(row, token)` pairs and whether the token is the row's first largest.
-    ///
-    /// # Errors
-    /// If the driver fails.
-    pub fn read_targets(
-        &self,
-        logits: View<'_>,
-        [lse, best]: [&DeviceBuffer; 2],
-        [rows, tokens]: [&DeviceBuffer; 2],
-        [logprobs, greedy]: [&DeviceBuffer; 2],
-    ) -> Done {
-        let n = rows.len() / 4;
-        assert!(tokens.len() >= 4 * n && logprobs.len() >= n && greedy.len() >= 4 * n, "targets");
-        let args = [
-            logits.ptr.into(),
-            logits.pitch.into(),
-            lse.ptr().into(),
-            best.ptr().into(),
-            rows.ptr().into(),
-            tokens.ptr().into(),
-            n.into(),
-            logprobs.ptr().into(),
-            greedy.ptr().into(),
-        ];
-        self.launch("read_targets", Shape { grid: (n.div_ceil(128), 1), block: (128, 1), shared: 0 }, &args)
     }
 }

@@ -1,6 +1,6 @@
-//! An NVIDIA GPU: activations in bf16 or f32; parameters, gradients, moments and sums in f32.
+//! An NVIDIA GPU: activations in bf16, f16 or f32; parameters, gradients, moments and sums in f32.
 //!
-//! Parameters are held in f32 and multiply as their bf16 image, which is refreshed when they have changed; the optimizer
+//! Parameters are held in f32 and multiply as their image in 16 bits, which is refreshed when they have changed; the optimizer
 //! writes both. Frozen 4-bit weights are widened into scratch memory for every product.
 //!
 //! The backend's operations cannot return errors; a failure of the device unwinds with a [`DeviceFailure`], which
@@ -9,6 +9,8 @@
 mod memory;
 #[cfg(feature = "nccl")]
 mod nccl;
+#[cfg(feature = "nccl")]
+mod sharded;
 
 use std::{
     ops::Range,
@@ -22,9 +24,14 @@ use harness_engine::{
 pub use memory::{CudaBuf, CudaInts};
 
 use super::{AttentionShape, Backend, DropoutKey, Mat, MatMut, Span, SpanMut, Weight};
-#[cfg(feature = "nccl")]
-use crate::parallel::Collective;
 use crate::{TrainingError, optimizer::AdamWStep};
+#[cfg(feature = "nccl")]
+use crate::{
+    model::WeightSource,
+    parallel::{Collective, Exchange},
+};
+#[cfg(feature = "nccl")]
+use harness_engine::LayerWeights;
 #[cfg(feature = "nccl")]
 use std::sync::Arc;
 
@@ -161,10 +168,21 @@ impl Backend for CudaBackend {
         Ok(Arc::new(nccl::Nccl::meet(self, control)?))
     }
 
+    #[cfg(feature = "nccl")]
+    fn shard(
+        &self,
+        layers: &[LayerWeights],
+        backward: &[bool],
+        exchange: Box<dyn Exchange>,
+    ) -> Result<Box<dyn WeightSource<Self>>, TrainingError> {
+        Ok(Box::new(sharded::Gathered::new(self, layers, backward, Arc::from(exchange))?))
+    }
+
     fn compute(&self) -> &'static str {
         match self.float {
             Float::F32 => "float32",
             Float::Bf16 => "bfloat16",
+            Float::F16 => "float16",
         }
     }
 

@@ -119,6 +119,32 @@ impl<B: Backend> FrozenLayer<B> {
             down: backend.frozen(&[&w.down], backward),
         }
     }
+
+    /// Norms and biases, in a fixed order.
+    pub fn vectors(&self) -> [Option<&B::Buf>; 6] {
+        [
+            Some(&self.attn_norm),
+            Some(&self.mlp_norm),
+            self.qkv_bias.as_ref(),
+            self.q_norm.as_ref(),
+            self.k_norm.as_ref(),
+            self.o_bias.as_ref(),
+        ]
+    }
+
+    /// Matrices, in a fixed order.
+    pub fn matrices(&self) -> [&B::Frozen; 4] {
+        [&self.qkv, &self.o, &self.gate_up, &self.down]
+    }
+
+    /// A block of the vectors and matrices of [`FrozenLayer::vectors`] and [`FrozenLayer::matrices`]; `None` if one of the
+    /// two norms that every block has is missing.
+    pub fn from_parts(vectors: [Option<B::Buf>; 6], matrices: [B::Frozen; 4]) -> Option<Self> {
+        let [attn_norm, mlp_norm, qkv_bias, q_norm, k_norm, o_bias] = vectors;
+        let [qkv, o, gate_up, down] = matrices;
+        let (attn_norm, mlp_norm) = (attn_norm?, mlp_norm?);
+        Some(Self { attn_norm, qkv, qkv_bias, q_norm, k_norm, o, o_bias, mlp_norm, gate_up, down })
+    }
 }
 
 /// All weights of one block.

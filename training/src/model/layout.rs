@@ -38,6 +38,7 @@ pub fn full_layout(config: &DecoderConfig) -> (Layout, Places) {
     let embed = Some(layout.push("model.embed_tokens.weight".into(), vec![vocab, hidden], false, true));
     let mut places = Places { embed, ..Places::default() };
     for layer in 0..config.num_layers {
+        layout.begin_block();
         let name = |part: &str| format!("model.layers.{layer}.{part}");
         let mut vector = |part: &str, len: usize| layout.push(name(part), vec![len], false, false);
         let attn_norm = Some(vector("input_layernorm.weight", hidden));
@@ -78,6 +79,7 @@ pub fn lora_layout(config: &DecoderConfig, spec: &LoraSpec) -> (Layout, Places) 
     let mut layout = Layout::default();
     let mut places = Places::default();
     for layer in 0..config.num_layers {
+        layout.begin_block();
         let mut group = |projections: &[Projection]| {
             let mut column = 0;
             let mut parts = Vec::new();

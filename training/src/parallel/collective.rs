@@ -1,6 +1,6 @@
 //! What ranks compute together on buffers of a device.
 
-use std::sync::Arc;
+use std::{ops::Range, sync::Arc};
 
 use super::{
     Partition,
@@ -30,10 +30,17 @@ pub trait Collective<B: Backend>: Send + Sync {
         self.reduce_scatter_sum(backend, buf, parts)?;
         self.all_gather(backend, buf, parts)
     }
+    /// Begins to sum the elements of a range, which change no more, beside what is computed next, where the device can; the
+    /// next sum of the whole buffer leaves them out and waits for them.
+    fn begin_sum(&self, _: &B, _: &mut B::Buf, _: Range<usize>) -> Result<(), TrainingError> {
+        Ok(())
+    }
     /// What every rank gives, in order of rank: for small things and for weights in host memory.
     fn all_gather_bytes(&self, mine: Bytes) -> Result<Vec<Bytes>, TrainingError>;
     /// Tells the other ranks that this one ends with an error.
     fn abort(&self, message: &str);
+    /// As [`Exchange::failure`].
+    fn failure(&self) -> Option<(usize, String)>;
 }
 
 /// Collectives through host memory, over any [`Exchange`].
@@ -107,6 +114,10 @@ impl<B: Backend, E: Exchange> Collective<B> for Host<E> {
 
     fn abort(&self, message: &str) {
         self.0.abort(message);
+    }
+
+    fn failure(&self) -> Option<(usize, String)> {
+        self.0.failure()
     }
 }
 

@@ -20,6 +20,10 @@ pub trait Exchange: Send + Sync {
     fn all_to_all(&self, parts: Vec<Bytes>) -> Result<Vec<Bytes>, TrainingError>;
     /// Tells the other ranks that this one ends with an error; their next or present operation fails with it.
     fn abort(&self, message: &str);
+    /// Another rank that is gone or has failed, and what became of it; asked without waiting.
+    fn failure(&self) -> Option<(usize, String)> {
+        None
+    }
 }
 
 impl Exchange for Box<dyn Exchange> {
@@ -37,6 +41,10 @@ impl Exchange for Box<dyn Exchange> {
 
     fn abort(&self, message: &str) {
         (**self).abort(message);
+    }
+
+    fn failure(&self) -> Option<(usize, String)> {
+        (**self).failure()
     }
 }
 

@@ -78,10 +78,7 @@ impl TcpExchange {
     }
 
     fn check(&self) -> Result<(), TrainingError> {
-        match &*self.mesh.failed.lock().unwrap_or_else(PoisonError::into_inner) {
-            Some((rank, message)) => Err(TrainingError::Peer { rank: *rank, message: message.clone() }),
-            None => Ok(()),
-        }
+        self.failure().map_or(Ok(()), |(rank, message)| Err(TrainingError::Peer { rank, message }))
     }
 }
 
@@ -129,6 +126,10 @@ impl Exchange for TcpExchange {
         for peer in self.mesh.peers.iter().flatten() {
             peer.send(Frame::Abort(Arc::from(message.as_bytes())));
         }
+    }
+
+    fn failure(&self) -> Option<(usize, String)> {
+        self.mesh.failed.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 

@@ -91,6 +91,10 @@ impl Exchange for ThreadExchange {
         self.lock().failed.get_or_insert((self.rank, message.to_owned()));
         self.group.changed.notify_all();
     }
+
+    fn failure(&self) -> Option<(usize, String)> {
+        self.lock().failed.clone().filter(|(rank, _)| *rank != self.rank)
+    }
 }
 
 impl Drop for ThreadExchange {

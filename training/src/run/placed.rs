@@ -127,8 +127,31 @@ mod cuda {
 mod cuda {
     use harness_engine::cuda::{Device, Float};
 
+    use std::{thread, time::Duration};
+
     use super::*;
-    use crate::{backend::CudaBackend, recipe::Precision};
+    use crate::{backend::CudaBackend, parallel::Collective, recipe::Precision};
+
+    /// Runs what fails by unwinding too. The other ranks hear of a failure; one that comes of another rank's is its.
+    fn guard<T>(
+        control: &dyn Collective<CudaBackend>,
+        f: impl FnOnce() -> Result<T, TrainingError>,
+    ) -> Result<T, TrainingError> {
+        let error = match CudaBackend::catch(f) {
+            Ok(value) => return Ok(value),
+            Err(error @ (TrainingError::Peer { .. } | TrainingError::Mismatch { .. })) => return Err(error),
+            Err(error) => error,
+        };
+        // A GPU can notice that another is gone before the control connection does.
+        for _ in 0..if control.world() > 1 { 25 } else { 0 } {
+            if let Some((rank, message)) = control.failure() {
+                return Err(TrainingError::Peer { rank, message });
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
+        control.abort(&error.to_string());
+        Err(error)
+    }
 
     pub(super) fn prepare(
         first: usize,
@@ -143,19 +166,18 @@ mod cuda {
         let float = match (setting.compute, options.precision) {
             (Some(ComputeType::F32), _) | (None, Some(Precision::Fp32)) => Float::F32,
             (Some(ComputeType::Bf16), _) | (None, Some(Precision::Bf16) | None) => Float::Bf16,
-            (None, Some(Precision::Fp16)) => {
-                let expected = "\"bf16\" or \"fp32\" on a GPU (fp16 runs with --device cpu)";
-                return Err(TrainingError::setting("training.precision", "\"fp16\"", expected));
-            }
+            (None, Some(Precision::Fp16)) => Float::F16,
         };
+        let rank = ranks.rank();
         let open = || -> Result<CudaBackend, harness_engine::EngineError> {
             // Ranks of one host follow each other, and every host has as many GPUs; a task may also see only its own.
-            let device = Device::open((first + ranks.rank()) % Device::count()?.max(first + 1))?;
+            let device = Device::open((first + rank) % Device::count()?.max(first + 1))?;
             device.set_tf32(options.tf32)?;
             Ok(CudaBackend::on(device, float))
         };
-        let backend = open().map_err(|error| TrainingError::Engine(Box::new(error)))?;
-        CudaBackend::catch(|| {
+        let control = ranks.collective::<CudaBackend>();
+        guard(&*control, || {
+            let backend = open().map_err(|error| TrainingError::Engine(Box::new(error)))?;
             let run = Run::prepare_on(backend, resolved, base, hashes, output, ranks)?;
             Ok(Box::new(Placed(run.with_stop(setting.stop).with_events(setting.now))) as Box<dyn PlacedRun>)
         })
@@ -184,7 +206,8 @@ mod cuda {
         }
 
         fn train(&mut self, resume: bool, progress: &mut dyn Progress) -> Result<TrainingSummary, TrainingError> {
-            CudaBackend::catch(|| self.0.train(resume, progress))
+            let ranks = Arc::clone(self.0.trainer().ranks());
+            guard(&*ranks, || self.0.train(resume, progress))
         }
     }
 }

@@ -1,13 +1,16 @@
 //! One update: micro-batches, reduction over ranks, optimizer.
 
-use super::{Preference, Trainer};
+use super::{
+    Preference, Trainer,
+    summing::{SummingSink, runs},
+};
 use crate::{
     TrainingError,
     backend::{Backend, Span},
     block::DropoutPlan,
     checkpoint,
     data::Batch,
-    model::{LocalSink, MicroStep, NoisePlan},
+    model::{MicroStep, NoisePlan},
     parallel::all_gather_f64,
     params::ParamStore,
     telemetry::Progress,
@@ -43,11 +46,17 @@ impl<B: Backend> Trainer<B> {
         self.store.clear_grads(self.model.backend());
         let (rank, world) = (self.ranks.rank(), self.ranks.world());
         let scale = self.state.scaler.map_or(1.0, |scaler| scaler.scale as f32);
+        let runs = match world {
+            1 => vec![],
+            _ => runs(self.store.layout(), self.model.lowest()),
+        };
         let ParamStore { values, grads, .. } = &mut self.store;
-        let mut sink = LocalSink::<B>(grads);
+        let mut sink = SummingSink::new(self.model.backend(), grads, &*self.ranks, &runs);
         let mut loss = 0.0;
-        for round in 0..window.len().div_ceil(world) {
+        let rounds = window.len().div_ceil(world);
+        for round in 0..rounds {
             let micro_batch = round * world + rank;
+            sink.is_last = round + 1 == rounds;
             let Some(batch) = window.get(micro_batch) else {
                 if self.preference.is_some() {
                     self.model.participate(false)?;
@@ -70,6 +79,7 @@ impl<B: Backend> Trainer<B> {
             };
             progress.micro_batch(micro_batch + 1, window.len());
         }
+        sink.finish()?;
         if world == 1 {
             return Ok(loss);
         }
@@ -77,7 +87,7 @@ impl<B: Backend> Trainer<B> {
     }
 
     /// Sums the gradients over the ranks; the global norm. With sharded states only the own slice is a sum afterwards.
-    fn reduce(&mut self) -> Result<f64, TrainingError> {
+    pub(super) fn reduce(&mut self) -> Result<f64, TrainingError> {
         let (backend, parts) = (self.model.backend(), self.partition());
         let sharded = self.is_sharded();
         if self.ranks.world() > 1 {

@@ -1,9 +1,11 @@
-// Causal attention over packed documents and over cached keys, on tensor cores (bf16 in, f32 sums), forward and backward.
+// Causal attention over packed documents and over cached keys, on tensor cores (bf16 or f16 in, f32 sums), forward and backward.
 //
 // Blocks of 128 threads; a warp owns 16 rows of the tile. The forward keeps a running maximum and sum (online softmax);
 // the backward recomputes probabilities from the saved log-sum-exp, once for dQ and once for dK and dV, so that every
 // sum has one order and no atomics are needed.
 #pragma once
+#include <type_traits>
+
 #include "attention_common.cuh"
 
 namespace mma {
@@ -12,27 +14,30 @@ constexpr float LOG2E = 1.4426950408889634f;
 
 __device__ __forceinline__ uint32_t shared_address(const void *p) { return (uint32_t)__cvta_generic_to_shared(p); }
 
-__device__ __forceinline__ void ldmatrix(uint32_t (&r)[4], const bf16 *p) {
+template <typename T> __device__ __forceinline__ void ldmatrix(uint32_t (&r)[4], const T *p) {
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
                : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
                : "r"(shared_address(p)));
 }
-__device__ __forceinline__ void ldmatrix_trans(uint32_t (&r)[4], const bf16 *p) {
+template <typename T> __device__ __forceinline__ void ldmatrix_trans(uint32_t (&r)[4], const T *p) {
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
                : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
                : "r"(shared_address(p)));
 }
+template <typename T>
 __device__ __forceinline__ void multiply(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
-  asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, "
-               "{%0,%1,%2,%3};"
-               : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-               : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+  if constexpr (std::is_same<T, bf16>::value)
+    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, "
+                 "{%0,%1,%2,%3};"
+                 : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+  else
+    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, "
+                 "{%0,%1,%2,%3};"
+                 : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
-__device__ __forceinline__ uint32_t pack(float low, float high) {
-  __nv_bfloat162 v = __floats2bfloat162_rn(low, high);
-  return *reinterpret_cast<uint32_t *>(&v);
-}
-__device__ __forceinline__ void copy16(bf16 *to, const bf16 *from, bool valid) {
+template <typename T> __device__ __forceinline__ void copy16(T *to, const T *from, bool valid) {
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(to)), "l"(from),
                "r"(valid ? 16 : 0));
 }
@@ -43,8 +48,8 @@ template <int N> __device__ __forceinline__ void wait() { asm volatile("cp.async
 template <int D> constexpr int PITCH = D + 8;
 
 // ROWS rows of D elements from global memory, rows from `valid` on as zeros.
-template <int D, int ROWS>
-__device__ __forceinline__ void load_rows(bf16 *to, const bf16 *from, i64 pitch, int valid) {
+template <int D, int ROWS, typename T>
+__device__ __forceinline__ void load_rows(T *to, const T *from, i64 pitch, int valid) {
   constexpr int PARTS = D / 8;
   for (int i = threadIdx.x; i < ROWS * PARTS; i += THREADS) {
     int r = i / PARTS, c = i % PARTS * 8;
@@ -54,24 +59,24 @@ __device__ __forceinline__ void load_rows(bf16 *to, const bf16 *from, i64 pitch,
 
 // Addresses of this lane for the three uses of a tile in shared memory.
 __device__ __forceinline__ int lane_id() { return threadIdx.x & 31; }
-template <int D> __device__ __forceinline__ const bf16 *as_a(const bf16 *tile, int row, int k) {
+template <int D, typename T> __device__ __forceinline__ const T *as_a(const T *tile, int row, int k) {
   int l = lane_id();
   return tile + (row + (l & 15)) * PITCH<D> + k + (l >> 4) * 8;
 }
 // Operand B of two neighbouring column tiles, from rows = columns of the product.
-template <int D> __device__ __forceinline__ const bf16 *as_b(const bf16 *tile, int n, int k) {
+template <int D, typename T> __device__ __forceinline__ const T *as_b(const T *tile, int n, int k) {
   int l = lane_id();
   return tile + (n + (l >> 4) * 8 + (l & 7)) * PITCH<D> + k + ((l >> 3) & 1) * 8;
 }
 // The same from rows = the summed dimension (with ldmatrix_trans).
-template <int D> __device__ __forceinline__ const bf16 *as_b_trans(const bf16 *tile, int k, int n) {
+template <int D, typename T> __device__ __forceinline__ const T *as_b_trans(const T *tile, int k, int n) {
   int l = lane_id();
   return tile + (k + ((l >> 3) & 1) * 8 + (l & 7)) * PITCH<D> + n + (l >> 4) * 8;
 }
 
 // c[16, N] += a[16, D] b[N, D]ᵀ; a from shared memory at `row`, b from shared memory.
-template <int D, int N>
-__device__ __forceinline__ void product_nt(float (&c)[N / 8][4], const bf16 *a, int row, const bf16 *b) {
+template <int D, int N, typename T>
+__device__ __forceinline__ void product_nt(float (&c)[N / 8][4], const T *a, int row, const T *b) {
 #pragma unroll
   for (int k = 0; k < D; k += 16) {
     uint32_t fa[4];
@@ -80,24 +85,24 @@ __device__ __forceinline__ void product_nt(float (&c)[N / 8][4], const bf16 *a, 
     for (int n = 0; n < N; n += 16) {
       uint32_t fb[4];
       ldmatrix(fb, as_b<D>(b, n, k));
-      multiply(c[n / 8], fa, fb[0], fb[1]);
-      multiply(c[n / 8 + 1], fa, fb[2], fb[3]);
+      multiply<T>(c[n / 8], fa, fb[0], fb[1]);
+      multiply<T>(c[n / 8 + 1], fa, fb[2], fb[3]);
     }
   }
 }
 // c[16, D] += p[16, K] b[K, D]; p in registers in the layout of a product's result.
-template <int D, int K>
-__device__ __forceinline__ void product_nn(float (&c)[D / 8][4], const float (&p)[K / 8][4], const bf16 *b) {
+template <int D, int K, typename T>
+__device__ __forceinline__ void product_nn(float (&c)[D / 8][4], const float (&p)[K / 8][4], const T *b) {
 #pragma unroll
   for (int k = 0; k < K; k += 16) {
-    uint32_t fa[4] = {pack(p[k / 8][0], p[k / 8][1]), pack(p[k / 8][2], p[k / 8][3]),
-                      pack(p[k / 8 + 1][0], p[k / 8 + 1][1]), pack(p[k / 8 + 1][2], p[k / 8 + 1][3])};
+    uint32_t fa[4] = {pack<T>(p[k / 8][0], p[k / 8][1]), pack<T>(p[k / 8][2], p[k / 8][3]),
+                      pack<T>(p[k / 8 + 1][0], p[k / 8 + 1][1]), pack<T>(p[k / 8 + 1][2], p[k / 8 + 1][3])};
 #pragma unroll
     for (int n = 0; n < D; n += 16) {
       uint32_t fb[4];
       ldmatrix_trans(fb, as_b_trans<D>(b, k, n));
-      multiply(c[n / 8], fa, fb[0], fb[1]);
-      multiply(c[n / 8 + 1], fa, fb[2], fb[3]);
+      multiply<T>(c[n / 8], fa, fb[0], fb[1]);
+      multiply<T>(c[n / 8 + 1], fa, fb[2], fb[3]);
     }
   }
 }
@@ -106,9 +111,9 @@ template <int N> __device__ __forceinline__ void clear(float (&c)[N][4]) {
   for (int i = 0; i < N; i++) c[i][0] = c[i][1] = c[i][2] = c[i][3] = 0.f;
 }
 
-// Writes 16 rows of D results, those below `valid`, in bf16.
-template <int D>
-__device__ __forceinline__ void store_rows(const float (&c)[D / 8][4], bf16 *to, i64 pitch, int row, int valid) {
+// Writes 16 rows of D results, those below `valid`.
+template <int D, typename T>
+__device__ __forceinline__ void store_rows(const float (&c)[D / 8][4], T *to, i64 pitch, int row, int valid) {
   int g = lane_id() >> 2, t = lane_id() & 3;
 #pragma unroll
   for (int n = 0; n < D / 8; n++)
@@ -116,17 +121,17 @@ __device__ __forceinline__ void store_rows(const float (&c)[D / 8][4], bf16 *to,
     for (int half = 0; half < 2; half++) {
       int r = row + g + half * 8;
       if (r < valid)
-        *reinterpret_cast<uint32_t *>(to + (i64)r * pitch + n * 8 + t * 2) = pack(c[n][half * 2], c[n][half * 2 + 1]);
+        *reinterpret_cast<uint32_t *>(to + (i64)r * pitch + n * 8 + t * 2) = pack<T>(c[n][half * 2], c[n][half * 2 + 1]);
     }
 }
 
-template <int D>
-__device__ void forward(const bf16 *q, i64 qp, const bf16 *keys, i64 kp, const bf16 *values, i64 vp, bf16 *o, i64 op,
+template <int D, typename T>
+__device__ void forward(const T *q, i64 qp, const T *keys, i64 kp, const T *values, i64 vp, T *o, i64 op,
                         float *lse, const Tile *tiles, const Segment *segments, i64 heads, i64 group, float scale,
                         i64 window) {
   constexpr int M = 64, N = 64;
   extern __shared__ __align__(16) uint8_t memory[];
-  bf16 *sq = reinterpret_cast<bf16 *>(memory), *sk = sq + M * PITCH<D>, *sv = sk + 2 * N * PITCH<D>;
+  T *sq = reinterpret_cast<T *>(memory), *sk = sq + M * PITCH<D>, *sv = sk + 2 * N * PITCH<D>;
   Tile tile = tiles[blockIdx.x];
   int head = blockIdx.y, kv = head / (int)group, warp = threadIdx.x >> 5, g = lane_id() >> 2, t = lane_id() & 3;
   keys += kv * D, values += kv * D;
@@ -206,13 +211,13 @@ __device__ void forward(const bf16 *q, i64 qp, const bf16 *keys, i64 kp, const b
 }
 
 // dQ of up to 64 rows of one head; the document begins `position` rows before the tile.
-template <int D>
-__device__ void backward_q(const bf16 *q, const bf16 *k, const bf16 *v, i64 pitch, const float *lse, const bf16 *d_o,
-                           i64 dop, const float *dots, bf16 *dq, i64 dqp, const Tile *tiles, i64 heads, i64 group,
+template <int D, typename T>
+__device__ void backward_q(const T *q, const T *k, const T *v, i64 pitch, const float *lse, const T *d_o,
+                           i64 dop, const float *dots, T *dq, i64 dqp, const Tile *tiles, i64 heads, i64 group,
                            float scale, i64 window) {
   constexpr int M = 64, N = 32;
   extern __shared__ __align__(16) uint8_t memory[];
-  bf16 *sq = reinterpret_cast<bf16 *>(memory), *sd = sq + M * PITCH<D>, *sk = sd + M * PITCH<D>,
+  T *sq = reinterpret_cast<T *>(memory), *sd = sq + M * PITCH<D>, *sk = sd + M * PITCH<D>,
        *sv = sk + 2 * N * PITCH<D>;
   Tile tile = tiles[blockIdx.x];
   int head = blockIdx.y, kv = head / (int)group, warp = threadIdx.x >> 5, g = lane_id() >> 2, t = lane_id() & 3;
@@ -245,7 +250,7 @@ __device__ void backward_q(const bf16 *q, const bf16 *k, const bf16 *v, i64 pitc
     commit();
     wait<1>();
     __syncthreads();
-    const bf16 *tk = sk + stage * N * PITCH<D>, *tv = sv + stage * N * PITCH<D>;
+    const T *tk = sk + stage * N * PITCH<D>, *tv = sv + stage * N * PITCH<D>;
     float s[N / 8][4], p[N / 8][4];
     clear(s), clear(p);
     product_nt<D, N>(s, sq, warp * 16, tk);
@@ -271,13 +276,13 @@ __device__ void backward_q(const bf16 *q, const bf16 *k, const bf16 *v, i64 pitc
 }
 
 // dK and dV of up to 64 rows of one key head; `tile.segments` is the length of the document.
-template <int D>
-__device__ void backward_kv(const bf16 *q, const bf16 *k, const bf16 *v, i64 pitch, const float *lse, const bf16 *d_o,
-                            i64 dop, const float *dots, bf16 *dk, bf16 *dv, i64 dp, const Tile *tiles, i64 heads,
+template <int D, typename T>
+__device__ void backward_kv(const T *q, const T *k, const T *v, i64 pitch, const float *lse, const T *d_o,
+                            i64 dop, const float *dots, T *dk, T *dv, i64 dp, const Tile *tiles, i64 heads,
                             i64 group, float scale, i64 window) {
   constexpr int M = 64, N = 32;
   extern __shared__ __align__(16) uint8_t memory[];
-  bf16 *sk = reinterpret_cast<bf16 *>(memory), *sv = sk + M * PITCH<D>, *sq = sv + M * PITCH<D>,
+  T *sk = reinterpret_cast<T *>(memory), *sv = sk + M * PITCH<D>, *sq = sv + M * PITCH<D>,
        *sd = sq + 2 * N * PITCH<D>;
   float *logs = reinterpret_cast<float *>(sd + 2 * N * PITCH<D>), *sums = logs + 2 * N;
   Tile tile = tiles[blockIdx.x];
@@ -309,7 +314,7 @@ __device__ void backward_kv(const bf16 *q, const bf16 *k, const bf16 *v, i64 pit
     wait<1>();
     __syncthreads();
     int from = begin + step % steps * N;
-    const bf16 *tq = sq + stage * N * PITCH<D>, *td = sd + stage * N * PITCH<D>;
+    const T *tq = sq + stage * N * PITCH<D>, *td = sd + stage * N * PITCH<D>;
     float s[N / 8][4], p[N / 8][4];
     clear(s);
     product_nt<D, N>(s, sk, warp * 16, tq);
@@ -344,23 +349,25 @@ __device__ void backward_kv(const bf16 *q, const bf16 *k, const bf16 *v, i64 pit
 }
 }  // namespace mma
 
-#define ATTENTION(D)                                                                                                   \
-  extern "C" __global__ void __launch_bounds__(128) attention_mma_##D(                                                 \
-      const bf16 *q, i64 qp, const bf16 *k, i64 kp, const bf16 *v, i64 vp, bf16 *o, i64 op, float *lse,                \
-      const Tile *tiles, const Segment *segments, i64 heads, i64 group, float scale, i64 window) {                     \
+#define ATTENTION(S, T, D)                                                                                             \
+  extern "C" __global__ void __launch_bounds__(128) attention_mma_##S##_##D(                                           \
+      const T *q, i64 qp, const T *k, i64 kp, const T *v, i64 vp, T *o, i64 op, float *lse, const Tile *tiles,         \
+      const Segment *segments, i64 heads, i64 group, float scale, i64 window) {                                        \
     mma::forward<D>(q, qp, k, kp, v, vp, o, op, lse, tiles, segments, heads, group, scale, window);                    \
   }                                                                                                                    \
-  extern "C" __global__ void __launch_bounds__(128) attention_backward_q_mma_##D(                                      \
-      const bf16 *q, const bf16 *k, const bf16 *v, i64 p, const float *lse, const bf16 *d_o, i64 dop,                  \
-      const float *dots, bf16 *dq, i64 dqp, const Tile *tiles, i64 heads, i64 group, float scale, i64 window) {        \
+  extern "C" __global__ void __launch_bounds__(128) attention_backward_q_mma_##S##_##D(                                \
+      const T *q, const T *k, const T *v, i64 p, const float *lse, const T *d_o, i64 dop, const float *dots, T *dq,    \
+      i64 dqp, const Tile *tiles, i64 heads, i64 group, float scale, i64 window) {                                     \
     mma::backward_q<D>(q, k, v, p, lse, d_o, dop, dots, dq, dqp, tiles, heads, group, scale, window);                  \
   }                                                                                                                    \
-  extern "C" __global__ void __launch_bounds__(128) attention_backward_kv_mma_##D(                                     \
-      const bf16 *q, const bf16 *k, const bf16 *v, i64 p, const float *lse, const bf16 *d_o, i64 dop,                  \
-      const float *dots, bf16 *dk, bf16 *dv, i64 dp, const Tile *tiles, i64 heads, i64 group, float scale,             \
-      i64 window) {                                                                                                    \
+  extern "C" __global__ void __launch_bounds__(128) attention_backward_kv_mma_##S##_##D(                               \
+      const T *q, const T *k, const T *v, i64 p, const float *lse, const T *d_o, i64 dop, const float *dots, T *dk,    \
+      T *dv, i64 dp, const Tile *tiles, i64 heads, i64 group, float scale, i64 window) {                               \
     mma::backward_kv<D>(q, k, v, p, lse, d_o, dop, dots, dk, dv, dp, tiles, heads, group, scale, window);              \
   }
-ATTENTION(64)
-ATTENTION(96)
-ATTENTION(128)
+ATTENTION(bf16, bf16, 64)
+ATTENTION(bf16, bf16, 96)
+ATTENTION(bf16, bf16, 128)
+ATTENTION(f16, f16, 64)
+ATTENTION(f16, f16, 96)
+ATTENTION(f16, f16, 128)

@@ -277,6 +277,8 @@ SIMT(f32, float, 64)
 SIMT(f32, float, 128)
 SIMT(bf16, bf16, 64)
 SIMT(bf16, bf16, 128)
+SIMT(f16, f16, 64)
+SIMT(f16, f16, 128)
 
 #define DOTS(S, T)                                                                                                     \
   extern "C" __global__ void attention_dots_##S(const T *o, i64 op, const T *d_o, i64 dop, i64 rows, i64 heads,        \
@@ -285,3 +287,4 @@ SIMT(bf16, bf16, 128)
   }
 DOTS(f32, float)
 DOTS(bf16, bf16)
+DOTS(f16, f16)

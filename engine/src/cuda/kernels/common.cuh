@@ -3,17 +3,36 @@
 // Integer arguments are `long long`, so that the caller has one width to get right; statistics and sums are f32 or wider.
 #pragma once
 #include <cuda_bf16.h>
+#include <cuda_fp16.h>
 #include <math_constants.h>
 #include <stdint.h>
 
 typedef __nv_bfloat16 bf16;
+typedef __half f16;
 typedef long long i64;
 
 __device__ __forceinline__ float to_f32(float x) { return x; }
 __device__ __forceinline__ float to_f32(bf16 x) { return __bfloat162float(x); }
+__device__ __forceinline__ float to_f32(f16 x) { return __half2float(x); }
 template <typename T> __device__ __forceinline__ T from_f32(float x);
 template <> __device__ __forceinline__ float from_f32<float>(float x) { return x; }
 template <> __device__ __forceinline__ bf16 from_f32<bf16>(float x) { return __float2bfloat16_rn(x); }
+template <> __device__ __forceinline__ f16 from_f32<f16>(float x) { return __float2half_rn(x); }
+
+// Two neighbouring elements of 16 bits in one word.
+template <typename T> __device__ __forceinline__ uint32_t pack(float low, float high);
+template <> __device__ __forceinline__ uint32_t pack<bf16>(float low, float high) {
+  __nv_bfloat162 v = __floats2bfloat162_rn(low, high);
+  return *reinterpret_cast<uint32_t *>(&v);
+}
+template <> __device__ __forceinline__ uint32_t pack<f16>(float low, float high) {
+  __half2 v = __floats2half2_rn(low, high);
+  return *reinterpret_cast<uint32_t *>(&v);
+}
+__device__ __forceinline__ float2 unpack(uint32_t x, bf16) {
+  return __bfloat1622float2(*reinterpret_cast<__nv_bfloat162 *>(&x));
+}
+__device__ __forceinline__ float2 unpack(uint32_t x, f16) { return __half22float2(*reinterpret_cast<__half2 *>(&x)); }
 
 __device__ __forceinline__ float warp_sum(float x) {
   for (int o = 16; o > 0; o >>= 1) x += __shfl_xor_sync(0xffffffffu, x, o);
@@ -45,19 +64,15 @@ template <> struct Four<float> {
   __device__ __forceinline__ void get(float (&x)[4]) const { x[0] = v.x, x[1] = v.y, x[2] = v.z, x[3] = v.w; }
   __device__ __forceinline__ void set(const float (&x)[4]) { v = make_float4(x[0], x[1], x[2], x[3]); }
 };
-template <> struct Four<bf16> {
+template <typename T> struct FourHalves {
   uint2 v;
-  __device__ __forceinline__ void load(const bf16 *p) { v = *reinterpret_cast<const uint2 *>(p); }
-  __device__ __forceinline__ void store(bf16 *p) const { *reinterpret_cast<uint2 *>(p) = v; }
+  __device__ __forceinline__ void load(const T *p) { v = *reinterpret_cast<const uint2 *>(p); }
+  __device__ __forceinline__ void store(T *p) const { *reinterpret_cast<uint2 *>(p) = v; }
   __device__ __forceinline__ void get(float (&x)[4]) const {
-    const __nv_bfloat162 *h = reinterpret_cast<const __nv_bfloat162 *>(&v);
-    float2 a = __bfloat1622float2(h[0]), b = __bfloat1622float2(h[1]);
+    float2 a = unpack(v.x, T()), b = unpack(v.y, T());
     x[0] = a.x, x[1] = a.y, x[2] = b.x, x[3] = b.y;
   }
-  __device__ __forceinline__ void set(const float (&x)[4]) {
-    __nv_bfloat162 *h = reinterpret_cast<__nv_bfloat162 *>(&v);
-    h[0] = __floats2bfloat162_rn(x[0], x[1]);
-    h[1] = __floats2bfloat162_rn(x[2], x[3]);
-  }
+  __device__ __forceinline__ void set(const float (&x)[4]) { v = make_uint2(pack<T>(x[0], x[1]), pack<T>(x[2], x[3])); }
 };
-
+template <> struct Four<bf16> : FourHalves<bf16> {};
+template <> struct Four<f16> : FourHalves<f16> {};

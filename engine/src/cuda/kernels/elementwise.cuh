@@ -23,8 +23,14 @@ template <typename A, typename B> __device__ void cast(const A *x, B *y, i64 n) 
   for (i64 i = blockIdx.x * (i64)blockDim.x + threadIdx.x; i < n; i += (i64)gridDim.x * blockDim.x)
     y[i] = from_f32<B>(to_f32(x[i]));
 }
-extern "C" __global__ void cast_f32_bf16(const float *x, bf16 *y, i64 n) { cast(x, y, n); }
-extern "C" __global__ void cast_bf16_f32(const bf16 *x, float *y, i64 n) { cast(x, y, n); }
+#define CAST(A, B, X, Y)                                                                                               \
+  extern "C" __global__ void cast_##A##_##B(const X *x, Y *y, i64 n) { cast(x, y, n); }
+CAST(f32, bf16, float, bf16)
+CAST(f32, f16, float, f16)
+CAST(bf16, f32, bf16, float)
+CAST(f16, f32, f16, float)
+CAST(bf16, f16, bf16, f16)
+CAST(f16, bf16, f16, bf16)
 
 template <typename T> __device__ void add(const T *x, T *y, i64 n) {
   i64 groups = n / 4;
@@ -41,12 +47,14 @@ template <typename T> __device__ void add(const T *x, T *y, i64 n) {
 }
 extern "C" __global__ void add_f32(const float *x, float *y, i64 n) { add(x, y, n); }
 extern "C" __global__ void add_bf16(const bf16 *x, bf16 *y, i64 n) { add(x, y, n); }
+extern "C" __global__ void add_f16(const f16 *x, f16 *y, i64 n) { add(x, y, n); }
 
 template <typename T> __device__ void add_bias(const float *bias, T *y, i64 rows, i64 cols, i64 pitch) {
   each(rows, cols, 1, [&](i64 r, i64 c) { y[r * pitch + c] = from_f32<T>(to_f32(y[r * pitch + c]) + bias[c]); });
 }
 extern "C" __global__ void add_bias_f32(const float *b, float *y, i64 r, i64 c, i64 p) { add_bias(b, y, r, c, p); }
 extern "C" __global__ void add_bias_bf16(const float *b, bf16 *y, i64 r, i64 c, i64 p) { add_bias(b, y, r, c, p); }
+extern "C" __global__ void add_bias_f16(const float *b, f16 *y, i64 r, i64 c, i64 p) { add_bias(b, y, r, c, p); }
 
 // out[c] += sum over rows of f(r, c): 32 columns a block, rows in eight interleaved lanes whose sums are added in order.
 template <typename F> __device__ void column_sum(float *out, i64 rows, i64 cols, F f) {
@@ -63,12 +71,13 @@ template <typename F> __device__ void column_sum(float *out, i64 rows, i64 cols,
     out[c] += total;
   }
 }
-extern "C" __global__ void bias_backward_f32(const float *dy, float *db, i64 rows, i64 cols, i64 pitch) {
-  column_sum(db, rows, cols, [&](i64 r, i64 c) { return dy[r * pitch + c]; });
-}
-extern "C" __global__ void bias_backward_bf16(const bf16 *dy, float *db, i64 rows, i64 cols, i64 pitch) {
-  column_sum(db, rows, cols, [&](i64 r, i64 c) { return to_f32(dy[r * pitch + c]); });
-}
+#define BIAS_BACKWARD(S, T)                                                                                            \
+  extern "C" __global__ void bias_backward_##S(const T *dy, float *db, i64 rows, i64 cols, i64 pitch) {                \
+    column_sum(db, rows, cols, [&](i64 r, i64 c) { return to_f32(dy[r * pitch + c]); });                               \
+  }
+BIAS_BACKWARD(f32, float)
+BIAS_BACKWARD(bf16, bf16)
+BIAS_BACKWARD(f16, f16)
 
 // y[i] = x[rows[i]]
 template <typename A, typename B>
@@ -88,6 +97,10 @@ __device__ void gather4(const T *x, i64 xp, const uint32_t *rows, T *y, i64 yp, 
   }
 GATHER(gather_f32_bf16, float, bf16)
 GATHER(gather_bf16_f32, bf16, float)
+GATHER(gather_f32_f16, float, f16)
+GATHER(gather_f16_f32, f16, float)
+GATHER(gather_bf16_f16, bf16, f16)
+GATHER(gather_f16_bf16, f16, bf16)
 #define GATHER_SAME(N, T)                                                                                              \
   extern "C" __global__ void N(const T *x, i64 xp, const uint32_t *rows, T *y, i64 yp, i64 n, i64 cols, i64 vec) {     \
     if (vec) gather4<T>(x, xp, rows, y, yp, n, cols);                                                                  \
@@ -95,6 +108,7 @@ GATHER(gather_bf16_f32, bf16, float)
   }
 GATHER_SAME(gather_f32_f32, float)
 GATHER_SAME(gather_bf16_bf16, bf16)
+GATHER_SAME(gather_f16_f16, f16)
 
 // y[rows[i]] = x[i]; rows are distinct.
 template <typename T>
@@ -113,6 +127,7 @@ __device__ void spread(const T *x, i64 xp, const uint32_t *rows, T *y, i64 yp, i
   }
 SPREAD(spread_f32, float)
 SPREAD(spread_bf16, bf16)
+SPREAD(spread_f16, f16)
 
 // table[ids[g]] += sum of dy[order[i]] for i in starts[g]..starts[g + 1], added in order.
 template <typename T>
@@ -133,6 +148,7 @@ __device__ void embed_backward(const T *dy, i64 dp, const uint32_t *ids, const u
   }
 EMBED_BACKWARD(embed_backward_f32, float)
 EMBED_BACKWARD(embed_backward_bf16, bf16)
+EMBED_BACKWARD(embed_backward_f16, f16)
 
 // Rotates pairs (i, i + half) of every head by the angles of its row's position; table: half cosines, half sines.
 template <typename T>
@@ -155,6 +171,7 @@ __device__ void rope(T *x, i64 pitch, i64 rows, i64 heads, i64 half, const uint3
   }
 ROPE(rope_f32, float)
 ROPE(rope_bf16, bf16)
+ROPE(rope_f16, f16)
 
 __device__ __forceinline__ float sigmoid(float x) { return 1.f / (1.f + expf(-x)); }
 
@@ -208,6 +225,7 @@ template <typename T, int V> __device__ void swiglu_backward(const T *dy, i64 dp
   }
 SWIGLU(f32, float)
 SWIGLU(bf16, bf16)
+SWIGLU(f16, f16)
 
 // Dropout masks: a pure function of key, row and column, the same as on the host.
 __device__ __forceinline__ uint64_t mix64(uint64_t x) {
@@ -258,6 +276,7 @@ __device__ void dropout(const T *x, i64 xp, T *y, i64 yp, i64 rows, i64 cols, ui
   }
 DROPOUT(f32, float)
 DROPOUT(bf16, bf16)
+DROPOUT(f16, f16)
 
 // Keys and values of new rows into their slots: columns q_dim.. and q_dim + kv_dim.. of the merged projections.
 template <typename T>
@@ -269,11 +288,10 @@ __device__ void store_kv(const T *qkv, i64 pitch, i64 q_dim, i64 kv_dim, const u
     values[to] = qkv[r * pitch + q_dim + kv_dim + c];
   });
 }
-extern "C" __global__ void store_kv_f32(const float *x, i64 p, i64 q, i64 kv, const uint32_t *s, float *k, float *v,
-                                        i64 n) {
-  store_kv(x, p, q, kv, s, k, v, n);
-}
-extern "C" __global__ void store_kv_bf16(const bf16 *x, i64 p, i64 q, i64 kv, const uint32_t *s, bf16 *k, bf16 *v,
-                                         i64 n) {
-  store_kv(x, p, q, kv, s, k, v, n);
-}
+#define STORE_KV(S, T)                                                                                                 \
+  extern "C" __global__ void store_kv_##S(const T *x, i64 p, i64 q, i64 kv, const uint32_t *s, T *k, T *v, i64 n) {    \
+    store_kv(x, p, q, kv, s, k, v, n);                                                                                 \
+  }
+STORE_KV(f32, float)
+STORE_KV(bf16, bf16)
+STORE_KV(f16, f16)

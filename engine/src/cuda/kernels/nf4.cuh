@@ -41,9 +41,8 @@ __device__ void nf4_dequantize(const uint8_t *packed, const float *scales, const
                     code[(w >> 8) & 15] * scale,  code[(w >> 20) & 15] * scale, code[(w >> 16) & 15] * scale,
                     code[w >> 28] * scale,        code[(w >> 24) & 15] * scale};
       if constexpr (sizeof(T) == 2) {
-        __align__(16) __nv_bfloat162 two[4];
-        for (int j = 0; j < 4; j++) two[j] = __floats2bfloat162_rn(x[2 * j], x[2 * j + 1]);
-        *reinterpret_cast<uint4 *>(out + first) = *reinterpret_cast<uint4 *>(two);
+        *reinterpret_cast<uint4 *>(out + first) =
+            make_uint4(pack<T>(x[0], x[1]), pack<T>(x[2], x[3]), pack<T>(x[4], x[5]), pack<T>(x[6], x[7]));
       } else {
         reinterpret_cast<float4 *>(out + first)[0] = make_float4(x[0], x[1], x[2], x[3]);
         reinterpret_cast<float4 *>(out + first)[1] = make_float4(x[4], x[5], x[6], x[7]);
@@ -64,3 +63,4 @@ __device__ void nf4_dequantize(const uint8_t *packed, const float *scales, const
   }
 NF4(f32, float)
 NF4(bf16, bf16)
+NF4(f16, f16)

@@ -116,3 +116,4 @@ __device__ void rmsnorm_weight(const T *d, i64 dp, i64 rows, i64 heads, i64 widt
   }
 NORM(f32, float)
 NORM(bf16, bf16)
+NORM(f16, f16)

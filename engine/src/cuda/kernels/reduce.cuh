@@ -69,6 +69,9 @@ extern "C" __global__ void cross_entropy_f32(float *x, i64 p, i64 v, const uint3
 extern "C" __global__ void cross_entropy_bf16(bf16 *x, i64 p, i64 v, const uint32_t *l, float s, float *o) {
   cross_entropy(x, p, v, l, s, o);
 }
+extern "C" __global__ void cross_entropy_f16(f16 *x, i64 p, i64 v, const uint32_t *l, float s, float *o) {
+  cross_entropy(x, p, v, l, s, o);
+}
 
 // Per row of logits: log-sum-exp and the first largest. One block a row.
 extern "C" __global__ void read_logits(const float *logits, i64 pitch, i64 vocab, float *lse, uint32_t *best) {
@@ -109,16 +112,25 @@ extern "C" __global__ void total(const double *parts, i64 n, double *out) {
   if (threadIdx.x == 0) *out = sum;
 }
 
-// One AdamW update, and the bf16 image of the new values where there is one.
-extern "C" __global__ void adamw(float *value, const float *grad, float *mean, float *square, bf16 *image, i64 n,
-                                 float grad_scale, float beta1, float beta2, float keep, float step_size,
-                                 float inv_root2, float epsilon) {
+// One AdamW update, and the image of the new values in 16 bits where there is one.
+template <typename T>
+__device__ void adamw(float *value, const float *grad, float *mean, float *square, T *image, i64 n, float grad_scale,
+                      float beta1, float beta2, float keep, float step_size, float inv_root2, float epsilon) {
   for (i64 i = blockIdx.x * (i64)blockDim.x + threadIdx.x; i < n; i += (i64)gridDim.x * blockDim.x) {
     float g = grad[i] * grad_scale;
     float m = beta1 * mean[i] + (1.f - beta1) * g, v = beta2 * square[i] + (1.f - beta2) * g * g;
     mean[i] = m, square[i] = v;
     float p = value[i] * keep - step_size * m / (sqrtf(v) * inv_root2 + epsilon);
     value[i] = p;
-    if (image) image[i] = from_f32<bf16>(p);
+    if (image) image[i] = from_f32<T>(p);
   }
 }
+#define ADAMW(S, T)                                                                                                    \
+  extern "C" __global__ void adamw_##S(float *value, const float *grad, float *mean, float *square, T *image, i64 n,   \
+                                       float grad_scale, float beta1, float beta2, float keep, float step_size,       \
+                                       float inv_root2, float epsilon) {                                               \
+    adamw<T>(value, grad, mean, square, image, n, grad_scale, beta1, beta2, keep, step_size, inv_root2, epsilon);      \
+  }
+ADAMW(f32, float)
+ADAMW(bf16, bf16)
+ADAMW(f16, f16)

@@ -1,0 +1,356 @@
+//! Laws of training on several GPUs: NCCL against the ranks' own sums, ranks against accumulation, sharded against replicated,
+//! half precision, and what happens when one fails. Skipped with a message where there are not as many GPUs.
+#![cfg(feature = "nccl")]
+#![allow(clippy::print_stderr, reason = "tests say what they measured")]
+
+mod oracle;
+
+use std::{
+    path::Path,
+    sync::Arc,
+    thread,
+    time::{Duration, Instant},
+};
+
+use harness_core::{Digest, Seed};
+use harness_engine::{
+    DecoderConfig, FloatType, Projection, Quantization, Weights,
+    cuda::{Device, Float},
+};
+use harness_training::{
+    TrainingError,
+    backend::{Backend, CpuBackend, CudaBackend, Span},
+    block::SavePolicy,
+    checkpoint,
+    data::{BatchSource, Sample, one_a_row},
+    export::Artifact,
+    lora::LoraSpec,
+    model::{Model, Trainable},
+    parallel::{Collective, Exchange, Host, Partition, Single, ThreadExchange, agree},
+    recipe::{Precision, Sharding, TrainingOptions},
+    telemetry::{Progress, Silent, StepReport},
+    trainer::{Trainer, TrainerSetup},
+};
+
+/// The numbers of ranks that there are GPUs for.
+fn worlds() -> Vec<usize> {
+    let found = Device::count().unwrap_or_else(|error| {
+        eprintln!("skipped: {error}");
+        0
+    });
+    for world in [2, 4].into_iter().filter(|&world| world > found) {
+        eprintln!("skipped: {world} ranks on {found} GPUs");
+    }
+    [2, 4].into_iter().filter(|&world| world <= found).collect()
+}
+
+/// Runs every rank in a thread of its own.
+fn ranks<T: Send>(world: usize, f: impl Fn(usize, [ThreadExchange; 2]) -> T + Sync) -> Vec<T> {
+    let groups = ThreadExchange::group(world).into_iter().zip(ThreadExchange::group(world));
+    thread::scope(|scope| {
+        let f = &f;
+        let threads = groups.enumerate().map(|(rank, (a, b))| scope.spawn(move || f(rank, [a, b])));
+        let threads: Vec<_> = threads.collect();
+        threads.into_iter().map(|thread| thread.join().expect("a rank")).collect()
+    })
+}
+
+fn numbers(len: usize, seed: u64) -> Vec<f32> {
+    let mut rng = Seed(seed).stream("numbers", 0);
+    (0..len).map(|_| rng.normal() as f32).collect()
+}
+
+#[test]
+fn sums_and_gathers_are_those_of_threads() {
+    for world in worlds() {
+        for len in [64, 1000, 1 << 20] {
+            let parts = Partition::new(len, world);
+            let own = |rank: usize| numbers(len, 10 + rank as u64);
+            let expected = ranks(world, |rank, [control, _]| {
+                let (b, host) = (CpuBackend::new(), Host(control));
+                let (mut sum, mut gathered) = (b.upload(&own(rank)), b.upload(&own(rank)));
+                host.all_reduce_sum(&b, &mut sum, &parts).expect("a sum");
+                host.all_gather(&b, &mut gathered, &parts).expect("a gathering");
+                (sum.to_vec(), gathered.to_vec())
+            });
+            let found = ranks(world, |rank, [control, _]| {
+                let b = CudaBackend::new(rank, Float::F32).expect("a GPU");
+                let nccl = b.connect(Arc::new(Host(control))).expect("a connection");
+                let all = |buf| b.read(Span { buf, at: 0, len });
+                let (mut sum, mut gathered) = (b.upload(&own(rank)), b.upload(&own(rank)));
+                nccl.all_reduce_sum(&b, &mut sum, &parts).expect("a sum");
+                nccl.all_gather(&b, &mut gathered, &parts).expect("a gathering");
+                // Runs begun early, out of order, and the rest.
+                let mut early = b.upload(&own(rank));
+                nccl.begin_sum(&b, &mut early, len / 2..len * 3 / 4).expect("a sum");
+                nccl.begin_sum(&b, &mut early, len / 8..len / 4).expect("a sum");
+                nccl.all_reduce_sum(&b, &mut early, &parts).expect("a sum");
+                let found = (all(&sum), all(&gathered), all(&early));
+                // Nobody leaves while another still reads.
+                nccl.all_gather_bytes(Arc::from([].as_slice())).expect("all are there");
+                found
+            });
+            let close = |a: &[f32], b: &[f32]| {
+                a.iter().zip(b).map(|(a, b)| (a - b).abs() / (1.0 + b.abs())).fold(0.0, f32::max)
+            };
+            for ((sum, gathered, early), (expected, expected_gathered)) in found.iter().zip(&expected) {
+                let (one, other) = (close(sum, expected), close(early, expected));
+                assert!(one < 1e-6 && other < 1e-6, "{world} ranks, {len}: {one} {other}");
+                assert!(gathered == expected_gathered, "{world} ranks, {len}: gathered is what the owners have");
+                assert!(*sum == found[0].0 && *early == found[0].2, "all ranks have the same bits");
+            }
+        }
+    }
+}
+
+fn config() -> DecoderConfig {
+    DecoderConfig {
+        hidden_size: 64,
+        intermediate_size: 112,
+        num_layers: 5,
+        head_dim: 64,
+        sliding_window: vec![None; 5],
+        qkv_bias: true,
+        ..oracle::config()
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Stored {
+    F32,
+    Bf16,
+    Nf4,
+}
+
+fn stored(kind: Stored) -> Weights {
+    let mut weights = oracle::weights(&config());
+    match kind {
+        Stored::F32 => {}
+        Stored::Bf16 => weights.store_as(FloatType::Bf16).expect("a type"),
+        Stored::Nf4 => weights.quantise(&Quantization::default()).expect("finite weights"),
+    }
+    weights
+}
+
+fn options(sharding: Sharding, precision: Option<Precision>) -> TrainingOptions {
+    let text = "max_steps = 6\nbatch_size = 1\ngradient_accumulation_steps = 4\nlearning_rate = 0.01\neval_steps = 3\n\
+                log_steps = 1\nwarmup_ratio = 0.2\nneftune_noise_alpha = 3.0\nweight_decay = 0.01";
+    TrainingOptions { sharding, precision, ..toml::from_str(text).expect("options") }
+}
+
+/// One rank's trainer; 10 rows, so that the last window of an epoch has 2 micro-batches only.
+fn trainer(
+    (gpu, float): (usize, Float),
+    output: &Path,
+    weights: &Weights,
+    (options, policy): (&TrainingOptions, SavePolicy),
+    control: Box<dyn Exchange>,
+    gathering: Box<dyn Exchange>,
+) -> Result<Trainer<CudaBackend>, TrainingError> {
+    let config = config();
+    let mut rng = Seed(6).stream("samples", 0);
+    let samples: Vec<Sample> = (0..10)
+        .map(|i| Sample {
+            tokens: (0..40 + i % 5).map(|_| rng.below(config.vocab_size as u64) as u32).collect(),
+            loss_from: 1 + i % 3,
+            ..Sample::default()
+        })
+        .collect();
+    let samples: Arc<[Sample]> = samples.into();
+    let backend = CudaBackend::new(gpu, float).map_err(|error| TrainingError::Engine(Box::new(error)))?;
+    let control: Arc<dyn Collective<CudaBackend>> = Arc::new(Host(control));
+    agree(&*control, &[("options", format!("{options:?}"))])?;
+    let control = backend.connect(control)?;
+    let spec = LoraSpec { rank: 8, ..oracle::spec(&Projection::ALL, 0.1) };
+    let trainable = Trainable::Lora(spec.clone());
+    let (model, mut store) = match options.sharding == Sharding::Fsdp && control.world() > 1 {
+        true => {
+            Model::with_source(backend.clone(), &config, weights, &trainable, 256, Seed(1), |b, layers, backward| {
+                b.shard(layers, backward, gathering)
+            })?
+        }
+        false => Model::new(backend.clone(), &config, weights, &trainable, 256, Seed(1))?,
+    };
+    for (index, param) in store.layout().params().to_vec().iter().enumerate() {
+        let values: Vec<f32> = numbers(param.len(), 90 + index as u64).iter().map(|x| x / 10.0).collect();
+        store.set_value(&backend, index, &values);
+    }
+    let setup = TrainerSetup {
+        options: options.clone(),
+        dropout: 0.1,
+        train: BatchSource::new(Arc::clone(&samples), one_a_row(&samples), options.batch_size, Seed(options.seed)),
+        validation: samples[..5].iter().map(|sample| harness_training::data::Batch::of([sample])).collect(),
+        artifact: Artifact::Adapter { spec, base: "base".into() },
+        output: output.to_owned(),
+        run: Digest::of("a run"),
+    };
+    Trainer::new(model.with_policy(policy), store, setup)?.with_ranks(control)
+}
+
+fn values(trainer: &Trainer<CudaBackend>) -> Vec<f32> {
+    let store = trainer.store();
+    trainer.model().backend().read(Span { buf: &store.values, at: 0, len: store.len() })
+}
+
+/// Values after the run, and evaluation losses, of every rank.
+fn run(
+    world: usize,
+    (kind, float): (Stored, Float),
+    (sharding, policy): (Sharding, SavePolicy),
+    output: &Path,
+) -> Vec<(Vec<f32>, f64)> {
+    let (weights, options) = (stored(kind), options(sharding, None));
+    ranks(world, |rank, [control, gathering]| {
+        let (control, gathering) = (Box::new(control), Box::new(gathering));
+        let setting = (&options, policy);
+        let mut trainer = trainer((rank, float), output, &weights, setting, control, gathering).expect("a trainer");
+        let summary = trainer.run(&mut Silent).expect("a run");
+        (values(&trainer), summary.eval_loss.expect("an evaluation"))
+    })
+}
+
+const LEAN: (Sharding, SavePolicy) = (Sharding::None, SavePolicy::Lean);
+
+#[test]
+fn k_gpus_are_one_gpu_with_k_micro_batches() {
+    let worlds = worlds();
+    if worlds.is_empty() {
+        return;
+    }
+    let cases = [(Stored::F32, Float::F32, 1e-4), (Stored::Nf4, Float::F32, 1e-4), (Stored::Bf16, Float::Bf16, 3e-2)];
+    for (kind, float, tolerance) in cases {
+        let folder = tempfile::tempdir().expect("a folder");
+        let alone = run(1, (kind, float), LEAN, &folder.path().join("one"));
+        for &world in &worlds {
+            let all = run(world, (kind, float), LEAN, &folder.path().join(world.to_string()));
+            for rank in &all {
+                assert!(*rank == all[0], "all ranks have the same");
+            }
+            let norm = |x: &mut dyn Iterator<Item = f32>| x.map(|x| f64::from(x).powi(2)).sum::<f64>().sqrt();
+            let difference = norm(&mut alone[0].0.iter().zip(&all[0].0).map(|(a, b)| a - b));
+            let relative = difference / norm(&mut alone[0].0.iter().copied());
+            let loss = (alone[0].1 - all[0].1).abs() / alone[0].1;
+            eprintln!("{kind:?} {} on {world} GPUs: parameters {relative:.1e}, loss {loss:.1e}", float.name());
+            assert!(relative < tolerance && loss < tolerance, "{kind:?} {world}: {relative} {loss}");
+        }
+    }
+}
+
+#[test]
+fn sharded_is_replicated_bit_for_bit() {
+    for world in worlds() {
+        for (kind, float) in [(Stored::F32, Float::F32), (Stored::Bf16, Float::Bf16), (Stored::Nf4, Float::Bf16)] {
+            let folder = tempfile::tempdir().expect("a folder");
+            let replicated = run(world, (kind, float), LEAN, &folder.path().join("ddp"));
+            for policy in [SavePolicy::Lean, SavePolicy::Layer, SavePolicy::Every(2)] {
+                let name = format!("{policy:?}");
+                let sharded = run(world, (kind, float), (Sharding::Fsdp, policy), &folder.path().join(&name));
+                assert!(replicated == sharded, "{world} GPUs, {kind:?}, {policy:?}");
+                let file = |run: &str| {
+                    let checkpoint = checkpoint::folder(&folder.path().join(run), 6);
+                    std::fs::read(checkpoint.join("optimizer.safetensors")).expect("a checkpoint")
+                };
+                assert!(file("ddp") == file(&name), "checkpoints hold the moments of all ranks");
+            }
+        }
+    }
+}
+
+#[test]
+fn half_precision_scales_its_loss() {
+    let worlds = worlds();
+    if worlds.is_empty() {
+        return;
+    }
+    let weights = stored(Stored::F32);
+    let go = |world: usize, precision: Precision, scale: f64, output: &Path| {
+        let float = if precision == Precision::Fp16 { Float::F16 } else { Float::F32 };
+        let options = TrainingOptions { loss_scale: scale, ..options(Sharding::None, Some(precision)) };
+        let results = ranks(world, |rank, [control, gathering]| {
+            let setting = (&options, SavePolicy::Lean);
+            let (control, gathering) = (Box::new(control), Box::new(gathering));
+            let mut trainer = trainer((rank, float), output, &weights, setting, control, gathering).expect("a trainer");
+            let summary = trainer.run(&mut Silent).expect("a run");
+            (summary.eval_loss.expect("an evaluation"), summary.skipped)
+        });
+        assert!(results.iter().all(|result| *result == results[0]), "all ranks skip the same updates");
+        results[0]
+    };
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = |name: &str| folder.path().join(name);
+    let (wide, _) = go(1, Precision::Fp32, 1.0, &path("wide"));
+    for world in [1].into_iter().chain(worlds) {
+        let (loss, skipped) = go(world, Precision::Fp16, 1024.0, &path(&format!("half {world}")));
+        eprintln!("f16 on {world} GPUs: loss {loss}, f32 {wide}, {skipped} skipped");
+        assert!(skipped == 0 && (loss - wide).abs() < 1e-2 * wide, "{loss} {wide} {skipped}");
+        // Too large a scale overflows, is halved, and the updates are left out on all ranks.
+        let (loss, skipped) = go(world, Precision::Fp16, 2f64.powi(24), &path(&format!("large {world}")));
+        assert!(skipped > 0 && loss.is_finite(), "{loss} {skipped}");
+    }
+}
+
+/// Panics after an update.
+struct DiesAfter(u64);
+
+impl Progress for DiesAfter {
+    fn step(&mut self, report: &StepReport) {
+        assert!(report.step < self.0, "killed");
+    }
+}
+
+#[test]
+fn a_rank_that_dies_ends_the_others_with_its_error() {
+    for world in worlds() {
+        for sharding in [Sharding::None, Sharding::Fsdp] {
+            let folder = tempfile::tempdir().expect("a folder");
+            let (weights, options) = (stored(Stored::F32), options(sharding, None));
+            let began = Instant::now();
+            // Only rank 0 hears of updates: it is the one that dies.
+            let results = ranks(world, |rank, [control, gathering]| {
+                let (control, gathering) = (Box::new(control), Box::new(gathering));
+                let setting = (&options, SavePolicy::Lean);
+                let once = std::panic::AssertUnwindSafe(|| {
+                    let mut trainer = trainer((rank, Float::F32), folder.path(), &weights, setting, control, gathering)
+                        .expect("a trainer");
+                    CudaBackend::catch(|| trainer.run(&mut DiesAfter(3))).map(drop).map_err(|error| error.to_string())
+                });
+                std::panic::catch_unwind(once)
+            });
+            assert!(results[0].is_err(), "rank 0 panicked");
+            for (rank, result) in results.iter().enumerate().skip(1) {
+                let error = result.as_ref().expect("no panic").as_ref().expect_err("rank 0 is gone");
+                assert!(error.contains("rank 0: "), "rank {rank} of {world}: {error}");
+            }
+            assert!(began.elapsed() < Duration::from_secs(30), "{:?}", began.elapsed());
+        }
+    }
+}
+
+#[test]
+fn ranks_that_differ_are_refused_before_they_meet() {
+    for world in worlds() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let weights = stored(Stored::F32);
+        let errors = ranks(world, |rank, [control, gathering]| {
+            let mut options = options(Sharding::None, None);
+            options.seed += (rank + 1 == world) as u64;
+            let setting = (&options, SavePolicy::Lean);
+            let (control, gathering) = (Box::new(control), Box::new(gathering));
+            trainer((rank, Float::F32), folder.path(), &weights, setting, control, gathering)
+                .err()
+                .expect("refused")
+                .to_string()
+        });
+        assert!(errors.iter().all(|error| error.contains(&format!("rank {} has options", world - 1))), "{errors:?}");
+    }
+}
+
+#[test]
+fn a_gpu_that_is_not_there_is_named() {
+    let weights = stored(Stored::F32);
+    let (options, folder) = (options(Sharding::None, None), tempfile::tempdir().expect("a folder"));
+    let setting = (&options, SavePolicy::Lean);
+    let refused = trainer((97, Float::F32), folder.path(), &weights, setting, Box::new(Single), Box::new(Single)).err();
+    let error = refused.expect("refused").to_string();
+    assert!(error.contains("cuda:97") && (error.contains("no such GPU") || error.contains("--device cpu")), "{error}");
+}
