@@ -84,7 +84,8 @@ impl Case {
 
     fn options(&self, steps: u64) -> Result<TrainingOptions, TrainingError> {
         let text = format!(
-            "max_steps = {steps}\nbatch_size = {}\ngradient_accumulation_steps = {}\nlearning_rate = 1e-4\nlog_steps = 1",
+            "max_steps = {steps}\nbatch_size = {}\ngradient_accumulation_steps = {}\nlearning_rate = 1e-4\nlog_steps = 1\n\
+             save_steps = {steps}",
             self.documents, self.world
         );
         let options: TrainingOptions =

@@ -32,16 +32,18 @@ use harness_training::{
     trainer::{Trainer, TrainerSetup},
 };
 
+const WORLDS: [usize; 3] = [2, 4, 8];
+
 /// The numbers of ranks that there are GPUs for.
 fn worlds() -> Vec<usize> {
     let found = Device::count().unwrap_or_else(|error| {
         eprintln!("skipped: {error}");
         0
     });
-    for world in [2, 4].into_iter().filter(|&world| world > found) {
+    for world in WORLDS.into_iter().filter(|&world| world > found) {
         eprintln!("skipped: {world} ranks on {found} GPUs");
     }
-    [2, 4].into_iter().filter(|&world| world <= found).collect()
+    WORLDS.into_iter().filter(|&world| world <= found).collect()
 }
 
 /// Runs every rank in a thread of its own.
@@ -133,7 +135,7 @@ fn stored(kind: Stored) -> Weights {
 }
 
 fn options(sharding: Sharding, precision: Option<Precision>) -> TrainingOptions {
-    let text = "max_steps = 6\nbatch_size = 1\ngradient_accumulation_steps = 4\nlearning_rate = 0.01\neval_steps = 3\n\
+    let text = "max_steps = 6\nbatch_size = 1\ngradient_accumulation_steps = 8\nlearning_rate = 0.01\neval_steps = 3\n\
                 log_steps = 1\nwarmup_ratio = 0.2\nneftune_noise_alpha = 3.0\nweight_decay = 0.01";
     TrainingOptions { sharding, precision, ..toml::from_str(text).expect("options") }
 }
