@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use harness_engine::{PairOptions, TextTokenizer, encode_pair, rolling_windows};
-use harness_test_support::{vectors, vectors_dir, workspace_root};
+use harness_test_support::{beside, vectors, vectors_dir, workspace_root};
 use serde_json::Value;
 
 fn ids(value: &Value) -> Vec<u32> {
@@ -193,4 +193,97 @@ fn numbers_are_split_as_the_file_says_or_as_gpt2_does() {
     let gpt2 = own.clone().with_gpt2_splits().unwrap();
     assert_eq!(gpt2.encode("a12", false).unwrap(), [3, 2]);
     assert_ne!(own.digest(), gpt2.digest(), "answers to one are no answers to the other");
+}
+
+/// Encoding line by line gives what encoding at once gives.
+#[test]
+fn remembered_lines_change_no_token() {
+    let parts = [
+        "a",
+        "Word",
+        " the",
+        " ",
+        "  ",
+        "\n",
+        "\n\n",
+        "\n \n",
+        "\t",
+        "\r\n",
+        "1",
+        "23",
+        ".",
+        ":",
+        "'s",
+        "é",
+        "中文",
+        "\u{301}",
+        "<|im_start|>",
+        "<|im_end|>",
+        "</s>",
+        "<s>",
+        "Answer:",
+        "_",
+        "(",
+        "=",
+        "-",
+        "\u{a0}",
+        "\u{1f}",
+    ];
+    let mut tokenizers: Vec<TextTokenizer> = stories().into_iter().collect();
+    if let Some(dir) = vectors_dir() {
+        tokenizers.push(toy(&dir, "toy_tokenizer_bos.json", "<s>"));
+        tokenizers.push(toy(&dir, "toy_tokenizer_nobos.json", "<s>"));
+    }
+    let digits = |individual: bool| {
+        let file = format!(
+            r#"{{"version":"1.0","added_tokens":[{{"id":300,"content":"<s>","single_word":false,"lstrip":false,
+            "rstrip":false,"normalized":false,"special":true}}],"normalizer":null,
+            "pre_tokenizer":{{"type":"Sequence","pretokenizers":[{{"type":"Digits","individual_digits":{individual}}},
+                {{"type":"ByteLevel","add_prefix_space":false,"trim_offsets":true,"use_regex":true}}]}},
+            "decoder":{{"type":"ByteLevel","add_prefix_space":true,"trim_offsets":true,"use_regex":true}},
+            "model":{{"type":"BPE","vocab":{},"merges":[["Ċ","Ċ"],["1","2"],["Ġ","t"]]}}}}"#,
+            vocabulary()
+        );
+        TextTokenizer::from_json(&file, None).unwrap()
+    };
+    for tokenizer in [digits(true), digits(false)] {
+        assert!(tokenizer.remembers_lines());
+        tokenizers.push(tokenizer);
+    }
+    if let Some(folder) = beside("HARNESS_SMOLLM2", "models/smollm2") {
+        let smollm2 = TextTokenizer::load(&folder.join("hf")).unwrap();
+        for tokenizer in [smollm2.clone(), smollm2.with_gpt2_splits().unwrap()] {
+            assert!(tokenizer.remembers_lines());
+            tokenizers.push(tokenizer);
+        }
+    }
+    let mut state = 7u64;
+    let mut next = |n: usize| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 33) as usize % n
+    };
+    for tokenizer in &tokenizers {
+        for _ in 0..2000 {
+            let text: String = (0..next(14)).map(|_| parts[next(parts.len())]).collect();
+            for special in [false, true] {
+                let found = tokenizer.encode(&text, special).unwrap();
+                assert_eq!(found, tokenizer.encode_whole(&text, special).unwrap(), "{text:?}");
+            }
+        }
+    }
+}
+
+/// The 256 byte-level letters, two pairs and their ids as JSON.
+fn vocabulary() -> String {
+    let mut next = 256;
+    let letters = (0..=255u8).map(|byte| match byte {
+        b'!'..=b'~' | 0xa1..=0xac | 0xae..=0xff => char::from(byte),
+        _ => {
+            next += 1;
+            char::from_u32(next - 1).unwrap()
+        }
+    });
+    let words = letters.map(String::from).chain(["ĊĊ", "12", "Ġt"].map(str::to_owned));
+    let ids: serde_json::Map<String, Value> = words.enumerate().map(|(id, word)| (word, id.into())).collect();
+    Value::Object(ids).to_string()
 }

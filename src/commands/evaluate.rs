@@ -12,7 +12,7 @@ use harness_engine::Limits;
 use harness_http::HttpError;
 use harness_metrics::comparison::{ModelFacts, TaskFacts};
 use harness_store::{DiskStore, ModelEntry, RunStore as _};
-use harness_tasks::{DeclarativeTask, Prepared, PromptFormatter, Scored, Task as _};
+use harness_tasks::{AnswerOutcome, DeclarativeTask, Prepared, PromptFormatter, Scored, Task as _};
 
 use super::{App, Failure, answer::Open, load::Ready, provenance::ModelFiles, suite::Suite};
 use crate::cli::EvaluationArgs;
@@ -132,7 +132,14 @@ pub(super) fn evaluate(app: &App, suite: &Suite, ready: &Ready, from_store: bool
             if let Some(hash) = telling_outputs(&answers) {
                 facts.documents.insert(document.doc.id, hash);
             }
-            scored.push(task.score(document, &answers)?);
+            let result = task.score(document, &answers)?;
+            if document.gold.is_missing() {
+                facts.no_right_choice.push(document.doc.index);
+            }
+            if result.answers.iter().any(|answer| answer.outcome == AnswerOutcome::PatternTooCostly) {
+                facts.costly_patterns.push(document.doc.index);
+            }
+            scored.push(result);
             responses.push(answers);
         }
         facts.outputs = Some(outputs.finish());

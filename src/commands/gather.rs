@@ -11,7 +11,7 @@ use super::{
     import::ImportRecord,
     judge::{Judge, JudgeOptions, Judged, judge_suite, remote},
     load::{Loader, Missing, Ready},
-    noise,
+    noise, probe,
     provenance::{Training, split_leaks},
     suite::Suite,
     tables::{Noise, Scores, imported_tables, tables},
@@ -215,6 +215,9 @@ pub(super) fn gather(
         let mut ready: Vec<Ready> = vec![];
         for (model, place) in models.iter().zip(places) {
             ready.push(loader.load_at(model, place)?);
+        }
+        if !asking.from_store {
+            ready.iter().try_for_each(|ready| probe::require(app, suite, ready))?;
         }
         gathered.evaluated = if asking.until_decided {
             until_decided(app, suite, &ready, asking, settings)?

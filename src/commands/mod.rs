@@ -23,6 +23,7 @@ mod model;
 mod models;
 mod noise;
 mod plan;
+mod probe;
 mod progress;
 mod provenance;
 mod report;

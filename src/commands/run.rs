@@ -17,6 +17,7 @@ use super::{
     evaluate::{Evaluated, evaluate, limits, prepare, share},
     judge::remote,
     load::{Loader, Missing, Ready},
+    probe,
     suite::Suite,
     tables::{Noise, Scores, tables},
 };
@@ -30,11 +31,21 @@ pub(super) fn run(app: &App, args: &RunArgs) -> Result<(), Failure> {
     let started = SystemTime::now();
     let limits = limits(app, &args.evaluation)?;
     let resolved = app.experiment.model(&args.model)?;
-    let suite = Suite::load(app, &args.evaluation)?;
+    let mut suite = Suite::load(app, &args.evaluation)?;
     let ready =
         Loader::new(app, limits).with_remote(remote(&args.evaluation.remote)?).load(&resolved, Missing::Train)?;
     if args.dry_run {
         return dry_run(app, &suite, &ready, started);
+    }
+    let mut refused = None;
+    if let Some(refusal) = probe::refusal(app, &suite, &ready)? {
+        suite = suite.without(&refusal.tasks);
+        let failure = refusal.failure();
+        if suite.tasks.is_empty() {
+            return Err(failure);
+        }
+        app.progress().say(format!("{}; the other tasks are run", failure.message()));
+        refused = Some(Failure::work(failure.message()).after_output());
     }
     let evaluated = [evaluate(app, &suite, &ready, false)?];
     let facts = [evaluated[0].facts.clone()];
@@ -47,7 +58,8 @@ pub(super) fn run(app: &App, args: &RunArgs) -> Result<(), Failure> {
         let paths = write_lm_eval(&suite, &evaluated[0], &ready, folder, args.bootstrap_iters, started)?;
         app.progress().say(format!("{} and {} samples files", paths[0].display(), paths.len() - 1));
     }
-    super::compare::print(app, &comparison, true)
+    super::compare::print(app, &comparison, true)?;
+    refused.map_or(Ok(()), Err)
 }
 
 /// What an evaluation would ask and compute.

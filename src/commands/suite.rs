@@ -9,6 +9,9 @@ use serde_json::{Map, Value};
 use super::{App, Failure};
 use crate::cli::EvaluationArgs;
 
+/// How many definitions that cannot be used are named one by one.
+const SHOWN_BROKEN: usize = 8;
+
 /// Tasks with their data, and the groups they were asked for in.
 pub(super) struct Suite {
     /// All tasks.
@@ -39,6 +42,14 @@ impl Suite {
         let registry = registry(app, &args.include_path)?;
         for note in registry.notes() {
             app.progress().say(note);
+        }
+        let broken = registry.broken();
+        for error in broken.iter().take(SHOWN_BROKEN) {
+            app.progress().say(format!("left out: {error}"));
+        }
+        if broken.len() > SHOWN_BROKEN {
+            let more = broken.len() - SHOWN_BROKEN;
+            app.progress().say(format!("left out: {more} more definitions; `harness tasks check DIR` shows them all"));
         }
         let mut selection = registry.select(&names)?;
         let source = Arc::new(FileData::new(app.locator()));
@@ -79,6 +90,15 @@ impl Suite {
             limits: documents.iter().map(|&count| Some(Limit::Count(count))).collect(),
             names: self.names.clone(),
         }
+    }
+
+    /// The same suite without these tasks; groups that lose all of their tasks go with them.
+    pub(super) fn without(self, ids: &[String]) -> Self {
+        let Self { tasks, mut groups, options, limits } = self;
+        groups.retain_mut(|group| group.remove(ids));
+        let kept = tasks.into_iter().zip(limits).filter(|(task, _)| !ids.iter().any(|id| id == task.id()));
+        let (tasks, limits) = kept.unzip();
+        Self { tasks, groups, options, limits }
     }
 
     /// Whether prompts are rendered through the model's chat template.

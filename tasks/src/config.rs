@@ -122,6 +122,8 @@ pub(crate) struct TaskConfig {
 impl TaskConfig {
     /// Reads the merged mapping of a definition.
     pub(crate) fn read(node: &Node) -> Result<Self, TaskError> {
+        let with_class = class(node)?;
+        let node = with_class.as_ref().unwrap_or(node);
         let keys = Keys::of(node, "a task", TASK_KEYS)?;
         let id = keys.require("task").and_then(|node| text("task", node))?;
         let native = |key: &str| keys.raw(key).and_then(|node| native::find(node, Some(&id)));
@@ -206,7 +208,7 @@ impl TaskConfig {
             return keys.get("filter_list")?.unwrap_or(node).error(message);
         }
         let metrics = match (keys.raw("metric_list"), process_results) {
-            (Some(Node { value: Yaml::List(items), .. }), Some(_)) => crate::metric::read_native(items)?,
+            (Some(Node { value: Yaml::List(items), .. }), Some(_)) => crate::metric::read_native(items, &id)?,
             _ => crate::metric::read(keys.list("metric_list")?, output_type, &node.at)?,
         };
         let definition = without_places(node);
@@ -241,6 +243,19 @@ impl TaskConfig {
             id,
         })
     }
+}
+
+/// The definition that a class stands for, below what the file says besides; `None` where there is no such class.
+fn class(node: &Node) -> Result<Option<Node>, TaskError> {
+    let task = node.get("task").map(|node| text("task", node)).transpose()?;
+    let known = node.get("class").and_then(|class| Some((class, native::find(class, task.as_deref())?)));
+    let (Yaml::Map(own), Some((class, Native::Class(source)))) = (&node.value, known) else { return Ok(None) };
+    // The file is that of the class, so that functions are found in its family.
+    let (base, _) = crate::yaml::parse_with_notes(&class.at.file, source)?;
+    let Yaml::Map(mut entries) = base.value else { return base.error("a class must be a mapping") };
+    let own: Vec<Entry> = own.iter().filter(|entry| entry.key != "class").cloned().collect();
+    overlay(&mut entries, &own);
+    Ok(Some(Node { value: Yaml::Map(entries), ..node.clone() }))
 }
 
 /// A field that is a string (column or template) or a literal value.

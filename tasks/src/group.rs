@@ -76,6 +76,15 @@ impl Group {
         })
     }
 
+    /// Takes tasks out, at any depth; groups within that lose all their members go with them. False if nothing is left.
+    pub fn remove(&mut self, names: &[String]) -> bool {
+        self.members.retain_mut(|member| match member {
+            Member::Task(name) => !names.contains(name),
+            Member::Group(inner) => inner.remove(names),
+        });
+        !self.members.is_empty()
+    }
+
     fn collect<'a>(&'a self, leaves: &mut Vec<&'a str>, seen: &mut BTreeSet<&'a str>) {
         for member in &self.members {
             match member {

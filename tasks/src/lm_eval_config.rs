@@ -106,7 +106,16 @@ impl DeclarativeTask {
         self.config.metrics.iter().find(|metric| metric.name == key.metric).map(|metric| &metric.kind)
     }
 
-    /// lm-eval's name of the aggregation of a metric.
+    /// Whether the definition names a function that takes a mean over the parts of all documents.
+    fn aggregates_parts(&self, index: usize) -> bool {
+        let Some(metric) = self.metrics().get(index).map(|spec| &spec.key.metric) else { return false };
+        let listed = self.definition().get("metric_list").and_then(Value::as_array);
+        let entry = listed.and_then(|list| list.iter().find(|entry| entry["metric"] == metric.as_str()));
+        let named = entry.and_then(|entry| entry.get("aggregation")).and_then(Value::as_str);
+        self.config.process_results.is_some() && named.is_some_and(|name| name.contains('.'))
+    }
+
+    /// lm-eval's name of the aggregation of a metric; `parts` where it is a function.
     pub(crate) fn aggregation(&self, index: usize) -> &'static str {
         match self.metric_kind(index) {
             Some(Kind::F1(_)) => "f1",
@@ -120,6 +129,7 @@ impl DeclarativeTask {
             Some(Kind::Brier) => "brier_score",
             Some(Kind::Native(Statistic::Perplexity)) => "weighted_perplexity",
             Some(Kind::Native(Statistic::BitsPerByte)) => "bits_per_byte",
+            _ if self.aggregates_parts(index) => "parts",
             _ => "mean",
         }
     }

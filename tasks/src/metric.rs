@@ -13,6 +13,7 @@ use crate::{
     Place, TaskError,
     error::suggest,
     keys::{Keys, text},
+    native::{self, Native},
     task::OutputType,
     yaml::{Node, Yaml},
 };
@@ -124,7 +125,7 @@ pub(crate) fn read(list: Option<&[Node]>, output: OutputType, at: &Place) -> Res
 }
 
 /// Reads the `metric_list` of a task whose scores are computed by a function: any name, with its aggregation.
-pub(crate) fn read_native(list: &[Node]) -> Result<Vec<MetricConfig>, TaskError> {
+pub(crate) fn read_native(list: &[Node], task: &str) -> Result<Vec<MetricConfig>, TaskError> {
     let mut metrics = Vec::new();
     for node in list {
         let keys = Keys::of(
@@ -135,6 +136,7 @@ pub(crate) fn read_native(list: &[Node]) -> Result<Vec<MetricConfig>, TaskError>
         let name = keys.require("metric").and_then(|node| text("metric", node))?;
         let info = MetricInfo::of(&name);
         let statistic = match keys.raw("aggregation") {
+            Some(found) if matches!(native::find(found, Some(task)), Some(Native::Aggregation)) => Statistic::Mean,
             Some(found) => {
                 crate::keys::python("aggregation", found)?;
                 let name = text("aggregation", found)?;

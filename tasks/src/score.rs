@@ -1,15 +1,16 @@
 //! From the responses of one document to its scores.
 
-use harness_core::{Output, Request, Response, SampleScore};
+use harness_core::{MetricKey, Output, Request, Response, SampleScore};
 use harness_metrics::{ChoiceAnswers, Gold as ChoiceGold};
 use serde_json::Value;
 
 use crate::{
-    AnswerOutcome, DeclarativeTask, DocumentRequests, Gold, OutputType, Scored, TaskError,
+    Answer, AnswerOutcome, DeclarativeTask, DocumentRequests, Gold, OutputType, Scored, TaskError,
     config::ProcessResults,
+    filter::Pipeline,
     generation::postprocess_generation,
     metric::{Kind, MetricConfig},
-    native::Answers,
+    native::{Answers, NativeScores},
     python::text::str as python_str,
 };
 
@@ -64,30 +65,12 @@ impl DeclarativeTask {
         responses: &[Response],
         results: ProcessResults,
     ) -> Result<Scored, String> {
-        let mut logprobs = Vec::new();
-        let mut texts = Vec::new();
-        for (request, response) in item.requests.iter().zip(responses) {
-            match (&response.output, request) {
-                (Output::LogLikelihood { logprob, is_greedy, .. }, _) => logprobs.push((*logprob, *is_greedy)),
-                (Output::RollingLogLikelihood { logprob, .. }, _) => logprobs.push((*logprob, false)),
-                (Output::Text { text, .. }, Request::Generate { stop, .. }) => {
-                    texts.push(postprocess_generation(text, stop, None));
-                }
-                (_, request) => return Err(format!("the response is no answer to a {} request", request.kind())),
-            }
-        }
         let mut scored = Scored { scores: Vec::new(), answers: Vec::new() };
         for pipeline in &self.config.pipelines {
-            let answer = (!texts.is_empty()).then(|| pipeline.apply(&texts, &item.doc.fields));
-            let text = answer.as_ref().map(|answer| match &answer.value {
-                Value::Array(items) => items.first().map(python_str).unwrap_or_default(),
-                value => python_str(value),
-            });
-            let answers = text.as_deref().map_or(Answers::LogLikelihoods(&logprobs), Answers::Text);
-            let values = results(&item.doc.fields, &answers)?;
+            let (values, answer) = native_scores(item, responses, results, pipeline)?;
             for metric in &self.config.metrics {
-                let stats = match values.iter().find(|(name, _)| *name == metric.name) {
-                    Some((_, stats)) => stats.clone(),
+                let stats = match values.iter().find(|score| score.metric == metric.name) {
+                    Some(score) => score.stats.clone(),
                     None => vec![0.0; metric.statistic(self.classes).dim()],
                 };
                 let parsed = answer.as_ref().is_none_or(|answer| answer.outcome == AnswerOutcome::Parsed);
@@ -96,6 +79,13 @@ impl DeclarativeTask {
             scored.answers.extend(answer);
         }
         Ok(scored)
+    }
+
+    /// What lm-eval logs of a score that the task's own function computes, where it is more than a number.
+    pub(crate) fn native_log(&self, item: &DocumentRequests, responses: &[Response], key: &MetricKey) -> Option<Value> {
+        let pipeline = self.config.pipelines.iter().find(|pipeline| pipeline.name == key.filter)?;
+        let (values, _) = native_scores(item, responses, self.config.process_results?, pipeline).ok()?;
+        values.into_iter().find(|score| score.metric == key.metric)?.logged
     }
 
     fn score_choices(&self, item: &DocumentRequests, responses: &[Response]) -> Option<Scored> {
@@ -143,7 +133,8 @@ impl DeclarativeTask {
         };
         let mut scored = Scored { scores: Vec::new(), answers: Vec::new() };
         for pipeline in &self.config.pipelines {
-            let answer = pipeline.apply(&texts, &item.doc.fields);
+            let mut answer = pipeline.apply(&texts, &item.doc.fields);
+            let mut gave_up = false;
             for metric in &self.config.metrics {
                 if matches!(metric.kind, Kind::ReferencePerplexity) {
                     let key = metric.key("none");
@@ -156,13 +147,45 @@ impl DeclarativeTask {
                 }
                 let (stats, costly) = text_stats(metric, &answer.value, references);
                 let parsed = answer.outcome == AnswerOutcome::Parsed && !costly;
+                gave_up |= costly;
                 let key = metric.key(&pipeline.name);
                 scored.scores.push(SampleScore { doc: item.doc.id, key, stats, parsed });
+            }
+            if gave_up {
+                answer.outcome = AnswerOutcome::PatternTooCostly;
             }
             scored.answers.push(answer);
         }
         Ok(scored)
     }
+}
+
+/// What a task's own function makes of the responses behind a pipeline, and the filtered answer of a generation.
+fn native_scores(
+    item: &DocumentRequests,
+    responses: &[Response],
+    results: ProcessResults,
+    pipeline: &Pipeline,
+) -> Result<(NativeScores, Option<Answer>), String> {
+    let mut logprobs = Vec::new();
+    let mut texts = Vec::new();
+    for (request, response) in item.requests.iter().zip(responses) {
+        match (&response.output, request) {
+            (Output::LogLikelihood { logprob, is_greedy, .. }, _) => logprobs.push((*logprob, *is_greedy)),
+            (Output::RollingLogLikelihood { logprob, .. }, _) => logprobs.push((*logprob, false)),
+            (Output::Text { text, .. }, Request::Generate { stop, .. }) => {
+                texts.push(postprocess_generation(text, stop, None));
+            }
+            (_, request) => return Err(format!("the response is no answer to a {} request", request.kind())),
+        }
+    }
+    let answer = (!texts.is_empty()).then(|| pipeline.apply(&texts, &item.doc.fields));
+    let text = answer.as_ref().map(|answer| match &answer.value {
+        Value::Array(items) => items.first().map(python_str).unwrap_or_default(),
+        value => python_str(value),
+    });
+    let answers = text.as_deref().map_or(Answers::LogLikelihoods(&logprobs), Answers::Text);
+    Ok((results(&item.doc.fields, &answers)?, answer))
 }
 
 /// Statistics of an answer; of a list of answers their mean. True where a pattern was too costly, which scores as an

@@ -67,6 +67,61 @@ fn kill_loses_at_most_what_was_in_flight() {
     assert_eq!(world.stored(), 2 * DOCUMENTS, "nothing is asked twice");
 }
 
+/// Numbers that are the same in every run (Knuth's linear congruential generator).
+struct Points(u64);
+
+impl Points {
+    fn next(&mut self, below: usize) -> usize {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) as usize % below
+    }
+}
+
+/// Every file of a report that says nothing of when and where it was made.
+fn report_files(world: &World) -> Vec<(String, Vec<u8>)> {
+    report(world);
+    let names = ["report.csv", "report.svg"];
+    names.iter().map(|name| ((*name).to_owned(), world.bytes(&format!("report/{name}")))).collect()
+}
+
+/// Half of the kills come from outside after some more responses, half at a byte within a write: the system ends a process
+/// whose file grows beyond its limit, in the middle of the record that would. Each kill meets a run that resumes the last.
+#[test]
+fn a_hundred_kills_change_no_report() {
+    let undisturbed = long();
+    let (expected, files) = (report(&undisturbed), report_files(&undisturbed));
+    let mut points = Points(20_261_122);
+    let world = long();
+    for kill in 0..50 {
+        let (name, more) = (format!("kill{kill}"), 1 + points.next(11));
+        let before = world.stored();
+        let mut child = world.start(&name, &CALL);
+        wait_until("some responses are stored", || world.stored() >= before + more);
+        child.kill().unwrap();
+        assert_eq!(world.finish(&name, child).code, None, "ended by the signal");
+    }
+    let kept = world.stored();
+    assert!((50..2 * DOCUMENTS).contains(&kept), "{kept} responses are kept");
+    assert_eq!((report(&world), report_files(&world)), (expected.clone(), files.clone()));
+
+    let world = long();
+    let mut torn = 0;
+    for _ in 0..50 {
+        let blocks = 1 + points.next(9);
+        let mut command = Command::new("sh");
+        command.arg("-c").arg(format!("ulimit -c 0; ulimit -f {blocks}; exec \"$0\" \"$@\""));
+        command.arg(world.program()).args(CALL);
+        world.surround(&mut command);
+        let output = command.output().expect("a shell");
+        assert_eq!(output.status.code(), None, "{}", String::from_utf8_lossy(&output.stderr));
+        let last = world.segments().pop().map(|path| std::fs::read(path).unwrap()).unwrap_or_default();
+        torn += usize::from(last.last().is_some_and(|&byte| byte != b'\n'));
+    }
+    let kept = world.stored();
+    assert!((50..2 * DOCUMENTS).contains(&kept) && torn > 25, "{kept} responses are kept, {torn} writes were torn");
+    assert_eq!((report(&world), report_files(&world)), (expected, files));
+}
+
 #[test]
 fn terminate_is_like_ctrl_c() {
     let world = long();

@@ -2,6 +2,7 @@
 //! and nothing lost.
 
 mod data;
+mod definitions;
 mod disk;
 mod interruption;
 mod models;

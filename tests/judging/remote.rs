@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::{
     PROGRAM, fixture, script,
-    server::{Fault, Server, scripted::Scripted},
+    server::{Fault, Faults, Server, scripted::Scripted},
     write_outputs,
 };
 
@@ -222,4 +222,70 @@ fn endpoints_are_models_like_others() {
     assert!(!said.trim().is_empty());
     let shown = world.run(&["models", "show", &spec]).expect(0).stdout;
     assert!(shown.contains("endpoint") && shown.contains("base"), "{shown}");
+}
+
+/// The embedded model behind a server under a name that says what the server lacks.
+fn toy_server(world: &World, name: &str, faults: Faults) -> Server {
+    let folder = world.path("models/base");
+    let base = harness::engine::LoadedBase::load(&folder, harness::engine::ModelOptions::default()).unwrap();
+    Server::start(Arc::new(harness::engine::LocalModel::new(Arc::new(base))), name, None, faults)
+}
+
+#[test]
+fn a_server_that_cannot_score_texts_is_refused_before_it_is_asked() {
+    let world = World::new(PROGRAM);
+    let server = toy_server(&world, "base-no-echo-no-prompt-logprobs", Box::new(|_, _| None));
+    let spec = format!("openai:base-no-echo-no-prompt-logprobs@{}", server.url());
+    // Log-likelihoods alone: nothing is asked but the two questions of the probe.
+    let call = |tasks: &'static str| vec!["run".to_owned(), spec.clone(), "-t".to_owned(), tasks.to_owned()];
+    let outcome = world.run(&call("toy_choice,toy_text")).expect(2);
+    let outcome = outcome.says(&[&server.url(), "cannot score given texts", "echo", "prompt_logprobs"]);
+    let outcome = outcome.says(&["toy_choice, toy_text cannot be asked"]);
+    assert_eq!((outcome.stdout.as_str(), world.stored()), ("", 0));
+    assert_eq!(server.bodies().len(), 2, "{:?}", server.bodies());
+    // A comparison asks all models the same, so it does not begin.
+    let compare = ["compare", "base", &spec, "-t", "toy_choice,toy_answer"];
+    world.run(&compare).expect(2).says(&["toy_choice cannot be asked"]);
+    assert_eq!(world.stored(), 0);
+    // Generations go on beside tasks that are refused.
+    let chat = ["--json", "--limit", "4"].map(str::to_owned);
+    let outcome = world.run(&[call("toy_choice,toy_answer"), chat.to_vec()].concat()).expect(1);
+    let outcome = outcome.says(&["toy_choice cannot be asked; the other tasks are run", &server.url()]);
+    let rows = outcome.json()["rows"].as_array().unwrap().clone();
+    assert!(rows.iter().all(|row| row["task"] == "toy_answer") && !rows.is_empty(), "{rows:?}");
+    assert_eq!(world.stored(), 4);
+    // A template of the server's own leaves nothing to score.
+    let templated = ["--apply-chat-template"].map(str::to_owned);
+    let outcome = world.run(&[call("toy_choice"), templated.to_vec()].concat()).expect(2);
+    outcome.says(&["continuations of a chat cannot be scored", &server.url()]);
+}
+
+#[test]
+fn log_likelihoods_come_from_a_server_in_spite_of_faults() {
+    let world = World::new(PROGRAM);
+    let local = world.run(&["run", "base", "-t", "toy_choice,toy_text", "--json"]).expect(0).json();
+    for name in ["base", "base-no-echo"] {
+        let kinds = Fault::PASSING;
+        let faults = Box::new(move |before: usize, body: &Value| {
+            let hash = script(&body.to_string(), "");
+            // The probe's own answers are whole: a server is judged by what it says, not by a stumble.
+            let probe = body["prompt"] == "The sky is blue";
+            (before == 0 && !probe && hash < 0.05 + 0.9 * 0.2).then(|| kinds[(hash * 1e6) as usize % kinds.len()])
+        });
+        let server = toy_server(&world, name, faults);
+        let spec = format!("openai:{name}@{}", server.url());
+        world.write(
+            "harness.toml",
+            format!(
+                "include_path = [\"tasks\"]\n[models.far]\nendpoint = {spec:?}\napi = \"completions\"\ntimeout = 4\nretries = 8\n"
+            ),
+        );
+        let far = world.run(&["run", "far", "-t", "toy_choice,toy_text", "--json"]).expect(0).json();
+        for (near, far) in local["rows"].as_array().unwrap().iter().zip(far["rows"].as_array().unwrap()) {
+            assert_eq!(near["key"], far["key"]);
+            let value = |row: &Value| row["cells"][0]["value"].as_f64().unwrap();
+            let (near, far) = (value(near), value(far));
+            assert!((near - far).abs() < 1e-4 * near.abs().max(1.0), "{name}: {far} for {near}");
+        }
+    }
 }

@@ -2,7 +2,8 @@
 //!
 //! Requests of one task share most of their lines (description, few-shot examples, choices). Where a tokenizer always
 //! splits between a line feed and what follows, the tokens of a text are those of its lines one after the other, and
-//! lines can be remembered. Whether it does so is found out when it is loaded.
+//! lines can be remembered. Whether it does so is found out when it is loaded. How the line feeds themselves are split may
+//! depend on what follows, so a line that is not the last is encoded, and remembered, with the first character behind it.
 
 use std::{
     collections::HashMap,
@@ -26,12 +27,15 @@ const RIGHT: [&str; 16] = ["b", "Bc", "1", "12", ".", "'s", "(", "_", "é", "中
 pub(super) struct Lines {
     /// Special tokens before and after every text.
     around: (Vec<u32>, Vec<u32>),
+    /// First characters of added tokens: these are cut out of a text before it is split, so no line begins with one.
+    barred: Vec<char>,
     known: RwLock<Known>,
 }
 
 #[derive(Debug, Default)]
 struct Known {
-    ids: HashMap<Box<str>, Arc<[u32]>>,
+    inner: HashMap<Box<str>, Arc<[u32]>>,
+    last: HashMap<Box<str>, Arc<[u32]>>,
     bytes: usize,
 }
 
@@ -57,13 +61,19 @@ impl Lines {
                 pre_tokenizer.pre_tokenize(&mut split).ok()?;
                 let pieces = split.get_splits(OffsetReferential::Original, OffsetType::Byte);
                 let parted = pieces.iter().any(|(_, (start, _), _)| *start == left.len());
-                let same = [ids(left, false)?, ids(right, false)?].concat() == ids(&text, false)?;
+                let next: String = right.chars().take(1).collect();
+                let mut whole = ids(&format!("{left}{next}"), false)?;
+                let same = cut_end(&mut whole, &ids(&next, false)?)
+                    && [whole, ids(right, false)?].concat() == ids(&text, false)?;
                 if !parted || !same {
                     return None;
                 }
             }
         }
-        Some(Self { around, known: RwLock::default() })
+        let mut barred: Vec<char> = added.values().filter_map(|token| token.content.chars().next()).collect();
+        barred.sort_unstable();
+        barred.dedup();
+        Some(Self { around, barred, known: RwLock::default() })
     }
 
     /// Tokens of a text; `whole` encodes a piece that is not known. `None` where the text has one line only.
@@ -73,28 +83,44 @@ impl Lines {
         special: bool,
         whole: impl Fn(&str) -> Result<Vec<u32>, E>,
     ) -> Option<Result<Vec<u32>, E>> {
-        let mut lines = split(text).peekable();
+        let mut lines = split(text, &self.barred).peekable();
         let first = lines.next()?;
         lines.peek()?;
         let mut out: Vec<u32> = Vec::with_capacity(text.len() / 3);
         if special {
             out.extend(&self.around.0);
         }
-        let mut fresh: Vec<(&str, Vec<u32>)> = Vec::new();
+        let mut fresh: Vec<(&str, bool, Vec<u32>)> = Vec::new();
         {
             let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
-            for line in std::iter::once(first).chain(lines) {
-                match known.ids.get(line) {
+            let (mut line, mut end) = (first, first.len());
+            loop {
+                // A line with the first character of the next one.
+                let next = lines.next();
+                let behind = next.and_then(|next| next.chars().next());
+                let key = &text[end - line.len()..end + behind.map_or(0, char::len_utf8)];
+                match if behind.is_none() { known.last.get(key) } else { known.inner.get(key) } {
                     Some(ids) => out.extend(ids.iter()),
-                    None => match whole(line) {
-                        Ok(ids) => {
-                            out.extend(&ids);
-                            if line.len() <= LONGEST {
-                                fresh.push((line, ids));
+                    None => {
+                        let mut ids = match whole(key) {
+                            Ok(ids) => ids,
+                            Err(error) => return Some(Err(error)),
+                        };
+                        if let Some(character) = behind {
+                            match whole(character.encode_utf8(&mut [0; 4])) {
+                                Ok(tail) if cut_end(&mut ids, &tail) => {}
+                                _ => return None,
                             }
                         }
-                        Err(error) => return Some(Err(error)),
-                    },
+                        out.extend(&ids);
+                        if key.len() <= LONGEST {
+                            fresh.push((key, behind.is_none(), ids));
+                        }
+                    }
+                }
+                match next {
+                    Some(next) => (line, end) = (next, end + next.len()),
+                    None => break,
                 }
             }
         }
@@ -105,34 +131,44 @@ impl Lines {
         Some(Ok(out))
     }
 
-    fn remember(&self, fresh: Vec<(&str, Vec<u32>)>) {
+    fn remember(&self, fresh: Vec<(&str, bool, Vec<u32>)>) {
         if fresh.is_empty() {
             return;
         }
         let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
-        for (line, ids) in fresh {
+        for (line, last, ids) in fresh {
             let size = line.len() + 4 * ids.len() + 64;
             if known.bytes + size > CAPACITY {
                 return;
             }
-            if known.ids.insert(line.into(), ids.into()).is_none() {
+            let lines = if last { &mut known.last } else { &mut known.inner };
+            if lines.insert(line.into(), ids.into()).is_none() {
                 known.bytes += size;
             }
         }
     }
 }
 
-/// The pieces between line ends: each but the last ends in a line feed, and the next begins with no white space.
-fn split(text: &str) -> impl Iterator<Item = &str> {
+/// Takes tokens from the end; false where they are not there.
+fn cut_end(ids: &mut Vec<u32>, tail: &[u32]) -> bool {
+    let ends = ids.ends_with(tail);
+    if ends {
+        ids.truncate(ids.len() - tail.len());
+    }
+    ends
+}
+
+/// The pieces between line ends: each but the last ends in a line feed, and the next begins with no white space and none
+/// of the barred characters.
+fn split<'t>(text: &'t str, barred: &'t [char]) -> impl Iterator<Item = &'t str> {
     let mut rest = text;
     std::iter::from_fn(move || {
         if rest.is_empty() {
             return None;
         }
-        let cut = rest
-            .match_indices('\n')
-            .map(|(at, _)| at + 1)
-            .find(|&at| rest[at..].chars().next().is_some_and(|c| !c.is_whitespace() && !c.is_control()));
+        let cut = rest.match_indices('\n').map(|(at, _)| at + 1).find(|&at| {
+            rest[at..].chars().next().is_some_and(|c| !c.is_whitespace() && !c.is_control() && !barred.contains(&c))
+        });
         let (line, after) = rest.split_at(cut.unwrap_or(rest.len()));
         rest = after;
         Some(line)
@@ -145,9 +181,9 @@ mod tests {
 
     #[test]
     fn lines_end_where_text_begins() {
-        let lines: Vec<&str> = split("a\n\nb\n c\nd\n").collect();
-        assert_eq!(lines, ["a\n\n", "b\n c\n", "d\n"]);
-        assert_eq!(split("").count(), 0);
-        assert_eq!(split("\n").collect::<Vec<_>>(), ["\n"]);
+        let lines: Vec<&str> = split("a\n\nb\n c\nd\n<e>\nf", &['<']).collect();
+        assert_eq!(lines, ["a\n\n", "b\n c\n", "d\n<e>\n", "f"]);
+        assert_eq!(split("", &[]).count(), 0);
+        assert_eq!(split("\n", &[]).collect::<Vec<_>>(), ["\n"]);
     }
 }

@@ -81,6 +81,16 @@ pub enum Caveat {
         /// By task and model.
         shares: Vec<Share>,
     },
+    /// Documents whose right answer is none of their choices: no model can be right about them.
+    NoRightChoice {
+        /// By task.
+        tasks: Vec<NamedDocuments>,
+    },
+    /// Answers on which a pattern was given up, because it backtracked beyond all bounds.
+    CostlyPatterns {
+        /// By task and model.
+        tasks: Vec<NamedDocuments>,
+    },
     /// Something about a judge, found while it judged. Set by whoever runs the judge, not by [`super::Comparison`].
     Judge {
         /// The judging task, e.g. `alpaca-eval`.
@@ -251,6 +261,17 @@ pub struct SameScores {
     pub of: usize,
 }
 
+/// Some documents of a task.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NamedDocuments {
+    /// The task.
+    pub task: String,
+    /// The model, where it is about its answers.
+    pub model: Option<String>,
+    /// Their positions in the evaluated split, from 0.
+    pub documents: Vec<usize>,
+}
+
 /// Something that was not the same for all models.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DifferentCondition {
@@ -362,6 +383,12 @@ impl Caveat {
             }
             Self::BoundaryShifts { .. } => {
                 "Check the task's delimiter: a context that ends in a space is a usual cause, and its scores depend on the tokenizer."
+            }
+            Self::NoRightChoice { .. } => {
+                "Correct the data or doc_to_target: these documents count as wrong for every model, as in lm-eval."
+            }
+            Self::CostlyPatterns { .. } => {
+                "Simplify the pattern (nested repetitions such as `(a+)+` backtrack without end): these answers count as not parsed."
             }
             Self::Judge { finding, .. } => finding.advice(),
             Self::SameFile { .. } => "Check the paths given to `harness import`: one of the two is under a wrong name.",

@@ -1,7 +1,8 @@
 //! Finding caveats.
 
 use super::{
-    Caveat, Dropped, Family, IdenticalTask, ModelFacts, Row, Settings, Share, TaskFacts, TestMethod, Underpowered,
+    Caveat, Dropped, Family, IdenticalTask, ModelFacts, NamedDocuments, Row, Settings, Share, TaskFacts, TestMethod,
+    Underpowered,
     alignment::Aligned,
     inference::{POWER, fewest_units},
     table::Table,
@@ -153,6 +154,20 @@ pub(super) fn answers(rows: &[Row], models: &[String], facts: &[ModelFacts]) -> 
         }
         shares
     };
+    let named = |documents: fn(&TaskFacts) -> &Vec<usize>, by_model: bool| {
+        let mut named: Vec<NamedDocuments> = Vec::new();
+        for facts in models.iter().filter_map(|model| facts.iter().find(|facts| &facts.model == model)) {
+            for (task, of_task) in facts.tasks.iter().filter(|(_, of_task)| !documents(of_task).is_empty()) {
+                let (task, model) = (task.clone(), by_model.then(|| facts.model.clone()));
+                if named.iter().all(|other| (&other.task, &other.model) != (&task, &model)) {
+                    named.push(NamedDocuments { task, model, documents: documents(of_task).clone() });
+                }
+            }
+        }
+        named
+    };
+    let (no_right_choice, costly) =
+        (named(|facts| &facts.no_right_choice, false), named(|facts| &facts.costly_patterns, true));
     let mut caveats = Vec::new();
     let mut add = |shares: Vec<Share>, caveat: fn(Vec<Share>) -> Caveat| {
         if !shares.is_empty() {
@@ -163,5 +178,11 @@ pub(super) fn answers(rows: &[Row], models: &[String], facts: &[ModelFacts]) -> 
     add(shares(|facts| facts.truncated), |shares| Caveat::TruncatedContexts { shares });
     add(shares(|facts| facts.cut_by_limit), |shares| Caveat::AnswersCutByLimit { shares });
     add(shares(|facts| facts.boundary_shifted), |shares| Caveat::BoundaryShifts { shares });
+    if !no_right_choice.is_empty() {
+        caveats.push(Caveat::NoRightChoice { tasks: no_right_choice });
+    }
+    if !costly.is_empty() {
+        caveats.push(Caveat::CostlyPatterns { tasks: costly });
+    }
     caveats
 }

@@ -51,6 +51,12 @@ pub struct TaskFacts {
     /// Requests where joint tokenisation moved the boundary between context and continuation.
     #[serde(default)]
     pub boundary_shifted: usize,
+    /// Positions of documents whose right answer is none of their choices.
+    #[serde(default)]
+    pub no_right_choice: Vec<usize>,
+    /// Positions of documents on whose answers a pattern was given up.
+    #[serde(default)]
+    pub costly_patterns: Vec<usize>,
     /// Generations whose tokens were drawn at random.
     #[serde(default)]
     pub sampled: usize,

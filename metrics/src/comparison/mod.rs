@@ -20,8 +20,8 @@ mod unpaired;
 use serde::{Deserialize, Serialize};
 
 pub use caveat::{
-    BelowNoise, Caveat, Confounded, DifferentCondition, Dropped, FilterConflict, IdenticalTask, SameScores,
-    SeenDocuments, Share, SharedOutputs, Underpowered,
+    BelowNoise, Caveat, Confounded, DifferentCondition, Dropped, FilterConflict, IdenticalTask, NamedDocuments,
+    SameScores, SeenDocuments, Share, SharedOutputs, Underpowered,
 };
 pub use error::{ComparisonError, Documents, Place};
 pub use facts::{ModelFacts, Overlap, TaskFacts};

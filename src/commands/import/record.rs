@@ -87,7 +87,7 @@ impl ImportedMetric {
             _ => return Scale::Fraction,
         }
         let unit = |value: f64| (0.0..=1.0).contains(&value);
-        let all = self.scores.iter().all(|(_, stats)| unit(stats[0]));
+        let all = self.scores.iter().all(|(_, stats)| unit(stats[0] / stats[1].max(1.0)));
         let raw = matches!(self.key.metric.as_str(), "perplexity" | "brier_score");
         if all && !raw && self.aggregate.is_none_or(|known| unit(known.value)) { Scale::Fraction } else { Scale::Raw }
     }

@@ -123,7 +123,7 @@ pub fn read_text_file(path: &Path) -> Result<String> {
 /// How the byte that is not UTF-8 is described.
 pub(crate) fn not_utf8(bytes: &[u8], position: usize) -> String {
     match bytes.get(position) {
-        Some(byte) => format!("the byte 0x{byte:02X}, which is not UTF-8,"),
+        Some(byte) => format!("the byte 0x{byte:02X}, which is not UTF-8"),
         None => "a cut character at the end".to_owned(),
     }
 }

@@ -9,7 +9,10 @@ use harness_core::MetricKey;
 use serde_json::{Map, Value};
 
 use super::saved::{SavedMetric, SavedRun, SavedSample, SavedTask};
-use crate::{TaskError, python::text::str as python_str};
+use crate::{
+    TaskError,
+    python::{json::standard_json, text::str as python_str},
+};
 
 /// All runs in a folder and the folders in it, in order of their paths; a file is one run, its samples are those of the
 /// same time beside it.
@@ -65,7 +68,7 @@ pub fn read_runs(path: &Path) -> Result<Vec<SavedRun>, TaskError> {
 /// As [`read_runs`].
 pub fn read_results(path: &Path) -> Result<SavedRun, TaskError> {
     let text = harness_store::read_text_file(path).map_err(|e| wrong(path, e.to_string()))?;
-    let root: Value = serde_json::from_str(&python_json(&text))
+    let root: Value = serde_json::from_str(&standard_json(&text))
         .map_err(|e| wrong(path, format!("line {}, column {}: not valid JSON: {e}", e.line(), e.column())))?;
     let Some(results) = root.get("results").and_then(Value::as_object) else {
         return Err(wrong(path, "the file has no object `results`; expected a results file of lm-eval"));
@@ -130,7 +133,7 @@ pub fn read_results(path: &Path) -> Result<SavedRun, TaskError> {
 pub fn read_samples(path: &Path) -> Result<Vec<SavedSample>, TaskError> {
     let text = harness_store::read_text_file(path).map_err(|e| wrong(path, e.to_string()))?;
     if text.trim_start().starts_with('[') {
-        let items: Vec<Map<String, Value>> = serde_json::from_str(&python_json(&text))
+        let items: Vec<Map<String, Value>> = serde_json::from_str(&standard_json(&text))
             .map_err(|e| wrong(path, format!("line {}, column {}: not valid JSON: {e}", e.line(), e.column())))?;
         return items
             .into_iter()
@@ -143,7 +146,7 @@ pub fn read_samples(path: &Path) -> Result<Vec<SavedSample>, TaskError> {
         .filter(|(_, line)| !line.trim().is_empty())
         .map(|(i, line)| {
             let at = |message: String| wrong(path, format!("line {}: {message}", i + 1));
-            let item = serde_json::from_str(&python_json(line)).map_err(|e| at(format!("not valid JSON: {e}")))?;
+            let item = serde_json::from_str(&standard_json(line)).map_err(|e| at(format!("not valid JSON: {e}")))?;
             sample(item).map_err(at)
         })
         .collect()
@@ -325,31 +328,6 @@ fn date_of(path: &Path) -> Option<String> {
     valid.then(|| date.to_owned())
 }
 
-/// Python writes `NaN` and `Infinity`, which JSON has not; they become `null`.
-fn python_json(text: &str) -> std::borrow::Cow<'_, str> {
-    if !["NaN", "Infinity"].iter().any(|word| text.contains(word)) {
-        return text.into();
-    }
-    let mut out = String::with_capacity(text.len());
-    let (mut in_string, mut rest) = (false, text);
-    while let Some(c) = rest.chars().next() {
-        if !in_string && let Some(after) = ["NaN", "-Infinity", "Infinity"].iter().find_map(|w| rest.strip_prefix(*w)) {
-            out.push_str("null");
-            rest = after;
-            continue;
-        }
-        let mut length = c.len_utf8();
-        match c {
-            '"' => in_string = !in_string,
-            '\\' if in_string => length += rest[1..].chars().next().map_or(0, char::len_utf8),
-            _ => {}
-        }
-        out.push_str(&rest[..length]);
-        rest = &rest[length..];
-    }
-    out.into()
-}
-
 fn wrong(path: &Path, message: impl Into<String>) -> TaskError {
     TaskError::LmEvalFile { path: path.to_owned(), message: message.into() }
 }
@@ -357,12 +335,6 @@ fn wrong(path: &Path, message: impl Into<String>) -> TaskError {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn python_numbers_that_json_has_not_become_null() {
-        let text = r#"{"a": NaN, "b": -Infinity, "c": "NaN \" Infinity", "d": [Infinity]}"#;
-        assert_eq!(python_json(text), r#"{"a": null, "b": null, "c": "NaN \" Infinity", "d": [null]}"#);
-    }
 
     #[test]
     fn names_tell_task_and_time() {

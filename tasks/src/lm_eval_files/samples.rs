@@ -145,6 +145,9 @@ fn value(
         };
         responses.iter().take(item.choices.len()).map(of).collect()
     };
+    if let Some(logged) = outcome.task.native_log(item, responses, &spec.key) {
+        return logged;
+    }
     match outcome.task.metric_kind(metric) {
         Some(Kind::F1(_) | Kind::Matthews) => {
             let predicted = harness_metrics::argmax(&loglikelihoods()).unwrap_or(0);

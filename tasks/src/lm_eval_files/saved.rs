@@ -217,6 +217,11 @@ fn stats(statistic: &Statistic, value: &Value) -> Option<Vec<f64>> {
         Statistic::Ter => texts().map(|(reference, answer)| Ter::default().stats(&answer, &[reference])),
         _ => match value {
             Value::Bool(truth) => Some(mean_stats(f64::from(u8::from(*truth)))),
+            // One truth value a part of the document, as IFEval logs its instructions.
+            Value::Array(parts) if !parts.is_empty() && parts.iter().all(Value::is_boolean) => {
+                let true_ones = parts.iter().filter(|part| **part == Value::Bool(true)).count();
+                Some(vec![true_ones as f64, parts.len() as f64])
+            }
             Value::Array(pair) => {
                 // A Brier score is logged as the gold class and the probabilities.
                 let gold = usize::try_from(pair.first()?.as_i64()?).ok()?;

@@ -6,6 +6,7 @@
 
 mod documents;
 mod fields;
+mod ifeval;
 mod results;
 mod squad;
 mod truthfulqa;
@@ -28,6 +29,10 @@ pub(crate) enum Native {
     Field(fn(&Row) -> Result<Value, String>),
     /// `process_results`: the scores of one document.
     Results(fn(&Row, &Answers<'_>) -> Result<NativeScores, String>),
+    /// `aggregation`: the mean over the parts of all documents.
+    Aggregation,
+    /// `class`: the definition, as YAML, that a class stands for.
+    Class(&'static str),
 }
 
 /// What a model answered to the requests of one document.
@@ -48,6 +53,8 @@ const TABLE: &[(&str, &str, Native)] = &[
     ("drop", "utils.process_docs", Native::Documents(documents::drop)),
     ("drop", "utils.process_results", Native::Results(squad::drop)),
     ("hellaswag", "utils.process_docs", Native::Documents(documents::hellaswag)),
+    ("ifeval", "utils.agg_inst_level_acc", Native::Aggregation),
+    ("ifeval", "utils.process_results", Native::Results(ifeval::results)),
     ("logiqa", "utils_logiqa.doc_to_target", Native::Field(fields::logiqa_target)),
     ("logiqa", "utils_logiqa.doc_to_text", Native::Field(fields::logiqa_text)),
     ("mathqa", "utils.doc_to_choice", Native::Field(fields::mathqa_choice)),
@@ -57,6 +64,8 @@ const TABLE: &[(&str, &str, Native)] = &[
     ("race", "preprocess_race.doc_to_choice", Native::Field(fields::race_choice)),
     ("race", "preprocess_race.doc_to_target", Native::Field(fields::race_target)),
     ("race", "preprocess_race.doc_to_text", Native::Field(fields::race_text)),
+    ("squadv2", "squad2.process_results", Native::Results(squad::squad2)),
+    ("squadv2", "task.SQuAD2", Native::Class(include_str!("squadv2.yaml"))),
     ("truthfulqa", "utils.process_docs_gen", Native::Documents(truthfulqa::documents)),
     ("truthfulqa", "utils.process_results_gen", Native::Results(truthfulqa::generation)),
     ("truthfulqa", "utils.process_results_mc2", Native::Results(truthfulqa::mc2)),
@@ -75,14 +84,18 @@ pub(crate) fn find(node: &Node, task: Option<&str>) -> Option<Native> {
     if node.tag.as_deref() != Some("function") {
         return None;
     }
-    let folder = Path::new(&*node.at.file).parent().and_then(Path::file_name).map(|f| f.to_string_lossy().into_owned());
+    let path = Path::new(&*node.at.file).parent().unwrap_or(Path::new(""));
+    let folder = path.file_name().map(|folder| folder.to_string_lossy().into_owned());
     let named = |family: &str| TABLE.iter().any(|(known, ..)| *known == family);
     let families = match folder {
         Some(folder) if named(&folder) => vec![folder],
         _ => {
+            // A folder within a family's folder has functions of its own.
+            let within = |family: &str| path.ancestors().any(|above| above.file_name().is_some_and(|f| f == family));
             let of_task = |family: &str| {
                 task.and_then(|task| task.strip_prefix(family))
                     .is_some_and(|rest| rest.is_empty() || rest.starts_with('_'))
+                    && !within(family)
             };
             TABLE.iter().map(|(family, ..)| *family).filter(|family| of_task(family)).map(str::to_owned).collect()
         }
@@ -157,6 +170,8 @@ mod tests {
         assert!(!find("tasks/h.yaml", "utils.process_docs", "hellaswags"));
         assert!(!find("tasks/h.yaml", "utils.other", "hellaswag"));
         assert!(!find("drop/h.yaml", "preprocess_race.doc_to_text", "race"));
+        assert!(find("leaderboard/ifeval/i.yaml", "utils.process_results", "leaderboard_ifeval"));
+        assert!(!find("ifeval/multilingual/i.yaml", "utils.process_results", "ifeval_ca"));
     }
 
     #[test]

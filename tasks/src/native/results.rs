@@ -1,12 +1,41 @@
 //! `process_results`: scores that are no metric of the list alone.
 
-use harness_metrics::{byte_perplexity_stats, word_count};
+use harness_metrics::{byte_perplexity_stats, mean_stats, word_count};
 use harness_store::Row;
+use serde_json::Value;
 
 use super::{Answers, text};
 
-/// Additive statistics of one document by metric.
-pub(crate) type NativeScores = Vec<(&'static str, Vec<f64>)>;
+/// The scores of one document.
+pub(crate) type NativeScores = Vec<NativeScore>;
+
+/// One metric's score of one document.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct NativeScore {
+    /// The metric.
+    pub metric: &'static str,
+    /// Additive statistics.
+    pub stats: Vec<f64>,
+    /// What lm-eval logs, where it is not what the statistics say.
+    pub logged: Option<Value>,
+}
+
+impl NativeScore {
+    /// A score by its statistics.
+    pub(super) fn new(metric: &'static str, stats: Vec<f64>) -> Self {
+        Self { metric, stats, logged: None }
+    }
+
+    /// A value that a mean is taken of.
+    pub(super) fn mean(metric: &'static str, value: f64) -> Self {
+        Self::new(metric, mean_stats(value))
+    }
+
+    /// The same score with what lm-eval logs.
+    pub(super) fn logged(self, value: Value) -> Self {
+        Self { logged: Some(value), ..self }
+    }
+}
 
 /// The log-likelihood of a text, with the words and bytes of the page as it was before its tokenisation was undone.
 pub(super) fn wikitext(row: &Row, answers: &Answers<'_>) -> Result<NativeScores, String> {
@@ -14,9 +43,9 @@ pub(super) fn wikitext(row: &Row, answers: &Answers<'_>) -> Result<NativeScores,
     let logprob = first(answers)?.0;
     let bytes = byte_perplexity_stats(logprob, page);
     Ok(vec![
-        ("word_perplexity", vec![logprob, word_count(page) as f64]),
-        ("byte_perplexity", bytes.clone()),
-        ("bits_per_byte", bytes),
+        NativeScore::new("word_perplexity", vec![logprob, word_count(page) as f64]),
+        NativeScore::new("byte_perplexity", bytes.clone()),
+        NativeScore::new("bits_per_byte", bytes),
     ])
 }
 

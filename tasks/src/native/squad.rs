@@ -1,14 +1,14 @@
-//! Exact match and F1 of short answers as CoQA and DROP define them.
+//! Exact match and F1 of short answers as SQuAD 2, CoQA and DROP define them.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use harness_metrics::{mean_stats, normalize_answer};
+use harness_metrics::normalize_answer;
 use harness_store::Row;
 use serde_json::Value;
 
 use super::{
     Answers, fields,
-    results::{NativeScores, generated},
+    results::{NativeScore, NativeScores, generated},
 };
 use crate::python::text::{float_repr, is_space, strip};
 
@@ -31,7 +31,35 @@ pub(super) fn coqa(row: &Row, answers: &Answers<'_>) -> Result<NativeScores, Str
         sum / gold.len().max(1) as f64
     };
     let overlap = |gold: &str| token_f1(gold, &prediction);
-    Ok(vec![("em", mean_stats(score(&exact))), ("f1", mean_stats(score(&overlap)))])
+    Ok(vec![NativeScore::mean("em", score(&exact)), NativeScore::mean("f1", score(&overlap))])
+}
+
+/// SQuAD 2: exact match and F1 with the best reference in per cent, of all questions, of those with an answer and of those
+/// without. A reference of nothing but articles and punctuation does not count, and no reference is the empty one.
+pub(super) fn squad2(row: &Row, answers: &Answers<'_>) -> Result<NativeScores, String> {
+    let prediction = normalize_answer(generated(answers)?);
+    let given = row.get("answers").map_or(&Value::Null, |answers| &answers["text"]);
+    let given = given.as_array().ok_or("the column answers must hold a list text")?;
+    let mut golds: Vec<String> = given.iter().filter_map(Value::as_str).map(normalize_answer).collect();
+    golds.retain(|gold| !gold.is_empty());
+    if golds.is_empty() {
+        golds.push(String::new());
+    }
+    let exact = golds.contains(&prediction);
+    let exact = 100.0 * f64::from(u8::from(exact));
+    let f1 = 100.0 * golds.iter().map(|gold| token_f1(gold, &prediction)).fold(0.0, f64::max);
+    let part = |metric: &'static str, value: f64, counts: bool| {
+        if counts { NativeScore::mean(metric, value) } else { NativeScore::new(metric, vec![0.0, 0.0]) }
+    };
+    let answerable = !given.is_empty();
+    Ok(vec![
+        NativeScore::mean("exact", exact),
+        NativeScore::mean("f1", f1),
+        part("HasAns_exact", exact, answerable),
+        part("HasAns_f1", f1, answerable),
+        part("NoAns_exact", exact, !answerable),
+        part("NoAns_f1", f1, !answerable),
+    ])
 }
 
 /// SQuAD's F1 of normalised texts, rounded as its script rounds.
@@ -75,7 +103,7 @@ pub(super) fn drop(row: &Row, answers: &Answers<'_>) -> Result<NativeScores, Str
             f1 = f1.max(predicted.f1(&gold));
         }
     }
-    Ok(vec![("em", mean_stats(exact)), ("f1", mean_stats(f1))])
+    Ok(vec![NativeScore::mean("em", exact), NativeScore::mean("f1", f1)])
 }
 
 /// Normalised spans and their words.
@@ -154,7 +182,7 @@ mod tests {
 
     fn scores(of: fn(&Row, &Answers<'_>) -> Result<NativeScores, String>, row: Value, answer: &str) -> (f64, f64) {
         let scores = of(row.as_object().unwrap(), &Answers::Text(answer)).unwrap();
-        (scores[0].1[0], scores[1].1[0])
+        (scores[0].stats[0], scores[1].stats[0])
     }
 
     #[test]
@@ -167,6 +195,23 @@ mod tests {
         assert_eq!(scores(drop, json!({"answers": [["3,000 men"]]}), "3000 men"), (1.0, 1.0));
         assert_eq!(scores(drop, json!({"answers": [["$5.50", "x"]]}), "5.5"), (0.0, 0.0));
         assert_eq!(scores(drop, json!({"answers": [["1 2 3 4 5 6 7 8"]]}), "1"), (0.0, 0.22));
+    }
+
+    #[test]
+    fn squad2_tells_questions_with_an_answer_from_those_without() {
+        let score = |texts: Value, answer: &str| -> Vec<Vec<f64>> {
+            let row = json!({"answers": {"text": texts, "answer_start": []}});
+            let scores = squad2(row.as_object().unwrap(), &Answers::Text(answer)).unwrap();
+            scores.into_iter().map(|score| score.stats).collect()
+        };
+        let found = score(json!(["the Normans", "Norman people"]), " Normans");
+        assert_eq!(found[..4], [[100.0, 1.0], [100.0, 1.0], [100.0, 1.0], [100.0, 1.0]]);
+        assert_eq!(found[4..], [[0.0, 0.0], [0.0, 0.0]]);
+        let found = score(json!(["the Norman people"]), "Norman kings");
+        assert_eq!(found[..2], [[0.0, 1.0], [50.0, 1.0]]);
+        let found = score(json!([]), "");
+        assert_eq!((&found[0], &found[2], &found[4]), (&vec![100.0, 1.0], &vec![0.0, 0.0], &vec![100.0, 1.0]));
+        assert_eq!(score(json!([]), "unanswerable")[4], [0.0, 1.0]);
     }
 
     #[test]

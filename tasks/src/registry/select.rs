@@ -32,15 +32,8 @@ pub struct Selection {
 impl Selection {
     /// Takes tasks out, from groups too; a group that loses all its members goes with them.
     pub fn remove(&mut self, names: &[String]) {
-        fn prune(group: &mut Group, names: &[String]) -> bool {
-            group.members.retain_mut(|member| match member {
-                Member::Task(name) => !names.contains(name),
-                Member::Group(inner) => prune(inner, names),
-            });
-            !group.members.is_empty()
-        }
         self.tasks.retain(|task| !names.contains(&task.id));
-        self.groups.retain_mut(|group| prune(group, names));
+        self.groups.retain_mut(|group| group.remove(names));
     }
 
     fn push(&mut self, name: &str, node: Arc<Node>) {

@@ -3,6 +3,7 @@
 mod bad_input;
 mod common;
 mod end_to_end;
+mod families;
 mod filters;
 mod lm_eval_files;
 mod real_data;

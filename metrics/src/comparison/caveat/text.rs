@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{Caveat, Scale, Share};
+use super::{Caveat, NamedDocuments, Scale, Share};
 
 /// How many items of a list are spelled out.
 const SHOWN: usize = 4;
@@ -76,6 +76,12 @@ impl fmt::Display for Caveat {
             }
             Self::BoundaryShifts { shares } => {
                 shares_text(f, "The token boundary before the answer moved", "requests", shares)
+            }
+            Self::NoRightChoice { tasks } => {
+                documents_text(f, "The right answer is none of the choices, so every model scores 0", tasks)
+            }
+            Self::CostlyPatterns { tasks } => {
+                documents_text(f, "A pattern was given up because it backtracked beyond all bounds", tasks)
             }
             Self::SameFile { models: [a, b] } => {
                 write!(f, "The results of `{a}` and `{b}` were imported from files with the same content.")
@@ -206,6 +212,27 @@ fn shares_text(f: &mut fmt::Formatter<'_>, what: &str, unit: &str, shares: &[Sha
         }
         let percent = 100.0 * share.count as f64 / share.of.max(1) as f64;
         write!(f, " `{}` {} of {} {unit} ({percent:.1} %)", share.model, share.count, share.of)
+    })?;
+    f.write_str(".")
+}
+
+/// How many documents are named one by one.
+const NAMED: usize = 20;
+
+fn documents_text(f: &mut fmt::Formatter<'_>, what: &str, tasks: &[NamedDocuments]) -> fmt::Result {
+    write!(f, "{what}: ")?;
+    list(f, tasks, |f, of| {
+        write!(f, "{}", of.task)?;
+        if let Some(model) = &of.model {
+            write!(f, " `{model}`")?;
+        }
+        write!(f, " document{} ", if of.documents.len() == 1 { "" } else { "s" })?;
+        let named: Vec<String> = of.documents.iter().take(NAMED).map(usize::to_string).collect();
+        f.write_str(&named.join(", "))?;
+        match of.documents.len().saturating_sub(NAMED) {
+            0 => Ok(()),
+            more => write!(f, " and {} more", thousands(more as u64)),
+        }
     })?;
     f.write_str(".")
 }

@@ -1,0 +1,64 @@
+//! What an endpoint can be asked, found out before it is asked anything: a server that cannot score given texts would
+//! otherwise be noticed in the middle of the work, or give results at the level of chance.
+
+use harness_http::HttpError;
+use harness_tasks::{DeclarativeTask, OutputType, Task as _};
+
+use super::{App, Failure, load::Ready, suite::Suite};
+
+/// Tasks that an endpoint cannot be asked.
+pub(super) struct Refusal {
+    /// Their ids.
+    pub tasks: Vec<String>,
+    failure: Failure,
+}
+
+impl Refusal {
+    /// As a failure: the endpoint, what it lacks, and the tasks that need it.
+    pub(super) fn failure(self) -> Failure {
+        let message = format!("{}; {} cannot be asked", self.failure.message(), self.tasks.join(", "));
+        if self.failure.code() == 2 { Failure::usage(message) } else { Failure::work(message) }
+    }
+}
+
+/// Whether answers to a task are log-likelihoods, all or some.
+fn scores_texts(task: &DeclarativeTask) -> bool {
+    task.output_type() != OutputType::GenerateUntil
+        || task.metrics().iter().any(|metric| metric.key.metric == "perplexity")
+}
+
+/// The tasks of a suite that a model behind a server cannot be asked; `None` where it can be asked all. Costs two short
+/// requests at most, and none where the model is on this machine or only generates.
+///
+/// # Errors
+/// If the server is not there or refuses the key.
+pub(super) fn refusal(app: &App, suite: &Suite, ready: &Ready) -> Result<Option<Refusal>, Failure> {
+    let Some(endpoint) = ready.model.endpoint() else { return Ok(None) };
+    let scored: Vec<String> =
+        suite.tasks.iter().filter(|task| scores_texts(task)).map(|task| task.id().to_owned()).collect();
+    if scored.is_empty() {
+        return Ok(None);
+    }
+    ready.model.check(app)?;
+    if suite.uses_chat_template() {
+        let failure = Failure::usage(format!(
+            "{}: the chat template is the server's own, so continuations of a chat cannot be scored; leave out \
+             --apply-chat-template",
+            endpoint.options().spec.url
+        ));
+        return Ok(Some(Refusal { tasks: scored, failure }));
+    }
+    match endpoint.likelihood_api() {
+        Ok(_) => Ok(None),
+        Err(error @ HttpError::NoLikelihood { .. }) => Ok(Some(Refusal { tasks: scored, failure: error.into() })),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// The same for a comparison, whose models are all asked the same.
+///
+/// # Errors
+/// If the model cannot be asked a task.
+pub(super) fn require(app: &App, suite: &Suite, ready: &Ready) -> Result<(), Failure> {
+    refusal(app, suite, ready)?.map_or(Ok(()), |refusal| Err(refusal.failure()))
+}
