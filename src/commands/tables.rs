@@ -287,6 +287,7 @@ fn scale(spec: &MetricSpec) -> Scale {
         Statistic::Perplexity | Statistic::BitsPerByte => Scale::Raw,
         Statistic::Mean if matches!(spec.key.metric.as_str(), "perplexity" | "brier_score") => Scale::Raw,
         Statistic::Bleu(_) | Statistic::Chrf(_) | Statistic::Ter => Scale::Points,
+        _ if spec.percent => Scale::Points,
         _ => Scale::Fraction,
     }
 }

@@ -207,8 +207,11 @@ impl TaskConfig {
             );
             return keys.get("filter_list")?.unwrap_or(node).error(message);
         }
-        let metrics = match (keys.raw("metric_list"), process_results) {
-            (Some(Node { value: Yaml::List(items), .. }), Some(_)) => crate::metric::read_native(items, &id)?,
+        let function = process_results.and_then(|_| keys.raw("process_results"));
+        let metrics = match (keys.raw("metric_list"), function) {
+            (Some(Node { value: Yaml::List(items), .. }), Some(function)) => {
+                crate::metric::read_native(items, function, &id)?
+            }
             _ => crate::metric::read(keys.list("metric_list")?, output_type, &node.at)?,
         };
         let definition = without_places(node);

@@ -126,6 +126,7 @@ impl DeclarativeTask {
                         key,
                         statistic,
                         higher_is_better: metric.higher_is_better,
+                        percent: metric.percent,
                         primary: false,
                     });
                 }

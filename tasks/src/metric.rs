@@ -24,6 +24,8 @@ pub(crate) struct MetricConfig {
     pub name: String,
     pub kind: Kind,
     pub higher_is_better: bool,
+    /// Whether values are in per cent, not shares.
+    pub percent: bool,
 }
 
 /// How a metric is computed.
@@ -125,7 +127,7 @@ pub(crate) fn read(list: Option<&[Node]>, output: OutputType, at: &Place) -> Res
 }
 
 /// Reads the `metric_list` of a task whose scores are computed by a function: any name, with its aggregation.
-pub(crate) fn read_native(list: &[Node], task: &str) -> Result<Vec<MetricConfig>, TaskError> {
+pub(crate) fn read_native(list: &[Node], function: &Node, task: &str) -> Result<Vec<MetricConfig>, TaskError> {
     let mut metrics = Vec::new();
     for node in list {
         let keys = Keys::of(
@@ -154,7 +156,8 @@ pub(crate) fn read_native(list: &[Node], task: &str) -> Result<Vec<MetricConfig>
         };
         let higher_is_better =
             keys.flag("higher_is_better")?.unwrap_or_else(|| info.is_none_or(|info| info.higher_is_better));
-        metrics.push(MetricConfig { name, kind: Kind::Native(statistic), higher_is_better });
+        let percent = native::in_percent(function, &name);
+        metrics.push(MetricConfig { name, kind: Kind::Native(statistic), higher_is_better, percent });
     }
     Ok(metrics)
 }
@@ -228,7 +231,7 @@ fn config(name: &str, output: OutputType, node: Option<&Node>) -> Result<MetricC
         other => return Err(format!("unknown metric {other:?}")),
     };
     let higher_is_better = MetricInfo::of(name).is_none_or(|info| info.higher_is_better);
-    Ok(MetricConfig { name: name.to_owned(), kind, higher_is_better })
+    Ok(MetricConfig { name: name.to_owned(), kind, higher_is_better, percent: false })
 }
 
 impl MetricConfig {

@@ -180,6 +180,8 @@ pub struct MetricSpec {
     pub statistic: Statistic,
     /// Whether larger values are better.
     pub higher_is_better: bool,
+    /// Whether the value of a mean is in per cent, not a share.
+    pub percent: bool,
     /// The one metric that stands for the task where there is room for one.
     pub primary: bool,
 }

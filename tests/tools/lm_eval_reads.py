@@ -32,13 +32,14 @@ def aggregation(config, metric):
     """lm-eval's function for a metric, as the saved definition names it, else its own for the name."""
     for entry in config.get("metric_list") or []:
         name = entry.get("aggregation")
-        if entry["metric"] == metric and isinstance(name, str) and "." not in name:
-            return get_aggregation(name)
+        if entry["metric"] == metric and isinstance(name, str):
+            return get_aggregation("mean" if "." in name else name)
     return get_metric_aggregation(metric) or get_aggregation("mean")
 
 
 def flat(values):
-    """Lists of truth values, one a part of a document, are taken together."""
+    """Lists of truth values, one a part of a document, are taken together; documents without a value are left out."""
+    values = [value for value in values if value is not None]
     if values and isinstance(values[0], list) and all(isinstance(part, bool) for part in values[0]):
         return [part for value in values for part in value]
     return [tuple(value) if isinstance(value, list) else value for value in values]

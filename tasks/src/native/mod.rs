@@ -104,6 +104,17 @@ pub(crate) fn find(node: &Node, task: Option<&str>) -> Option<Native> {
     found.map(|(.., native)| *native)
 }
 
+/// Whether a metric that a function computes is in per cent and not a share.
+pub(crate) fn in_percent(function: &Node, metric: &str) -> bool {
+    match &function.value {
+        Yaml::Text(name) if name == "squad2.process_results" => true,
+        Yaml::Text(name) if name == "utils.process_results_gen" => {
+            metric.ends_with("_max") || metric.ends_with("_diff")
+        }
+        _ => false,
+    }
+}
+
 /// A function that a definition names.
 #[derive(Clone, Debug)]
 pub(crate) struct FunctionUse<'a> {

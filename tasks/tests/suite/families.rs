@@ -57,7 +57,7 @@ fn families() -> Vec<Family> {
         },
         Family {
             task: "wikitext",
-            file: "wikitext/wikitext-2-raw-v1/test.jsonl",
+            file: "wikitext-2-raw/test.jsonl",
             rows: vec![
                 json!({"text": ""}),
                 json!({"text": " = Page = \n"}),
