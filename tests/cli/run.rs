@@ -189,3 +189,29 @@ fn a_task_that_needs_python_is_left_out() {
     assert!(outcome.stdout.contains("toy_choice"));
     world.run(&["run", "base", "-t", "needs"]).expect(2).says(&["process_docs needs the Python function utils.clean"]);
 }
+
+/// What another tool wrote is compared document by document, and other prompts are noticed.
+#[test]
+fn what_lm_eval_wrote_is_compared_with_a_run_of_the_same_documents() {
+    let world = world();
+    let import = |folder: &str, name: &str| world.run(&["import", "lm-eval", folder, "--name", name]).expect(0);
+    world.run(&["run", "base", "--lm-eval-output", "same", "--bootstrap-iters", "100"]).expect(0);
+    world.run(&["run", "base", "--lm-eval-output", "told", "--system-instruction", "Hm. "]).expect(0);
+    import("same", "same");
+    import("told", "told");
+    let caveats = |other: &str| -> Vec<Value> {
+        let object = world.run(&["compare", "base", other, "--json", "--all-rows"]).expect(0).json();
+        for row in object["rows"].as_array().unwrap() {
+            assert!(row["n"].as_u64().unwrap() >= 4 && !row["contrasts"].as_array().unwrap().is_empty(), "{row}");
+            let values = |cell: usize| row["cells"][cell]["value"].as_f64().unwrap();
+            assert!(other != "same" || (values(0) - values(1)).abs() <= 1e-9 * values(0).abs(), "{row}");
+        }
+        let differ = |caveat: &&Value| caveat["kind"] == "different_conditions";
+        object["caveats"].as_array().unwrap().iter().filter(differ).cloned().collect()
+    };
+    assert_eq!(caveats("same"), Vec::<Value>::new());
+    let told = caveats("told");
+    let conditions = told[0]["conditions"].as_array().unwrap();
+    let tasks: Vec<&Value> = conditions.iter().filter(|c| c["what"] == "prompts").map(|c| &c["task"]).collect();
+    assert_eq!(tasks, ["toy_answer", "toy_choice"], "a text that is scored whole has no instruction");
+}

@@ -1,6 +1,6 @@
 //! Results of lm-evaluation-harness.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use harness_core::{Digest, DocId, Hasher};
 use harness_metrics::comparison::Aggregate;
@@ -88,7 +88,7 @@ fn imported(task: &SavedTask) -> Option<ImportedTask> {
         return (!found.metrics.is_empty()).then_some(found);
     }
     let (prompts, outputs) = digests(task);
-    found.conditions.insert("lm-eval prompts".to_owned(), prompts.short());
+    found.conditions.insert("prompts".to_owned(), prompts.short());
     found.outputs = Some(outputs);
     for (i, scores) in task.scores().into_iter().enumerate() {
         let stats = scores.stats.into_iter().filter_map(|(id, stats)| Some((*documents.get(&id)?, stats)));
@@ -105,11 +105,17 @@ fn imported(task: &SavedTask) -> Option<ImportedTask> {
     Some(found)
 }
 
-/// Hashes of what was asked and of what was answered, in the order of the documents.
+/// Hashes of what was asked, made as for models that are asked here, and of what was answered, in the order of the documents.
 fn digests(task: &SavedTask) -> (Digest, Digest) {
-    let (mut prompts, mut outputs) = (Hasher::new("lm-eval prompts"), Hasher::new("lm-eval outputs"));
+    let (mut prompts, mut outputs) = (Hasher::new("prompts"), Hasher::new("lm-eval outputs"));
+    let mut asked = BTreeSet::new();
     for sample in &task.samples {
-        prompts.part(sample.doc_id.to_string()).part(Value::from(sample.arguments.clone()).to_string());
+        // A document has a sample for every filter.
+        if asked.insert(sample.doc_id) {
+            for text in sample.arguments.iter().flat_map(|request| request.iter().map_while(Value::as_str)) {
+                prompts.part(text);
+            }
+        }
         outputs.part(sample.doc_id.to_string()).part(Value::from(sample.responses.clone()).to_string());
     }
     (prompts.finish(), outputs.finish())
