@@ -190,6 +190,13 @@ impl Ignore {
     }
 }
 
+fn unknown<T>(at: &Node, name: &str) -> Result<T, TaskError> {
+    let close = nearest_few(name, FILTERS);
+    let hint =
+        if close.is_empty() { format!("; known: {}", FILTERS.join(", ")) } else { crate::error::suggest(&close) };
+    at.error(format!("unknown filter {name:?}{hint}"))
+}
+
 impl Step {
     fn read(node: &Node) -> Result<Self, TaskError> {
         let Yaml::Map(entries) = &node.value else {
@@ -199,6 +206,10 @@ impl Step {
             return node.error("a filter lacks the key function");
         };
         let name = text("function", &function.value)?;
+        // Its keys say nothing of a filter that is not known.
+        if !FILTERS.contains(&name.as_str()) && !["custom", "decontaminate"].contains(&name.as_str()) {
+            return unknown(&function.value, &name);
+        }
         let known: &[&str] = match name.as_str() {
             "regex" | "regex_pos" => &["function", "regex_pattern", "group_select", "fallback"],
             "multi_choice_regex" => &[
@@ -257,15 +268,7 @@ impl Step {
                 return function.error("the filter custom needs Python, which is not run here");
             }
             "decontaminate" => return node.error("the filter decontaminate is not supported"),
-            other => {
-                let close = nearest_few(other, FILTERS);
-                let hint = if close.is_empty() {
-                    format!("; known: {}", FILTERS.join(", "))
-                } else {
-                    crate::error::suggest(&close)
-                };
-                return function.value.error(format!("unknown filter {other:?}{hint}"));
-            }
+            other => return unknown(&function.value, other),
         })
     }
 

@@ -300,19 +300,17 @@ fn answer_text(shared: &Shared, body: &Value) -> Result<Value, String> {
         return Err(format!("{} is not supported here", if echo { "echo" } else { "prompt_logprobs" }));
     }
     let tokens = shared.model.tokenize(&prompt).ok_or("no tokenizer")?;
-    let score = |from: usize| -> Result<(f64, bool), String> {
-        let (context, rest) = prompt.split_at(from);
-        let response =
-            one(&*shared.model, Request::LogLikelihood { context: context.into(), continuation: rest.into() })?;
-        let Output::LogLikelihood { token_logprobs, .. } = &response.output else { return Err("no score".into()) };
-        Ok((f64::from(token_logprobs[0]), false))
+    // All tokens at once after the prefix token; a special token at the beginning has no log-probability of its own, nor has
+    // the first token without one.
+    let whole = Request::LogLikelihood { context: String::new(), continuation: prompt.clone() };
+    let Output::LogLikelihood { token_logprobs, .. } = one(&*shared.model, whole)?.output else {
+        return Err("no score".into());
     };
-    // Each token is scored by itself after all before it; only tokens that begin with a blank or follow one stand for
-    // themselves whatever comes after, which is enough for the texts of the tests.
+    let special = tokens.len().saturating_sub(token_logprobs.len());
     let (mut offset, mut offsets, mut logprobs) = (0, vec![], vec![]);
     for (at, (_, text)) in tokens.iter().enumerate() {
         offsets.push(offset);
-        logprobs.push(if at == 0 { Value::Null } else { json!(score(offset)?.0) });
+        logprobs.push(if at < special.max(1) { Value::Null } else { json!(token_logprobs[at - special]) });
         // A special token at the beginning is no part of the text.
         offset += if prompt[offset..].starts_with(text.as_str()) { text.len() } else { 0 };
     }
