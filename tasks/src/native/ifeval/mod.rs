@@ -1,8 +1,8 @@
 //! IFEval: does an answer follow instructions that can be checked by rule (Zhou et al. 2023, arXiv:2311.07911)?
 //!
-//! Twenty-two of the 25 checks are those of the paper's program. Three need models that are trained elsewhere, and follow rules
-//! of this program instead: the number of sentences ([`sentences`]) and the language of a text ([`language`], which the
-//! checks for English in one case need too).
+//! Twenty-one of the 25 checks are those of the paper's program. Four need models that are trained elsewhere, and follow rules
+//! of this program instead: the number of sentences (`sentences`), and the language of a text (`language`), which the checks
+//! for English in one case need too.
 
 mod capitals;
 mod instructions;

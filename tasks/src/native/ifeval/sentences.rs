@@ -13,8 +13,7 @@ const ABBREVIATIONS: [&str; 38] = [
 /// Number of sentences; a text without any stop is one, an empty one none.
 pub(super) fn count(text: &str) -> usize {
     let words: Vec<&str> = text.split_whitespace().collect();
-    let ends = (0..words.len()).filter(|&at| at + 1 == words.len() || ends(words[at], words[at + 1])).count();
-    ends
+    (0..words.len()).filter(|&at| at + 1 == words.len() || ends(words[at], words[at + 1])).count()
 }
 
 /// Whether a sentence ends with a word, as the next one shows.
