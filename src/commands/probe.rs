@@ -1,10 +1,12 @@
 //! What an endpoint can be asked, found out before it is asked anything: a server that cannot score given texts would
 //! otherwise be noticed in the middle of the work, or give results at the level of chance.
 
+use harness_core::RequestKey;
 use harness_http::HttpError;
+use harness_store::RunStore as _;
 use harness_tasks::{DeclarativeTask, OutputType, Task as _};
 
-use super::{App, Failure, load::Ready, suite::Suite};
+use super::{App, Failure, evaluate::prepare_one, load::Ready, suite::Suite};
 
 /// Tasks that an endpoint cannot be asked.
 pub(super) struct Refusal {
@@ -28,14 +30,22 @@ fn scores_texts(task: &DeclarativeTask) -> bool {
 }
 
 /// The tasks of a suite that a model behind a server cannot be asked; `None` where it can be asked all. Costs two short
-/// requests at most, and none where the model is on this machine or only generates.
+/// requests at most, and none where the model is on this machine, only generates, or has answered before.
 ///
 /// # Errors
-/// If the server is not there or refuses the key.
+/// If the server is not there or refuses the key, or a document does not fit its task.
 pub(super) fn refusal(app: &App, suite: &Suite, ready: &Ready) -> Result<Option<Refusal>, Failure> {
     let Some(endpoint) = ready.model.endpoint() else { return Ok(None) };
-    let scored: Vec<String> =
-        suite.tasks.iter().filter(|task| scores_texts(task)).map(|task| task.id().to_owned()).collect();
+    let (store, model) = (app.store()?, ready.entry.identity.digest());
+    let mut scored = vec![];
+    for (number, task) in suite.tasks.iter().enumerate().filter(|(_, task)| scores_texts(task)) {
+        let prepared = prepare_one(suite, number, ready)?;
+        let keys: Vec<RequestKey> =
+            prepared.documents.iter().flat_map(|document| document.requests.iter().map(|r| r.key())).collect();
+        if !store.missing(&model, &keys)?.is_empty() {
+            scored.push(task.id().to_owned());
+        }
+    }
     if scored.is_empty() {
         return Ok(None);
     }

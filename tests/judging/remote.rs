@@ -281,7 +281,11 @@ fn log_likelihoods_come_from_a_server_in_spite_of_faults() {
                 "include_path = [\"tasks\"]\n[models.far]\nendpoint = {spec:?}\napi = \"completions\"\ntimeout = 30\nretries = 8\n"
             ),
         );
-        let far = world.run(&["run", "far", "-t", "toy_choice,toy_text", "--json"]).expect(0).json();
+        let call = ["run", "far", "-t", "toy_choice,toy_text", "--json"];
+        let far = world.run(&call).expect(0).json();
+        let asked = server.bodies().len();
+        assert_eq!(world.run(&call).expect(0).json(), far);
+        assert_eq!(server.bodies().len(), asked, "what is stored needs no probe");
         for (near, far) in local["rows"].as_array().unwrap().iter().zip(far["rows"].as_array().unwrap()) {
             assert_eq!(near["key"], far["key"]);
             let value = |row: &Value| row["cells"][0]["value"].as_f64().unwrap();
