@@ -94,11 +94,11 @@ impl Suite {
 
     /// The same suite without these tasks; groups that lose all of their tasks go with them.
     pub(super) fn without(self, ids: &[String]) -> Self {
-        let Self { tasks, mut groups, options, limits } = self;
+        let Self { tasks, mut groups, options, limits, names } = self;
         groups.retain_mut(|group| group.remove(ids));
         let kept = tasks.into_iter().zip(limits).filter(|(task, _)| !ids.iter().any(|id| id == task.id()));
         let (tasks, limits) = kept.unzip();
-        Self { tasks, groups, options, limits }
+        Self { tasks, groups, options, limits, names }
     }
 
     /// Whether prompts are rendered through the model's chat template.
