@@ -1,14 +1,11 @@
 //! A comparison of the size of MMLU: 14,042 documents in 57 tasks, their groups and the whole, for three models with
 //! 10,000 resamples.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::time::Duration;
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use harness_core::{Digest, DocId, MetricKey, SampleScore, Seed};
-use harness_metrics::{
-    Statistic,
-    comparison::{Column, Comparison, Scale, Settings, Table},
-};
+use harness_metrics::comparison::{Column, Comparison, Settings, Table};
 
 const DOCUMENTS: usize = 14_042;
 const TASKS: usize = 57;
@@ -20,21 +17,7 @@ fn table(task: &str, documents: std::ops::Range<usize>, primary: bool, graded: b
         SampleScore { doc: DocId(Digest::of(i.to_le_bytes())), key: key.clone(), stats: vec![value, 1.0], parsed: true }
     };
     let columns = (0..3).map(|j| Column::new(format!("model {j}"), documents.clone().map(|i| score(j, i)).collect()));
-    Table {
-        task: task.to_owned(),
-        alias: None,
-        group: None,
-        depth: 0,
-        pooled: false,
-        columns: columns.collect(),
-        key: key.clone(),
-        statistic: Statistic::Mean,
-        higher_is_better: true,
-        scale: Scale::Fraction,
-        primary,
-        clusters: BTreeMap::new(),
-        noise: None,
-    }
+    Table { primary, ..Table::new(task, key.clone(), columns.collect()) }
 }
 
 fn tables(graded: bool) -> Vec<Table> {

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 
 use harness_core::{Digest, DocId, MetricKey, SampleScore, Seed};
 use harness_metrics::{
-    Statistic,
     comparison::{Caveat, Column, Comparison, ModelFacts, Overlap, Scale, Settings, Table, TaskFacts, Verdict},
     simulation::false_alarms,
 };
@@ -21,21 +20,8 @@ fn scored(model: &str, key: &MetricKey, values: &[f64]) -> Column {
 
 fn table(filter: &str, columns: &[(&str, Vec<f64>)]) -> Table {
     let key = MetricKey::new("exact_match", filter);
-    Table {
-        task: "t".into(),
-        alias: None,
-        group: None,
-        depth: 0,
-        pooled: false,
-        statistic: Statistic::Mean,
-        higher_is_better: true,
-        scale: Scale::Fraction,
-        primary: filter == "none" || filter == "strict-match",
-        columns: columns.iter().map(|(model, values)| scored(model, &key, values)).collect(),
-        clusters: BTreeMap::new(),
-        noise: None,
-        key,
-    }
+    let columns = columns.iter().map(|(model, values)| scored(model, &key, values)).collect();
+    Table { primary: filter == "none" || filter == "strict-match", ..Table::new("t", key, columns) }
 }
 
 fn binary(n: usize, p: f64, seed: u64) -> Vec<f64> {

@@ -28,21 +28,7 @@ fn column(model: &str, values: &[f64]) -> Column {
 }
 
 fn table(task: &str, columns: Vec<Column>) -> Table {
-    Table {
-        task: task.into(),
-        alias: None,
-        group: None,
-        depth: 0,
-        pooled: false,
-        key: key(),
-        statistic: Statistic::Mean,
-        higher_is_better: true,
-        scale: Scale::Fraction,
-        primary: true,
-        columns,
-        clusters: Default::default(),
-        noise: None,
-    }
+    Table::new(task, key(), columns)
 }
 
 fn bernoulli(n: usize, p: f64, seed: u64) -> Vec<f64> {

@@ -2,10 +2,9 @@
 
 use harness_core::{Digest, DocId, MetricKey, SampleScore, Seed};
 use harness_metrics::{
-    Statistic,
     comparison::{
-        Aggregate, Caveat, Column, Comparison, ComparisonError, IntervalMethod, Pairs, Scale, Settings, Table,
-        TestChoice, TestMethod, Verdict,
+        Aggregate, Caveat, Column, Comparison, ComparisonError, IntervalMethod, Pairs, Settings, Table, TestChoice,
+        TestMethod, Verdict,
     },
     simulation::{Kind, simulate, simulate_sequential},
     stats::Correction,
@@ -24,21 +23,7 @@ fn column(model: &str, values: &[f64]) -> Column {
 }
 
 fn table(columns: Vec<Column>) -> Table {
-    Table {
-        task: "t".into(),
-        alias: None,
-        group: None,
-        depth: 0,
-        pooled: false,
-        key: key(),
-        statistic: Statistic::Mean,
-        higher_is_better: true,
-        scale: Scale::Fraction,
-        primary: true,
-        columns,
-        clusters: Default::default(),
-        noise: None,
-    }
+    Table::new("t", key(), columns)
 }
 
 fn settings() -> Settings {

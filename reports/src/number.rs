@@ -1,7 +1,7 @@
 //! Numbers as reports print them.
 
 use harness_metrics::{
-    comparison::{Row, Scale},
+    comparison::{Row, Scale, thousands},
     stats::Interval,
 };
 
@@ -96,15 +96,7 @@ pub(crate) fn needed(n: Option<u64>) -> String {
 
 /// A count with thousands separators.
 pub(crate) fn count(n: usize) -> String {
-    let digits = n.to_string();
-    let mut text = String::new();
-    for (i, digit) in digits.chars().enumerate() {
-        if i > 0 && (digits.len() - i).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
+    thousands(n as u64)
 }
 
 #[cfg(test)]

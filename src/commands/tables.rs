@@ -82,19 +82,13 @@ pub(super) fn imported_tables(records: &[&ImportRecord], only: &[String]) -> Vec
             let own = records.iter().filter_map(|record| record.task(&task.id)).flat_map(|task| &task.clusters);
             own.for_each(|(doc, cluster)| drop(clusters.insert(*doc, cluster.clone())));
             tables.push(Table {
-                task: task.id.clone(),
                 alias: task.alias.clone(),
-                group: None,
-                depth: 0,
-                pooled: false,
-                key: metric.key.clone(),
                 statistic: metric.statistic.clone(),
                 higher_is_better: metric.higher_is_better,
                 scale: if raw { Scale::Raw } else { metric.scale() },
                 primary: metric.primary,
-                columns,
                 clusters,
-                noise: None,
+                ..Table::new(&task.id, metric.key.clone(), columns)
             });
         }
     }
@@ -139,19 +133,12 @@ impl Builder<'_> {
         for spec in definition.metrics() {
             let Some(columns) = self.columns(&[(task, None)], &spec.key) else { continue };
             tables.push(Table {
-                task: definition.id().to_owned(),
                 alias: Some(definition.alias().to_owned()),
                 group: group.map(str::to_owned),
                 depth,
-                pooled: false,
-                key: spec.key.clone(),
-                statistic: spec.statistic.clone(),
-                higher_is_better: spec.higher_is_better,
-                scale: scale(spec),
-                primary: spec.primary,
-                columns,
                 clusters: self.clusters(&[(task, None)], false),
                 noise: self.noise.get(&(definition.id().to_owned(), spec.key.to_string())).copied(),
+                ..of_metric(definition.id(), spec, columns)
             });
         }
     }
@@ -181,19 +168,13 @@ impl Builder<'_> {
             let Some(columns) = self.columns(&parts, &spec.key) else { continue };
             let noise = self.pooled_noise(&parts, &spec.key);
             tables.push(Table {
-                task: group.name.clone(),
                 alias: Some(group.alias.clone()),
                 group: above.map(str::to_owned),
                 depth,
                 pooled: true,
-                key: spec.key.clone(),
-                statistic: spec.statistic.clone(),
-                higher_is_better: spec.higher_is_better,
-                scale: scale(spec),
-                primary: spec.primary,
-                columns,
                 clusters: self.clusters(&parts, parts.len() >= CLUSTERED_GROUP),
                 noise,
+                ..of_metric(&group.name, spec, columns)
             });
         }
     }
@@ -278,6 +259,17 @@ impl Builder<'_> {
             }
         }
         if by_task || named { clusters } else { BTreeMap::new() }
+    }
+}
+
+/// A table with what a task says of its metric.
+fn of_metric(task: &str, spec: &MetricSpec, columns: Vec<Column>) -> Table {
+    Table {
+        statistic: spec.statistic.clone(),
+        higher_is_better: spec.higher_is_better,
+        scale: scale(spec),
+        primary: spec.primary,
+        ..Table::new(task, spec.key.clone(), columns)
     }
 }
 

@@ -2,6 +2,8 @@
 
 mod text;
 
+pub use text::thousands;
+
 use harness_core::MetricKey;
 use serde::{Deserialize, Serialize};
 

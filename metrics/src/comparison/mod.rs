@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 
 pub use caveat::{
     BelowNoise, Caveat, Confounded, DifferentCondition, Dropped, FilterConflict, IdenticalTask, NamedDocuments,
-    SameScores, SeenDocuments, Share, SharedOutputs, Underpowered,
+    SameScores, SeenDocuments, Share, SharedOutputs, Underpowered, thousands,
 };
 pub use error::{ComparisonError, Documents, Place};
 pub use facts::{ModelFacts, Overlap, TaskFacts};

@@ -49,6 +49,25 @@ pub struct Table {
 }
 
 impl Table {
+    /// The main metric of one task as a mean over documents of fractions between 0 and 1, better where larger.
+    pub fn new(task: impl Into<String>, key: MetricKey, columns: Vec<Column>) -> Self {
+        Self {
+            task: task.into(),
+            alias: None,
+            group: None,
+            depth: 0,
+            pooled: false,
+            key,
+            statistic: Statistic::Mean,
+            higher_is_better: true,
+            scale: Scale::Fraction,
+            primary: true,
+            columns,
+            clusters: BTreeMap::new(),
+            noise: None,
+        }
+    }
+
     /// Its task and metric, for errors.
     pub(super) fn place(&self) -> Box<Place> {
         Box::new(Place { task: self.task.clone(), key: self.key.clone() })

@@ -7,10 +7,7 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::population::document;
-use crate::{
-    Statistic,
-    comparison::{Caveat, Column, Comparison, ModelFacts, Scale, Settings, Table, TaskFacts},
-};
+use crate::comparison::{Caveat, Column, Comparison, ModelFacts, Settings, Table, TaskFacts};
 
 /// Alarms on clean comparisons.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -85,21 +82,7 @@ fn tables(rng: &mut StreamRng) -> Vec<Table> {
                 Column::new(MODELS[j], (0..n).map(|i| score(i, rng)).collect())
             };
             let columns = (0..MODELS.len()).map(|j| column(j, rng)).collect();
-            tables.push(Table {
-                task: task.to_owned(),
-                alias: None,
-                group: None,
-                depth: 0,
-                pooled: false,
-                key: key.clone(),
-                statistic: Statistic::Mean,
-                higher_is_better: true,
-                scale: Scale::Fraction,
-                primary: f == 0,
-                columns,
-                clusters: BTreeMap::new(),
-                noise: Some(0.0),
-            });
+            tables.push(Table { primary: f == 0, noise: Some(0.0), ..Table::new(*task, key.clone(), columns) });
         }
     }
     tables

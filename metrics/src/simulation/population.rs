@@ -187,21 +187,8 @@ impl Population {
             Kind::Clustered => [0.5 - shift / 2.0, 0.5 + shift / 2.0],
             _ => [self.truth(0.0), self.truth(shift)],
         };
-        let table = Table {
-            task: self.kind.name().to_owned(),
-            alias: None,
-            group: None,
-            depth: 0,
-            pooled: false,
-            key,
-            statistic,
-            higher_is_better: true,
-            scale,
-            primary: true,
-            columns: vec![Column::new("base", base), Column::new("candidate", candidate)],
-            clusters,
-            noise: None,
-        };
+        let columns = vec![Column::new("base", base), Column::new("candidate", candidate)];
+        let table = Table { statistic, scale, clusters, ..Table::new(self.kind.name(), key, columns) };
         (table, truth)
     }
 

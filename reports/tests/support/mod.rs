@@ -61,21 +61,7 @@ pub(crate) fn meta() -> Meta {
 }
 
 fn table(task: &str, models: &[&str], n: usize, level: f64, edit: impl FnOnce(&mut Table)) -> Table {
-    let mut table = Table {
-        task: task.into(),
-        alias: None,
-        group: None,
-        depth: 0,
-        pooled: false,
-        key: MetricKey::new("acc", "none"),
-        statistic: Statistic::Mean,
-        higher_is_better: true,
-        scale: Scale::Fraction,
-        primary: true,
-        columns: Vec::new(),
-        clusters: Default::default(),
-        noise: None,
-    };
+    let mut table = Table::new(task, MetricKey::new("acc", "none"), Vec::new());
     edit(&mut table);
     let seed = task.bytes().fold(7, |seed: u64, byte| seed * 31 + u64::from(byte));
     let quality = [0.0, 0.22, 0.0, -0.25, 0.1, 0.02, -0.04, 0.15, 0.05, -0.1];

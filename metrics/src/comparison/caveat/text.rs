@@ -251,7 +251,8 @@ fn rounded(n: u64) -> usize {
     usize::try_from(n.div_ceil(unit).saturating_mul(unit)).unwrap_or(usize::MAX)
 }
 
-fn thousands(n: u64) -> String {
+/// A count with a comma between groups of three digits.
+pub fn thousands(n: u64) -> String {
     let digits = n.to_string();
     let mut text = String::new();
     for (i, digit) in digits.chars().enumerate() {
