@@ -82,7 +82,7 @@ fn tables(rng: &mut StreamRng) -> Vec<Table> {
                 Column::new(MODELS[j], (0..n).map(|i| score(i, rng)).collect())
             };
             let columns = (0..MODELS.len()).map(|j| column(j, rng)).collect();
-            tables.push(Table { primary: f == 0, noise: Some(0.0), ..Table::new(*task, key.clone(), columns) });
+            tables.push(Table { primary: f == 0, noise: Some(0.0), ..Table::new(task, key.clone(), columns) });
         }
     }
     tables
