@@ -42,12 +42,12 @@ fn settings() -> Settings {
 
 #[test]
 fn a_clear_winner_and_a_clear_loser() {
-    let base = bernoulli(400, 0.5, 1);
-    let (good, bad) = (bernoulli(400, 0.8, 2), bernoulli(400, 0.2, 3));
+    let base = bernoulli(600, 0.5, 1);
+    let (good, bad) = (bernoulli(600, 0.8, 2), bernoulli(600, 0.2, 3));
     let tables = [table("t", vec![column("base", &base), column("good", &good), column("bad", &bad)])];
     let comparison = Comparison::compute(&tables, &[], &settings()).unwrap();
     let row = &comparison.rows[0];
-    assert_eq!(row.n, 400);
+    assert_eq!(row.n, 600);
     let verdicts: Vec<Verdict> = row.contrasts.iter().map(|c| c.verdict).collect();
     assert_eq!(verdicts, [Verdict::Better, Verdict::Worse]);
     assert!(comparison.any_worse());

@@ -9,7 +9,7 @@ use crate::{
         Bootstrap, BootstrapInterval, Columns, Interval, McNemar, PairedDifference, PairedPower, ProportionInterval,
         SequentialTest, approximate_randomization, confidence_sequence, distribution::student_t_quantile,
         paired_bootstrap_sacrebleu, paired_bootstrap_test, paired_proportion_equivalence, paired_proportion_interval,
-        permutation_test, proportion_interval, scaled, sequential_equivalence_p,
+        permutation_test, proportion_interval, scaled, sequential_equivalence_p, swap_standard_error,
     },
 };
 
@@ -21,7 +21,7 @@ const FEW_DOCUMENTS: u64 = 200;
 const FEW_EVENTS: u64 = 10;
 /// Below this many units, Student's t on the jackknife's standard error rather than the bootstrap, whose intervals are
 /// too short for few units.
-const FEW_UNITS: usize = 200;
+const FEW_UNITS: usize = 500;
 
 /// The fewest units with which a two-sided exact test can reject: all m favour one model, 2·2^−m ≤ alpha.
 pub(super) fn fewest_units(alpha: f64) -> usize {
@@ -139,7 +139,8 @@ impl<'a> Inference<'a> {
         let paired = PairedDifference { mean, standard_error, df: n as f64 - 1.0 };
         let usable = standard_error > 0.0 && mean.is_finite();
         let testable = usable && n >= fewest_units(self.settings.alpha);
-        let (deviation, step) = (standard_error * (n as f64).sqrt(), self.units.swap_step(a, b));
+        let of_test = swap_standard_error(&self.bootstrap, self.units.statistic(), a, b);
+        let (deviation, step) = (of_test * (n as f64).sqrt(), self.units.swap_step(a, b));
         Finding {
             equivalence_p: margin.filter(|_| usable).map(|margin| paired.equivalence_p(margin)),
             power: testable.then_some((PairedPower::Mean { deviation, step }, n as f64)),

@@ -94,7 +94,7 @@ impl Population {
         let labels: Vec<&String> = table.columns[0].scores.iter().filter_map(|s| table.clusters.get(&s.doc)).collect();
         let columns = if labels.is_empty() { columns } else { columns.clustered(&labels).expect("a label each") };
         let bootstrap = crate::stats::Bootstrap::run(&columns, 0, harness_core::Seed(0));
-        let error = bootstrap.jackknife_standard_error(|v| v[1] - v[0]);
+        let error = crate::stats::swap_standard_error(&bootstrap, columns.statistic(), 0, 1);
         self.deviation = error * (columns.units() as f64).sqrt();
         self.step = columns.swap_step(0, 1);
     }

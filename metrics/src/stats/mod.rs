@@ -32,7 +32,7 @@ pub use permutation::{
     EXACT_LIMIT, PermutationTest, approximate_randomization, paired_bootstrap_sacrebleu, paired_bootstrap_test,
     permutation_test,
 };
-pub use power::{PairedDesign, PairedPower, minimum_detectable_difference};
+pub use power::{PairedDesign, PairedPower, minimum_detectable_difference, swap_standard_error};
 pub use proportion::{
     ProportionInterval, paired_proportion_equivalence, paired_proportion_interval, proportion_interval,
 };

@@ -1,11 +1,15 @@
 //! Power and the smallest difference that can be shown, for paired accuracy (Connor 1987; Card et al. 2020).
 
+mod grid;
+
 use serde::{Deserialize, Serialize};
 
 use super::{
+    Bootstrap,
     distribution::{binomial_half_cdf, normal_cdf, normal_quantile, normal_sf, regularised_beta, student_t_quantile},
     permutation::EXACT_LIMIT,
 };
+use crate::Statistic;
 
 /// Expected number of discordant documents up to which the power of McNemar's test is summed exactly.
 const EXACT_DISCORDANT: f64 = 200.0;
@@ -54,6 +58,17 @@ impl PairedDesign {
     }
 }
 
+/// The jackknife's standard error of column `b` less column `a` on the scale that tests of swapped documents see. For
+/// perplexity that is the logarithm of the ratio, times the value of `a`: how the level of both varies is no noise there.
+pub fn swap_standard_error(bootstrap: &Bootstrap, statistic: &Statistic, a: usize, b: usize) -> f64 {
+    match statistic {
+        Statistic::Perplexity => {
+            bootstrap.observed()[a] * bootstrap.jackknife_standard_error(|values| (values[b] / values[a]).ln())
+        }
+        _ => bootstrap.jackknife_standard_error(|values| values[b] - values[a]),
+    }
+}
+
 /// The smallest true difference that an estimate with this standard error shows with the given power at a two-sided
 /// level: (z_{α/2} + z_β)·SE.
 pub fn minimum_detectable_difference(standard_error: f64, alpha: f64, power: f64) -> f64 {
@@ -83,7 +98,7 @@ impl PairedPower {
     ///
     /// Exact for McNemar's test up to 200 expected discordant documents, then the normal approximation with continuity
     /// correction; for means the approximation of the noncentral t distribution by Johnson and Welch (1940), with a
-    /// continuity correction for scores on a grid.
+    /// continuity correction for scores on a grid, and by simulation for few units on a grid.
     pub fn power(&self, delta: f64, units: f64, level: f64) -> f64 {
         let delta = delta.abs();
         match *self {
@@ -102,6 +117,12 @@ impl PairedPower {
                 let df = units - 1.0;
                 if df < 1.0 || deviation <= 0.0 {
                     return f64::NAN;
+                }
+                if step > 0.0
+                    && units <= EXACT_LIMIT as f64
+                    && let Some(power) = grid::power(delta, deviation, step, units as usize, level)
+                {
+                    return power;
                 }
                 // All swaps of few units give p in steps: what is below the last step is lost.
                 let swaps = if units <= EXACT_LIMIT as f64 { (units.floor() - 1.0).exp2() } else { f64::INFINITY };
