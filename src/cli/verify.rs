@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use harness_metrics::simulation::Kind;
 
 /// Arguments of `harness verify`.
 #[derive(Clone, Debug, Args)]
@@ -16,10 +17,18 @@ pub struct VerifyArgs {
     /// Numbers of documents
     #[arg(long, value_delimiter = ',', value_name = "N", default_values_t = [30, 100, 300, 1000, 3000], requires = "simulate")]
     pub documents: Vec<usize>,
+    /// Kinds of scores: binary, graded, perplexity, bleu, clustered [default: all]
+    #[arg(long, value_delimiter = ',', value_name = "KIND", value_parser = kind_of_scores, requires = "simulate")]
+    pub scores: Vec<Kind>,
     /// Seed of the simulation
     #[arg(long, default_value_t = 42)]
     pub seed: u64,
     /// Write results as Markdown, JSON and plots into this folder
     #[arg(long, value_name = "DIR", requires = "simulate")]
     pub out: Option<PathBuf>,
+}
+
+fn kind_of_scores(text: &str) -> Result<Kind, String> {
+    let names = || Kind::ALL.map(Kind::name).join(", ");
+    Kind::ALL.into_iter().find(|kind| kind.name() == text).ok_or_else(|| format!("expected one of {}", names()))
 }

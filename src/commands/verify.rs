@@ -156,9 +156,10 @@ fn simulated(app: &App, args: &VerifyArgs) -> Result<(), Failure> {
         return Err(Failure::usage("--runs must be at least 1, and --documents at least 10 each"));
     }
     let seed = Seed(args.seed);
-    let bar = app.progress().bar("simulate", (Kind::ALL.len() * args.documents.len() + 3) as u64);
+    let kinds = if args.scores.is_empty() { Kind::ALL.to_vec() } else { args.scores.clone() };
+    let bar = app.progress().bar("simulate", (kinds.len() * args.documents.len() + 3) as u64);
     let mut outcomes = vec![];
-    for kind in Kind::ALL {
+    for kind in kinds {
         for &n in &args.documents {
             outcomes.push(simulate(kind, n, args.runs, seed));
             bar.step();
@@ -175,14 +176,17 @@ fn simulated(app: &App, args: &VerifyArgs) -> Result<(), Failure> {
     let alarms = false_alarms(1_000, seed);
     bar.step();
     bar.finish(&format!("{} conditions, {} runs each", outcomes.len(), args.runs));
-    let text = describe(&outcomes, &sequential, &alarms, args.runs);
+    if let Some(folder) = &args.out {
+        keep_others(folder, &mut outcomes)?;
+    }
+    let text = describe(&outcomes, &sequential, &alarms);
     if let Some(folder) = &args.out {
         std::fs::create_dir_all(folder)
             .map_err(|e| Failure::work(format!("cannot create {}: {e}", folder.display())))?;
         atomic_write(&folder.join("simulation.md"), &text)?;
         plots(folder, &outcomes)?;
     }
-    let outside = outside(&outcomes, &sequential, &alarms, args.runs);
+    let outside = outside(&outcomes, &sequential, &alarms);
     let object = json!({"outcomes": outcomes, "sequential": sequential, "false_alarms": alarms, "outside": outside});
     if let Some(folder) = &args.out {
         let json = serde_json::to_string_pretty(&object).map_err(|e| Failure::work(e.to_string()))?;
@@ -196,10 +200,10 @@ fn simulated(app: &App, args: &VerifyArgs) -> Result<(), Failure> {
 }
 
 /// Rates outside of what is promised, by more than the simulation's own error.
-fn outside(outcomes: &[Outcome], sequential: &[SequentialOutcome], alarms: &FalseAlarms, runs: usize) -> Vec<String> {
-    let bounds = Bounds { runs: runs as f64 };
+fn outside(outcomes: &[Outcome], sequential: &[SequentialOutcome], alarms: &FalseAlarms) -> Vec<String> {
     let mut found = vec![];
     for outcome in outcomes {
+        let bounds = Bounds { runs: outcome.runs as f64 };
         let place = format!("{} {}", outcome.kind.name(), outcome.n);
         let mut check = |what: &str, rate: f64, low: f64, high: f64, error: f64| {
             if rate < low - error || rate > high + error {
@@ -214,6 +218,7 @@ fn outside(outcomes: &[Outcome], sequential: &[SequentialOutcome], alarms: &Fals
         check("power", outcome.power, planned - 0.02, planned + 0.02, bounds.error(0.8, 1.0));
     }
     for outcome in sequential {
+        let bounds = Bounds { runs: outcome.runs as f64 };
         if outcome.false_positives > 0.05 + bounds.error(0.05, 1.0) {
             found.push(format!("sequential {}: false positives {:.4}", outcome.kind.name(), outcome.false_positives));
         }
@@ -224,19 +229,34 @@ fn outside(outcomes: &[Outcome], sequential: &[SequentialOutcome], alarms: &Fals
     found
 }
 
-fn describe(outcomes: &[Outcome], sequential: &[SequentialOutcome], alarms: &FalseAlarms, runs: usize) -> String {
+/// Adds the conditions that the folder has of earlier calls, so that long simulations can be made in parts.
+fn keep_others(folder: &Path, outcomes: &mut Vec<Outcome>) -> Result<(), Failure> {
+    let file = folder.join("simulation.json");
+    let Ok(text) = std::fs::read_to_string(&file) else { return Ok(()) };
+    let earlier: Vec<Outcome> = serde_json::from_str::<Value>(&text)
+        .and_then(|mut object| serde_json::from_value(object["outcomes"].take()))
+        .map_err(|e| Failure::usage(format!("{}: {e}; give --out another folder", file.display())))?;
+    let known = |o: &Outcome| outcomes.iter().any(|own| (own.kind, own.n) == (o.kind, o.n));
+    let others: Vec<Outcome> = earlier.into_iter().filter(|o| !known(o)).collect();
+    outcomes.extend(others);
+    outcomes.sort_by_key(|o| (o.kind, o.n));
+    Ok(())
+}
+
+fn describe(outcomes: &[Outcome], sequential: &[SequentialOutcome], alarms: &FalseAlarms) -> String {
     let percent = |rate: f64| format!("{:.1}", rate * 100.0);
-    let mut text = format!(
-        "Simulated comparisons a condition: {runs}. Rates in percent.\n\n\
-         | Scores | n | Coverage, values | Coverage, differences | False positives | False equivalence | Detectable | Planned power | Power |\n\
-         | --- | --: | --: | --: | --: | --: | --: | --: | --: |\n"
+    let mut text = String::from(
+        "Rates in percent of the simulated comparisons (runs) of each condition.\n\n\
+         | Scores | n | Runs | Coverage, values | Coverage, differences | False positives | False equivalence | Detectable | Planned power | Power |\n\
+         | --- | --: | --: | --: | --: | --: | --: | --: | --: | --: |\n",
     );
     for o in outcomes {
         let _ = writeln!(
             text,
-            "| {} | {} | {} | {} | {} | {} | {:.4} | {} | {} |",
+            "| {} | {} | {} | {} | {} | {} | {} | {:.4} | {} | {} |",
             o.kind.name(),
             o.n,
+            o.runs,
             percent(o.value_coverage),
             percent(o.difference_coverage),
             percent(o.false_positives),
@@ -289,6 +309,7 @@ fn plots(folder: &Path, outcomes: &[Outcome]) -> Result<(), Failure> {
                 let points = own.map(|outcome| ((outcome.n as f64).log10(), 100.0 * of(outcome))).collect();
                 Series { name: kind.name().to_owned(), points }
             })
+            .filter(|series| !series.points.is_empty())
             .collect();
         let path = folder.join(format!("{file}.svg"));
         line_chart(&path, title, "documents (log10)", "%", &series).map_err(|e| Failure::work(e.to_string()))?;
