@@ -161,7 +161,7 @@ fn run<B: Backend + Clone>(
     let (samples, options): (Arc<[Sample]>, _) = (samples.into(), case.options(steps)?);
     let output = std::env::temp_dir().join(format!("harness-scaling-{}", std::process::id()));
     let setup = TrainerSetup {
-        dropout: dropout as f32,
+        dropout,
         train: BatchSource::new(Arc::clone(&samples), one_a_row(&samples), case.documents, Seed(options.seed)),
         validation: vec![],
         artifact: Artifact::Adapter { spec, base: case.shape.clone() },
