@@ -99,7 +99,8 @@ impl Lines {
                 let next = lines.next();
                 let behind = next.and_then(|next| next.chars().next());
                 let key = &text[end - line.len()..end + behind.map_or(0, char::len_utf8)];
-                match if behind.is_none() { known.last.get(key) } else { known.inner.get(key) } {
+                let remembered = if behind.is_none() { &known.last } else { &known.inner };
+                match remembered.get(key) {
                     Some(ids) => out.extend(ids.iter()),
                     None => {
                         let mut ids = match whole(key) {

@@ -15,8 +15,9 @@ struct Family {
     /// Folder of the data set, and name of the file in it.
     file: &'static str,
     rows: Vec<Value>,
-    /// Metrics and values where the model likes the first continuation best, or says what is given here.
+    /// What the model generates; of continuations it likes the first one best.
     says: &'static str,
+    /// Some metrics and their values.
     expected: &'static [(&'static str, f64)],
 }
 

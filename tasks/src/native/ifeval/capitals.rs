@@ -32,15 +32,15 @@ fn spaced(text: &str) -> String {
     for (at, &c) in chars.iter().enumerate() {
         let (before, after) = (at.checked_sub(1).map(|at| chars[at]), chars.get(at + 1).copied());
         let alone = match c {
-            ':' | ',' => !after.is_some_and(|after| after.is_ascii_digit()),
+            ':' | ',' => after.is_none_or(|after| !after.is_ascii_digit()),
             // A stop is part of an abbreviation unless nothing but closing marks and a blank follow.
             '.' => {
                 before == Some('.')
                     || after == Some('.')
-                    || !chars[at + 1..]
+                    || chars[at + 1..]
                         .iter()
                         .find(|next| !"])}>\"'»”’".contains(**next))
-                        .is_some_and(|next| !next.is_whitespace())
+                        .is_none_or(|next| next.is_whitespace())
             }
             '-' => before == Some('-') || after == Some('-'),
             c => ALONE.contains(c),
