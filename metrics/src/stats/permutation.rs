@@ -93,14 +93,35 @@ pub fn paired_bootstrap_sacrebleu(bootstrap: &Bootstrap, a: usize, b: usize) -> 
     Some((extreme + 1) as f64 / (sizes.len() + 1) as f64)
 }
 
+/// Units whose swaps one random word decides.
+const BLOCK: usize = 64;
+/// Units added up side by side.
+const LANES: usize = 8;
+
+/// For each pattern of 8 swaps, all ones where a unit is swapped.
+static MASKS: [[u64; LANES]; 256] = masks();
+
+const fn masks() -> [[u64; LANES]; 256] {
+    let mut masks = [[0; LANES]; 256];
+    let mut pattern = 0;
+    while pattern < 256 {
+        let mut lane = 0;
+        while lane < LANES {
+            masks[pattern][lane] = 0u64.wrapping_sub(((pattern >> lane) & 1) as u64);
+            lane += 1;
+        }
+        pattern += 1;
+    }
+    masks
+}
+
 /// Sums of the two columns and what swapping a unit moves from one to the other.
 struct Swaps<'a> {
     columns: &'a Columns,
-    dim: usize,
     moving: usize,
     sums: [Vec<f64>; 2],
-    /// b − a of the units that differ, unit-major.
-    shifts: Vec<f64>,
+    /// By statistic that differs anywhere: its place, and b − a of the units that differ, filled with zeros to whole blocks.
+    shifts: Vec<(usize, Vec<f64>)>,
     observed: f64,
     scale: f64,
 }
@@ -113,48 +134,47 @@ impl<'a> Swaps<'a> {
         }
         let all = columns.sums();
         let sums = [all[a * dim..(a + 1) * dim].to_vec(), all[b * dim..(b + 1) * dim].to_vec()];
-        let mut shifts = Vec::new();
-        for unit in 0..columns.units() {
-            let (one, other) = (columns.vector(unit, a), columns.vector(unit, b));
-            if one != other {
-                shifts.extend(other.iter().zip(one).map(|(y, x)| y - x));
-            }
-        }
+        let differs = |&unit: &usize| columns.vector(unit, a) != columns.vector(unit, b);
+        let units: Vec<usize> = (0..columns.units()).filter(differs).collect();
+        let shift = |entry: usize| {
+            let of_unit = |&unit: &usize| columns.vector(unit, b)[entry] - columns.vector(unit, a)[entry];
+            let mut shifts: Vec<f64> = units.iter().map(of_unit).collect();
+            shifts.resize(units.len().next_multiple_of(BLOCK), 0.0);
+            (entry, shifts)
+        };
+        let shifts = (0..dim).map(shift).filter(|(_, shifts)| shifts.iter().any(|&x| x != 0.0)).collect();
         let values = [&sums[0], &sums[1]].map(|sums| columns.statistic().value(sums));
         let scale = values[0].abs().max(values[1].abs());
-        let moving = shifts.len() / dim.max(1);
-        Some(Self { columns, dim, moving, sums, shifts, observed: values[1] - values[0], scale })
+        Some(Self { columns, moving: units.len(), sums, shifts, observed: values[1] - values[0], scale })
     }
 
     /// The difference after swapping the chosen units.
     fn difference(&self, swapped: impl Fn(usize) -> bool) -> f64 {
-        let mut moved = vec![0.0; self.dim];
-        for (unit, shift) in self.shifts.chunks_exact(self.dim).enumerate() {
-            if swapped(unit) {
-                for (sum, x) in moved.iter_mut().zip(shift) {
-                    *sum += x;
-                }
-            }
+        let mut moved = vec![0.0; self.sums[0].len()];
+        for (entry, shifts) in &self.shifts {
+            moved[*entry] = (0..self.moving).filter(|&unit| swapped(unit)).map(|unit| shifts[unit]).sum();
         }
         self.after(&moved)
     }
 
-    /// The difference after the i-th random swap.
+    /// The difference after the i-th random swap. Units are added up in 8 lanes, so that the sum is the same on every
+    /// machine and no branch depends on a random bit.
     fn random(&self, seed: Seed, i: usize) -> f64 {
         let mut rng = FastRng::from_stream(&mut seed.stream("permutation", i as u64));
-        let mut moved = vec![0.0; self.dim];
-        for block in self.shifts.chunks(64 * self.dim) {
-            let mut bits = rng.next_u64();
-            if block.len() < 64 * self.dim {
-                bits &= (1 << (block.len() / self.dim)) - 1;
-            }
-            while bits != 0 {
-                let at = bits.trailing_zeros() as usize * self.dim;
-                for (sum, x) in moved.iter_mut().zip(&block[at..at + self.dim]) {
-                    *sum += x;
+        let mut lanes = vec![[0.0; LANES]; self.shifts.len()];
+        for start in (0..self.moving).step_by(BLOCK) {
+            let bits = rng.next_u64().to_le_bytes();
+            for ((_, shifts), lanes) in self.shifts.iter().zip(&mut lanes) {
+                for (group, pattern) in shifts[start..start + BLOCK].chunks_exact(LANES).zip(bits) {
+                    for ((lane, x), mask) in lanes.iter_mut().zip(group).zip(&MASKS[usize::from(pattern)]) {
+                        *lane += f64::from_bits(x.to_bits() & mask);
+                    }
                 }
-                bits &= bits - 1;
             }
+        }
+        let mut moved = vec![0.0; self.sums[0].len()];
+        for ((entry, _), lanes) in self.shifts.iter().zip(&lanes) {
+            moved[*entry] = lanes.iter().sum();
         }
         self.after(&moved)
     }
