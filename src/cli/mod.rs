@@ -3,6 +3,7 @@
 mod audit;
 mod chat;
 mod compare;
+mod data;
 mod explain;
 mod generate;
 mod golden;
@@ -23,6 +24,7 @@ use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 pub use audit::AuditArgs;
 pub use chat::ChatArgs;
 pub use compare::{CompareArgs, CorrectionArg, FailOn, Format, PairsArg, StopWhen, TestArg};
+pub use data::{DataArgs, DataCommand, PrepareArgs};
 pub use explain::ExplainArgs;
 pub use generate::{GenerateArgs, SamplingArgs};
 pub use golden::{GoldenArgs, GoldenCommand, GoldenFiles};
@@ -100,6 +102,8 @@ pub enum Command {
     Judge(JudgeArgs),
     /// Train a candidate from its recipe
     Train(TrainArgs),
+    /// Training data: what becomes of them
+    Data(DataArgs),
     /// Complete a prompt
     Generate(GenerateArgs),
     /// Talk with a model in the terminal

@@ -32,7 +32,7 @@ pub struct TrainingReportArgs {
     /// Write the table as Markdown, CSV, LaTeX and JSON, and the curves as SVG and PNG, into this folder
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
-    /// The run that speeds are compared with [default: the first one]
+    /// The run that speeds are compared with [default: for each the same training on the fewest ranks, else the first run]
     #[arg(long, value_name = "NAME")]
     pub baseline: Option<String>,
 }

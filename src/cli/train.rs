@@ -37,6 +37,9 @@ pub struct TrainArgs {
     /// states (fsdp)
     #[arg(long, value_name = "KIND", value_parser = ["none", "fsdp"])]
     pub sharding: Option<String>,
+    /// Another value for a key of the recipe, such as training.learning_rate=1e-4 or lora.rank=16; may be repeated
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
     /// Updates to do, instead of what the recipe says
     #[arg(long, value_name = "N", value_parser = whole::<u64>)]
     pub max_steps: Option<u64>,

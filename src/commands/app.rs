@@ -83,6 +83,11 @@ impl App {
         locator
     }
 
+    /// Where prepared training data are kept.
+    pub(super) fn prepared(&self) -> PathBuf {
+        self.home.join("prepared")
+    }
+
     /// The store of responses.
     ///
     /// # Errors

@@ -40,6 +40,11 @@ impl Failure {
         Self { follows_output: true, ..self }
     }
 
+    /// The same failure, told by another process.
+    pub fn silent(self) -> Self {
+        Self { message: String::new(), ..self }
+    }
+
     /// Whether the command has printed its result, so that standard output holds its one object already.
     pub fn follows_output(&self) -> bool {
         self.follows_output
@@ -101,7 +106,10 @@ impl From<EngineError> for Failure {
 impl From<TrainingError> for Failure {
     fn from(error: TrainingError) -> Self {
         let work = match &error {
-            TrainingError::NonFinite { .. } | TrainingError::Peer { .. } | TrainingError::Evaluation(_) => true,
+            TrainingError::NonFinite { .. }
+            | TrainingError::OutOfMemory { .. }
+            | TrainingError::Peer { .. }
+            | TrainingError::Evaluation(_) => true,
             TrainingError::Io { action, .. } => *action != "read",
             TrainingError::Store(source) => !source.is_usage(),
             TrainingError::Engine(source) => source.downcast_ref::<EngineError>().is_some_and(is_work),

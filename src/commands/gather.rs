@@ -10,6 +10,7 @@ use super::{
     evaluate::{Evaluated, evaluate, limits},
     import::ImportRecord,
     judge::{Judge, JudgeOptions, Judged, judge_suite, remote},
+    lineage,
     load::{Loader, Missing, Ready},
     noise, probe,
     provenance::{Training, split_leaks},
@@ -92,6 +93,8 @@ pub(super) struct Gathered {
     order: Vec<(bool, usize)>,
     /// Training of the models that were trained here.
     pub(super) trainings: Vec<(String, Training)>,
+    /// What of their training differs from how they are asked.
+    trained_otherwise: Vec<Caveat>,
     /// Largest changes when documents were scored again.
     noise: Noise,
     facts: Vec<ModelFacts>,
@@ -139,6 +142,7 @@ impl Gathered {
         }
         let mut comparison =
             Comparison::compute(&tables, &self.facts, settings).map_err(|error| self.explain(&error))?;
+        comparison.caveats.extend(self.trained_otherwise.iter().cloned());
         comparison.caveats.extend(split_leaks(&self.trainings));
         comparison.caveats.extend(self.judged.caveats.iter().cloned());
         Ok(comparison)
@@ -203,6 +207,7 @@ pub(super) fn gather(
         imported,
         order,
         trainings: vec![],
+        trained_otherwise: vec![],
         noise: Noise::new(),
         facts: vec![],
         tasks: args.tasks.clone(),
@@ -225,6 +230,12 @@ pub(super) fn gather(
             ready.iter().map(|ready| evaluate(app, suite, ready, asking.from_store)).collect::<Result<_, _>>()?
         };
         for (ready, evaluated) in ready.iter().zip(&mut gathered.evaluated) {
+            let mut how = ready.differences.clone();
+            let template = |folder| lineage::template_difference(folder, suite.uses_chat_template());
+            how.extend(ready.entry.adapter.as_deref().and_then(template));
+            if !how.is_empty() {
+                gathered.trained_otherwise.push(Caveat::TrainedOtherwise { model: ready.name.clone(), how });
+            }
             if let Some(training) = Training::of_model(ready) {
                 evaluated.facts.recipe = training.recipe();
                 for (task, seen) in training.seen(suite) {

@@ -1,8 +1,10 @@
 //! Several ranks: this process as one of them, or as the one that starts them.
 
 use std::{
+    io::Read as _,
     net::TcpListener,
     process::{Child, Command, ExitStatus, Stdio},
+    sync::atomic::Ordering,
     time::{Duration, Instant},
 };
 
@@ -14,6 +16,14 @@ use super::{App, Failure};
 const MEETING: Duration = Duration::from_secs(120);
 /// How long the others may go on after one rank has failed; they end by themselves.
 const GRACE: Duration = Duration::from_secs(30);
+
+/// Set for ranks that this program starts: their standard input ends when the one that started them ends.
+const STARTED: &str = "HARNESS_STARTED_BY";
+
+/// Whether this process was started together with others on this host, as another than the first.
+pub(super) fn follows() -> bool {
+    std::env::var_os(STARTED).is_some() && std::env::var_os("RANK").is_some_and(|rank| rank != "0")
+}
 
 /// This process's place among several, if a launcher gave it one.
 ///
@@ -27,11 +37,17 @@ pub(super) fn place() -> Result<Option<Launch>, Failure> {
 ///
 /// # Errors
 /// If they do not all come.
-pub(super) fn connect(launch: Option<&Launch>) -> Result<Ranks, Failure> {
-    match launch {
-        None => Ok(Ranks::single()),
-        Some(launch) => Ok(Ranks::connect(launch, MEETING)?),
+pub(super) fn connect(app: &App, launch: Option<&Launch>) -> Result<Ranks, Failure> {
+    let Some(launch) = launch else { return Ok(Ranks::single()) };
+    if std::env::var_os(STARTED).is_some() {
+        let stop = app.stop_flag();
+        std::thread::spawn(move || {
+            // Whatever comes, nothing more comes once the starter is gone or wants to stop.
+            let _ = std::io::stdin().read_to_end(&mut vec![]);
+            stop.store(true, Ordering::SeqCst);
+        });
     }
+    Ok(Ranks::connect(launch, MEETING)?)
 }
 
 /// Starts `n` ranks of this program with the same arguments on this host, and waits for them. The processor's threads are
@@ -53,6 +69,7 @@ pub(super) fn spawn(app: &App, n: usize) -> Result<(), Failure> {
         command.env("RANK", rank.to_string()).env("LOCAL_RANK", rank.to_string()).env("WORLD_SIZE", n.to_string());
         command.env("MASTER_ADDR", "127.0.0.1").env("MASTER_PORT", port.to_string());
         command.env("HARNESS_JOB", format!("{}-{port}", std::process::id()));
+        command.env(STARTED, std::process::id().to_string()).stdin(Stdio::piped());
         if std::env::var_os("RAYON_NUM_THREADS").is_none() {
             command.env("RAYON_NUM_THREADS", (cores / n).max(1).to_string());
         }
@@ -68,7 +85,7 @@ pub(super) fn spawn(app: &App, n: usize) -> Result<(), Failure> {
         }
     }
     app.progress().say(format!("{n} ranks on this host, {} threads each", (cores / n).max(1)));
-    wait(ranks)
+    wait(app, ranks)
 }
 
 /// The arguments without `--nproc`.
@@ -87,10 +104,13 @@ fn arguments(all: impl Iterator<Item = String>) -> Vec<String> {
     kept
 }
 
-fn wait(mut ranks: Vec<Child>) -> Result<(), Failure> {
+fn wait(app: &App, mut ranks: Vec<Child>) -> Result<(), Failure> {
     let mut status: Vec<Option<ExitStatus>> = vec![None; ranks.len()];
     let mut failed: Option<(usize, Instant)> = None;
     while status.iter().any(Option::is_none) {
+        if app.interrupted() {
+            ranks.iter_mut().for_each(|rank| drop(rank.stdin.take()));
+        }
         for (rank, child) in ranks.iter_mut().enumerate() {
             if status[rank].is_some() {
                 continue;
@@ -112,7 +132,11 @@ fn wait(mut ranks: Vec<Child>) -> Result<(), Failure> {
         }
         std::thread::sleep(Duration::from_millis(20));
     }
-    let Some((rank, _)) = failed else { return Ok(()) };
+    let Some((first, _)) = failed else { return Ok(()) };
+    // One that was killed could not say anything; the others have ended because of it.
+    let killed = |status: &Option<ExitStatus>| status.is_some_and(|status| status.code().is_none());
+    let same = |status: &Option<ExitStatus>| status.and_then(|status| status.code()) == Some(2);
+    let rank = status.iter().position(killed).or_else(|| status.iter().position(same)).unwrap_or(first);
     let code = status[rank].and_then(|status| status.code());
     let how = code.map_or("was killed".to_owned(), |code| format!("ended with exit code {code}"));
     let message = format!("rank {rank} {how}; what it said is above");

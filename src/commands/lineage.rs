@@ -35,3 +35,21 @@ pub(super) fn differences(folder: &Path, base: &LoadedBase, add_bos: Option<bool
     }
     found
 }
+
+/// Whether the prompts of an evaluation are conversations while the training texts were none, or the other way round, in a
+/// sentence; `chat`: whether prompts go through the model's chat template.
+pub(super) fn template_difference(folder: &Path, chat: bool) -> Option<String> {
+    let text = std::fs::read_to_string(folder.join("training.json")).ok()?;
+    let record: Value = serde_json::from_str(&text).ok()?;
+    let trained_on_chats = !record["template"].as_object()?.get("turns").is_none_or(Value::is_null);
+    let name = record["recipe"]["data"]["template"].as_str().unwrap_or_default();
+    match (trained_on_chats, chat) {
+        (true, false) => Some(format!(
+            "was trained on conversations (template {name}), prompts here do not go through a chat template"
+        )),
+        (false, true) => Some(format!(
+            "was trained on plain texts (template {name}), prompts here go through the model's chat template"
+        )),
+        _ => None,
+    }
+}

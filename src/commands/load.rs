@@ -27,6 +27,8 @@ pub(super) struct Ready {
     pub base: Option<String>,
     /// For the manifest.
     pub entry: ModelEntry,
+    /// In what its training differs from how it is loaded here.
+    pub differences: Vec<String>,
 }
 
 /// What is done about candidates that are not trained yet.
@@ -100,14 +102,16 @@ impl<'a> Loader<'a> {
             let model = Model::Remote(Box::new(endpoint));
             let (name, identity) = (resolved.name.clone(), model.identity().clone());
             let entry = ModelEntry { name: name.clone(), identity, path: None, adapter: None, recipe: None };
-            return Ok(Ready { name, model, base: None, entry });
+            return Ok(Ready { name, model, base: None, entry, differences: vec![] });
         }
         let base = self.base(resolved, &place.base)?;
+        let mut differences = vec![];
         let model = match &place.adapter {
             None => LocalModel::new(base),
             Some(folder) => {
                 let adapter = Adapter::load(folder, base.model().config())?;
-                for difference in lineage::differences(folder, &base, resolved.section.add_bos) {
+                differences = lineage::differences(folder, &base, resolved.section.add_bos);
+                for difference in &differences {
                     self.app.progress().say(format!("warning: {} {difference}", resolved.name));
                 }
                 LocalModel::with_adapter(base, &adapter)?
@@ -121,7 +125,7 @@ impl<'a> Loader<'a> {
             adapter: place.adapter,
             recipe: place.recipe,
         };
-        Ok(Ready { name: resolved.name.clone(), model, base: place.base_name, entry })
+        Ok(Ready { name: resolved.name.clone(), model, base: place.base_name, entry, differences })
     }
 
     /// Finds a model's weights, and makes them first if they come from a recipe and are not there.

@@ -1,6 +1,7 @@
 //! `harness train --matrix`: a grid of runs, each in a folder of its own.
 
 use std::{
+    collections::BTreeMap,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -27,6 +28,9 @@ struct Matrix {
     /// `none`, `fsdp`; what the recipes say unless given. Only with more than one rank.
     #[serde(default)]
     sharding: Vec<String>,
+    /// Keys of recipes with the values that are tried, such as `"training.learning_rate" = [1e-4, 2e-4]`.
+    #[serde(default)]
+    set: BTreeMap<String, Vec<toml::Value>>,
     /// Updates of every run, instead of what the recipes say.
     #[serde(default)]
     max_steps: Option<u64>,
@@ -44,6 +48,8 @@ struct Cell {
     base: Option<String>,
     ranks: usize,
     sharding: Option<String>,
+    /// `--set` of the run.
+    set: Vec<String>,
 }
 
 impl Matrix {
@@ -52,6 +58,14 @@ impl Matrix {
             [] => vec![None],
             all => all.iter().cloned().map(Some).collect(),
         };
+        let mut settings: Vec<Vec<(String, String)>> = vec![vec![]];
+        for (key, values) in &self.set {
+            let with = |value: &toml::Value| (key.clone(), value.to_string());
+            settings = settings
+                .iter()
+                .flat_map(|set| values.iter().map(|value| [set.as_slice(), &[with(value)]].concat()))
+                .collect();
+        }
         let mut cells: Vec<Cell> = vec![];
         for recipe in &self.recipes {
             for base in options(&self.bases) {
@@ -70,9 +84,18 @@ impl Matrix {
                         name.extend((self.ranks.len() > 1).then(|| format!("-{ranks}")));
                         name.extend(sharding.iter().map(|sharding| format!("-{sharding}")));
                         let recipe = folder.join(recipe);
-                        let cell = Cell { name, recipe, base: base.clone(), ranks, sharding };
-                        if !cells.contains(&cell) {
-                            cells.push(cell);
+                        for setting in &settings {
+                            let mut name = name.clone();
+                            for (key, value) in setting {
+                                let last = key.rsplit('.').next().unwrap_or(key);
+                                name += &format!("-{last}_{}", value.trim_matches('"').replace(['/', ' '], "_"));
+                            }
+                            let set = setting.iter().map(|(key, value)| format!("{key}={value}")).collect();
+                            let (recipe, base, sharding) = (recipe.clone(), base.clone(), sharding.clone());
+                            let cell = Cell { name, recipe, base, ranks, sharding, set };
+                            if !cells.contains(&cell) {
+                                cells.push(cell);
+                            }
                         }
                     }
                 }
@@ -126,6 +149,9 @@ pub(super) fn train(app: &App, args: &TrainArgs, path: &Path) -> Result<(), Fail
         if let Some(sharding) = &cell.sharding {
             command.arg("--sharding").arg(sharding);
         }
+        for set in cell.set.iter().chain(&args.set) {
+            command.arg("--set").arg(set);
+        }
         if let Some(steps) = args.max_steps.or(matrix.max_steps) {
             command.arg("--max-steps").arg(steps.to_string());
         }
@@ -170,5 +196,13 @@ mod tests {
         assert_eq!((cells.len(), cells[0].recipe.as_path()), (12, Path::new("dir/a.toml")));
         let plain: Matrix = toml::from_str("recipes = [\"a.toml\"]").unwrap();
         assert_eq!(plain.cells(Path::new(""))[0].name, "a");
+        let text = "recipes = [\"a.toml\"]\n[set]\n\"training.learning_rate\" = [1e-4, 2e-4]\n\"lora.rank\" = [8, 32]";
+        let swept: Matrix = toml::from_str(text).unwrap();
+        let cells = swept.cells(Path::new(""));
+        assert_eq!(cells[1].name, "a-rank_8-learning_rate_0.0002");
+        assert_eq!(
+            (cells.len(), cells[2].set.as_slice()),
+            (4, &["lora.rank=32".into(), "training.learning_rate=0.0001".into()][..])
+        );
     }
 }

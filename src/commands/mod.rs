@@ -5,6 +5,7 @@ mod app;
 mod audit;
 mod chat;
 mod compare;
+mod data;
 mod eval_tasks;
 mod evaluate;
 mod explain;
@@ -22,6 +23,7 @@ mod matrix;
 mod model;
 mod models;
 mod noise;
+mod outline;
 mod plan;
 mod probe;
 mod progress;
@@ -54,6 +56,7 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
         Command::Judge(args) => judge::judge(&app, &args),
         Command::Run(args) => run::run(&app, &args),
         Command::Train(args) => train::train(&app, &args),
+        Command::Data(args) => data::data(&app, &args),
         Command::Generate(args) => generate::generate(&app, &args),
         Command::Chat(args) => chat::chat(&app, &args),
         Command::Tasks(args) => tasks::tasks(&app, &args),
@@ -67,8 +70,11 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
     }
 }
 
-/// Tells a failure: as text on standard error, or as a JSON object on standard output where none was printed yet.
+/// Tells a failure, unless another process does: as text on standard error, or as a JSON object on standard output where none was printed yet.
 pub fn report_failure(failure: &Failure, json: bool) {
+    if failure.message().is_empty() {
+        return;
+    }
     if json && !failure.follows_output() {
         let object = serde_json::json!({ "error": failure.message(), "exit_code": failure.code() });
         let _ = writeln!(std::io::stdout(), "{object}");

@@ -119,9 +119,9 @@ impl telemetry::Progress for TrainingProgress<'_> {
         }
     }
 
-    fn evaluated(&mut self, step: u64, eval_loss: f64) {
-        let (name, perplexity) = (&self.name, eval_loss.exp());
-        let line = format!("train {name}: step {step}: validation loss {eval_loss:.4}, perplexity {perplexity:.3}");
+    fn evaluated(&mut self, step: u64, eval_loss: f64, perplexity: Option<f64>) {
+        let perplexity = perplexity.map_or(String::new(), |perplexity| format!(", perplexity {perplexity:.3}"));
+        let line = format!("train {}: step {step}: validation loss {eval_loss:.4}{perplexity}", self.name);
         match &self.bar {
             Some(bar) if self.progress.terminal => bar.bar.suspend(|| self.progress.say(line)),
             _ => self.progress.say(line),

@@ -35,13 +35,13 @@ fn training(app: &App, args: &TrainingReportArgs) -> Result<(), Failure> {
         runs.extend(found);
     }
     let baseline = match &args.baseline {
-        None => 0,
-        Some(name) => runs.iter().position(|run| run.name == *name).ok_or_else(|| {
+        None => None,
+        Some(name) => Some(runs.iter().position(|run| run.name == *name).ok_or_else(|| {
             let known: Vec<&str> = runs.iter().map(|run| run.name.as_str()).collect();
             let near =
                 nearest(name, known.iter().copied()).map(|n| format!("; did you mean {n:?}?")).unwrap_or_default();
             Failure::usage(format!("--baseline {name}: no such run; there are {}{near}", known.join(", ")))
-        })?,
+        })?),
     };
     let table = table::Table::new(&runs, baseline);
     if let Some(out) = &args.out {
@@ -57,5 +57,5 @@ fn training(app: &App, args: &TrainingReportArgs) -> Result<(), Failure> {
         }
         curves::draw(&runs, out)?;
     }
-    app.output(&json!({ "runs": runs, "baseline": runs[baseline].name }), || table.markdown())
+    app.output(&json!({ "runs": runs, "baseline": baseline.map(|at| &runs[at].name) }), || table.markdown())
 }

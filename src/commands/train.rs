@@ -3,13 +3,13 @@
 use std::path::{Path, PathBuf};
 
 use harness_core::{Digest, Hasher};
-use harness_engine::{ModelFiles, Placement};
+use harness_engine::{ModelFiles, Placement, TextTokenizer};
 use harness_reports::{ReportError, Series, line_chart};
 use harness_training::{
     Recipe,
     backend::CpuBackend,
     parallel::{Ranks, all_gather_f64},
-    recipe::Sharding,
+    recipe::{ResolvedRecipe, Sharding},
     run::{self, Base, PlacedRun, Setting},
     telemetry::{MetricLine, read_lines},
     trainer::{Estimate, TrainingSummary},
@@ -21,7 +21,7 @@ use super::{
     eval_tasks::TaskEvaluator,
     launch,
     load::Missing,
-    matrix,
+    matrix, outline,
     progress::{Progress, TrainingProgress},
 };
 use crate::{
@@ -53,12 +53,32 @@ struct Plan {
     folder: PathBuf,
 }
 
+/// What the caller wants otherwise than the recipe says.
+#[derive(Default)]
+struct Changes {
+    set: Vec<(String, toml::Value)>,
+    max_steps: Option<u64>,
+}
+
+/// Reads `KEY=VALUE`; a value that is no TOML is a text.
+fn changes(set: &[String]) -> Result<Vec<(String, toml::Value)>, Failure> {
+    let read = |text: &String| {
+        let (key, value) = text.split_once('=').filter(|(key, _)| !key.trim().is_empty()).ok_or_else(|| {
+            Failure::usage(format!("--set {text}: expected KEY=VALUE, such as training.learning_rate=1e-4"))
+        })?;
+        let value = format!("value = {value}").parse::<toml::Table>().ok().and_then(|mut table| table.remove("value"));
+        let text = || toml::Value::String(text.split_once('=').map_or("", |(_, value)| value).to_owned());
+        Ok((key.trim().to_owned(), value.unwrap_or_else(text)))
+    };
+    set.iter().map(read).collect()
+}
+
 /// Finds the result of a candidate's recipe, and trains it first if it is not there.
 ///
 /// # Errors
 /// If the recipe is wrong, the training fails, or the result is missing and must not be made.
 pub(super) fn ensure_trained(app: &App, resolved: &ResolvedModel, missing: Missing) -> Result<Trained, Failure> {
-    let plan = Plan::new(app, resolved, None, None, None)?;
+    let plan = Plan::new(app, resolved, None, None, &Changes::default())?;
     if !plan.folder.join(DONE).is_file() {
         if missing == Missing::Refuse {
             return Err(Failure::usage(format!(
@@ -84,6 +104,14 @@ pub(super) fn ensure_trained(app: &App, resolved: &ResolvedModel, missing: Missi
 /// # Errors
 /// If the recipe is wrong or the training fails.
 pub(super) fn train(app: &App, args: &TrainArgs) -> Result<(), Failure> {
+    match train_here(app, args) {
+        // All ranks that were started together have the same arguments and files; rank 0 tells what is wrong with them.
+        Err(failure) if failure.code() == 2 && launch::follows() => Err(failure.silent()),
+        result => result,
+    }
+}
+
+fn train_here(app: &App, args: &TrainArgs) -> Result<(), Failure> {
     if args.max_steps == Some(0) {
         return Err(Failure::usage("--max-steps 0: expected at least 1"));
     }
@@ -96,8 +124,14 @@ pub(super) fn train(app: &App, args: &TrainArgs) -> Result<(), Failure> {
         Some(n) if n > 1 && place.is_none() => return launch::spawn(app, n),
         _ => {}
     }
-    let resolved = recipe_of(app, args)?;
-    let mut plan = Plan::new(app, &resolved, args.base.as_deref(), args.out.as_deref(), args.max_steps)?;
+    let resolved = recipe_of(app, args.name.as_deref().unwrap_or_default())?;
+    if args.dry_run
+        && let Some(shape) = outline::shape(app, &resolved, args.base.as_deref())?
+    {
+        return shape.describe(app);
+    }
+    let changes = Changes { set: changes(&args.set)?, max_steps: args.max_steps };
+    let mut plan = Plan::new(app, &resolved, args.base.as_deref(), args.out.as_deref(), &changes)?;
     if let Some(kind) = &args.sharding {
         plan.recipe.training.sharding = if kind == "fsdp" { Sharding::Fsdp } else { Sharding::None };
     }
@@ -106,12 +140,15 @@ pub(super) fn train(app: &App, args: &TrainArgs) -> Result<(), Failure> {
         let estimate = run.estimate()?;
         return app.output(&json!({ "estimate": estimate, "run": run.manifest() }), || describe(&plan.name, &estimate));
     }
-    let ranks = launch::connect(place.as_ref())?;
+    let ranks = launch::connect(app, place.as_ref())?;
     let first = ranks.rank() == 0;
     // What rank 0 finds counts: the folder may be on its host alone.
     let mine = [f64::from(u8::from(plan.folder.join(DONE).is_file()))];
     let done = all_gather_f64(&*ranks.collective::<CpuBackend>(), &mine)?[0] == [1.0];
     if done && !args.force {
+        if !first {
+            return Ok(());
+        }
         app.progress().say(format!("{} is already there; --force trains it again", plan.folder.display()));
         return app.output(&json!({ "name": plan.name, "folder": plan.folder, "trained": false }), || {
             plan.folder.display().to_string()
@@ -126,14 +163,16 @@ pub(super) fn train(app: &App, args: &TrainArgs) -> Result<(), Failure> {
             .map_err(|e| Failure::work(format!("cannot remove {}: {e}", plan.folder.display())))?;
     }
     let summary = plan.run(app, !args.force, ranks)?;
+    if !first {
+        return Ok(());
+    }
     app.output(&json!({ "name": plan.name, "folder": plan.folder, "trained": true, "summary": summary }), || {
         plan.folder.display().to_string()
     })
 }
 
 /// The model whose recipe is meant: a name of the experiment, or a recipe file.
-fn recipe_of(app: &App, args: &TrainArgs) -> Result<ResolvedModel, Failure> {
-    let name = args.name.as_deref().unwrap_or_default();
+fn recipe_of(app: &App, name: &str) -> Result<ResolvedModel, Failure> {
     let path = Path::new(name);
     if !app.experiment.models.contains_key(name) && path.extension().is_some_and(|e| e == "toml") {
         let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
@@ -147,19 +186,44 @@ fn recipe_of(app: &App, args: &TrainArgs) -> Result<ResolvedModel, Failure> {
     }
 }
 
+/// A recipe with its data found, and the tokenizer that its model has.
+///
+/// # Errors
+/// If there is no such recipe, or its base cannot be loaded.
+pub(super) fn recipe_and_tokenizer(
+    app: &App,
+    name: &str,
+    base: Option<&str>,
+) -> Result<(ResolvedRecipe, TextTokenizer), Failure> {
+    let plan = Plan::new(app, &recipe_of(app, name)?, base, None, &Changes::default())?;
+    let resolved = plan.resolve(app)?;
+    let tokenizer = match (plan.files, &plan.recipe.model) {
+        (Some(files), _) => files.tokenizer,
+        (None, Some(model)) => TextTokenizer::load(&plan.recipe.path(&model.tokenizer))?,
+        (None, None) => return Err(Failure::usage(format!("{name} has no base"))),
+    };
+    Ok((resolved, tokenizer))
+}
+
 impl Plan {
+    /// The recipe with everything it names.
+    fn resolve(&self, app: &App) -> Result<ResolvedRecipe, Failure> {
+        let name = self.base.as_ref().map(|(name, _)| name.as_str());
+        Ok(self.recipe.resolve(name, &app.locator())?.with_cache(app.prepared()))
+    }
+
     fn new(
         app: &App,
         resolved: &ResolvedModel,
         base: Option<&str>,
         out: Option<&Path>,
-        max_steps: Option<u64>,
+        changes: &Changes,
     ) -> Result<Self, Failure> {
         let Candidate::Recipe { path, base: named } = &resolved.candidate else {
             return Err(Failure::usage(format!("{} has no recipe", resolved.name)));
         };
-        let mut recipe = Recipe::load(path)?;
-        if let Some(steps) = max_steps {
+        let mut recipe = Recipe::load_with(path, &changes.set)?;
+        if let Some(steps) = changes.max_steps {
             recipe.training.max_steps = Some(steps);
         }
         let base = match (base, named, &recipe.base) {
@@ -199,8 +263,7 @@ impl Plan {
     }
 
     fn prepare(&self, app: &App, ranks: Ranks) -> Result<(Box<dyn PlacedRun>, PathBuf), Failure> {
-        let name = self.base.as_ref().map(|(name, _)| name.as_str());
-        let resolved = self.recipe.resolve(name, &app.locator())?;
+        let resolved = self.resolve(app)?;
         let absolute = self.base.as_ref().map(|(_, path)| {
             std::fs::canonicalize(path).unwrap_or_else(|_| path.clone()).to_string_lossy().into_owned()
         });
@@ -211,13 +274,17 @@ impl Plan {
         let (placement, compute) = (app.device, app.dtype);
         let setting = Setting { placement, compute, stop: app.stop_flag(), now };
         let run = run::prepare(setting, &resolved, base, &app.hashes(), &self.folder, ranks)?;
+        if let Some(note) = &run.prepared().note {
+            app.progress().say(note);
+        }
         Ok((run, self.folder.clone()))
     }
 
     /// Trains; goes on from the latest checkpoint if there is one and `resume` says so.
     fn run(&self, app: &App, resume: bool, ranks: Ranks) -> Result<TrainingSummary, Failure> {
         let (rank, world) = (ranks.rank(), ranks.world());
-        let (mut run, folder) = self.prepare(app, ranks)?;
+        let begun = world > 1 || !harness_training::checkpoint::steps(&self.folder).is_empty();
+        let (mut run, folder) = self.prepare(app, ranks.resuming(resume && begun))?;
         let progress = if rank == 0 { app.progress() } else { Progress::new(true, false) };
         let trained = run.trainable_parameters();
         let stored = run.manifest()["weights_stored_as"].as_str().unwrap_or_default().to_owned();
@@ -229,6 +296,13 @@ impl Plan {
             if world > 1 { format!(", {world} ranks") } else { String::new() },
             folder.display()
         ));
+        let tokens = run.prepared().train_tokens;
+        if tokens.truncated_samples + tokens.without_labels > 0 {
+            progress.say(format!(
+                "data: {} samples lost {} tokens at data.max_length = {}; {} are left out, as no token of theirs counts",
+                tokens.truncated_samples, tokens.truncated_tokens, self.recipe.data.max_length, tokens.without_labels
+            ));
+        }
         if self.recipe.training.tf32 && app.device == Placement::Cpu {
             progress.say("training.tf32 has no effect on the processor, which computes f32 products in full");
         }
@@ -242,7 +316,6 @@ impl Plan {
             }
         };
         let mut display = TrainingProgress::new(progress, &self.name, tasks);
-        let begun = world > 1 || !harness_training::checkpoint::steps(&folder).is_empty();
         let result = run.train(resume && begun, &mut display);
         let summary = match result {
             Ok(summary) => summary,

@@ -1,6 +1,6 @@
 //! A task's definition in the form in which lm-eval saves it.
 
-use harness_metrics::Statistic;
+use harness_metrics::{ClassMeasure, Statistic};
 use serde_json::{Map, Value, json};
 
 use crate::{BuildOptions, DeclarativeTask, Task as _, metric::Kind};
@@ -119,6 +119,8 @@ impl DeclarativeTask {
     pub(crate) fn aggregation(&self, index: usize) -> &'static str {
         match self.metric_kind(index) {
             Some(Kind::F1(_)) => "f1",
+            Some(Kind::OfClass(ClassMeasure::Recall, _)) => "recall",
+            Some(Kind::OfClass(..)) => "precision",
             Some(Kind::Matthews) => "matthews_corrcoef",
             Some(Kind::Perplexity) => "perplexity",
             Some(Kind::WordPerplexity | Kind::BytePerplexity | Kind::ReferencePerplexity) => "weighted_perplexity",

@@ -38,6 +38,8 @@ pub(crate) enum Kind {
     Greedy,
     Brier,
     F1(Option<Average>),
+    /// Precision or recall.
+    OfClass(ClassMeasure, Option<Average>),
     Matthews,
     Perplexity,
     WordPerplexity,
@@ -59,9 +61,18 @@ pub(crate) enum Kind {
 fn names(output: OutputType) -> &'static [&'static str] {
     match output {
         OutputType::LogLikelihood => &["acc", "perplexity"],
-        OutputType::MultipleChoice => {
-            &["acc", "acc_norm", "acc_bytes", "acc_mutual_info", "exact_match", "brier_score", "f1", "mcc"]
-        }
+        OutputType::MultipleChoice => &[
+            "acc",
+            "acc_norm",
+            "acc_bytes",
+            "acc_mutual_info",
+            "exact_match",
+            "brier_score",
+            "f1",
+            "precision",
+            "recall",
+            "mcc",
+        ],
         OutputType::LogLikelihoodRolling => &["word_perplexity", "byte_perplexity", "bits_per_byte"],
         OutputType::GenerateUntil => {
             &["exact_match", "bleu", "chrf", "ter", "rouge1", "rouge2", "rougeL", "rougeLsum", "token_f1", "perplexity"]
@@ -100,7 +111,7 @@ pub(crate) fn read(list: Option<&[Node]>, output: OutputType, at: &Place) -> Res
         let Some(metric) = metrics.last_mut() else { continue };
         let options: &[&str] = match metric.kind {
             Kind::ExactMatch(_) => &["regexes_to_ignore", "ignore_case", "ignore_punctuation", "ignore_numbers"],
-            Kind::F1(_) => &["average"],
+            Kind::F1(_) | Kind::OfClass(..) => &["average"],
             Kind::Bleu(_) => &["tokenize", "lowercase"],
             Kind::Rouge(_) => &["use_stemmer"],
             _ => &[],
@@ -172,6 +183,17 @@ fn statistic_of(aggregation: &str) -> Option<Statistic> {
     }
 }
 
+fn average(option: &Value) -> Result<Option<Average>, String> {
+    Ok(match option.as_str() {
+        None => None,
+        Some("binary") => Some(Average::Binary { positive: 1 }),
+        Some("macro") => Some(Average::Macro),
+        Some("micro") => Some(Average::Micro),
+        Some("weighted") => Some(Average::Weighted),
+        Some(other) => return Err(format!("unknown average {other:?}; known: binary, macro, micro, weighted")),
+    })
+}
+
 fn config(name: &str, output: OutputType, node: Option<&Node>) -> Result<MetricConfig, String> {
     let options = node.map_or(Value::Null, Node::json);
     let flag = |key: &str| match &options[key] {
@@ -200,14 +222,9 @@ fn config(name: &str, output: OutputType, node: Option<&Node>) -> Result<MetricC
             Kind::ExactMatch(ExactMatch::new(options).map_err(|e| e.to_string())?)
         }
         "brier_score" => Kind::Brier,
-        "f1" => Kind::F1(match options["average"].as_str() {
-            None => None,
-            Some("binary") => Some(Average::Binary { positive: 1 }),
-            Some("macro") => Some(Average::Macro),
-            Some("micro") => Some(Average::Micro),
-            Some("weighted") => Some(Average::Weighted),
-            Some(other) => return Err(format!("unknown average {other:?}; known: binary, macro, micro, weighted")),
-        }),
+        "f1" => Kind::F1(average(&options["average"])?),
+        "precision" => Kind::OfClass(ClassMeasure::Precision, average(&options["average"])?),
+        "recall" => Kind::OfClass(ClassMeasure::Recall, average(&options["average"])?),
         "mcc" => Kind::Matthews,
         "perplexity" if output == OutputType::GenerateUntil => Kind::ReferencePerplexity,
         "perplexity" => Kind::Perplexity,
@@ -234,6 +251,12 @@ fn config(name: &str, output: OutputType, node: Option<&Node>) -> Result<MetricC
     Ok(MetricConfig { name: name.to_owned(), kind, higher_is_better, percent: false })
 }
 
+/// A measure over at least two classes; of class 1 unless an average is named.
+fn of_classes(choices: usize, measure: ClassMeasure, average: Option<Average>) -> Statistic {
+    let average = average.unwrap_or(Average::Binary { positive: 1 });
+    Classification { classes: choices.max(2), measure, average }.statistic()
+}
+
 impl MetricConfig {
     /// Key behind a pipeline.
     pub(crate) fn key(&self, filter: &str) -> MetricKey {
@@ -243,10 +266,8 @@ impl MetricConfig {
     /// The function of summed statistics, for tasks with this many choices.
     pub(crate) fn statistic(&self, choices: usize) -> Statistic {
         match &self.kind {
-            Kind::F1(average) => {
-                let average = average.unwrap_or(Average::Binary { positive: 1 });
-                Classification { classes: choices.max(2), measure: ClassMeasure::F1, average }.statistic()
-            }
+            Kind::F1(average) => of_classes(choices, ClassMeasure::F1, *average),
+            Kind::OfClass(measure, average) => of_classes(choices, *measure, *average),
             Kind::Matthews => Statistic::Matthews { classes: choices.max(2) },
             Kind::Perplexity | Kind::WordPerplexity | Kind::BytePerplexity | Kind::ReferencePerplexity => {
                 Statistic::Perplexity

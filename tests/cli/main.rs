@@ -2,6 +2,7 @@
 
 mod chat;
 mod compare;
+mod data;
 mod embedded;
 mod errors;
 mod experiment;

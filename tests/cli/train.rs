@@ -145,3 +145,64 @@ fn recipes_that_are_wrong() {
     let world = world();
     world.run(&["train", "recipes/none.toml"]).expect(2).says(&["recipes/none.toml"]);
 }
+
+#[test]
+fn a_grid_is_trained_and_reported() {
+    let world = world();
+    world.replace("recipes/r4.toml", "batch_size = 2", "batch_size = 1\ngradient_accumulation_steps = 2");
+    let grid = "recipes = [\"recipes/r4.toml\"]\nbases = [\"base\"]\nmax_steps = 2\n[set]\n\"lora.rank\" = [2, 16]\n";
+    world.write("grid.toml", grid);
+    let call = ["train", "--matrix", "grid.toml", "--out", "grid", "--quiet"];
+    let object = world.run(&[&call[..], &["--json"]].concat()).expect(0).json();
+    assert_eq!(object["runs"], serde_json::json!(["r4-rank_2", "r4-rank_16"]));
+    let before = world.bytes("grid/r4-rank_2/training.json");
+    world.run(&call).expect(0);
+    assert!(before == world.bytes("grid/r4-rank_2/training.json"), "what is done is not done again");
+
+    let outcome = world.run(&["report", "training", "grid", "--out", "report"]).expect(0);
+    let rows: Vec<&str> = outcome.stdout.lines().filter(|line| line.starts_with("| r4-rank_")).collect();
+    assert!(rows.len() == 2 && rows[0].starts_with("| r4-rank_2 "), "{}", outcome.stdout);
+    for head in ["Loss", "Eval loss", "Perplexity", "Epoch, s", "Samples/s", "Tokens/s", "Peak memory", "Speed-up"] {
+        assert!(outcome.stdout.contains(head), "{head}:\n{}", outcome.stdout);
+    }
+    for file in ["training.md", "training.csv", "training.tex", "training.json", "loss.svg", "loss.png"] {
+        assert!(world.path("report").join(file).is_file(), "{file}");
+    }
+    let csv = world.read("report/training.csv");
+    assert_eq!(csv.lines().count(), 3, "{csv}");
+    world.run(&["report", "training", "grid", "--baseline", "r4-rank_3"]).expect(2).says(&["did you mean"]);
+}
+
+#[test]
+fn keys_of_a_recipe_can_be_set() {
+    let world = world();
+    let set = |text: &str| world.run(&["train", "r4", "--dry-run", "--json", "--set", text]);
+    let estimate = set("lora.rank=2").expect(0).json();
+    assert_eq!(estimate["run"]["recipe"]["lora"]["rank"], 2);
+    assert_eq!(set("training.schedule=constant").expect(0).json()["run"]["recipe"]["training"]["schedule"], "constant");
+    set("lora.rank=0").expect(2).says(&["recipes/r4.toml", "lora.rank = 0", "at least 1"]);
+    set("lora.rnak=2").expect(2).says(&["rnak", "did you mean"]);
+    set("rank").expect(2).says(&["--set rank", "KEY=VALUE"]);
+}
+
+#[test]
+fn preferences_are_trained_on() {
+    let world = world();
+    let rows: Vec<Value> = (0..40)
+        .map(|i| serde_json::json!({"prompt": format!("Say {i}:"), "chosen": " yes", "rejected": " no, never"}))
+        .collect();
+    world.write("data/pairs.jsonl", harness_test_support::tasks::lines(&rows));
+    world.replace("recipes/r4.toml", "../data/instructions.jsonl", "../data/pairs.jsonl");
+    world.replace("recipes/r4.toml", "template = \"instruction\"", "template = \"preference\"");
+    world.replace("recipes/r4.toml", "[lora]", "[dpo]\nbeta = 0.5\n[lora]");
+    world.replace("recipes/r4.toml", "learning_rate = 1e-3", "learning_rate = 2e-2");
+    let folder = trained(&world, &["train", "r4"]);
+    let lines = world.read(&format!("{folder}/metrics.jsonl"));
+    let losses: Vec<f64> =
+        lines.lines().filter_map(|line| serde_json::from_str::<Value>(line).unwrap()["eval_loss"].as_f64()).collect();
+    // The first one is below ln 2 already, which is the loss of the base.
+    assert!(losses[0] < std::f64::consts::LN_2 && losses[2] < losses[0], "{losses:?}");
+    world.run(&["generate", &folder, "-p", "Say 3:", "--max-new-tokens", "2"]).expect(0);
+    world.replace("recipes/r4.toml", "template = \"preference\"", "template = \"plain\"");
+    world.run(&["train", "r4", "--dry-run"]).expect(2);
+}

@@ -6,6 +6,7 @@ mod definitions;
 mod disk;
 mod interruption;
 mod models;
+mod ranks;
 mod store;
 mod training;
 

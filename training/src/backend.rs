@@ -11,7 +11,11 @@ mod cuda;
 pub use cpu::{CpuBackend, CpuBuf};
 #[cfg(feature = "cuda")]
 pub use cuda::{CudaBackend, CudaBuf, CudaInts, DeviceFailure};
-use std::sync::Arc;
+use std::{
+    any::Any,
+    panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
+    sync::Arc,
+};
 
 use harness_engine::{HostTensor, LayerWeights};
 
@@ -21,6 +25,23 @@ use crate::{
     optimizer::AdamWStep,
     parallel::{Collective, Exchange, Sharded},
 };
+
+/// What an operation unwinds with that finds no memory: operations cannot return errors.
+#[derive(Clone, Copy, Debug)]
+pub struct OutOfMemory {
+    /// Bytes that were asked for.
+    pub asked: usize,
+    /// Bytes of buffers in use.
+    pub used: usize,
+}
+
+/// The result of `f`; what is said of memory, in words, if it ran out.
+pub(crate) fn with_memory<B: Backend, T>(f: impl FnOnce() -> T) -> Result<T, String> {
+    catch_unwind(AssertUnwindSafe(f)).map_err(|payload| match B::out_of_memory(&*payload) {
+        Some(message) => message,
+        None => resume_unwind(payload),
+    })
+}
 
 /// A run of `len` elements from `at` of a buffer.
 #[derive(Debug)]
@@ -281,6 +302,14 @@ pub trait Backend: Send + Sync + 'static {
     }
     /// The most bytes that were ever held at once: frozen matrices and buffers in use.
     fn peak_bytes(&self) -> usize;
+    /// What the payload of an unwinding says of memory that has run out, in words; `None` if it says something else.
+    fn out_of_memory(payload: &(dyn Any + Send)) -> Option<String> {
+        let OutOfMemory { asked, used } = payload.downcast_ref::<OutOfMemory>()?;
+        let mib = |bytes: &usize| *bytes as f64 / f64::from(1 << 20);
+        Some(format!("{:.1} MiB more are needed beside {:.1} MiB of buffers in use", mib(asked), mib(used)))
+    }
+    /// Gives memory that is kept for later back to the system.
+    fn release(&self) {}
     /// Fills with zeros.
     fn clear(&self, buf: &mut Self::Buf);
 
@@ -393,6 +422,12 @@ pub trait Backend: Send + Sync + 'static {
     /// `scale * (softmax - onehot)`.
     fn cross_entropy(&self, logits: MatMut<'_, Self::Buf>, labels: Span<'_, Self::Ints>, scale: Option<f32>) -> f64;
 
+    /// `to += from`, of parameters or their gradients.
+    fn accumulate(&self, from: Span<'_, Self::Buf>, to: SpanMut<'_, Self::Buf>) {
+        let mut sum = self.read(Span { buf: to.buf, at: to.at, len: to.len });
+        sum.iter_mut().zip(self.read(from)).for_each(|(sum, x)| *sum += x);
+        self.write(&sum, to);
+    }
     /// Sum of squares.
     fn sum_squares(&self, x: Span<'_, Self::Buf>) -> f64;
     /// One AdamW update of the elements in `range` of values and gradients; the moments' buffers begin with element

@@ -14,7 +14,10 @@ use harness_engine::DecoderConfig;
 pub use linear::{DropoutPlan, Linear};
 pub use view::{FrozenLayer, GroupPlaces, LayerPlaces, LayerView, LoraPart, Vector};
 
-use crate::backend::{AttentionShape, Backend, Mat, MatMut, SpanMut};
+use crate::{
+    TrainingError,
+    backend::{AttentionShape, Backend, Mat, MatMut, SpanMut},
+};
 
 /// Which intermediate results the forward pass keeps for the backward pass. All give the same gradients, bit by bit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -97,10 +100,17 @@ pub struct BlockContext<'a, B: Backend> {
 
 /// Where gradients go.
 pub trait GradSink<B: Backend> {
+    /// Gradients of a part of the model come next.
+    fn begin(&mut self, _: ModelPart) {}
     /// The flat buffer that gradients are added to.
     fn grads(&mut self) -> &mut B::Buf;
-    /// All gradients of a part of the model are complete for this micro-batch; a distributed run starts to reduce them.
-    fn done(&mut self, part: ModelPart);
+    /// All gradients of a part of the model are complete for this micro-batch.
+    ///
+    /// # Errors
+    /// If they are to be summed over ranks, and another one is gone.
+    fn done(&mut self, _: ModelPart) -> Result<(), TrainingError> {
+        Ok(())
+    }
 }
 
 /// Parts of a model in which gradients are completed, from the last to the first.

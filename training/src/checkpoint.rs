@@ -10,6 +10,7 @@ use std::{
 };
 
 use harness_core::Digest;
+use memmap2::Mmap;
 use safetensors::SafeTensors;
 use serde::{Deserialize, Serialize};
 
@@ -18,6 +19,7 @@ use crate::{
     backend::{Backend, Span, SpanMut},
     data::Cursor,
     export::{Artifact, write_json, write_tensors},
+    parallel::from_bytes,
     params::ParamStore,
     recipe::WeightDtype,
     scaler::LossScaler,
@@ -119,37 +121,40 @@ pub fn steps(output: &Path) -> Vec<u64> {
     steps
 }
 
-/// The buffers of a store, by name.
-fn buffers<B: Backend>(store: &mut ParamStore<B>) -> [(&'static str, &mut B::Buf); 3] {
-    [("values", &mut store.values), ("exp_avg", &mut store.mean), ("exp_avg_sq", &mut store.square)]
-}
+/// What `optimizer.safetensors` holds: values, and the optimizer's running means of gradients and of their squares.
+pub const BUFFERS: [&str; 3] = ["values", "exp_avg", "exp_avg_sq"];
 
-/// Writes the checkpoint of a state; returns its folder.
+/// Writes the checkpoint of a state; returns its folder. All values are in the store; `moments` gives the two running means
+/// of all parameters, one after the other.
 ///
 /// # Errors
 /// If it cannot be written; earlier checkpoints stay.
 pub fn save<B: Backend>(
     backend: &B,
-    store: &mut ParamStore<B>,
+    store: &ParamStore<B>,
     artifact: &Artifact,
     state: &TrainerState,
     output: &Path,
+    moments: &mut dyn FnMut(usize) -> Result<Vec<f32>, TrainingError>,
 ) -> Result<PathBuf, TrainingError> {
     let to = folder(output, state.step);
     let partial = output.join(format!("partial-checkpoint-{}", state.step));
-    let write = |store: &mut ParamStore<B>| -> Result<(), TrainingError> {
+    let mut write = || -> Result<(), TrainingError> {
         remove(&partial)?;
         fs::create_dir_all(&partial).map_err(TrainingError::io("create", &partial))?;
         artifact.write(backend, store, &partial)?;
         let len = store.len();
-        let tensors =
-            buffers(store).map(|(name, buf)| (name.to_owned(), vec![len], backend.read(Span { buf, at: 0, len })));
-        write_tensors(&partial.join("optimizer.safetensors"), tensors.into_iter(), WeightDtype::F32)?;
+        let tensors = BUFFERS.map(|name| (name.to_owned(), vec![len]));
+        let data = &mut |number: usize| match number {
+            0 => Ok(backend.read(Span { buf: &store.values, at: 0, len })),
+            _ => moments(number - 1),
+        };
+        write_tensors(&partial.join("optimizer.safetensors"), &tensors, WeightDtype::F32, data)?;
         write_json(&partial.join("trainer_state.json"), &serde_json::json!(state))?;
         remove(&to)?;
         fs::rename(&partial, &to).map_err(TrainingError::io("create", &to))
     };
-    write(store).inspect_err(|_| {
+    write().inspect_err(|_| {
         // What is left of a failed checkpoint is of no use; the error that matters is the first one.
         let _ = fs::remove_dir_all(&partial);
     })?;
@@ -179,30 +184,67 @@ pub fn read_state(folder: &Path, run: Digest) -> Result<TrainerState, TrainingEr
     Ok(state)
 }
 
-/// Restores values and moments from a checkpoint; the values only, if `values_only`.
+/// The state of the latest checkpoint of a run and its folder, if there is one; `rank` is that of the adapter.
 ///
 /// # Errors
-/// If the files are missing, broken or of another layout.
+/// If it cannot be read or belongs to another run.
+pub fn latest(
+    output: &Path,
+    run: Digest,
+    rank: Option<usize>,
+) -> Result<Option<(TrainerState, PathBuf)>, TrainingError> {
+    let Some(step) = steps(output).pop() else { return Ok(None) };
+    let folder = folder(output, step);
+    let read = read_state(&folder, run).map_err(|error| match (error, adapter_rank(&folder), rank) {
+        (TrainingError::Checkpoint { path, message }, Some(found), Some(expected)) if found != expected => {
+            let message = format!("{message} (its adapter has rank {found}, the recipe says {expected})");
+            TrainingError::Checkpoint { path, message }
+        }
+        (error, ..) => error,
+    });
+    Ok(Some((read?, folder)))
+}
+
+/// The rank of the adapter in a folder.
+fn adapter_rank(folder: &Path) -> Option<usize> {
+    let text = fs::read_to_string(folder.join("adapter_config.json")).ok()?;
+    let config: serde_json::Value = serde_json::from_str(&text).ok()?;
+    usize::try_from(config["r"].as_u64()?).ok()
+}
+
+/// One of the [`BUFFERS`] of a checkpoint with `len` trained parameters.
+///
+/// # Errors
+/// If the file is missing, broken or of another layout.
+pub fn buffer(folder: &Path, name: &str, len: usize) -> Result<Vec<f32>, TrainingError> {
+    let path = folder.join("optimizer.safetensors");
+    let error = |message: String| TrainingError::Checkpoint { path: path.clone(), message };
+    let file = fs::File::open(&path).map_err(TrainingError::io("read", &path))?;
+    // SAFETY: checkpoints are written beside their place, renamed and never written to again.
+    let data = unsafe { Mmap::map(&file) }.map_err(TrainingError::io("read", &path))?;
+    let tensors = SafeTensors::deserialize(&data).map_err(|e| error(format!("broken: {e}")))?;
+    let tensor = tensors.tensor(name).map_err(|e| error(format!("tensor {name}: {e}")))?;
+    if tensor.shape() != [len] {
+        let found = tensor.shape();
+        return Err(error(format!("tensor {name} has shape {found:?}, expected [{len}]: another layout")));
+    }
+    Ok(from_bytes(tensor.data()))
+}
+
+/// Restores values and moments of a store that holds everything; the values only, if `values_only`.
+///
+/// # Errors
+/// As [`buffer`].
 pub fn load<B: Backend>(
     backend: &B,
     store: &mut ParamStore<B>,
     folder: &Path,
     values_only: bool,
 ) -> Result<(), TrainingError> {
-    let path = folder.join("optimizer.safetensors");
-    let error = |message: String| TrainingError::Checkpoint { path: path.clone(), message };
-    let data = fs::read(&path).map_err(TrainingError::io("read", &path))?;
-    let tensors = SafeTensors::deserialize(&data).map_err(|e| error(format!("broken: {e}")))?;
     let len = store.len();
-    for (name, buf) in buffers(store).into_iter().take(if values_only { 1 } else { 3 }) {
-        let tensor = tensors.tensor(name).map_err(|e| error(format!("tensor {name}: {e}")))?;
-        if tensor.shape() != [len] {
-            let message = format!("tensor {name} has shape {:?}, expected [{len}]: another layout", tensor.shape());
-            return Err(error(message));
-        }
-        let elements: Vec<f32> =
-            tensor.data().chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
-        backend.write(&elements, SpanMut { buf, at: 0, len });
+    let buffers = [&mut store.values, &mut store.mean, &mut store.square];
+    for (name, buf) in BUFFERS.into_iter().zip(buffers).take(if values_only { 1 } else { 3 }) {
+        backend.write(&buffer(folder, name, len)?, SpanMut { buf, at: 0, len });
     }
     Ok(())
 }

@@ -55,6 +55,18 @@ pub enum TrainingError {
         /// Which checkpoint was kept, in words.
         kept: String,
     },
+    /// There is no more memory.
+    #[error("out of memory {when}: {what}; {kept}; to need less, {advice}")]
+    OutOfMemory {
+        /// When, in words.
+        when: String,
+        /// How much was missing.
+        what: String,
+        /// Which checkpoint was kept, in words.
+        kept: String,
+        /// What to change.
+        advice: String,
+    },
     /// Another rank of a distributed run is gone or has failed.
     #[error("rank {rank}: {message}")]
     Peer {

@@ -1,13 +1,12 @@
 //! What a run writes for others to load: a PEFT adapter directory, or a model in Hugging Face layout.
 
 use std::{
-    collections::HashMap,
-    fs,
+    fs::{self, File},
+    io::{BufWriter, Write},
     path::{Path, PathBuf},
 };
 
-use safetensors::{Dtype, tensor::TensorView};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::{TrainingError, backend::Backend, lora::LoraSpec, params::ParamStore, recipe::WeightDtype};
 
@@ -67,37 +66,51 @@ impl Artifact {
                         write_file(&to, &data)?;
                     }
                 }
-                let tensors = store.layout().params().iter();
-                let tensors = tensors.map(|p| (p.name.clone(), p.shape.clone(), store.value(backend, p)));
-                write_tensors(&folder.join("model.safetensors"), tensors, *dtype)
+                let params = store.layout().params();
+                let tensors: Vec<_> = params.iter().map(|p| (p.name.clone(), p.shape.clone())).collect();
+                let data = &mut |number: usize| Ok(store.value(backend, &params[number]));
+                write_tensors(&folder.join("model.safetensors"), &tensors, *dtype, data)
             }
         }
     }
 }
 
-/// Writes tensors of f32 in the given type.
+/// Writes tensors in the given type as safetensors, one after another: `data` gives the elements of each, in order, so that
+/// one at a time is in memory.
 pub(crate) fn write_tensors(
     path: &Path,
-    tensors: impl Iterator<Item = (String, Vec<usize>, Vec<f32>)>,
+    tensors: &[(String, Vec<usize>)],
     dtype: WeightDtype,
+    data: &mut dyn FnMut(usize) -> Result<Vec<f32>, TrainingError>,
 ) -> Result<(), TrainingError> {
-    let tensors: Vec<(String, Vec<usize>, Vec<u8>)> =
-        tensors.map(|(name, shape, data)| (name, shape, bytes(&data, dtype))).collect();
-    let dtype = match dtype {
-        WeightDtype::F32 => Dtype::F32,
-        WeightDtype::Bf16 => Dtype::BF16,
+    let (name, size) = match dtype {
+        WeightDtype::F32 => ("F32", 4),
+        WeightDtype::Bf16 => ("BF16", 2),
     };
-    let invalid = |error: safetensors::SafeTensorError| {
-        TrainingError::io("write", path)(std::io::Error::other(error.to_string()))
-    };
-    let views = tensors
-        .iter()
-        .map(|(name, shape, data)| Ok((name.as_str(), TensorView::new(dtype, shape.clone(), data)?)))
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(invalid)?;
-    let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
-    let data = safetensors::serialize(views, Some(metadata)).map_err(invalid)?;
-    write_file(path, &data)
+    let mut header = serde_json::Map::new();
+    header.insert("__metadata__".to_owned(), json!({"format": "pt"}));
+    let mut at = 0;
+    for (tensor, shape) in tensors {
+        let end = at + size * shape.iter().product::<usize>();
+        header.insert(tensor.clone(), json!({"dtype": name, "shape": shape, "data_offsets": [at, end]}));
+        at = end;
+    }
+    let mut header = Value::Object(header).to_string().into_bytes();
+    header.resize(header.len().next_multiple_of(8), b' ');
+    write_with(path, |file| {
+        let mut write = |bytes: &[u8]| file.write_all(bytes).map_err(TrainingError::io("write", path));
+        write(&(header.len() as u64).to_le_bytes())?;
+        write(&header)?;
+        for (number, (tensor, shape)) in tensors.iter().enumerate() {
+            let elements = data(number)?;
+            if elements.len() != shape.iter().product::<usize>() {
+                let message = format!("has {} elements, expected {shape:?}", elements.len());
+                return Err(TrainingError::Weight { name: tensor.clone(), message });
+            }
+            write(&bytes(&elements, dtype))?;
+        }
+        Ok(())
+    })
 }
 
 /// Little-endian bytes; bf16 is rounded to nearest even.
@@ -115,20 +128,26 @@ pub(crate) fn write_json(path: &Path, value: &Value) -> Result<(), TrainingError
 
 /// Writes a whole file: first beside its place, then renamed, so that a reader sees all of it or nothing.
 pub(crate) fn write_file(path: &Path, data: &[u8]) -> Result<(), TrainingError> {
-    use std::io::Write;
+    write_with(path, |file| file.write_all(data).map_err(TrainingError::io("write", path)))
+}
+
+/// As [`write_file`], with what `content` writes.
+fn write_with(
+    path: &Path,
+    content: impl FnOnce(&mut BufWriter<File>) -> Result<(), TrainingError>,
+) -> Result<(), TrainingError> {
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(".partial");
     let partial = path.with_file_name(name);
-    let write = || -> std::io::Result<()> {
-        let mut file = fs::File::create(&partial)?;
-        file.write_all(data)?;
-        file.sync_all()?;
-        drop(file);
-        fs::rename(&partial, path)
+    let write = || -> Result<(), TrainingError> {
+        let mut file = BufWriter::new(File::create(&partial).map_err(TrainingError::io("write", path))?);
+        content(&mut file)?;
+        let file = file.into_inner().map_err(|error| TrainingError::io("write", path)(error.into_error()))?;
+        file.sync_all().map_err(TrainingError::io("write", path))?;
+        fs::rename(&partial, path).map_err(TrainingError::io("write", path))
     };
-    write().map_err(|error| {
+    write().inspect_err(|_| {
         // What is left of a failed write is of no use; the error that matters is the first one.
         let _ = fs::remove_file(&partial);
-        TrainingError::io("write", path)(error)
     })
 }

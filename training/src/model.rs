@@ -21,6 +21,7 @@ use crate::{
     block::{BlockContext, DropoutPlan, FrozenLayer, GradSink, LayerView, ModelPart, Rows, SavePolicy, Saved},
     data::Batch,
     lora::LoraSpec,
+    parallel::{Collective, Units},
     params::{Layout, ParamStore},
 };
 
@@ -64,6 +65,8 @@ pub struct Model<B: Backend> {
     places: Places,
     /// Frozen blocks; `None` where all parameters are trained.
     source: Option<Box<dyn WeightSource<B>>>,
+    /// How trained parameters are had of which ranks hold parts; `None` where this one has them all.
+    units: Option<Units<B>>,
     outer: Outer<B>,
     rope: B::Buf,
     policy: SavePolicy,
@@ -86,8 +89,6 @@ impl<B: Backend> GradSink<B> for LocalSink<'_, B> {
     fn grads(&mut self) -> &mut B::Buf {
         self.0
     }
-
-    fn done(&mut self, _: ModelPart) {}
 }
 
 /// What a block leaves for its backward: everything, or its input only.
@@ -98,11 +99,20 @@ enum Kept<B: Backend> {
 
 /// A forward pass.
 struct Forward<B: Backend> {
+    /// Embedding, norm and head, where they were gathered from other ranks.
+    outer: Option<B::Buf>,
     /// What goes into the last norm.
     x: B::Buf,
     rows: Rows<B>,
     tokens: B::Ints,
     kept: Vec<Kept<B>>,
+}
+
+impl<B: Backend> Forward<B> {
+    /// The buffer with embedding, norm and head.
+    fn outer<'a>(&'a self, params: &'a B::Buf) -> &'a B::Buf {
+        self.outer.as_ref().unwrap_or(params)
+    }
 }
 
 impl<B: Backend> Model<B> {
@@ -147,11 +157,7 @@ impl<B: Backend> Model<B> {
     where
         B: Clone,
     {
-        if config.experts.is_some() {
-            let expected = "a base without a mixture of experts, which training does not know";
-            return Err(TrainingError::setting("base", config.architecture.name(), expected));
-        }
-        let rope = backend.upload(&rotary::table(config, max_length)?);
+        let rope = Self::rope(&backend, config, max_length)?;
         let (layout, places): (Layout, Places) = match trainable {
             Trainable::Full => full_layout(config),
             Trainable::Lora(spec) => lora_layout(config, spec),
@@ -172,9 +178,42 @@ impl<B: Backend> Model<B> {
                 (Some(source), Outer { embed: Some(embed), norm: Some(backend.upload(&weights.norm)), head })
             }
         };
-        let model =
-            Self { backend, config: config.clone(), places, source, outer, rope, policy: SavePolicy::default() };
-        Ok((model, store))
+        let (config, policy) = (config.clone(), SavePolicy::default());
+        Ok((Self { backend, config, places, source, units: None, outer, rope, policy }, store))
+    }
+
+    /// As [`Model::new`] with all parameters trained, of which this rank holds its part only.
+    ///
+    /// # Errors
+    /// As [`Model::new`].
+    pub fn sharded(
+        backend: B,
+        config: &DecoderConfig,
+        weights: &Weights,
+        max_length: usize,
+        ranks: Arc<dyn Collective<B>>,
+    ) -> Result<(Self, ParamStore<B>), TrainingError> {
+        let rope = Self::rope(&backend, config, max_length)?;
+        let (layout, mut places) = full_layout(config);
+        let (outer, layers) = layout::units(&layout, config);
+        // Each unit is gathered into a buffer of its own.
+        for (layer, unit) in places.layers.iter_mut().zip(&layers) {
+            *layer = layer.shifted(unit.start);
+        }
+        let units = Units::new(ranks, outer, layers);
+        let mut store = ParamStore::part(&backend, layout, units.own());
+        layout::fill(&backend, &mut store, weights)?;
+        let outer = Outer { embed: None, norm: None, head: None };
+        let (config, policy) = (config.clone(), SavePolicy::default());
+        Ok((Self { backend, config, places, source: None, units: Some(units), outer, rope, policy }, store))
+    }
+
+    fn rope(backend: &B, config: &DecoderConfig, max_length: usize) -> Result<B::Buf, TrainingError> {
+        if config.experts.is_some() {
+            let expected = "a base without a mixture of experts, which training does not know";
+            return Err(TrainingError::setting("base", config.architecture.name(), expected));
+        }
+        Ok(backend.upload(&rotary::table(config, max_length)?))
     }
 
     /// Chooses what the forward pass keeps for the backward pass.
@@ -183,9 +222,29 @@ impl<B: Backend> Model<B> {
         self
     }
 
+    /// What the forward pass keeps for the backward pass.
+    pub fn policy(&self) -> SavePolicy {
+        self.policy
+    }
+
     /// The device.
     pub fn backend(&self) -> &B {
         &self.backend
+    }
+
+    /// Whether all parameters are trained.
+    pub fn is_fully_trained(&self) -> bool {
+        self.source.is_none()
+    }
+
+    /// How trained parameters are gathered, where ranks hold parts of them.
+    pub fn units(&self) -> Option<&Units<B>> {
+        self.units.as_ref()
+    }
+
+    /// A unit of trained parameters, where it has to be gathered from other ranks; else they are all in `params`.
+    fn unit(&self, part: ModelPart, params: &B::Buf) -> Result<Option<B::Buf>, TrainingError> {
+        self.units.as_ref().map(|units| units.gather(&self.backend, part, params)).transpose()
     }
 
     /// The decoder's dimensions.
@@ -223,6 +282,8 @@ impl<B: Backend> Model<B> {
         let (layer, next, pass) = at;
         let frozen = self.source.as_ref().map(|source| source.acquire(layer, pass)).transpose()?;
         self.announce(next, pass);
+        let gathered = self.unit(ModelPart::Layer(layer), params)?;
+        let params = gathered.as_ref().unwrap_or(params);
         let view = LayerView::new(&self.config, frozen.as_deref(), &self.places.layers[layer], params);
         let (backend, config, rope) = (&self.backend, &self.config, &self.rope);
         Ok(f(&BlockContext { backend, config, layer, rows, rope, params, dropout }, &view))
@@ -237,33 +298,44 @@ impl<B: Backend> Model<B> {
     }
 
     /// Calls for the weights of all blocks as a micro-batch would, without one: a rank that has none left takes part in
-    /// the others' gathering. `backward`: as [`Model::forward_backward`] would, otherwise as [`Model::loss`].
+    /// the others' gathering, and gives gradients of 0. With a sink as [`Model::forward_backward`] would, otherwise as
+    /// [`Model::loss`].
     ///
     /// # Errors
     /// If the weights of a block cannot be had.
-    pub fn participate(&self, backward: bool) -> Result<(), TrainingError> {
-        let Some(source) = &self.source else { return Ok(()) };
+    pub fn participate(&self, params: &B::Buf, sink: Option<&mut dyn GradSink<B>>) -> Result<(), TrainingError> {
+        let call = |layer: usize, next: Option<usize>, pass: Pass| -> Result<(), TrainingError> {
+            if let Some(source) = &self.source {
+                source.acquire(layer, pass)?;
+            }
+            self.announce(next, pass);
+            self.unit(ModelPart::Layer(layer), params).map(drop)
+        };
+        self.unit(ModelPart::Embedding, params)?;
         let layers = self.config.num_layers;
         for layer in 0..layers {
-            source.acquire(layer, Pass::Forward)?;
-            self.announce(Some(layer + 1), Pass::Forward);
+            call(layer, Some(layer + 1), Pass::Forward)?;
         }
-        let Some(lowest) = self.places.lowest().filter(|_| backward) else { return Ok(()) };
+        let (Some(lowest), Some(sink)) = (self.places.lowest(), sink) else { return Ok(()) };
+        let mut nothing = |part: ModelPart| {
+            sink.begin(part);
+            sink.done(part)
+        };
+        nothing(ModelPart::Head)?;
         let mut again = 0;
         for layer in (lowest..layers).rev() {
             if let Some(k) = self.policy.segment().filter(|_| again == 0) {
                 let first = lowest + (layer - lowest) / k * k;
-                for again in first..=layer {
-                    source.acquire(again, Pass::Backward)?;
-                    self.announce((again < layer).then_some(again + 1), Pass::Backward);
+                for below in first..=layer {
+                    call(below, (below < layer).then_some(below + 1), Pass::Backward)?;
                 }
                 again = layer - first + 1;
             }
             again = again.saturating_sub(1);
-            source.acquire(layer, Pass::Backward)?;
-            self.announce(self.below(layer, lowest), Pass::Backward);
+            call(layer, self.below(layer, lowest), Pass::Backward)?;
+            nothing(ModelPart::Layer(layer))?;
         }
-        Ok(())
+        self.places.embed.map_or(Ok(()), |_| nothing(ModelPart::Embedding))
     }
 
     /// Says which block comes next, if there is one.
@@ -294,12 +366,13 @@ impl<B: Backend> Model<B> {
     /// If the weights of a block cannot be had.
     pub fn loss(&self, batch: &Batch, params: &B::Buf) -> Result<f64, TrainingError> {
         let rows = self.rows(batch);
-        let (mut x, _) = self.embed(batch, params);
+        let outer = self.unit(ModelPart::Embedding, params)?;
+        let (mut x, _) = self.embed(batch, outer.as_ref().unwrap_or(params));
         for layer in 0..self.config.num_layers {
             let at = (layer, Some(layer + 1), Pass::Forward);
             x = self.block(at, &rows, params, None, |ctx, w| ctx.forward(x, w, false).0)?;
         }
-        Ok(self.head(params).loss(&x, batch))
+        Ok(self.head(outer.as_ref().unwrap_or(params)).loss(&x, batch))
     }
 
     /// The summed loss of a batch; the gradient of `scale * loss` is added to the sink.
@@ -315,8 +388,9 @@ impl<B: Backend> Model<B> {
     ) -> Result<f64, TrainingError> {
         let forward = self.forward(batch, params, step)?;
         let scales = head::Scales::Same(step.scale);
-        let (loss, dx) = self.head(params).loss_and_gradient(&forward.x, batch, scales, sink);
-        sink.done(ModelPart::Head);
+        sink.begin(ModelPart::Head);
+        let (loss, dx) = self.head(forward.outer(params)).loss_and_gradient(&forward.x, batch, scales, sink);
+        sink.done(ModelPart::Head)?;
         self.backward(dx, forward, params, step, sink)?;
         Ok(loss)
     }
@@ -339,10 +413,10 @@ impl<B: Backend> Model<B> {
         let plain = MicroStep { dropout: None, noise: None, ..*step };
         let before = {
             let forward = self.forward(batch, reference, &plain)?;
-            self.head(reference).losses(&forward.x, batch)
+            self.head(forward.outer(reference)).losses(&forward.x, batch)
         };
         let forward = self.forward(batch, params, if sink.is_some() { step } else { &plain })?;
-        let now = self.head(params).losses(&forward.x, batch);
+        let now = self.head(forward.outer(params)).losses(&forward.x, batch);
         let mut scales = vec![0f32; now.len()];
         let mut loss = 0.0;
         for pair in (0..now.len() / 2).map(|pair| 2 * pair) {
@@ -355,8 +429,9 @@ impl<B: Backend> Model<B> {
         }
         if let Some(sink) = sink {
             let by_document = head::Scales::ByDocument(&scales);
-            let (_, dx) = self.head(params).loss_and_gradient(&forward.x, batch, by_document, sink);
-            sink.done(ModelPart::Head);
+            sink.begin(ModelPart::Head);
+            let (_, dx) = self.head(forward.outer(params)).loss_and_gradient(&forward.x, batch, by_document, sink);
+            sink.done(ModelPart::Head)?;
             self.backward(dx, forward, params, step, sink)?;
         }
         Ok(loss)
@@ -365,7 +440,8 @@ impl<B: Backend> Model<B> {
     /// The forward pass of a micro-batch up to the last norm, and what its backward needs.
     fn forward(&self, batch: &Batch, params: &B::Buf, step: &MicroStep) -> Result<Forward<B>, TrainingError> {
         let (rows, dropout) = (self.rows(batch), step.dropout);
-        let (mut x, tokens) = self.embed(batch, params);
+        let outer = self.unit(ModelPart::Embedding, params)?;
+        let (mut x, tokens) = self.embed(batch, outer.as_ref().unwrap_or(params));
         if let Some(noise) = step.noise {
             let noise = self.backend.upload(&noise.values(batch, self.config.hidden_size));
             self.backend.add(&noise, &mut x);
@@ -385,7 +461,7 @@ impl<B: Backend> Model<B> {
             }
             x = y;
         }
-        Ok(Forward { x, rows, tokens, kept })
+        Ok(Forward { outer, x, rows, tokens, kept })
     }
 
     /// The backward pass of a micro-batch, from the gradient of what went into the last norm.
@@ -397,8 +473,8 @@ impl<B: Backend> Model<B> {
         step: &MicroStep,
         sink: &mut dyn GradSink<B>,
     ) -> Result<(), TrainingError> {
-        let Forward { x, rows, tokens, mut kept } = forward;
-        drop(x);
+        let Forward { outer, x, rows, tokens, mut kept } = forward;
+        drop((outer, x));
         let (dropout, segment) = (step.dropout, self.policy.segment());
         let (Some(mut dx), Some(lowest)) = (dx, self.places.lowest()) else { return Ok(()) };
         let mut again: Vec<Saved<B>> = Vec::new();
@@ -424,16 +500,18 @@ impl<B: Backend> Model<B> {
             };
             let stop = layer == lowest && self.places.embed.is_none();
             let at = (layer, self.below(layer, lowest), Pass::Backward);
+            sink.begin(ModelPart::Layer(layer));
             let below = self.block(at, &rows, params, dropout, |ctx, w| ctx.backward(dx, saved, w, stop, sink))?;
-            sink.done(ModelPart::Layer(layer));
+            sink.done(ModelPart::Layer(layer))?;
             let Some(below) = below else { return Ok(()) };
             dx = below;
         }
         if let Some(at) = self.places.embed {
             let (hidden, vocab) = (self.config.hidden_size, self.config.vocab_size);
+            sink.begin(ModelPart::Embedding);
             let to = SpanMut { buf: sink.grads(), at, len: vocab * hidden };
             self.backend.embed_backward(Mat::new(&dx, 0, rows.len, hidden), &tokens, to);
-            sink.done(ModelPart::Embedding);
+            sink.done(ModelPart::Embedding)?;
         }
         Ok(())
     }

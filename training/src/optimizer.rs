@@ -64,8 +64,8 @@ pub fn clip_factor(norm: f64, max_norm: f64) -> f64 {
 }
 
 impl AdamW {
-    /// Updates all parameters whose moments are here from their gradients; `number` counts updates from 1. `norm` is the global norm of the
-    /// gradient; the gradients in the store are `loss_scale` times as large.
+    /// Updates all parameters whose moments are here from their gradients; `number` counts updates from 1. `norm` is the
+    /// global norm of the gradient; the gradients in the store are `loss_scale` times as large.
     pub fn update<B: Backend>(
         &self,
         backend: &B,
@@ -91,8 +91,10 @@ impl AdamW {
             if range.is_empty() {
                 continue;
             }
+            let first = store.held().start;
+            let range = range.start - first..range.end - first;
             let ParamStore { values, grads, mean, square, .. } = store;
-            backend.adamw(values, grads, [mean, square], moments.start, range, &step);
+            backend.adamw(values, grads, [mean, square], moments.start - first, range, &step);
         }
     }
 }

@@ -100,26 +100,47 @@ pub struct ParamStore<B: Backend> {
     pub square: B::Buf,
     /// The elements whose means are here; another rank has the others.
     moments: Range<usize>,
+    /// The elements whose values and gradients are here.
+    held: Range<usize>,
+    /// Whether other ranks have the others.
+    part: bool,
 }
 
 impl<B: Backend> ParamStore<B> {
     /// All zeros.
     pub fn new(backend: &B, layout: Layout) -> Self {
-        let zeros = || backend.zeros(layout.len());
-        let moments = 0..layout.len();
-        Self { values: zeros(), grads: zeros(), mean: zeros(), square: zeros(), layout, moments }
+        let all = 0..layout.len();
+        Self { part: false, ..Self::part(backend, layout, all) }
+    }
+
+    /// All zeros, of these elements only: other ranks have the others.
+    pub fn part(backend: &B, layout: Layout, held: Range<usize>) -> Self {
+        let zeros = || backend.zeros(held.len());
+        let (values, grads, mean, square) = (zeros(), zeros(), zeros(), zeros());
+        Self { values, grads, mean, square, layout, moments: held.clone(), held, part: true }
+    }
+
+    /// All values at zero and nothing else: for files.
+    pub fn values(backend: &B, layout: Layout) -> Self {
+        let none = || backend.zeros(0);
+        let (values, held) = (backend.zeros(layout.len()), 0..layout.len());
+        Self { values, grads: none(), mean: none(), square: none(), layout, moments: 0..0, held, part: false }
+    }
+
+    /// The elements whose values and gradients are here.
+    pub fn held(&self) -> Range<usize> {
+        self.held.clone()
+    }
+
+    /// Whether other ranks have some of the values.
+    pub fn is_part(&self) -> bool {
+        self.part
     }
 
     /// Keeps the means of these elements only, at 0.
     pub fn shard_moments(&mut self, backend: &B, range: Range<usize>) {
         (self.mean, self.square) = (backend.zeros(range.len()), backend.zeros(range.len()));
         self.moments = range;
-    }
-
-    /// Replaces the means by those of other elements; gives back the ones there were.
-    pub fn put_moments(&mut self, mean: B::Buf, square: B::Buf, range: Range<usize>) -> [B::Buf; 2] {
-        self.moments = range;
-        [std::mem::replace(&mut self.mean, mean), std::mem::replace(&mut self.square, square)]
     }
 
     /// The elements whose means are here.
@@ -142,14 +163,19 @@ impl<B: Backend> ParamStore<B> {
         self.layout.is_empty()
     }
 
-    /// Elements of one parameter in one of the buffers, in the shape of the files.
+    /// Elements of one parameter in one of the buffers, in the shape of the files; all of them are here.
     pub fn read(&self, backend: &B, buf: &B::Buf, param: &Param) -> Vec<f32> {
         param.reorder(&backend.read(Span { buf, at: param.at, len: param.len() }), false)
     }
 
-    /// Overwrites the elements of one parameter in one of the buffers, given in the shape of the files.
-    pub fn write(backend: &B, buf: &mut B::Buf, param: &Param, data: &[f32]) {
-        backend.write(&param.reorder(data, true), SpanMut { buf, at: param.at, len: param.len() });
+    /// Sets the value of one parameter as far as it is here, given in the shape of the files.
+    pub fn set(&mut self, backend: &B, param: &Param, data: &[f32]) {
+        let from = param.at.max(self.held.start);
+        let to = (param.at + param.len()).min(self.held.end);
+        if from < to {
+            let span = SpanMut { buf: &mut self.values, at: from - self.held.start, len: to - from };
+            backend.write(&param.reorder(data, true)[from - param.at..to - param.at], span);
+        }
     }
 
     /// The gradient of one parameter, in the shape of the files.
@@ -164,7 +190,8 @@ impl<B: Backend> ParamStore<B> {
 
     /// Sets the value of one parameter, given in the shape of the files.
     pub fn set_value(&mut self, backend: &B, param: usize, data: &[f32]) {
-        Self::write(backend, &mut self.values, &self.layout.params[param], data);
+        let param = self.layout.params[param].clone();
+        self.set(backend, &param, data);
     }
 
     /// Sets all gradients to 0.

@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 use harness_core::Digest;
 use serde::{Deserialize, Serialize};
 
-pub use data::{DataOptions, Loss, SplitFractions};
+pub use data::{DataOptions, Loss, Padding, SplitFractions};
 pub use harness_engine::Quantization;
 pub use lora::{LoraInit, LoraOptions, Targets};
 pub use model::{ModelOptions, WeightDtype};
@@ -109,6 +109,41 @@ impl Recipe {
         let path = path.as_ref();
         let text = std::fs::read_to_string(path).map_err(TrainingError::io("read", path))?;
         Self::parse(&text, path)
+    }
+
+    /// As [`Recipe::load`], with other values for some keys, given as dotted paths.
+    ///
+    /// # Errors
+    /// As [`Recipe::load`]; if there is no such key, or it cannot have the value.
+    pub fn load_with(path: impl AsRef<Path>, changes: &[(String, toml::Value)]) -> Result<Self, TrainingError> {
+        let path = path.as_ref();
+        let recipe = Self::load(path)?;
+        if changes.is_empty() {
+            return Ok(recipe);
+        }
+        let said: Vec<String> = changes.iter().map(|(key, value)| format!("{key} = {value}")).collect();
+        let wrong = |message: String| TrainingError::Data {
+            path: path.to_owned(),
+            message: format!("with {}: {message}", said.join(", ")),
+        };
+        let mut table: toml::Table = recipe.source.text.parse().map_err(|e: toml::de::Error| wrong(e.to_string()))?;
+        for (key, value) in changes {
+            let mut parts: Vec<&str> = key.split('.').collect();
+            let last = parts.pop().unwrap_or_default();
+            let mut inner = &mut table;
+            for part in parts {
+                let entry = inner.entry(part).or_insert_with(|| toml::Table::new().into());
+                inner = entry.as_table_mut().ok_or_else(|| wrong(format!("{part} is no table")))?;
+            }
+            inner.insert(last.to_owned(), value.clone());
+        }
+        let text = toml::to_string(&table).map_err(|e| wrong(e.to_string()))?;
+        let changed = Self::parse(&text, path).map_err(|error| match error {
+            TrainingError::File { message, .. } => wrong(message),
+            other => other,
+        })?;
+        // Places in messages are those of the file.
+        Ok(Self { source: recipe.source, ..changed })
     }
 
     /// Reads and checks the text of a recipe; `path` is where it lies, for messages and relative paths.

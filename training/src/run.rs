@@ -1,5 +1,6 @@
 //! From a resolved recipe to a finished candidate.
 
+mod outline;
 mod placed;
 
 use std::{
@@ -14,21 +15,23 @@ use harness_engine::{
     Architecture, DecoderConfig, LayerWeights, ModelFiles, Rope, RopeScaling, TextTokenizer, Weights,
 };
 use harness_store::FileHashes;
+pub use outline::{Outline, outline};
 pub use placed::{PlacedRun, Setting, prepare};
 use serde_json::{Value, json};
 
 use crate::{
     TrainingError,
-    backend::{Backend, CpuBackend},
+    backend::{Backend, CpuBackend, with_memory},
     block::SavePolicy,
-    data::{Batch, BatchSource, Prepared, PreparedRow, in_order, one_a_row, pack, tokenize, tokenize_pairs},
+    checkpoint,
+    data::{Batch, BatchSource, PreparedSet, in_order, one_a_row, pack},
     export::{Artifact, write_json},
     lora::LoraSpec,
     model::{Model, Trainable, random_weights},
     parallel::{Ranks, agree},
     recipe::{Checkpointing, Method, ModelOptions, ResolvedRecipe, Sharding, WeightDtype},
     telemetry::Progress,
-    trainer::{Estimate, Trainer, TrainerSetup, TrainingSummary},
+    trainer::{Estimate, Trainer, TrainerSetup, TrainingSummary, divide},
 };
 
 /// The model a run starts from.
@@ -45,7 +48,7 @@ pub struct Base<'a> {
 /// A run that is ready to begin.
 pub struct Run<B: Backend = CpuBackend> {
     trainer: Trainer<B>,
-    prepared: Prepared,
+    prepared: PreparedSet,
     manifest: Value,
     output: PathBuf,
 }
@@ -94,7 +97,14 @@ impl<B: Backend + Clone> Run<B> {
         ranks: Ranks,
     ) -> Result<Self, TrainingError> {
         let control = ranks.collective::<B>();
-        let result = Self::prepare_inner(backend, resolved, base, hashes, output, ranks);
+        let prepare = || Self::prepare_inner(backend, resolved, base, hashes, output, ranks);
+        let result = with_memory::<B, _>(prepare).unwrap_or_else(|what| {
+            let when = "while the model was placed".to_owned();
+            let advice = "store the base in fewer bits (training.precision, [quantization]), or share it over ranks \
+                          (--nproc N --sharding fsdp)";
+            let kept = "nothing was trained yet".to_owned();
+            Err(TrainingError::OutOfMemory { when, what, kept, advice: advice.to_owned() })
+        });
         if let Err(error) = &result
             && !matches!(error, TrainingError::Peer { .. } | TrainingError::Mismatch { .. })
         {
@@ -124,39 +134,24 @@ impl<B: Backend + Clone> Run<B> {
             let message = format!("is {found}; expected at most {longest}, the model's longest context");
             return Err(recipe.problem("data.max_length", message));
         }
-        let prepared = resolved.prepare()?;
-        let tokens = |rows: &[PreparedRow]| match recipe.dpo {
-            None => tokenize(rows, tokenizer, data.loss, data.max_length),
-            Some(_) => tokenize_pairs(rows, tokenizer, data.max_length).map_err(|error| recipe.place(error)),
-        };
-        let (samples, train_counts) = tokens(&prepared.train)?;
-        let limit = options.eval_samples.unwrap_or(usize::MAX).min(prepared.validation.len());
-        let (validation, validation_counts) = tokens(&prepared.validation[..limit])?;
-        let rows = match recipe.dpo {
-            Some(_) => (0..samples.len() / 2).map(|pair| vec![2 * pair, 2 * pair + 1]).collect(),
-            None if data.packing => pack(&samples, data.max_length),
-            None => one_a_row(&samples),
-        };
-        if rows.is_empty() {
-            let (rows, without) = (prepared.train.len(), train_counts.without_labels);
-            return Err(recipe.problem(
-                "data",
-                format!(
-                    "leaves nothing to train on: of {rows} training rows {without} have no token that the loss counts; \
-                     raise data.max_length, or set data.loss = \"full\""
-                ),
-            ));
-        }
-        let seed = Seed(options.seed);
-        let train = BatchSource::new(samples.into(), rows, options.batch_size, seed).grouped(options.group_by_length);
-        let validation: Vec<Batch> = {
-            let samples = options.batch_size * if recipe.dpo.is_some() { 2 } else { 1 };
-            in_order(&validation, samples).collect()
-        };
-
         let base_digest = base.as_ref().map(|base| base.files.digest);
+        // What can be known without data and weights comes before them.
+        divide(options, ranks.world()).map_err(|error| recipe.place(error))?;
         let spec = recipe.lora.as_ref().map(|lora| LoraSpec::from_options(lora, config));
         let spec = spec.transpose().map_err(|error| recipe.place(error))?;
+        let digest = run_digest(resolved.digest(hashes)?, base_digest, tokenizer.digest());
+        if ranks.rank() == 0 && ranks.resume {
+            let rank = spec.as_ref().map(|spec| spec.rank);
+            checkpoint::latest(output, digest, rank)?;
+        }
+        let prepared = resolved.prepared_set(tokenizer, hashes)?;
+        let seed = Seed(options.seed);
+        let train = batches(resolved, &prepared, seed)?;
+        let validation: Vec<Batch> = {
+            let samples = options.batch_size * if recipe.dpo.is_some() { 2 } else { 1 };
+            in_order(&prepared.validation, samples).collect()
+        };
+
         let dropout = spec.as_ref().map_or(0.0, |spec| spec.dropout);
         let (trainable, artifact) = match (recipe.method, spec) {
             (Method::Lora, Some(spec)) => {
@@ -191,7 +186,6 @@ impl<B: Backend + Clone> Run<B> {
             Checkpointing::Auto => SavePolicy::choose(config, longest, backend.room() / 2),
         };
         let stored = storage(&weights);
-        let digest = run_digest(resolved.digest(hashes)?, base_digest, tokenizer.digest());
         let ranks_world = ranks.world();
         let control = ranks.collective::<B>();
         let facts = [
@@ -206,11 +200,10 @@ impl<B: Backend + Clone> Run<B> {
         let control = backend.connect(control)?;
         let (compute, weights_exchange) = (backend.compute(), ranks.weights);
         let (model, store) = match options.sharding {
+            Sharding::Fsdp if control.world() > 1 && recipe.method == Method::Full => {
+                Model::sharded(backend, config, &weights, data.max_length, Arc::clone(&control))?
+            }
             Sharding::Fsdp if control.world() > 1 => {
-                if recipe.method == Method::Full {
-                    let message = "is \"fsdp\"; with method = \"full\" ranks cannot share parameters on this back end";
-                    return Err(recipe.problem("training.sharding", message));
-                }
                 let source = |backend: &B, layers: &[LayerWeights], backward: &[bool]| {
                     backend.shard(layers, backward, weights_exchange)
                 };
@@ -231,9 +224,9 @@ impl<B: Backend + Clone> Run<B> {
             "base": base.as_ref().map(|base| json!({"name": base.name, "path": base.path, "hash": base.files.digest})),
             "tokenizer_hash": tokenizer.digest(),
             "adds_bos": tokenizer.adds_bos(),
-            "rows": prepared.counts,
-            "train_tokens": train_counts,
-            "validation_tokens": validation_counts,
+            "rows": prepared.rows,
+            "train_tokens": prepared.train_tokens,
+            "validation_tokens": prepared.validation_tokens,
             "trainable_parameters": store.len(),
             "parameters": config.num_parameters(),
             "dtype": compute,
@@ -263,6 +256,11 @@ impl<B: Backend + Clone> Run<B> {
     /// Everything the result depends on.
     pub fn manifest(&self) -> &Value {
         &self.manifest
+    }
+
+    /// The data.
+    pub fn prepared(&self) -> &PreparedSet {
+        &self.prepared
     }
 
     /// The trainer.
@@ -303,7 +301,7 @@ impl<B: Backend + Clone> Run<B> {
         if first {
             let data = self.output.join("data");
             fs::create_dir_all(&data).map_err(TrainingError::io("create", &data))?;
-            self.prepared.write(&data)?;
+            self.prepared.write_texts(&data)?;
         }
         let summary = self.trainer.run(progress)?;
         if first && !summary.interrupted {
@@ -312,6 +310,32 @@ impl<B: Backend + Clone> Run<B> {
         }
         Ok(summary)
     }
+}
+
+/// The micro-batches of a run on these data.
+///
+/// # Errors
+/// If there is no sample to train on.
+pub fn batches(resolved: &ResolvedRecipe, prepared: &PreparedSet, seed: Seed) -> Result<BatchSource, TrainingError> {
+    let recipe = &resolved.recipe;
+    let (options, data, lengths) = (&recipe.training, &recipe.data, prepared.train.lengths());
+    let rows = match recipe.dpo {
+        Some(_) => (0..lengths.len() / 2).map(|pair| vec![2 * pair, 2 * pair + 1]).collect(),
+        None if data.packing => pack(&lengths, data.max_length),
+        None => one_a_row(&lengths),
+    };
+    if rows.is_empty() {
+        let (rows, without) = (prepared.rows.train, prepared.train_tokens.without_labels);
+        return Err(recipe.problem(
+            "data",
+            format!(
+                "leaves nothing to train on: of {rows} training rows {without} have no token that the loss counts; \
+                 raise data.max_length, or set data.loss = \"full\""
+            ),
+        ));
+    }
+    let source = BatchSource::new(prepared.train.clone(), rows, options.batch_size, seed);
+    Ok(source.grouped(options.group_by_length).padded(data.padding, data.max_length))
 }
 
 /// A model made from scratch.

@@ -175,9 +175,9 @@ pub trait Progress {
     fn evaluating(&mut self, done: usize, total: usize) {
         let _ = (done, total);
     }
-    /// An evaluation is done.
-    fn evaluated(&mut self, step: u64, eval_loss: f64) {
-        let _ = (step, eval_loss);
+    /// An evaluation is done; losses of preferences have no perplexity.
+    fn evaluated(&mut self, step: u64, eval_loss: f64, perplexity: Option<f64>) {
+        let _ = (step, eval_loss, perplexity);
     }
     /// A checkpoint is written.
     fn saved(&mut self, folder: &Path) {

@@ -23,7 +23,7 @@ pub use summary::{Estimate, TrainingSummary};
 
 use crate::{
     TrainingError,
-    backend::Backend,
+    backend::{Backend, with_memory},
     checkpoint::{self, TrainerState},
     data::{Batch, BatchSource, Cursor},
     export::Artifact,
@@ -97,6 +97,22 @@ impl Timing {
     }
 }
 
+/// Fails if the micro-batches of an update cannot be dealt out evenly over this many ranks.
+pub(crate) fn divide(options: &TrainingOptions, world: usize) -> Result<(), TrainingError> {
+    let micro_batches = options.gradient_accumulation_steps;
+    if micro_batches.is_multiple_of(world) {
+        return Ok(());
+    }
+    let divisors: Vec<String> =
+        (1..=micro_batches).filter(|n| micro_batches.is_multiple_of(*n)).map(|n| n.to_string()).collect();
+    let expected = format!(
+        "a multiple of the {world} ranks, over which the micro-batches of an update are dealt out; with \
+         {micro_batches} the number of ranks can be {}",
+        divisors.join(", ")
+    );
+    Err(TrainingError::setting("training.gradient_accumulation_steps", micro_batches, expected))
+}
+
 impl<B: Backend> Trainer<B> {
     /// A run at its beginning.
     ///
@@ -143,19 +159,9 @@ impl<B: Backend> Trainer<B> {
     /// # Errors
     /// If the micro-batches of an update cannot be dealt out evenly.
     pub fn with_ranks(mut self, ranks: Arc<dyn Collective<B>>) -> Result<Self, TrainingError> {
-        let (world, micro_batches) = (ranks.world(), self.setup.options.gradient_accumulation_steps);
-        if !micro_batches.is_multiple_of(world) {
-            let divisors: Vec<String> =
-                (1..=micro_batches).filter(|n| micro_batches.is_multiple_of(*n)).map(|n| n.to_string()).collect();
-            let expected = format!(
-                "a multiple of the {world} ranks, over which the micro-batches of an update are dealt out; with \
-                 {micro_batches} the number of ranks can be {}",
-                divisors.join(", ")
-            );
-            return Err(TrainingError::setting("training.gradient_accumulation_steps", micro_batches, expected));
-        }
+        divide(&self.setup.options, ranks.world())?;
         self.ranks = ranks;
-        if self.is_sharded() {
+        if self.is_sharded() && !self.store.is_part() {
             let own = self.partition().of(self.ranks.rank());
             self.store.shard_moments(self.model.backend(), own);
         }
@@ -235,10 +241,13 @@ impl<B: Backend> Trainer<B> {
     /// Runs to the end, or until stopped; then writes the result. Only rank 0 writes.
     ///
     /// # Errors
-    /// If loss or gradient stop being numbers, another rank fails, or a file cannot be written. What was saved before
-    /// stays.
+    /// If loss or gradient stop being numbers, memory runs out, another rank fails, or a file cannot be written. What was
+    /// saved before stays, and of a run of one rank the state before the failed update is saved.
     pub fn run(&mut self, progress: &mut dyn Progress) -> Result<TrainingSummary, TrainingError> {
-        let result = self.run_to_the_end(progress);
+        let result = match with_memory::<B, _>(|| self.run_to_the_end(progress)) {
+            Ok(result) => result,
+            Err(what) => Err(self.out_of_memory(what)),
+        };
         if let Err(error) = &result
             && !matches!(error, TrainingError::Peer { .. })
         {
@@ -278,7 +287,7 @@ impl<B: Backend> Trainer<B> {
             }
             let ended = self.state.step >= self.total_steps || self.is_stopped_early();
             let step = self.state.step;
-            if step > saved && (ended || step.is_multiple_of(self.save_interval())) {
+            if step > saved && (ended || step.is_multiple_of(self.save_interval()) || self.is_best()) {
                 self.save(progress)?;
                 saved = step;
             }
@@ -397,7 +406,7 @@ impl<B: Backend> Trainer<B> {
         let cursor = self.setup.train.cursor();
         let window = self.window();
         self.setup.train.seek(cursor);
-        let tokens: usize = window.iter().map(Batch::len).sum();
+        let tokens: usize = window.iter().map(Batch::num_tokens).sum();
         let began = (self.clock)();
         self.accumulate(&window, &mut crate::telemetry::Silent)?;
         self.reduce()?;

@@ -13,13 +13,15 @@ use harness_core::{Digest, Seed};
 use harness_engine::{FloatType, HostTensor, Projection, Quantization, Weights};
 use harness_training::{
     TrainingError,
-    backend::CpuBackend,
+    backend::{Backend, CpuBackend},
     block::SavePolicy,
     checkpoint,
-    data::{Batch, BatchSource, Sample, one_a_row},
+    data::{Batch, BatchSource, Sample, lengths, one_a_row},
     export::Artifact,
-    model::{Model, Trainable, WeightSource},
-    parallel::{Bytes, Collective, Exchange, Host, Launch, Ranks, Sharded, TcpExchange, ThreadExchange, agree},
+    model::{LocalSink, MicroStep, Model, Trainable, WeightSource},
+    parallel::{
+        Bytes, Collective, Exchange, Host, Launch, Ranks, Sharded, TcpExchange, ThreadExchange, UnitSink, agree,
+    },
     recipe::{Sharding, TrainingOptions},
     telemetry::{Progress, Silent, StepReport},
     trainer::{Trainer, TrainerSetup},
@@ -71,6 +73,9 @@ fn trainer(
     let samples: Arc<[Sample]> = samples.into();
     let (control, source) = ranks;
     let (model, mut store) = match (options.sharding, source) {
+        (Sharding::Fsdp, Some(_)) if *trainable == Trainable::Full => {
+            Model::sharded(CpuBackend::new(), &config, weights, 256, Arc::clone(&control))?
+        }
         (Sharding::Fsdp, Some(exchange)) => {
             let sharded = |backend: &CpuBackend, layers: &[_], backward: &[bool]| {
                 let sharded = Sharded::new(backend, layers, backward, exchange);
@@ -95,7 +100,12 @@ fn trainer(
     let setup = TrainerSetup {
         options: options.clone(),
         dropout: 0.1,
-        train: BatchSource::new(Arc::clone(&samples), one_a_row(&samples), options.batch_size, Seed(options.seed)),
+        train: BatchSource::new(
+            Arc::clone(&samples),
+            one_a_row(&lengths(&samples)),
+            options.batch_size,
+            Seed(options.seed),
+        ),
         validation: samples[..5].iter().map(|sample| Batch::of([sample])).collect(),
         artifact,
         output: output.to_owned(),
@@ -183,6 +193,67 @@ fn sharded_is_replicated_bit_for_bit() {
 }
 
 #[test]
+fn all_parameters_sharded_are_replicated_bit_for_bit() {
+    for world in [2, 4] {
+        let folder = tempfile::tempdir().expect("a folder");
+        let full = |sharding: Sharding, name: &str| {
+            run(world, Stored::F32, &Trainable::Full, sharding, &folder.path().join(name))
+        };
+        let (replicated, sharded) = (full(Sharding::None, "ddp"), full(Sharding::Fsdp, "fsdp"));
+        let slices: Vec<f32> = sharded.iter().flat_map(|(values, _)| values.iter().copied()).collect();
+        assert!(sharded.iter().all(|(values, _)| values.len() < slices.len()), "every rank holds its part");
+        assert!(replicated.iter().all(|(values, loss)| *values == slices && *loss == sharded[0].1), "{world} ranks");
+        for file in ["checkpoint-6/optimizer.safetensors", "model.safetensors"] {
+            let bytes = |name: &str| std::fs::read(folder.path().join(name).join(file)).expect("a file");
+            assert!(bytes("ddp") == bytes("fsdp"), "{file} holds what all ranks have");
+        }
+    }
+}
+
+#[test]
+fn recomputed_blocks_are_gathered_again() {
+    let (config, weights) = (config(), stored(Stored::F32));
+    let samples = [Sample { tokens: (0..20).collect(), loss_from: 1, ..Sample::default() }];
+    let batch = Batch::of(&samples);
+    let gradients = |policy: SavePolicy| -> Vec<f32> {
+        let ranks = ThreadExchange::group(2);
+        let parts: Vec<Vec<f32>> = thread::scope(|scope| {
+            let threads: Vec<_> = ranks
+                .into_iter()
+                .map(|exchange| {
+                    let (config, weights, batch) = (&config, &weights, &batch);
+                    scope.spawn(move || {
+                        let (backend, first) = (CpuBackend::new(), exchange.rank() == 0);
+                        let control = Arc::new(Host(exchange));
+                        let (model, mut store) =
+                            Model::sharded(backend, config, weights, 64, control).expect("a model");
+                        let model = model.with_policy(policy);
+                        let units = model.units().expect("units");
+                        let mut sink = UnitSink::new(model.backend(), units, &mut store.grads);
+                        // The second rank has no micro-batch and takes part in everything.
+                        match first {
+                            true => drop(model.forward_backward(batch, &store.values, &MicroStep::mean(19), &mut sink)),
+                            false => model.participate(&store.values, Some(&mut sink)).expect("weights"),
+                        }
+                        store.grads.to_vec()
+                    })
+                })
+                .collect();
+            threads.into_iter().map(|thread| thread.join().expect("a rank")).collect()
+        });
+        parts.concat()
+    };
+    let (mut alone, mut store) =
+        Model::new(CpuBackend::new(), &config, &weights, &Trainable::Full, 64, Seed(1)).expect("a model");
+    alone = alone.with_policy(SavePolicy::Full);
+    let mut sink = LocalSink::<CpuBackend>(&mut store.grads);
+    alone.forward_backward(&batch, &store.values, &MicroStep::mean(19), &mut sink).expect("a pass");
+    for policy in [SavePolicy::Full, SavePolicy::Lean, SavePolicy::Layer, SavePolicy::Every(2)] {
+        assert!(gradients(policy) == store.grads.to_vec(), "{policy:?}");
+    }
+}
+
+#[test]
 fn a_rank_holds_its_part_of_the_weights_only() {
     let mut weights = stored(Stored::Bf16);
     // Blocks that outweigh embedding and head, and more of them than are held at once.
@@ -202,14 +273,16 @@ fn a_rank_holds_its_part_of_the_weights_only() {
                             Ok(Box::new(sharded) as Box<dyn WeightSource<CpuBackend>>)
                         };
                         let (backend, seed) = (CpuBackend::new(), Seed(1));
-                        let (model, _) = match sharded {
+                        let (model, store) = match sharded {
                             true => Model::with_source(backend, config, weights, &trainable, 64, seed, source),
                             false => Model::new(backend, config, weights, &trainable, 64, seed),
                         }
                         .expect("a model");
                         let model = model.with_policy(SavePolicy::Layer);
-                        model.participate(true).expect("weights");
-                        harness_training::backend::Backend::peak_bytes(model.backend())
+                        let mut grads = CpuBackend::new().zeros(store.len());
+                        let sink = &mut LocalSink::<CpuBackend>(&mut grads);
+                        model.participate(&store.values, Some(sink)).expect("weights");
+                        model.backend().peak_bytes()
                     })
                 })
                 .collect();
@@ -291,10 +364,18 @@ fn ranks_that_do_not_divide_the_micro_batches_are_refused() {
 }
 
 #[test]
-fn a_stopped_run_goes_on_with_another_number_of_ranks() {
+fn a_stopped_run_goes_on_sharded_or_not() {
+    for (trainable, kind) in [(lora(), Stored::Bf16), (Trainable::Full, Stored::F32)] {
+        for (first, then) in [(Sharding::Fsdp, Sharding::None), (Sharding::None, Sharding::Fsdp)] {
+            stops_and_goes_on(&trainable, kind, first, then);
+        }
+    }
+}
+
+fn stops_and_goes_on(trainable: &Trainable, kind: Stored, first: Sharding, then: Sharding) {
     let folder = tempfile::tempdir().expect("a folder");
-    let weights = stored(Stored::Bf16);
-    let reference = run(2, Stored::Bf16, &lora(), Sharding::Fsdp, &folder.path().join("whole"));
+    let weights = stored(kind);
+    let reference = run(2, kind, trainable, Sharding::None, &folder.path().join("whole"));
     let output = folder.path().join("stopped");
     let go = |world: usize, sharding: Sharding, resume: bool, stop_at: u64| {
         let control = ThreadExchange::group(world).into_iter().map(|exchange| Arc::new(Host(exchange)));
@@ -307,9 +388,8 @@ fn a_stopped_run_goes_on_with_another_number_of_ranks() {
                     scope.spawn(move || {
                         let stop = Arc::new(std::sync::atomic::AtomicBool::new(false));
                         let control = control as Arc<dyn Collective<CpuBackend>>;
-                        let trainable = lora();
                         let mut trainer =
-                            trainer(output, weights, &trainable, &options(sharding), (control, Some(gather)))
+                            trainer(output, weights, trainable, &options(sharding), (control, Some(gather)))
                                 .expect("a trainer")
                                 .with_stop(Arc::clone(&stop));
                         if resume {
@@ -329,10 +409,14 @@ fn a_stopped_run_goes_on_with_another_number_of_ranks() {
             threads.into_iter().map(|thread| thread.join().expect("a rank")).collect::<Vec<_>>()
         })
     };
-    let stopped = go(2, Sharding::Fsdp, false, 4);
+    let stopped = go(2, first, false, 4);
     assert!(stopped.iter().all(|(interrupted, _)| *interrupted), "all ranks stop together");
-    let resumed = go(2, Sharding::None, true, 99);
-    assert!(resumed.iter().all(|(_, values)| *values == reference[0].0), "the same number of ranks: bit for bit");
+    let resumed = go(2, then, true, 99);
+    let held: Vec<f32> = match (trainable, then) {
+        (Trainable::Full, Sharding::Fsdp) => resumed.into_iter().flat_map(|(_, values)| values).collect(),
+        _ => resumed.into_iter().next().expect("a rank").1,
+    };
+    assert!(held == reference[0].0, "the same number of ranks: bit for bit");
 }
 
 /// Ranks of this process over real connections.
@@ -345,8 +429,8 @@ fn over_tcp<R: Send>(world: usize, f: impl Fn(usize, TcpExchange) -> R + Sync) -
         let threads: Vec<_> = (0..world)
             .map(|rank| {
                 scope.spawn(move || {
-                    let (address, job) = ("127.0.0.1".to_owned(), "test".to_owned());
-                    let launch = Launch { rank, world, local_rank: rank, address, port, ports: 1, job };
+                    let (addresses, job) = (vec!["127.0.0.1".to_owned()], "test".to_owned());
+                    let launch = Launch { rank, world, local_rank: rank, addresses, port, ports: 1, job };
                     let [control, _] = TcpExchange::connect(&launch, Duration::from_secs(60)).expect("all ranks");
                     f(rank, control)
                 })
@@ -396,7 +480,7 @@ fn a_rendezvous_that_cannot_be_is_refused() {
         rank,
         world,
         local_rank: rank,
-        address: "127.0.0.1".into(),
+        addresses: vec!["127.0.0.1".into()],
         port,
         ports: 1,
         job: "test".into(),

@@ -37,6 +37,7 @@ fn loss_and_gradient_are_those_of_the_formula() {
             labels: pairs.labels[from..to].to_vec(),
             boundaries: vec![0, to - from],
             positions: pairs.positions[from..to].to_vec(),
+            padding: 0,
         };
         model.loss(&one, &backend.upload(values)).expect("weights")
     };

@@ -3,11 +3,11 @@
 use std::{fmt::Write, fs, path::Path, sync::Arc};
 
 use harness_core::Seed;
-use harness_engine::{Adapter, LoadedBase, LocalModel, ModelFiles, ModelOptions};
+use harness_engine::{Adapter, LoadedBase, LocalModel, ModelFiles, ModelOptions, TextTokenizer};
 use harness_store::{DataLocator, FileHashes};
 use harness_training::{
     Recipe,
-    data::{Batch, tokenize},
+    data::{Batch, Samples, tokenize},
     recipe::ResolvedRecipe,
     run::{Base, Run},
     telemetry::{Silent, read_lines},
@@ -177,4 +177,87 @@ fn what_cannot_work_is_refused_before_anything_is_written() {
     let error = Run::prepare(&resolve(folder, "b.toml", ADAPTER, Some("tiny")), None, &hashes, &output).err();
     assert!(error.expect("refused").to_string().contains("base"));
     assert!(!output.exists());
+}
+
+#[test]
+fn prepared_data_are_kept_by_content() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let folder = folder.path();
+    write_tokenizer(folder);
+    write_data(folder);
+    let tokenizer = TextTokenizer::load(folder).expect("a tokenizer");
+    // Files are hashed anew every time, as by another process.
+    let prepare = |text: &str| {
+        let recipe = resolve(folder, "kept.toml", text, Some("tiny")).with_cache(folder.join("prepared"));
+        recipe.prepared_set(&tokenizer, &FileHashes::open(folder)).expect("data")
+    };
+    let all = |samples: &Samples| (0..samples.len()).map(|i| samples.get(i).into_owned()).collect::<Vec<_>>();
+    let first = prepare(ADAPTER);
+    assert!(!first.reused && first.note.is_none() && first.train.is_mapped());
+    let direct = resolve(folder, "direct.toml", ADAPTER, Some("tiny"));
+    let direct = direct.prepared_set(&tokenizer, &FileHashes::open(folder)).expect("data");
+    assert!(direct.folder.is_none() && !direct.train.is_mapped());
+    assert_eq!((all(&first.train), all(&first.validation)), (all(&direct.train), all(&direct.validation)));
+    assert_eq!((first.rows, first.train_tokens), (direct.rows, direct.train_tokens));
+    for set in [&first, &direct] {
+        let out = folder.join(if set.folder.is_some() { "kept" } else { "direct" });
+        fs::create_dir_all(&out).expect("a folder");
+        set.write_texts(&out).expect("texts");
+    }
+    for name in ["train.jsonl", "validation.jsonl", "test.jsonl"] {
+        let read = |which: &str| fs::read(folder.join(which).join(name)).expect("a text");
+        assert_eq!(read("kept"), read("direct"));
+    }
+
+    // What does not change the samples does not change the key; what does, does.
+    let other = ADAPTER.replace("rank = 4", "rank = 2").replace("name = \"r4\"", "name = \"x\"");
+    assert!(prepare(&other).reused && prepare(ADAPTER).reused);
+    assert!(!prepare(&ADAPTER.replace("max_length = 32", "max_length = 6")).reused);
+    fs::copy(folder.join("rows.jsonl"), folder.join("moved.jsonl")).expect("a copy");
+    assert!(prepare(&ADAPTER.replace("rows.jsonl", "moved.jsonl")).reused, "content counts, not its place");
+
+    let kept = first.folder.expect("a folder");
+    let count = || fs::read_dir(folder.join("prepared")).expect("a folder").count();
+    let before = count();
+    for (name, damage) in [("train.bin", 40), ("set.json", 10), ("test.jsonl", 3)] {
+        let mut bytes = fs::read(kept.join(name)).expect("a file");
+        bytes[damage] ^= 0x55;
+        fs::write(kept.join(name), bytes).expect("a file");
+        let again = prepare(ADAPTER);
+        let note = again.note.clone().unwrap_or_default();
+        assert!(!again.reused && note.contains(name) && note.contains("made again"), "{name}: {note}");
+        assert_eq!(all(&again.train), all(&direct.train));
+        assert!(prepare(ADAPTER).reused);
+    }
+    fs::remove_file(kept.join("validation.bin")).expect("a file");
+    assert!(prepare(ADAPTER).note.is_some_and(|note| note.contains("validation.bin is missing")));
+    assert_eq!(count(), before, "nothing is left over");
+}
+
+#[test]
+fn filled_up_rows_change_nothing_but_the_work() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let folder = folder.path();
+    write_tokenizer(folder);
+    write_data(folder);
+    let hashes = FileHashes::open(folder);
+    let base = folder.join("tiny");
+    let scratch = SCRATCH.replace("epochs = 6", "max_steps = 3");
+    Run::prepare(&resolve(folder, "tiny.toml", &scratch, None), None, &hashes, &base)
+        .expect("a run")
+        .train(false, &mut Silent)
+        .expect("training");
+    let files = ModelFiles::load(&base).expect("a model");
+    let train = |padding: &str| {
+        let text = ADAPTER.replace("max_length = 32", &format!("max_length = 32\npadding = \"{padding}\""));
+        let recipe = resolve(folder, &format!("{padding}.toml"), &text, Some("tiny"));
+        let output = folder.join(padding);
+        let of = Base { name: "tiny", path: &base, files: &files };
+        let mut run = Run::prepare(&recipe, Some(of), &hashes, &output).expect("a run");
+        let summary = run.train(false, &mut Silent).expect("training");
+        (summary.tokens, summary.eval_loss.expect("a loss"))
+    };
+    let (plain, longest, all) = (train("none"), train("longest"), train("max_length"));
+    assert_eq!((plain.0, plain.0), (longest.0, all.0), "tokens of samples are counted");
+    assert!((plain.1 - longest.1).abs() < 1e-5 && (plain.1 - all.1).abs() < 1e-5, "{plain:?} {longest:?} {all:?}");
 }

@@ -15,17 +15,17 @@ use harness_core::{Digest, Seed};
 use harness_engine::{DecoderConfig, Projection};
 use harness_training::{
     TrainingError,
-    backend::CpuBackend,
+    backend::{Backend, CpuBackend},
     checkpoint,
-    data::{Batch, BatchSource, Sample, one_a_row},
+    data::{Batch, BatchSource, Sample, lengths, one_a_row},
     export::Artifact,
-    model::{LocalSink, MicroStep, Trainable},
+    model::{LocalSink, MicroStep, Model, Trainable},
     optimizer,
     recipe::{Precision, ScheduleKind, TrainingOptions},
     telemetry::{MetricLine, Progress, Silent, StepReport, read_lines},
     trainer::{Trainer, TrainerSetup, TrainingSummary},
 };
-use oracle::{config, model, spec};
+use oracle::{config, model, spec, weights};
 
 fn options() -> TrainingOptions {
     let text = "max_steps = 12\nbatch_size = 2\ngradient_accumulation_steps = 2\nlearning_rate = 0.01\nwarmup_ratio = 0.1\n\
@@ -57,7 +57,7 @@ fn trainer(output: &Path, trainable: &Trainable, options: &TrainingOptions) -> T
     };
     let samples: Arc<[Sample]> = samples(&config, 10, 12).into();
     let validation = vec![Batch::of(&samples[..3])];
-    let rows = one_a_row(&samples);
+    let rows = one_a_row(&lengths(&samples));
     let train = BatchSource::new(samples, rows, options.batch_size, Seed(options.seed));
     let (options, output, run) = (options.clone(), output.to_owned(), Digest::of("a run"));
     let setup = TrainerSetup { options, dropout, train, validation, artifact, output, run };
@@ -371,4 +371,51 @@ fn an_estimate_changes_nothing() {
     assert!(estimate.memory_bytes > 4 * config().num_parameters());
     trainer.run(&mut Silent).expect("a run");
     assert_same_run(&plain, &estimated, 12);
+}
+
+#[test]
+fn memory_that_runs_out_leaves_a_usable_adapter() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let config = config();
+    let start = |limit: usize, output: &Path| {
+        let Trainable::Lora(spec) = lora() else { unreachable!("an adapter") };
+        let backend = CpuBackend::limited(limit);
+        let trainable = Trainable::Lora(spec.clone());
+        let (model, store) =
+            Model::new(backend, &config, &weights(&config), &trainable, 256, Seed(1)).expect("a model");
+        // The last row is much longer than the others; every second update comes to it.
+        let mut samples = samples(&config, 10, 12);
+        samples[9].tokens = (0..200).map(|i| i % 40).collect();
+        let artifact = Artifact::Adapter { spec, base: "base".into() };
+        let mut options = options();
+        options.eval_steps = None;
+        let train = BatchSource::new(samples.clone(), one_a_row(&lengths(&samples)), 2, Seed(options.seed));
+        let (output, run) = (output.to_owned(), Digest::of("a run"));
+        let setup = TrainerSetup { options, dropout: 0.0, train, validation: vec![], artifact, output, run };
+        Trainer::new(model, store, setup).expect("a trainer")
+    };
+    let whole = folder.path().join("whole");
+    let mut plain = start(usize::MAX, &whole);
+    plain.run(&mut Silent).expect("a run");
+    let needed = plain.model().backend().peak_bytes();
+
+    let output = folder.path().join("out");
+    let mut failing = start(needed * 2 / 3, &output);
+    let error = failing.run(&mut Silent).expect_err("too little memory");
+    let TrainingError::OutOfMemory { .. } = &error else { panic!("{error}") };
+    let text = error.to_string();
+    let step = failing.state().step;
+    assert!(text.contains(&format!("at step {}", step + 1)) && text.contains("batch_size (now 2)"), "{text}");
+    assert!(text.contains("gradient_checkpointing"), "{text}");
+    assert_eq!(checkpoint::steps(&output).pop(), (step > 0).then_some(step), "{text}");
+    if step > 0 {
+        let kept = checkpoint::folder(&output, step);
+        harness_engine::Adapter::load(&kept, &config).expect("an adapter that can be used");
+    }
+
+    // With enough memory the same run goes on, and ends as if nothing had been.
+    let mut again = start(usize::MAX, &output);
+    assert_eq!(again.resume().expect("a checkpoint"), step);
+    again.run(&mut Silent).expect("a run");
+    assert_eq!(bytes(&whole, "adapter_model.safetensors"), bytes(&output, "adapter_model.safetensors"));
 }

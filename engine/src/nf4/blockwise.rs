@@ -25,6 +25,21 @@ pub(super) static DYNAMIC_MAP: LazyLock<Vec<f32>> = LazyLock::new(|| {
     values
 });
 
+/// The code whose value is nearest, for each of 65,536 even steps over [-1, 1]. bitsandbytes' kernel for processors
+/// rounds to these steps first; where two codes lie within one step it does not tell them apart.
+static NEAREST: LazyLock<Vec<u8>> = LazyLock::new(|| {
+    let map = &*DYNAMIC_MAP;
+    let middles: Vec<f64> = map.windows(2).map(|pair| (f64::from(pair[0]) + f64::from(pair[1])) / 2.0).collect();
+    let code = |step: u16| {
+        let value = f64::from(f32::from(step) / STEPS - 1.0);
+        middles.partition_point(|&middle| middle < value) as u8
+    };
+    (0..=u16::MAX).map(code).collect()
+});
+
+/// Steps of [`NEAREST`] from 0 to 1.
+const STEPS: f32 = 32767.5;
+
 /// Point `i` of `steps + 1` evenly spaced ones on [0.1, 1], counted from the nearer end with fused
 /// multiply-adds in f32, as PyTorch does.
 fn linspace(steps: usize, i: usize) -> f32 {
@@ -102,8 +117,7 @@ impl NestedScales {
 
     /// Quantises what is left after this offset is subtracted.
     pub fn quantise_around(scales: &[f32], offset: f32) -> Self {
-        let map = &*DYNAMIC_MAP;
-        let bounds: Vec<f32> = map.windows(2).map(|pair| (pair[0] + pair[1]) / 2.0).collect();
+        let nearest = &*NEAREST;
         let (mut codes, mut absmax) = (Vec::with_capacity(scales.len()), vec![]);
         for block in scales.chunks(NESTED_BLOCK) {
             let rest: Vec<f32> = block.iter().map(|x| x - offset).collect();
@@ -117,7 +131,7 @@ impl NestedScales {
             }
             codes.extend(rest.iter().map(|x| {
                 let scaled = (x * inverse).clamp(-1.0, 1.0);
-                bounds.partition_point(|&bound| bound < scaled) as u8
+                nearest[(((scaled + 1.0) * STEPS + 0.5) as usize).min(nearest.len() - 1)]
             }));
         }
         Self { codes: codes.into(), absmax: absmax.into(), offset }

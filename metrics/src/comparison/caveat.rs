@@ -174,6 +174,13 @@ pub enum Caveat {
         /// What they were run with, e.g. `seed 1`.
         with: Vec<String>,
     },
+    /// A model is asked in another way, or stands on something else, than when it was trained.
+    TrainedOtherwise {
+        /// The model.
+        model: String,
+        /// In what, each a clause such as `was trained without BOS, prompts here are with it`.
+        how: Vec<String>,
+    },
     /// Models of which only means are known, compared unpaired.
     Unpaired {
         /// The models.
@@ -426,6 +433,9 @@ impl Caveat {
             }
             Self::ManyLooks { .. } => {
                 "Report all runs, or decide beforehand which one counts: the best of many is better than it is."
+            }
+            Self::TrainedOtherwise { .. } => {
+                "Evaluate it as it was trained, or read the difference as one of training and setting together."
             }
             Self::Unpaired { .. } => {
                 "Import results by document if the other tool can write them: pairing shows much smaller differences."

@@ -49,6 +49,8 @@ struct LineChart<'a> {
 impl Drawing for LineChart<'_> {
     fn draw<B: DrawingBackend>(&self, area: &DrawingArea<B, Shift>) -> Drawn {
         let text = |error: DrawingAreaErrorKind<B::ErrorType>| error.to_string();
+        // Updates and ranks are counted: there is nothing between two of them.
+        let whole = self.series.iter().flat_map(|line| &line.points).all(|(x, _)| x.fract() == 0.0 || !x.is_finite());
         area.fill(&WHITE).map_err(text)?;
         let mut chart = ChartBuilder::on(area)
             .caption(self.title, (FONT, 22))
@@ -61,7 +63,7 @@ impl Drawing for LineChart<'_> {
             .configure_mesh()
             .x_desc(self.x_label)
             .y_desc(self.y_label)
-            .x_label_formatter(&|x| tick(*x))
+            .x_label_formatter(&|x| if whole && (x - x.round()).abs() > 1e-9 { String::new() } else { tick(*x) })
             .y_label_formatter(&|y| tick(*y))
             .label_style((FONT, 14))
             .axis_desc_style((FONT, 16))

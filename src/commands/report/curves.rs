@@ -23,11 +23,17 @@ pub(super) fn draw(runs: &[RunRecord], out: &Path) -> Result<(), Failure> {
         ("tokens per second", |line| line.tokens_per_second),
     ];
     for (what, value) in over_updates {
-        let series = runs.iter().map(|run| Series {
-            name: run.name.clone(),
-            points: run.lines.iter().filter_map(|line| Some((line.step as f64, value(line)?))).collect(),
-        });
-        chart(out, what, "update", &series.collect::<Vec<_>>())?;
+        let mut all: Vec<Series> = vec![];
+        for run in runs {
+            let points: Vec<(f64, f64)> =
+                run.lines.iter().filter_map(|line| Some((line.step as f64, value(line)?))).collect();
+            // Sharding changes no bit: lines that would hide each other are one.
+            match all.iter_mut().find(|series| series.points == points) {
+                Some(series) => series.name += &format!(" = {}", run.name),
+                None => all.push(Series { name: run.name.clone(), points }),
+            }
+        }
+        chart(out, [what, what, "update", what], &all)?;
     }
     let mut ranks: Vec<usize> = runs.iter().map(|run| run.summary.world_size).collect();
     ranks.sort_unstable();
@@ -36,30 +42,43 @@ pub(super) fn draw(runs: &[RunRecord], out: &Path) -> Result<(), Failure> {
         return Ok(());
     }
     type Total = fn(&RunRecord) -> f64;
-    let over_ranks: [(&str, Total); 2] = [
-        ("speed by ranks", |run| run.summary.tokens_per_second),
-        ("memory of a rank, MiB", |run| run.summary.memory_bytes as f64 / f64::from(1 << 20)),
+    let over_ranks: [([&str; 4], Total); 2] = [
+        (["speed_by_ranks", "speed by ranks", "ranks", "tokens per second"], |run| run.summary.tokens_per_second),
+        (["memory_by_ranks", "peak memory of a rank", "ranks", "MiB"], |run| {
+            run.summary.memory_bytes as f64 / f64::from(1 << 20)
+        }),
     ];
-    for (what, value) in over_ranks {
-        let mut series: Vec<Series> = vec![];
-        for run in runs {
-            let name = run.sharding.clone().unwrap_or_else(|| "one rank".to_owned());
-            let point = (run.summary.world_size as f64, value(run));
-            match series.iter_mut().find(|series| series.name == name) {
-                Some(series) => series.points.push(point),
-                None => series.push(Series { name, points: vec![point] }),
-            }
-        }
-        series.iter_mut().for_each(|series| series.points.sort_by(|a, b| a.0.total_cmp(&b.0)));
-        chart(out, what, "ranks", &series)?;
+    for (texts, value) in over_ranks {
+        chart(out, texts, &by_ranks(runs, value))?;
     }
     Ok(())
 }
 
-fn chart(out: &Path, what: &str, x: &str, series: &[Series]) -> Result<(), Failure> {
+/// A line for each training and sharding; a run of one rank, which shares nothing, begins all lines of its training.
+fn by_ranks(runs: &[RunRecord], value: fn(&RunRecord) -> f64) -> Vec<Series> {
+    let mut lines: Vec<(&str, Option<&str>, Series)> = vec![];
+    for run in runs.iter().filter(|run| run.summary.world_size > 1) {
+        let key = (run.run.as_str(), run.sharding.as_deref());
+        if lines.iter().any(|(training, sharding, _)| (*training, *sharding) == key) {
+            continue;
+        }
+        let several_bases = runs.iter().any(|other| other.recipe == run.recipe && other.base != run.base);
+        let base = run.base.iter().filter(|_| several_bases).map(|base| format!(" {base}"));
+        let name = base.chain(key.1.map(|sharding| format!(" {sharding}"))).fold(run.recipe.clone(), |a, b| a + &b);
+        let of = runs.iter().filter(|other| other.run == run.run);
+        let of = of.filter(|other| other.summary.world_size == 1 || other.sharding.as_deref() == key.1);
+        let mut points: Vec<(f64, f64)> = of.map(|run| (run.summary.world_size as f64, value(run))).collect();
+        points.sort_by(|a, b| a.0.total_cmp(&b.0));
+        lines.push((key.0, key.1, Series { name, points }));
+    }
+    lines.into_iter().map(|(_, _, series)| series).collect()
+}
+
+/// Draws into files of this name; then come title and labels of the axes.
+fn chart(out: &Path, [file, title, x, y]: [&str; 4], series: &[Series]) -> Result<(), Failure> {
     for extension in ["svg", "png"] {
-        let name = what.split(',').next().unwrap_or(what).replace(' ', "_");
-        match line_chart(&out.join(format!("{name}.{extension}")), what, x, what, series) {
+        let path = out.join(format!("{}.{extension}", file.replace(' ', "_")));
+        match line_chart(&path, title, x, y, series) {
             Ok(()) | Err(ReportError::Empty { .. }) => {}
             Err(error) => return Err(Failure::work(error.to_string())),
         }

@@ -21,6 +21,10 @@ pub(super) struct RunRecord {
     pub(super) name: String,
     /// Where it lies.
     pub(super) folder: PathBuf,
+    /// Name of the recipe.
+    pub(super) recipe: String,
+    /// Names what was trained on what: the same for any number of ranks.
+    pub(super) run: String,
     /// The base model's name.
     pub(super) base: Option<String>,
     /// The type that frozen weights were stored in.
@@ -49,7 +53,7 @@ impl RunRecord {
             std::fs::read_dir(folder).map_err(|e| Failure::usage(format!("cannot read {}: {e}", folder.display())))?;
         let mut folders: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
         folders.retain(|path| path.join("training.json").is_file());
-        folders.sort();
+        folders.sort_by_key(|path| natural(&path.to_string_lossy()));
         folders.iter().map(|folder| Self::read(folder)).collect()
     }
 
@@ -70,6 +74,8 @@ impl RunRecord {
         Ok(Self {
             name: folder.file_name().unwrap_or_default().to_string_lossy().into_owned(),
             folder: folder.to_owned(),
+            recipe: text(&record["recipe"]["name"]).unwrap_or_default(),
+            run: text(&record["run"]).unwrap_or_default(),
             base: text(&record["base"]["name"]).map(|name| {
                 Path::new(&name).file_name().map_or(name.clone(), |last| last.to_string_lossy().into_owned())
             }),
@@ -79,6 +85,12 @@ impl RunRecord {
             summary,
             lines,
         })
+    }
+
+    /// The run that this one's speed is set against, unless one is named: the same training on the fewest ranks.
+    pub(super) fn single<'a>(&self, runs: &'a [Self]) -> Option<&'a Self> {
+        let same = runs.iter().filter(|other| other.run == self.run);
+        same.min_by_key(|other| other.summary.world_size)
     }
 
     /// Mean loss of the last line of the log.
@@ -94,5 +106,38 @@ impl RunRecord {
     /// The first task metric whose name holds a word.
     pub(super) fn task_metric(&self, word: &str) -> Option<f64> {
         self.tasks.iter().find(|(name, _)| name.to_lowercase().contains(word)).map(|(_, value)| *value)
+    }
+}
+
+/// A key that sorts numbers in names by their value: `r8` before `r32`.
+fn natural(name: &str) -> Vec<(String, u64)> {
+    let mut parts: Vec<(String, u64)> = vec![(String::new(), 0)];
+    let mut digits = String::new();
+    for c in name.chars().chain(['\0']) {
+        if c.is_ascii_digit() {
+            digits.push(c);
+            continue;
+        }
+        if let (Ok(number), Some(part)) = (digits.parse(), parts.last_mut()) {
+            part.1 = number;
+            parts.push((String::new(), 0));
+        }
+        digits.clear();
+        if let Some(part) = parts.last_mut() {
+            part.0.push(c);
+        }
+    }
+    parts
+}
+
+#[cfg(test)]
+mod tests {
+    use super::natural;
+
+    #[test]
+    fn numbers_in_names_are_numbers() {
+        let mut names = ["r32-2", "r8-16", "r8-2-none", "b", "r8-2-fsdp", "r8"];
+        names.sort_by_key(|name| natural(name));
+        assert_eq!(names, ["b", "r8", "r8-2-fsdp", "r8-2-none", "r8-16", "r32-2"]);
     }
 }

@@ -11,12 +11,18 @@ pub(super) struct Table {
 }
 
 impl Table {
-    /// One row a run; columns that no run has a value for are left out. Speed-ups are against the run `baseline`.
-    pub(super) fn new(runs: &[RunRecord], baseline: usize) -> Self {
-        type Column = (&'static str, Box<dyn Fn(&RunRecord) -> Option<String>>);
+    /// One row a run; columns that no run has a value for are left out. Speed-ups are against the run `baseline`, or of each
+    /// run against the same training on the fewest ranks; where no training ran twice, against the first run.
+    pub(super) fn new(runs: &[RunRecord], baseline: Option<usize>) -> Self {
+        type Column<'a> = (&'static str, Box<dyn Fn(&RunRecord) -> Option<String> + 'a>);
         let fixed = |digits: usize| move |value: f64| format!("{value:.digits$}");
-        let reference = runs.get(baseline).map_or(0.0, |run| run.summary.tokens_per_second);
-        let columns: Vec<Column> = vec![
+        let scaled = |run: &RunRecord| run.single(runs).is_some_and(|single| single.name != run.name);
+        let baseline = if runs.iter().any(scaled) { baseline } else { baseline.or(Some(0)) };
+        let reference = move |run: &RunRecord| {
+            let reference = baseline.map_or_else(|| run.single(runs), |at| runs.get(at));
+            reference.map_or(0.0, |run| run.summary.tokens_per_second)
+        };
+        let columns: Vec<Column<'_>> = vec![
             ("Run", Box::new(|run| Some(run.name.clone()))),
             ("Base", Box::new(|run| run.base.clone())),
             ("Weights", Box::new(|run| run.weights.clone())),
@@ -30,7 +36,9 @@ impl Table {
             ("BLEU", Box::new(move |run| run.task_metric("bleu").map(fixed(2)))),
             ("ROUGE-L", Box::new(move |run| run.task_metric("rougel").map(fixed(4)))),
             ("Accuracy", Box::new(move |run| run.task_metric("/acc").map(fixed(4)))),
-            ("F1", Box::new(move |run| run.task_metric("f1").map(fixed(4)))),
+            ("Precision", Box::new(move |run| run.task_metric("/precision").map(fixed(4)))),
+            ("Recall", Box::new(move |run| run.task_metric("/recall").map(fixed(4)))),
+            ("F1", Box::new(move |run| run.task_metric("/f1").map(fixed(4)))),
             ("Epoch, s", Box::new(move |run| Some(fixed(1)(run.summary.epoch_seconds)))),
             ("Total, s", Box::new(move |run| Some(fixed(1)(run.summary.seconds)))),
             ("Samples/s", Box::new(move |run| Some(fixed(2)(run.summary.samples_per_second)))),
@@ -41,10 +49,13 @@ impl Table {
             ),
             (
                 "Speed-up",
-                Box::new(move |run| (reference > 0.0).then(|| fixed(2)(run.summary.tokens_per_second / reference))),
+                Box::new(move |run| {
+                    let reference = reference(run);
+                    (reference > 0.0).then(|| fixed(2)(run.summary.tokens_per_second / reference))
+                }),
             ),
         ];
-        let columns: Vec<Column> =
+        let columns: Vec<Column<'_>> =
             columns.into_iter().filter(|(_, value)| runs.iter().any(|run| value(run).is_some())).collect();
         let cell = |run: &RunRecord, value: &dyn Fn(&RunRecord) -> Option<String>| value(run).unwrap_or("–".to_owned());
         let rows = runs.iter().map(|run| columns.iter().map(|(_, value)| cell(run, value)).collect()).collect();

@@ -149,7 +149,7 @@ fn value(
         return logged;
     }
     match outcome.task.metric_kind(metric) {
-        Some(Kind::F1(_) | Kind::Matthews) => {
+        Some(Kind::F1(_) | Kind::OfClass(..) | Kind::Matthews) => {
             let predicted = harness_metrics::argmax(&loglikelihoods()).unwrap_or(0);
             json!([gold(), predicted])
         }

@@ -36,6 +36,11 @@ impl CpuBackend {
         Self::default()
     }
 
+    /// A backend whose buffers take at most this many bytes; beyond, it fails as where there is no more memory.
+    pub fn limited(bytes: usize) -> Self {
+        Self { pool: Pool::limited(bytes), ..Self::default() }
+    }
+
     /// Packs the rows of all parts; what is stored in fewer bits stays so, and products widen it.
     fn pack(parts: &[&HostTensor]) -> PackedMatrix {
         let rows = parts.iter().map(|part| part.rows()).sum();
@@ -116,6 +121,10 @@ impl Backend for CpuBackend {
 
     fn alloc(&self, len: usize) -> CpuBuf {
         self.pool.take(len)
+    }
+
+    fn release(&self) {
+        self.pool.clear();
     }
 
     fn zeros(&self, len: usize) -> CpuBuf {

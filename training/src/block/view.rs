@@ -74,7 +74,30 @@ pub struct LayerPlaces {
     pub down: GroupPlaces,
 }
 
+impl GroupPlaces {
+    /// Places of matrices and biases in a buffer that begins `by` elements later.
+    fn shifted(&self, by: usize) -> Self {
+        let shift = |at: Option<usize>| at.map(|at| at - by);
+        Self { weight: shift(self.weight), bias: shift(self.bias), lora: self.lora.clone() }
+    }
+}
+
 impl LayerPlaces {
+    /// Places of a block without low-rank additions in a buffer that begins `by` elements later.
+    pub(crate) fn shifted(&self, by: usize) -> Self {
+        let shift = |at: Option<usize>| at.map(|at| at - by);
+        Self {
+            attn_norm: shift(self.attn_norm),
+            qkv: self.qkv.shifted(by),
+            q_norm: shift(self.q_norm),
+            k_norm: shift(self.k_norm),
+            o: self.o.shifted(by),
+            mlp_norm: shift(self.mlp_norm),
+            gate_up: self.gate_up.shifted(by),
+            down: self.down.shifted(by),
+        }
+    }
+
     /// Whether anything in the block is trained.
     pub fn is_trained(&self) -> bool {
         let group = |g: &GroupPlaces| g.weight.is_some() || g.bias.is_some() || !g.lora.is_empty();

@@ -1,5 +1,7 @@
 //! What a step computes on.
 
+use std::borrow::Borrow;
+
 use serde::{Deserialize, Serialize};
 
 use super::Sample;
@@ -18,25 +20,45 @@ pub struct Batch {
     pub boundaries: Vec<usize>,
     /// For each token its position in its sample, from 0.
     pub positions: Vec<u32>,
+    /// How many of the tokens fill samples up to a common length: they are computed and decide nothing.
+    pub padding: usize,
 }
 
 impl Batch {
     /// The batch of these samples, in this order; empty ones are left out.
-    pub fn of<'a>(samples: impl IntoIterator<Item = &'a Sample>) -> Self {
+    pub fn of(samples: impl IntoIterator<Item = impl Borrow<Sample>>) -> Self {
+        Self::padded(samples, 0)
+    }
+
+    /// As [`Batch::of`], shorter samples filled up to `length` tokens. What fills comes last in its sample and has no
+    /// label, so that nothing that counts sees it.
+    pub fn padded(samples: impl IntoIterator<Item = impl Borrow<Sample>>, length: usize) -> Self {
         let mut batch = Self { boundaries: vec![0], ..Self::default() };
-        for sample in samples.into_iter().filter(|sample| !sample.tokens.is_empty()) {
+        for sample in samples {
+            let sample: &Sample = sample.borrow();
+            if sample.tokens.is_empty() {
+                continue;
+            }
             batch.tokens.extend_from_slice(&sample.tokens);
             batch.labels.extend((1..sample.tokens.len()).map(|i| sample.counts(i).then(|| sample.tokens[i])));
-            batch.labels.push(None);
-            batch.positions.extend(0..sample.tokens.len() as u32);
+            let missing = length.saturating_sub(sample.tokens.len());
+            batch.tokens.extend(sample.tokens.last().into_iter().cycle().take(missing));
+            batch.padding += missing;
+            batch.labels.resize(batch.tokens.len(), None);
+            batch.positions.extend(0..(sample.tokens.len() + missing) as u32);
             batch.boundaries.push(batch.tokens.len());
         }
         batch
     }
 
-    /// Number of tokens.
+    /// Number of tokens that are computed.
     pub fn len(&self) -> usize {
         self.tokens.len()
+    }
+
+    /// Number of tokens of the samples.
+    pub fn num_tokens(&self) -> usize {
+        self.tokens.len() - self.padding
     }
 
     /// Whether there is no token.

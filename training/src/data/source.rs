@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use harness_core::Seed;
 
-use super::{Batch, Cursor, Sample};
+use super::{Batch, Cursor, Samples};
+use crate::recipe::Padding;
 
 /// The micro-batches of a run: the rows of the data in a new order every epoch.
 ///
@@ -12,11 +13,13 @@ use super::{Batch, Cursor, Sample};
 /// so that a [`Cursor`] is all there is to resume from.
 #[derive(Clone, Debug)]
 pub struct BatchSource {
-    samples: Arc<[Sample]>,
+    samples: Samples,
     rows: Arc<[Vec<usize>]>,
     batch_size: usize,
     seed: Seed,
     grouped: bool,
+    padding: Padding,
+    longest: usize,
     cursor: Cursor,
     order: Option<(u64, Vec<usize>)>,
 }
@@ -26,10 +29,12 @@ impl BatchSource {
     ///
     /// # Panics
     /// If `batch_size` is 0 (a recipe cannot say so) or a row names a sample that does not exist.
-    pub fn new(samples: Arc<[Sample]>, rows: Vec<Vec<usize>>, batch_size: usize, seed: Seed) -> Self {
+    pub fn new(samples: impl Into<Samples>, rows: Vec<Vec<usize>>, batch_size: usize, seed: Seed) -> Self {
+        let samples: Samples = samples.into();
         assert!(batch_size > 0, "a batch has at least one row");
         assert!(rows.iter().flatten().all(|&sample| sample < samples.len()), "rows list existing samples");
-        Self { samples, rows: rows.into(), batch_size, seed, grouped: false, cursor: Cursor::default(), order: None }
+        let (grouped, padding, longest, cursor) = (false, Padding::None, 0, Cursor::default());
+        Self { samples, rows: rows.into(), batch_size, seed, grouped, padding, longest, cursor, order: None }
     }
 
     /// Whether rows of like length share a batch: among 50 batches' worth of rows at a time, so that the order of rows
@@ -38,8 +43,22 @@ impl BatchSource {
         Self { grouped, order: None, ..self }
     }
 
+    /// Fills rows of one sample each up to a common length; `longest` is the one of [`Padding::MaxLength`].
+    pub fn padded(self, padding: Padding, longest: usize) -> Self {
+        Self { padding, longest, ..self }
+    }
+
     fn tokens(&self, row: usize) -> usize {
-        self.rows[row].iter().map(|&sample| self.samples[sample].tokens.len()).sum()
+        self.rows[row].iter().map(|&sample| self.samples.length(sample)).sum()
+    }
+
+    /// Tokens that each sample of a batch of these rows is filled up to.
+    fn length(&self, rows: &[usize]) -> usize {
+        match self.padding {
+            Padding::None => 0,
+            Padding::Longest => rows.iter().map(|&row| self.tokens(row)).max().unwrap_or(0),
+            Padding::MaxLength => self.longest,
+        }
     }
 
     /// The order of the rows in an epoch.
@@ -65,14 +84,27 @@ impl BatchSource {
 
     /// The tokens of one epoch.
     pub fn tokens_per_epoch(&self) -> usize {
-        self.rows.iter().flatten().map(|&sample| self.samples[sample].tokens.len()).sum()
+        (0..self.rows.len()).map(|row| self.tokens(row)).sum()
+    }
+
+    /// Tokens that fill the batches of the first epoch.
+    pub fn padding_per_epoch(&self) -> usize {
+        let order = self.order_of(0);
+        let filled = order.chunks(self.batch_size).map(|rows| self.length(rows) * rows.len()).sum::<usize>();
+        filled.saturating_sub(self.tokens_per_epoch())
     }
 
     /// Tokens of the largest micro-batch that can come up.
     pub fn longest_batch(&self) -> usize {
         let mut lengths: Vec<usize> = (0..self.rows.len()).map(|row| self.tokens(row)).collect();
         lengths.sort_unstable_by_key(|&length| std::cmp::Reverse(length));
-        lengths.iter().take(self.batch_size).sum()
+        let sum: usize = lengths.iter().take(self.batch_size).sum();
+        let filled = match self.padding {
+            Padding::None => 0,
+            Padding::Longest => lengths.first().copied().unwrap_or(0),
+            Padding::MaxLength => self.longest,
+        };
+        sum.max(filled * self.batch_size.min(lengths.len()))
     }
 
     /// The next micro-batch to be taken.
@@ -99,15 +131,18 @@ impl BatchSource {
         }
         let (_, order) = self.order.as_ref()?;
         let end = order.len().min((index + 1) * self.batch_size);
-        let batch = Batch::of(
-            order[index * self.batch_size..end].iter().flat_map(|&row| &self.rows[row]).map(|&i| &self.samples[i]),
-        );
+        let rows = &order[index * self.batch_size..end];
+        let samples = rows.iter().flat_map(|&row| &self.rows[row]).map(|&i| self.samples.get(i));
+        let batch = Batch::padded(samples, self.length(rows));
         self.cursor.index += 1;
         Some(batch)
     }
 }
 
 /// Batches in the order of the samples, each of at most `batch_size` samples: for evaluation.
-pub fn in_order(samples: &[Sample], batch_size: usize) -> impl Iterator<Item = Batch> + '_ {
-    samples.chunks(batch_size.max(1)).map(Batch::of)
+pub fn in_order(samples: &Samples, batch_size: usize) -> impl Iterator<Item = Batch> + '_ {
+    let size = batch_size.max(1);
+    (0..samples.len())
+        .step_by(size)
+        .map(move |from| Batch::of((from..(from + size).min(samples.len())).map(|i| samples.get(i))))
 }

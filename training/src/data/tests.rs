@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 use super::*;
 use crate::{
     Recipe, TrainingError,
-    recipe::{DataOptions, Loss, SplitFractions},
+    recipe::{DataOptions, Loss, Padding, SplitFractions},
 };
 
 /// One token a byte; BOS 256 first, EOS 257.
@@ -183,8 +183,8 @@ fn threads_do_not_matter() {
         rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap().install(|| {
             let prepared = prepared(500, "drop_empty = [\"response\"]").unwrap();
             let (samples, counts) = tokenize(&prepared.train, &Bytes, Loss::Completion, 40).unwrap();
-            let rows = pack(&samples, 100);
-            let mut source = BatchSource::new(samples.into(), rows, 3, Seed(1));
+            let rows = pack(&lengths(&samples), 100);
+            let mut source = BatchSource::new(samples, rows, 3, Seed(1));
             let batches: Vec<Batch> = (0..50).filter_map(|_| source.next_batch()).collect();
             (prepared, counts, batches)
         })
@@ -197,7 +197,7 @@ fn threads_do_not_matter() {
 #[test]
 fn an_epoch_takes_every_sample_once_and_orders_differ() {
     let samples: Arc<[Sample]> = samples(&[3; 11]).into();
-    let mut source = BatchSource::new(samples.clone(), one_a_row(&samples), 4, Seed(7));
+    let mut source = BatchSource::new(samples.clone(), one_a_row(&lengths(&samples)), 4, Seed(7));
     assert_eq!((source.batches_per_epoch(), source.tokens_per_epoch()), (3, 33));
     let mut epoch = || (0..3).flat_map(|_| source.next_batch().unwrap().tokens).collect::<Vec<u32>>();
     let (first, second) = (epoch(), epoch());
@@ -212,7 +212,7 @@ fn an_epoch_takes_every_sample_once_and_orders_differ() {
 #[test]
 fn a_cursor_resumes_exactly() {
     let samples: Arc<[Sample]> = samples(&[2, 5, 3, 1, 4, 2, 2]).into();
-    let make = || BatchSource::new(samples.clone(), pack(&samples, 6), 2, Seed(3));
+    let make = || BatchSource::new(samples.clone(), pack(&lengths(&samples), 6), 2, Seed(3));
     let mut whole = make();
     let batches: Vec<Batch> = (0..9).map(|_| whole.next_batch().unwrap()).collect();
     for taken in 0..9 {
@@ -232,16 +232,16 @@ fn a_cursor_resumes_exactly() {
 fn best_fit_fills_the_fullest_row() {
     let samples = samples(&[2, 7, 5, 3, 8]);
     // 8 | 7 | 5, then 3 beside the 7 (fullest that fits), then 2 beside the 8.
-    assert_eq!(pack(&samples, 10), [vec![4, 0], vec![1, 3], vec![2]]);
-    assert_eq!(one_a_row(&samples).len(), 5);
-    assert_eq!(in_order(&samples, 2).map(|batch| batch.num_samples()).collect::<Vec<_>>(), [2, 2, 1]);
+    assert_eq!(pack(&lengths(&samples), 10), [vec![4, 0], vec![1, 3], vec![2]]);
+    assert_eq!(one_a_row(&lengths(&samples)).len(), 5);
+    assert_eq!(in_order(&Samples::from(samples), 2).map(|batch| batch.num_samples()).collect::<Vec<_>>(), [2, 2, 1]);
 }
 
 proptest! {
     #[test]
-    fn packing_keeps_samples_whole(lengths in prop::collection::vec(0usize..40, 0..60), room in 40usize..80) {
-        let samples = samples(&lengths);
-        let rows = pack(&samples, room);
+    fn packing_keeps_samples_whole(sizes in prop::collection::vec(0usize..40, 0..60), room in 40usize..80) {
+        let (samples, lengths) = (samples(&sizes), sizes);
+        let rows = pack(&lengths, room);
         let mut seen: Vec<usize> = rows.concat();
         seen.sort_unstable();
         let expected: Vec<usize> = (0..lengths.len()).filter(|&i| lengths[i] > 0).collect();
@@ -284,7 +284,7 @@ proptest! {
 fn grouped_batches_hold_rows_of_like_length() {
     let lengths: Vec<usize> = (0..103).map(|i| 2 + i * 37 % 90).collect();
     let samples = samples(&lengths);
-    let source = |grouped| BatchSource::new(samples.clone().into(), one_a_row(&samples), 4, Seed(1)).grouped(grouped);
+    let source = |grouped| BatchSource::new(samples.clone(), one_a_row(&lengths), 4, Seed(1)).grouped(grouped);
     let spread = |mut source: BatchSource| -> (usize, Vec<usize>) {
         let mut all = vec![];
         let spread = (0..source.batches_per_epoch())
@@ -304,4 +304,30 @@ fn grouped_batches_hold_rows_of_like_length() {
     let first = |mut source: BatchSource| source.next_batch().map(|batch| batch.len());
     let lengths = |source: BatchSource| (source.longest_batch(), first(source));
     assert_eq!(lengths(source(true)), lengths(source(true)));
+}
+
+#[test]
+fn filled_batches_hold_the_same_samples_and_labels() {
+    let samples = samples(&[2, 7, 5, 3, 8, 1, 4]);
+    let source =
+        |padding| BatchSource::new(samples.clone(), one_a_row(&lengths(&samples)), 3, Seed(1)).padded(padding, 9);
+    let batches = |mut source: BatchSource| -> Vec<Batch> { (0..3).filter_map(|_| source.next_batch()).collect() };
+    let plain = batches(source(Padding::None));
+    for padding in [Padding::Longest, Padding::MaxLength] {
+        let filled = batches(source(padding));
+        for (plain, filled) in plain.iter().zip(&filled) {
+            let lengths: Vec<usize> = filled.boundaries.windows(2).map(|bounds| bounds[1] - bounds[0]).collect();
+            let longest = plain.boundaries.windows(2).map(|bounds| bounds[1] - bounds[0]).max().unwrap();
+            let expected = if padding == Padding::MaxLength { 9 } else { longest };
+            assert_eq!(lengths, vec![expected; plain.num_samples()]);
+            assert_eq!((filled.num_tokens(), filled.num_labels()), (plain.len(), plain.num_labels()));
+            assert_eq!(
+                filled.labels.iter().flatten().collect::<Vec<_>>(),
+                plain.labels.iter().flatten().collect::<Vec<_>>()
+            );
+        }
+        let filling: usize = filled.iter().map(|batch| batch.padding).sum();
+        assert_eq!(source(padding).padding_per_epoch(), filling);
+        assert!(source(padding).longest_batch() >= filled.iter().map(Batch::len).max().unwrap());
+    }
 }

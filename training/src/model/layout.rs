@@ -30,13 +30,16 @@ impl Places {
     }
 }
 
-/// All parameters of the decoder: matrices that share their input lie one after another. Norms and biases are not
-/// decayed.
+/// All parameters of the decoder, those outside of the blocks first; matrices that share their input lie one after
+/// another. Norms and biases are not decayed.
 pub fn full_layout(config: &DecoderConfig) -> (Layout, Places) {
     let mut layout = Layout::default();
     let (hidden, vocab) = (config.hidden_size, config.vocab_size);
     let embed = Some(layout.push("model.embed_tokens.weight".into(), vec![vocab, hidden], false, true));
-    let mut places = Places { embed, ..Places::default() };
+    let norm = Some(layout.push("model.norm.weight".into(), vec![hidden], false, false));
+    let head =
+        (!config.tie_word_embeddings).then(|| layout.push("lm_head.weight".into(), vec![vocab, hidden], false, true));
+    let mut places = Places { embed, norm, head, layers: Vec::new() };
     for layer in 0..config.num_layers {
         layout.begin_block();
         let name = |part: &str| format!("model.layers.{layer}.{part}");
@@ -67,11 +70,16 @@ pub fn full_layout(config: &DecoderConfig) -> (Layout, Places) {
         let down = group(&[Projection::Down], false);
         places.layers.push(LayerPlaces { attn_norm, qkv, q_norm, k_norm, o, mlp_norm, gate_up, down });
     }
-    places.norm = Some(layout.push("model.norm.weight".into(), vec![hidden], false, false));
-    if !config.tie_word_embeddings {
-        places.head = Some(layout.push("lm_head.weight".into(), vec![vocab, hidden], false, true));
-    }
     (layout, places)
+}
+
+/// What lies outside of the blocks, and every block, by elements of a [`full_layout`].
+pub(super) fn units(layout: &Layout, config: &DecoderConfig) -> (std::ops::Range<usize>, Vec<std::ops::Range<usize>>) {
+    let first = |layer: usize| {
+        let prefix = format!("model.layers.{layer}.");
+        layout.params().iter().find(|param| param.name.starts_with(&prefix)).map_or(layout.len(), |param| param.at)
+    };
+    (0..first(0), (0..config.num_layers).map(|layer| first(layer)..first(layer + 1)).collect())
 }
 
 /// The low-rank matrices: within a group of projections first all `A`, then all `B`.
@@ -143,7 +151,7 @@ pub(super) fn fill<B: Backend>(backend: &B, store: &mut ParamStore<B>, weights: 
         if data.len() != param.len() {
             return Err(error(format!("has {} elements, expected {}", data.len(), param.len())));
         }
-        ParamStore::write(backend, &mut store.values, &param, data);
+        store.set(backend, &param, data);
     }
     Ok(())
 }

@@ -37,6 +37,10 @@ pub trait Collective<B: Backend>: Send + Sync {
     }
     /// What every rank gives, in order of rank: for small things and for weights in host memory.
     fn all_gather_bytes(&self, mine: Bytes) -> Result<Vec<Bytes>, TrainingError>;
+    /// As [`Collective::all_gather_bytes`], where rank 0 alone needs the answer; others may get nothing.
+    fn gather_bytes(&self, mine: Bytes) -> Result<Vec<Bytes>, TrainingError> {
+        self.all_gather_bytes(mine)
+    }
     /// Tells the other ranks that this one ends with an error.
     fn abort(&self, message: &str);
     /// As [`Exchange::failure`].
@@ -47,11 +51,13 @@ pub trait Collective<B: Backend>: Send + Sync {
 #[derive(Debug)]
 pub struct Host<E>(pub E);
 
-fn to_bytes(data: &[f32]) -> Bytes {
+/// Little-endian bytes of floats.
+pub(crate) fn to_bytes(data: &[f32]) -> Bytes {
     data.iter().flat_map(|x| x.to_le_bytes()).collect()
 }
 
-fn from_bytes(bytes: &[u8]) -> Vec<f32> {
+/// Floats of [`to_bytes`].
+pub(crate) fn from_bytes(bytes: &[u8]) -> Vec<f32> {
     bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect()
 }
 
@@ -110,6 +116,12 @@ impl<B: Backend, E: Exchange> Collective<B> for Host<E> {
 
     fn all_gather_bytes(&self, mine: Bytes) -> Result<Vec<Bytes>, TrainingError> {
         self.0.all_to_all(vec![mine; self.0.world()])
+    }
+
+    fn gather_bytes(&self, mine: Bytes) -> Result<Vec<Bytes>, TrainingError> {
+        let mut parts: Vec<Bytes> = vec![Arc::from([]); self.0.world()];
+        parts[0] = mine;
+        self.0.all_to_all(parts)
     }
 
     fn abort(&self, message: &str) {

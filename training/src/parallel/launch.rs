@@ -14,8 +14,8 @@ pub struct Launch {
     pub world: usize,
     /// Its number on its host.
     pub local_rank: usize,
-    /// Host where rank 0 waits for the others.
-    pub address: String,
+    /// Hosts where rank 0 may wait for the others, in the order in which they are tried.
+    pub addresses: Vec<String>,
     /// First port that rank 0 tries.
     pub port: u16,
     /// Ports tried: more than one where the launcher holds the first for itself.
@@ -60,10 +60,15 @@ impl Launch {
             return Err(error(format!("{rank_name} = {rank}: expected less than {world_name} = {world}")));
         }
         let local_rank = number(&LOCAL)?.map_or(rank, |(local, _)| local);
-        let address = get("MASTER_ADDR")
-            .or_else(|| get("SLURM_STEP_NODELIST").and_then(|list| first_host(&list)))
-            .or_else(|| get("SLURM_LAUNCH_NODE_IPADDR"))
-            .unwrap_or_else(|| "127.0.0.1".to_owned());
+        // SLURM's names of nodes need not be names of hosts; where a job was launched is often one of its nodes.
+        let addresses = match get("MASTER_ADDR") {
+            Some(address) => vec![address],
+            None => {
+                let first = get("SLURM_STEP_NODELIST").and_then(|list| first_host(&list));
+                let all: Vec<String> = first.into_iter().chain(get("SLURM_LAUNCH_NODE_IPADDR")).collect();
+                if all.is_empty() { vec!["127.0.0.1".to_owned()] } else { all }
+            }
+        };
         let job_id = get("SLURM_JOB_ID");
         let port = match get("MASTER_PORT") {
             Some(text) => text.trim().parse().map_err(|_| error(format!("MASTER_PORT = {text:?}: expected a port")))?,
@@ -76,7 +81,7 @@ impl Launch {
         let held = get("TORCHELASTIC_RUN_ID").is_some() || get("TORCHELASTIC_USE_AGENT_STORE").is_some();
         let (port, ports) = if held { (port.saturating_add(1), 16) } else { (port, 1) };
         let job = get("HARNESS_JOB").or_else(|| get("TORCHELASTIC_RUN_ID")).or(job_id).unwrap_or_default();
-        Ok(Some(Self { rank, world, local_rank, address, port, ports, job }))
+        Ok(Some(Self { rank, world, local_rank, addresses, port, ports, job }))
     }
 }
 
@@ -110,8 +115,15 @@ mod tests {
         assert_eq!(launch(&[]), Ok(None));
         let torchrun =
             [("RANK", "3"), ("WORLD_SIZE", "4"), ("LOCAL_RANK", "1"), ("MASTER_ADDR", "a"), ("MASTER_PORT", "7")];
-        let expected =
-            Launch { rank: 3, world: 4, local_rank: 1, address: "a".into(), port: 7, ports: 1, job: String::new() };
+        let expected = Launch {
+            rank: 3,
+            world: 4,
+            local_rank: 1,
+            addresses: vec!["a".into()],
+            port: 7,
+            ports: 1,
+            job: String::new(),
+        };
         assert_eq!(launch(&torchrun), Ok(Some(expected.clone())));
         let elastic = [&torchrun[..], &[("TORCHELASTIC_RUN_ID", "x")]].concat();
         assert_eq!(launch(&elastic), Ok(Some(Launch { port: 8, ports: 16, job: "x".into(), ..expected })));
@@ -128,7 +140,9 @@ mod tests {
         assert_eq!(launch(&slurm), Ok(None), "an allocation's shell is no task");
         let step = [&slurm[..], &[("SLURM_STEP_ID", "0")]].concat();
         let found = launch(&step).unwrap().unwrap();
-        assert_eq!((found.rank, found.local_rank, found.address.as_str(), found.port), (5, 1, "gpu007", 13456));
+        assert_eq!((found.rank, found.local_rank, found.addresses, found.port), (5, 1, vec!["gpu007".into()], 13456));
+        let launched = [&step[..], &[("SLURM_LAUNCH_NODE_IPADDR", "10.0.0.1")]].concat();
+        assert_eq!(launch(&launched).unwrap().unwrap().addresses, ["gpu007", "10.0.0.1"]);
     }
 
     #[test]

@@ -2,7 +2,8 @@
 //!
 //! The micro-batches of an update are dealt out over the ranks, so that a recipe means the same with any number of ranks.
 //! With replicated parameters (DDP) gradients are summed over all ranks; with sharding (FSDP) every rank also holds only
-//! its part of the frozen blocks and of the optimizer's states.
+//! its part of the frozen blocks and of the optimizer's states, or, where all parameters are trained, of parameters,
+//! gradients and states.
 
 mod collective;
 mod exchange;
@@ -13,8 +14,10 @@ mod rendezvous;
 mod sharded;
 mod tcp;
 mod thread;
+mod units;
 
 pub use collective::{Collective, Host, agree, all_gather_f64};
+pub(crate) use collective::{from_bytes, to_bytes};
 pub use exchange::{Bytes, Exchange, Single};
 pub use launch::Launch;
 pub use partition::Partition;
@@ -22,3 +25,4 @@ pub use ranks::Ranks;
 pub use sharded::Sharded;
 pub use tcp::TcpExchange;
 pub use thread::ThreadExchange;
+pub use units::{UnitSink, Units};

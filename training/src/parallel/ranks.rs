@@ -10,11 +10,18 @@ use crate::{TrainingError, backend::Backend};
 pub struct Ranks {
     pub(crate) control: Arc<Host<Box<dyn Exchange>>>,
     pub(crate) weights: Box<dyn Exchange>,
+    /// Whether the run is to go on from its latest checkpoint.
+    pub(crate) resume: bool,
 }
 
 impl Ranks {
     fn new(control: impl Exchange + 'static, weights: impl Exchange + 'static) -> Self {
-        Self { control: Arc::new(Host(Box::new(control))), weights: Box::new(weights) }
+        Self { control: Arc::new(Host(Box::new(control))), weights: Box::new(weights), resume: false }
+    }
+
+    /// The same ranks of a run that goes on where it was: a checkpoint of another one is refused before anything is read.
+    pub fn resuming(self, resume: bool) -> Self {
+        Self { resume, ..self }
     }
 
     /// A run of one rank.

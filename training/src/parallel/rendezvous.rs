@@ -161,8 +161,11 @@ fn join(launch: &Launch, end: Instant) -> Result<(TcpListener, Vec<(IpAddr, u16)
     };
     loop {
         let mut why = String::new();
-        for port in launch.port..=launch.port.saturating_add(launch.ports - 1) {
-            let answer = dial((launch.address.as_str(), port), end).and_then(|mut stream| {
+        let ports = launch.port..=launch.port.saturating_add(launch.ports - 1);
+        for (address, port) in
+            launch.addresses.iter().flat_map(|address| ports.clone().map(move |port| (address, port)))
+        {
+            let answer = dial((address.as_str(), port), end).and_then(|mut stream| {
                 send(&mut stream, &hello)?;
                 Ok((receive::<Answer>(&mut stream)?, stream.peer_addr()?.ip()))
             });
@@ -174,12 +177,12 @@ fn join(launch: &Launch, end: Instant) -> Result<(TcpListener, Vec<(IpAddr, u16)
                     return Ok((listener, peers));
                 }
                 Ok((Answer::Refused(reason), _)) => return Err(error(format!("rank {}: {reason}", launch.rank))),
-                Err(e) => why = e.to_string(),
+                Err(e) => why = format!("{address}:{port}: {e}"),
             }
         }
         if Instant::now() >= end {
-            let Launch { rank, address, port, .. } = launch;
-            return Err(error(format!("rank {rank} cannot reach rank 0 at {address}:{port}: {why}")));
+            let rank = launch.rank;
+            return Err(error(format!("rank {rank} cannot reach rank 0 at {why}; set MASTER_ADDR to its host")));
         }
         std::thread::sleep(Duration::from_millis(50));
     }

@@ -15,6 +15,19 @@ pub enum Loss {
     Full,
 }
 
+/// What the rows of a batch are filled up to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Padding {
+    /// Nothing: rows lie end to end.
+    #[default]
+    None,
+    /// The longest row of the batch.
+    Longest,
+    /// `max_length`.
+    MaxLength,
+}
+
 /// Fractions of the rows for training, validation and test; they sum to 1.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(from = "[f64; 3]", into = "[f64; 3]")]
@@ -83,9 +96,16 @@ pub struct DataOptions {
     #[serde(default = "default_max_length")]
     pub max_length: usize,
     /// Whether several samples share a row of up to `max_length` tokens (they never see each other); without it a
-    /// sample is a row. Neither pads.
+    /// sample is a row.
     #[serde(default)]
     pub packing: bool,
+    /// Whether rows are filled up to a common length. It changes no result, only what is computed for nothing.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub padding: Padding,
+}
+
+fn is_none(padding: &Padding) -> bool {
+    *padding == Padding::None
 }
 
 fn default_split_name() -> String {

@@ -22,6 +22,8 @@ pub struct ResolvedRecipe {
     pub template: Template,
     /// The files of the data.
     pub data: DataFiles,
+    /// Where prepared data are kept, if anywhere.
+    pub cache: Option<PathBuf>,
 }
 
 impl Recipe {
@@ -65,11 +67,16 @@ impl Recipe {
             }
         };
         let data = locator.locate(&DataQuery::new(name, &self.data.dataset_split))?;
-        Ok(ResolvedRecipe { recipe: self.clone(), base: base.map(str::to_owned), template, data })
+        Ok(ResolvedRecipe { recipe: self.clone(), base: base.map(str::to_owned), template, data, cache: None })
     }
 }
 
 impl ResolvedRecipe {
+    /// Keeps prepared data in this folder, and looks for them there.
+    pub fn with_cache(self, folder: PathBuf) -> Self {
+        Self { cache: Some(folder), ..self }
+    }
+
     /// Reads the data and makes its three parts.
     ///
     /// # Errors

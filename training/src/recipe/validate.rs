@@ -1,6 +1,8 @@
 //! What a recipe may not say although it can be written.
 
-use super::{DataOptions, LoraOptions, Method, ModelOptions, Recipe, SplitFractions, Targets, TrainingOptions};
+use super::{
+    DataOptions, LoraOptions, Method, ModelOptions, Padding, Recipe, SplitFractions, Targets, TrainingOptions,
+};
 
 /// A value that cannot be, and why.
 #[derive(Debug)]
@@ -111,6 +113,9 @@ fn data(data: &DataOptions) -> Result<(), Problem> {
     if let Some(samples) = data.max_samples {
         positive(samples, "data.max_samples")?;
     }
+    ensure(!data.packing || data.padding == Padding::None, "data.padding", || {
+        "and data.packing exclude each other: packed rows are not filled up; leave one out".into()
+    })?;
     ensure(data.max_length >= 2, "data.max_length", || {
         format!("is {}; expected at least 2 tokens: one to read and one to predict", data.max_length)
     })

@@ -13,6 +13,7 @@ use super::{Base, Run};
 use crate::{
     TrainingError,
     backend::{Backend, CpuBackend},
+    data::PreparedSet,
     parallel::Ranks,
     recipe::ResolvedRecipe,
     telemetry::Progress,
@@ -23,6 +24,8 @@ use crate::{
 pub trait PlacedRun {
     /// Everything the result depends on.
     fn manifest(&self) -> &Value;
+    /// The data.
+    fn prepared(&self) -> &PreparedSet;
     /// Number of trained parameters.
     fn trainable_parameters(&self) -> usize;
     /// Updates in the whole run.
@@ -83,6 +86,10 @@ struct Placed<B: Backend>(Run<B>);
 impl PlacedRun for Placed<CpuBackend> {
     fn manifest(&self) -> &Value {
         self.0.manifest()
+    }
+
+    fn prepared(&self) -> &PreparedSet {
+        self.0.prepared()
     }
 
     fn trainable_parameters(&self) -> usize {
@@ -186,6 +193,10 @@ mod cuda {
     impl PlacedRun for Placed<CudaBackend> {
         fn manifest(&self) -> &Value {
             self.0.manifest()
+        }
+
+        fn prepared(&self) -> &PreparedSet {
+            self.0.prepared()
         }
 
         fn trainable_parameters(&self) -> usize {

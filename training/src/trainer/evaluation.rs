@@ -9,6 +9,7 @@ use crate::{
     checkpoint::Best,
     model::MicroStep,
     parallel::all_gather_f64,
+    params::ParamStore,
     telemetry::{MetricLine, MetricLog, Progress},
 };
 
@@ -63,7 +64,7 @@ impl<B: Backend> Trainer<B> {
                 }),
                 None => {
                     for _ in 0..1 + usize::from(self.preference.is_some()) {
-                        self.model.participate(false)?;
+                        self.model.participate(&self.store.values, None)?;
                     }
                 }
             }
@@ -94,14 +95,19 @@ impl<B: Backend> Trainer<B> {
                 let kept = self.kept();
                 return Err(TrainingError::NonFinite { what: "validation loss", step, value: eval_loss, kept });
             }
+            line.eval_loss = Some(eval_loss);
+            // The loss of preferences is no log-probability of a token.
+            line.eval_perplexity = self.preference.is_none().then(|| eval_loss.exp());
             if self.is_first() {
-                progress.evaluated(step, eval_loss);
+                progress.evaluated(step, eval_loss, line.eval_perplexity);
             }
-            (line.eval_loss, line.eval_perplexity) = (Some(eval_loss), Some(eval_loss.exp()));
             self.judge(step, eval_loss);
         }
-        if !self.setup.options.eval_tasks.is_empty() && self.is_first() {
-            line.tasks = self.evaluate_tasks(progress)?;
+        if !self.setup.options.eval_tasks.is_empty() {
+            let whole = self.whole()?;
+            if self.is_first() {
+                line.tasks = self.evaluate_tasks(whole.as_ref().unwrap_or(&self.store), progress)?;
+            }
         }
         if let Some(log) = log.filter(|_| line.eval_loss.is_some() || !line.tasks.is_empty()) {
             log.append(&line)?;
@@ -123,10 +129,14 @@ impl<B: Backend> Trainer<B> {
     }
 
     /// Writes what is trained so far aside and has tasks evaluated on it.
-    fn evaluate_tasks(&self, progress: &mut dyn Progress) -> Result<BTreeMap<String, f64>, TrainingError> {
+    fn evaluate_tasks(
+        &self,
+        store: &ParamStore<B>,
+        progress: &mut dyn Progress,
+    ) -> Result<BTreeMap<String, f64>, TrainingError> {
         let folder = self.setup.output.join("partial-evaluation");
         fs::create_dir_all(&folder).map_err(TrainingError::io("create", &folder))?;
-        self.setup.artifact.write(self.model.backend(), &self.store, &folder)?;
+        self.setup.artifact.write(self.model.backend(), store, &folder)?;
         let options = &self.setup.options;
         let metrics = progress.tasks(self.state.step, &folder, &options.eval_tasks, options.eval_tasks_limit);
         fs::remove_dir_all(&folder).map_err(TrainingError::io("remove", &folder))?;

@@ -1,10 +1,15 @@
 //! Checkpoints of a run, over one rank or several, and its result.
 
+use std::path::{Path, PathBuf};
+
 use super::Trainer;
 use crate::{
     TrainingError,
     backend::{Backend, Span, SpanMut},
     checkpoint::{self, TrainerState},
+    export::Artifact,
+    parallel::{from_bytes, to_bytes},
+    params::ParamStore,
     telemetry::Progress,
 };
 
@@ -15,51 +20,57 @@ impl<B: Backend> Trainer<B> {
         options.save_steps.or(options.eval_steps).unwrap_or_else(|| self.total_steps.div_ceil(10)).max(1)
     }
 
+    /// Whether the present step has the lowest validation loss and is to be kept for that.
+    pub(super) fn is_best(&self) -> bool {
+        self.setup.options.save_best && self.state.best.is_some_and(|best| best.step == self.state.step)
+    }
+
     /// Writes a checkpoint; of the older ones, the best and as many as the recipe says are kept. All ranks take part, the
     /// first one writes.
     pub(super) fn save(&mut self, progress: &mut dyn Progress) -> Result<(), TrainingError> {
-        let own = self.store.moments();
-        let sharded = self.is_sharded();
-        let mut slices = None;
-        if sharded {
-            slices = Some(self.gather_moments()?);
-        }
-        let result = self.write_checkpoint(progress);
-        if let Some([mean, square]) = slices {
-            self.store.put_moments(mean, square, own);
-        }
-        result
-    }
-
-    fn write_checkpoint(&mut self, progress: &mut dyn Progress) -> Result<(), TrainingError> {
+        let whole = self.whole()?;
+        let mut moments = |number: usize| self.gathered([&self.store.mean, &self.store.square][number]);
         if !self.is_first() {
-            return Ok(());
+            return (0..2).try_for_each(|number| moments(number).map(drop));
         }
-        let (setup, backend) = (&self.setup, self.model.backend());
-        let folder = checkpoint::save(backend, &mut self.store, &setup.artifact, &self.state, &setup.output)?;
+        let (backend, setup, state) = (self.model.backend(), &self.setup, &self.state);
+        let store = whole.as_ref().unwrap_or(&self.store);
+        let folder = checkpoint::save(backend, store, &setup.artifact, state, &setup.output, &mut moments)?;
         let steps = checkpoint::steps(&setup.output);
         let last = setup.options.save_total_limit.unwrap_or(1);
-        let mut keep: Vec<u64> =
-            steps.iter().rev().copied().filter(|&step| step <= self.state.step).take(last).collect();
-        keep.extend(self.state.best.map(|best| best.step));
+        let mut keep: Vec<u64> = steps.iter().rev().copied().filter(|&step| step <= state.step).take(last).collect();
+        keep.extend(state.best.map(|best| best.step));
         checkpoint::prune(&setup.output, &keep)?;
         progress.saved(&folder);
         Ok(())
     }
 
-    /// Replaces this rank's moments by those of all parameters; gives back its own.
-    fn gather_moments(&mut self) -> Result<[B::Buf; 2], TrainingError> {
-        let (backend, parts, own) = (self.model.backend(), self.partition(), self.store.moments());
-        let gather = |slice: &B::Buf| -> Result<B::Buf, TrainingError> {
-            let mut all = backend.zeros(self.store.len());
-            let data = backend.read(Span { buf: slice, at: 0, len: own.len() });
-            backend.write(&data, SpanMut { buf: &mut all, at: own.start, len: own.len() });
-            self.ranks.all_gather(backend, &mut all, &parts)?;
-            Ok(all)
-        };
-        let (mean, square) = (gather(&self.store.mean)?, gather(&self.store.square)?);
-        let len = self.store.len();
-        Ok(self.store.put_moments(mean, square, 0..len))
+    /// All elements of one of the buffers that ranks hold slices of, on rank 0; nothing elsewhere. Without sharding they
+    /// are here.
+    fn gathered(&self, buf: &B::Buf) -> Result<Vec<f32>, TrainingError> {
+        let own = self.store.moments();
+        let mine = self.model.backend().read(Span { buf, at: 0, len: own.len() });
+        if !self.is_sharded() {
+            return Ok(mine);
+        }
+        let all = self.ranks.gather_bytes(to_bytes(&mine))?;
+        drop(mine);
+        Ok(if self.is_first() { all.iter().flat_map(|bytes| from_bytes(bytes)).collect() } else { vec![] })
+    }
+
+    /// All values on rank 0, where ranks hold parts of them; `None` elsewhere, and where they are all here. All ranks
+    /// take part.
+    pub(super) fn whole(&self) -> Result<Option<ParamStore<B>>, TrainingError> {
+        if !self.store.is_part() {
+            return Ok(None);
+        }
+        let values = self.gathered(&self.store.values)?;
+        Ok(self.is_first().then(|| {
+            let backend = self.model.backend();
+            let mut whole = ParamStore::values(backend, self.store.layout().clone());
+            backend.write(&values, SpanMut { buf: &mut whole.values, at: 0, len: values.len() });
+            whole
+        }))
     }
 
     /// Goes to the latest checkpoint of the run; returns the updates already done, 0 if there is none. Rank 0 reads it
@@ -71,75 +82,78 @@ impl<B: Backend> Trainer<B> {
         if self.ranks.world() == 1 {
             return self.resume_from_disk();
         }
-        let own = self.store.moments();
-        let len = self.store.len();
-        if self.is_sharded() {
-            self.store.shard_moments(self.model.backend(), 0..len);
-        }
-        let result = if self.is_first() { self.resume_from_disk() } else { Ok(0) };
-        if let Err(error) = &result {
+        let result = self.share_checkpoint();
+        if let Err(error) = &result
+            && !matches!(error, TrainingError::Peer { .. })
+        {
             self.ranks.abort(&error.to_string());
         }
-        result?;
-        let mine = if self.is_first() { serde_json::to_vec(&self.state).unwrap_or_default() } else { vec![] };
+        result
+    }
+
+    fn latest(&self) -> Result<Option<(TrainerState, PathBuf)>, TrainingError> {
+        let rank = if let Artifact::Adapter { spec, .. } = &self.setup.artifact { Some(spec.rank) } else { None };
+        checkpoint::latest(&self.setup.output, self.setup.run, rank)
+    }
+
+    fn share_checkpoint(&mut self) -> Result<u64, TrainingError> {
+        let latest = if self.is_first() { self.latest()? } else { None };
+        let mine = latest.as_ref().map(|(state, _)| serde_json::to_vec(state).unwrap_or_default()).unwrap_or_default();
         let all = self.ranks.all_gather_bytes(mine.into())?;
+        if all[0].is_empty() {
+            return Ok(0);
+        }
         let state: TrainerState = serde_json::from_slice(&all[0]).map_err(|error| TrainingError::Peer {
             rank: 0,
             message: format!("sent a state that cannot be read: {error}"),
         })?;
         self.setup.train.seek(state.cursor);
         self.state = state;
-        if self.state.step > 0 {
-            self.share_buffers(len)?;
-        }
-        if self.is_sharded() {
-            let backend = self.model.backend();
-            let part = |buf: &B::Buf| backend.upload(&backend.read(Span { buf, at: own.start, len: own.len() }));
-            let (mean, square) = (part(&self.store.mean), part(&self.store.square));
-            self.store.put_moments(mean, square, own);
-        }
+        self.share_buffers(latest.map(|(_, folder)| folder).as_deref())?;
         Ok(self.state.step)
     }
 
-    /// Gives the values and moments of rank 0 to all.
-    fn share_buffers(&mut self, len: usize) -> Result<(), TrainingError> {
-        let (backend, first, ranks) = (self.model.backend(), self.is_first(), &self.ranks);
-        for buf in [&mut self.store.values, &mut self.store.mean, &mut self.store.square] {
-            let mine: Vec<u8> = match first {
-                true => backend.read(Span { buf, at: 0, len }).iter().flat_map(|x| x.to_le_bytes()).collect(),
-                false => vec![],
-            };
-            let all = ranks.all_gather_bytes(mine.into())?;
-            let data: Vec<f32> = all[0].chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
-            if data.len() != len {
-                let message = format!("has {} trained parameters, this rank has {len}", data.len());
+    /// Gives every rank what it holds of the values and moments in a checkpoint, which rank 0 reads.
+    fn share_buffers(&mut self, folder: Option<&Path>) -> Result<(), TrainingError> {
+        let (backend, ranks, len) = (self.model.backend(), &self.ranks, self.store.len());
+        let (held, moments) = (self.store.held(), self.store.moments());
+        let ParamStore { values, mean, square, .. } = &mut self.store;
+        let buffers = [(values, held), (mean, moments.clone()), (square, moments)];
+        for (name, (to, range)) in checkpoint::BUFFERS.into_iter().zip(buffers) {
+            let mine = folder.map_or(Ok(vec![]), |folder| checkpoint::buffer(folder, name, len))?;
+            let all = ranks.all_gather_bytes(to_bytes(&mine))?;
+            if all[0].len() != 4 * len {
+                let message = format!("has {} trained parameters, this rank has {len}", all[0].len() / 4);
                 return Err(TrainingError::Peer { rank: 0, message });
             }
-            backend.write(&data, SpanMut { buf, at: 0, len });
+            let data = from_bytes(&all[0][4 * range.start..4 * range.end]);
+            backend.write(&data, SpanMut { buf: to, at: 0, len: range.len() });
         }
         Ok(())
     }
 
     fn resume_from_disk(&mut self) -> Result<u64, TrainingError> {
-        let Some(step) = checkpoint::steps(&self.setup.output).pop() else { return Ok(0) };
-        let folder = checkpoint::folder(&self.setup.output, step);
-        let state = checkpoint::read_state(&folder, self.setup.run)?;
+        let Some((state, folder)) = self.latest()? else { return Ok(0) };
         checkpoint::load(self.model.backend(), &mut self.store, &folder, false)?;
         self.setup.train.seek(state.cursor);
         self.state = state;
-        Ok(step)
+        Ok(self.state.step)
     }
 
-    /// Writes the result: the best parameters where the recipe says so and there is a better one than the last.
+    /// Writes the result: the best parameters where the recipe says so and there is a better one than the last. All ranks
+    /// take part.
     pub(super) fn finish(&mut self) -> Result<(), TrainingError> {
+        let mut whole = self.whole()?;
         if !self.is_first() {
             return Ok(());
         }
+        let backend = self.model.backend();
+        let store = whole.as_mut().unwrap_or(&mut self.store);
         let best = self.state.best.filter(|best| self.setup.options.save_best && best.step != self.state.step);
         if let Some(best) = best {
             let folder = checkpoint::folder(&self.setup.output, best.step);
-            checkpoint::load(self.model.backend(), &mut self.store, &folder, true)?;
+            checkpoint::load(backend, store, &folder, true)?;
         }
-        self.setup.artifact.write(self.model.backend(), &self.store, &self.setup.output)
+        self.setup.artifact.write(backend, store, &self.setup.output)
     }
 }

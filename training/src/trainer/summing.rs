@@ -36,23 +36,22 @@ pub(super) fn runs(layout: &Layout, lowest: Option<usize>) -> Vec<Run> {
     runs
 }
 
-/// Gradients on this device, summed over the ranks run by run during the last micro-batch.
+/// Gradients of a micro-batch on this device; those of the last one of an update are summed over the ranks run by run, of
+/// any other there are no runs.
 pub(super) struct SummingSink<'a, B: Backend> {
     backend: &'a B,
     grads: &'a mut B::Buf,
     ranks: &'a dyn Collective<B>,
     runs: &'a [Run],
-    /// Whether this is the last micro-batch of the update.
-    pub(super) is_last: bool,
     failed: Option<TrainingError>,
 }
 
 impl<'a, B: Backend> SummingSink<'a, B> {
     pub(super) fn new(backend: &'a B, grads: &'a mut B::Buf, ranks: &'a dyn Collective<B>, runs: &'a [Run]) -> Self {
-        Self { backend, grads, ranks, runs, is_last: false, failed: None }
+        Self { backend, grads, ranks, runs, failed: None }
     }
 
-    fn begin(&mut self, run: &Run) {
+    fn begin_sum(&mut self, run: &Run) {
         if self.failed.is_none() {
             self.failed = self.ranks.begin_sum(self.backend, self.grads, run.range.clone()).err();
         }
@@ -61,7 +60,7 @@ impl<'a, B: Backend> SummingSink<'a, B> {
     /// Begins what has not begun: on a rank without a last micro-batch, or one whose last micro-batch has no label.
     pub(super) fn finish(mut self) -> Result<(), TrainingError> {
         while let Some((run, rest)) = self.runs.split_first() {
-            self.begin(run);
+            self.begin_sum(run);
             self.runs = rest;
         }
         self.failed.map_or(Ok(()), Err)
@@ -73,14 +72,14 @@ impl<B: Backend> GradSink<B> for SummingSink<'_, B> {
         self.grads
     }
 
-    fn done(&mut self, part: ModelPart) {
+    fn done(&mut self, part: ModelPart) -> Result<(), TrainingError> {
         if let Some((run, rest)) = self.runs.split_first()
-            && self.is_last
             && part == ModelPart::Layer(run.block)
         {
-            self.begin(run);
+            self.begin_sum(run);
             self.runs = rest;
         }
+        Ok(())
     }
 }
 

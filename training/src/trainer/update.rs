@@ -6,12 +6,12 @@ use super::{
 };
 use crate::{
     TrainingError,
-    backend::{Backend, Span},
-    block::DropoutPlan,
+    backend::{Backend, Span, SpanMut, with_memory},
+    block::{DropoutPlan, GradSink},
     checkpoint,
     data::Batch,
     model::{MicroStep, NoisePlan},
-    parallel::all_gather_f64,
+    parallel::{UnitSink, all_gather_f64},
     params::ParamStore,
     telemetry::Progress,
 };
@@ -40,30 +40,21 @@ impl<B: Backend> Trainer<B> {
         window
     }
 
-    /// The summed loss over a window; this rank's gradients of its own micro-batches.
+    /// The summed loss over a window, and gradients: this rank's of its own micro-batches; where all parameters are trained
+    /// over several ranks, the sum over the ranks, of which the own slice is defined.
     pub(super) fn accumulate(&mut self, window: &[Batch], progress: &mut dyn Progress) -> Result<f64, TrainingError> {
         let labels: usize = window.iter().map(|batch| self.units(batch)).sum();
         self.store.clear_grads(self.model.backend());
         let (rank, world) = (self.ranks.rank(), self.ranks.world());
         let scale = self.state.scaler.map_or(1.0, |scaler| scaler.scale as f32);
-        let runs = match world {
-            1 => vec![],
-            _ => runs(self.store.layout(), self.model.lowest()),
-        };
-        let ParamStore { values, grads, .. } = &mut self.store;
-        let mut sink = SummingSink::new(self.model.backend(), grads, &*self.ranks, &runs);
+        // All parameters are too many for a rank to keep gradients that are not its own: every round of micro-batches is
+        // summed over the ranks by itself, sharded or not, so that sharding changes no bit.
+        let mut summed = None;
+        let each_round = world > 1 && self.model.is_fully_trained();
         let mut loss = 0.0;
         let rounds = window.len().div_ceil(world);
         for round in 0..rounds {
             let micro_batch = round * world + rank;
-            sink.is_last = round + 1 == rounds;
-            let Some(batch) = window.get(micro_batch) else {
-                if self.preference.is_some() {
-                    self.model.participate(false)?;
-                }
-                self.model.participate(true)?;
-                continue;
-            };
             let (seed, step) = (self.setup.options.seed, self.state.step);
             let noise = self.setup.options.neftune_noise_alpha;
             let micro = MicroStep {
@@ -71,19 +62,69 @@ impl<B: Backend> Trainer<B> {
                 dropout: DropoutPlan::new(seed, step, micro_batch as u64, self.setup.dropout),
                 noise: NoisePlan::new(seed, step, micro_batch as u64, noise),
             };
-            loss += match &self.preference {
-                None => self.model.forward_backward(batch, values, &micro, &mut sink)?,
-                Some(Preference { beta, reference }) => {
-                    self.model.preference(batch, values, reference, *beta, &micro, Some(&mut sink))?
-                }
-            };
-            progress.micro_batch(micro_batch + 1, window.len());
+            let batch = window.get(micro_batch);
+            loss += self.micro_batch(batch, &micro, round + 1 == rounds)?;
+            if each_round && !self.store.is_part() {
+                self.add_round(&mut summed)?;
+            }
+            if batch.is_some() {
+                progress.micro_batch(micro_batch + 1, window.len());
+            }
         }
-        sink.finish()?;
+        if let Some(summed) = summed {
+            let (backend, own) = (self.model.backend(), self.partition().of(rank));
+            let to = SpanMut { buf: &mut self.store.grads, at: own.start, len: own.len() };
+            backend.accumulate(Span { buf: &summed, at: 0, len: own.len() }, to);
+        }
         if world == 1 {
             return Ok(loss);
         }
         Ok(all_gather_f64(&*self.ranks, &[loss])?.iter().flatten().sum())
+    }
+
+    /// Adds the gradients of one micro-batch, or of none, of which `is_last` is the last one of the update; its summed loss.
+    fn micro_batch(
+        &mut self,
+        batch: Option<&Batch>,
+        micro: &MicroStep,
+        is_last: bool,
+    ) -> Result<f64, TrainingError> {
+        let begins = is_last && self.ranks.world() > 1 && !self.model.is_fully_trained();
+        let runs = if begins { runs(self.store.layout(), self.model.lowest()) } else { vec![] };
+        let ParamStore { values, grads, .. } = &mut self.store;
+        let backend = self.model.backend();
+        let (mut units, mut summing) = (None, None);
+        let sink: &mut dyn GradSink<B> = match self.model.units() {
+            Some(of) => units.insert(UnitSink::new(backend, of, grads)),
+            None => summing.insert(SummingSink::new(backend, grads, &*self.ranks, &runs)),
+        };
+        let loss = match (batch, &self.preference) {
+            (None, preference) => {
+                if preference.is_some() {
+                    self.model.participate(values, None)?;
+                }
+                self.model.participate(values, Some(sink))?;
+                0.0
+            }
+            (Some(batch), None) => self.model.forward_backward(batch, values, micro, sink)?,
+            (Some(batch), Some(Preference { beta, reference })) => {
+                self.model.preference(batch, values, reference, *beta, micro, Some(sink))?
+            }
+        };
+        summing.map_or(Ok(()), SummingSink::finish)?;
+        Ok(loss)
+    }
+
+    /// Sums the gradients of a round over the ranks, adds the own slice to `summed`, and clears them for the next round.
+    fn add_round(&mut self, summed: &mut Option<B::Buf>) -> Result<(), TrainingError> {
+        let (backend, parts) = (self.model.backend(), self.partition());
+        let own = parts.of(self.ranks.rank());
+        self.ranks.reduce_scatter_sum(backend, &mut self.store.grads, &parts)?;
+        let sum = summed.get_or_insert_with(|| backend.zeros(own.len()));
+        let from = Span { buf: &self.store.grads, at: own.start, len: own.len() };
+        backend.accumulate(from, SpanMut { buf: sum, at: 0, len: own.len() });
+        self.store.clear_grads(backend);
+        Ok(())
     }
 
     /// Sums the gradients over the ranks; the global norm. With sharded states only the own slice is a sum afterwards.
@@ -92,15 +133,18 @@ impl<B: Backend> Trainer<B> {
         let sharded = self.is_sharded();
         if self.ranks.world() > 1 {
             let grads = &mut self.store.grads;
-            match sharded {
-                true => self.ranks.reduce_scatter_sum(backend, grads, &parts)?,
-                false => self.ranks.all_reduce_sum(backend, grads, &parts)?,
+            match (self.model.is_fully_trained(), sharded) {
+                (true, true) => {}
+                (true, false) => self.ranks.all_gather(backend, grads, &parts)?,
+                (false, true) => self.ranks.reduce_scatter_sum(backend, grads, &parts)?,
+                (false, false) => self.ranks.all_reduce_sum(backend, grads, &parts)?,
             }
         }
-        let grads = &self.store.grads;
+        let (grads, first) = (&self.store.grads, self.store.held().start);
         // Slice by slice in both cases, so that sharding changes no bit.
-        let square =
-            |slice: std::ops::Range<usize>| backend.sum_squares(Span { buf: grads, at: slice.start, len: slice.len() });
+        let square = |slice: std::ops::Range<usize>| {
+            backend.sum_squares(Span { buf: grads, at: slice.start - first, len: slice.len() })
+        };
         let squares: Vec<f64> = match sharded {
             true => all_gather_f64(&*self.ranks, &[square(parts.of(self.ranks.rank()))])?.concat(),
             false => parts.slices().map(square).collect(),
@@ -111,7 +155,7 @@ impl<B: Backend> Trainer<B> {
     pub(super) fn update(&mut self, progress: &mut dyn Progress) -> Result<Update, TrainingError> {
         let window = self.window();
         let labels: usize = window.iter().map(|batch| self.units(batch)).sum();
-        let tokens: usize = window.iter().map(Batch::len).sum();
+        let tokens: usize = window.iter().map(Batch::num_tokens).sum();
         let samples: usize = window.iter().map(Batch::num_samples).sum();
         let loss = self.accumulate(&window, progress)?;
         let scale = self.state.scaler.map_or(1.0, |scaler| scaler.scale);
@@ -136,7 +180,7 @@ impl<B: Backend> Trainer<B> {
             let done = number - self.state.skipped;
             let backend = self.model.backend();
             self.optimizer.update(backend, &mut self.store, done, learning_rate, grad_norm, scale);
-            if self.is_sharded() {
+            if self.is_sharded() && !self.store.is_part() {
                 let parts = self.partition();
                 self.ranks.all_gather(self.model.backend(), &mut self.store.values, &parts)?;
             }
@@ -151,13 +195,52 @@ impl<B: Backend> Trainer<B> {
 
     /// Saves the state before a failed update, if its parameters are numbers; says which checkpoint there is.
     fn keep_last_good(&mut self) -> Result<String, TrainingError> {
-        let values = Span { buf: &self.store.values, at: 0, len: self.store.len() };
-        let good = self.model.backend().sum_squares(values).is_finite();
+        let values = Span { buf: &self.store.values, at: 0, len: self.store.held().len() };
+        let mut squares = vec![vec![self.model.backend().sum_squares(values)]];
+        if self.store.is_part() {
+            squares = all_gather_f64(&*self.ranks, &squares[0])?;
+        }
+        let good = squares.iter().flatten().all(|square| square.is_finite());
         if good && self.state.step > 0 {
             self.setup.train.seek(self.state.cursor);
             self.save(&mut crate::telemetry::Silent)?;
         }
         Ok(self.kept())
+    }
+
+    /// What to tell after memory has run out; the last whole state is saved if that is possible.
+    pub(super) fn out_of_memory(&mut self, what: String) -> TrainingError {
+        self.model.backend().release();
+        // Saving is done by all ranks together, and the others are elsewhere.
+        let kept = match self.ranks.world() {
+            1 => with_memory::<B, _>(|| self.keep_last_good()).ok().and_then(Result::ok),
+            _ => None,
+        };
+        let options = &self.setup.options;
+        let mut advice = vec![];
+        if options.batch_size > 1 {
+            let (rows, steps) = (options.batch_size, options.gradient_accumulation_steps);
+            advice.push(format!(
+                "lower training.batch_size (now {rows}) and raise training.gradient_accumulation_steps (now {steps}) by \
+                 as much, which gives the same updates"
+            ));
+        }
+        if self.model.policy().segment().is_none() {
+            advice.push("set training.gradient_checkpointing = \"layer\"".to_owned());
+        }
+        advice.push("lower data.max_length".to_owned());
+        advice.push(
+            match self.model.is_fully_trained() {
+                true => {
+                    "share parameters over ranks (--nproc N --sharding fsdp), or train an adapter (method = \"lora\")"
+                }
+                false => "store the base in 4 bits ([quantization])",
+            }
+            .to_owned(),
+        );
+        let when = format!("at step {}", self.state.step + 1);
+        let kept = kept.unwrap_or_else(|| self.kept());
+        TrainingError::OutOfMemory { when, what, kept, advice: advice.join(", or ") }
     }
 
     /// Which checkpoint there is, in words.

@@ -177,6 +177,7 @@ impl fmt::Display for Caveat {
                 f.write_str(".")
             }
             Self::Judge { task, judge, finding } => write!(f, "{task}, judge `{judge}`: {finding}"),
+            Self::TrainedOtherwise { model, how } => write!(f, "`{model}` {}.", how.join("; ")),
             Self::Unpaired { models } => {
                 f.write_str("Only means are known, so that differences are not paired by document: ")?;
                 list(f, models, |f, model| write!(f, "`{model}`"))?;

@@ -1,10 +1,13 @@
 //! Buffers that go back to a pool, so that steps after the first take no memory from the system.
 
 use std::{
+    alloc::{Layout, alloc_zeroed},
     collections::BTreeMap,
     ops::{Deref, DerefMut},
     sync::{Arc, Mutex, PoisonError},
 };
+
+use crate::backend::OutOfMemory;
 
 /// Free buffers by capacity.
 #[derive(Debug, Default)]
@@ -14,6 +17,22 @@ struct Free {
     free: usize,
     used: usize,
     peak: usize,
+    /// Elements that may be in use.
+    limit: Option<usize>,
+}
+
+/// Zeros, which the system may give without touching them; `None` if there is no memory.
+fn zeroed(len: usize) -> Option<Vec<f32>> {
+    let layout = Layout::array::<f32>(len).ok()?;
+    if layout.size() == 0 {
+        return Some(vec![]);
+    }
+    // SAFETY: the layout is not empty. A pointer that is not null is one of the global allocator's to `len` floats, all
+    // of them 0.0, and the vector frees it with the same layout.
+    unsafe {
+        let data = alloc_zeroed(layout).cast::<f32>();
+        (!data.is_null()).then(|| Vec::from_raw_parts(data, len, len))
+    }
 }
 
 /// Where buffers come from and go back to.
@@ -25,8 +44,21 @@ impl Pool {
         f(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
+    /// A pool that has at most this many bytes in use.
+    pub(super) fn limited(bytes: usize) -> Self {
+        Self(Arc::new(Mutex::new(Free { limit: Some(bytes / size_of::<f32>()), ..Free::default() })))
+    }
+
+    /// Gives all free buffers back to the system.
+    pub(super) fn clear(&self) {
+        self.with(|free| {
+            free.by_capacity.clear();
+            free.free = 0;
+        });
+    }
+
     /// A buffer of `len` elements with unspecified contents: the smallest free one that is not more than twice as
-    /// large, else a new one.
+    /// large, else a new one. Unwinds with [`OutOfMemory`] if there is no memory for it.
     pub(super) fn take(&self, len: usize) -> CpuBuf {
         let data = self.with(|free| {
             let fit = free.by_capacity.range(len..=len.saturating_mul(2)).next().map(|(&capacity, _)| capacity);
@@ -41,11 +73,18 @@ impl Pool {
             if let Some(data) = &data {
                 free.free -= data.len();
             }
-            free.used += data.as_ref().map_or(len, Vec::len);
-            free.peak = free.peak.max(free.used);
-            data
+            let wanted = data.as_ref().map_or(len, Vec::len);
+            let fits = free.limit.is_none_or(|limit| free.used + wanted <= limit);
+            let data = if fits { data.or_else(|| zeroed(len)) } else { None };
+            if data.is_some() {
+                free.used += wanted;
+                free.peak = free.peak.max(free.used);
+            }
+            data.ok_or(OutOfMemory { asked: size_of::<f32>() * len, used: size_of::<f32>() * free.used })
         });
-        CpuBuf { data: data.unwrap_or_else(|| vec![0.0; len]), len, pool: self.clone() }
+        // Without a message of its own: whoever catches it tells.
+        let data = data.unwrap_or_else(|failure| std::panic::resume_unwind(Box::new(failure)));
+        CpuBuf { data, len, pool: self.clone() }
     }
 
     /// The most bytes that were ever in use at once.

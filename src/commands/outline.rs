@@ -1,0 +1,79 @@
+//! What a recipe would take over a base of which there are no weights: its configuration is enough.
+
+use std::path::{Path, PathBuf};
+
+use harness_engine::{ModelFiles, TextTokenizer};
+use harness_training::{
+    Recipe,
+    run::{Outline, outline},
+};
+use serde_json::json;
+
+use super::{App, Failure};
+use crate::experiment::{Candidate, ResolvedModel};
+
+/// A recipe over a base that is only a shape.
+pub(super) struct Shape {
+    name: String,
+    recipe: Recipe,
+    base: String,
+    folder: PathBuf,
+}
+
+/// The shape that is meant, if the base of a recipe is a folder with a configuration and without weights.
+///
+/// # Errors
+/// If the recipe is wrong.
+pub(super) fn shape(app: &App, resolved: &ResolvedModel, base: Option<&str>) -> Result<Option<Shape>, Failure> {
+    let Candidate::Recipe { path, base: named } = &resolved.candidate else { return Ok(None) };
+    if base.is_none() && named.is_some() {
+        return Ok(None);
+    }
+    let recipe = Recipe::load(path)?;
+    let Some(base) = base.map(str::to_owned).or_else(|| recipe.base.clone()) else { return Ok(None) };
+    let section = app.experiment.models.get(&base).and_then(|section| section.path.as_ref());
+    let folder = section.map_or_else(|| PathBuf::from(&base), |path| app.experiment.folder.join(path));
+    let name = resolved.name.clone();
+    Ok(is_shape(&folder).then_some(Shape { name, recipe, base, folder }))
+}
+
+fn is_shape(folder: &Path) -> bool {
+    let has_weights = |path: PathBuf| path.extension().is_some_and(|end| end == "safetensors" || end == "gguf");
+    let entries = || std::fs::read_dir(folder).into_iter().flatten().flatten();
+    folder.join("config.json").is_file() && !entries().any(|entry| has_weights(entry.path()))
+}
+
+impl Shape {
+    /// Prints the outline of the run.
+    ///
+    /// # Errors
+    /// Whatever is wrong with recipe, data or configuration.
+    pub(super) fn describe(&self, app: &App) -> Result<(), Failure> {
+        let config = ModelFiles::load_config(&self.folder)?;
+        let tokenizer = match self.folder.join("tokenizer.json").is_file() {
+            true => Some(TextTokenizer::load(&self.folder)?),
+            false => None,
+        };
+        let resolved = self.recipe.resolve(Some(&self.base), &app.locator())?.with_cache(app.prepared());
+        let outline = outline(&resolved, &config, tokenizer.as_ref(), &app.hashes())?;
+        app.output(&json!({ "outline": outline, "base": self.folder }), || self.text(&outline))
+    }
+
+    fn text(&self, outline: &Outline) -> String {
+        let number = |value: Option<u64>| value.map_or("not known without a tokenizer".to_owned(), |n| n.to_string());
+        let Outline { trainable_parameters, parameters, rows, .. } = outline;
+        format!(
+            "{}\n  rows                  {} training, {} validation, {} test\n  updates               {}\n  tokens                {}\n  \
+             trainable parameters  {trainable_parameters} of {parameters}\n  memory                {:.0} MiB, by formula\n  \
+             speed and time        not measured: {} has no weights\n",
+            self.name,
+            rows.train,
+            rows.validation,
+            rows.test,
+            number(outline.steps),
+            number(outline.tokens),
+            outline.memory_bytes as f64 / f64::from(1 << 20),
+            self.folder.display()
+        )
+    }
+}

@@ -1,0 +1,101 @@
+//! `harness data`, and plans of the recipes that ship with the program.
+
+use harness_test_support::{World, workspace_root};
+use serde_json::json;
+
+use super::{snapshot, world};
+
+#[test]
+fn prepared_data_are_kept_and_damage_is_named() {
+    let world = world();
+    let call = ["data", "prepare", "r4", "--json"];
+    let first = world.run(&call).expect(0).json();
+    assert_eq!((&first["reused"], &first["rows"]["source"]), (&false.into(), &first["rows"]["source"]));
+    assert_eq!(world.run(&call).expect(0).json()["reused"], true);
+    let folder = first["folder"].as_str().expect("a folder").to_owned();
+    let file = format!("{folder}/train.bin");
+    let mut bytes = world.bytes(&file);
+    bytes[50] ^= 1;
+    world.write(&file, bytes);
+    // Training says so as well, and trains on what it made again.
+    let outcome = world.run(&["train", "r4", "--max-steps", "2", "--out", "mine"]).expect(0);
+    outcome.says(&["train.bin is damaged", "made again"]);
+    assert_eq!(world.run(&call).expect(0).json()["reused"], true);
+}
+
+#[test]
+fn what_became_of_rows_is_said() {
+    let world = world();
+    world.replace("recipes/r4.toml", "max_length = 256", "max_length = 24\npadding = \"longest\"");
+    let outcome = world.run(&["data", "prepare", "r4"]).expect(0);
+    snapshot("data_prepare", &world.hide_path(&outcome.stdout));
+    world.replace("recipes/r4.toml", "padding = \"longest\"", "padding = \"longest\"\npacking = true");
+    world.run(&["data", "prepare", "r4"]).expect(2).says(&["data.padding", "data.packing", "exclude"]);
+}
+
+/// Rows of the data sets that the recipes name.
+fn data_sets(world: &World) {
+    let lines =
+        |row: &dyn Fn(usize) -> serde_json::Value| (0..40).map(|i| row(i).to_string() + "\n").collect::<String>();
+    let dolly =
+        |i| json!({"instruction": format!("Say {i}."), "context": "", "response": format!("{i}"), "category": "x"});
+    world.write("data/dolly/train.jsonl", lines(&dolly));
+    let orca = |i| json!({"system_prompt": "Be brief.", "question": format!("{i}?"), "response": format!("{i}!")});
+    world.write("data/openorca/train.jsonl", lines(&orca));
+    world.write("data/imdb/train.jsonl", lines(&|i| json!({"text": format!("Film {i}."), "label": i % 2})));
+}
+
+#[test]
+fn every_recipe_has_a_plan_over_a_shape() {
+    let world = world();
+    data_sets(&world);
+    let shape = json!({
+        "model_type": "llama", "architectures": ["LlamaForCausalLM"], "hidden_size": 4096, "intermediate_size": 11008,
+        "num_hidden_layers": 32, "num_attention_heads": 32, "num_key_value_heads": 32, "vocab_size": 32000,
+        "max_position_embeddings": 4096, "rms_norm_eps": 1e-5, "tie_word_embeddings": false, "bos_token_id": 1,
+        "eos_token_id": 2
+    });
+    world.write("shapes/llama-2-7b/config.json", shape.to_string());
+    let mut planned = 0;
+    for entry in std::fs::read_dir(workspace_root().join("training/recipes")).expect("recipes") {
+        let path = entry.expect("an entry").path();
+        let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        // One recipe makes its model from scratch, on data that are made first.
+        if path.extension().is_none_or(|end| end != "toml") || name == "tiny" {
+            continue;
+        }
+        let recipe = path.to_string_lossy().into_owned();
+        let call = ["train", &recipe, "--base", "shapes/llama-2-7b", "--data-dir", "data", "--dry-run", "--json"];
+        let outline = world.run(&call).expect(0).json()["outline"].clone();
+        assert_eq!(outline["parameters"], 6_738_415_616u64, "{name}");
+        let trained = outline["trainable_parameters"].as_u64().expect("a number");
+        match name.as_str() {
+            "lora_qv_r8_dolly" => assert_eq!(trained, 4_194_304),
+            "qlora_r8_dolly" => assert_eq!(trained, 19_988_480),
+            "qlora_r32_dolly" => assert_eq!(trained, 79_953_920),
+            _ => assert!(trained > 0, "{name}"),
+        }
+        planned += 1;
+    }
+    assert!(planned >= 15, "{planned}");
+    let recipe = workspace_root().join("training/recipes/lora_qv_r8_dolly.toml").to_string_lossy().into_owned();
+    let call = ["train", &recipe, "--base", "shapes/llama-2-7b", "--data-dir", "data", "--dry-run"];
+    let outcome = world.run(&call).expect(0);
+    assert!(outcome.stdout.contains("4194304 of 6738415616"), "{}", outcome.stdout);
+}
+
+#[test]
+fn sentiment_is_measured_by_class() {
+    let world = world();
+    data_sets(&world);
+    let rows: String =
+        (0..24).map(|i| json!({"text": format!("Film {i} was so so."), "label": i % 2}).to_string() + "\n").collect();
+    world.write("data/imdb/test.jsonl", rows);
+    let object = world.run(&["run", "base", "--tasks", "imdb", "--data-dir", "data", "--json"]).expect(0).json();
+    let text = object.to_string();
+    for metric in ["\"acc\"", "\"precision\"", "\"recall\"", "\"f1\""] {
+        assert!(text.contains(metric), "{metric} in {text}");
+    }
+    let shown = world.run(&["tasks", "show", "imdb", "--doc", "0", "--data-dir", "data"]).expect(0).stdout;
+    assert!(shown.contains("Review: Film 0 was so so.") && shown.contains("Sentiment:"), "{shown}");
+}

@@ -1,0 +1,101 @@
+//! What a run would take, from its files alone: no weights are read and nothing is computed.
+
+use harness_core::Seed;
+use harness_engine::{DecoderConfig, Projection, TextTokenizer};
+use harness_store::FileHashes;
+use serde::{Deserialize, Serialize};
+
+use super::batches;
+use crate::{
+    TrainingError,
+    block::SavePolicy,
+    data::RowCounts,
+    lora::LoraSpec,
+    model::{full_layout, lora_layout},
+    recipe::{Checkpointing, Precision, ResolvedRecipe},
+};
+
+/// Bytes of a trained parameter with its gradient and two moments, all f32.
+const TRAINED: u64 = 16;
+/// Bits of a 4-bit weight with its scales: blocks of 64, double quantisation.
+const NF4_BITS: f64 = 4.0 + 8.0 / 64.0 + 32.0 / (64.0 * 256.0);
+
+/// The outline of a run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Outline {
+    /// Number of trained parameters.
+    pub trainable_parameters: usize,
+    /// Number of the model's parameters.
+    pub parameters: usize,
+    /// What became of the rows of the data.
+    pub rows: RowCounts,
+    /// Updates; not known where rows are packed and there is no tokenizer.
+    pub steps: Option<u64>,
+    /// Those of the warm-up.
+    pub warmup_steps: Option<u64>,
+    /// Tokens in all; not known without a tokenizer.
+    pub tokens: Option<u64>,
+    /// Bytes of weights, trained parameters with their gradients and moments, and saved activations, by formula.
+    pub memory_bytes: u64,
+}
+
+/// The outline of a recipe for a decoder. Without a tokenizer rows take `max_length` tokens each.
+///
+/// # Errors
+/// Whatever is wrong with recipe or data for this decoder.
+pub fn outline(
+    resolved: &ResolvedRecipe,
+    config: &DecoderConfig,
+    tokenizer: Option<&TextTokenizer>,
+    hashes: &FileHashes,
+) -> Result<Outline, TrainingError> {
+    let recipe = &resolved.recipe;
+    let (options, data) = (&recipe.training, &recipe.data);
+    let spec = recipe.lora.as_ref().map(|lora| LoraSpec::from_options(lora, config));
+    let spec = spec.transpose().map_err(|error| recipe.place(error))?;
+    let trainable = spec.as_ref().map_or_else(|| full_layout(config).0, |spec| lora_layout(config, spec).0).len();
+    let (rows, batches, tokens, longest) = match tokenizer {
+        Some(tokenizer) => {
+            let set = resolved.prepared_set(tokenizer, hashes)?;
+            let source = batches(resolved, &set, Seed(options.seed))?;
+            let (count, tokens, longest) =
+                (source.batches_per_epoch(), source.tokens_per_epoch(), source.longest_batch());
+            (set.rows, Some(count), Some(tokens), longest)
+        }
+        None => {
+            let rows = resolved.prepare()?.counts;
+            let count = (!data.packing).then(|| rows.train.div_ceil(options.batch_size));
+            (rows, count, None, options.batch_size * data.max_length)
+        }
+    };
+    let steps = batches.map(|batches| options.total_steps(batches));
+    let per_epoch = batches.map(|batches| options.steps_per_epoch(batches).max(1));
+    let epochs = steps.zip(per_epoch).map(|(steps, per_epoch)| steps as f64 / per_epoch as f64);
+    let policy = match options.gradient_checkpointing {
+        Checkpointing::Policy(policy) => policy,
+        Checkpointing::Auto => SavePolicy::Layer,
+    };
+    let activations = 4 * (policy.floats_per_token(config) * longest) as u64;
+    Ok(Outline {
+        trainable_parameters: trainable,
+        parameters: config.num_parameters(),
+        rows,
+        steps,
+        warmup_steps: steps.map(|steps| options.warmup_steps(steps)),
+        tokens: tokens.zip(epochs).map(|(tokens, epochs)| (tokens as f64 * epochs) as u64),
+        memory_bytes: weights(resolved, config) + TRAINED * trainable as u64 + activations,
+    })
+}
+
+/// Bytes of the frozen weights.
+fn weights(resolved: &ResolvedRecipe, config: &DecoderConfig) -> u64 {
+    let recipe = &resolved.recipe;
+    if recipe.lora.is_none() {
+        return 0;
+    }
+    let bits = if recipe.training.precision == Some(Precision::Fp32) { 32.0 } else { 16.0 };
+    let block: usize = Projection::ALL.into_iter().map(|p| p.dims(config)).map(|(out, inp)| out * inp).sum();
+    let linears = block * config.num_layers;
+    let stored = if recipe.quantization.is_some() { NF4_BITS } else { bits };
+    ((linears as f64 * stored + (config.num_parameters() - linears) as f64 * bits) / 8.0) as u64
+}
