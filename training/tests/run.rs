@@ -250,6 +250,8 @@ fn filled_up_rows_change_nothing_but_the_work() {
     let files = ModelFiles::load(&base).expect("a model");
     let train = |padding: &str| {
         let text = ADAPTER.replace("max_length = 32", &format!("max_length = 32\npadding = \"{padding}\""));
+        // Which inputs are dropped depends on where they lie.
+        let text = text.replace("dropout = 0.05", "dropout = 0.0");
         let recipe = resolve(folder, &format!("{padding}.toml"), &text, Some("tiny"));
         let output = folder.join(padding);
         let of = Base { name: "tiny", path: &base, files: &files };

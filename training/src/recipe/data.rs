@@ -99,7 +99,8 @@ pub struct DataOptions {
     /// sample is a row.
     #[serde(default)]
     pub packing: bool,
-    /// Whether rows are filled up to a common length. It changes no result, only what is computed for nothing.
+    /// Whether rows are filled up to a common length. It changes what is computed for nothing, and which inputs dropout
+    /// drops, but nothing that counts otherwise.
     #[serde(default, skip_serializing_if = "is_none")]
     pub padding: Padding,
 }
