@@ -21,7 +21,7 @@ use harness_engine::{HostData, Weights};
 use harness_training::{
     TrainingError,
     backend::{Backend, CpuBackend},
-    data::{BatchSource, Sample, one_a_row},
+    data::{BatchSource, Sample, lengths, one_a_row},
     export::Artifact,
     lora::LoraSpec,
     model::{Model, Trainable},
@@ -162,7 +162,12 @@ fn run<B: Backend + Clone>(
     let output = std::env::temp_dir().join(format!("harness-scaling-{}", std::process::id()));
     let setup = TrainerSetup {
         dropout,
-        train: BatchSource::new(Arc::clone(&samples), one_a_row(&samples), case.documents, Seed(options.seed)),
+        train: BatchSource::new(
+            Arc::clone(&samples),
+            one_a_row(&lengths(&samples)),
+            case.documents,
+            Seed(options.seed),
+        ),
         validation: vec![],
         artifact: Artifact::Adapter { spec, base: case.shape.clone() },
         output: output.clone(),

@@ -195,7 +195,7 @@ impl<B: Backend> Model<B> {
     ) -> Result<(Self, ParamStore<B>), TrainingError> {
         let rope = Self::rope(&backend, config, max_length)?;
         let (layout, mut places) = full_layout(config);
-        let (outer, layers) = layout::units(&layout, config);
+        let (outer, layers) = layout::units(&layout);
         // Each unit is gathered into a buffer of its own.
         for (layer, unit) in places.layers.iter_mut().zip(&layers) {
             *layer = layer.shifted(unit.start);

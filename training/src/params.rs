@@ -65,7 +65,7 @@ impl Layout {
         self.blocks.push(self.len);
     }
 
-    /// Where the parameters of every block begin; those of the last are followed by what lies above all blocks.
+    /// Where the parameters of every block begin; what lies outside of all blocks comes first.
     pub fn blocks(&self) -> &[usize] {
         &self.blocks
     }

@@ -22,7 +22,7 @@ use harness_training::{
     backend::{Backend, CpuBackend, CudaBackend, Span},
     block::SavePolicy,
     checkpoint,
-    data::{BatchSource, Sample, one_a_row},
+    data::{BatchSource, Sample, lengths, one_a_row},
     export::Artifact,
     lora::LoraSpec,
     model::{Model, Trainable},
@@ -180,7 +180,12 @@ fn trainer(
     let setup = TrainerSetup {
         options: options.clone(),
         dropout: 0.1,
-        train: BatchSource::new(Arc::clone(&samples), one_a_row(&samples), options.batch_size, Seed(options.seed)),
+        train: BatchSource::new(
+            Arc::clone(&samples),
+            one_a_row(&lengths(&samples)),
+            options.batch_size,
+            Seed(options.seed),
+        ),
         validation: samples[..5].iter().map(|sample| harness_training::data::Batch::of([sample])).collect(),
         artifact: Artifact::Adapter { spec, base: "base".into() },
         output: output.to_owned(),

@@ -27,8 +27,8 @@ pub(super) fn draw(runs: &[RunRecord], out: &Path) -> Result<(), Failure> {
         for run in runs {
             let points: Vec<(f64, f64)> =
                 run.lines.iter().filter_map(|line| Some((line.step as f64, value(line)?))).collect();
-            // Sharding changes no bit: lines that would hide each other are one.
-            match all.iter_mut().find(|series| series.points == points) {
+            // Lines that would hide each other are one: sharding changes no bit, and ranks none but the last ones.
+            match all.iter_mut().find(|series| coincide(&series.points, &points)) {
                 Some(series) => series.name += &format!(" = {}", run.name),
                 None => all.push(Series { name: run.name.clone(), points }),
             }
@@ -52,6 +52,12 @@ pub(super) fn draw(runs: &[RunRecord], out: &Path) -> Result<(), Failure> {
         chart(out, texts, &by_ranks(runs, value))?;
     }
     Ok(())
+}
+
+/// Whether two lines cannot be told apart: nowhere is one above the other by a thousandth of its height.
+fn coincide(a: &[(f64, f64)], b: &[(f64, f64)]) -> bool {
+    let (low, high) = a.iter().fold((f64::MAX, f64::MIN), |(low, high), (_, y)| (low.min(*y), high.max(*y)));
+    a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.0 == b.0 && (a.1 - b.1).abs() <= 1e-3 * (high - low))
 }
 
 /// A line for each training and sharding; a run of one rank, which shares nothing, begins all lines of its training.

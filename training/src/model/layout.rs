@@ -74,12 +74,9 @@ pub fn full_layout(config: &DecoderConfig) -> (Layout, Places) {
 }
 
 /// What lies outside of the blocks, and every block, by elements of a [`full_layout`].
-pub(super) fn units(layout: &Layout, config: &DecoderConfig) -> (std::ops::Range<usize>, Vec<std::ops::Range<usize>>) {
-    let first = |layer: usize| {
-        let prefix = format!("model.layers.{layer}.");
-        layout.params().iter().find(|param| param.name.starts_with(&prefix)).map_or(layout.len(), |param| param.at)
-    };
-    (0..first(0), (0..config.num_layers).map(|layer| first(layer)..first(layer + 1)).collect())
+pub(super) fn units(layout: &Layout) -> (std::ops::Range<usize>, Vec<std::ops::Range<usize>>) {
+    let starts: Vec<usize> = layout.blocks().iter().copied().chain([layout.len()]).collect();
+    (0..starts[0], starts.windows(2).map(|pair| pair[0]..pair[1]).collect())
 }
 
 /// The low-rank matrices: within a group of projections first all `A`, then all `B`.

@@ -83,12 +83,7 @@ impl<B: Backend> Trainer<B> {
     }
 
     /// Adds the gradients of one micro-batch, or of none, of which `is_last` is the last one of the update; its summed loss.
-    fn micro_batch(
-        &mut self,
-        batch: Option<&Batch>,
-        micro: &MicroStep,
-        is_last: bool,
-    ) -> Result<f64, TrainingError> {
+    fn micro_batch(&mut self, batch: Option<&Batch>, micro: &MicroStep, is_last: bool) -> Result<f64, TrainingError> {
         let begins = is_last && self.ranks.world() > 1 && !self.model.is_fully_trained();
         let runs = if begins { runs(self.store.layout(), self.model.lowest()) } else { vec![] };
         let ParamStore { values, grads, .. } = &mut self.store;
