@@ -3,8 +3,8 @@
 use harness_core::{Digest, DocId, MetricKey, SampleScore, Seed};
 use harness_metrics::{
     comparison::{
-        Aggregate, Caveat, Column, Comparison, ComparisonError, IntervalMethod, Pairs, Settings, Table, TestChoice,
-        TestMethod, Verdict,
+        Aggregate, Caveat, Column, Comparison, ComparisonError, IntervalMethod, Pairs, Scale, Settings, Table,
+        TestChoice, TestMethod, Verdict,
     },
     simulation::{Kind, simulate, simulate_sequential},
     stats::Correction,
@@ -67,6 +67,17 @@ fn an_open_verdict_says_what_would_decide() {
     let columns = three.map(|(i, (model, shift))| column(model, &graded(60, shift, 0.2, 1 + i as u64))).collect();
     let family = compute(columns, &settings());
     assert!(family.rows[0].contrasts[0].detectable.unwrap() > detectable);
+}
+
+#[test]
+fn points_that_are_all_zero_are_no_wrong_answers() {
+    let columns = vec![column("a", &[0.0; 40]), column("b", &[0.0; 40])];
+    let of = |scale| {
+        let tables = [Table { scale, ..table(columns.clone()) }];
+        Comparison::compute(&tables, &[], &settings()).unwrap().rows[0].cells[0].interval
+    };
+    assert!(of(Scale::Fraction).is_some_and(|interval| interval.high > 0.05), "Wilson's interval of 0 of 40");
+    assert_eq!(of(Scale::Points), None, "scores without variation say nothing about others");
 }
 
 #[test]

@@ -91,7 +91,7 @@ fn models(tables: &[Table]) -> Result<Vec<String>, ComparisonError> {
 
 /// A row without verdicts, and the power of its contrasts with the number of units they have.
 fn row(table: &Table, aligned: &Aligned, tables: &[Table], settings: &Settings) -> (Row, Vec<Power>) {
-    let inference = Inference::new(&aligned.columns, aligned.clusters.as_deref(), settings);
+    let inference = Inference::new(&aligned.columns, aligned.clusters.as_deref(), table.scale, settings);
     let position = |column: usize| aligned.with_scores.iter().position(|&j| j == column);
     let value = |column: usize| match position(column) {
         Some(j) => inference.value(j),

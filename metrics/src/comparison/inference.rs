@@ -52,9 +52,10 @@ pub(super) struct Inference<'a> {
 }
 
 impl<'a> Inference<'a> {
-    pub(super) fn new(columns: &Columns, clusters: Option<&[String]>, settings: &'a Settings) -> Self {
+    pub(super) fn new(columns: &Columns, clusters: Option<&[String]>, scale: Scale, settings: &'a Settings) -> Self {
         let units = clusters.and_then(|labels| columns.clustered(labels).ok()).unwrap_or_else(|| columns.clone());
-        let binary = if clusters.is_none() { binary_scores(columns) } else { None };
+        // Points that are all 0 or 1 are low scores of 100, not right or wrong answers.
+        let binary = if clusters.is_none() && scale != Scale::Points { binary_scores(columns) } else { None };
         let all_closed_form = binary.as_ref().is_some_and(|columns| {
             columns.iter().all(|scores| closed_form_cell(scores).is_some())
                 && (0..columns.len())
