@@ -148,6 +148,9 @@ fn table(name: &str, experiment: &Experiment, epoch: f64) -> String {
     text
 }
 
+/// What a plot shows of a row.
+type Quantity<'a> = &'a dyn Fn(&Experiment, &Row) -> f64;
+
 fn run() -> Result<(), String> {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let [lines, folder, rest @ ..] = &args[..] else {
@@ -167,7 +170,7 @@ fn run() -> Result<(), String> {
     }
     let folder = Path::new(folder);
     std::fs::create_dir_all(folder).map_err(|error| format!("cannot create {}: {error}", folder.display()))?;
-    let plots: [(&str, &str, &str, &dyn Fn(&Experiment, &Row) -> f64); 3] = [
+    let plots: [(&str, &str, &str, Quantity<'_>); 3] = [
         ("throughput.svg", "Throughput", "samples a second", &|experiment, row| experiment.rate(row)),
         ("epoch.svg", "Time of an epoch", "minutes", &|experiment, row| epoch / experiment.rate(row) / 60.0),
         ("memory.svg", "Peak memory of a GPU", "GiB", &|_, row| row.bytes / GIB),
