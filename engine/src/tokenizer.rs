@@ -5,16 +5,15 @@ mod bytes;
 mod files;
 mod lines;
 mod pair;
-mod rolling;
 mod stream;
 
 use std::sync::Arc;
 
 use harness_core::{Digest, Hasher};
+pub use harness_core::{RollingWindow, rolling_windows};
 use lines::Lines;
 pub use pair::{EncodedPair, PairOptions, encode_pair, encode_prompt};
 use rayon::prelude::*;
-pub use rolling::{RollingWindow, rolling_windows};
 pub use stream::TextStream;
 use tokenizers::Tokenizer;
 

@@ -11,7 +11,7 @@ pub(crate) use assemble::{ExpertPart, Part, Place, TensorSource, assemble, diges
 pub use buffer::Buffer;
 pub(crate) use buffer::mapped;
 use half::{bf16, f16};
-pub(crate) use hf::HfSource;
+pub(crate) use hf::{HfSource, expert_path};
 pub(crate) use safetensors::{TensorStore, map_file};
 
 use crate::{EngineError, Nf4Tensor, Projection};

@@ -10,7 +10,10 @@ use candle_core::{
 use candle_nn::VarBuilder;
 use candle_transformers::models::mixtral;
 use harness_core::{Control, LanguageModel, Request, Response, Sampling, Seed};
-use harness_engine::{Adapter, Experts, Limits, LoadedBase, LocalModel, ModelFiles, ModelOptions};
+use harness_engine::{
+    Adapter, Experts, HostData, HostTensor, Limits, LoadedBase, LocalModel, ModelFiles, ModelOptions, Placement,
+    Quantization, save_quantised,
+};
 use harness_test_support::{
     Dims,
     model::{Numbers, tokenizer_json, write_json, write_tensors},
@@ -263,4 +266,43 @@ fn adapters_on_attention_are_taken_and_wrong_files_are_named() {
     write_json(&base.join("config.json"), &config);
     let error = ModelFiles::load(&base).unwrap_err().to_string();
     assert!(error.contains("block_sparse_moe.experts.5.w1.weight"), "{error}");
+}
+
+/// The model of files, computed on the CPU.
+fn placed(files: ModelFiles) -> LocalModel {
+    let options = ModelOptions { placement: Placement::Cpu, ..ModelOptions::default() };
+    LocalModel::new(Arc::new(LoadedBase::place(files, options).unwrap()))
+}
+
+#[test]
+fn experts_are_quantised_with_the_rest() {
+    let folder = tempfile::tempdir().unwrap();
+    let (base, quantised) = (folder.path().join("base"), folder.path().join("nf4"));
+    write(&base);
+    let options = Quantization::from_name("nf4").unwrap();
+    let score = |model: &LocalModel| model.score_tokens(&[tokens(30)], &[1]).unwrap().remove(0).0;
+    let mut files = ModelFiles::load(&base).unwrap();
+    let plain = score(&placed(ModelFiles::load(&base).unwrap()));
+    files.quantise(&options).unwrap();
+    let mixtures = files.weights.layers.iter().map(|layer| layer.experts.as_ref().unwrap());
+    for mixture in mixtures {
+        assert!(mixture.experts.iter().flatten().all(|tensor| matches!(tensor.data, HostData::Nf4(_))));
+        assert!(matches!(mixture.router.data, HostData::F32(_)), "the router stays");
+    }
+    // The same values in full precision.
+    let mut widened = ModelFiles::load(&base).unwrap();
+    widened.weights = files.weights.clone();
+    let widen = |tensor: &mut HostTensor| tensor.data = HostData::F32(tensor.to_f32().into_owned().into());
+    for layer in &mut widened.weights.layers {
+        let attention = [&mut layer.q, &mut layer.k, &mut layer.v, &mut layer.o];
+        let experts = layer.experts.iter_mut().flat_map(|mixture| mixture.experts.iter_mut().flatten());
+        attention.into_iter().chain(experts).for_each(widen);
+    }
+    let model = placed(files);
+    assert_eq!(model.base().model().storage(), "nf4");
+    let found = score(&model);
+    assert_eq!(found, score(&placed(widened)));
+    assert_ne!(found, plain);
+    save_quantised(&base, &quantised, &options).unwrap();
+    assert_eq!(score(&placed(ModelFiles::load(&quantised).unwrap())), found, "written and read again");
 }

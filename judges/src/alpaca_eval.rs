@@ -33,8 +33,8 @@ pub struct AlpacaEvalResult {
 }
 
 impl AlpacaEvalResult {
-    /// From the annotations of one model. Without calibration data only [`LengthControl::Minimal`] is computed, with it
-    /// all three variants; none where fewer than two instructions have a preference or length cannot be controlled for.
+    /// From the annotations of one model. Without calibration data only [`LengthControl::Minimal`] is computed, with
+    /// difficulties [`LengthControl::NoReg`] too, with gamed baselines all three variants; none where fewer than two instructions have a preference or length cannot be controlled for.
     /// `None` without annotations.
     ///
     /// # Errors
@@ -50,6 +50,7 @@ impl AlpacaEvalResult {
         let preferences: Vec<f64> = rows.iter().map(|row| row.preference).collect();
         let lengths: Vec<f64> = annotations.iter().map(|a| a.output_2.chars().count() as f64).collect();
         let variants: &[LengthControl] = match calibration {
+            Some(known) if known.gamed.is_empty() => &[LengthControl::NoReg, LengthControl::Minimal],
             Some(_) => &[LengthControl::V1, LengthControl::NoReg, LengthControl::Minimal],
             None => &[LengthControl::Minimal],
         };
@@ -69,7 +70,7 @@ impl AlpacaEvalResult {
             avg_length: mean(&lengths) as usize,
             is_extreme_change: length_controlled
                 .first()
-                .is_some_and(|lc| is_extreme_change(rates.win_rate, lc.win_rate)),
+                .is_some_and(|lc| lc.doubt.is_none() && is_extreme_change(rates.win_rate, lc.win_rate)),
             rates,
             length_controlled,
             unparsed: annotations.iter().filter(|a| a.preference.is_none()).count(),

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::{JudgesError, Result, error::Coverage};
 
 /// One instruction, of one or more turns.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Item {
     /// Identity within its set: a question number, or the instruction's text where the set has no ids.
     pub id: String,
@@ -20,13 +20,16 @@ pub struct Item {
     /// Category (MT-Bench) or part (AlpacaEval's `dataset`).
     #[serde(default)]
     pub category: Option<String>,
+    /// Temperature that answers to it are sampled at, whatever its category (FastChat's `required_temperature`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub temperature: Option<f64>,
 }
 
 impl Item {
     /// An item of one turn, identified by its instruction.
     pub fn new(instruction: impl Into<String>) -> Self {
         let instruction = instruction.into();
-        Self { id: instruction.clone(), turns: vec![instruction], reference: vec![], category: None }
+        Self { id: instruction.clone(), turns: vec![instruction], reference: vec![], category: None, temperature: None }
     }
 
     /// The instruction of the first turn.

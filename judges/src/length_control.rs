@@ -5,6 +5,7 @@
 //! what it predicts for equal lengths.
 
 mod calibration;
+mod doubt;
 mod folds;
 mod resample;
 mod solver;
@@ -14,6 +15,7 @@ use serde::{Deserialize, Serialize};
 pub(crate) use self::solver::sigmoid;
 pub use self::{
     calibration::{Calibration, GamedRow},
+    doubt::Doubt,
     folds::Folds,
     solver::{L1Logistic, LogisticRow},
 };
@@ -92,6 +94,9 @@ pub struct LengthControlled {
     pub interval: Option<Interval>,
     /// Interval of the length coefficient from the same bootstrap.
     pub length_interval: Option<Interval>,
+    /// Why the rate does not follow from the data; `None` where it does.
+    #[serde(default)]
+    pub doubt: Option<Doubt>,
     /// Instructions.
     pub n: usize,
 }
@@ -215,7 +220,7 @@ impl LengthControlled {
         let design = Design::new(rows, variant, calibration)?;
         if rows.iter().all(|row| row.preference == 0.5 && row.baseline_length == row.candidate_length) {
             let (win_rate, lc_standard_error, coefficients) = (50.0, 0.0, [0.0; 3]);
-            let (interval, length_interval, n) = (None, None, rows.len());
+            let (interval, length_interval, doubt, n) = (None, None, None, rows.len());
             return Ok(Self {
                 variant,
                 win_rate,
@@ -224,6 +229,7 @@ impl LengthControlled {
                 c: None,
                 interval,
                 length_interval,
+                doubt,
                 n,
             });
         }
@@ -235,6 +241,7 @@ impl LengthControlled {
         };
         let fit = L1Logistic { c, terms: design.terms() }.fit(&data, [0.0; 3]);
         let (win_rate, lc_standard_error) = design.predict(&fit, None);
+        let doubt = Doubt::of(&design, &data, &fit, win_rate);
         Ok(Self {
             variant,
             win_rate,
@@ -243,12 +250,14 @@ impl LengthControlled {
             c: Some(c),
             interval: None,
             length_interval: None,
+            doubt,
             n: rows.len(),
         })
     }
 
     /// The interval of the win rate by a percentile bootstrap over instructions: each resample is refitted at the C of
-    /// the whole data, starting from its coefficients; an instruction's gamed rows are resampled with it.
+    /// the whole data, starting from its coefficients; an instruction's gamed rows are resampled with it. A rate that is in
+    /// doubt gets none: its resamples would only repeat what the penalty says.
     ///
     /// # Errors
     /// As for [`LengthControlled::fit`].
@@ -261,7 +270,7 @@ impl LengthControlled {
         seed: harness_core::Seed,
     ) -> Result<Self> {
         let design = Design::new(rows, self.variant, calibration)?;
-        let Some(c) = self.c else { return Ok(self) };
+        let Some(c) = self.c.filter(|_| self.doubt.is_none()) else { return Ok(self) };
         let values = resample::refit(&design, c, self.coefficients, resamples, seed);
         let [rates, lengths] = [0, 1].map(|which| values.iter().map(|value| value[which]).collect::<Vec<f64>>());
         self.interval = resample::percentile(rates, confidence);

@@ -6,6 +6,7 @@
 
 mod alpaca_eval;
 mod asking;
+mod built_in;
 mod error;
 pub mod files;
 mod item;

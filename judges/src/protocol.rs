@@ -2,14 +2,13 @@
 
 mod file;
 
-use std::{collections::BTreeSet, fs, path::Path};
+use std::{collections::BTreeSet, path::Path};
 
 use harness_core::{Digest, Sampling};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    JudgesError, Location, Parser, Result, Template,
-    error::nearest,
+    JudgesError, Location, Parser, Result, Template, built_in,
     placeholders::{ABSOLUTE, PAIRWISE, shown},
     prompt_file,
 };
@@ -123,24 +122,7 @@ impl Protocol {
     /// # Errors
     /// If there is none of this name, or the file, or a prompt file it names, cannot be read or is wrong.
     pub fn load(name: &str) -> Result<Self> {
-        if let Some((_, text)) = BUILT_IN.iter().find(|(known, _)| *known == name) {
-            return Self::parse(text, Path::new(&format!("protocol {name}")));
-        }
-        if name.ends_with(".toml") || name.contains('/') {
-            let path = Path::new(name);
-            let text = fs::read_to_string(path).map_err(|source| JudgesError::Io {
-                action: "read",
-                path: path.to_owned(),
-                source,
-            })?;
-            return Self::parse(&text, path);
-        }
-        Err(JudgesError::Unknown {
-            what: "protocol",
-            found: name.to_owned(),
-            expected: Self::names().collect::<Vec<_>>().join(", "),
-            nearest: nearest(name, Self::names()),
-        })
+        built_in::load("protocol", &BUILT_IN, name, Self::parse)
     }
 
     /// The protocol with prompts from a file of the user: FastChat's `judge_prompts.jsonl`, whose prompts replace those

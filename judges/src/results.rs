@@ -10,23 +10,27 @@ mod controlled;
 mod findings;
 mod gold;
 mod interval;
+mod jury;
 mod mt_bench;
 mod pairwise;
 mod prediction_powered;
+mod ratings;
 mod scores;
 
 pub use self::{
     absolute::{CategoryScore, ScoreResult, score_results},
-    agreement::{AgreementResult, agreement, preference_category},
+    agreement::{AgreementResult, AlphaResult, agreement, joint_agreement},
     bias::{
         FlipRate, NullAnswer, Placebo, PositionBias, flip_rate, null_answers, placebos, position_bias, self_preference,
     },
     controlled::{ControlledRow, ControlledWinRate},
     findings::{FindingInputs, findings},
-    gold::{GoldResult, against_gold, shared_base},
+    gold::{GoldResult, Rated, against_gold, rated, shared_base},
     interval::{Bounded, mean_interval},
+    jury::{JuryAgreement, JuryMember, JuryResult, jury_results},
     mt_bench::{FastChatScores, PairRow, WinLossTie, fastchat_pairwise, fastchat_single},
     pairwise::{Combine, PairResult, item_preferences, pair_results},
     prediction_powered::{PredictionPowered, prediction_powered},
-    scores::{pair_scores, single_scores},
+    ratings::{Ratings, alpha_level, category, ratings, subjects},
+    scores::{all_pairs_scores, pair_scores, single_scores},
 };

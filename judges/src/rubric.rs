@@ -1,13 +1,10 @@
 //! Rubrics: one criterion and what each of five scores means.
 
-use std::{fs, path::Path};
-
 use harness_core::Digest;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    JudgesError, Location, Result,
-    error::nearest,
+    JudgesError, Location, Result, built_in,
     protocol::{line_of, toml_error},
 };
 
@@ -50,24 +47,7 @@ impl Rubric {
     /// # Errors
     /// If there is none of this name, or the file cannot be read or is wrong.
     pub fn load(name: &str) -> Result<Self> {
-        if let Some((_, text)) = BUILT_IN.iter().find(|(known, _)| *known == name) {
-            return Self::parse(text, &format!("rubric {name}"));
-        }
-        if name.ends_with(".toml") || name.contains('/') {
-            let path = Path::new(name);
-            let text = fs::read_to_string(path).map_err(|source| JudgesError::Io {
-                action: "read",
-                path: path.to_owned(),
-                source,
-            })?;
-            return Self::parse(&text, name);
-        }
-        Err(JudgesError::Unknown {
-            what: "rubric",
-            found: name.to_owned(),
-            expected: Self::names().collect::<Vec<_>>().join(", "),
-            nearest: nearest(name, Self::names()),
-        })
+        built_in::load("rubric", &BUILT_IN, name, |text, file| Self::parse(text, &file.display().to_string()))
     }
 
     /// Reads a rubric; `file` is named in errors.

@@ -152,6 +152,11 @@ fn intervals_depend_on_data_and_seed_alone() {
     let single = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
     assert_eq!(single.install(|| result(&made, Some(&calibration), 7)), first);
     assert_ne!(result(&made, Some(&calibration), 8).length_controlled[0].interval, first.length_controlled[0].interval);
+    // Difficulties alone are enough for the variant without gamed baselines.
+    let alone = Calibration { gamed: vec![], ..calibration.clone() };
+    let variants: Vec<LengthControl> =
+        result(&made, Some(&alone), 7).length_controlled.iter().map(|fit| fit.variant).collect();
+    assert_eq!(variants, [LengthControl::NoReg, LengthControl::Minimal]);
     let short = Calibration { difficulty: vec![0.0; 10], gamed: vec![] };
     let error = AlpacaEvalResult::of_annotations(&made, Some(&short), (10, 0.95, Seed(1))).unwrap_err().to_string();
     assert!(error.contains("no difficulty is known for instruction 10"), "{error}");

@@ -117,7 +117,7 @@ fn order_switches_of_the_official_instructions() {
 
 fn calibration() -> Option<Calibration> {
     let path = vectors_dir()?.join("alpaca_gamed_surrogate.csv");
-    Some(Calibration::read(&path, None).expect("the calibration table"))
+    Some(Calibration::read(Some(&path), None).expect("the calibration table"))
 }
 
 fn folds(n: usize) -> Folds {
@@ -164,6 +164,7 @@ fn length_controlled_win_rates() {
                     .expect("a fit")
             };
             let fit = at(chosen, Folds::Stable);
+            assert_eq!(fit.doubt, None, "{} {}: a model of the leaderboard", case.id, variant.name());
             let target = float(&converged["length_controlled_winrate"]).expect("a rate");
             assert!(
                 (fit.win_rate - target).abs() < 1e-4,

@@ -5,8 +5,8 @@ use harness_core::{Digest, Seed};
 use harness_judges::{
     Judgment, Order, Outcome, Purpose, QuestionId, Subject, Unparsed, Verdict,
     results::{
-        Combine, FindingInputs, against_gold, findings, flip_rate, pair_results, pair_scores, placebos, shared_base,
-        single_scores,
+        Combine, FindingInputs, against_gold, findings, flip_rate, pair_results, pair_scores, placebos, rated,
+        shared_base, single_scores,
     },
 };
 use harness_metrics::comparison::{Caveat, JudgeFinding};
@@ -73,14 +73,20 @@ fn labels_on_a_part_correct_the_judge() {
         "{:?}",
         sister.corrected
     );
-    let JudgeFinding::SelfPreference { excess: Some(excess), interval: Some(interval), .. } =
-        shared_base("sister", "llama", &results, 0.95)
-    else {
+    assert!((sister.offset - 0.3).abs() < 0.05 && sister.offset_interval.unwrap().low > 0.1, "{sister:?}");
+    let text = sister.finding("people").to_string();
+    assert!(text.starts_with("On 100 of 300 items with labels of people the judge is off by +"), "{text}");
+    let rated = rated(&judged, &gold);
+    let finding = |model: &str| shared_base(model, "llama", &rated, [0.0, 1.0], ("", 0.95));
+    let JudgeFinding::SelfPreference { excess: Some(excess), interval: Some(interval), .. } = finding("sister") else {
         panic!("gold labels give figures")
     };
     assert!((excess - 0.3).abs() < 0.05 && interval.low > 0.1, "{excess} {interval:?}");
-    let unknown = shared_base("other", "llama", &results, 0.95).to_string();
-    assert!(unknown.contains("not known without gold labels"), "{unknown}");
+    // The judge is too friendly to a candidate: as much too unfriendly to the baseline.
+    let JudgeFinding::SelfPreference { excess: Some(against), .. } = finding("base") else { panic!("figures") };
+    assert!((against + 0.15).abs() < 0.03, "{against}");
+    let unknown = finding("other").to_string();
+    assert!(unknown.contains("not known without gold labels or another judge"), "{unknown}");
     let agreement = vec![("people".to_owned(), sister.agreement.unwrap())];
     let inputs = FindingInputs { agreement, ..FindingInputs::default() };
     let found = findings("t", "j", &judged, &inputs, 0.95);
@@ -157,4 +163,32 @@ fn unparsed_verdicts_are_in_tables_and_caveats() {
     let strict = pair_results(&judged, Combine::InconsistentIsTie, 0.95);
     assert_eq!(strict[0].win_rate.unparsed, 2, "an item with one order unread may or may not be a tie");
     assert!(single_scores("set", &items, &judged, "new", [1.0, 5.0], &key).iter().all(|score| !score.parsed));
+}
+
+#[test]
+fn scores_are_corrected_too_and_half_labelled_questions_do_not_count() {
+    let score = |i: usize, turn: usize, value: f64| Judgment {
+        subject: Subject::Single { model: "new".into() },
+        turn,
+        outcome: Outcome::Parsed(Verdict::Score(value)),
+        ..judgment("new", i, Order::BaselineFirst, Purpose::Main, Some(0.5))
+    };
+    let gold_value = |i: usize| 3.0 + ((i * 7) % 5) as f64;
+    let (mut judged, mut gold) = (vec![], vec![]);
+    for i in 0..80 {
+        for turn in [1, 2] {
+            judged.push(score(i, turn, gold_value(i) + 1.5 + (i % 2) as f64 * 0.5));
+            if i < 30 && (turn == 1 || i != 7) {
+                gold.push(score(i, turn, gold_value(i)));
+            }
+        }
+    }
+    let results = against_gold(&judged, &gold, (200, 0.95, Seed(1))).unwrap();
+    let found = &results[0];
+    assert_eq!((results.len(), found.baseline.as_deref(), found.model.as_str()), (1, None, "new"));
+    assert_eq!((found.corrected.labelled, found.corrected.unlabelled), (29, 51), "question 7 has one turn of two");
+    assert!((found.offset - 1.75).abs() < 0.05 && (found.corrected.value - 5.0).abs() < 0.1, "{found:?}");
+    assert_eq!(found.agreement.unwrap().n, 59);
+    let text = found.finding("people").to_string();
+    assert!(text.contains("is off by +1.7") && !text.contains("points") && !text.contains('%'), "{text}");
 }

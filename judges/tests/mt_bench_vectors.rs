@@ -120,6 +120,7 @@ fn official_prompts_are_rendered_as_fastchat_does() {
             turns: strings(&case.input["question"]["turns"]),
             reference: strings(&case.input["ref"]),
             category: Some(text(&case.input["question"], "category").into()),
+            temperature: None,
         };
         let outputs = |key: &str| {
             let turns = strings(&case.input[key]);

@@ -10,6 +10,9 @@ pub struct RemoteArgs {
     /// Most requests in flight at an endpoint
     #[arg(long, value_name = "N")]
     pub concurrency: Option<usize>,
+    /// Most requests begun a minute at an endpoint
+    #[arg(long, value_name = "N")]
+    pub requests_per_minute: Option<f64>,
     /// Most that all endpoints together may cost, in the currency of their prices; work stops before it is passed
     #[arg(long, value_name = "COST")]
     pub max_cost: Option<f64>,
@@ -41,6 +44,18 @@ pub struct JudgeArgs {
     /// What pairs are compared with: a model or a file of outputs
     #[arg(long, value_name = "MODEL")]
     pub baseline: Option<String>,
+    /// Compare every two of the models instead of each with a baseline
+    #[arg(long, conflicts_with = "baseline")]
+    pub all_pairs: bool,
+    /// Gold labels on a part of what is judged: people's verdicts, as for human:FILE. They correct the result
+    #[arg(long, value_name = "FILE")]
+    pub gold: Option<PathBuf>,
+    /// AlpacaEval's instruction_difficulty.csv, for its length control with difficulties
+    #[arg(long, value_name = "FILE")]
+    pub instruction_difficulty: Option<PathBuf>,
+    /// AlpacaEval's df_gamed.csv, for the length control of its leaderboard
+    #[arg(long, value_name = "FILE")]
+    pub gamed_baselines: Option<PathBuf>,
     /// File of instructions or questions [default: the protocol's own, from the data folders]
     #[arg(long, value_name = "FILE")]
     pub instructions: Option<PathBuf>,
@@ -62,9 +77,9 @@ pub struct JudgeArgs {
     /// Only the first N instructions
     #[arg(long, short = 'L', value_name = "N")]
     pub limit: Option<usize>,
-    /// Most tokens of an output, where a model writes it
-    #[arg(long, value_name = "N", default_value_t = 512)]
-    pub max_new_tokens: usize,
+    /// Most tokens of an output, where a model writes it [default: 512, of MT-Bench 1024]
+    #[arg(long, value_name = "N")]
+    pub max_new_tokens: Option<usize>,
     /// Most tokens of a verdict [default: the protocol's]
     #[arg(long, value_name = "N")]
     pub judge_max_tokens: Option<usize>,

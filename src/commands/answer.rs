@@ -1,8 +1,8 @@
 //! Asking a model for what the store lacks.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-use harness_core::{Control, Request, RequestKey};
+use harness_core::{Control, ModelError, Request, RequestKey};
 use harness_store::{DiskStore, RunStore as _};
 
 use super::{App, Failure, evaluate::stopped, load::Ready, progress::Bar};
@@ -19,44 +19,59 @@ pub(super) struct Open<'a> {
     pub title: &'a str,
     /// What the requests are called where the work is interrupted, and what is done with them.
     pub called: (&'a str, &'a str),
+    /// Requests that the model cannot answer, with the reason: they are put here and the others are asked. Where this is
+    /// `None`, the first of them is a failure.
+    pub refused: Option<&'a mut BTreeMap<RequestKey, String>>,
 }
 
 impl Open<'_> {
     /// Asks for the missing responses, requests with equal keys once, and stores each as it comes; returns how many
-    /// there were and the bar, which runs on.
+    /// came and the bar, which runs on.
     ///
     /// # Errors
     /// If the model fails, the store cannot be written, or the user interrupts; what came before is stored.
-    pub(super) fn ask(&self, app: &App, ready: &Ready, store: &DiskStore) -> Result<(usize, Bar), Failure> {
+    pub(super) fn ask(mut self, app: &App, ready: &Ready, store: &DiskStore) -> Result<(usize, Bar), Failure> {
         let model = ready.entry.identity.digest();
         let mut seen = BTreeSet::new();
-        let wanted: Vec<usize> = self.missing.iter().copied().filter(|&at| seen.insert(self.keys[at])).collect();
-        let batch: Vec<Request> = wanted.iter().map(|&at| self.requests[at].clone()).collect();
-        let bar = app.progress().bar(self.title, batch.len() as u64);
-        let (mut answered, mut failed) = (0, None);
+        let mut open: Vec<usize> = self.missing.iter().copied().filter(|&at| seen.insert(self.keys[at])).collect();
+        let (total, mut answered) = (open.len(), 0);
+        let bar = app.progress().bar(self.title, total as u64);
         ready.model.check(app)?;
-        let result = ready.model.answer(&batch, &mut |index, response| {
-            if let Err(error) = store.append(&model, &self.keys[wanted[index]], &response) {
-                failed = Some(error);
-                return Control::Stop;
+        loop {
+            let batch: Vec<Request> = open.iter().map(|&at| self.requests[at].clone()).collect();
+            let mut done = BTreeSet::new();
+            let mut failed = None;
+            let result = ready.model.answer(&batch, &mut |index, response| {
+                if let Err(error) = store.append(&model, &self.keys[open[index]], &response) {
+                    failed = Some(error);
+                    return Control::Stop;
+                }
+                done.insert(index);
+                bar.step();
+                if app.interrupted() { Control::Stop } else { Control::Continue }
+            });
+            store.flush()?;
+            answered += done.len();
+            if let Some(error) = failed {
+                return Err(error.into());
             }
-            answered += 1;
-            bar.step();
-            if app.interrupted() { Control::Stop } else { Control::Continue }
-        });
-        store.flush()?;
-        if let Some(error) = failed {
-            return Err(error.into());
+            match (result, &mut self.refused) {
+                (Ok(()), _) if done.len() < open.len() => {
+                    let (what, past) = self.called;
+                    return Err(Failure::work(format!(
+                        "interrupted: {answered} of {total} open {what} of {} are {past} and stored; the same command \
+                         goes on",
+                        ready.name
+                    )));
+                }
+                (Ok(()), _) => return Ok((answered, bar)),
+                (Err(ModelError::BadRequest { index, reason }), Some(refused)) => {
+                    refused.insert(self.keys[open[index]], reason);
+                    done.insert(index);
+                }
+                (Err(error), _) => return Err(stopped(error, answered, total, &ready.name)),
+            }
+            open = open.into_iter().enumerate().filter(|(at, _)| !done.contains(at)).map(|(_, at)| at).collect();
         }
-        result.map_err(|error| stopped(error, answered, batch.len(), &ready.name))?;
-        if answered < batch.len() {
-            let (what, done) = self.called;
-            return Err(Failure::work(format!(
-                "interrupted: {answered} of {} open {what} of {} are {done} and stored; the same command goes on",
-                batch.len(),
-                ready.name
-            )));
-        }
-        Ok((answered, bar))
     }
 }

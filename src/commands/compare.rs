@@ -50,6 +50,7 @@ pub(super) fn compare(app: &App, args: &CompareArgs) -> Result<(), Failure> {
         Some(suite) => {
             let mut manifest = manifest(app, suite, &gathered.evaluated, &names.join(" "))?;
             manifest.settings.insert("compare".to_owned(), json!(settings));
+            manifest.settings.extend(gathered.judging().map(|record| ("judge".to_owned(), record.clone())));
             manifest.settings.insert("include_path".to_owned(), json!(args.evaluation.include_path));
             Some(manifest)
         }

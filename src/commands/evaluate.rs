@@ -261,7 +261,7 @@ fn ask(
 ) -> Result<f64, Failure> {
     let before = ready.model.stats();
     let title = format!("evaluate {}", ready.name);
-    let open = Open { requests, keys, missing, title: &title, called: ("requests", "answered") };
+    let open = Open { requests, keys, missing, title: &title, called: ("requests", "answered"), refused: None };
     let (answered, bar) = open.ask(app, ready, store)?;
     let stats = ready.model.stats();
     let computed = stats.computed_tokens - before.computed_tokens;

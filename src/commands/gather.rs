@@ -9,7 +9,7 @@ use super::{
     App, Failure,
     evaluate::{Evaluated, evaluate, limits},
     import::ImportRecord,
-    judge::{Judge, JudgeOptions, Judged, judge_suite, remote},
+    judge::{Judged, Judging, remote},
     lineage,
     load::{Loader, Missing, Ready},
     noise, probe,
@@ -114,6 +114,11 @@ impl Gathered {
             .collect()
     }
 
+    /// The judge and its protocol, for the manifest.
+    pub(super) fn judging(&self) -> Option<&serde_json::Value> {
+        self.judged.record.as_ref()
+    }
+
     /// The tables of the comparison.
     pub(super) fn tables(&self) -> Vec<Table> {
         match &self.suite {
@@ -163,10 +168,10 @@ impl Gathered {
     }
 }
 
-/// Places, loads and asks all models.
+/// Places, loads and asks all models, then the judge, of which names and protocol are given, about what they wrote.
 ///
 /// # Errors
-/// If a model cannot be trained, loaded or asked.
+/// If a model or judge cannot be trained, loaded or asked.
 pub(super) fn gather(
     app: &App,
     subjects: &[Subject],
@@ -176,6 +181,9 @@ pub(super) fn gather(
     judging: Option<(&[String], &str)>,
 ) -> Result<Gathered, Failure> {
     let limits = limits(app, args)?;
+    if judging.is_some() && subjects.iter().any(|subject| matches!(subject, Subject::Imported(_))) {
+        return Err(Failure::usage("--judge: imported results hold no outputs that could be judged"));
+    }
     let models: Vec<&ResolvedModel> = subjects
         .iter()
         .filter_map(|subject| match subject {
@@ -215,12 +223,13 @@ pub(super) fn gather(
     };
     if let Some(suite) = &gathered.suite {
         let mut loader = Loader::new(app, limits).with_remote(remote(&args.remote)?);
-        // All candidates are there before the first one is asked anything.
+        // All candidates and the judge are there before the first one is asked anything.
         let places = models.iter().map(|model| loader.place(model, asking.missing)).collect::<Result<Vec<_>, _>>()?;
         let mut ready: Vec<Ready> = vec![];
         for (model, place) in models.iter().zip(places) {
             ready.push(loader.load_at(model, place)?);
         }
+        let judging = judging.map(|judging| Judging::load(app, &mut loader, judging, asking.from_store)).transpose()?;
         if !asking.from_store {
             ready.iter().try_for_each(|ready| probe::require(app, suite, ready))?;
         }
@@ -252,13 +261,9 @@ pub(super) fn gather(
                 }
             }
         }
-    }
-    if let (Some((names, protocol)), Some(suite), true) = (judging, &gathered.suite, gathered.imported.is_empty()) {
-        let mut loader = Loader::new(app, limits).with_remote(remote(&args.remote)?);
-        let judge = Judge::load(app, &mut loader, names, JudgeOptions::default())?;
-        gathered.judged = judge_suite(app, suite, &gathered.evaluated, &judge, protocol, settings)?;
-    } else if judging.is_some() {
-        return Err(Failure::usage("--judge: imported results hold no outputs that could be judged"));
+        if let Some(judging) = judging {
+            gathered.judged = judging.judge(app, suite, &gathered.evaluated, settings)?;
+        }
     }
     gathered.facts = gathered.scores().iter().map(Scores::facts).collect();
     Ok(gathered)

@@ -56,6 +56,8 @@ type BaseKey = (PathBuf, Option<usize>, Option<bool>, Option<PathBuf>, Option<Pr
 pub(super) struct Remote {
     /// Most requests in flight, instead of what the experiment says.
     pub concurrency: Option<usize>,
+    /// Most requests begun a minute at each endpoint, likewise.
+    pub requests_per_minute: Option<f64>,
     /// The limit on cost that they share.
     pub budget: Option<Arc<Budget>>,
 }
@@ -97,7 +99,9 @@ impl<'a> Loader<'a> {
         if let Some(options) = place.endpoint {
             let mut options = *options;
             options.concurrency = self.remote.concurrency.unwrap_or(options.concurrency);
+            options.requests_per_minute = self.remote.requests_per_minute.or(options.requests_per_minute);
             options.budget.clone_from(&self.remote.budget);
+            options.stop = Some(self.app.stop_flag());
             let endpoint = Endpoint::new(options)?;
             let model = Model::Remote(Box::new(endpoint));
             let (name, identity) = (resolved.name.clone(), model.identity().clone());

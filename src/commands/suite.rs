@@ -111,6 +111,14 @@ impl Suite {
         &self.names
     }
 
+    /// The requests of a task without a chat template.
+    ///
+    /// # Errors
+    /// If a document does not fit the task's templates.
+    pub(super) fn plain(&self, task: usize) -> Result<Prepared, TaskError> {
+        self.tasks[task].build(&BuildOptions { apply_chat_template: false, ..self.options(task) }, None)
+    }
+
     /// What all tasks have in common, for the manifest.
     pub(super) fn common_options(&self) -> &BuildOptions {
         &self.options

@@ -21,6 +21,7 @@ impl ModelSection {
             ("input_price", self.input_price.is_some()),
             ("output_price", self.output_price.is_some()),
             ("patterns", self.patterns.is_some()),
+            ("extended_sampling", self.extended_sampling.is_some()),
         ];
         if self.endpoint.is_some() { None } else { set.into_iter().find(|(_, set)| *set).map(|(key, _)| key) }
     }
@@ -63,6 +64,7 @@ impl ModelSection {
         options.input_price = self.input_price;
         options.output_price = self.output_price;
         options.patterns = self.patterns.unwrap_or(false);
+        options.extended_sampling = self.extended_sampling;
         if let Some(concurrency) = self.concurrency {
             options.concurrency = concurrency;
         }

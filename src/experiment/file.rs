@@ -87,6 +87,8 @@ pub struct ModelSection {
     pub output_price: Option<f64>,
     /// Whether the endpoint keeps answers within a pattern (vLLM's structured outputs).
     pub patterns: Option<bool>,
+    /// Whether the endpoint takes `top_k`, `min_p` and `repetition_penalty`, instead of: all but api.openai.com do.
+    pub extended_sampling: Option<bool>,
 }
 
 impl ModelSection {

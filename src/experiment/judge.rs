@@ -18,6 +18,10 @@ pub struct JudgeSection {
     pub max_new_tokens: Option<usize>,
     /// Whether a local judge is kept within the protocol's form; true unless said otherwise.
     pub constrained: Option<bool>,
+    /// Most requests in flight, where the judge is behind an endpoint.
+    pub concurrency: Option<usize>,
+    /// Most requests begun a minute, likewise.
+    pub requests_per_minute: Option<f64>,
 }
 
 impl JudgeSection {
@@ -25,6 +29,9 @@ impl JudgeSection {
     pub(super) fn fault(&self) -> Option<&'static str> {
         let sources = [self.model.is_some(), !self.jury.is_empty(), self.verdicts.is_some()];
         match sources.iter().filter(|&&given| given).count() {
+            1 if self.model.is_none() && (self.concurrency.is_some() || self.requests_per_minute.is_some()) => {
+                Some("concurrency and requests_per_minute belong to a judge with `model`")
+            }
             1 => None,
             0 => Some("found no judge; expected one of model, jury, verdicts"),
             _ => Some("found several judges; expected one of model, jury, verdicts"),

@@ -133,8 +133,31 @@ fn judges_without_a_verdict_are_never_zero_and_never_dropped() {
         assert!(bound("worst") < 0.1 && bound("best") > 0.9, "{result}");
         assert_eq!(world.read("result/judgments.jsonl").lines().count(), 24, "every verdict is kept");
         let caveats = found["comparison"]["caveats"].to_string();
-        assert!(caveats.contains("unparsed_verdicts"), "{caveats}");
+        assert!(caveats.contains("unparsed_verdicts") && !caveats.contains("one_order_only"), "{caveats}");
+        // The main row of the table allows for all they could have been.
+        let row = &found["comparison"]["rows"][0];
+        let interval = &row["cells"][1]["interval"];
+        assert_eq!((&row["primary"], &row["contrasts"][0]["verdict"]), (&true.into(), &"undecided".into()));
+        assert!(interval["low"].as_f64() < Some(0.1) && interval["high"].as_f64() > Some(0.9), "{row}");
     }
+}
+
+#[test]
+fn scores_off_the_scale_are_no_scores() {
+    let world = world();
+    let says = Scripted::new(10_000, Box::new(|_, _| ("Good. [RESULT] 9".into(), vec![])));
+    let server = Server::sound(Arc::new(says), "m");
+    let judge = format!("openai:m@{}", server.url());
+    let call = ["judge", "absolute", "base.json", "other.json", "--judge", &judge, "--repeats", "0"];
+    let text = world.run(&call).expect(0).stdout;
+    assert!(text.contains("None of 12 verdicts on `other-model` could be read: there is no result for it."), "{text}");
+    assert!(text.contains("24 verdicts could not be read: the score 9 is outside the scale"), "{text}");
+    let found = world.run(&[&call[..], &["--json"]].concat()).expect(0).json();
+    assert_eq!(
+        found["comparison"]["rows"][0]["cells"][1]["value"],
+        serde_json::Value::Null,
+        "neither 0 nor the middle"
+    );
 }
 
 #[test]

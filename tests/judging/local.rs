@@ -79,19 +79,3 @@ fn people_judge_from_a_file() {
         "{message}"
     );
 }
-
-#[test]
-fn a_comparison_takes_judged_rows() {
-    let world = World::new(PROGRAM);
-    let call =
-        ["compare", "base", "a4", "-t", "toy_answer,toy_choice", "--include-path", "tasks", "--judge", "overlap"];
-    let text = world.run(&call).expect(0).stdout;
-    assert!(text.contains("win_rate overlap") && text.contains("is no language model"), "{text}");
-    let json: Vec<&str> = call.into_iter().chain(["--json"]).collect();
-    let found = world.run(&json).expect(0).json();
-    let rows = found["rows"].as_array().unwrap();
-    let judged: Vec<&Value> = rows.iter().filter(|row| row["key"]["metric"] == "win_rate").collect();
-    assert_eq!(judged.len(), 1, "only generated text is judged");
-    assert_eq!((&judged[0]["task"], &judged[0]["cells"][0]["value"]), (&"toy_answer".into(), &0.5.into()));
-    assert!(judged[0]["contrasts"][0]["verdict"].is_string(), "{}", judged[0]);
-}

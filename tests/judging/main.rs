@@ -5,8 +5,12 @@
 mod server;
 
 mod bad;
+mod comparison;
+mod evidence;
 mod local;
+mod mt_bench;
 mod remote;
+mod requests;
 
 use harness_test_support::World;
 use serde_json::{Value, json};

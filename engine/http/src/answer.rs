@@ -43,6 +43,10 @@ pub(crate) fn call(
             return Err("a chat is asked for, but its api is \"completions\"; set api = \"chat\"".into());
         }
     };
+    let untaken = options.untaken(sampling);
+    if !untaken.is_empty() {
+        return Err(format!("sample with {} (its server takes no such setting)", untaken.join(", ")));
+    }
     sample(options, stop, sampling, &mut body);
     let bounds = Bounds { prompt: length + 64, completion: sampling.max_new_tokens };
     Ok(Call { path, body: Value::Object(body), bounds })
@@ -80,9 +84,6 @@ fn sample(options: &EndpointOptions, stop: &[String], sampling: &Sampling, body:
         // The new and the old name of the same thing in vLLM.
         put("structured_outputs", json!({"regex": pattern}));
         put("guided_regex", json!(pattern));
-    }
-    if options.is_openai() {
-        return;
     }
     if let (Some(k), false) = (sampling.top_k, sampling.is_greedy()) {
         put("top_k", json!(k));
@@ -202,8 +203,15 @@ mod tests {
             json!({"model": "m", "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 7, "temperature": 0.5,
                 "seed": 3, "stop": ["x"], "logprobs": true, "top_logprobs": 5, "repetition_penalty": 1.03})
         );
-        let body = call(&options("openai:gpt-4o-mini"), &chat, &[], &sampling).unwrap().body;
-        assert!(body.get("repetition_penalty").is_none() && body["max_completion_tokens"] == 7, "{body}");
+        let openai = options("openai:gpt-4o-mini");
+        let refused = call(&openai, &chat, &[], &sampling).unwrap_err();
+        assert!(refused.contains("repetition_penalty 1.03"), "{refused}");
+        let mut less = Sampling { top_k: Some(4), ..sampling.clone() };
+        assert_eq!(openai.drop_extended(&mut less), ["top_k 4", "repetition_penalty 1.03"]);
+        let body = call(&openai, &chat, &[], &less).unwrap().body;
+        assert!(body.get("top_k").is_none() && body["max_completion_tokens"] == 7, "{body}");
+        let greedy = Sampling { top_k: Some(4), ..Sampling::default() };
+        assert!(call(&openai, &chat, &[], &greedy).is_ok(), "without draws top_k changes nothing");
         let mut plain = options("openai:m@http://localhost:1/v1");
         plain.api = Api::Completions;
         let call_plain = call(&plain, "Hi", &[], &Sampling::default()).unwrap();

@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     ops::Range,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Mutex, MutexGuard, PoisonError, atomic::Ordering},
     time::{Duration, Instant},
 };
 
@@ -23,11 +23,14 @@ use crate::{
     likelihood,
     limiter::{Backoff, Limiter},
     options::OPENAI_URL,
+    rolling::{self, TOKENIZE, Window},
     transport::{Failure, Transport},
 };
 
 /// Throttled attempts count this part of a failed one.
 const PATIENCE: u32 = 8;
+/// How often it is looked whether the work is to end.
+const TICK: Duration = Duration::from_millis(50);
 
 /// What an endpoint has done so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -81,7 +84,11 @@ struct State {
 struct Job<'a> {
     call: Call,
     request: &'a Request,
+    /// Position of the request.
+    index: usize,
     api: Option<LikelihoodApi>,
+    /// The part of the request's text that is asked for, where it is too long for one call.
+    window: Option<Window>,
 }
 
 /// A job that is to be sent.
@@ -209,8 +216,26 @@ impl Endpoint {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// One exchange, repeated while that may help.
+    /// Whether the work is to end.
+    fn is_stopped(&self) -> bool {
+        self.options.stop.as_ref().is_some_and(|stop| stop.load(Ordering::SeqCst))
+    }
+
+    /// One exchange, repeated while that may help; dropped when the work is to end.
     async fn patient(&self, path: &str, body: Option<&Value>) -> Result<Value, HttpError> {
+        let mut exchange = std::pin::pin!(self.repeated(path, body));
+        loop {
+            match tokio::time::timeout(TICK, &mut exchange).await {
+                Ok(result) => return result,
+                Err(_) if self.is_stopped() => {
+                    return Err(HttpError::Interrupted { url: self.transport.url(path) });
+                }
+                Err(_) => {}
+            }
+        }
+    }
+
+    async fn repeated(&self, path: &str, body: Option<&Value>) -> Result<Value, HttpError> {
         let mut attempts = 0;
         loop {
             attempts += 1;
@@ -273,12 +298,61 @@ impl Endpoint {
             (Request::RollingLogLikelihood { text }, Some(api)) => likelihood::call(options, api, text),
             (_, None) => return Err(unsupported("score given texts".into())),
         };
-        Ok(Job { call, request, api })
+        Ok(Job { call, request, index, api, window: None })
+    }
+
+    /// The calls of one request: one, or one a window of a text that is too long for the server.
+    fn jobs<'a>(
+        &self,
+        index: usize,
+        request: &'a Request,
+        api: Option<LikelihoodApi>,
+        max_length: Option<usize>,
+    ) -> Result<Vec<Job<'a>>, ModelError> {
+        let whole = self.job(index, request, api)?;
+        let (Request::RollingLogLikelihood { text }, Some(api), Some(max_length)) = (request, api, max_length) else {
+            return Ok(vec![whole]);
+        };
+        // A token is at least a byte, but for one at the beginning.
+        if text.len() + 1 < max_length {
+            return Ok(vec![whole]);
+        }
+        let question = rolling::question(&self.options.spec.model, text);
+        let tokens = match self.runtime.block_on(self.patient(TOKENIZE, Some(&question))) {
+            Ok(body) => rolling::tokens(&body),
+            // A server need not tell its tokens; it refuses the text if it is too long.
+            Err(HttpError::Refused { .. } | HttpError::Request { .. } | HttpError::Address { .. }) => None,
+            Err(error) => return Err(self.failed(None, error)),
+        };
+        let Some(windows) = tokens.and_then(|tokens| rolling::windows(&tokens, max_length)) else {
+            return Ok(vec![whole]);
+        };
+        let job = |window: Window| Job {
+            call: likelihood::call_tokens(&self.options, api, &window.prompt),
+            request,
+            index,
+            api: Some(api),
+            window: Some(window),
+        };
+        Ok(windows.into_iter().map(job).collect())
+    }
+
+    /// The longest prompt with its answer: as the options say, else as the server does.
+    fn longest(&self, requests: &[Request]) -> Result<Option<usize>, ModelError> {
+        let rolling = requests.iter().any(|request| matches!(request, Request::RollingLogLikelihood { .. }));
+        if !rolling || self.options.max_length.is_some() {
+            return Ok(self.options.max_length);
+        }
+        self.check().map(|served| served.max_length).map_err(|error| self.failed(None, error))
     }
 
     fn read(&self, job: &Job<'_>, body: &Value) -> Result<(Response, bool), String> {
         let bounds = job.call.bounds;
         match (job.request, job.api) {
+            (Request::RollingLogLikelihood { .. }, Some(api)) if job.window.is_some() => {
+                let window = job.window.as_ref().ok_or("no window")?;
+                likelihood::read_window(api, window, bounds, body)
+            }
             (Request::LogLikelihood { context, continuation }, Some(api)) => {
                 likelihood::read_pair(api, context, continuation, bounds, body)
             }
@@ -288,7 +362,7 @@ impl Endpoint {
         }
     }
 
-    /// Sends all jobs, as many at a time as the server bears.
+    /// Sends all jobs, as many at a time as the server bears. When the work is to end, what is in flight is dropped.
     async fn run(
         &self,
         jobs: &[Job<'_>],
@@ -299,6 +373,9 @@ impl Endpoint {
         let mut flight = FuturesUnordered::new();
         let mut stopping: Option<(Option<usize>, HttpError)> = None;
         loop {
+            if self.is_stopped() {
+                return Ok(());
+            }
             let now = Instant::now();
             let mut full = false;
             while stopping.is_none() && !full {
@@ -361,13 +438,13 @@ impl Endpoint {
                 }
             }
             let wake = if full || stopping.is_some() { None } else { self.next_start(&later, !fresh.is_empty()) };
-            let done = match (wake, flight.is_empty()) {
-                (Some(at), true) => {
-                    tokio::time::sleep_until(at.into()).await;
-                    None
-                }
-                (Some(at), false) => tokio::time::timeout_at(at.into(), flight.next()).await.unwrap_or(None),
-                (None, _) => flight.next().await,
+            let tick = Instant::now() + TICK;
+            let until = wake.map_or(tick, |at| at.min(tick)).into();
+            let done = if flight.is_empty() {
+                tokio::time::sleep_until(until).await;
+                None
+            } else {
+                tokio::time::timeout_at(until, flight.next()).await.unwrap_or(None)
             };
             let Some((open, sent, outcome, reservation)) = done else { continue };
             let job = &jobs[open.job];
@@ -479,9 +556,31 @@ impl LanguageModel for Endpoint {
     fn answer(&self, requests: &[Request], sink: &mut dyn FnMut(usize, Response) -> Control) -> Result<(), ModelError> {
         let scores = requests.iter().any(|request| !matches!(request, Request::Generate { .. }));
         let api = if scores { Some(self.likelihood_api().map_err(|error| self.failed(None, error))?) } else { None };
-        let jobs = requests.iter().enumerate().map(|(index, request)| self.job(index, request, api));
-        let jobs = jobs.collect::<Result<Vec<_>, _>>()?;
-        self.runtime.block_on(self.run(&jobs, sink)).map_err(|(index, error)| self.failed(index, error))
+        let longest = self.longest(requests)?;
+        let jobs = requests.iter().enumerate().map(|(index, request)| self.jobs(index, request, api, longest));
+        let jobs: Vec<Job<'_>> = jobs.collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect();
+        let mut left = vec![0usize; requests.len()];
+        jobs.iter().for_each(|job| left[job.index] += 1);
+        let mut sums: BTreeMap<usize, Response> = BTreeMap::new();
+        let mut whole = |job: usize, response: Response| {
+            let index = jobs[job].index;
+            left[index] -= 1;
+            let response = match sums.remove(&index) {
+                Some(mut sum) => {
+                    rolling::add(&mut sum, &response);
+                    sum
+                }
+                None => response,
+            };
+            if left[index] == 0 {
+                return sink(index, response);
+            }
+            sums.insert(index, response);
+            Control::Continue
+        };
+        self.runtime
+            .block_on(self.run(&jobs, &mut whole))
+            .map_err(|(job, error)| self.failed(job.map(|job| jobs[job].index), error))
     }
 
     fn apply_chat_template(&self, messages: &[ChatMessage], options: ChatOptions) -> Result<String, ModelError> {

@@ -58,6 +58,12 @@ pub enum HttpError {
         /// What went wrong the last time.
         last: String,
     },
+    /// The work was ended from outside.
+    #[error("interrupted while {url} was asked")]
+    Interrupted {
+        /// The address.
+        url: String,
+    },
     /// The server asks to wait longer than allowed.
     #[error("{url}: the server asks to wait {seconds:.0} s, more than the {limit:.0} s allowed; try again later")]
     Wait {

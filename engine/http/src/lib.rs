@@ -14,6 +14,7 @@ mod key;
 mod likelihood;
 mod limiter;
 mod options;
+mod rolling;
 mod transport;
 mod usage;
 

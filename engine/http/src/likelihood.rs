@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use crate::{
     EndpointOptions,
     answer::Call,
+    rolling::Window,
     usage::{Bounds, counts},
 };
 
@@ -32,7 +33,16 @@ struct Token {
 
 /// The call that scores a text.
 pub(crate) fn call(options: &EndpointOptions, api: LikelihoodApi, text: &str) -> Call {
-    let mut body = json!({"model": options.spec.model, "prompt": text, "max_tokens": 1, "temperature": 0.0});
+    scoring(options, api, &json!(text), text.len() + 64)
+}
+
+/// The call that scores a prompt of tokens.
+pub(crate) fn call_tokens(options: &EndpointOptions, api: LikelihoodApi, prompt: &[u32]) -> Call {
+    scoring(options, api, &json!(prompt), prompt.len())
+}
+
+fn scoring(options: &EndpointOptions, api: LikelihoodApi, prompt: &Value, most: usize) -> Call {
+    let mut body = json!({"model": options.spec.model, "prompt": prompt, "max_tokens": 1, "temperature": 0.0});
     match api {
         LikelihoodApi::Echo => {
             body["echo"] = json!(true);
@@ -40,7 +50,7 @@ pub(crate) fn call(options: &EndpointOptions, api: LikelihoodApi, text: &str) ->
         }
         LikelihoodApi::PromptLogprobs => body["prompt_logprobs"] = json!(1),
     }
-    Call { path: "/completions", body, bounds: Bounds { prompt: text.len() + 64, completion: 1 } }
+    Call { path: "/completions", body, bounds: Bounds { prompt: most, completion: 1 } }
 }
 
 /// Context and continuation with the blanks between them on the continuation's side, as lm-eval has them.
@@ -96,17 +106,47 @@ pub(crate) fn read_rolling(
     Ok((Response { output, usage: Usage { prompt_tokens: 0, completion_tokens: scored.len(), ..usage } }, replaced))
 }
 
+/// The log-likelihood of the last tokens of a prompt of tokens.
+///
+/// # Errors
+/// What is missing or contradictory.
+pub(crate) fn read_window(
+    api: LikelihoodApi,
+    window: &Window,
+    bounds: Bounds,
+    body: &Value,
+) -> Result<(Response, bool), String> {
+    let choice = body.get("choices").and_then(|choices| choices.get(0)).ok_or("an answer without choices")?;
+    let (usage, replaced) = counts(body.get("usage"), bounds);
+    let mut tokens = given(api, choice, body)?;
+    let expected = window.prompt.len();
+    tokens.truncate(expected);
+    if tokens.len() < expected || (!replaced && usage.prompt_tokens != expected) {
+        let found = if replaced { tokens.len() } else { usage.prompt_tokens };
+        return Err(format!("{found} tokens of a prompt that has {expected}"));
+    }
+    let scored: Option<Vec<f32>> = tokens[expected - window.scored..].iter().map(|token| token.logprob).collect();
+    let logprob = scored.ok_or("no log-probability for a token of the prompt")?.iter().map(|&x| f64::from(x)).sum();
+    let output = Output::RollingLogLikelihood { logprob, tokens: window.scored };
+    Ok((Response { output, usage: Usage { prompt_tokens: 0, completion_tokens: window.scored, ..usage } }, replaced))
+}
+
+/// The tokens that an answer tells of: those of the prompt, and with `echo` those generated after it.
+fn given(api: LikelihoodApi, choice: &Value, body: &Value) -> Result<Vec<Token>, String> {
+    match api {
+        LikelihoodApi::Echo => echoed(choice.get("logprobs").ok_or("a choice without logprobs")?),
+        LikelihoodApi::PromptLogprobs => {
+            let list = choice.get("prompt_logprobs").or_else(|| body.get("prompt_logprobs"));
+            prompt_logprobs(list.and_then(Value::as_array).ok_or("a choice without prompt_logprobs")?)
+        }
+    }
+}
+
 /// The tokens of the prompt.
 fn read(api: LikelihoodApi, text: &str, bounds: Bounds, body: &Value) -> Result<(Vec<Token>, Usage, bool), String> {
     let choice = body.get("choices").and_then(|choices| choices.get(0)).ok_or("an answer without choices")?;
     let (usage, replaced) = counts(body.get("usage"), bounds);
-    let mut tokens = match api {
-        LikelihoodApi::Echo => echoed(choice.get("logprobs").ok_or("a choice without logprobs")?)?,
-        LikelihoodApi::PromptLogprobs => {
-            let list = choice.get("prompt_logprobs").or_else(|| body.get("prompt_logprobs"));
-            prompt_logprobs(list.and_then(Value::as_array).ok_or("a choice without prompt_logprobs")?)?
-        }
-    };
+    let mut tokens = given(api, choice, body)?;
     if api == LikelihoodApi::Echo {
         // The one token that had to be generated comes after the prompt.
         let end = text.chars().count();

@@ -1,6 +1,11 @@
 //! What an endpoint is and how it is asked.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::AtomicBool},
+    time::Duration,
+};
+
+use harness_core::Sampling;
 
 use crate::{Budget, HttpError};
 
@@ -109,8 +114,12 @@ pub struct EndpointOptions {
     pub output_price: Option<f64>,
     /// Whether the server keeps answers within a regular expression (vLLM's structured outputs).
     pub patterns: bool,
+    /// Whether the server takes `top_k`, `min_p` and `repetition_penalty`; `None` = all but api.openai.com do.
+    pub extended_sampling: Option<bool>,
     /// Limit on cost, shared by all that hold it.
     pub budget: Option<Arc<Budget>>,
+    /// Set from outside to end the work: requests in flight are dropped.
+    pub stop: Option<Arc<AtomicBool>>,
 }
 
 impl EndpointOptions {
@@ -131,7 +140,9 @@ impl EndpointOptions {
             input_price: None,
             output_price: None,
             patterns: false,
+            extended_sampling: None,
             budget: None,
+            stop: None,
         }
     }
 
@@ -164,6 +175,30 @@ impl EndpointOptions {
     pub(crate) fn cost(&self, prompt_tokens: f64, completion_tokens: f64) -> f64 {
         let price = |price: Option<f64>| price.unwrap_or(0.0) / 1e6;
         prompt_tokens * price(self.input_price) + completion_tokens * price(self.output_price)
+    }
+
+    /// The settings of a sampling, with their values, that matter and that the server does not take.
+    pub fn untaken(&self, sampling: &Sampling) -> Vec<String> {
+        if self.extended_sampling.unwrap_or(!self.is_openai()) {
+            return vec![];
+        }
+        let drawn = !sampling.is_greedy();
+        let mut found = vec![];
+        found.extend(sampling.top_k.filter(|_| drawn).map(|k| format!("top_k {k}")));
+        found.extend(sampling.min_p.filter(|_| drawn).map(|p| format!("min_p {p}")));
+        if sampling.repetition_penalty != 1.0 {
+            found.push(format!("repetition_penalty {}", sampling.repetition_penalty));
+        }
+        found
+    }
+
+    /// Takes out of a sampling what the server does not take, and says what that was.
+    pub fn drop_extended(&self, sampling: &mut Sampling) -> Vec<String> {
+        let found = self.untaken(sampling);
+        if !found.is_empty() {
+            (sampling.top_k, sampling.min_p, sampling.repetition_penalty) = (None, None, 1.0);
+        }
+        found
     }
 
     /// Whether the server is OpenAI's own, which refuses what it does not know.

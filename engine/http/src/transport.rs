@@ -10,6 +10,7 @@ use crate::{
     date::retry_after,
     key::{ApiKey, DEFAULT_VARIABLE},
     options::is_this_machine,
+    rolling::TOKENIZE,
 };
 
 /// Most bytes of an answer that are read.
@@ -84,7 +85,9 @@ impl Transport {
 
     /// The address of a path.
     pub(crate) fn url(&self, path: &str) -> String {
-        format!("{}{path}", self.base)
+        // Tokens are told beside the API, not below it.
+        let base = if path == TOKENIZE { self.base.trim_end_matches("/v1") } else { &self.base };
+        format!("{base}{path}")
     }
 
     /// Posts JSON, or gets if there is no body, and reads JSON.

@@ -6,7 +6,12 @@ use safetensors::{Dtype, tensor::TensorView};
 use serde_json::{Map, Value, json};
 
 use super::{Quantization, write};
-use crate::{EngineError, HostData, HostTensor, ModelFiles, adapter::write_whole, config::read_json};
+use crate::{
+    EngineError, HostData, HostTensor, ModelFiles,
+    adapter::write_whole,
+    config::read_json,
+    weights::{ExpertPart, expert_path},
+};
 
 /// One tensor of the file: name, type, shape, bytes.
 type Stored = (String, Dtype, Vec<usize>, Vec<u8>);
@@ -89,8 +94,16 @@ fn tensors(files: &ModelFiles, dtype: &str) -> Vec<Stored> {
         matrix(&mut all, "lm_head.weight".to_owned(), head);
     }
     for (number, layer) in weights.layers.iter().enumerate() {
-        for (projection, tensor) in layer.linears() {
+        // The feed-forward block of a layer with experts is empty.
+        for (projection, tensor) in layer.linears().into_iter().filter(|(_, tensor)| !tensor.data.is_empty()) {
             matrix(&mut all, format!("{}.weight", projection.path(number)), tensor);
+        }
+        let Some(mixture) = &layer.experts else { continue };
+        matrix(&mut all, format!("model.layers.{number}.block_sparse_moe.gate.weight"), &mixture.router);
+        for (expert, tensors) in mixture.experts.iter().enumerate() {
+            for (part, tensor) in ExpertPart::ALL.into_iter().zip(tensors) {
+                matrix(&mut all, format!("model.{}", expert_path(number, expert, part)), tensor);
+            }
         }
     }
     let mut vector = |name: String, data: &[f32]| {

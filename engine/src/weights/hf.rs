@@ -35,9 +35,7 @@ impl TensorSource for HfSource<'_> {
             Place::Norm => format!("{prefix}norm.weight"),
             Place::LmHead => "lm_head.weight".to_owned(),
             Place::Layer(layer, part) => format!("{prefix}layers.{layer}.{}", part_name(part)),
-            Place::Expert(layer, expert, part) => {
-                format!("{prefix}layers.{layer}.block_sparse_moe.experts.{expert}.{}", expert_name(part))
-            }
+            Place::Expert(layer, expert, part) => format!("{prefix}{}", expert_path(layer, expert, part)),
         }
     }
 
@@ -79,6 +77,11 @@ fn part_name(part: Part) -> &'static str {
         Part::KNorm => "self_attn.k_norm.weight",
         Part::Router => "block_sparse_moe.gate.weight",
     }
+}
+
+/// The name of an expert's weight, without the prefix of a causal language model.
+pub(crate) fn expert_path(layer: usize, expert: usize, part: ExpertPart) -> String {
+    format!("layers.{layer}.block_sparse_moe.experts.{expert}.{}", expert_name(part))
 }
 
 fn expert_name(part: ExpertPart) -> &'static str {

@@ -12,9 +12,10 @@ use serde_json::{Map, Value, json};
 use super::{bad_row, json_lines, kind_of, rows, text, texts, write};
 use crate::{Item, JudgesError, Judgment, Order, OutputSet, Plan, Purpose, Result, Subject, error::Coverage};
 
-/// MT-Bench's sampling temperature by category; 0.7 for others.
-pub fn temperature(category: Option<&str>) -> f64 {
-    match category {
+/// The temperature that an answer is sampled at: what the question requires, else MT-Bench's by category, 0.7 for others.
+pub fn temperature(item: &Item) -> f64 {
+    match item.category.as_deref() {
+        _ if item.temperature.is_some() => item.temperature.unwrap_or_default(),
         Some("extraction" | "math" | "coding" | "reasoning") => 0.0,
         Some("stem" | "humanities") => 0.1,
         _ => 0.7,
@@ -24,8 +25,8 @@ pub fn temperature(category: Option<&str>) -> f64 {
 /// Most tokens of an MT-Bench answer.
 pub const MAX_NEW_TOKENS: usize = 1024;
 
-/// Reads questions: FastChat's `question.jsonl` (`question_id`, `category`, `turns`, optional `reference`), or the hub's
-/// form (`prompt_id`, `category`, `prompt`, `reference`).
+/// Reads questions: FastChat's `question.jsonl` (`question_id`, `category`, `turns`, optional `reference` and
+/// `required_temperature`), or the hub's form (`prompt_id`, `category`, `prompt`, `reference`).
 ///
 /// # Errors
 /// If the file cannot be read, a row is not as expected, or an id is there twice.
@@ -48,7 +49,13 @@ pub fn read_questions(path: &Path) -> Result<Vec<Item>> {
             Some(_) => texts(path, number, &row, "reference")?,
         };
         let category = row.get("category").and_then(Value::as_str).map(str::to_owned);
-        items.push(Item { id, turns, reference, category });
+        let temperature = match row.get("required_temperature") {
+            None | Some(Value::Null) => None,
+            Some(value) => Some(value.as_f64().filter(|t| t.is_finite() && *t >= 0.0).ok_or_else(|| {
+                bad_row(path, number, format!("{value} in `required_temperature`"), "a number from 0")
+            })?),
+        };
+        items.push(Item { id, turns, reference, category, temperature });
     }
     Ok(items)
 }

@@ -54,13 +54,17 @@ fn position<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<usize>,
 }
 
 impl Calibration {
-    /// Reads `df_gamed.csv` and, where given, `instruction_difficulty.csv`; without the latter, difficulties are those
-    /// in the gamed rows.
+    /// Reads `df_gamed.csv` and `instruction_difficulty.csv`, either of which may be missing: without the first there are
+    /// no gamed rows ([`super::LengthControl::NoReg`] needs none), without the second difficulties are those in the gamed
+    /// rows.
     ///
     /// # Errors
     /// If a file cannot be read, a row is not as expected, or no difficulty is found.
-    pub fn read(gamed: &Path, difficulty: Option<&Path>) -> Result<Self> {
-        let rows: Vec<GamedRecord> = read_csv(gamed, "preference, index, std_delta_len, instruction_difficulty")?;
+    pub fn read(gamed: Option<&Path>, difficulty: Option<&Path>) -> Result<Self> {
+        let rows: Vec<GamedRecord> = match gamed {
+            Some(path) => read_csv(path, "preference, index, std_delta_len, instruction_difficulty")?,
+            None => vec![],
+        };
         // Preferences are stored from 0 to 1, or from 1 to 2 as in annotations.
         let offset = if rows.iter().any(|row| row.preference > 1.0) { 1.0 } else { 0.0 };
         let gamed_rows: Vec<GamedRow> = rows
@@ -89,9 +93,9 @@ impl Calibration {
             known[index] = value;
         }
         if let Some(missing) = known.iter().position(|value| !value.is_finite()) {
-            let path = difficulty.unwrap_or(gamed).display().to_string();
+            let path = difficulty.or(gamed).map(|path| path.display().to_string());
             return Err(JudgesError::Row {
-                at: Location::new(path, None),
+                at: Location::new(path.unwrap_or_default(), None),
                 found: format!("no difficulty for instruction {missing}"),
                 expected: format!("one for each of 0 to {}", count.saturating_sub(1)),
             });

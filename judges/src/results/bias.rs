@@ -178,21 +178,22 @@ pub fn null_answers(judgments: &[Judgment], confidence: f64) -> Vec<NullAnswer> 
     pairs(judgments, Purpose::NullAnswer).into_iter().filter_map(one).collect()
 }
 
-/// Self-preference of a judge for a model on the same base: by how much the judge's verdicts exceed gold labels on the
-/// model's items, less the same for the other models (Welch's standard error, normal quantiles). Pairs are (judge, gold);
-/// without gold labels the finding has no figures.
+/// Self-preference of a judge for a model on the same base: by how much the judge's verdicts exceed those of others on
+/// the model's items, less the same for the other models (Welch's standard error, normal quantiles). Pairs are (judge,
+/// other), of the model itself and of the rest; `against` says who the others are. Without pairs of the model itself the
+/// finding has no figures.
 pub fn self_preference(
     model: &str,
     base: &str,
-    own: &[(f64, f64)],
-    others: &[(f64, f64)],
+    (own, others): (&[(f64, f64)], &[(f64, f64)]),
+    against: &str,
     confidence: f64,
 ) -> JudgeFinding {
-    let excess = |pairs: &[(f64, f64)]| pairs.iter().map(|(judge, gold)| judge - gold).collect::<Vec<f64>>();
+    let excess = |pairs: &[(f64, f64)]| pairs.iter().map(|(judge, other)| judge - other).collect::<Vec<f64>>();
     let (own, others) = (excess(own), excess(others));
-    let (model, base) = (model.to_owned(), base.to_owned());
+    let (model, base, against) = (model.to_owned(), base.to_owned(), against.to_owned());
     if own.is_empty() {
-        return JudgeFinding::SelfPreference { model, base, excess: None, interval: None };
+        return JudgeFinding::SelfPreference { model, base, excess: None, interval: None, against };
     }
     let reference = if others.is_empty() { 0.0 } else { mean(&others) };
     let value = mean(&own) - reference;
@@ -202,6 +203,6 @@ pub fn self_preference(
         (variance(&own) / own.len() as f64 + variance(&others) / others.len() as f64).sqrt()
     };
     let reach = normal_critical(confidence) * error;
-    let interval = reach.is_finite().then_some(Interval { low: value - reach, high: value + reach });
-    JudgeFinding::SelfPreference { model, base, excess: Some(value), interval }
+    let interval = (reach > 0.0).then_some(Interval { low: value - reach, high: value + reach });
+    JudgeFinding::SelfPreference { model, base, excess: Some(value), interval, against }
 }

@@ -1,9 +1,12 @@
 //! What is worth saying about a judge.
 
+use std::collections::BTreeSet;
+
 use harness_metrics::comparison::{Caveat, JudgeFinding};
 
 use super::{
     AgreementResult, ControlledWinRate, PairResult, ScoreResult, flip_rate, null_answers, placebos, position_bias,
+    ratings::subjects,
 };
 use crate::{Judgment, Purpose, Subject};
 
@@ -42,12 +45,15 @@ pub fn findings(
     confidence: f64,
 ) -> Vec<Caveat> {
     let mut found = inputs.known.clone();
-    let main_pairs = judgments
+    let main_pairs: Vec<&Judgment> = judgments
         .iter()
         .filter(|j| j.purpose == Purpose::Main && j.attempts > 0 && matches!(j.subject, Subject::Pair { .. }))
-        .count();
+        .collect();
+    // AlpacaEval's one order differs from item to item: what counts is that none was asked in both.
+    let asked: BTreeSet<_> = main_pairs.iter().map(|j| (&j.item, &j.subject, j.turn)).collect();
+    let one_order = !asked.is_empty() && asked.len() == main_pairs.len();
     match position_bias(judgments, confidence) {
-        None if main_pairs > 0 => found.push(JudgeFinding::OneOrderOnly { pairs: main_pairs }),
+        None if one_order => found.push(JudgeFinding::OneOrderOnly { pairs: main_pairs.len() }),
         Some(bias) if bias.p < ALPHA || bias.consistency < CONSISTENCY => {
             found.push(JudgeFinding::PositionBias {
                 consistency: bias.consistency,
@@ -90,9 +96,23 @@ pub fn findings(
         let (count, of, worst, best) = (value.unparsed, value.verdicts, value.worst, value.best);
         found.push(JudgeFinding::UnparsedVerdicts { count, of, worst, best });
     }
+    found.extend(nothing_read(judgments));
     for (with, agreement) in inputs.agreement.iter().filter(|(_, agreement)| agreement.kappa < KAPPA) {
         let (kappa, interval, n) = (agreement.kappa, agreement.kappa_interval, agreement.n);
         found.push(JudgeFinding::LowAgreement { with: with.clone(), kappa, interval, n });
     }
     found.into_iter().map(|finding| Caveat::Judge { task: task.into(), judge: judge.into(), finding }).collect()
+}
+
+/// The finding that no verdict on a model could be read at all; what it could have been is left open.
+fn nothing_read(judgments: &[Judgment]) -> Vec<JudgeFinding> {
+    let main = |subject: &Subject| -> Vec<&Judgment> {
+        judgments.iter().filter(|j| j.purpose == Purpose::Main && j.subject == *subject).collect()
+    };
+    let nothing = |subject: Subject| {
+        let all = main(&subject);
+        let none = all.iter().all(|judgment| judgment.outcome.verdict().is_none());
+        none.then(|| JudgeFinding::NothingRead { model: subject.model().to_owned(), count: all.len() })
+    };
+    subjects(judgments).into_iter().filter_map(nothing).collect()
 }

@@ -305,9 +305,18 @@ pub(super) fn rows(rows: &[Row]) -> Vec<Caveat> {
     caveats
 }
 
-/// Models of which only aggregates are known somewhere.
+/// Models of which only aggregates are known somewhere. Against a value that is known exactly (½ as the win rate against
+/// oneself) there is nothing to pair.
 pub(super) fn unpaired(tables: &[Table]) -> Option<Caveat> {
-    let columns = tables.iter().flat_map(|table| &table.columns).filter(|column| column.aggregate.is_some());
+    let exact = |table: &&Table| {
+        let base = table.columns.first().and_then(|base| base.aggregate);
+        base.is_some_and(|base| base.standard_error == Some(0.0))
+    };
+    let columns = tables
+        .iter()
+        .filter(|table| !exact(table))
+        .flat_map(|table| &table.columns)
+        .filter(|column| column.aggregate.is_some());
     let models: BTreeSet<&String> = columns.map(|column| &column.model).collect();
     (!models.is_empty()).then(|| Caveat::Unpaired { models: models.into_iter().cloned().collect() })
 }

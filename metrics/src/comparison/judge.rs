@@ -4,6 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use super::Scale;
 use crate::stats::Interval;
 
 /// A finding about a judge. Shares, rates and preferences are from 0 to 1.
@@ -71,10 +72,14 @@ pub enum JudgeFinding {
         model: String,
         /// The base both share.
         base: String,
-        /// By how much the judge prefers it more than gold labels do, beyond what it does for the others; where known.
+        /// By how much the judge prefers it more than `against` does, beyond what it does for the others, as a share of
+        /// the scale; where known.
         excess: Option<f64>,
         /// Interval of the excess.
         interval: Option<Interval>,
+        /// Whose verdicts the excess is measured against; gold labels where empty.
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        against: String,
     },
     /// Verdicts that could not be read.
     UnparsedVerdicts {
@@ -86,6 +91,48 @@ pub enum JudgeFinding {
         worst: f64,
         /// The value if all of them had gone for it.
         best: f64,
+    },
+    /// No verdict on a model could be read.
+    NothingRead {
+        /// The model.
+        model: String,
+        /// Verdicts asked for.
+        count: usize,
+    },
+    /// How far the judge is off where there are gold labels, and what follows for all items.
+    GoldOffset {
+        /// Whose value it is.
+        model: String,
+        /// Where the labels are from.
+        with: String,
+        /// Mean of judge less gold over the labelled items.
+        offset: f64,
+        /// Its interval.
+        offset_interval: Option<Interval>,
+        /// The judge's mean over all items.
+        judged: f64,
+        /// The prediction-powered mean.
+        corrected: f64,
+        /// Its interval.
+        interval: Interval,
+        /// Items with a label.
+        labelled: usize,
+        /// Items in all.
+        n: usize,
+        /// What the values are in.
+        scale: Scale,
+    },
+    /// The length-controlled win rate does not follow from the data.
+    LengthControlFails {
+        /// The candidate.
+        model: String,
+        /// Why.
+        reason: String,
+    },
+    /// A setting of the protocol that the judge's server does not take.
+    SettingDropped {
+        /// The settings with their values.
+        settings: String,
     },
     /// The judge disagrees with gold labels.
     LowAgreement {
@@ -129,6 +176,16 @@ impl JudgeFinding {
             Self::UnparsedVerdicts { .. } => {
                 "Constrain a local judge's output, or raise the attempts; until then the interval spans both extremes."
             }
+            Self::NothingRead { .. } => "Read some of its answers: judge and protocol do not go together.",
+            Self::GoldOffset { .. } => {
+                "Quote the corrected value; it holds if the labelled items were drawn at random from all of them."
+            }
+            Self::LengthControlFails { .. } => {
+                "Judge more instructions, or a stronger contrast, before you quote a length-controlled rate."
+            }
+            Self::SettingDropped { .. } => {
+                "Use a server that takes the setting, or take it out of the protocol, where it matters for the judge."
+            }
             Self::LowAgreement { .. } => {
                 "Correct the win rate with the gold labels (prediction-powered), or use another judge or prompt."
             }
@@ -152,9 +209,10 @@ impl fmt::Display for JudgeFinding {
             Self::PositionBias { consistency, first_position_rate, pairs, p } => write!(
                 f,
                 "The judge names the same winner in both orders for {} of {pairs} pairs, and the output shown first in {} \
-                 of its decided verdicts (p = {p:.3}).",
+                 of its decided verdicts (p {}).",
                 percent(*consistency),
-                percent(*first_position_rate)
+                percent(*first_position_rate),
+                if *p < 0.001 { "< 0.001".to_owned() } else { format!("= {p:.3}") }
             ),
             Self::LengthBias { slope, interval, win_rate, controlled } => write!(
                 f,
@@ -184,20 +242,73 @@ impl fmt::Display for JudgeFinding {
                 percent(*win_rate),
                 range(interval)
             ),
-            Self::SelfPreference { model, base, excess, interval } => {
+            Self::SelfPreference { model, base, excess, interval, against } => {
+                let against = if against.is_empty() { "gold labels" } else { against };
                 write!(f, "The judge and `{model}` share the base `{base}`")?;
                 match (excess, interval) {
                     (Some(excess), Some(interval)) => write!(
                         f,
-                        "; the judge prefers it {:+.1} points more than gold labels do, beyond the other models {}.",
+                        "; the judge's verdicts on it lie {:+.1} points of the scale above those of {against}, beyond the \
+                         other models {}.",
                         100.0 * excess,
                         range(interval)
                     ),
-                    (Some(excess), None) => {
-                        write!(f, "; the judge prefers it {:+.1} points more than gold labels do.", 100.0 * excess)
-                    }
-                    _ => f.write_str("; whether it favours it is not known without gold labels."),
+                    (Some(excess), None) => write!(
+                        f,
+                        "; the judge's verdicts on it lie {:+.1} points of the scale above those of {against}.",
+                        100.0 * excess
+                    ),
+                    _ => f.write_str("; whether it favours it is not known without gold labels or another judge."),
                 }
+            }
+            Self::GoldOffset {
+                model,
+                with,
+                offset,
+                offset_interval,
+                judged,
+                corrected,
+                interval,
+                labelled,
+                n,
+                scale,
+            } => {
+                let value = |x: f64| match scale {
+                    Scale::Fraction => percent(x),
+                    _ => format!("{x:.2}"),
+                };
+                let factor = if *scale == Scale::Fraction { 100.0 } else { 1.0 };
+                write!(
+                    f,
+                    "On {labelled} of {n} items with labels of {with} the judge is off by {:+.2}",
+                    factor * offset
+                )?;
+                if *scale == Scale::Fraction {
+                    f.write_str(" points")?;
+                }
+                if let Some(interval) = offset_interval {
+                    write!(f, " [{:+.2}, {:+.2}]", factor * interval.low, factor * interval.high)?;
+                }
+                write!(
+                    f,
+                    " for `{model}`: corrected {} [{}, {}] instead of {}.",
+                    value(*corrected),
+                    value(interval.low),
+                    value(interval.high),
+                    value(*judged)
+                )
+            }
+            Self::NothingRead { model, count } => {
+                write!(f, "None of {count} verdicts on `{model}` could be read: there is no result for it.")
+            }
+            Self::LengthControlFails { model, reason } => {
+                write!(f, "The length-controlled win rate of `{model}` cannot be relied on: {reason}.")
+            }
+            Self::SettingDropped { settings } => {
+                write!(
+                    f,
+                    "The judge was asked without {settings}, which the protocol sets and its server does not take."
+                )
             }
             Self::UnparsedVerdicts { count, of, worst, best } => write!(
                 f,

@@ -35,7 +35,8 @@ pub(super) fn unpaired(a: Estimate, b: Estimate, margin: Option<f64>, settings: 
     let estimate = Estimate { value: difference, standard_error: Some(error), n: None };
     let equivalence =
         |margin: f64| normal_sf((margin - difference) / error).max(normal_sf((margin + difference) / error));
-    let n = a.n.into_iter().chain(b.n).min();
+    // The error of an estimate against an exact value need not shrink with the documents.
+    let n = a.n.into_iter().chain(b.n).min().filter(|_| error_a > 0.0);
     Finding {
         interval: estimate.interval(settings.confidence),
         method: Some(IntervalMethod::Normal),

@@ -6,21 +6,22 @@ use std::{
 };
 
 use harness_core::{
-    ChatMessage, ChatOptions, ChatRole, Control, Finish, Hasher, ModelError, Output, Request, RequestKey, Response,
-    Sampling,
+    ChatMessage, ChatOptions, ChatRole, Finish, Hasher, ModelError, Output, Request, RequestKey, Response, Sampling,
 };
 use harness_judges::{Answer, AnswerForm, Ask, Asking, Judgment, Plan};
 use harness_store::{DiskStore, RunStore as _};
 
-use crate::commands::{App, Failure, evaluate::stopped, load::Ready};
+use crate::commands::{App, Failure, answer::Open, load::Ready};
 
 /// Judgments, and what it took to get them.
 #[derive(Clone, Debug, Default)]
 pub(in crate::commands) struct Asked {
     /// One a question.
     pub judgments: Vec<Judgment>,
-    /// Of a jury: the judgments of each member.
-    pub members: Vec<(String, Vec<Judgment>)>,
+    /// Of a jury: the name of each member, and what it judged.
+    pub members: Vec<(String, Asked)>,
+    /// Settings of the protocol that the judge's server does not take, with their values.
+    pub dropped: BTreeSet<String>,
     /// Answers that were asked for now.
     pub asked: usize,
     /// Answers that were stored.
@@ -52,34 +53,68 @@ impl Asked {
         self.cost += other.cost;
         self.seconds += other.seconds;
     }
+
+    /// What a model has done so far: tokens, repeated attempts and cost.
+    pub(super) fn used(ready: &Ready) -> Self {
+        let Some(endpoint) = ready.model.endpoint() else {
+            return Self { tokens: [ready.model.stats().requested_tokens, 0], ..Self::default() };
+        };
+        let usage = endpoint.usage();
+        Self {
+            tokens: [usage.prompt_tokens, usage.completion_tokens],
+            repeated: [usage.throttled, usage.retried],
+            cost: usage.cost,
+            ..Self::default()
+        }
+    }
+
+    /// Sets what was used between two times.
+    pub(super) fn count(&mut self, before: &Self, after: &Self) {
+        for at in 0..2 {
+            self.tokens[at] = after.tokens[at] - before.tokens[at];
+            self.repeated[at] = after.repeated[at] - before.repeated[at];
+        }
+        self.cost = after.cost - before.cost;
+    }
+
+    /// The judgments of each member of a jury.
+    pub(in crate::commands) fn by_member(&self) -> Vec<(String, Vec<Judgment>)> {
+        self.members.iter().map(|(name, asked)| (name.clone(), asked.judgments.clone())).collect()
+    }
 }
 
 /// How a judge is asked.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct AskOptions {
+    /// Most tokens of a verdict, instead of the protocol's.
+    pub(super) max_new_tokens: Option<usize>,
+    /// Whether it is kept within the protocol's form, where it can be.
+    pub(super) constrained: bool,
+    /// Whether it is not asked, and only what is stored counts.
+    pub(super) from_store: bool,
+}
+
+/// A judge that is asked.
 struct Asker<'a> {
     app: &'a App,
     ready: &'a Ready,
     store: DiskStore,
-    max_new_tokens: Option<usize>,
-    constrained: bool,
+    options: AskOptions,
     /// Requests that cannot be answered, with the reason.
     refused: BTreeMap<RequestKey, String>,
+    dropped: BTreeSet<String>,
 }
 
 /// Asks until every question has a verdict or no attempts are left. Every answer is stored as it comes.
 ///
 /// # Errors
-/// If the judge fails, the limit on cost is reached, or the user interrupts: what was answered stays stored.
-pub(super) fn ask(
-    app: &App,
-    ready: &Ready,
-    plan: &Plan,
-    max_new_tokens: Option<usize>,
-    constrained: bool,
-) -> Result<Asked, Failure> {
+/// If the judge fails, the limit on cost is reached, or the user interrupts: what was answered stays stored. With
+/// `from_store`, if an answer is not stored.
+pub(super) fn ask(app: &App, ready: &Ready, plan: &Plan, options: AskOptions) -> Result<Asked, Failure> {
     let start = Instant::now();
-    let before = ready.model.endpoint().map(|endpoint| endpoint.usage()).unwrap_or_default();
-    let tokens_before = ready.model.stats();
-    let mut asker = Asker { app, ready, store: app.store()?, max_new_tokens, constrained, refused: BTreeMap::new() };
+    let before = Asked::used(ready);
+    let (refused, dropped) = (BTreeMap::new(), BTreeSet::new());
+    let mut asker = Asker { app, ready, store: app.store()?, options, refused, dropped };
     let mut asking = Asking::new(plan.clone());
     let mut asked = Asked::default();
     let mut round = 0;
@@ -99,23 +134,22 @@ pub(super) fn ask(
         }
     }
     asked.judgments = asking.finish();
+    asked.dropped = asker.dropped;
     asked.seconds = start.elapsed().as_secs_f64();
-    if let Some(endpoint) = ready.model.endpoint() {
-        let now = endpoint.usage();
-        asked.tokens = [now.prompt_tokens - before.prompt_tokens, now.completion_tokens - before.completion_tokens];
-        asked.repeated = [now.throttled - before.throttled, now.retried - before.retried];
-        asked.cost = now.cost - before.cost;
-    } else {
-        asked.tokens[0] = ready.model.stats().requested_tokens - tokens_before.requested_tokens;
-    }
+    asked.count(&before, &Asked::used(ready));
     Ok(asked)
 }
 
 impl Asker<'_> {
     /// The requests of one attempt, with the keys under which their answers are stored.
-    fn requests(&self, ask: &Ask) -> Result<Vec<(RequestKey, Request)>, Failure> {
+    fn requests(&mut self, ask: &Ask) -> Result<Vec<(RequestKey, Request)>, Failure> {
         let capabilities = self.ready.model.capabilities();
         let mut ask = ask.clone();
+        if let (AnswerForm::Text { sampling, .. } | AnswerForm::Labels { sampling, .. }, Some(endpoint)) =
+            (&mut ask.form, self.ready.model.endpoint())
+        {
+            self.dropped.extend(endpoint.options().drop_extended(sampling));
+        }
         let requests = match &mut ask.form {
             AnswerForm::Labels { top_logprobs, sampling, .. } if self.ready.model.endpoint().is_some() => {
                 let sampling = Sampling { top_logprobs: Some(*top_logprobs), ..sampling.clone() };
@@ -123,8 +157,8 @@ impl Asker<'_> {
             }
             AnswerForm::Labels { .. } => ask.requests(|messages| self.render(messages))?,
             AnswerForm::Text { sampling, constraint } => {
-                sampling.max_new_tokens = self.max_new_tokens.unwrap_or(sampling.max_new_tokens);
-                if self.constrained && capabilities.patterns {
+                sampling.max_new_tokens = self.options.max_new_tokens.unwrap_or(sampling.max_new_tokens);
+                if self.options.constrained && capabilities.patterns {
                     sampling.pattern.clone_from(constraint);
                 }
                 ask.requests(|messages| self.render(messages))?
@@ -163,65 +197,35 @@ impl Asker<'_> {
         asked: &mut Asked,
     ) -> Result<(), Failure> {
         let judge = self.ready.entry.identity.digest();
-        let mut seen = BTreeSet::new();
-        let mut open: Vec<(RequestKey, Request)> = vec![];
-        for (key, request) in requests {
-            if !seen.insert(*key) || self.refused.contains_key(key) {
-                continue;
-            }
-            if self.store.get(&judge, key)?.is_some() {
-                asked.stored += 1;
-            } else {
-                open.push((*key, request.clone()));
-            }
-        }
-        if open.is_empty() {
+        let wanted: Vec<&(RequestKey, Request)> = requests.filter(|(key, _)| !self.refused.contains_key(key)).collect();
+        let keys: Vec<RequestKey> = wanted.iter().map(|(key, _)| *key).collect();
+        let requests: Vec<&Request> = wanted.iter().map(|(_, request)| request).collect();
+        let missing = self.store.missing(&judge, &keys)?;
+        let open: BTreeSet<&RequestKey> = missing.iter().map(|&at| &keys[at]).collect();
+        asked.stored += keys.iter().collect::<BTreeSet<_>>().len() - open.len();
+        if missing.is_empty() {
             return Ok(());
         }
-        if round == 1 {
-            self.ready.model.check(self.app)?;
+        if self.options.from_store {
+            return Err(Failure::usage(format!(
+                "--from-store: {} of {} verdicts of the judge {} are not stored; run without --from-store to get them",
+                missing.len(),
+                keys.len(),
+                self.ready.name
+            )));
         }
-        let total = open.len();
         let title =
             if round == 1 { format!("judge {}", self.ready.name) } else { format!("judge {}, again", self.ready.name) };
-        let bar = self.app.progress().bar(&title, total as u64);
-        let mut answered = 0;
-        while !open.is_empty() {
-            let batch: Vec<Request> = open.iter().map(|(_, request)| request.clone()).collect();
-            let mut done = BTreeSet::new();
-            let mut failed = None;
-            let result = self.ready.model.answer(&batch, &mut |index, response| {
-                if let Err(error) = self.store.append(&judge, &open[index].0, &response) {
-                    failed = Some(error);
-                    return Control::Stop;
-                }
-                done.insert(index);
-                bar.step();
-                if self.app.interrupted() { Control::Stop } else { Control::Continue }
-            });
-            self.store.flush()?;
-            answered += done.len();
-            asked.asked += done.len();
-            if let Some(error) = failed {
-                return Err(error.into());
-            }
-            match result {
-                Ok(()) if done.len() < open.len() => {
-                    return Err(Failure::work(format!(
-                        "interrupted: {answered} of {total} open questions to {} are answered and stored; the same \
-                         command goes on",
-                        self.ready.name
-                    )));
-                }
-                Ok(()) => break,
-                Err(ModelError::BadRequest { index, reason }) => {
-                    self.refused.insert(open[index].0, reason);
-                    done.insert(index);
-                }
-                Err(error) => return Err(stopped(error, answered, total, &self.ready.name)),
-            }
-            open = open.into_iter().enumerate().filter(|(at, _)| !done.contains(at)).map(|(_, item)| item).collect();
-        }
+        let open = Open {
+            requests: &requests,
+            keys: &keys,
+            missing: &missing,
+            title: &title,
+            called: ("questions", "answered"),
+            refused: Some(&mut self.refused),
+        };
+        let (answered, bar) = open.ask(self.app, self.ready, &self.store)?;
+        asked.asked += answered;
         let rate = answered as f64 / bar.seconds().max(1e-9);
         bar.finish(&format!("{answered} answers, {rate:.2} a second"));
         Ok(())

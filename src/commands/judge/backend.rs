@@ -1,17 +1,23 @@
 //! Who judges: a model, a jury, overlap with references, or people.
 
-use std::path::Path;
+use std::{collections::BTreeMap, path::Path};
 
+use harness_core::Digest;
 use harness_http::EndpointSpec;
 use harness_judges::{Item, Judgment, OutputSet, Plan};
 
-use super::{ask::Asked, human::HumanVerdicts, overlap};
+use super::{
+    ask::{AskOptions, Asked},
+    human::HumanVerdicts,
+    origin::Origin,
+    overlap,
+};
 use crate::{
     commands::{
         App, Failure,
         load::{Loader, Missing, Ready},
     },
-    experiment::JudgeSection,
+    experiment::{Candidate, JudgeSection, ResolvedModel},
 };
 
 /// A judge that is ready.
@@ -24,6 +30,8 @@ pub(in crate::commands) enum Judge {
         max_new_tokens: Option<usize>,
         /// Whether it is kept within the protocol's form, where it can be.
         constrained: bool,
+        /// Whether it is not asked, and only what is stored counts.
+        from_store: bool,
     },
     /// Several that vote.
     Jury {
@@ -45,6 +53,8 @@ pub(in crate::commands) struct JudgeOptions {
     pub max_new_tokens: Option<usize>,
     /// Whether verdicts are written freely.
     pub unconstrained: bool,
+    /// Whether only stored verdicts count.
+    pub from_store: bool,
 }
 
 impl Judge {
@@ -91,7 +101,8 @@ impl Judge {
             return Ok(Self::Human(HumanVerdicts::read(Path::new(file))?));
         }
         let section = app.experiment.judges.get(name);
-        let JudgeSection { model, jury, verdicts, max_new_tokens, constrained } = section.cloned().unwrap_or_default();
+        let own = section.cloned().unwrap_or_default();
+        let JudgeSection { model, jury, verdicts, max_new_tokens, constrained, .. } = &own;
         if let Some(file) = verdicts {
             return Ok(Self::Human(HumanVerdicts::read(&app.experiment.folder.join(file))?));
         }
@@ -102,7 +113,7 @@ impl Judge {
             let members = jury.iter().map(|member| Self::one(app, loader, member, options, depth + 1));
             return Self::jury(name.to_owned(), members.collect::<Result<_, _>>()?);
         }
-        let resolved = app.experiment.model(model.as_deref().unwrap_or(name)).map_err(|failure| {
+        let mut resolved = app.experiment.model(model.as_deref().unwrap_or(name)).map_err(|failure| {
             if EndpointSpec::is_spec(name) {
                 // What was written there may hold a secret.
                 return failure;
@@ -115,15 +126,43 @@ impl Judge {
                 _ => Failure::usage(format!("--judge {name}: {}", failure.message())),
             }
         })?;
+        limit_requests(name, &own, &mut resolved)?;
         let mut ready = loader.load(&resolved, Missing::Refuse)?;
         if section.is_some() {
             name.clone_into(&mut ready.name);
         }
         Ok(Self::Model {
             ready: Box::new(ready),
-            max_new_tokens: options.max_new_tokens.or(max_new_tokens),
+            max_new_tokens: options.max_new_tokens.or(*max_new_tokens),
             constrained: !options.unconstrained && constrained.unwrap_or(true),
+            from_store: options.from_store,
         })
+    }
+
+    /// Where the judge is from, if it is a language model.
+    pub(super) fn origin(&self) -> Option<Origin> {
+        match self {
+            Self::Model { ready, .. } => Some(Origin::of_entry(&ready.entry, ready.base.as_deref())),
+            _ => None,
+        }
+    }
+
+    /// What its verdicts depend on, by name: the digest of a model's identity, or of people's verdicts.
+    pub(in crate::commands) fn identities(&self) -> BTreeMap<String, Digest> {
+        match self {
+            Self::Model { ready, .. } => BTreeMap::from([(ready.name.clone(), ready.entry.identity.digest())]),
+            Self::Human(verdicts) => BTreeMap::from([(verdicts.name().to_owned(), verdicts.digest())]),
+            Self::Overlap => BTreeMap::new(),
+            Self::Jury { members, .. } => members.iter().flat_map(Self::identities).collect(),
+        }
+    }
+
+    /// The members of a jury.
+    pub(super) fn members(&self) -> &[Self] {
+        match self {
+            Self::Jury { members, .. } => members,
+            _ => &[],
+        }
     }
 
     /// Its name in results.
@@ -165,8 +204,10 @@ impl Judge {
         outputs: &[OutputSet],
     ) -> Result<Asked, Failure> {
         match self {
-            Self::Model { ready, max_new_tokens, constrained } => {
-                super::ask::ask(app, ready, plan, *max_new_tokens, *constrained)
+            Self::Model { ready, max_new_tokens, constrained, from_store } => {
+                let options =
+                    AskOptions { max_new_tokens: *max_new_tokens, constrained: *constrained, from_store: *from_store };
+                super::ask::ask(app, ready, plan, options)
             }
             Self::Overlap => Ok(Asked::free(overlap::judge(plan, items, outputs)?)),
             Self::Human(verdicts) => Ok(Asked::free(verdicts.judge(plan)?)),
@@ -176,12 +217,31 @@ impl Judge {
                 for member in members {
                     let one = member.judge(app, plan, items, outputs)?;
                     asked.add(&one);
-                    asked.members.push((member.name(), one.judgments.clone()));
-                    votes.push(one.judgments);
+                    votes.push(one.judgments.clone());
+                    asked.members.push((member.name(), one));
                 }
                 asked.judgments = super::jury::mean(&votes);
                 Ok(asked)
             }
         }
+    }
+}
+
+/// Puts what a judge's section says about requests into the endpoint it asks.
+fn limit_requests(name: &str, section: &JudgeSection, resolved: &mut ResolvedModel) -> Result<(), Failure> {
+    let keys = [
+        ("concurrency", section.concurrency.is_some()),
+        ("requests_per_minute", section.requests_per_minute.is_some()),
+    ];
+    match (&mut resolved.candidate, keys.iter().find(|(_, set)| *set)) {
+        (_, None) => Ok(()),
+        (Candidate::Endpoint { options }, Some(_)) => {
+            options.concurrency = section.concurrency.unwrap_or(options.concurrency);
+            options.requests_per_minute = section.requests_per_minute.or(options.requests_per_minute);
+            Ok(())
+        }
+        (_, Some((key, _))) => Err(Failure::usage(format!(
+            "[judges.{name}]: `{key}` belongs to an endpoint, and this judge is a model on this machine"
+        ))),
     }
 }

@@ -1,80 +1,140 @@
 //! Judged rows of a comparison: the outputs of a suite's generation tasks before a judge.
 
-use harness_core::{Output, canonical_json};
+use harness_core::{Digest, Output, Request, canonical_json};
 use harness_judges::{Item, Kind, OutputSet, Plan, PlanOptions, Protocol, Rubric};
 use harness_metrics::comparison::{Caveat, Settings, Table};
 use harness_tasks::Task as _;
+use serde_json::{Value, json};
 
 use super::{
-    backend::Judge,
-    results::{Setting, results, table},
+    backend::{Judge, JudgeOptions},
+    origin::Origin,
+    results::{Setting, results},
+    tables::tables,
 };
-use crate::commands::{App, Failure, evaluate::Evaluated, suite::Suite};
+use crate::commands::{App, Failure, evaluate::Evaluated, load::Loader, suite::Suite};
 
 /// What judging adds to a comparison.
 #[derive(Default)]
 pub(in crate::commands) struct Judged {
-    /// A row of win rates against the base for every task that was judged.
+    /// Rows of win rates against the base for every task that was judged.
     pub tables: Vec<Table>,
     /// What limits them.
     pub caveats: Vec<Caveat>,
+    /// Judge and protocol, for the manifest.
+    pub record: Option<Value>,
 }
 
-/// Lets a judge compare every candidate's outputs with the base's on all generation tasks.
-///
-/// # Errors
-/// If no task generates text, models were asked different documents, or the judge fails.
-pub(in crate::commands) fn judge_suite(
-    app: &App,
-    suite: &Suite,
-    models: &[Evaluated],
-    judge: &Judge,
-    protocol: &str,
-    settings: &Settings,
-) -> Result<Judged, Failure> {
-    let protocol = Protocol::load(protocol)?;
-    if protocol.kind != Kind::Pairwise || protocol.is_multi_turn() {
-        return Err(Failure::usage(format!(
-            "--judge-protocol {}: expected a protocol that compares two outputs of one turn",
-            protocol.name
-        )));
-    }
-    let rubric = if protocol.uses_rubric() { Some(Rubric::load("helpfulness")?) } else { None };
-    let mut judged = Judged::default();
-    for (number, task) in suite.tasks.iter().enumerate() {
-        let Some((items, sets)) = outputs(models, number) else { continue };
-        let pairs: Vec<(&OutputSet, &OutputSet)> = sets[1..].iter().map(|set| (&sets[0], set)).collect();
-        let options = PlanOptions { seed: settings.seed, ..PlanOptions::default() };
-        let plan = Plan::pairwise(&protocol, rubric.as_ref(), &items, &pairs, &options)?;
-        let asked = judge.judge(app, &plan, &items, &sets)?;
-        let setting = Setting { protocol: &protocol, judge, set: task.id(), items: &items, sets: &sets, settings };
-        let mut row = table(&setting, &asked.judgments);
-        // The row stands beside the task's own metric and does not take its place.
-        row.primary = false;
-        row.alias = Some(task.alias().to_owned());
-        judged.tables.push(row);
-        judged.caveats.extend(results(&setting, &asked.judgments)?.caveats);
-    }
-    if judged.tables.is_empty() {
-        return Err(Failure::usage("--judge: no task of the suite generates text that could be judged"));
-    }
-    Ok(judged)
+/// A judge and how it is asked about the outputs of a suite.
+pub(in crate::commands) struct Judging {
+    judge: Judge,
+    protocol: Protocol,
+    rubric: Option<Rubric>,
 }
 
-/// The documents of a task as items, and every model's texts for them; `None` if the task does not generate text.
-fn outputs(models: &[Evaluated], task: usize) -> Option<(Vec<Item>, Vec<OutputSet>)> {
-    let base = models.first()?;
+impl Judging {
+    /// Loads judges and protocol, before any model is asked.
+    ///
+    /// # Errors
+    /// If one of them cannot be loaded, or the protocol does not compare two outputs of one turn.
+    pub(in crate::commands) fn load(
+        app: &App,
+        loader: &mut Loader<'_>,
+        (names, protocol): (&[String], &str),
+        from_store: bool,
+    ) -> Result<Self, Failure> {
+        let protocol = Protocol::load(protocol)?;
+        if protocol.kind != Kind::Pairwise || protocol.is_multi_turn() {
+            return Err(Failure::usage(format!(
+                "--judge-protocol {}: expected a protocol that compares two outputs of one turn",
+                protocol.name
+            )));
+        }
+        let rubric = if protocol.uses_rubric() { Some(Rubric::load("helpfulness")?) } else { None };
+        let judge = Judge::load(app, loader, names, JudgeOptions { from_store, ..JudgeOptions::default() })?;
+        Ok(Self { judge, protocol, rubric })
+    }
+
+    /// Lets the judge compare every candidate's outputs with the base's on all generation tasks.
+    ///
+    /// # Errors
+    /// If no task generates text, models were asked different documents, or the judge fails.
+    pub(in crate::commands) fn judge(
+        &self,
+        app: &App,
+        suite: &Suite,
+        models: &[Evaluated],
+        settings: &Settings,
+    ) -> Result<Judged, Failure> {
+        let Self { judge, protocol, rubric } = self;
+        let mut judged = Judged { record: Some(self.record()), ..Judged::default() };
+        let origins: Vec<Origin> =
+            models.iter().map(|model| Origin::of_entry(&model.entry, model.facts.base.as_deref())).collect();
+        let pairs: Vec<(usize, usize)> = (1..models.len()).map(|candidate| (0, candidate)).collect();
+        for (number, task) in suite.tasks.iter().enumerate() {
+            let Some((items, sets)) = outputs(suite, models, number)? else { continue };
+            if let (Judge::Overlap, true) = (judge, items.iter().any(|item| item.reference[0].trim().is_empty())) {
+                app.progress().say(format!("{}: not judged by overlap, it has documents without a target", task.id()));
+                continue;
+            }
+            let compared: Vec<(&OutputSet, &OutputSet)> = pairs.iter().map(|(a, b)| (&sets[*a], &sets[*b])).collect();
+            let options = PlanOptions { seed: settings.seed, ..PlanOptions::default() };
+            let plan = Plan::pairwise(protocol, rubric.as_ref(), &items, &compared, &options)?;
+            let asked = judge.judge(app, &plan, &items, &sets)?;
+            let setting = Setting {
+                protocol,
+                judge,
+                set: task.id(),
+                items: &items,
+                sets: &sets,
+                origins: &origins,
+                pairs: &pairs,
+                gold: None,
+                calibration: None,
+                settings,
+            };
+            let results = results(&setting, &plan, &asked)?;
+            // The rows stand beside the task's own metric and do not take its place.
+            judged.tables.extend(tables(&setting, &asked, &results).into_iter().map(|row| Table {
+                primary: false,
+                alias: Some(task.alias().to_owned()),
+                ..row
+            }));
+            judged.caveats.extend(results.caveats);
+        }
+        if judged.tables.is_empty() {
+            return Err(Failure::usage("--judge: no task of the suite generates text that could be judged"));
+        }
+        Ok(judged)
+    }
+
+    fn record(&self) -> Value {
+        json!({
+            "judge": self.judge.name(),
+            "identities": self.judge.identities(),
+            "protocol": {
+                "name": self.protocol.name, "version": self.protocol.version, "digest": self.protocol.digest(),
+            },
+            "rubric": self.rubric.as_ref().map(|rubric| -> Digest { rubric.digest() }),
+        })
+    }
+}
+
+/// The documents of a task as items, and every model's texts for them; `None` if the task does not generate text. The
+/// judge sees the prompts as text, whatever chat template they were put in.
+fn outputs(suite: &Suite, models: &[Evaluated], task: usize) -> Result<Option<(Vec<Item>, Vec<OutputSet>)>, Failure> {
+    let plain = if suite.uses_chat_template() { Some(suite.plain(task)?) } else { None };
+    let Some(base) = models.first() else { return Ok(None) };
     let mut items: Vec<Item> = vec![];
-    for document in &base.prepared[task].documents {
-        let prompt = match document.requests.first()? {
-            harness_core::Request::Generate { prompt, .. } => prompt.clone(),
-            _ => return None,
-        };
+    for (at, document) in base.prepared[task].documents.iter().enumerate() {
+        let shown = plain.as_ref().and_then(|plain| plain.documents.get(at)).unwrap_or(document);
+        let Some(Request::Generate { prompt, .. }) = shown.requests.first() else { return Ok(None) };
         items.push(Item {
             id: document.doc.id.0.to_string(),
-            turns: vec![prompt],
+            turns: vec![prompt.clone()],
             reference: vec![document.target.clone()],
             category: None,
+            temperature: None,
         });
     }
     let sets = models.iter().map(|model| {
@@ -89,5 +149,5 @@ fn outputs(models: &[Evaluated], task: usize) -> Option<(Vec<Item>, Vec<OutputSe
         OutputSet::single_turn(model.name.clone(), outputs)
     });
     let sets = sets.collect();
-    (!items.is_empty()).then_some((items, sets))
+    Ok((!items.is_empty()).then_some((items, sets)))
 }

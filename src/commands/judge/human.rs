@@ -1,10 +1,11 @@
 //! Verdicts of people, from a file.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
 };
 
+use harness_core::Digest;
 use harness_judges::{Judgment, Order, Outcome, Plan, Purpose, Subject, Verdict};
 use serde::Deserialize;
 
@@ -38,6 +39,7 @@ type Key = (String, String, Option<String>, usize);
 pub(in crate::commands) struct HumanVerdicts {
     path: PathBuf,
     name: String,
+    digest: Digest,
     verdicts: BTreeMap<Key, Vec<f64>>,
 }
 
@@ -69,7 +71,7 @@ impl HumanVerdicts {
             return Err(Failure::usage(format!("{}: there are no verdicts in it", path.display())));
         }
         let stem = path.file_stem().map_or_else(String::new, |stem| stem.to_string_lossy().into_owned());
-        Ok(Self { path: path.to_owned(), name: format!("human {stem}"), verdicts })
+        Ok(Self { path: path.to_owned(), name: format!("human {stem}"), digest: Digest::of(&text), verdicts })
     }
 
     pub(super) fn name(&self) -> &str {
@@ -80,32 +82,85 @@ impl HumanVerdicts {
         &self.path
     }
 
+    /// Hash of the file.
+    pub(super) fn digest(&self) -> Digest {
+        self.digest
+    }
+
     /// Judgments of the plan's main questions; people are asked neither twice nor about placebos.
     ///
     /// # Errors
-    /// If the file has a verdict for none of the questions.
+    /// If the file has a verdict for none of the questions, or one outside the protocol's scale.
     pub(super) fn judge(&self, plan: &Plan) -> Result<Vec<Judgment>, Failure> {
-        let mut judgments = direct::judgments(plan, |question| {
-            let (model, baseline) = match &question.subject {
-                Subject::Single { model } => (model, None),
-                Subject::Pair { baseline, candidate } => (candidate, Some(baseline.clone())),
-            };
-            let values = self.verdicts.get(&(question.item.clone(), model.clone(), baseline, question.turn))?;
-            let mean = values.iter().sum::<f64>() / values.len() as f64;
-            Some(Outcome::Parsed(match (&question.subject, question.order) {
-                (Subject::Single { .. }, _) => Verdict::Score(mean),
-                (Subject::Pair { .. }, Order::BaselineFirst) => Verdict::Preference(mean),
-                (Subject::Pair { .. }, Order::CandidateFirst) => Verdict::Preference(1.0 - mean),
-            }))
-        });
+        self.check(plan)?;
+        let mut judgments =
+            direct::judgments(plan, |q| self.verdict(&q.item, &q.subject, q.order, q.turn).map(Outcome::Parsed));
         judgments.retain(|judgment| judgment.purpose == Purpose::Main);
-        if !judgments.iter().any(|judgment| judgment.attempts > 0 && judgment.outcome.verdict().is_some()) {
-            let (item, model, ..) = self.verdicts.keys().next().cloned().unwrap_or_default();
-            return Err(Failure::usage(format!(
-                "{}: no verdict is about what is judged here; the first is about item {item:?} of {model:?}",
-                self.path.display()
-            )));
-        }
         Ok(judgments)
     }
+
+    /// The verdicts as gold labels: judgments of what the file has a verdict on, and of nothing else; and how many of its
+    /// verdicts are about nothing that is judged.
+    ///
+    /// # Errors
+    /// As for [`HumanVerdicts::judge`].
+    pub(super) fn labels(&self, plan: &Plan) -> Result<(Vec<Judgment>, usize), Failure> {
+        self.check(plan)?;
+        // Equal outputs are a tie without a question, but no label unless people said so.
+        let own = |j: &Judgment| self.verdict(&j.item, &j.subject, j.order, j.turn);
+        let labels: Vec<Judgment> = direct::judgments(plan, |_| None)
+            .into_iter()
+            .filter(|judgment| judgment.purpose == Purpose::Main)
+            .filter_map(|judgment| {
+                own(&judgment).map(|verdict| Judgment { outcome: Outcome::Parsed(verdict), ..judgment })
+            })
+            .collect();
+        let used: BTreeSet<Key> = labels.iter().map(|label| key(&label.item, &label.subject, label.turn)).collect();
+        Ok((labels, self.verdicts.len() - used.len()))
+    }
+
+    /// The mean verdict on an output, in terms of what was shown.
+    fn verdict(&self, item: &str, subject: &Subject, order: Order, turn: usize) -> Option<Verdict> {
+        let values = self.verdicts.get(&key(item, subject, turn))?;
+        let mean = values.iter().sum::<f64>() / values.len() as f64;
+        Some(match (subject, order) {
+            (Subject::Single { .. }, _) => Verdict::Score(mean),
+            (Subject::Pair { .. }, Order::BaselineFirst) => Verdict::Preference(mean),
+            (Subject::Pair { .. }, Order::CandidateFirst) => Verdict::Preference(1.0 - mean),
+        })
+    }
+
+    /// Whether any verdict is about what is judged, and all of those lie on the scale.
+    fn check(&self, plan: &Plan) -> Result<(), Failure> {
+        let judged = plan.questions.iter().filter(|q| q.purpose == Purpose::Main);
+        let mut known = false;
+        for question in judged {
+            let key = key(&question.item, &question.subject, question.turn);
+            let Some(values) = self.verdicts.get(&key) else { continue };
+            known = true;
+            if let (Some([low, high]), Subject::Single { model }) = (plan.protocol.scale, &question.subject)
+                && let Some(out) = values.iter().find(|value| !(low..=high).contains(*value))
+            {
+                return Err(Failure::usage(format!(
+                    "{}: the score {out} of {model:?} on item {:?} is not on the scale of {}, {low} to {high}",
+                    self.path.display(),
+                    question.item,
+                    plan.protocol.name
+                )));
+            }
+        }
+        if known {
+            return Ok(());
+        }
+        let (item, model, ..) = self.verdicts.keys().next().cloned().unwrap_or_default();
+        Err(Failure::usage(format!(
+            "{}: no verdict is about what is judged here; the first is about item {item:?} of {model:?}",
+            self.path.display()
+        )))
+    }
+}
+
+/// What a verdict is filed under.
+fn key(item: &str, subject: &Subject, turn: usize) -> Key {
+    (item.to_owned(), subject.model().to_owned(), subject.baseline().map(str::to_owned), turn)
 }

@@ -1,15 +1,20 @@
 //! Several judges as one: the mean of their verdicts.
 
-use harness_judges::{Judgment, Outcome, Verdict};
+use std::collections::BTreeMap;
 
-/// For every question the mean of the verdicts there are; unparsed only where no member's could be read.
+use harness_judges::{Judgment, Outcome, QuestionId, Verdict};
+
+/// For every question the mean of the verdicts there are; unparsed only where no member's could be read. Members may leave
+/// questions out (people are not asked twice).
 pub(super) fn mean(votes: &[Vec<Judgment>]) -> Vec<Judgment> {
-    let Some(first) = votes.first() else { return vec![] };
-    first
-        .iter()
-        .enumerate()
-        .map(|(at, judgment)| {
-            let all: Vec<&Judgment> = votes.iter().filter_map(|judgments| judgments.get(at)).collect();
+    let Some(most) = votes.iter().max_by_key(|judgments| judgments.len()) else { return vec![] };
+    let mut by_question: BTreeMap<QuestionId, Vec<&Judgment>> = BTreeMap::new();
+    for judgment in votes.iter().flatten() {
+        by_question.entry(judgment.question).or_default().push(judgment);
+    }
+    most.iter()
+        .map(|judgment| {
+            let all = by_question.get(&judgment.question).map(Vec::as_slice).unwrap_or_default();
             let verdicts: Vec<Verdict> = all.iter().filter_map(|judgment| judgment.outcome.verdict()).collect();
             let value = verdicts.iter().map(|verdict| verdict.value()).sum::<f64>() / verdicts.len() as f64;
             let outcome = match verdicts.first() {

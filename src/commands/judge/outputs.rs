@@ -10,6 +10,7 @@ use harness_judges::{
 use harness_store::{RunStore as _, read_rows};
 use serde_json::Value;
 
+use super::{ask::Asked, origin::Origin};
 use crate::{
     cli::JudgeArgs,
     commands::{
@@ -34,6 +35,19 @@ pub(super) struct Instructions {
     pub(super) items: Vec<Item>,
 }
 
+/// Most tokens of an output of one turn.
+const MAX_NEW_TOKENS: usize = 512;
+
+/// What is judged of one model.
+pub(super) struct Judged {
+    /// The outputs.
+    pub(super) set: OutputSet,
+    /// Where the model is from.
+    pub(super) origin: Origin,
+    /// What writing them took; nothing where they were in a file.
+    pub(super) written: Asked,
+}
+
 /// Whether an argument is a file of outputs and no model.
 pub(super) fn is_file(name: &str) -> bool {
     OUTPUT_FILES.iter().any(|end| name.ends_with(end))
@@ -45,12 +59,8 @@ pub(super) fn is_file(name: &str) -> bool {
 /// If there are none, or their file is wrong.
 pub(super) fn instructions(app: &App, args: &JudgeArgs, protocol: &Protocol) -> Result<Instructions, Failure> {
     let multi_turn = protocol.is_multi_turn();
-    let found = |names: &[&str]| -> Option<PathBuf> {
-        let folders = app.locator().data_dirs;
-        folders.iter().flat_map(|folder| names.iter().map(move |name| folder.join(name))).find(|path| path.is_file())
-    };
     let from_outputs = args.baseline.iter().chain(&args.models).find(|name| is_file(name)).map(PathBuf::from);
-    let default = if multi_turn { found(&MT_BENCH) } else { from_outputs.clone().or_else(|| found(&ALPACA)) };
+    let default = if multi_turn { found(app, &MT_BENCH) } else { from_outputs.or_else(|| found(app, &ALPACA)) };
     let Some(path) = args.instructions.clone().or(default) else {
         let places = if multi_turn { MT_BENCH.join(", ") } else { ALPACA.join(", ") };
         return Err(Failure::usage(format!(
@@ -71,6 +81,12 @@ pub(super) fn instructions(app: &App, args: &JudgeArgs, protocol: &Protocol) -> 
     let stem = stem.split('.').next().unwrap_or_default().to_owned();
     let set = if args.instructions.is_some() { stem } else { protocol.name.clone() };
     Ok(Instructions { set, items })
+}
+
+/// The first of some files that lies in a data folder.
+fn found(app: &App, names: &[&str]) -> Option<PathBuf> {
+    let folders = app.locator().data_dirs;
+    folders.iter().flat_map(|folder| names.iter().map(move |name| folder.join(name))).find(|path| path.is_file())
 }
 
 /// Instructions of one turn: rows with `instruction` (or `prompt`, `question`), and optionally `reference` and `dataset`.
@@ -102,6 +118,14 @@ fn single_turn(path: &Path) -> Result<Vec<Item>, Failure> {
     Ok(items)
 }
 
+/// alpaca_eval's own instructions in their order, where they lie in a data folder.
+///
+/// # Errors
+/// If their file is wrong.
+pub(super) fn official(app: &App) -> Result<Option<Vec<Item>>, Failure> {
+    found(app, &ALPACA).map(|path| single_turn(&path)).transpose()
+}
+
 /// The outputs of an argument: read from a file, or written by the model now, from the store where it wrote them before.
 ///
 /// # Errors
@@ -113,11 +137,17 @@ pub(super) fn outputs(
     items: &[Item],
     args: &JudgeArgs,
     protocol: &Protocol,
-) -> Result<OutputSet, Failure> {
+) -> Result<Judged, Failure> {
     if !is_file(name) {
         let resolved = app.experiment.model(name)?;
         let ready = loader.load(&resolved, Missing::Train)?;
-        return write(app, &ready, items, args.max_new_tokens, protocol.is_multi_turn());
+        let usual = if protocol.is_multi_turn() { fastchat::MAX_NEW_TOKENS } else { MAX_NEW_TOKENS };
+        let before = Asked::used(&ready);
+        let mut written = Asked::default();
+        let max_new_tokens = args.max_new_tokens.unwrap_or(usual);
+        let set = write(app, &ready, items, max_new_tokens, protocol.is_multi_turn(), &mut written)?;
+        written.count(&before, &Asked::used(&ready));
+        return Ok(Judged { set, origin: Origin::of_entry(&ready.entry, ready.base.as_deref()), written });
     }
     let path = Path::new(name);
     let mut set =
@@ -126,7 +156,7 @@ pub(super) fn outputs(
         set.outputs.retain(|id, _| items.iter().any(|item| item.id == *id));
     }
     set.check(items).map_err(|error| Failure::usage(format!("{}: {error}", path.display())))?;
-    Ok(set)
+    Ok(Judged { origin: Origin::of_name(&set.model), set, written: Asked::default() })
 }
 
 /// Lets a model answer all instructions, turn by turn.
@@ -136,16 +166,17 @@ fn write(
     items: &[Item],
     max_new_tokens: usize,
     multi_turn: bool,
+    written: &mut Asked,
 ) -> Result<OutputSet, Failure> {
     let store = app.store()?;
     let identity = ready.entry.identity.digest();
     let turns = items.iter().map(|item| item.turns.len()).max().unwrap_or(0);
-    let mut written: Vec<Vec<String>> = vec![vec![]; items.len()];
+    let mut texts: Vec<Vec<String>> = vec![vec![]; items.len()];
     for turn in 0..turns {
-        let mut requests: Vec<(usize, RequestKey, Request)> = vec![];
+        let mut requests: Vec<(usize, Request)> = vec![];
         for (at, item) in items.iter().enumerate().filter(|(_, item)| item.turns.len() > turn) {
             let mut messages = vec![];
-            for (asked, answer) in item.turns.iter().zip(&written[at]) {
+            for (asked, answer) in item.turns.iter().zip(&texts[at]) {
                 messages.push(ChatMessage::new(ChatRole::User, asked));
                 messages.push(ChatMessage::new(ChatRole::Assistant, answer));
             }
@@ -155,34 +186,35 @@ fn write(
             } else {
                 messages.iter().map(|message| message.content.as_str()).collect::<Vec<_>>().join("\n\n") + "\n\n"
             };
-            // MT-Bench writes by category; everything else greedily.
-            let temperature = if multi_turn { fastchat::temperature(item.category.as_deref()) } else { 0.0 };
+            // MT-Bench writes by question and category; everything else greedily.
+            let temperature = if multi_turn { fastchat::temperature(item) } else { item.temperature.unwrap_or(0.0) };
             let sampling = Sampling { max_new_tokens, temperature, ..Sampling::default() };
-            let request = Request::Generate { prompt, stop: vec![], sampling };
-            requests.push((at, request.key(), request));
+            requests.push((at, Request::Generate { prompt, stop: vec![], sampling }));
         }
-        let keys: Vec<RequestKey> = requests.iter().map(|(_, key, _)| *key).collect();
+        let keys: Vec<RequestKey> = requests.iter().map(|(_, request)| request.key()).collect();
         let missing = store.missing(&identity, &keys)?;
+        written.stored += keys.len() - missing.len();
         if !missing.is_empty() {
             let what = if turns > 1 {
                 format!("write {}, turn {}", ready.name, turn + 1)
             } else {
                 format!("write {}", ready.name)
             };
-            let asked: Vec<&Request> = requests.iter().map(|(_, _, request)| request).collect();
-            let open =
-                Open { requests: &asked, keys: &keys, missing: &missing, title: &what, called: ("outputs", "written") };
+            let asked: Vec<&Request> = requests.iter().map(|(_, request)| request).collect();
+            let called = ("outputs", "written");
+            let open = Open { requests: &asked, keys: &keys, missing: &missing, title: &what, called, refused: None };
             let (answered, bar) = open.ask(app, ready, &store)?;
+            written.asked += answered;
             bar.finish(&format!("{answered} outputs"));
         }
-        for ((at, _, _), key) in requests.iter().zip(&keys) {
+        for ((at, _), key) in requests.iter().zip(&keys) {
             let text = match store.get(&identity, key)?.map(|response| response.output) {
                 Some(Output::Text { text, .. }) => text,
                 _ => return Err(Failure::work(format!("the store lost an output of {}", ready.name))),
             };
-            written[*at].push(text.trim().to_owned());
+            texts[*at].push(text.trim().to_owned());
         }
     }
-    let outputs = items.iter().map(|item| item.id.clone()).zip(written).collect();
+    let outputs = items.iter().map(|item| item.id.clone()).zip(texts).collect();
     Ok(OutputSet { model: ready.name.clone(), outputs })
 }

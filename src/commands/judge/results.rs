@@ -1,37 +1,81 @@
-//! From judgments to the table of a comparison, to results, and to what was found about the judge.
+//! From judgments to results, and to what was found about the judge.
 
 use std::collections::BTreeMap;
 
-use harness_core::{MetricKey, Seed};
+use harness_core::Seed;
 use harness_judges::{
-    Item, JudgesError, Judgment, Kind, OutputSet, Protocol, WinRate,
-    files::alpaca_eval::{AnnotationOrder, annotations},
-    length_control::{LengthControl, LengthControlOptions, LengthControlled, LengthRow},
+    AlpacaEvalResult, Item, Judgment, Kind, Outcome, OutputSet, Plan, Protocol, Purpose,
+    files::{
+        alpaca_eval::{AnnotationOrder, annotations},
+        fastchat,
+    },
+    length_control::Calibration,
     results::{
-        Combine, ControlledWinRate, FindingInputs, FlipRate, NullAnswer, PairResult, Placebo, PositionBias,
-        ScoreResult, findings, flip_rate, null_answers, pair_results, pair_scores, placebos, position_bias,
-        score_results, single_scores,
+        Combine, ControlledWinRate, FastChatScores, FindingInputs, FlipRate, GoldResult, JuryResult, NullAnswer,
+        PairResult, PairRow, Placebo, PositionBias, ScoreResult, WinLossTie, against_gold, fastchat_pairwise,
+        fastchat_single, findings, flip_rate, jury_results, null_answers, pair_results, placebos, position_bias,
+        score_results,
     },
 };
-use harness_metrics::{
-    Statistic,
-    comparison::{Caveat, Column, JudgeFinding, Scale, Settings, Table},
-};
+use harness_metrics::comparison::{Caveat, JudgeFinding, Settings};
 use serde::Serialize;
 
-use super::backend::Judge;
+use super::{ask::Asked, backend::Judge, kinship, origin::Origin};
 use crate::commands::Failure;
 
+/// Most resamples of an interval that is refitted in each.
+const REFITS: usize = 1000;
+
 /// What is judged, and how it is computed.
+#[derive(Clone, Copy)]
 pub(in crate::commands) struct Setting<'a> {
     pub protocol: &'a Protocol,
     pub judge: &'a Judge,
     /// Name of the set of instructions.
     pub set: &'a str,
     pub items: &'a [Item],
-    /// Of pairs: the baseline first.
+    /// The outputs of each model.
     pub sets: &'a [OutputSet],
+    /// Where each model is from, in the order of the outputs.
+    pub origins: &'a [Origin],
+    /// Which outputs are compared: positions of baseline and candidate. None where outputs are graded alone.
+    pub pairs: &'a [(usize, usize)],
+    /// Gold labels.
+    pub gold: Option<&'a Gold>,
+    /// alpaca_eval's calibration data.
+    pub calibration: Option<&'a Calibration>,
     pub settings: &'a Settings,
+}
+
+impl Setting<'_> {
+    /// Whether pairs are compared.
+    pub(super) fn is_pairwise(&self) -> bool {
+        self.protocol.kind == Kind::Pairwise
+    }
+
+    /// Whether every two models are compared, and no one is the baseline.
+    pub(super) fn is_all_pairs(&self) -> bool {
+        self.pairs.iter().any(|(baseline, _)| *baseline != 0)
+    }
+
+    /// What verdicts can be: the scale, or 0 to 1.
+    pub(super) fn range(&self) -> [f64; 2] {
+        if self.is_pairwise() { [0.0, 1.0] } else { self.protocol.scale.unwrap_or([1.0, 5.0]) }
+    }
+
+    /// Resamples, confidence and seed of intervals that are refitted.
+    pub(super) fn bootstrap(&self) -> (usize, f64, Seed) {
+        let settings = self.settings;
+        (settings.resamples.min(REFITS), settings.confidence, Seed(settings.seed))
+    }
+}
+
+/// Verdicts of people on a part of what is judged.
+pub(in crate::commands) struct Gold {
+    /// What they are called in reports: the file.
+    pub name: String,
+    /// The verdicts.
+    pub judgments: Vec<Judgment>,
 }
 
 /// The result of one model.
@@ -39,17 +83,17 @@ pub(in crate::commands) struct Setting<'a> {
 pub(in crate::commands) struct ModelResult {
     /// The model.
     pub model: String,
+    /// What it is compared with.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub baseline: Option<String>,
     /// Mean length of its outputs in characters.
     pub avg_length: f64,
     /// Against the baseline.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pair: Option<PairResult>,
-    /// alpaca_eval's figures, from one order an instruction.
+    /// alpaca_eval's figures, from one order an instruction, with the length-controlled win rates.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub alpaca_eval: Option<WinRate>,
-    /// alpaca_eval's length-controlled win rate, without calibration data.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub length_controlled: Option<LengthControlled>,
+    pub alpaca_eval: Option<AlpacaEvalResult>,
     /// With length and position taken out.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub controlled: Option<ControlledWinRate>,
@@ -58,10 +102,20 @@ pub(in crate::commands) struct ModelResult {
     pub score: Option<ScoreResult>,
 }
 
+/// FastChat's own counts of one model.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub(in crate::commands) struct Games {
+    #[serde(flatten)]
+    pub counts: WinLossTie,
+    pub win_rate: f64,
+    pub loss_rate: f64,
+    pub win_rate_adjusted: f64,
+}
+
 /// All that follows from the judgments.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Default, Serialize)]
 pub(in crate::commands) struct Results {
-    /// By model; of pairs, by candidate.
+    /// By model; of pairs, by pair.
     pub models: Vec<ModelResult>,
     /// How the judge depends on order.
     pub position_bias: Option<PositionBias>,
@@ -71,6 +125,21 @@ pub(in crate::commands) struct Results {
     pub placebos: Vec<Placebo>,
     /// The null answer.
     pub null_answers: Vec<NullAnswer>,
+    /// What the members of a jury say, and how far they agree.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub jury: Vec<JuryResult>,
+    /// What gold labels say.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub gold: Vec<GoldResult>,
+    /// FastChat's table of single grading.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub fastchat_scores: BTreeMap<String, FastChatScores>,
+    /// FastChat's table of games: orders that disagree are a tie.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub fastchat_games: BTreeMap<String, Games>,
+    /// Why verdicts could not be read, and how many.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub unread: BTreeMap<String, usize>,
     /// What limits the result.
     #[serde(skip)]
     pub caveats: Vec<Caveat>,
@@ -90,52 +159,149 @@ impl Results {
 /// Computes everything.
 ///
 /// # Errors
-/// If outputs are missing.
-pub(in crate::commands) fn results(setting: &Setting<'_>, judgments: &[Judgment]) -> Result<Results, Failure> {
+/// If outputs are missing, or calibration data do not cover the instructions.
+pub(in crate::commands) fn results(setting: &Setting<'_>, plan: &Plan, asked: &Asked) -> Result<Results, Failure> {
     let confidence = setting.settings.confidence;
-    let pairwise = setting.protocol.kind == Kind::Pairwise;
+    let judgments = &asked.judgments;
     let pairs = pair_results(judgments, Combine::default(), confidence);
-    let scale = setting.protocol.scale.unwrap_or([1.0, 5.0]);
-    let scores = if pairwise { vec![] } else { score_results(judgments, setting.items, scale, confidence) };
+    let scores = match setting.protocol.kind {
+        Kind::Pairwise => vec![],
+        Kind::Absolute => score_results(judgments, setting.items, setting.range(), confidence),
+    };
+    let mut results = Results {
+        models: models(setting, judgments, &pairs, &scores)?,
+        position_bias: position_bias(judgments, confidence),
+        flip_rate: flip_rate(judgments, confidence),
+        placebos: placebos(judgments, confidence),
+        null_answers: null_answers(judgments, confidence),
+        jury: jury_results(&asked.by_member(), setting.range(), setting.bootstrap()),
+        ..Results::default()
+    };
+    for judgment in judgments.iter().filter(|judgment| judgment.purpose == Purpose::Main) {
+        if let Outcome::Unparsed(reason) = &judgment.outcome {
+            *results.unread.entry(reason.to_string()).or_default() += 1;
+        }
+    }
+    if let Some(gold) = setting.gold {
+        results.gold = against_gold(judgments, &gold.judgments, setting.bootstrap())?;
+    }
+    if setting.protocol.is_multi_turn() {
+        fastchat_tables(setting, plan, judgments, &mut results);
+    }
+    results.caveats = caveats(setting, asked, &results, &pairs, &scores);
+    Ok(results)
+}
+
+/// The result of every model, of pairs the result of every pair.
+fn models(
+    setting: &Setting<'_>,
+    judgments: &[Judgment],
+    pairs: &[PairResult],
+    scores: &[ScoreResult],
+) -> Result<Vec<ModelResult>, Failure> {
     let mut models = vec![];
-    for set in setting.sets.iter().skip(usize::from(pairwise)) {
-        let mut result = ModelResult {
+    for (baseline, candidate) in setting.pairs.iter().map(|(a, b)| (&setting.sets[*a], &setting.sets[*b])) {
+        let is_this = |pair: &&PairResult| pair.baseline == baseline.model && pair.candidate == candidate.model;
+        models.push(ModelResult {
+            model: candidate.model.clone(),
+            baseline: Some(baseline.model.clone()),
+            avg_length: average_length(candidate),
+            pair: pairs.iter().find(is_this).cloned(),
+            alpaca_eval: if setting.protocol.is_multi_turn() {
+                None
+            } else {
+                alpaca_eval(setting, judgments, baseline, candidate)?
+            },
+            controlled: controlled(setting, judgments, baseline, candidate),
+            score: None,
+        });
+    }
+    for set in setting.sets.iter().filter(|_| !setting.is_pairwise()) {
+        models.push(ModelResult {
             model: set.model.clone(),
+            baseline: None,
             avg_length: average_length(set),
-            pair: pairs.iter().find(|pair| pair.candidate == set.model).cloned(),
+            pair: None,
             alpaca_eval: None,
-            length_controlled: None,
             controlled: None,
             score: scores.iter().find(|score| score.model == set.model).cloned(),
-        };
-        if pairwise {
-            let baseline = &setting.sets[0];
-            result.controlled = controlled(setting, judgments, baseline, set);
-            if !setting.protocol.is_multi_turn() {
-                let (win_rate, length) = alpaca_eval(setting, judgments, baseline, set)?;
-                result.alpaca_eval = Some(win_rate);
-                result.length_controlled = length;
-            }
-        }
-        models.push(result);
+        });
     }
+    Ok(models)
+}
+
+/// FastChat's own tables.
+fn fastchat_tables(setting: &Setting<'_>, plan: &Plan, judgments: &[Judgment], results: &mut Results) {
+    let judge = setting.judge.name();
+    if !setting.is_pairwise() {
+        results.fastchat_scores = fastchat_single(&fastchat::single_judgments(plan, judgments, &judge, 0.0));
+        return;
+    }
+    let rows = fastchat::pair_judgments(plan, judgments, &judge, 0.0);
+    let baseline = if setting.is_all_pairs() { None } else { setting.sets.first().map(|set| set.model.as_str()) };
+    results.fastchat_games = fastchat_pairwise(rows.iter().map(PairRow::from), baseline)
+        .into_iter()
+        .map(|(model, counts)| {
+            let rates = (counts.win_rate(), counts.loss_rate(), counts.win_rate_adjusted());
+            (model, Games { counts, win_rate: rates.0, loss_rate: rates.1, win_rate_adjusted: rates.2 })
+        })
+        .collect();
+}
+
+/// What was found, about the judge and about each member of a jury.
+fn caveats(
+    setting: &Setting<'_>,
+    asked: &Asked,
+    results: &Results,
+    pairs: &[PairResult],
+    scores: &[ScoreResult],
+) -> Vec<Caveat> {
+    let confidence = setting.settings.confidence;
     let mut known = vec![];
     if let Judge::Overlap = setting.judge {
         known.push(JudgeFinding::NotALanguageModel {
             what: "it prefers the output that shares more with the reference (mean of ROUGE-L and chrF)".to_owned(),
         });
     }
-    let controlled = models.iter().filter_map(|result| Some((result.model.clone(), result.controlled?))).collect();
-    let inputs = FindingInputs { pairs: &pairs, scores: &scores, controlled, agreement: vec![], known };
-    let caveats = findings(setting.set, &setting.judge.name(), judgments, &inputs, confidence);
-    Ok(Results {
-        models,
-        position_bias: position_bias(judgments, confidence),
-        flip_rate: flip_rate(judgments, confidence),
-        placebos: placebos(judgments, confidence),
-        null_answers: null_answers(judgments, confidence),
-        caveats,
-    })
+    known.extend(dropped(asked));
+    // Only AlpacaEval's own verdicts are quoted with its length control.
+    if setting.protocol.labels.is_some() {
+        known.extend(results.models.iter().filter_map(length_control_fails));
+    }
+    let mut agreement = vec![];
+    if let Some(gold) = setting.gold {
+        known.extend(results.gold.iter().map(|one| one.finding(&gold.name)));
+        agreement = results.gold.iter().filter_map(|one| Some((gold.name.clone(), one.agreement?))).collect();
+    }
+    let controlled = results.models.iter().filter_map(|result| Some((result.model.clone(), result.controlled?)));
+    let inputs = FindingInputs { pairs, scores, controlled: controlled.collect(), agreement, known };
+    let name = setting.judge.name();
+    let mut caveats = findings(setting.set, &name, &asked.judgments, &inputs, confidence);
+    // What a jury's mean hides: the members' own leanings.
+    for (member, one) in setting.judge.members().iter().zip(&asked.members) {
+        if member.origin().is_some() {
+            let known = dropped(&one.1).into_iter().collect();
+            let inputs = FindingInputs { known, ..FindingInputs::default() };
+            caveats.extend(findings(setting.set, &one.0, &one.1.judgments, &inputs, confidence));
+        }
+    }
+    caveats.extend(kinship::caveats(setting, asked));
+    caveats
+}
+
+fn dropped(asked: &Asked) -> Option<JudgeFinding> {
+    let settings = asked.dropped.iter().cloned().collect::<Vec<_>>().join(", ");
+    (!settings.is_empty()).then_some(JudgeFinding::SettingDropped { settings })
+}
+
+/// The finding that the length-controlled win rate to quote is none.
+fn length_control_fails(result: &ModelResult) -> Option<JudgeFinding> {
+    let found = result.alpaca_eval.as_ref()?;
+    let reason = match found.length_controlled_win_rate() {
+        Some(controlled) => controlled.doubt?.to_string(),
+        None => "fewer than two instructions have a verdict, or all outputs differ in length by the same amount".into(),
+    };
+    Some(JudgeFinding::LengthControlFails { model: result.model.clone(), reason })
 }
 
 fn length(set: &OutputSet, item: &str) -> Option<usize> {
@@ -156,68 +322,18 @@ fn controlled(
 ) -> Option<ControlledWinRate> {
     let lengths = |item: &str| Some((length(baseline, item)?, length(candidate, item)?));
     let rows = ControlledWinRate::rows(judgments, &baseline.model, &candidate.model, lengths);
-    let settings = setting.settings;
-    ControlledWinRate::fit(&rows, settings.resamples.min(1000), settings.confidence, Seed(settings.seed)).ok()
+    let (resamples, confidence, seed) = setting.bootstrap();
+    ControlledWinRate::fit(&rows, resamples, confidence, seed).ok()
 }
 
-/// alpaca_eval's numbers. The length control is the variant that needs no calibration data.
+/// alpaca_eval's numbers, from the order that it draws for each instruction.
 fn alpaca_eval(
     setting: &Setting<'_>,
     judgments: &[Judgment],
     baseline: &OutputSet,
     candidate: &OutputSet,
-) -> Result<(WinRate, Option<LengthControlled>), JudgesError> {
+) -> Result<Option<AlpacaEvalResult>, Failure> {
     let order = AnnotationOrder::AlpacaEval;
     let rows = annotations(setting.items, baseline, candidate, judgments, &setting.judge.name(), order)?;
-    let characters = |text: &str| text.chars().count() as f64;
-    let lengths: Vec<LengthRow> = rows
-        .iter()
-        .enumerate()
-        .filter_map(|(index, row)| {
-            Some(LengthRow {
-                preference: if row.preference? == 0.0 { 0.5 } else { row.preference? - 1.0 },
-                baseline_length: characters(&row.output_1),
-                candidate_length: characters(&row.output_2),
-                index,
-            })
-        })
-        .collect();
-    let settings = setting.settings;
-    let fit = LengthControlled::fit(&lengths, LengthControl::Minimal, None, &LengthControlOptions::default());
-    let seed = Seed(settings.seed);
-    let fit =
-        fit.and_then(|fit| fit.with_interval(&lengths, None, settings.resamples.min(1000), settings.confidence, seed));
-    Ok((WinRate::of_annotations(rows.iter().filter_map(|row| row.preference)), fit.ok()))
-}
-
-/// The row of a comparison: win rates, in which the baseline against itself is ½ by definition, or mean scores.
-pub(in crate::commands) fn table(setting: &Setting<'_>, judgments: &[Judgment]) -> Table {
-    let pairwise = setting.protocol.kind == Kind::Pairwise;
-    let key = MetricKey::new(if pairwise { "win_rate" } else { "score" }, setting.judge.name());
-    let range = setting.protocol.scale.unwrap_or([1.0, 5.0]);
-    let baseline = setting.sets.first().map_or("", |set| &set.model);
-    let columns = setting.sets.iter().enumerate().map(|(number, set)| {
-        let candidate = (number > 0).then_some(set.model.as_str());
-        let scores = if pairwise {
-            pair_scores(setting.set, setting.items, judgments, baseline, candidate, Combine::default(), &key)
-        } else {
-            single_scores(setting.set, setting.items, judgments, &set.model, range, &key)
-        };
-        Column::new(set.model.clone(), scores)
-    });
-    Table {
-        task: setting.set.to_owned(),
-        alias: None,
-        group: None,
-        depth: 0,
-        pooled: false,
-        statistic: Statistic::Mean,
-        higher_is_better: true,
-        scale: if pairwise { Scale::Fraction } else { Scale::Raw },
-        primary: true,
-        columns: columns.collect(),
-        clusters: BTreeMap::new(),
-        noise: None,
-        key,
-    }
+    Ok(AlpacaEvalResult::of_annotations(&rows, setting.calibration, setting.bootstrap())?)
 }
