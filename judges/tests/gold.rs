@@ -192,3 +192,14 @@ fn scores_are_corrected_too_and_half_labelled_questions_do_not_count() {
     let text = found.finding("people").to_string();
     assert!(text.contains("is off by +1.7") && !text.contains("points") && !text.contains('%'), "{text}");
 }
+
+#[test]
+fn labels_that_all_say_the_same_have_an_interval_of_some_width() {
+    let judged: Vec<Judgment> = (0..60).flat_map(|i| both_orders("new", i, 0.6 + (i % 3) as f64 / 10.0)).collect();
+    let gold: Vec<Judgment> =
+        (0..15).map(|i| judgment("new", i, Order::BaselineFirst, Purpose::Main, Some(0.0))).collect();
+    let found = &against_gold(&judged, &gold, (100, 0.95, Seed(1))).unwrap()[0];
+    let interval = found.corrected.interval;
+    assert!(found.corrected.value == 0.0 && interval.low == 0.0 && interval.high > 0.15, "{interval:?}");
+    assert!(found.normal_standard_error(0.95) > 0.07);
+}

@@ -221,5 +221,8 @@ fn fastchat_files_are_read_and_written() {
     assert!(
         fastchat::read_questions(&same).unwrap_err().to_string().contains("row 2: found question 81 a second time")
     );
-    assert_eq!([Some("math"), Some("stem"), Some("writing"), None].map(fastchat::temperature), [0.0, 0.1, 0.7, 0.7]);
+    let temperature = |category: Option<&str>| {
+        fastchat::temperature(&Item { category: category.map(str::to_owned), ..Item::new("x") })
+    };
+    assert_eq!([Some("math"), Some("stem"), Some("writing"), None].map(temperature), [0.0, 0.1, 0.7, 0.7]);
 }

@@ -10,6 +10,7 @@ mod chat;
 mod date;
 mod endpoint;
 mod error;
+mod job;
 mod key;
 mod likelihood;
 mod limiter;

@@ -14,7 +14,7 @@ use harness_metrics::{
 use serde::{Deserialize, Serialize};
 
 use super::{
-    AgreementResult, PredictionPowered, Ratings, agreement, alpha_level, category, prediction_powered,
+    AgreementResult, PredictionPowered, Ratings, agreement, alpha_level, category, mean_interval, prediction_powered,
     ratings::{by_item, ratings, subjects},
     self_preference,
 };
@@ -57,7 +57,8 @@ impl GoldResult {
 
     /// The standard error whose normal interval is as wide as the interval of Student's t.
     pub fn normal_standard_error(&self, confidence: f64) -> f64 {
-        self.corrected.interval.half_width() / normal_critical(confidence)
+        let PredictionPowered { value, interval, .. } = &self.corrected;
+        (value - interval.low).max(interval.high - value) / normal_critical(confidence)
     }
 }
 
@@ -119,8 +120,16 @@ pub fn against_gold(
         let reach = quantile * mean_standard_error(&differences);
         let kind = |rating: f64| category(&subject, rating);
         let settings = (resamples, confidence, seed);
+        let mut corrected = prediction_powered(&rated.both, &rated.alone, confidence)?;
+        // Labels without spread are no proof: all wins or all losses have the interval of such a proportion.
+        let gold: Vec<f64> = rated.both.iter().map(|(_, gold)| *gold).collect();
+        if let (true, Some(interval), Subject::Pair { .. }) =
+            (corrected.standard_error == 0.0, mean_interval(&gold, [0.0, 1.0], confidence), &subject)
+        {
+            corrected.interval = interval;
+        }
         results.push(GoldResult {
-            corrected: prediction_powered(&rated.both, &rated.alone, confidence)?,
+            corrected,
             offset,
             offset_interval: (reach > 0.0).then_some(Interval { low: offset - reach, high: offset + reach }),
             agreement: agreement(

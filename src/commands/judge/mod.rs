@@ -31,10 +31,7 @@ use self::{
     results::{Gold, Setting},
 };
 
-pub(super) use self::{
-    backend::{Judge, JudgeOptions},
-    compare::{Judged, judge_suite},
-};
+pub(super) use self::compare::{Judged, Judging};
 use super::{
     App, Failure,
     load::{Loader, Remote},
@@ -215,7 +212,8 @@ fn gold(app: &App, file: &Path, plan: &Plan) -> Result<Gold, Failure> {
     let verdicts = HumanVerdicts::read(file)?;
     let (judgments, unused) = verdicts.labels(plan)?;
     if unused > 0 {
-        app.progress().say(format!("{}: {unused} verdicts are about nothing that is judged here", file.display()));
+        app.progress()
+            .say(format!("{}: {unused} of its verdicts are about nothing that is judged here", file.display()));
     }
     let name = file.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
     Ok(Gold { name, judgments })
