@@ -122,9 +122,9 @@ pub fn against_gold(
         let settings = (resamples, confidence, seed);
         let mut corrected = prediction_powered(&rated.both, &rated.alone, confidence)?;
         // Labels without spread are no proof: all wins or all losses have the interval of such a proportion.
-        let gold: Vec<f64> = rated.both.iter().map(|(_, gold)| *gold).collect();
+        let labels: Vec<f64> = rated.both.iter().map(|(_, gold)| *gold).collect();
         if let (true, Some(interval), Subject::Pair { .. }) =
-            (corrected.standard_error == 0.0, mean_interval(&gold, [0.0, 1.0], confidence), &subject)
+            (corrected.standard_error == 0.0, mean_interval(&labels, [0.0, 1.0], confidence), &subject)
         {
             corrected.interval = interval;
         }
