@@ -39,7 +39,7 @@ fn a_comparison_takes_judged_rows() {
     assert_eq!((&judged[0]["task"], &judged[0]["cells"][0]["value"]), (&"toy_answer".into(), &0.5.into()));
     assert!(judged[0]["contrasts"][0]["verdict"].is_string() && judged[0]["primary"] == false, "{}", judged[0]);
     let manifest: Value = serde_json::from_str(&world.read("result/manifest.json")).unwrap();
-    let record = &manifest["settings"]["judge"];
+    let record = &manifest["manifest"]["settings"]["judge"];
     assert!(record["judge"] == "overlap" && record["protocol"]["digest"].is_string(), "{record}");
 }
 

@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, atomic::Ordering},
 };
 
-use harness_test_support::{World, wait_until};
+use harness_test_support::{Dims, World, tiny_model, wait_until};
 use serde_json::Value;
 
 use super::{
@@ -61,7 +61,7 @@ fn a_judge_has_limits_of_its_own() {
     assert!(most() <= 2);
     let outcome = fast.run(&[&CALL[..], &["--requests-per-minute", "0"]].concat()).expect(2);
     assert!(outcome.stderr.contains("--requests-per-minute 0: expected a positive number"), "{}", outcome.stderr);
-    fast.write("nowhere/config.json", "{}");
+    tiny_model(&fast.path("nowhere"), 1, Dims::default());
     fast.write("local.toml", "[models.m]\npath = \"nowhere\"\n[judges.j]\nmodel = \"m\"\nconcurrency = 3\n");
     let outcome = fast.run(&[&CALL[..], &["--experiment", "local.toml"]].concat()).expect(2);
     assert!(outcome.stderr.contains("[judges.j]: `concurrency` belongs to an endpoint"), "{}", outcome.stderr);
