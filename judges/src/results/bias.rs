@@ -178,6 +178,9 @@ pub fn null_answers(judgments: &[Judgment], confidence: f64) -> Vec<NullAnswer> 
     pairs(judgments, Purpose::NullAnswer).into_iter().filter_map(one).collect()
 }
 
+/// What the judge and others say of the same items.
+pub type VerdictPairs<'a> = &'a [(f64, f64)];
+
 /// Self-preference of a judge for a model on the same base: by how much the judge's verdicts exceed those of others on
 /// the model's items, less the same for the other models (Welch's standard error, normal quantiles). Pairs are (judge,
 /// other), of the model itself and of the rest; `against` says who the others are. Without pairs of the model itself the
@@ -185,7 +188,7 @@ pub fn null_answers(judgments: &[Judgment], confidence: f64) -> Vec<NullAnswer> 
 pub fn self_preference(
     model: &str,
     base: &str,
-    (own, others): (&[(f64, f64)], &[(f64, f64)]),
+    (own, others): (VerdictPairs<'_>, VerdictPairs<'_>),
     against: &str,
     confidence: f64,
 ) -> JudgeFinding {
