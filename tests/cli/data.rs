@@ -1,6 +1,6 @@
 //! `harness data`, and plans of the recipes that ship with the program.
 
-use harness_test_support::{World, workspace_root};
+use harness_test_support::{World, tasks, workspace_root};
 use serde_json::json;
 
 use super::world;
@@ -26,6 +26,10 @@ fn prepared_data_are_kept_and_damage_is_named() {
 #[test]
 fn what_became_of_rows_is_said() {
     let world = world();
+    // Half of the rows are short; of the others nothing but the prompt fits.
+    let mut rows = tasks::instruction_rows(60);
+    rows[30..].fill(json!({"instruction": "Say 1.", "response": "1"}));
+    world.write("data/instructions.jsonl", tasks::lines(&rows));
     world.replace("recipes/r4.toml", "max_length = 256", "max_length = 60\npadding = \"longest\"");
     let said = world.run(&["data", "prepare", "r4"]).expect(0).stdout;
     for part in ["dropped as empty", "of them labels", "at max_length = 60", "left out without a label", "made now"] {

@@ -179,7 +179,7 @@ pub fn null_answers(judgments: &[Judgment], confidence: f64) -> Vec<NullAnswer> 
 }
 
 /// What the judge and others say of the same items.
-pub type VerdictPairs<'a> = &'a [(f64, f64)];
+type VerdictPairs<'a> = &'a [(f64, f64)];
 
 /// Self-preference of a judge for a model on the same base: by how much the judge's verdicts exceed those of others on
 /// the model's items, less the same for the other models (Welch's standard error, normal quantiles). Pairs are (judge,
