@@ -63,7 +63,7 @@ mod tests {
         let tokens: Vec<u32> = (100..150).collect();
         for max_length in [3, 4, 7, 20, 49, 50] {
             let windows = windows(&tokens, max_length).unwrap();
-            assert!(windows.iter().all(|window| window.prompt.len() + 1 <= max_length && window.scored > 0));
+            assert!(windows.iter().all(|window| window.prompt.len() < max_length && window.scored > 0));
             let scored: Vec<u32> =
                 windows.iter().flat_map(|w| w.prompt[w.prompt.len() - w.scored..].to_vec()).collect();
             assert_eq!(scored, tokens[1..], "{max_length}");

@@ -69,8 +69,11 @@ async fn models() -> Json<Value> {
     Json(json!({"data": [{"id": "m", "max_model_len": MAX_LENGTH}]}))
 }
 
+/// Log-probability and tokens of each text, or what went wrong.
+type Answers = Result<Vec<(f64, usize)>, String>;
+
 /// Answers about texts, and the lengths of the prompts that were sent for them.
-fn scored(texts: &[String], tells: bool) -> (Result<Vec<(f64, usize)>, String>, Vec<usize>) {
+fn scored(texts: &[String], tells: bool) -> (Answers, Vec<usize>) {
     let log = Arc::new(Log { tells, ..Log::default() });
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let router = Router::new()

@@ -120,9 +120,12 @@ impl Judging {
     }
 }
 
+/// What is put before a judge: items, and every model's texts for them.
+type Material = (Vec<Item>, Vec<OutputSet>);
+
 /// The documents of a task as items, and every model's texts for them; `None` if the task does not generate text. The
 /// judge sees the prompts as text, whatever chat template they were put in.
-fn outputs(suite: &Suite, models: &[Evaluated], task: usize) -> Result<Option<(Vec<Item>, Vec<OutputSet>)>, Failure> {
+fn outputs(suite: &Suite, models: &[Evaluated], task: usize) -> Result<Option<Material>, Failure> {
     let plain = if suite.uses_chat_template() { Some(suite.plain(task)?) } else { None };
     let Some(base) = models.first() else { return Ok(None) };
     let mut items: Vec<Item> = vec![];
