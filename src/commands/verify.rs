@@ -156,6 +156,8 @@ fn simulated(app: &App, args: &VerifyArgs) -> Result<(), Failure> {
         return Err(Failure::usage("--runs must be at least 1, and --documents at least 10 each"));
     }
     let seed = Seed(args.seed);
+    // Before the work: a file that cannot be read must not cost a simulation.
+    let earlier = args.out.as_deref().map(earlier).transpose()?.unwrap_or_default();
     let kinds = if args.scores.is_empty() { Kind::ALL.to_vec() } else { args.scores.clone() };
     let bar = app.progress().bar("simulate", (kinds.len() * args.documents.len() + 3) as u64);
     let mut outcomes = vec![];
@@ -176,9 +178,7 @@ fn simulated(app: &App, args: &VerifyArgs) -> Result<(), Failure> {
     let alarms = false_alarms(1_000, seed);
     bar.step();
     bar.finish(&format!("{} conditions, {} runs each", outcomes.len(), args.runs));
-    if let Some(folder) = &args.out {
-        keep_others(folder, &mut outcomes)?;
-    }
+    keep_others(earlier, &mut outcomes);
     let text = describe(&outcomes, &sequential, &alarms);
     if let Some(folder) = &args.out {
         std::fs::create_dir_all(folder)
@@ -229,18 +229,23 @@ fn outside(outcomes: &[Outcome], sequential: &[SequentialOutcome], alarms: &Fals
     found
 }
 
-/// Adds the conditions that the folder has of earlier calls, so that long simulations can be made in parts.
-fn keep_others(folder: &Path, outcomes: &mut Vec<Outcome>) -> Result<(), Failure> {
+/// The conditions that a folder has of earlier calls.
+fn earlier(folder: &Path) -> Result<Vec<Outcome>, Failure> {
     let file = folder.join("simulation.json");
-    let Ok(text) = std::fs::read_to_string(&file) else { return Ok(()) };
-    let earlier: Vec<Outcome> = serde_json::from_str::<Value>(&text)
+    let Ok(text) = std::fs::read_to_string(&file) else { return Ok(vec![]) };
+    serde_json::from_str::<Value>(&text)
         .and_then(|mut object| serde_json::from_value(object["outcomes"].take()))
-        .map_err(|e| Failure::usage(format!("{}: {e}; give --out another folder", file.display())))?;
-    let known = |o: &Outcome| outcomes.iter().any(|own| (own.kind, own.n) == (o.kind, o.n));
-    let others: Vec<Outcome> = earlier.into_iter().filter(|o| !known(o)).collect();
-    outcomes.extend(others);
-    outcomes.sort_by_key(|o| (o.kind, o.n));
-    Ok(())
+        .map_err(|e| Failure::usage(format!("{}: {e}; give --out another folder", file.display())))
+}
+
+/// Adds the conditions of earlier calls, so that long simulations can be made in parts.
+fn keep_others(earlier: Vec<Outcome>, outcomes: &mut Vec<Outcome>) {
+    for outcome in earlier {
+        if !outcomes.iter().any(|own| (own.kind, own.n) == (outcome.kind, outcome.n)) {
+            outcomes.push(outcome);
+        }
+    }
+    outcomes.sort_by_key(|outcome| (outcome.kind, outcome.n));
 }
 
 fn describe(outcomes: &[Outcome], sequential: &[SequentialOutcome], alarms: &FalseAlarms) -> String {

@@ -8,7 +8,6 @@ use harness_judges::{
     results::{Bounded, Combine, GoldResult, JuryResult, all_pairs_scores, pair_scores, single_scores},
 };
 use harness_metrics::{
-    Statistic,
     comparison::{Aggregate, Column, Scale, Table},
     stats::distribution::normal_critical,
 };
@@ -73,22 +72,8 @@ fn widened(value: &Bounded, confidence: f64) -> Aggregate {
 }
 
 fn table(setting: &Setting<'_>, filter: String, columns: Vec<Column>) -> Table {
-    let pairwise = setting.is_pairwise();
-    Table {
-        task: setting.set.to_owned(),
-        alias: None,
-        group: None,
-        depth: 0,
-        pooled: false,
-        statistic: Statistic::Mean,
-        higher_is_better: true,
-        scale: if pairwise { Scale::Fraction } else { Scale::Raw },
-        primary: true,
-        columns,
-        clusters: BTreeMap::new(),
-        noise: None,
-        key: MetricKey::new(if pairwise { "win_rate" } else { "score" }, filter),
-    }
+    let (metric, scale) = if setting.is_pairwise() { ("win_rate", Scale::Fraction) } else { ("score", Scale::Raw) };
+    Table { scale, ..Table::new(setting.set, MetricKey::new(metric, filter), columns) }
 }
 
 /// Win rates, in which the baseline against itself is ½ by definition, or mean scores. Where every two models are
