@@ -1,4 +1,4 @@
-"""Training steps of PyTorch, Transformers and PEFT (bitsandbytes for nf4, Liger where it is installed) on random weights.
+"""Training steps of PyTorch, Transformers and PEFT (bitsandbytes for nf4, and Liger with --liger) on random weights.
 
 Takes the cases of `gpu_step`, shape:weights:dtype:rank:targets:batch:length:save, and prints one JSON line each.
 """
@@ -10,13 +10,9 @@ import time
 
 import torch
 from peft import LoraConfig, get_peft_model
-from transformers import LlamaConfig, LlamaForCausalLM
 
-SHAPES = {
-    "7b": (4096, 11008, 32, 32, 32, 32000, False),
-    "1b": (2048, 8192, 16, 32, 8, 128256, True),
-    "135m": (576, 1536, 30, 9, 3, 49152, True),
-}
+from shapes import model as random_model
+
 LINEARS = {"q": "q_proj", "k": "k_proj", "v": "v_proj", "o": "o_proj", "g": "gate_proj", "u": "up_proj", "d": "down_proj"}
 
 
@@ -38,16 +34,10 @@ def quantised(model):
     torch.cuda.empty_cache()
 
 
-def run(case, liger):
+def run(case, peer):
     shape, stored, dtype, rank, targets, batch, length, save = case.split(":")
-    hidden, inner, layers, heads, kv, vocab, tied = SHAPES[shape]
-    config = LlamaConfig(hidden_size=hidden, intermediate_size=inner, num_hidden_layers=layers, num_attention_heads=heads,
-                         num_key_value_heads=kv, vocab_size=vocab, tie_word_embeddings=tied, use_cache=False,
-                         max_position_embeddings=4096, attn_implementation="sdpa")
-    torch.set_default_dtype({"bf16": torch.bfloat16, "fp32": torch.float32}[dtype])
-    with torch.device("cuda"):
-        model = LlamaForCausalLM(config)
-    torch.set_default_dtype(torch.float32)
+    model = random_model(shape, dtype, use_cache=False)
+    vocab = model.config.vocab_size
     if stored == "nf4":
         quantised(model)
     model.requires_grad_(False)
@@ -74,25 +64,23 @@ def run(case, liger):
         if step >= 3:
             seconds.append(time.perf_counter() - start)
     median = statistics.median(seconds)
-    return {"peer": "peft" + ("+liger" if liger else ""), "case": case, "tok_s": round(int(batch) * int(length) / median),
-            "ms": round(median * 1e3, 1), "ms_min": round(min(seconds) * 1e3, 1), "ms_max": round(max(seconds) * 1e3, 1),
+    return {"peer": peer, "case": case, "tok_s": round(int(batch) * int(length) / median), "ms": round(median * 1e3, 1),
+            "ms_min": round(min(seconds) * 1e3, 1), "ms_max": round(max(seconds) * 1e3, 1),
             "peak_gib": round(torch.cuda.max_memory_allocated() / 2**30, 2)}
 
 
 def main():
-    liger = False
-    try:
+    peer, cases = "PEFT", sys.argv[1:]
+    if cases[:1] == ["--liger"]:
         from liger_kernel.transformers import apply_liger_kernel_to_llama
 
         apply_liger_kernel_to_llama()
-        liger = True
-    except ImportError:
-        pass
-    for case in sys.argv[1:]:
+        peer, cases = "PEFT, Liger", cases[1:]
+    for case in cases:
         try:
-            print(json.dumps(run(case, liger)), flush=True)
+            print(json.dumps(run(case, peer)), flush=True)
         except (ImportError, RuntimeError) as error:
-            print(json.dumps({"case": case, "error": str(error)[:200]}), flush=True)
+            print(json.dumps({"peer": peer, "case": case, "error": str(error).splitlines()[0][:100]}), flush=True)
         gc.collect()
         torch.cuda.empty_cache()
 
