@@ -187,6 +187,22 @@ pub enum EngineError {
         /// What happened and what to do.
         reason: String,
     },
+    /// A GPU's memory is used up.
+    #[error(
+        "{device}: out of memory: {:.2} GiB more are needed beside {:.2} GiB in use; use smaller batches or shorter rows, \
+         keep less for the backward pass (gradient_checkpointing = \"layer\"), quantise the base (nf4), or lower kv_bytes \
+         and batch_tokens",
+        gib(*asked),
+        gib(*used)
+    )]
+    DeviceMemory {
+        /// The device as it is named on the command line.
+        device: String,
+        /// Bytes that were asked for.
+        asked: usize,
+        /// Bytes of buffers in use.
+        used: usize,
+    },
     /// A pattern cannot be used.
     #[error("the pattern {expression:?} cannot be used: {reason}")]
     Pattern {
@@ -220,6 +236,14 @@ impl EngineError {
         Self::Device { device: format!("cuda:{ordinal}"), reason: reason.to_owned() }
     }
 
+    /// Several GPUs are asked of a program that cannot use them together.
+    #[cfg(not(feature = "nccl"))]
+    pub fn without_nccl(ordinal: usize) -> Self {
+        let reason = "this program was built without NCCL, through which several GPUs compute together; build it with \
+                      `cargo build --release --features nccl`, or use one rank, or --device cpu";
+        Self::Device { device: format!("cuda:{ordinal}"), reason: reason.to_owned() }
+    }
+
     /// A failure to read `path`.
     pub(crate) fn read(path: &Path, source: std::io::Error) -> Self {
         Self::Io { action: "read", path: path.to_owned(), source }
@@ -229,6 +253,10 @@ impl EngineError {
     pub(crate) fn write(path: &Path, source: std::io::Error) -> Self {
         Self::Io { action: "write", path: path.to_owned(), source }
     }
+}
+
+fn gib(bytes: usize) -> f64 {
+    bytes as f64 / (1u64 << 30) as f64
 }
 
 /// The first few names of a list, and how many more there are.

@@ -69,7 +69,33 @@ impl Placement {
             #[cfg(not(feature = "cuda"))]
             Self::Cuda(ordinal) => Err(EngineError::without_cuda(ordinal)),
             #[cfg(feature = "cuda")]
-            Self::Cuda(ordinal) => crate::cuda::Device::open(ordinal).map(drop),
+            Self::Cuda(ordinal) => crate::cuda::Gpu::find(ordinal).map(drop),
+        }
+    }
+
+    /// Whether several ranks can compute together on such devices, `here` of them on this host: from this device on, one
+    /// each.
+    ///
+    /// # Errors
+    /// As [`Placement::check`]; if NCCL is missing or too old, this program was built without it, or there are fewer GPUs.
+    pub fn check_ranks(self, here: usize) -> Result<(), EngineError> {
+        self.check()?;
+        match self {
+            Self::Cpu => Ok(()),
+            #[cfg(not(feature = "nccl"))]
+            Self::Cuda(ordinal) => Err(EngineError::without_nccl(ordinal)),
+            #[cfg(feature = "nccl")]
+            Self::Cuda(ordinal) => {
+                let (device, left) = (self.to_string(), crate::cuda::Device::count()?.saturating_sub(ordinal));
+                crate::cuda::Communicator::present(&device)?;
+                if here <= left {
+                    return Ok(());
+                }
+                let there = if left == 1 { "there is 1".to_owned() } else { format!("there are {left}") };
+                let reason =
+                    format!("{here} ranks need a GPU each, and from here on {there} on this host; use --nproc {left}");
+                Err(EngineError::Device { device, reason })
+            }
         }
     }
 

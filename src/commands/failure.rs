@@ -94,7 +94,7 @@ impl From<TaskError> for Failure {
 
 /// Whether the fault lies in the machine and not in the files that were named.
 fn is_work(error: &EngineError) -> bool {
-    matches!(error, EngineError::Io { action: "write", .. })
+    matches!(error, EngineError::Io { action: "write", .. } | EngineError::DeviceMemory { .. })
 }
 
 impl From<EngineError> for Failure {

@@ -20,16 +20,21 @@ pub(super) struct Shape {
     folder: PathBuf,
 }
 
-/// The shape that is meant, if the base of a recipe is a folder with a configuration and without weights.
+/// The shape that is meant, with these keys of the recipe set, if the base of a recipe is a folder with a configuration and without weights.
 ///
 /// # Errors
 /// If the recipe is wrong.
-pub(super) fn shape(app: &App, resolved: &ResolvedModel, base: Option<&str>) -> Result<Option<Shape>, Failure> {
+pub(super) fn shape(
+    app: &App,
+    resolved: &ResolvedModel,
+    base: Option<&str>,
+    set: &[(String, toml::Value)],
+) -> Result<Option<Shape>, Failure> {
     let Candidate::Recipe { path, base: named } = &resolved.candidate else { return Ok(None) };
     if base.is_none() && named.is_some() {
         return Ok(None);
     }
-    let recipe = Recipe::load(path)?;
+    let recipe = Recipe::load_with(path, set)?;
     let Some(base) = base.map(str::to_owned).or_else(|| recipe.base.clone()) else { return Ok(None) };
     let section = app.experiment.models.get(&base).and_then(|section| section.path.as_ref());
     let folder = section.map_or_else(|| PathBuf::from(&base), |path| app.experiment.folder.join(path));
@@ -55,16 +60,21 @@ impl Shape {
             false => None,
         };
         let resolved = self.recipe.resolve(Some(&self.base), &app.locator())?.with_cache(app.prepared());
-        let outline = outline(&resolved, &config, tokenizer.as_ref(), &app.hashes())?;
+        let outline = outline(&resolved, &config, tokenizer.as_ref(), &app.hashes(), app.device)?;
         app.output(&json!({ "outline": outline, "base": self.folder }), || self.text(&outline))
     }
 
     fn text(&self, outline: &Outline) -> String {
         let number = |value: Option<u64>| value.map_or("not known without a tokenizer".to_owned(), |n| n.to_string());
         let Outline { trainable_parameters, parameters, rows, .. } = outline;
+        let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
+        let paged = match outline.paged_bytes {
+            0 => String::new(),
+            bytes => format!(", beside {:.0} MiB of host memory", mib(bytes)),
+        };
         format!(
             "{}\n  rows                  {} training, {} validation, {} test\n  updates               {}\n  tokens                {}\n  \
-             trainable parameters  {trainable_parameters} of {parameters}\n  memory                {:.0} MiB, by formula\n  \
+             trainable parameters  {trainable_parameters} of {parameters}\n  memory                {:.0} MiB{paged}, by formula\n  \
              speed and time        not measured: {} has no weights\n",
             self.name,
             rows.train,
@@ -72,7 +82,7 @@ impl Shape {
             rows.test,
             number(outline.steps),
             number(outline.tokens),
-            outline.memory_bytes as f64 / f64::from(1 << 20),
+            mib(outline.memory_bytes),
             self.folder.display()
         )
     }

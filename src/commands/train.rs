@@ -92,6 +92,7 @@ pub(super) fn ensure_trained(app: &App, resolved: &ResolvedModel, missing: Missi
                 resolved.name, resolved.name
             )));
         }
+        app.device.check()?;
         plan.run(app, true, Ranks::single())?;
     }
     let base = plan.base.as_ref().map_or_else(|| plan.folder.clone(), |(_, path)| path.clone());
@@ -116,21 +117,30 @@ fn train_here(app: &App, args: &TrainArgs) -> Result<(), Failure> {
         return Err(Failure::usage("--max-steps 0: expected at least 1"));
     }
     if let Some(path) = &args.matrix {
+        app.device.check()?;
         return matrix::train(app, args, path);
     }
     let place = launch::place()?;
     match args.nproc {
         Some(0) => return Err(Failure::usage("--nproc 0: expected at least 1")),
-        Some(n) if n > 1 && place.is_none() => return launch::spawn(app, n),
+        Some(n) if n > 1 && place.is_none() => {
+            app.device.check_ranks(n)?;
+            return launch::spawn(app, n);
+        }
         _ => {}
     }
     let resolved = recipe_of(app, args.name.as_deref().unwrap_or_default())?;
+    let changes = Changes { set: changes(&args.set)?, max_steps: args.max_steps };
     if args.dry_run
-        && let Some(shape) = outline::shape(app, &resolved, args.base.as_deref())?
+        && let Some(shape) = outline::shape(app, &resolved, args.base.as_deref(), &changes.set)?
     {
         return shape.describe(app);
     }
-    let changes = Changes { set: changes(&args.set)?, max_steps: args.max_steps };
+    // Before a base is hashed or trained.
+    match &place {
+        Some(_) => app.device.check_ranks(1)?,
+        None => app.device.check()?,
+    }
     let mut plan = Plan::new(app, &resolved, args.base.as_deref(), args.out.as_deref(), &changes)?;
     if let Some(kind) = &args.sharding {
         plan.recipe.training.sharding = if kind == "fsdp" { Sharding::Fsdp } else { Sharding::None };
@@ -305,6 +315,9 @@ impl Plan {
         }
         if self.recipe.training.tf32 && app.device == Placement::Cpu {
             progress.say("training.tf32 has no effect on the processor, which computes f32 products in full");
+        }
+        if self.recipe.training.paged_optimizer && app.device == Placement::Cpu {
+            progress.say("training.paged_optimizer has no effect on the processor, whose memory is the host's");
         }
         let options = &self.recipe.training;
         let tasks = match options.eval_tasks.as_slice() {

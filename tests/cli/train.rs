@@ -187,6 +187,15 @@ fn keys_of_a_recipe_can_be_set() {
 }
 
 #[test]
+fn a_paged_optimizer_is_the_same_run() {
+    let world = world();
+    let paged = world.run(&["train", "r4", "--set", "training.paged_optimizer=true"]).expect(0);
+    let paged = paged.says(&["training.paged_optimizer has no effect on the processor"]);
+    let again = world.run(&["train", "r4"]).expect(0).says(&["is already there"]);
+    assert_eq!(paged.stdout, again.stdout);
+}
+
+#[test]
 fn preferences_are_trained_on() {
     let world = world();
     let rows: Vec<Value> = (0..40)

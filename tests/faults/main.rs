@@ -3,6 +3,8 @@
 
 mod data;
 mod definitions;
+#[cfg(feature = "cuda")]
+mod devices;
 mod disk;
 mod interruption;
 mod models;

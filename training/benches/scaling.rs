@@ -273,7 +273,7 @@ fn call() -> Result<Call, String> {
 
 /// One rank among processes.
 fn rank(call: &Call, case: &Case, launch: Option<&Launch>) -> Result<Option<String>, TrainingError> {
-    let gpu = launch.map_or(0, |launch| launch.local_rank);
+    let gpu = launch.map_or(0, |launch| launch.local_rank.unwrap_or(launch.rank));
     let connections: Connections = match launch {
         None => (Box::new(Single), Box::new(Single)),
         Some(launch) => {

@@ -13,6 +13,7 @@ pub use cpu::{CpuBackend, CpuBuf};
 pub use cuda::{CudaBackend, CudaBuf, CudaInts, DeviceFailure};
 use std::{
     any::Any,
+    fmt,
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
     sync::Arc,
 };
@@ -33,6 +34,14 @@ pub struct OutOfMemory {
     pub asked: usize,
     /// Bytes of buffers in use.
     pub used: usize,
+}
+
+impl fmt::Display for OutOfMemory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mib = |bytes: usize| bytes as f64 / f64::from(1 << 20);
+        let (asked, used) = (mib(self.asked), mib(self.used));
+        write!(f, "{asked:.1} MiB more are needed beside {used:.1} MiB of buffers in use")
+    }
 }
 
 /// The result of `f`; what is said of memory, in words, if it ran out.
@@ -246,6 +255,8 @@ pub trait Backend: Send + Sync + 'static {
     type Ints: Send + Sync + std::fmt::Debug;
     /// A frozen matrix `[out, in]`, prepared for products.
     type Frozen: Send + Sync + std::fmt::Debug;
+    /// Whether the device has memory of its own, apart from the host's.
+    const OWN_MEMORY: bool = false;
 
     /// A buffer whose contents are unspecified.
     fn alloc(&self, len: usize) -> Self::Buf;
@@ -255,6 +266,11 @@ pub trait Backend: Send + Sync + 'static {
     }
     /// A buffer of zeros.
     fn zeros(&self, len: usize) -> Self::Buf;
+    /// A buffer of zeros for an optimizer's running means, which is used once an update: a device may keep it in the host's
+    /// memory, and it changes no result.
+    fn moments(&self, len: usize) -> Self::Buf {
+        self.zeros(len)
+    }
     /// A buffer with these contents.
     fn upload(&self, data: &[f32]) -> Self::Buf;
     /// Overwrites a part of a buffer.
@@ -296,6 +312,21 @@ pub trait Backend: Send + Sync + 'static {
     fn compute(&self) -> &'static str {
         "float32"
     }
+    /// What is computed with, in words.
+    fn describe(&self) -> String {
+        "f32".to_owned()
+    }
+    /// Runs something that uses the backend, as one of these ranks; where operations of the device fail by unwinding, that
+    /// becomes an error, of which the other ranks hear.
+    ///
+    /// # Errors
+    /// What `f` returns, or the device's failure.
+    fn guard<T>(_: &dyn Collective<Self>, f: impl FnOnce() -> Result<T, TrainingError>) -> Result<T, TrainingError>
+    where
+        Self: Sized,
+    {
+        f()
+    }
     /// Elements of activations that fit into the free memory.
     fn room(&self) -> usize {
         memory::available().map_or(usize::MAX, |bytes| bytes as usize / size_of::<f32>())
@@ -304,9 +335,7 @@ pub trait Backend: Send + Sync + 'static {
     fn peak_bytes(&self) -> usize;
     /// What the payload of an unwinding says of memory that has run out, in words; `None` if it says something else.
     fn out_of_memory(payload: &(dyn Any + Send)) -> Option<String> {
-        let OutOfMemory { asked, used } = payload.downcast_ref::<OutOfMemory>()?;
-        let mib = |bytes: &usize| *bytes as f64 / f64::from(1 << 20);
-        Some(format!("{:.1} MiB more are needed beside {:.1} MiB of buffers in use", mib(asked), mib(used)))
+        payload.downcast_ref::<OutOfMemory>().map(OutOfMemory::to_string)
     }
     /// Gives memory that is kept for later back to the system.
     fn release(&self) {}

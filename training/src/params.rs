@@ -115,8 +115,8 @@ impl<B: Backend> ParamStore<B> {
 
     /// All zeros, of these elements only: other ranks have the others.
     pub fn part(backend: &B, layout: Layout, held: Range<usize>) -> Self {
-        let zeros = || backend.zeros(held.len());
-        let (values, grads, mean, square) = (zeros(), zeros(), zeros(), zeros());
+        let (values, grads) = (backend.zeros(held.len()), backend.zeros(held.len()));
+        let (mean, square) = (backend.moments(held.len()), backend.moments(held.len()));
         Self { values, grads, mean, square, layout, moments: held.clone(), held, part: true }
     }
 
@@ -139,7 +139,7 @@ impl<B: Backend> ParamStore<B> {
 
     /// Keeps the means of these elements only, at 0.
     pub fn shard_moments(&mut self, backend: &B, range: Range<usize>) {
-        (self.mean, self.square) = (backend.zeros(range.len()), backend.zeros(range.len()));
+        (self.mean, self.square) = (backend.moments(range.len()), backend.moments(range.len()));
         self.moments = range;
     }
 

@@ -164,6 +164,7 @@ impl Recipe {
         let mut recipe = self.clone();
         recipe.training.sharding = Sharding::None;
         recipe.training.gradient_checkpointing = Checkpointing::Auto;
+        recipe.training.paged_optimizer = false;
         Digest::of_json(&recipe)
     }
 

@@ -2,6 +2,8 @@
 
 mod outline;
 mod placed;
+#[cfg(any(test, feature = "cuda"))]
+mod seats;
 
 use std::{
     collections::BTreeSet,
@@ -100,10 +102,16 @@ impl<B: Backend + Clone> Run<B> {
         let prepare = || Self::prepare_inner(backend, resolved, base, hashes, output, ranks);
         let result = with_memory::<B, _>(prepare).unwrap_or_else(|what| {
             let when = "while the model was placed".to_owned();
-            let advice = "store the base in fewer bits (training.precision, [quantization]), or share it over ranks \
-                          (--nproc N --sharding fsdp)";
-            let kept = "nothing was trained yet".to_owned();
-            Err(TrainingError::OutOfMemory { when, what, kept, advice: advice.to_owned() })
+            let page = B::OWN_MEMORY && !resolved.recipe.training.paged_optimizer;
+            let advice = match resolved.recipe.method {
+                Method::Lora => "store the base in fewer bits (training.precision, [quantization]), or share it over ranks",
+                Method::Full if page => {
+                    "keep AdamW's states in host memory (training.paged_optimizer = true), or share parameters over ranks"
+                }
+                Method::Full => "share parameters over ranks",
+            };
+            let (advice, kept) = (format!("{advice} (--nproc N --sharding fsdp)"), "nothing was trained yet".to_owned());
+            Err(TrainingError::OutOfMemory { when, what, kept, advice })
         });
         if let Err(error) = &result
             && !matches!(error, TrainingError::Peer { .. } | TrainingError::Mismatch { .. })

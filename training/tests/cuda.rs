@@ -3,7 +3,12 @@
 #![cfg(feature = "cuda")]
 #![allow(clippy::print_stderr, reason = "tests say what they measured")]
 
-use harness_core::Seed;
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
+
+use harness_core::{Digest, Seed};
 use harness_engine::{
     Architecture, DecoderConfig, HostTensor, LayerWeights, Projection, Rope, RopeScaling, Weights,
     cuda::{Device, Float},
@@ -11,11 +16,15 @@ use harness_engine::{
 use harness_training::{
     backend::{AttentionShape, Backend, CpuBackend, CudaBackend, DropoutKey, Mat, MatMut, Span, SpanMut, Weight},
     block::{DropoutPlan, SavePolicy},
-    data::Batch,
+    checkpoint,
+    data::{Batch, BatchSource, Sample, lengths, one_a_row},
+    export::Artifact,
     lora::LoraSpec,
     model::{LocalSink, MicroStep, Model, Trainable, random_weights},
     optimizer::{AdamW, AdamWStep, gradient_norm},
-    recipe::LoraInit,
+    recipe::{LoraInit, TrainingOptions},
+    telemetry::{Progress, StepReport},
+    trainer::{Trainer, TrainerSetup},
 };
 
 /// The GPU, or nothing where there is none.
@@ -496,6 +505,67 @@ fn training_follows_the_processor() {
         let worst = found.iter().zip(&expected).map(|(a, b)| (a - b).abs() / b).fold(0.0, f64::max);
         eprintln!("training {}: losses differ by at most {worst:.1e}", float.name());
         assert!(worst < tolerance, "{}: {found:?} {expected:?}", float.name());
+    }
+}
+
+/// Sets a flag after an update.
+struct StopAt(u64, Arc<AtomicBool>);
+
+impl Progress for StopAt {
+    fn step(&mut self, report: &StepReport) {
+        self.1.store(report.step == self.0, Ordering::Relaxed);
+    }
+}
+
+/// AdamW's states in host memory: the same bits, over a checkpoint too, and that much less of the GPU's memory.
+#[test]
+fn paged_states_change_no_bit_and_take_no_device_memory() {
+    let (config, folder) = (config(64), tempfile::tempdir().expect("a folder"));
+    let options = "max_steps = 8\nbatch_size = 2\ngradient_accumulation_steps = 2\nlearning_rate = 0.01\n\
+                   weight_decay = 0.01\nsave_steps = 4";
+    let options: TrainingOptions = toml::from_str(options).expect("options");
+    let mut rng = Seed(6).stream("samples", 0);
+    let mut token = || rng.below(config.vocab_size as u64) as u32;
+    let sample = |i| Sample { tokens: (0..40 + i).map(|_| token()).collect(), loss_from: 1, ..Sample::default() };
+    let samples: Arc<[Sample]> = (0..10).map(sample).collect::<Vec<_>>().into();
+    // The optimizer's file after the run, the peak of the GPU's memory, and the number of parameters.
+    let run = |float: Float, paged: bool, name: &str, stop_at: u64| {
+        let backend = gpu(float)?.paging(paged);
+        let (model, store) =
+            Model::new(backend, &config, &weights(&config), &Trainable::Full, 256, Seed(4)).expect("a model");
+        let (output, parameters) = (folder.path().join(name), store.len());
+        let setup = TrainerSetup {
+            options: options.clone(),
+            dropout: 0.0,
+            train: BatchSource::new(Arc::clone(&samples), one_a_row(&lengths(&samples)), 2, Seed(1)),
+            validation: vec![],
+            artifact: Artifact::Model {
+                config: serde_json::json!({"model_type": "llama"}),
+                dtype: Default::default(),
+                tokenizer: output.clone(),
+            },
+            output: output.clone(),
+            run: Digest::of("a run"),
+        };
+        let stop = Arc::new(AtomicBool::new(false));
+        let mut trainer = Trainer::new(model, store, setup).expect("a trainer").with_stop(Arc::clone(&stop));
+        trainer.resume().expect("a checkpoint, or none");
+        let summary = trainer.run(&mut StopAt(stop_at, stop)).expect("a run");
+        let file = checkpoint::folder(&output, summary.steps).join("optimizer.safetensors");
+        Some((std::fs::read(file).expect("a checkpoint"), summary.memory_bytes as usize, parameters))
+    };
+    for float in [Float::F32, Float::Bf16] {
+        let name = |name: &str| format!("{name} {}", float.name());
+        let Some((expected, all, parameters)) = run(float, false, &name("device"), 99) else { return };
+        let whole = run(float, true, &name("host"), 99).expect("a GPU");
+        assert!(whole.0 == expected, "{}: paged", float.name());
+        eprintln!("paged {}: {} bytes on the GPU instead of {all}, {parameters} parameters", float.name(), whole.1);
+        assert!(whole.1 + 8 * parameters <= all, "{} of {all}, {parameters}", whole.1);
+        // From host to device and back, over checkpoints.
+        for (paged, at) in [(true, 3), (false, 5), (true, 99)] {
+            let (found, ..) = run(float, paged, &name("both"), at).expect("a GPU");
+            assert!(at < 99 || found == expected, "{}: resumed", float.name());
+        }
     }
 }
 

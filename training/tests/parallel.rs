@@ -430,7 +430,7 @@ fn over_tcp<R: Send>(world: usize, f: impl Fn(usize, TcpExchange) -> R + Sync) -
             .map(|rank| {
                 scope.spawn(move || {
                     let (addresses, job) = (vec!["127.0.0.1".to_owned()], "test".to_owned());
-                    let launch = Launch { rank, world, local_rank: rank, addresses, port, ports: 1, job };
+                    let launch = Launch { rank, world, local_rank: Some(rank), addresses, port, ports: 1, job };
                     let [control, _] = TcpExchange::connect(&launch, Duration::from_secs(60)).expect("all ranks");
                     f(rank, control)
                 })
@@ -479,7 +479,7 @@ fn a_rendezvous_that_cannot_be_is_refused() {
     let launch = |rank: usize, world: usize, port: u16| Launch {
         rank,
         world,
-        local_rank: rank,
+        local_rank: Some(rank),
         addresses: vec!["127.0.0.1".into()],
         port,
         ports: 1,

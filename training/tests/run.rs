@@ -1,6 +1,14 @@
 //! From recipe files to a model and an adapter that the engine loads and scores alike.
 
-use std::{fmt::Write, fs, path::Path, sync::Arc};
+use std::{
+    fmt::Write,
+    fs,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
 use harness_core::Seed;
 use harness_engine::{Adapter, LoadedBase, LocalModel, ModelFiles, ModelOptions, TextTokenizer};
@@ -10,7 +18,7 @@ use harness_training::{
     data::{Batch, Samples, tokenize},
     recipe::ResolvedRecipe,
     run::{Base, Run},
-    telemetry::{Silent, read_lines},
+    telemetry::{Progress, Silent, StepReport, read_lines},
 };
 
 const WORDS: [&str; 12] =
@@ -262,4 +270,42 @@ fn filled_up_rows_change_nothing_but_the_work() {
     let (plain, longest, all) = (train("none"), train("longest"), train("max_length"));
     assert_eq!((plain.0, plain.0), (longest.0, all.0), "tokens of samples are counted");
     assert!((plain.1 - longest.1).abs() < 1e-5 && (plain.1 - all.1).abs() < 1e-5, "{plain:?} {longest:?} {all:?}");
+}
+
+#[test]
+fn a_paged_optimizer_changes_no_byte() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let folder = folder.path();
+    write_tokenizer(folder);
+    write_data(folder);
+    let hashes = FileHashes::open(folder);
+    let scratch = SCRATCH.replace("epochs = 6", "max_steps = 6\nsave_steps = 3").replace("eval_steps = 10", "");
+    let prepare = |paged: bool, output: &Path| {
+        let text = format!("{scratch}paged_optimizer = {paged}\n");
+        let recipe = resolve(folder, &format!("paged_{paged}.toml"), &text, None);
+        Run::prepare(&recipe, None, &hashes, output).expect("a run")
+    };
+    let (plain, paged) = (folder.join("plain"), folder.join("paged"));
+    prepare(false, &plain).train(false, &mut Silent).expect("training");
+    // Interrupted in between, it goes on with the key as without it: it is the same run.
+    let stop = Arc::new(AtomicBool::new(false));
+    let mut first = prepare(true, &paged).with_stop(Arc::clone(&stop));
+    let summary = first.train(false, &mut StopAt(2, stop)).expect("training");
+    assert!(summary.interrupted && summary.steps == 2);
+    let recorded = &first.manifest()["recipe"]["training"]["paged_optimizer"];
+    assert_eq!(*recorded, true, "the record says how it was run");
+    prepare(false, &paged).train(true, &mut Silent).expect("training");
+    for name in ["model.safetensors", "checkpoint-6/optimizer.safetensors"] {
+        let read = |run: &Path| fs::read(run.join(name)).expect("a file");
+        assert!(read(&plain) == read(&paged), "{name}");
+    }
+}
+
+/// Stops a run after an update.
+struct StopAt(u64, Arc<AtomicBool>);
+
+impl Progress for StopAt {
+    fn step(&mut self, report: &StepReport) {
+        self.1.store(report.step == self.0, Ordering::Relaxed);
+    }
 }

@@ -2,7 +2,7 @@
 
 use super::{
     Device, DeviceBuffer, Float, View,
-    driver::{Arg, Shape},
+    driver::{Arg, Shape, args},
     ops::of,
 };
 use crate::EngineError;
@@ -183,21 +183,9 @@ impl Device {
         let kernel = self.attention_kernel(&[q, k, v, o], dim)?;
         let scale = (1.0 / (dim as f64).sqrt()) as f32;
         let shared = shared_of(&kernel, |pitch| (ROWS + 4 * 64) * pitch * 2, 3, 1);
-        let mut args = vec![
-            q.ptr.into(),
-            q.pitch.into(),
-            k.ptr.into(),
-            k.pitch.into(),
-            v.ptr.into(),
-            v.pitch.into(),
-            o.ptr.into(),
-            o.pitch.into(),
-            lse.map_or(0, DeviceBuffer::ptr).into(),
-            work.tiles.ptr().into(),
-            work.segments.ptr().into(),
-            heads.into(),
-            (heads / kv_heads.max(1)).into(),
-        ];
+        let (lse, group) = (lse.map_or(0, DeviceBuffer::ptr), heads / kv_heads.max(1));
+        let tiles = (work.tiles.ptr(), work.segments.ptr());
+        let mut args = args![[q], [k], [v], [o], lse, tiles.0, tiles.1, heads, group].to_vec();
         let threads = match kernel {
             Kernel::Tensor(_) => 128,
             Kernel::General(_) => {
@@ -205,7 +193,7 @@ impl Device {
                 256
             }
         };
-        args.extend::<[Arg; 2]>([scale.into(), window.unwrap_or(0).into()]);
+        args.extend(args![scale, window.unwrap_or(0)]);
         let shape = Shape { grid: (work.count, heads), block: (threads, 1), shared };
         self.launch(kernel_name!(kernel, q.float, "attention"), shape, &args)
     }
@@ -242,16 +230,7 @@ impl Device {
         };
         let dots = self.alloc(q.rows * heads, Float::F32)?;
         let shape = Shape { grid: ((q.rows * heads).div_ceil(8), 1), block: (32, 8), shared: 0 };
-        let args = [
-            o.ptr.into(),
-            o.pitch.into(),
-            d_o.ptr.into(),
-            d_o.pitch.into(),
-            q.rows.into(),
-            heads.into(),
-            dim.into(),
-            dots.ptr().into(),
-        ];
+        let args = args![[o], [d_o], q.rows, heads, dim, dots.ptr()];
         self.launch(of!(o.float, "attention_dots"), shape, &args)?;
 
         let (dq, dk, dv) = (dqkv.columns(0, q_dim), dqkv.columns(q_dim, kv_dim), dqkv.columns(q_dim + kv_dim, kv_dim));
@@ -262,23 +241,14 @@ impl Device {
             Kernel::Tensor(_) => (128, None),
             Kernel::General(_) => (256, Some(dim)),
         };
-        let inputs = [
-            q.ptr.into(),
-            k.ptr.into(),
-            v.ptr.into(),
-            q.pitch.into(),
-            lse.ptr().into(),
-            d_o.ptr.into(),
-            d_o.pitch.into(),
-            dots.ptr().into(),
-        ];
-        let mut rest = vec![tiles.ptr().into(), heads.into(), (heads / kv_heads.max(1)).into()];
+        let inputs = args![q.ptr, k.ptr, v.ptr, q.pitch, lse.ptr(), [d_o], dots.ptr()];
+        let mut rest = args![tiles.ptr(), heads, heads / kv_heads.max(1)].to_vec();
         rest.extend(dim_arg.map(Arg::from));
-        rest.extend::<[Arg; 2]>([scale.into(), window.unwrap_or(0).into()]);
-        let args = [&inputs[..], &[dq.ptr.into(), dq.pitch.into()], &rest].concat();
+        rest.extend(args![scale, window.unwrap_or(0)]);
+        let args = [&inputs[..], &args![[dq]], &rest].concat();
         let shape = Shape { grid: (work.count, heads), block: (threads, 1), shared };
         self.launch(kernel_name!(kernel, q.float, "attention_backward_q"), shape, &args)?;
-        let args = [&inputs[..], &[dk.ptr.into(), dv.ptr.into(), dk.pitch.into()], &rest].concat();
+        let args = [&inputs[..], &args![dk.ptr, dv.ptr, dk.pitch], &rest].concat();
         let shape = Shape { grid: (work.count, kv_heads), block: (threads, 1), shared };
         self.launch(kernel_name!(kernel, q.float, "attention_backward_kv"), shape, &args)
     }

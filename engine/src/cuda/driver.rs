@@ -14,7 +14,9 @@ use std::{
 use cudarc::driver::sys::{self, CUresult};
 
 use super::{
+    Gpu,
     gemm::Products,
+    gpu,
     memory::{Pool, Widened},
 };
 use crate::EngineError;
@@ -22,16 +24,13 @@ use crate::EngineError;
 /// Kernels for sm_90a and PTX for compute_80.
 static KERNELS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/kernels.fatbin"));
 
-/// Oldest driver whose version answers to CUDA 13.0.
-const DRIVER: i32 = 13_000;
-
 /// An opened GPU; clones share it.
 #[derive(Clone)]
 pub struct Device(pub(super) Arc<Inner>);
 
 pub(super) struct Inner {
     pub(super) ordinal: usize,
-    name: String,
+    gpu: Gpu,
     context: sys::CUcontext,
     pub(super) stream: sys::CUstream,
     module: sys::CUmodule,
@@ -82,6 +81,23 @@ impl From<usize> for Arg {
     }
 }
 
+impl From<bool> for Arg {
+    fn from(x: bool) -> Self {
+        u64::from(x).into()
+    }
+}
+
+/// The arguments of a kernel in order; `[x]` stands for two, where the matrix `x` begins and its pitch.
+macro_rules! args {
+    (@ ($($done:expr,)*)) => { [$($crate::cuda::driver::Arg::from($done)),*] };
+    (@ ($($done:expr,)*) [$matrix:ident] $(, $($rest:tt)*)?) => {
+        args!(@ ($($done,)* $matrix.ptr, $matrix.pitch,) $($($rest)*)?)
+    };
+    (@ ($($done:expr,)*) $arg:expr $(, $($rest:tt)*)?) => { args!(@ ($($done,)* $arg,) $($($rest)*)?) };
+    ($($args:tt)+) => { args!(@ () $($args)+) };
+}
+pub(super) use args;
+
 /// A launch: blocks in x, y; threads of a block in x, y; bytes of shared memory.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Shape {
@@ -97,7 +113,7 @@ thread_local! {
 
 impl fmt::Debug for Device {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Device({} {})", self.label(), self.0.name)
+        write!(f, "Device({} {})", self.label(), self.name())
     }
 }
 
@@ -107,87 +123,27 @@ impl Device {
     /// # Errors
     /// If there is no driver or no GPU, or the driver is too old.
     pub fn count() -> Result<usize, EngineError> {
-        Self::start("cuda")
-    }
-
-    /// Starts the driver; gives the number of GPUs. `label` names in errors what is asked for.
-    fn start(label: &str) -> Result<usize, EngineError> {
-        let fail = |reason: &str| EngineError::Device { device: label.to_owned(), reason: reason.to_owned() };
-        // SAFETY: loads NVIDIA's library, whose initialiser has no other effect.
-        if !unsafe { sys::is_culib_present() } {
-            return Err(fail(
-                "no NVIDIA driver (libcuda.so.1 cannot be loaded); use --device cpu, or run on a machine with an NVIDIA \
-                 GPU and driver 580 or later",
-            ));
-        }
-        // SAFETY: plain driver calls; out-pointers are live locals.
-        unsafe {
-            let mut version = 0;
-            if sys::cuDriverGetVersion(&mut version) == CUresult::CUDA_SUCCESS && version < DRIVER {
-                return Err(fail(&format!(
-                    "the driver is for CUDA {}.{}; expected 13.0 or later (driver 580 or later): update the driver, or \
-                     use --device cpu",
-                    version / 1000,
-                    version % 1000 / 10
-                )));
-            }
-            match sys::cuInit(0) {
-                CUresult::CUDA_SUCCESS => {}
-                CUresult::CUDA_ERROR_NO_DEVICE => return Err(fail("no GPU; use --device cpu")),
-                error => return Err(fail(&format!("the driver does not start: {}", describe(error)))),
-            }
-            let mut count = 0;
-            match sys::cuDeviceGetCount(&mut count) {
-                CUresult::CUDA_SUCCESS => Ok(count as usize),
-                error => Err(fail(&format!("counting GPUs: {}", describe(error)))),
-            }
-        }
+        gpu::start("cuda")
     }
 
     /// Opens the GPU with this number.
     ///
     /// # Errors
-    /// If there is no driver, it is too old, there is no such GPU, or cuBLASLt is missing.
+    /// As [`Gpu::find`]; if the driver fails.
     pub fn open(ordinal: usize) -> Result<Self, EngineError> {
-        let label = format!("cuda:{ordinal}");
-        let fail = |reason: String| EngineError::Device { device: label.clone(), reason };
+        let gpu = Gpu::find(ordinal)?;
         let check = |what: &str, result: CUresult| match result {
             CUresult::CUDA_SUCCESS => Ok(()),
-            error => Err(fail(format!("{what}: {}", describe(error)))),
+            error => {
+                let (device, reason) = (format!("cuda:{ordinal}"), format!("{what}: {}", describe(error)));
+                Err(EngineError::Device { device, reason })
+            }
         };
-        let count = Self::start(&label)?;
-        if ordinal >= count {
-            let last = count.saturating_sub(1);
-            return Err(fail(format!("no such GPU: there are {count}, cuda:0 to cuda:{last}")));
-        }
         // SAFETY: plain driver calls; out-pointers are live locals.
         unsafe {
-            // SAFETY: as for the driver.
-            if !cudarc::cublaslt::sys::is_culib_present() {
-                return Err(fail(
-                    "cuBLASLt (libcublasLt.so.13) is missing; install the CUDA 13 libraries or add their \
-                                 folder to LD_LIBRARY_PATH"
-                        .to_owned(),
-                ));
-            }
-            let mut device = 0;
-            check("opening", sys::cuDeviceGet(&mut device, ordinal as i32))?;
-            let mut name = [0; 128];
-            check("reading the name", sys::cuDeviceGetName(name.as_mut_ptr(), 127, device))?;
-            let name = CStr::from_ptr(name.as_ptr()).to_string_lossy().into_owned();
-            let attribute = |which| {
-                let mut value = 0;
-                check("reading an attribute", sys::cuDeviceGetAttribute(&mut value, which, device)).map(|()| value)
-            };
-            use sys::CUdevice_attribute_enum as Attribute;
-            let major = attribute(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)?;
-            if major < 8 {
-                return Err(fail(format!("{name} has compute capability {major}.x; expected 8.0 (Ampere) or later")));
-            }
-            let multiprocessors = attribute(Attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)? as u32;
             let (mut context, mut stream, mut module) =
                 (std::ptr::null_mut(), std::ptr::null_mut(), std::ptr::null_mut());
-            check("making a context", sys::cuDevicePrimaryCtxRetain(&mut context, device))?;
+            check("making a context", sys::cuDevicePrimaryCtxRetain(&mut context, gpu.handle))?;
             check("entering the context", sys::cuCtxSetCurrent(context))?;
             CURRENT.set(context);
             let non_blocking = sys::CUstream_flags_enum::CU_STREAM_NON_BLOCKING as u32;
@@ -195,12 +151,12 @@ impl Device {
             check("loading the kernels", sys::cuModuleLoadData(&mut module, KERNELS.as_ptr().cast()))?;
             let inner = Inner {
                 ordinal,
-                name,
                 context,
                 stream,
                 module,
                 functions: Mutex::default(),
-                multiprocessors,
+                multiprocessors: gpu.multiprocessors,
+                gpu,
                 pool: Mutex::default(),
                 products: Mutex::default(),
                 widened: Mutex::default(),
@@ -213,7 +169,7 @@ impl Device {
 
     /// The GPU's name, e.g. `NVIDIA H100 80GB HBM3`.
     pub fn name(&self) -> &str {
-        &self.0.name
+        self.0.gpu.name()
     }
 
     /// Its name on the command line, e.g. `cuda:0`.

@@ -6,7 +6,7 @@ use cudarc::driver::sys::{self, CUresult};
 use half::{bf16, f16};
 
 use super::{
-    Device, Float, View,
+    Device, Float, HostMemory, View,
     driver::{Inner, lock},
 };
 use crate::EngineError;
@@ -59,7 +59,17 @@ impl Widened {
 /// Widened matrices kept: those of one block, which a replay and the backward after it use in turn.
 const WIDENED: usize = 4;
 
-/// A run of elements on a GPU; its memory goes back to the device's pool when it is dropped.
+/// Whose memory a buffer's elements are in.
+enum Home {
+    /// The device's pool, which gets it back.
+    Pool,
+    /// Another buffer, of which this one is a part.
+    Part { _whole: Arc<DeviceBuffer> },
+    /// The host.
+    Host(HostMemory),
+}
+
+/// A run of elements on a GPU, or within its reach; its memory goes back to where it came from when it is dropped.
 ///
 /// Like a cell: kernels write through shared references, in the order of the device's stream.
 pub struct DeviceBuffer {
@@ -68,8 +78,7 @@ pub struct DeviceBuffer {
     size: usize,
     len: usize,
     float: Option<Float>,
-    /// Whose memory it is, where it is a part of another buffer.
-    whole: Option<Arc<DeviceBuffer>>,
+    home: Home,
 }
 
 impl std::fmt::Debug for DeviceBuffer {
@@ -81,12 +90,11 @@ impl std::fmt::Debug for DeviceBuffer {
 
 impl Drop for DeviceBuffer {
     fn drop(&mut self) {
-        if self.whole.is_some() {
-            return;
+        if let Home::Pool = self.home {
+            let mut pool = lock(&self.inner.pool);
+            pool.used -= self.size;
+            pool.free.entry(self.size).or_default().push(self.ptr);
         }
-        let mut pool = lock(&self.inner.pool);
-        pool.used -= self.size;
-        pool.free.entry(self.size).or_default().push(self.ptr);
     }
 }
 
@@ -108,6 +116,11 @@ impl DeviceBuffer {
 
     pub(super) fn ptr(&self) -> u64 {
         self.ptr
+    }
+
+    /// The host's memory, if the elements are there.
+    pub fn host(&self) -> Option<&HostMemory> {
+        if let Home::Host(memory) = &self.home { Some(memory) } else { None }
     }
 
     /// The matrix `[rows, cols]` from element `at`, rows `pitch` elements apart.
@@ -132,8 +145,8 @@ impl DeviceBuffer {
     /// If they do not lie inside.
     pub fn part(whole: &Arc<Self>, at: usize, like: &Self) -> Self {
         assert!(whole.float.is_none() && at + like.bytes() <= whole.len, "a part inside of its buffer");
-        let (inner, ptr, whole) = (whole.inner.clone(), whole.ptr + at as u64, Some(Arc::clone(whole)));
-        Self { inner, ptr, size: 0, len: like.len, float: like.float, whole }
+        let (inner, ptr, home) = (whole.inner.clone(), whole.ptr + at as u64, Home::Part { _whole: Arc::clone(whole) });
+        Self { inner, ptr, size: 0, len: like.len, float: like.float, home }
     }
 
     /// All elements as one row.
@@ -169,14 +182,7 @@ impl Device {
             result = unsafe { sys::cuMemAlloc_v2(&mut ptr, size) };
         }
         if result == CUresult::CUDA_ERROR_OUT_OF_MEMORY {
-            let gib = |bytes: usize| bytes as f64 / (1u64 << 30) as f64;
-            return Err(self.fail(format!(
-                "out of memory: {:.2} GiB more are needed beside {:.2} GiB in use; use smaller batches or shorter \
-                 rows, keep less for the backward pass (gradient_checkpointing = \"layer\"), quantise the base \
-                 (nf4), or lower kv_bytes and batch_tokens",
-                gib(size),
-                gib(pool.used)
-            )));
+            return Err(EngineError::DeviceMemory { device: self.label(), asked: size, used: pool.used });
         }
         self.check("allocating", result)?;
         pool.held += size;
@@ -191,7 +197,7 @@ impl Device {
     /// If there is not enough memory.
     pub fn alloc(&self, len: usize, float: Float) -> Result<DeviceBuffer, EngineError> {
         let (ptr, size) = self.raw(len * float.bytes())?;
-        Ok(DeviceBuffer { inner: self.0.clone(), ptr, size, len, float: Some(float), whole: None })
+        Ok(DeviceBuffer { inner: self.0.clone(), ptr, size, len, float: Some(float), home: Home::Pool })
     }
 
     /// A buffer of `len` bytes with unspecified contents.
@@ -200,7 +206,18 @@ impl Device {
     /// If there is not enough memory.
     pub fn alloc_bytes(&self, len: usize) -> Result<DeviceBuffer, EngineError> {
         let (ptr, size) = self.raw(len)?;
-        Ok(DeviceBuffer { inner: self.0.clone(), ptr, size, len, float: None, whole: None })
+        Ok(DeviceBuffer { inner: self.0.clone(), ptr, size, len, float: None, home: Home::Pool })
+    }
+
+    /// Zeros (f32) in the host's memory, pinned, which kernels read and write over the bus. They are none of the device's
+    /// bytes.
+    ///
+    /// # Errors
+    /// If there is not enough memory that can be pinned.
+    pub fn zeros_on_host(&self, len: usize) -> Result<DeviceBuffer, EngineError> {
+        let memory = HostMemory::zeros(self, len)?;
+        let (inner, ptr, float) = (self.0.clone(), memory.ptr(), Some(Float::F32));
+        Ok(DeviceBuffer { inner, ptr, size: 0, len, float, home: Home::Host(memory) })
     }
 
     /// Gives the matrix of this number to `f`; `fill` writes it, unless it is among those written last.
@@ -240,6 +257,12 @@ impl Device {
                 Err(error)
             }
         }
+    }
+
+    /// Gives blocks that are in no buffer back to the system.
+    pub fn release(&self) {
+        self.bind();
+        lock(&self.0.pool).release();
     }
 
     /// Bytes in buffers at most so far; and bytes held now, buffers and blocks kept for the next ones.

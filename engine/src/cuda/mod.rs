@@ -8,6 +8,8 @@ mod attention;
 pub(crate) mod decoder;
 mod driver;
 mod gemm;
+mod gpu;
+mod host;
 mod matrix;
 mod memory;
 #[cfg(feature = "nccl")]
@@ -19,6 +21,8 @@ mod side;
 pub use attention::{AttentionTile, AttentionWork, KeySegment};
 pub use decoder::DeviceMatrix;
 pub use driver::Device;
+pub use gpu::Gpu;
+pub use host::HostMemory;
 pub use matrix::{Float, View};
 pub use memory::DeviceBuffer;
 #[cfg(feature = "nccl")]

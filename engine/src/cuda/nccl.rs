@@ -57,20 +57,31 @@ fn check(device: &Device, what: &str, result: ncclResult_t) -> Result<(), Engine
 }
 
 impl Communicator {
-    fn present(device: &Device) -> Result<(), EngineError> {
+    /// Whether NCCL is there and new enough; `label` names in errors the device that needs it.
+    ///
+    /// # Errors
+    /// If it is not.
+    pub fn present(label: &str) -> Result<(), EngineError> {
+        let fail = |reason: String| Err(EngineError::Device { device: label.to_owned(), reason });
         // SAFETY: loads NVIDIA's library, whose initialiser has no other effect.
         if !unsafe { sys::is_culib_present() } {
-            return Err(device.fail(
-                "NCCL (libnccl.so) is missing; install it (version 2.18 or later), or add the folder that holds libnccl.so \
-                 to LD_LIBRARY_PATH",
-            ));
+            return fail(
+                "NCCL (libnccl.so) is missing, through which several GPUs compute together; install it (version 2.18 or \
+                 later), or add the folder that holds libnccl.so to LD_LIBRARY_PATH (where there is libnccl.so.2 only: ln -s \
+                 libnccl.so.2 libnccl.so)"
+                    .to_owned(),
+            );
         }
         let mut version = 0;
         // SAFETY: the out-pointer is a live local.
-        check(device, "asking for its version", unsafe { sys::ncclGetVersion(&mut version) })?;
+        if unsafe { sys::ncclGetVersion(&mut version) } != ncclResult_t::ncclSuccess {
+            return fail("NCCL does not tell its version; expected 2.18 or later".to_owned());
+        }
         if version < OLDEST {
-            let (major, minor) = (version / 10_000, version % 10_000 / 100);
-            return Err(device.fail(format!("NCCL {major}.{minor} is too old; expected 2.18 or later")));
+            // 2.8 and older count in thousands.
+            let unit = if version < 10_000 { 1000 } else { 10_000 };
+            let (major, minor) = (version / unit, version % unit / 100);
+            return fail(format!("NCCL {major}.{minor} is too old; expected 2.18 or later"));
         }
         Ok(())
     }
@@ -80,7 +91,7 @@ impl Communicator {
     /// # Errors
     /// If NCCL is missing, too old, or fails.
     pub fn meeting_point(device: &Device) -> Result<MeetingPoint, EngineError> {
-        Self::present(device)?;
+        Self::present(&device.label())?;
         let mut id = ncclUniqueId { internal: [0; 128] };
         // SAFETY: the out-pointer is a live local.
         check(device, "making a meeting point", unsafe { sys::ncclGetUniqueId(&mut id) })?;
@@ -92,7 +103,7 @@ impl Communicator {
     /// # Errors
     /// If NCCL is missing, too old, or fails.
     pub fn meet(device: &Device, point: &MeetingPoint, rank: usize, world: usize) -> Result<Self, EngineError> {
-        Self::present(device)?;
+        Self::present(&device.label())?;
         device.bind();
         let side = SideStream::new(device)?;
         let end = side.moment()?;

@@ -4,7 +4,7 @@
 
 use super::{
     Device, DeviceBuffer, Float, View,
-    driver::{Arg, Shape},
+    driver::{Shape, args},
 };
 use crate::EngineError;
 
@@ -74,6 +74,11 @@ impl Device {
         Shape { grid: (items.div_ceil(256).clamp(1, most), 1), block: (256, 1), shared: 0 }
     }
 
+    /// As [`Device::spread`]; a thread takes four elements at a time if `vec`.
+    fn spread_by(&self, elements: usize, vec: bool) -> Shape {
+        self.spread(if vec { elements / 4 } else { elements })
+    }
+
     /// `y = x`, rounded to the type of `y`; both contiguous.
     ///
     /// # Errors
@@ -92,7 +97,7 @@ impl Device {
             (Float::F16, Float::Bf16) => "cast_f16_bf16",
             (Float::F16, _) => "cast_f16_f32",
         };
-        self.launch(name, self.spread(n), &[x.ptr.into(), y.ptr.into(), n.into()])
+        self.launch(name, self.spread(n), &args![x.ptr, y.ptr, n])
     }
 
     /// `y += x`; both contiguous and of one type.
@@ -102,7 +107,7 @@ impl Device {
     pub fn add(&self, x: View<'_>, y: View<'_>) -> Done {
         let n = x.rows * x.cols;
         assert!(n == y.rows * y.cols && contiguous(&x) && contiguous(&y) && x.float == y.float, "elements of one type");
-        self.launch(of!(x.float, "add"), self.spread(n / 4 + 1), &[x.ptr.into(), y.ptr.into(), n.into()])
+        self.launch(of!(x.float, "add"), self.spread(n / 4 + 1), &args![x.ptr, y.ptr, n])
     }
 
     /// Adds a bias (f32) to every row.
@@ -111,7 +116,7 @@ impl Device {
     /// If the driver fails.
     pub fn add_bias(&self, bias: View<'_>, y: View<'_>) -> Done {
         assert!(bias.float == Float::F32 && bias.cols == y.cols, "a bias of f32, one element a column");
-        let args = [bias.ptr.into(), y.ptr.into(), y.rows.into(), y.cols.into(), y.pitch.into()];
+        let args = args![bias.ptr, y.ptr, y.rows, y.cols, y.pitch];
         self.launch(of!(y.float, "add_bias"), self.spread(y.rows * y.cols), &args)
     }
 
@@ -125,7 +130,7 @@ impl Device {
     /// If the driver fails.
     pub fn bias_backward(&self, dy: View<'_>, db: View<'_>) -> Done {
         assert!(db.float == Float::F32 && db.cols == dy.cols, "a gradient of f32, one element a column");
-        let args = [dy.ptr.into(), db.ptr.into(), dy.rows.into(), dy.cols.into(), dy.pitch.into()];
+        let args = args![dy.ptr, db.ptr, dy.rows, dy.cols, dy.pitch];
         self.launch(of!(dy.float, "bias_backward"), Self::columns_shape(dy.cols), &args)
     }
 
@@ -142,18 +147,8 @@ impl Device {
             Float::Bf16 => from!(x.float, "gather_", "_bf16"),
             Float::F16 => from!(x.float, "gather_", "_f16"),
         };
-        let items = y.rows * y.cols / if vec { 4 } else { 1 };
-        let args = [
-            x.ptr.into(),
-            x.pitch.into(),
-            rows.ptr().into(),
-            y.ptr.into(),
-            y.pitch.into(),
-            y.rows.into(),
-            y.cols.into(),
-            usize::from(vec).into(),
-        ];
-        self.launch(name, self.spread(items), &args)
+        let args = args![[x], rows.ptr(), [y], y.rows, y.cols, vec];
+        self.launch(name, self.spread_by(y.rows * y.cols, vec), &args)
     }
 
     /// `y[rows[i]] = x[i]`, all other rows 0; `rows` are distinct, `y` is contiguous.
@@ -164,17 +159,8 @@ impl Device {
         assert!(rows.len() >= 4 * x.rows && x.cols == y.cols && x.float == y.float, "an index a row");
         self.zero(y)?;
         let vec = x.by_four() && y.by_four();
-        let args = [
-            x.ptr.into(),
-            x.pitch.into(),
-            rows.ptr().into(),
-            y.ptr.into(),
-            y.pitch.into(),
-            x.rows.into(),
-            x.cols.into(),
-            usize::from(vec).into(),
-        ];
-        self.launch(of!(x.float, "spread"), self.spread(x.rows * x.cols / if vec { 4 } else { 1 }), &args)
+        let args = args![[x], rows.ptr(), [y], x.rows, x.cols, vec];
+        self.launch(of!(x.float, "spread"), self.spread_by(x.rows * x.cols, vec), &args)
     }
 
     /// Adds to row `ids[g]` of the table's gradient (f32) the rows `order[starts[g]..starts[g + 1]]` of `dy`.
@@ -189,15 +175,7 @@ impl Device {
         table: View<'_>,
     ) -> Done {
         assert!(table.float == Float::F32 && ids.len() >= 4 * groups && starts.len() >= 4 * (groups + 1), "groups");
-        let args = [
-            dy.ptr.into(),
-            dy.pitch.into(),
-            ids.ptr().into(),
-            starts.ptr().into(),
-            order.ptr().into(),
-            table.ptr.into(),
-            dy.cols.into(),
-        ];
+        let args = args![[dy], ids.ptr(), starts.ptr(), order.ptr(), table.ptr, dy.cols];
         let shape = Shape { grid: (groups, 1), block: (256, 1), shared: 0 };
         self.launch(of!(dy.float, "embed_backward"), shape, &args)
     }
@@ -217,16 +195,7 @@ impl Device {
         assert!(positions.len() >= 4 * x.rows && x.cols.is_multiple_of(2 * heads.max(1)), "a position a row");
         let half = x.cols / heads.max(1) / 2;
         let sign = if inverse { -1f32 } else { 1.0 };
-        let args = [
-            x.ptr.into(),
-            x.pitch.into(),
-            x.rows.into(),
-            heads.into(),
-            half.into(),
-            positions.ptr().into(),
-            table.ptr().into(),
-            sign.into(),
-        ];
+        let args = args![[x], x.rows, heads, half, positions.ptr(), table.ptr(), sign];
         self.launch(of!(x.float, "rope"), self.spread(x.rows * heads * half), &args)
     }
 
@@ -235,18 +204,7 @@ impl Device {
     /// # Errors
     /// If the driver fails.
     pub fn swiglu(&self, gate_up: View<'_>, y: View<'_>) -> Done {
-        assert!(gate_up.cols == 2 * y.cols && gate_up.float == y.float && gate_up.rows == y.rows, "gate and up");
-        let vec = gate_up.by_four() && y.by_four();
-        let args = [
-            gate_up.ptr.into(),
-            gate_up.pitch.into(),
-            y.ptr.into(),
-            y.pitch.into(),
-            y.rows.into(),
-            y.cols.into(),
-            usize::from(vec).into(),
-        ];
-        self.launch(of!(y.float, "swiglu"), self.spread(y.rows * y.cols / if vec { 4 } else { 1 }), &args)
+        self.gated(of!(y.float, "swiglu"), [gate_up, y], gate_up, y)
     }
 
     /// Backward of [`Device::swiglu`] in place: `gate_up` leaves as its gradient.
@@ -254,19 +212,15 @@ impl Device {
     /// # Errors
     /// If the driver fails.
     pub fn swiglu_backward(&self, dy: View<'_>, gate_up: View<'_>) -> Done {
-        assert!(gate_up.cols == 2 * dy.cols && gate_up.float == dy.float && gate_up.rows == dy.rows, "gate and up");
-        let vec = gate_up.by_four() && dy.by_four();
-        let args = [
-            dy.ptr.into(),
-            dy.pitch.into(),
-            gate_up.ptr.into(),
-            gate_up.pitch.into(),
-            dy.rows.into(),
-            dy.cols.into(),
-            usize::from(vec).into(),
-        ];
-        let items = dy.rows * dy.cols / if vec { 4 } else { 1 };
-        self.launch(of!(dy.float, "swiglu_backward"), self.spread(items), &args)
+        self.gated(of!(dy.float, "swiglu_backward"), [dy, gate_up], gate_up, dy)
+    }
+
+    /// Launches a kernel over gate and up, and a matrix of half as many columns, which it takes in the order of `both`.
+    fn gated(&self, name: &'static str, both: [View<'_>; 2], gate_up: View<'_>, half: View<'_>) -> Done {
+        let (View { rows, cols, .. }, vec) = (half, both.iter().all(View::by_four));
+        assert!(gate_up.cols == 2 * cols && gate_up.float == half.float && gate_up.rows == rows, "gate and up");
+        let [a, b] = both;
+        self.launch(name, self.spread_by(rows * cols, vec), &args![[a], [b], rows, cols, vec])
     }
 
     /// `y = x * mask * factor`, or `y += x * mask * factor`; element `(row, column)` of the mask is kept if its draw under
@@ -283,20 +237,8 @@ impl Device {
     ) -> Done {
         assert!(x.rows == y.rows && x.cols == y.cols && x.float == y.float, "elements of one type");
         let vec = x.by_four() && y.by_four();
-        let args = [
-            x.ptr.into(),
-            x.pitch.into(),
-            y.ptr.into(),
-            y.pitch.into(),
-            x.rows.into(),
-            x.cols.into(),
-            key.into(),
-            i64::from(threshold).into(),
-            factor.into(),
-            usize::from(accumulate).into(),
-            usize::from(vec).into(),
-        ];
-        self.launch(of!(x.float, "dropout"), self.spread(x.rows * x.cols / if vec { 4 } else { 1 }), &args)
+        let args = args![[x], [y], x.rows, x.cols, key, i64::from(threshold), factor, accumulate, vec];
+        self.launch(of!(x.float, "dropout"), self.spread_by(x.rows * x.cols, vec), &args)
     }
 
     /// Rows of keys and values from merged projections to their slots.
@@ -314,16 +256,7 @@ impl Device {
         let kv_dim = keys.cols;
         assert!(qkv.cols == q_dim + 2 * kv_dim && slots.len() >= 4 * qkv.rows && keys.pitch == kv_dim, "slots");
         assert!(qkv.float == keys.float && keys.float == values.float && values.pitch == kv_dim, "one type");
-        let args = [
-            qkv.ptr.into(),
-            qkv.pitch.into(),
-            q_dim.into(),
-            kv_dim.into(),
-            slots.ptr().into(),
-            keys.ptr.into(),
-            values.ptr.into(),
-            qkv.rows.into(),
-        ];
+        let args = args![[qkv], q_dim, kv_dim, slots.ptr(), keys.ptr, values.ptr, qkv.rows];
         self.launch(of!(qkv.float, "store_kv"), self.spread(qkv.rows * kv_dim), &args)
     }
 
@@ -351,19 +284,7 @@ impl Device {
         let width = x.cols / heads.max(1);
         assert!(w.cols == width && w.float == Float::F32 && x.float == y.float && x.cols == y.cols, "a norm's shapes");
         let vec = width.is_multiple_of(4) && [x, y, w].iter().all(View::by_four);
-        let args = [
-            x.ptr.into(),
-            x.pitch.into(),
-            x.rows.into(),
-            heads.into(),
-            width.into(),
-            w.ptr.into(),
-            eps.into(),
-            y.ptr.into(),
-            y.pitch.into(),
-            rstd.map_or(0, DeviceBuffer::ptr).into(),
-            usize::from(vec).into(),
-        ];
+        let args = args![[x], x.rows, heads, width, w.ptr, eps, [y], rstd.map_or(0, DeviceBuffer::ptr), vec];
         self.launch(of!(x.float, "rmsnorm"), Self::norm_shape(x.rows * heads, width), &args)
     }
 
@@ -382,20 +303,8 @@ impl Device {
     ) -> Done {
         assert!(w.cols == x.cols && w.float == Float::F32 && x.cols == y.cols && x.cols == sum.cols, "a norm's shapes");
         assert!(x.float == y.float && x.float == sum.float, "one type");
-        let args = [
-            x.ptr.into(),
-            x.pitch.into(),
-            sum.ptr.into(),
-            sum.pitch.into(),
-            x.rows.into(),
-            x.cols.into(),
-            w.ptr.into(),
-            eps.into(),
-            y.ptr.into(),
-            y.pitch.into(),
-            rstd.map_or(0, DeviceBuffer::ptr).into(),
-            usize::from([x, y, w, sum].iter().all(View::by_four)).into(),
-        ];
+        let vec = [x, y, w, sum].iter().all(View::by_four);
+        let args = args![[x], [sum], x.rows, x.cols, w.ptr, eps, [y], rstd.map_or(0, DeviceBuffer::ptr), vec];
         self.launch(of!(x.float, "add_rmsnorm"), Self::norm_shape(x.rows, x.cols), &args)
     }
 
@@ -426,17 +335,14 @@ impl Device {
         let width = x.cols / heads.max(1);
         assert!(w.cols == width && d.cols == x.cols && d.float == x.float && w.float == Float::F32, "a norm's shapes");
         assert!(add.is_none_or(|add| add.float == d.float && add.cols == d.cols), "a norm's shapes");
-        let common: [Arg; 7] =
-            [d.ptr.into(), d.pitch.into(), d.rows.into(), heads.into(), width.into(), x.ptr.into(), x.pitch.into()];
         if let Some(dw) = dw {
             assert!(dw.cols == width && dw.float == Float::F32, "a norm's shapes");
-            let args = [&common[..], &[rstd.ptr().into(), dw.ptr.into()]].concat();
+            let args = args![[d], d.rows, heads, width, [x], rstd.ptr(), dw.ptr];
             self.launch(of!(d.float, "rmsnorm_weight"), Self::columns_shape(width), &args)?;
         }
         let vec = width.is_multiple_of(4) && [d, x, w, add.unwrap_or(d)].iter().all(View::by_four);
         let (add, pitch) = add.map_or((0, 0), |add| (add.ptr, add.pitch));
-        let vec = usize::from(vec).into();
-        let args = [&common[..], &[w.ptr.into(), rstd.ptr().into(), add.into(), pitch.into(), vec]].concat();
+        let args = args![[d], d.rows, heads, width, [x], w.ptr, rstd.ptr(), add, pitch, vec];
         self.launch(of!(d.float, "rmsnorm_backward"), Self::norm_shape(x.rows * heads, width), &args)
     }
 
@@ -456,17 +362,7 @@ impl Device {
                 (absmax.ptr(), codes.ptr(), map.ptr(), *nested_block, *offset)
             }
         };
-        let args = [
-            codes.ptr().into(),
-            scale.into(),
-            codes8.into(),
-            map.into(),
-            nested.into(),
-            offset.into(),
-            block.into(),
-            out.ptr.into(),
-            n.into(),
-        ];
+        let args = args![codes.ptr(), scale, codes8, map, nested, offset, block, out.ptr, n];
         self.launch(of!(out.float, "nf4_dequantize"), self.spread(n.div_ceil(8)), &args)
     }
 }

@@ -2,7 +2,7 @@
 
 use super::{
     Device, DeviceBuffer, Float, View,
-    driver::Shape,
+    driver::{Shape, args},
     ops::{Done, contiguous, of},
 };
 use crate::EngineError;
@@ -41,14 +41,7 @@ impl Device {
         losses: View<'_>,
     ) -> Done {
         assert!(labels.len() >= 4 * (first + logits.rows) && losses.cols >= logits.rows, "a label a row");
-        let args = [
-            logits.ptr.into(),
-            logits.pitch.into(),
-            logits.cols.into(),
-            (labels.ptr() + 4 * first as u64).into(),
-            scale.unwrap_or(0.0).into(),
-            losses.ptr.into(),
-        ];
+        let args = args![[logits], logits.cols, labels.ptr() + 4 * first as u64, scale.unwrap_or(0.0), losses.ptr];
         let shape = Shape { grid: (logits.rows, 1), block: (512, 1), shared: 0 };
         self.launch(of!(logits.float, "cross_entropy"), shape, &args)
     }
@@ -65,10 +58,10 @@ impl Device {
         let blocks = n.div_ceil(1024).clamp(1, BLOCKS);
         let shape = Shape { grid: (blocks, 1), block: (256, 1), shared: 0 };
         let name = if squares { "partial_squares" } else { "partial_total" };
-        self.launch(name, shape, &[x.ptr.into(), n.into(), parts.ptr().into()])?;
+        self.launch(name, shape, &args![x.ptr, n, parts.ptr()])?;
         let total = parts.ptr() + 8 * BLOCKS as u64;
         let shape = Shape { grid: (1, 1), block: (256, 1), shared: 0 };
-        self.launch("total", shape, &[parts.ptr().into(), blocks.into(), total.into()])?;
+        self.launch("total", shape, &args![parts.ptr(), blocks, total])?;
         Ok(self.read_doubles(&parts, BLOCKS + 1)?[BLOCKS])
     }
 
@@ -85,20 +78,20 @@ impl Device {
         let n = value.cols;
         assert!([grad, mean, square].iter().all(|v| v.cols == n && v.float == Float::F32), "runs of one length");
         assert!(image.is_none_or(|image| image.cols == n), "runs of one length");
-        let args = [
-            value.ptr.into(),
-            grad.ptr.into(),
-            mean.ptr.into(),
-            square.ptr.into(),
-            image.map_or(0, |image| image.ptr).into(),
-            n.into(),
-            c.grad_scale.into(),
-            c.beta1.into(),
-            c.beta2.into(),
-            c.keep.into(),
-            c.step_size.into(),
-            c.inverse_root.into(),
-            c.epsilon.into(),
+        let args = args![
+            value.ptr,
+            grad.ptr,
+            mean.ptr,
+            square.ptr,
+            image.map_or(0, |image| image.ptr),
+            n,
+            c.grad_scale,
+            c.beta1,
+            c.beta2,
+            c.keep,
+            c.step_size,
+            c.inverse_root,
+            c.epsilon
         ];
         let float = image.map_or(Float::F32, |image| image.float);
         self.launch(of!(float, "adamw"), self.spread(n), &args)
@@ -110,7 +103,7 @@ impl Device {
     /// If the driver fails.
     pub fn read_logits(&self, logits: View<'_>, lse: &DeviceBuffer, best: &DeviceBuffer) -> Done {
         assert!(logits.float == Float::F32 && lse.len() >= logits.rows && best.len() >= 4 * logits.rows, "rows");
-        let args = [logits.ptr.into(), logits.pitch.into(), logits.cols.into(), lse.ptr().into(), best.ptr().into()];
+        let args = args![[logits], logits.cols, lse.ptr(), best.ptr()];
         self.launch("read_logits", Shape { grid: (logits.rows, 1), block: (512, 1), shared: 0 }, &args)
     }
 
@@ -127,17 +120,7 @@ impl Device {
     ) -> Done {
         let n = rows.len() / 4;
         assert!(tokens.len() >= 4 * n && logprobs.len() >= n && greedy.len() >= 4 * n, "targets");
-        let args = [
-            logits.ptr.into(),
-            logits.pitch.into(),
-            lse.ptr().into(),
-            best.ptr().into(),
-            rows.ptr().into(),
-            tokens.ptr().into(),
-            n.into(),
-            logprobs.ptr().into(),
-            greedy.ptr().into(),
-        ];
+        let args = args![[logits], lse.ptr(), best.ptr(), rows.ptr(), tokens.ptr(), n, logprobs.ptr(), greedy.ptr()];
         self.launch("read_targets", Shape { grid: (n.div_ceil(128), 1), block: (128, 1), shared: 0 }, &args)
     }
 }

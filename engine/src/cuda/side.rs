@@ -57,6 +57,7 @@ impl SideStream {
         Ok(Self { device: device.clone(), stream, event })
     }
 
+    #[cfg(feature = "nccl")]
     pub(super) fn handle(&self) -> sys::CUstream {
         self.stream
     }

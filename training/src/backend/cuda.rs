@@ -13,8 +13,11 @@ mod nccl;
 mod sharded;
 
 use std::{
+    any::Any,
     ops::Range,
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
+    thread,
+    time::Duration,
 };
 
 use harness_engine::{
@@ -23,13 +26,10 @@ use harness_engine::{
 };
 pub use memory::{CudaBuf, CudaInts};
 
-use super::{AttentionShape, Backend, DropoutKey, Mat, MatMut, Span, SpanMut, Weight};
-use crate::{TrainingError, optimizer::AdamWStep};
+use super::{AttentionShape, Backend, DropoutKey, Mat, MatMut, OutOfMemory, Span, SpanMut, Weight};
+use crate::{TrainingError, optimizer::AdamWStep, parallel::Collective};
 #[cfg(feature = "nccl")]
-use crate::{
-    model::WeightSource,
-    parallel::{Collective, Exchange},
-};
+use crate::{model::WeightSource, parallel::Exchange};
 #[cfg(feature = "nccl")]
 use harness_engine::LayerWeights;
 #[cfg(feature = "nccl")]
@@ -41,6 +41,8 @@ pub struct CudaBackend {
     device: Device,
     /// Type of activations and of frozen weights.
     float: Float,
+    /// Whether the optimizer's running means are kept in the host's memory.
+    paged: bool,
 }
 
 /// What a failed operation unwinds with.
@@ -63,7 +65,12 @@ impl CudaBackend {
 
     /// The backend of an opened GPU.
     pub fn on(device: Device, float: Float) -> Self {
-        Self { device, float }
+        Self { device, float, paged: false }
+    }
+
+    /// Keeps the optimizer's running means in pinned memory of the host, where its kernel reaches them.
+    pub fn paging(self, paged: bool) -> Self {
+        Self { paged, ..self }
     }
 
     /// Type of activations and of frozen weights.
@@ -125,6 +132,7 @@ impl Backend for CudaBackend {
     type Buf = CudaBuf;
     type Ints = CudaInts;
     type Frozen = DeviceMatrix;
+    const OWN_MEMORY: bool = true;
 
     fn alloc(&self, len: usize) -> CudaBuf {
         CudaBuf::new(done(self.device.alloc(len, self.float)))
@@ -140,16 +148,28 @@ impl Backend for CudaBackend {
         buf
     }
 
+    fn moments(&self, len: usize) -> CudaBuf {
+        if self.paged { CudaBuf::new(done(self.device.zeros_on_host(len))) } else { self.zeros(len) }
+    }
+
     fn upload(&self, data: &[f32]) -> CudaBuf {
         CudaBuf::new(done(self.device.floats(data)))
     }
 
     fn write(&self, data: &[f32], to: SpanMut<'_, CudaBuf>) {
-        done(self.device.write(&data[..to.len], span_out(&to)));
+        let data = &data[..to.len];
+        let place = span_out(&to);
+        done(match to.buf.data().host() {
+            Some(memory) => memory.write(&self.device, data, to.at),
+            None => self.device.write(data, place),
+        });
     }
 
     fn read(&self, from: Span<'_, CudaBuf>) -> Vec<f32> {
-        done(self.device.read(span(&from)))
+        done(match from.buf.data().host() {
+            Some(memory) => memory.read(&self.device, from.at, from.len),
+            None => self.device.read(span(&from)),
+        })
     }
 
     fn ints(&self, data: &[u32]) -> CudaInts {
@@ -186,12 +206,51 @@ impl Backend for CudaBackend {
         }
     }
 
+    fn describe(&self) -> String {
+        format!("{} on {} ({})", self.float.name(), self.device.label(), self.device.name())
+    }
+
+    fn guard<T>(
+        ranks: &dyn Collective<Self>,
+        f: impl FnOnce() -> Result<T, TrainingError>,
+    ) -> Result<T, TrainingError> {
+        use TrainingError::{Launch, Mismatch, Peer};
+        let error = match Self::catch(f) {
+            Ok(value) => return Ok(value),
+            // All ranks have these, or one has them from another.
+            Err(error @ (Peer { .. } | Mismatch { .. } | Launch { .. })) => return Err(error),
+            Err(error) => error,
+        };
+        // A GPU can notice that another is gone before the control connection does.
+        for _ in 0..if ranks.world() > 1 { 25 } else { 0 } {
+            if let Some((rank, message)) = ranks.failure() {
+                return Err(Peer { rank, message });
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
+        ranks.abort(&error.to_string());
+        Err(error)
+    }
+
     fn room(&self) -> usize {
         self.device.memory().map_or(0, |(free, _)| free / self.float.bytes())
     }
 
     fn peak_bytes(&self) -> usize {
         self.device.pool_bytes().0
+    }
+
+    fn out_of_memory(payload: &(dyn Any + Send)) -> Option<String> {
+        match payload.downcast_ref()? {
+            DeviceFailure(EngineError::DeviceMemory { asked, used, .. }) => {
+                Some(OutOfMemory { asked: *asked, used: *used }.to_string())
+            }
+            DeviceFailure(_) => None,
+        }
+    }
+
+    fn release(&self) {
+        self.device.release();
     }
 
     fn clear(&self, buf: &mut CudaBuf) {

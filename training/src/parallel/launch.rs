@@ -12,8 +12,8 @@ pub struct Launch {
     pub rank: usize,
     /// Number of processes.
     pub world: usize,
-    /// Its number on its host.
-    pub local_rank: usize,
+    /// Its number on its host, if the launcher gives one.
+    pub local_rank: Option<usize>,
     /// Hosts where rank 0 may wait for the others, in the order in which they are tried.
     pub addresses: Vec<String>,
     /// First port that rank 0 tries.
@@ -59,7 +59,7 @@ impl Launch {
         if rank >= world {
             return Err(error(format!("{rank_name} = {rank}: expected less than {world_name} = {world}")));
         }
-        let local_rank = number(&LOCAL)?.map_or(rank, |(local, _)| local);
+        let local_rank = number(&LOCAL)?.map(|(local, _)| local);
         // SLURM's names of nodes need not be names of hosts; where a job was launched is often one of its nodes.
         let addresses = match get("MASTER_ADDR") {
             Some(address) => vec![address],
@@ -118,7 +118,7 @@ mod tests {
         let expected = Launch {
             rank: 3,
             world: 4,
-            local_rank: 1,
+            local_rank: Some(1),
             addresses: vec!["a".into()],
             port: 7,
             ports: 1,
@@ -129,7 +129,7 @@ mod tests {
         assert_eq!(launch(&elastic), Ok(Some(Launch { port: 8, ports: 16, job: "x".into(), ..expected })));
         let mpi = [("OMPI_COMM_WORLD_RANK", "1"), ("OMPI_COMM_WORLD_SIZE", "2"), ("OMPI_COMM_WORLD_LOCAL_RANK", "0")];
         let found = launch(&mpi).unwrap().unwrap();
-        assert_eq!((found.rank, found.world, found.local_rank, found.port), (1, 2, 0, 29500));
+        assert_eq!((found.rank, found.world, found.local_rank, found.port), (1, 2, Some(0), 29500));
         let slurm = [
             ("SLURM_PROCID", "5"),
             ("SLURM_NTASKS", "8"),
@@ -140,7 +140,10 @@ mod tests {
         assert_eq!(launch(&slurm), Ok(None), "an allocation's shell is no task");
         let step = [&slurm[..], &[("SLURM_STEP_ID", "0")]].concat();
         let found = launch(&step).unwrap().unwrap();
-        assert_eq!((found.rank, found.local_rank, found.addresses, found.port), (5, 1, vec!["gpu007".into()], 13456));
+        assert_eq!(
+            (found.rank, found.local_rank, found.addresses, found.port),
+            (5, Some(1), vec!["gpu007".into()], 13456)
+        );
         let launched = [&step[..], &[("SLURM_LAUNCH_NODE_IPADDR", "10.0.0.1")]].concat();
         assert_eq!(launch(&launched).unwrap().unwrap().addresses, ["gpu007", "10.0.0.1"]);
     }

@@ -12,11 +12,13 @@ pub struct Ranks {
     pub(crate) weights: Box<dyn Exchange>,
     /// Whether the run is to go on from its latest checkpoint.
     pub(crate) resume: bool,
+    /// The number of this rank on its host, if its launcher gave it one.
+    local: Option<usize>,
 }
 
 impl Ranks {
     fn new(control: impl Exchange + 'static, weights: impl Exchange + 'static) -> Self {
-        Self { control: Arc::new(Host(Box::new(control))), weights: Box::new(weights), resume: false }
+        Self { control: Arc::new(Host(Box::new(control))), weights: Box::new(weights), resume: false, local: None }
     }
 
     /// The same ranks of a run that goes on where it was: a checkpoint of another one is refused before anything is read.
@@ -41,7 +43,7 @@ impl Ranks {
     /// [`TrainingError::Launch`] if they do not all come within `patience`.
     pub fn connect(launch: &Launch, patience: Duration) -> Result<Self, TrainingError> {
         let [control, weights] = TcpExchange::connect(launch, patience)?;
-        Ok(Self::new(control, weights))
+        Ok(Self { local: launch.local_rank, ..Self::new(control, weights) })
     }
 
     /// The number of this rank, from 0.
@@ -52,6 +54,11 @@ impl Ranks {
     /// Number of ranks.
     pub fn world(&self) -> usize {
         self.control.0.world()
+    }
+
+    /// The number of this rank on its host, if its launcher gave it one.
+    pub fn local(&self) -> Option<usize> {
+        self.local
     }
 
     /// The operations of all ranks on buffers of a backend.

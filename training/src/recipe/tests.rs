@@ -187,7 +187,13 @@ fn every_recipe_in_the_folder_is_valid() {
 fn what_changes_no_result_names_no_other_run() {
     let with = |line: &str| parse(&LORA.replace("epochs = 2", &format!("epochs = 2\n{line}"))).unwrap().hash();
     let plain = parse(LORA).unwrap().hash();
-    for line in ["sharding = \"fsdp\"", "gradient_checkpointing = \"layer\"", "gradient_checkpointing = 3"] {
+    let same = [
+        "sharding = \"fsdp\"",
+        "gradient_checkpointing = \"layer\"",
+        "gradient_checkpointing = 3",
+        "paged_optimizer = true",
+    ];
+    for line in same {
         assert_eq!(with(line), plain, "{line}");
     }
     for line in ["precision = \"bf16\"", "neftune_noise_alpha = 5.0", "group_by_length = true"] {

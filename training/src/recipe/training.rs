@@ -96,6 +96,10 @@ pub struct TrainingOptions {
     /// How much is kept for the backward pass.
     #[serde(default, skip_serializing_if = "is_auto")]
     pub gradient_checkpointing: Checkpointing,
+    /// Whether AdamW's states are kept in pinned host memory, where a GPU reaches them once an update; changes no result, and
+    /// nothing on the processor.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub paged_optimizer: bool,
     /// Noise on the embeddings (NEFTune); 0 = none.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub neftune_noise_alpha: f64,

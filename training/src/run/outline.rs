@@ -1,7 +1,7 @@
 //! What a run would take, from its files alone: no weights are read and nothing is computed.
 
 use harness_core::Seed;
-use harness_engine::{DecoderConfig, Projection, TextTokenizer};
+use harness_engine::{DecoderConfig, Placement, Projection, TextTokenizer};
 use harness_store::FileHashes;
 use serde::{Deserialize, Serialize};
 
@@ -15,8 +15,9 @@ use crate::{
     recipe::{Checkpointing, Precision, ResolvedRecipe},
 };
 
-/// Bytes of a trained parameter with its gradient and two moments, all f32.
-const TRAINED: u64 = 16;
+/// Bytes of a trained parameter with its gradient, and of its two moments, all f32.
+const TRAINED: u64 = 8;
+const MOMENTS: u64 = 8;
 /// Bits of a 4-bit weight with its scales: blocks of 64, double quantisation.
 const NF4_BITS: f64 = 4.0 + 8.0 / 64.0 + 32.0 / (64.0 * 256.0);
 
@@ -37,9 +38,16 @@ pub struct Outline {
     pub tokens: Option<u64>,
     /// Bytes of weights, trained parameters with their gradients and moments, and saved activations, by formula.
     pub memory_bytes: u64,
+    /// Bytes of moments that are kept in host memory instead, beside a GPU.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub paged_bytes: u64,
 }
 
-/// The outline of a recipe for a decoder. Without a tokenizer rows take `max_length` tokens each.
+fn is_zero(bytes: &u64) -> bool {
+    *bytes == 0
+}
+
+/// The outline of a recipe for a decoder on a device. Without a tokenizer rows take `max_length` tokens each.
 ///
 /// # Errors
 /// Whatever is wrong with recipe or data for this decoder.
@@ -48,6 +56,7 @@ pub fn outline(
     config: &DecoderConfig,
     tokenizer: Option<&TextTokenizer>,
     hashes: &FileHashes,
+    placement: Placement,
 ) -> Result<Outline, TrainingError> {
     let recipe = &resolved.recipe;
     let (options, data) = (&recipe.training, &recipe.data);
@@ -75,6 +84,8 @@ pub fn outline(
         Checkpointing::Policy(policy) => policy,
         Checkpointing::Auto => SavePolicy::Layer,
     };
+    let moments = MOMENTS * trainable as u64;
+    let paged = if options.paged_optimizer && placement != Placement::Cpu { moments } else { 0 };
     let activations = 4 * (policy.floats_per_token(config) * longest) as u64;
     Ok(Outline {
         trainable_parameters: trainable,
@@ -83,7 +94,8 @@ pub fn outline(
         steps,
         warmup_steps: steps.map(|steps| options.warmup_steps(steps)),
         tokens: tokens.zip(epochs).map(|(tokens, epochs)| (tokens as f64 * epochs) as u64),
-        memory_bytes: weights(resolved, config) + TRAINED * trainable as u64 + activations,
+        memory_bytes: weights(resolved, config) + TRAINED * trainable as u64 + moments - paged + activations,
+        paged_bytes: paged,
     })
 }
 

@@ -57,6 +57,15 @@ pub struct Setting {
     pub now: fn() -> f64,
 }
 
+/// What is run.
+#[derive(Clone, Copy)]
+struct Work<'a> {
+    resolved: &'a ResolvedRecipe,
+    base: Option<Base<'a>>,
+    hashes: &'a FileHashes,
+    output: &'a Path,
+}
+
 /// As [`Run::prepare_rank`], on the device of the setting.
 ///
 /// # Errors
@@ -69,21 +78,42 @@ pub fn prepare(
     output: &Path,
     ranks: Ranks,
 ) -> Result<Box<dyn PlacedRun>, TrainingError> {
+    let work = Work { resolved, base, hashes, output };
     match setting.placement {
         Placement::Cpu if setting.compute == Some(ComputeType::Bf16) => {
             Err(TrainingError::setting("--dtype", "bf16", "f32 on the processor, which stores in 16 bits only"))
         }
-        Placement::Cpu => {
-            let run = Run::prepare_on(CpuBackend::new(), resolved, base, hashes, output, ranks)?;
-            Ok(Box::new(Placed(run.with_stop(setting.stop).with_events(setting.now))))
+        Placement::Cpu => place(setting, work, ranks, |_, _| Ok(CpuBackend::new())),
+        #[cfg(not(feature = "cuda"))]
+        Placement::Cuda(first) => {
+            Err(TrainingError::Engine(Box::new(harness_engine::EngineError::without_cuda(first))))
         }
-        Placement::Cuda(first) => cuda::prepare(first, setting, resolved, base, hashes, output, ranks),
+        #[cfg(feature = "cuda")]
+        Placement::Cuda(first) => {
+            let options = &resolved.recipe.training;
+            place(setting, work, ranks, |setting, ranks| cuda::open(first, setting.compute, options, ranks))
+        }
     }
+}
+
+/// The run on the backend that is opened.
+fn place<B: Backend + Clone>(
+    setting: Setting,
+    work: Work<'_>,
+    ranks: Ranks,
+    open: impl FnOnce(&Setting, &Ranks) -> Result<B, TrainingError>,
+) -> Result<Box<dyn PlacedRun>, TrainingError> {
+    let control = ranks.collective::<B>();
+    B::guard(&*control, || {
+        let backend = open(&setting, &ranks)?;
+        let run = Run::prepare_on(backend, work.resolved, work.base, work.hashes, work.output, ranks)?;
+        Ok(Box::new(Placed(run.with_stop(setting.stop).with_events(setting.now))) as Box<dyn PlacedRun>)
+    })
 }
 
 struct Placed<B: Backend>(Run<B>);
 
-impl PlacedRun for Placed<CpuBackend> {
+impl<B: Backend + Clone> PlacedRun for Placed<B> {
     fn manifest(&self) -> &Value {
         self.0.manifest()
     }
@@ -101,124 +131,75 @@ impl PlacedRun for Placed<CpuBackend> {
     }
 
     fn device(&self) -> String {
-        "f32".to_owned()
+        self.0.trainer().model().backend().describe()
     }
 
     fn estimate(&mut self) -> Result<Estimate, TrainingError> {
-        self.0.estimate()
+        let ranks = Arc::clone(self.0.trainer().ranks());
+        B::guard(&*ranks, || self.0.estimate())
     }
 
     fn train(&mut self, resume: bool, progress: &mut dyn Progress) -> Result<TrainingSummary, TrainingError> {
-        self.0.train(resume, progress)
-    }
-}
-
-#[cfg(not(feature = "cuda"))]
-mod cuda {
-    use super::*;
-
-    pub(super) fn prepare(
-        first: usize,
-        _: Setting,
-        _: &ResolvedRecipe,
-        _: Option<Base<'_>>,
-        _: &FileHashes,
-        _: &Path,
-        _: Ranks,
-    ) -> Result<Box<dyn PlacedRun>, TrainingError> {
-        Err(TrainingError::Engine(Box::new(harness_engine::EngineError::without_cuda(first))))
+        let ranks = Arc::clone(self.0.trainer().ranks());
+        B::guard(&*ranks, || self.0.train(resume, progress))
     }
 }
 
 #[cfg(feature = "cuda")]
 mod cuda {
-    use harness_engine::cuda::{Device, Float};
+    use harness_engine::{
+        ComputeType, EngineError,
+        cuda::{Device, Float, Gpu},
+    };
 
-    use std::{thread, time::Duration};
+    use super::super::seats::{Seat, assign};
+    use crate::{
+        TrainingError,
+        backend::CudaBackend,
+        parallel::Ranks,
+        recipe::{Precision, TrainingOptions},
+    };
 
-    use super::*;
-    use crate::{backend::CudaBackend, parallel::Collective, recipe::Precision};
-
-    /// Runs what fails by unwinding too. The other ranks hear of a failure; one that comes of another rank's is its.
-    fn guard<T>(
-        control: &dyn Collective<CudaBackend>,
-        f: impl FnOnce() -> Result<T, TrainingError>,
-    ) -> Result<T, TrainingError> {
-        let error = match CudaBackend::catch(f) {
-            Ok(value) => return Ok(value),
-            Err(error @ (TrainingError::Peer { .. } | TrainingError::Mismatch { .. })) => return Err(error),
-            Err(error) => error,
-        };
-        // A GPU can notice that another is gone before the control connection does.
-        for _ in 0..if control.world() > 1 { 25 } else { 0 } {
-            if let Some((rank, message)) = control.failure() {
-                return Err(TrainingError::Peer { rank, message });
-            }
-            thread::sleep(Duration::from_millis(20));
-        }
-        control.abort(&error.to_string());
-        Err(error)
+    fn failed(error: EngineError) -> TrainingError {
+        TrainingError::Engine(Box::new(error))
     }
 
-    pub(super) fn prepare(
+    /// The GPU of this rank, once all ranks have told which ones they see.
+    fn gpu(first: usize, ranks: &Ranks) -> Result<usize, TrainingError> {
+        if ranks.world() == 1 {
+            return Ok(first);
+        }
+        let named = |gpu: &Gpu| (gpu.name().to_owned(), gpu.uuid().to_owned());
+        let gpus = Gpu::all().map_err(failed)?.iter().map(named).collect();
+        let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_owned();
+        let mine = serde_json::to_vec(&Seat { host, local: ranks.local(), gpus }).unwrap_or_default();
+        let all = ranks.collective::<CudaBackend>().all_gather_bytes(mine.into())?;
+        let read = |(rank, bytes): (usize, &std::sync::Arc<[u8]>)| {
+            serde_json::from_slice::<Seat>(bytes).map_err(|error| TrainingError::Peer {
+                rank,
+                message: format!(
+                    "sent its GPUs in a form that cannot be read ({error}); do all ranks run the same build?"
+                ),
+            })
+        };
+        let seats = all.iter().enumerate().map(read).collect::<Result<Vec<Seat>, _>>()?;
+        Ok(assign(&seats, first)?[ranks.rank()])
+    }
+
+    /// The backend of this rank.
+    pub(super) fn open(
         first: usize,
-        setting: Setting,
-        resolved: &ResolvedRecipe,
-        base: Option<Base<'_>>,
-        hashes: &FileHashes,
-        output: &Path,
-        ranks: Ranks,
-    ) -> Result<Box<dyn PlacedRun>, TrainingError> {
-        let options = &resolved.recipe.training;
-        let float = match (setting.compute, options.precision) {
+        compute: Option<ComputeType>,
+        options: &TrainingOptions,
+        ranks: &Ranks,
+    ) -> Result<CudaBackend, TrainingError> {
+        let float = match (compute, options.precision) {
             (Some(ComputeType::F32), _) | (None, Some(Precision::Fp32)) => Float::F32,
             (Some(ComputeType::Bf16), _) | (None, Some(Precision::Bf16) | None) => Float::Bf16,
             (None, Some(Precision::Fp16)) => Float::F16,
         };
-        let rank = ranks.rank();
-        let open = || -> Result<CudaBackend, harness_engine::EngineError> {
-            // Ranks of one host follow each other, and every host has as many GPUs; a task may also see only its own.
-            let device = Device::open((first + rank) % Device::count()?.max(first + 1))?;
-            device.set_tf32(options.tf32)?;
-            Ok(CudaBackend::on(device, float))
-        };
-        let control = ranks.collective::<CudaBackend>();
-        guard(&*control, || {
-            let backend = open().map_err(|error| TrainingError::Engine(Box::new(error)))?;
-            let run = Run::prepare_on(backend, resolved, base, hashes, output, ranks)?;
-            Ok(Box::new(Placed(run.with_stop(setting.stop).with_events(setting.now))) as Box<dyn PlacedRun>)
-        })
-    }
-
-    impl PlacedRun for Placed<CudaBackend> {
-        fn manifest(&self) -> &Value {
-            self.0.manifest()
-        }
-
-        fn prepared(&self) -> &PreparedSet {
-            self.0.prepared()
-        }
-
-        fn trainable_parameters(&self) -> usize {
-            self.0.trainer().store().len()
-        }
-
-        fn total_steps(&self) -> u64 {
-            self.0.trainer().total_steps()
-        }
-
-        fn device(&self) -> String {
-            let backend = self.0.trainer().model().backend();
-            format!("{} on {} ({})", backend.float().name(), backend.device().label(), backend.device().name())
-        }
-
-        fn estimate(&mut self) -> Result<Estimate, TrainingError> {
-            CudaBackend::catch(|| self.0.estimate())
-        }
-
-        fn train(&mut self, resume: bool, progress: &mut dyn Progress) -> Result<TrainingSummary, TrainingError> {
-            let ranks = Arc::clone(self.0.trainer().ranks());
-            guard(&*ranks, || self.0.train(resume, progress))
-        }
+        let device = Device::open(gpu(first, ranks)?).map_err(failed)?;
+        device.set_tf32(options.tf32).map_err(failed)?;
+        Ok(CudaBackend::on(device, float).paging(options.paged_optimizer))
     }
 }

@@ -223,6 +223,9 @@ impl<B: Backend> Trainer<B> {
         if self.model.policy().segment().is_none() {
             advice.push("set training.gradient_checkpointing = \"layer\"".to_owned());
         }
+        if B::OWN_MEMORY && self.model.is_fully_trained() && !options.paged_optimizer {
+            advice.push("keep AdamW's states in host memory (training.paged_optimizer = true)".to_owned());
+        }
         advice.push("lower data.max_length".to_owned());
         advice.push(
             match self.model.is_fully_trained() {
