@@ -78,14 +78,15 @@ impl Placement {
     ///
     /// # Errors
     /// As [`Placement::check`]; if NCCL is missing or too old, this program was built without it, or there are fewer GPUs.
+    #[cfg_attr(not(feature = "nccl"), allow(unused_variables, reason = "such ranks are refused"))]
     pub fn check_ranks(self, here: usize) -> Result<(), EngineError> {
-        self.check()?;
         match self {
             Self::Cpu => Ok(()),
             #[cfg(not(feature = "nccl"))]
             Self::Cuda(ordinal) => Err(EngineError::without_nccl(ordinal)),
             #[cfg(feature = "nccl")]
             Self::Cuda(ordinal) => {
+                self.check()?;
                 let (device, left) = (self.to_string(), crate::cuda::Device::count()?.saturating_sub(ordinal));
                 crate::cuda::Communicator::present(&device)?;
                 if here <= left {
@@ -127,6 +128,14 @@ mod tests {
         assert!(Placement::Cpu.check().is_ok());
         assert_eq!("bf16".parse(), Ok(ComputeType::Bf16));
         assert!("fp16".parse::<ComputeType>().unwrap_err().contains("bf16"));
+    }
+
+    #[cfg(not(feature = "nccl"))]
+    #[test]
+    fn ranks_need_a_program_with_nccl() {
+        assert!(Placement::Cpu.check_ranks(4).is_ok());
+        let error = Placement::Cuda(0).check_ranks(2).unwrap_err().to_string();
+        assert!(error.contains("without NCCL") && error.contains("--features nccl"), "{error}");
     }
 
     #[cfg(not(feature = "cuda"))]

@@ -88,6 +88,10 @@ fn every_recipe_has_a_plan_over_a_shape() {
     let call = ["train", &recipe, "--base", "shapes/llama-2-7b", "--data-dir", "data", "--dry-run"];
     let outcome = world.run(&call).expect(0);
     assert!(outcome.stdout.contains("4194304 of 6738415616"), "{}", outcome.stdout);
+    // Two states of 4 bytes a trained parameter.
+    let paged = [&call[..], &["--device", "cuda", "--set", "training.paged_optimizer=true"]].concat();
+    let outcome = world.run(&paged).expect(0);
+    assert!(outcome.stdout.contains("MiB, beside 32 MiB of host memory, by formula"), "{}", outcome.stdout);
 }
 
 #[test]
