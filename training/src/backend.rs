@@ -7,10 +7,13 @@
 mod cpu;
 #[cfg(feature = "cuda")]
 mod cuda;
+mod dropout;
 
 pub use cpu::{CpuBackend, CpuBuf};
 #[cfg(feature = "cuda")]
 pub use cuda::{CudaBackend, CudaBuf, CudaInts, DeviceFailure};
+pub use dropout::DropoutKey;
+pub(crate) use dropout::{BLOCK, Draws};
 use std::{
     any::Any,
     fmt,
@@ -191,58 +194,12 @@ impl AttentionShape {
     }
 }
 
-/// Names one dropout mask: element `(row, column)` of a mask is a pure function of the key, so that a replay of the
-/// forward pass and the backward pass see the same mask, on any number of threads.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct DropoutKey {
-    /// Hash of seed, update, micro-batch, layer and module.
-    pub key: u64,
-    /// Probability that an element is dropped, in `[0, 1)`.
-    pub probability: f32,
-}
-
-impl DropoutKey {
-    /// Whether the element is kept.
-    pub fn keeps(&self, row: usize, column: usize) -> bool {
-        keep(row_key(self.key, row), column as u32, self.threshold())
-    }
-
-    /// Elements whose 32-bit draw is below this are dropped.
-    pub(crate) fn threshold(&self) -> u32 {
-        (f64::from(self.probability) * 4_294_967_296.0) as u32
-    }
-
-    /// What kept elements are multiplied with.
-    pub fn factor(&self) -> f32 {
-        1.0 / (1.0 - self.probability)
-    }
-}
-
 /// Finaliser of SplitMix64 (Steele, Lea and Flood 2014).
 pub(crate) fn mix64(mut x: u64) -> u64 {
     x = x.wrapping_add(0x9e37_79b9_7f4a_7c15);
     x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     x ^ (x >> 31)
-}
-
-/// The key of one row of a mask.
-#[inline(always)]
-pub(crate) fn row_key(key: u64, row: usize) -> u64 {
-    mix64(key ^ mix64(row as u64))
-}
-
-/// Whether the element in this column of the row is kept: two rounds of a 32-bit finaliser (multiplications and
-/// shifts only, which vectorise).
-#[inline(always)]
-pub(crate) fn keep(row_key: u64, column: u32, threshold: u32) -> bool {
-    let mut x = column.wrapping_mul(0x9e37_79b9) ^ row_key as u32;
-    x = (x ^ (x >> 16)).wrapping_mul(0x7feb_352d);
-    x = (x ^ (x >> 15)).wrapping_mul(0x846c_a68b);
-    x = (x ^ (x >> 16)).wrapping_add((row_key >> 32) as u32);
-    x = (x ^ (x >> 16)).wrapping_mul(0x7feb_352d);
-    x = (x ^ (x >> 15)).wrapping_mul(0x846c_a68b);
-    (x ^ (x >> 16)) >= threshold
 }
 
 /// Memory and arithmetic of a device. All results are the same for any number of threads.

@@ -236,9 +236,9 @@ impl Device {
         accumulate: bool,
     ) -> Done {
         assert!(x.rows == y.rows && x.cols == y.cols && x.float == y.float, "elements of one type");
-        let vec = x.by_four() && y.by_four();
+        let vec = x.by_four() && y.by_four() && x.cols.is_multiple_of(8);
         let args = args![[x], [y], x.rows, x.cols, key, i64::from(threshold), factor, accumulate, vec];
-        self.launch(of!(x.float, "dropout"), self.spread_by(x.rows * x.cols, vec), &args)
+        self.launch(of!(x.float, "dropout"), self.spread(x.rows * x.cols / if vec { 8 } else { 1 }), &args)
     }
 
     /// Rows of keys and values from merged projections to their slots.

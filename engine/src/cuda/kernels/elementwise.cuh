@@ -227,57 +227,6 @@ SWIGLU(f32, float)
 SWIGLU(bf16, bf16)
 SWIGLU(f16, f16)
 
-// Dropout masks: a pure function of key, row and column, the same as on the host.
-__device__ __forceinline__ uint64_t mix64(uint64_t x) {
-  x += 0x9e3779b97f4a7c15ull;
-  x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9ull;
-  x = (x ^ (x >> 27)) * 0x94d049bb133111ebull;
-  return x ^ (x >> 31);
-}
-__device__ __forceinline__ bool keeps(uint64_t row_key, uint32_t column, uint32_t threshold) {
-  uint32_t x = column * 0x9e3779b9u ^ (uint32_t)row_key;
-  x = (x ^ (x >> 16)) * 0x7feb352du;
-  x = (x ^ (x >> 15)) * 0x846ca68bu;
-  x = (x ^ (x >> 16)) + (uint32_t)(row_key >> 32);
-  x = (x ^ (x >> 16)) * 0x7feb352du;
-  x = (x ^ (x >> 15)) * 0x846ca68bu;
-  return (x ^ (x >> 16)) >= threshold;
-}
-// y = x * mask * factor, or y += that.
-template <typename T, int V>
-__device__ void dropout(const T *x, i64 xp, T *y, i64 yp, i64 rows, i64 cols, uint64_t key, uint32_t threshold,
-                        float factor, bool accumulate) {
-  each(rows, cols, V, [&](i64 r, i64 c) {
-    uint64_t row_key = mix64(key ^ mix64((uint64_t)r));
-    float v[4], old[4];
-    Four<T> a, b;
-    if constexpr (V == 4) {
-      a.load(x + r * xp + c), a.get(v);
-      if (accumulate) b.load(y + r * yp + c), b.get(old);
-    } else {
-      v[0] = to_f32(x[r * xp + c]);
-      if (accumulate) old[0] = to_f32(y[r * yp + c]);
-    }
-    for (int j = 0; j < V; j++) {
-      v[j] = keeps(row_key, (uint32_t)c + j, threshold) ? v[j] * factor : 0.f;
-      if (accumulate) v[j] += old[j];
-    }
-    if constexpr (V == 4)
-      a.set(v), a.store(y + r * yp + c);
-    else
-      y[r * yp + c] = from_f32<T>(v[0]);
-  });
-}
-#define DROPOUT(S, T)                                                                                                  \
-  extern "C" __global__ void dropout_##S(const T *x, i64 xp, T *y, i64 yp, i64 rows, i64 cols, uint64_t key,           \
-                                         i64 threshold, float factor, i64 accumulate, i64 vec) {                       \
-    if (vec) dropout<T, 4>(x, xp, y, yp, rows, cols, key, (uint32_t)threshold, factor, accumulate != 0);               \
-    else dropout<T, 1>(x, xp, y, yp, rows, cols, key, (uint32_t)threshold, factor, accumulate != 0);                   \
-  }
-DROPOUT(f32, float)
-DROPOUT(bf16, bf16)
-DROPOUT(f16, f16)
-
 // Keys and values of new rows into their slots: columns q_dim.. and q_dim + kv_dim.. of the merged projections.
 template <typename T>
 __device__ void store_kv(const T *qkv, i64 pitch, i64 q_dim, i64 kv_dim, const uint32_t *slots, T *keys, T *values,

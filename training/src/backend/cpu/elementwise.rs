@@ -8,7 +8,7 @@ use super::{
     simd::{lane_sum, multiversion},
 };
 use crate::{
-    backend::{DropoutKey, Mat, MatMut, Span, SpanMut, keep, row_key},
+    backend::{BLOCK, Draws, DropoutKey, Mat, MatMut, Span, SpanMut},
     optimizer::AdamWStep,
 };
 
@@ -110,32 +110,51 @@ pub(super) fn swiglu_backward(dy: Mat<'_, CpuBuf>, gate_up: MatMut<'_, CpuBuf>) 
     });
 }
 
+/// Blocks of draws at a time.
+const DRAWN: usize = 16;
+
+/// What the elements of a row are multiplied with.
+#[derive(Clone, Copy)]
+struct Mask {
+    draws: Draws,
+    threshold: u16,
+    factor: f32,
+}
+
+impl Mask {
+    fn new(key: DropoutKey, row: usize) -> Self {
+        Self { draws: Draws::new(key.key, row), threshold: key.threshold() as u16, factor: key.factor() }
+    }
+}
+
 multiversion! {
-    fn mask_row(x: &[f32], key: u64, threshold: u32, factor: f32, y: &mut [f32]) {
-        for (j, (y, &x)) in y.iter_mut().zip(x).enumerate() {
-            *y = if keep(key, j as u32, threshold) { x * factor } else { 0.0 };
+    fn mask_row(x: &[f32], mask: Mask, y: &mut [f32]) {
+        for (i, (y, x)) in y.chunks_mut(DRAWN * BLOCK).zip(x.chunks(DRAWN * BLOCK)).enumerate() {
+            let draws = mask.draws.blocks::<DRAWN>((i * DRAWN) as u32);
+            for ((y, &x), &draw) in y.iter_mut().zip(x).zip(draws.as_flattened()) {
+                *y = if draw >= mask.threshold { x * mask.factor } else { 0.0 };
+            }
         }
     }
 }
 
 multiversion! {
-    fn mask_add_row(x: &[f32], key: u64, threshold: u32, factor: f32, y: &mut [f32]) {
-        for (j, (y, &x)) in y.iter_mut().zip(x).enumerate() {
-            *y += if keep(key, j as u32, threshold) { x * factor } else { 0.0 };
+    fn mask_add_row(x: &[f32], mask: Mask, y: &mut [f32]) {
+        for (i, (y, x)) in y.chunks_mut(DRAWN * BLOCK).zip(x.chunks(DRAWN * BLOCK)).enumerate() {
+            let draws = mask.draws.blocks::<DRAWN>((i * DRAWN) as u32);
+            for ((y, &x), &draw) in y.iter_mut().zip(x).zip(draws.as_flattened()) {
+                *y += if draw >= mask.threshold { x * mask.factor } else { 0.0 };
+            }
         }
     }
 }
 
 pub(super) fn dropout(x: Mat<'_, CpuBuf>, key: DropoutKey, y: MatMut<'_, CpuBuf>) {
-    rows_mut(y).enumerate().with_min_len(8).for_each(|(i, y)| {
-        mask_row(row(&x, i), row_key(key.key, i), key.threshold(), key.factor(), y);
-    });
+    rows_mut(y).enumerate().with_min_len(8).for_each(|(i, y)| mask_row(row(&x, i), Mask::new(key, i), y));
 }
 
 pub(super) fn dropout_backward(dy: Mat<'_, CpuBuf>, key: DropoutKey, dx: MatMut<'_, CpuBuf>) {
-    rows_mut(dx).enumerate().with_min_len(8).for_each(|(i, dx)| {
-        mask_add_row(row(&dy, i), row_key(key.key, i), key.threshold(), key.factor(), dx);
-    });
+    rows_mut(dx).enumerate().with_min_len(8).for_each(|(i, dx)| mask_add_row(row(&dy, i), Mask::new(key, i), dx));
 }
 
 multiversion! {
