@@ -26,12 +26,15 @@ if [ ${#cases[@]} -eq 0 ]; then
   for n in "${worlds[@]}"; do
     if [ ${#cpu[@]} -gt 0 ]; then
       cases+=(tiny:none:fp32:8:qvo:2:64:lean:ddp:"$n" tiny:nf4:fp32:8:all:2:64:layer:fsdp:"$n" tiny:none:fp16:8:qvo:2:64:lean:fsdp:"$n")
+      cases+=(tiny:none:fp32:0:full:2:64:lean:ddp:"$n" tiny:none:fp32:0:full:2:64:lean:fsdp:"$n")
       continue
     fi
     cases+=(1b:none:fp16:8:qvo:24:512:lean:ddp:"$n" 1b:none:fp32:8:qvo:24:512:lean:fsdp:"$n")
     # DDP against FSDP in fp16; Llama-2-7B with 4-bit and 16-bit bases.
     cases+=(1b:none:fp16:8:qvo:24:512:lean:fsdp:"$n")
     cases+=(7b:nf4:bf16:8:all:4:512:layer:ddp:"$n" 7b:none:bf16:8:all:4:512:layer:fsdp:"$n")
+    # All parameters.
+    cases+=(1b:none:bf16:0:full:24:512:lean:ddp:"$n" 1b:none:bf16:0:full:24:512:lean:fsdp:"$n")
   done
 fi
 # A case that fails is named in the tables; the others are still wanted.

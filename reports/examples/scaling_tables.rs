@@ -7,7 +7,9 @@
 //!   355 GB/s, the bus bandwidth of four H100s of one host), as if none of it were hidden;
 //! - sharded: what the step of the most GPUs takes more than one GPU's grows as `(S - 1) / S`, the share of a block that comes from
 //!   elsewhere;
-//! - memory, sharded: one GPU's, less `(1 - 1 / S)` of the blocks and of AdamW's states, plus two whole blocks.
+//! - memory, sharded: one GPU's, less `(1 - 1 / S)` of the blocks and of AdamW's states, plus two whole blocks; where all
+//!   parameters are trained, less `(1 - 1 / S)` of values, gradients and states, plus what is whole: what lies outside of the
+//!   blocks and two blocks, each with its gradients; replicated, plus `1 / S` of the gradients.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "an example prints its tables")]
 
 use std::{collections::BTreeMap, fmt::Write as _, path::Path, process::ExitCode};
@@ -42,6 +44,9 @@ struct Experiment {
     /// Bytes of the blocks' matrices; number of blocks; trained parameters.
     blocks: (f64, f64),
     trained: f64,
+    /// Whether all parameters are trained, and bytes of a factor of a product.
+    full: bool,
+    factor: f64,
 }
 
 impl Experiment {
@@ -52,12 +57,24 @@ impl Experiment {
 
     /// Bytes on each of so many GPUs by the formula, from those on one, or from those on as many as were measured.
     fn bytes(&self, gpus: u32, from: &Row) -> f64 {
-        if !self.sharded {
+        if !self.sharded && !self.full {
             return from.bytes;
         }
-        let shared = |gpus: u32| (self.blocks.0 + 8.0 * self.trained) / f64::from(gpus);
-        let gathered = |gpus: u32| if gpus > 1 { 2.0 * self.blocks.0 / self.blocks.1.max(1.0) } else { 0.0 };
-        from.bytes + shared(gpus) - shared(from.gpus) + gathered(gpus) - gathered(from.gpus)
+        // Values, gradients and two moments in f32, and the values' image in 16 bits.
+        let all = self.trained * if self.factor < 4.0 { 18.0 } else { 16.0 };
+        let blocks = self.blocks.0 / self.factor;
+        let shared = |gpus: u32| match (self.sharded, self.full) {
+            (true, true) => all / f64::from(gpus),
+            (true, false) => (self.blocks.0 + 8.0 * self.trained) / f64::from(gpus),
+            (false, _) => all,
+        };
+        let more = |gpus: u32| match (self.sharded, self.full) {
+            _ if gpus == 1 => 0.0,
+            (true, true) => (self.factor + 4.0) * (self.trained - blocks + 2.0 * blocks / self.blocks.1.max(1.0)),
+            (true, false) => 2.0 * self.blocks.0 / self.blocks.1.max(1.0),
+            (false, _) => 4.0 * self.trained / f64::from(gpus),
+        };
+        from.bytes + shared(gpus) - shared(from.gpus) + more(gpus) - more(from.gpus)
     }
 
     fn predicted(&self, gpus: u32) -> Option<Row> {
@@ -92,12 +109,12 @@ fn read(text: &str) -> Result<(BTreeMap<String, Experiment>, Vec<String>), Strin
         }
         let value = |key: &str| json[key].as_f64().ok_or(format!("line {}: {key} is missing", number + 1));
         let stored = if text("weights") == "nf4" { "NF4 " } else { "" };
+        let full = value("lora")? == 0.0;
+        let trained = if full { "full".to_owned() } else { format!("r{} {}", value("lora")?, text("targets")) };
         let name = format!(
-            "{} {stored}{} r{} {}, {} x {}, kept {}: {}",
+            "{} {stored}{} {trained}, {} x {}, kept {}: {}",
             text("shape"),
             text("dtype"),
-            value("lora")?,
-            text("targets"),
             value("batch")?,
             value("length")?,
             text("save"),
@@ -108,6 +125,8 @@ fn read(text: &str) -> Result<(BTreeMap<String, Experiment>, Vec<String>), Strin
         experiment.batch = value("batch")?;
         experiment.blocks = (value("block_bytes")?, value("blocks")?);
         experiment.trained = value("trained")?;
+        experiment.full = full;
+        experiment.factor = if matches!(text("dtype").as_str(), "bf16" | "fp16") { 2.0 } else { 4.0 };
         let (gpus, span) = (value("ranks")? as u32, Some((value("ms_min")?, value("ms_max")?)));
         experiment.rows.insert(gpus, Row { gpus, ms: value("ms")?, span, bytes: value("peak_bytes")? });
     }

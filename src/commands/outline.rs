@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use harness_engine::{ModelFiles, TextTokenizer};
 use harness_training::{
     Recipe,
+    recipe::Sharding,
     run::{Outline, outline},
 };
 use serde_json::json;
@@ -49,32 +50,39 @@ fn is_shape(folder: &Path) -> bool {
 }
 
 impl Shape {
-    /// Prints the outline of the run.
+    /// The same with another sharding than the recipe's.
+    pub(super) fn with_sharding(mut self, sharding: Option<Sharding>) -> Self {
+        self.recipe.training.sharding = sharding.unwrap_or(self.recipe.training.sharding);
+        self
+    }
+
+    /// Prints the outline of the run over so many ranks.
     ///
     /// # Errors
     /// Whatever is wrong with recipe, data or configuration.
-    pub(super) fn describe(&self, app: &App) -> Result<(), Failure> {
+    pub(super) fn describe(&self, app: &App, ranks: usize) -> Result<(), Failure> {
         let config = ModelFiles::load_config(&self.folder)?;
         let tokenizer = match self.folder.join("tokenizer.json").is_file() {
             true => Some(TextTokenizer::load(&self.folder)?),
             false => None,
         };
         let resolved = self.recipe.resolve(Some(&self.base), &app.locator())?.with_cache(app.prepared());
-        let outline = outline(&resolved, &config, tokenizer.as_ref(), &app.hashes(), app.device)?;
-        app.output(&json!({ "outline": outline, "base": self.folder }), || self.text(&outline))
+        let outline = outline(&resolved, &config, tokenizer.as_ref(), &app.hashes(), app.device, ranks)?;
+        app.output(&json!({ "outline": outline, "base": self.folder, "ranks": ranks }), || self.text(&outline, ranks))
     }
 
-    fn text(&self, outline: &Outline) -> String {
+    fn text(&self, outline: &Outline, ranks: usize) -> String {
         let number = |value: Option<u64>| value.map_or("not known without a tokenizer".to_owned(), |n| n.to_string());
         let Outline { trainable_parameters, parameters, rows, .. } = outline;
         let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
+        let each = if ranks > 1 { format!(" on each of {ranks} ranks") } else { String::new() };
         let paged = match outline.paged_bytes {
             0 => String::new(),
             bytes => format!(", beside {:.0} MiB of host memory", mib(bytes)),
         };
         format!(
             "{}\n  rows                  {} training, {} validation, {} test\n  updates               {}\n  tokens                {}\n  \
-             trainable parameters  {trainable_parameters} of {parameters}\n  memory                {:.0} MiB{paged}, by formula\n  \
+             trainable parameters  {trainable_parameters} of {parameters}\n  memory                {:.0} MiB{each}{paged}, by formula\n  \
              speed and time        not measured: {} has no weights\n",
             self.name,
             rows.train,

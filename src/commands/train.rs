@@ -131,10 +131,12 @@ fn train_here(app: &App, args: &TrainArgs) -> Result<(), Failure> {
     }
     let resolved = recipe_of(app, args.name.as_deref().unwrap_or_default())?;
     let changes = Changes { set: changes(&args.set)?, max_steps: args.max_steps };
+    let sharding = args.sharding.as_ref().map(|kind| if kind == "fsdp" { Sharding::Fsdp } else { Sharding::None });
     if args.dry_run
         && let Some(shape) = outline::shape(app, &resolved, args.base.as_deref(), &changes.set)?
     {
-        return shape.describe(app);
+        let ranks = place.as_ref().map_or(1, |place| place.world);
+        return shape.with_sharding(sharding).describe(app, ranks);
     }
     // Before a base is hashed or trained.
     match &place {
@@ -142,16 +144,17 @@ fn train_here(app: &App, args: &TrainArgs) -> Result<(), Failure> {
         None => app.device.check()?,
     }
     let mut plan = Plan::new(app, &resolved, args.base.as_deref(), args.out.as_deref(), &changes)?;
-    if let Some(kind) = &args.sharding {
-        plan.recipe.training.sharding = if kind == "fsdp" { Sharding::Fsdp } else { Sharding::None };
-    }
-    if args.dry_run {
-        let (mut run, _) = plan.prepare(app, Ranks::single())?;
-        let estimate = run.estimate()?;
-        return app.output(&json!({ "estimate": estimate, "run": run.manifest() }), || describe(&plan.name, &estimate));
+    if let Some(sharding) = sharding {
+        plan.recipe.training.sharding = sharding;
     }
     let ranks = launch::connect(app, place.as_ref())?;
     let first = ranks.rank() == 0;
+    if args.dry_run {
+        let (mut run, _) = plan.prepare(app, ranks)?;
+        let estimate = run.estimate()?;
+        let value = json!({ "estimate": estimate, "run": run.manifest() });
+        return if first { app.output(&value, || describe(&plan.name, &estimate)) } else { Ok(()) };
+    }
     // What rank 0 finds counts: the folder may be on its host alone.
     let mine = [f64::from(u8::from(plan.folder.join(DONE).is_file()))];
     let done = all_gather_f64(&*ranks.collective::<CpuBackend>(), &mine)?[0] == [1.0];

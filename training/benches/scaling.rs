@@ -1,6 +1,7 @@
 //! Training of a model of known shape with random weights over several ranks, through the same trainer as `harness train`:
 //! `cargo bench -p harness-training --features nccl --bench scaling -- [--cpu] [--threads] [--steps N] CASE ...`, with CASE =
-//! `shape:weights:dtype:rank:targets:batch:length:save:sharding:ranks` (sharding: `ddp` or `fsdp`).
+//! `shape:weights:dtype:rank:targets:batch:length:save:sharding:ranks` (sharding: `ddp` or `fsdp`; rank 0: all parameters are
+//! trained, whatever the targets are called).
 //!
 //! Every case starts its ranks as processes, one a GPU, or on the processor with `--cpu`, connected over TCP (as threads of one
 //! process with `--threads`); rank 0 prints one JSON line. Each rank computes one micro-batch an update.
@@ -25,9 +26,8 @@ use harness_training::{
     export::Artifact,
     lora::LoraSpec,
     model::{Model, Trainable},
-    parallel::{Collective, Exchange, Host, Launch, Single, TcpExchange, ThreadExchange},
+    parallel::{Collective, Exchange, Host, Launch, Single, TcpExchange, ThreadExchange, all_gather_f64},
     recipe::{LoraInit, Precision, Sharding, TrainingOptions},
-    telemetry::{Progress, StepReport},
     trainer::{Trainer, TrainerSetup},
 };
 
@@ -84,27 +84,14 @@ impl Case {
 
     fn options(&self, steps: u64) -> Result<TrainingOptions, TrainingError> {
         let text = format!(
-            "max_steps = {steps}\nbatch_size = {}\ngradient_accumulation_steps = {}\nlearning_rate = 1e-4\nlog_steps = 1\n\
-             save_steps = {steps}",
-            self.documents, self.world
+            "max_steps = {steps}\nbatch_size = {}\ngradient_accumulation_steps = {}\nlearning_rate = {}",
+            self.documents,
+            self.world,
+            if self.rank == 0 { 1e-5 } else { 1e-4 }
         );
         let options: TrainingOptions =
             toml::from_str(&text).map_err(|error| TrainingError::setting("case", &self.text, error.to_string()))?;
         Ok(TrainingOptions { sharding: self.sharding, precision: Some(self.precision()), ..options })
-    }
-}
-
-/// When updates ended, and their losses.
-#[derive(Default)]
-struct Clock {
-    ends: Vec<Instant>,
-    losses: Vec<f64>,
-}
-
-impl Progress for Clock {
-    fn step(&mut self, report: &StepReport) {
-        self.ends.push(Instant::now());
-        self.losses.push(report.loss);
     }
 }
 
@@ -135,17 +122,18 @@ fn run<B: Backend + Clone>(
     let (rank, alpha, dropout) = (case.rank, 2.0 * case.rank as f64, 0.05);
     let (targets, init) = (shapes::targets(&case.targets), LoraInit::Kaiming);
     let spec = LoraSpec { rank, alpha, rslora: false, dropout, targets, pattern: None, init };
-    let trainable = Trainable::Lora(spec.clone());
+    let trainable = if rank == 0 { Trainable::Full } else { Trainable::Lora(spec.clone()) };
     let control: Arc<dyn Collective<B>> = Arc::new(Host(control));
     let control = backend.connect(control)?;
     let (length, seed, sharded) = (case.length, Seed(4), case.sharding == Sharding::Fsdp && case.world > 1);
-    let (model, store) = match sharded {
-        true => {
+    let (model, store) = match (sharded, &trainable) {
+        (true, Trainable::Full) => Model::sharded(backend.clone(), &config, &weights, length, Arc::clone(&control))?,
+        (true, Trainable::Lora(_)) => {
             Model::with_source(backend.clone(), &config, &weights, &trainable, length, seed, |b, layers, backward| {
                 b.shard(layers, backward, gathering)
             })?
         }
-        false => Model::new(backend.clone(), &config, &weights, &trainable, length, seed)?,
+        (false, _) => Model::new(backend.clone(), &config, &weights, &trainable, length, seed)?,
     };
     drop(weights);
     let model = model.with_policy(shapes::policy(&case.save));
@@ -159,7 +147,6 @@ fn run<B: Backend + Clone>(
         })
         .collect();
     let (samples, options): (Arc<[Sample]>, _) = (samples.into(), case.options(steps)?);
-    let output = std::env::temp_dir().join(format!("harness-scaling-{}", std::process::id()));
     let setup = TrainerSetup {
         dropout,
         train: BatchSource::new(
@@ -169,20 +156,25 @@ fn run<B: Backend + Clone>(
             Seed(options.seed),
         ),
         validation: vec![],
+        // Nothing is written.
         artifact: Artifact::Adapter { spec, base: case.shape.clone() },
-        output: output.clone(),
+        output: std::env::temp_dir(),
         run: Digest::of(&case.text),
         options,
     };
     let mut trainer = Trainer::new(model, store, setup)?.with_ranks(control)?;
-    let mut clock = Clock::default();
-    let summary = trainer.run(&mut clock)?;
+    let (mut ends, mut losses) = (vec![], vec![]);
+    for _ in 0..steps {
+        losses.push(trainer.advance()?);
+        ends.push(Instant::now());
+    }
+    let mine = trainer.model().backend().peak_bytes();
+    let peak = all_gather_f64(&**trainer.ranks(), &[mine as f64])?.into_iter().flatten().fold(0.0, f64::max);
     if !trainer.is_first() {
         return Ok(None);
     }
-    std::fs::remove_dir_all(&output).map_err(TrainingError::io("remove", &output))?;
     let mut seconds: Vec<f64> =
-        clock.ends.windows(2).skip(WARM_UP - 1).map(|pair| (pair[1] - pair[0]).as_secs_f64()).collect();
+        ends.windows(2).skip(WARM_UP - 1).map(|pair: &[Instant]| (pair[1] - pair[0]).as_secs_f64()).collect();
     seconds.sort_by(f64::total_cmp);
     let at = |i: usize| seconds.get(i).copied().unwrap_or(f64::NAN);
     let (median, last) = (at(seconds.len() / 2), seconds.len().saturating_sub(1));
@@ -204,13 +196,13 @@ fn run<B: Backend + Clone>(
         "ms_max": at(last) * 1e3,
         "samples_per_second": samples / median,
         "tokens_per_second": samples * case.length as f64 / median,
-        "peak_bytes": summary.memory_bytes,
+        "peak_bytes": peak as u64,
         "block_bytes": blocks,
         "blocks": config.num_layers,
         "trained": trained,
-        "skipped": summary.skipped,
-        "first_loss": clock.losses.first(),
-        "last_loss": clock.losses.last(),
+        "skipped": trainer.state().skipped,
+        "first_loss": losses.first(),
+        "last_loss": losses.last(),
     });
     Ok(Some(line.to_string()))
 }

@@ -21,7 +21,7 @@ use crate::{
     block::{BlockContext, DropoutPlan, FrozenLayer, GradSink, LayerView, ModelPart, Rows, SavePolicy, Saved},
     data::Batch,
     lora::LoraSpec,
-    parallel::{Collective, Units},
+    parallel::{Collective, Gathered, Units},
     params::{Layout, ParamStore},
 };
 
@@ -100,7 +100,7 @@ enum Kept<B: Backend> {
 /// A forward pass.
 struct Forward<B: Backend> {
     /// Embedding, norm and head, where they were gathered from other ranks.
-    outer: Option<B::Buf>,
+    outer: Option<Gathered<B>>,
     /// What goes into the last norm.
     x: B::Buf,
     rows: Rows<B>,
@@ -111,9 +111,13 @@ struct Forward<B: Backend> {
 impl<B: Backend> Forward<B> {
     /// The buffer with embedding, norm and head.
     fn outer<'a>(&'a self, params: &'a B::Buf) -> &'a B::Buf {
-        self.outer.as_ref().unwrap_or(params)
+        self.outer.as_ref().map_or(params, Gathered::unit)
     }
 }
+
+/// What a block computes with, where it is not in the buffer of trained parameters: its frozen weights, and its trained
+/// ones where they were gathered from other ranks.
+type BlockWeights<B> = (Option<Arc<FrozenLayer<B>>>, Option<Arc<Gathered<B>>>);
 
 impl<B: Backend> Model<B> {
     /// Places the weights on the device; returns the model and its trained parameters at their first values.
@@ -198,9 +202,9 @@ impl<B: Backend> Model<B> {
         let (outer, layers) = layout::units(&layout);
         // Each unit is gathered into a buffer of its own.
         for (layer, unit) in places.layers.iter_mut().zip(&layers) {
-            *layer = layer.shifted(unit.start);
+            *layer = layer.shifted(unit.range.start);
         }
-        let units = Units::new(ranks, outer, layers);
+        let units = Units::new(ranks, &outer, &layers);
         let mut store = ParamStore::part(&backend, layout, units.own());
         layout::fill(&backend, &mut store, weights)?;
         let outer = Outer { embed: None, norm: None, head: None };
@@ -242,9 +246,10 @@ impl<B: Backend> Model<B> {
         self.units.as_ref()
     }
 
-    /// A unit of trained parameters, where it has to be gathered from other ranks; else they are all in `params`.
-    fn unit(&self, part: ModelPart, params: &B::Buf) -> Result<Option<B::Buf>, TrainingError> {
-        self.units.as_ref().map(|units| units.gather(&self.backend, part, params)).transpose()
+    /// Begins a pass: embedding, last norm and head, where they have to be gathered from other ranks; else they are in
+    /// `params`.
+    fn begin(&self, params: &B::Buf) -> Result<Option<Gathered<B>>, TrainingError> {
+        self.units.as_ref().map(|units| units.begin(&self.backend, params)).transpose()
     }
 
     /// The decoder's dimensions.
@@ -270,6 +275,24 @@ impl<B: Backend> Model<B> {
         self.table(self.places.embed, self.outer.embed.as_ref(), params)
     }
 
+    /// The weights of a block; `at` is its number, the one that comes next, and the pass.
+    fn weights(
+        &self,
+        (layer, next, pass): (usize, Option<usize>, Pass),
+        params: &B::Buf,
+    ) -> Result<BlockWeights<B>, TrainingError> {
+        let next = next.filter(|&next| next < self.config.num_layers);
+        let frozen = self.source.as_ref().map(|source| source.acquire(layer, pass)).transpose()?;
+        if let (Some(source), Some(next)) = (&self.source, next) {
+            source.prefetch(next, pass);
+        }
+        let gathered = self.units.as_ref().map(|units| units.block(&self.backend, params, layer)).transpose()?;
+        if let (Some(units), Some(next)) = (&self.units, next) {
+            units.announce(&self.backend, params, next)?;
+        }
+        Ok((frozen, gathered))
+    }
+
     /// Computes with one block; `at` is its number, the one that comes next, and the pass.
     fn block<R>(
         &self,
@@ -279,11 +302,8 @@ impl<B: Backend> Model<B> {
         dropout: Option<DropoutPlan>,
         f: impl FnOnce(&BlockContext<'_, B>, &LayerView<'_, B>) -> R,
     ) -> Result<R, TrainingError> {
-        let (layer, next, pass) = at;
-        let frozen = self.source.as_ref().map(|source| source.acquire(layer, pass)).transpose()?;
-        self.announce(next, pass);
-        let gathered = self.unit(ModelPart::Layer(layer), params)?;
-        let params = gathered.as_ref().unwrap_or(params);
+        let (frozen, gathered) = self.weights(at, params)?;
+        let (layer, params) = (at.0, gathered.as_deref().map_or(params, Gathered::unit));
         let view = LayerView::new(&self.config, frozen.as_deref(), &self.places.layers[layer], params);
         let (backend, config, rope) = (&self.backend, &self.config, &self.rope);
         Ok(f(&BlockContext { backend, config, layer, rows, rope, params, dropout }, &view))
@@ -304,45 +324,37 @@ impl<B: Backend> Model<B> {
     /// # Errors
     /// If the weights of a block cannot be had.
     pub fn participate(&self, params: &B::Buf, sink: Option<&mut dyn GradSink<B>>) -> Result<(), TrainingError> {
-        let call = |layer: usize, next: Option<usize>, pass: Pass| -> Result<(), TrainingError> {
-            if let Some(source) = &self.source {
-                source.acquire(layer, pass)?;
-            }
-            self.announce(next, pass);
-            self.unit(ModelPart::Layer(layer), params).map(drop)
-        };
-        self.unit(ModelPart::Embedding, params)?;
-        let layers = self.config.num_layers;
-        for layer in 0..layers {
-            call(layer, Some(layer + 1), Pass::Forward)?;
+        self.begin(params)?;
+        for layer in 0..self.config.num_layers {
+            self.weights((layer, Some(layer + 1), Pass::Forward), params)?;
         }
-        let (Some(lowest), Some(sink)) = (self.places.lowest(), sink) else { return Ok(()) };
+        let Some(sink) = sink.filter(|_| self.places.lowest().is_some()) else { return Ok(()) };
+        sink.begin(ModelPart::Head);
+        sink.done(ModelPart::Head)?;
+        self.participate_backward(params, sink)
+    }
+
+    /// The part of [`Model::participate`] that comes after the head.
+    fn participate_backward(&self, params: &B::Buf, sink: &mut dyn GradSink<B>) -> Result<(), TrainingError> {
+        let (Some(lowest), layers) = (self.places.lowest(), self.config.num_layers) else { return Ok(()) };
         let mut nothing = |part: ModelPart| {
             sink.begin(part);
             sink.done(part)
         };
-        nothing(ModelPart::Head)?;
         let mut again = 0;
         for layer in (lowest..layers).rev() {
             if let Some(k) = self.policy.segment().filter(|_| again == 0) {
                 let first = lowest + (layer - lowest) / k * k;
                 for below in first..=layer {
-                    call(below, (below < layer).then_some(below + 1), Pass::Backward)?;
+                    self.weights((below, (below < layer).then_some(below + 1), Pass::Backward), params)?;
                 }
                 again = layer - first + 1;
             }
             again = again.saturating_sub(1);
-            call(layer, self.below(layer, lowest), Pass::Backward)?;
+            self.weights((layer, self.below(layer, lowest), Pass::Backward), params)?;
             nothing(ModelPart::Layer(layer))?;
         }
         self.places.embed.map_or(Ok(()), |_| nothing(ModelPart::Embedding))
-    }
-
-    /// Says which block comes next, if there is one.
-    fn announce(&self, layer: Option<usize>, pass: Pass) {
-        if let (Some(source), Some(layer)) = (&self.source, layer.filter(|&layer| layer < self.config.num_layers)) {
-            source.prefetch(layer, pass);
-        }
     }
 
     /// The block that comes next in the backward pass.
@@ -366,13 +378,14 @@ impl<B: Backend> Model<B> {
     /// If the weights of a block cannot be had.
     pub fn loss(&self, batch: &Batch, params: &B::Buf) -> Result<f64, TrainingError> {
         let rows = self.rows(batch);
-        let outer = self.unit(ModelPart::Embedding, params)?;
-        let (mut x, _) = self.embed(batch, outer.as_ref().unwrap_or(params));
+        let outer = self.begin(params)?;
+        let outer_params = outer.as_ref().map_or(params, Gathered::unit);
+        let (mut x, _) = self.embed(batch, outer_params);
         for layer in 0..self.config.num_layers {
             let at = (layer, Some(layer + 1), Pass::Forward);
             x = self.block(at, &rows, params, None, |ctx, w| ctx.forward(x, w, false).0)?;
         }
-        Ok(self.head(outer.as_ref().unwrap_or(params)).loss(&x, batch))
+        Ok(self.head(outer_params).loss(&x, batch))
     }
 
     /// The summed loss of a batch; the gradient of `scale * loss` is added to the sink.
@@ -440,8 +453,8 @@ impl<B: Backend> Model<B> {
     /// The forward pass of a micro-batch up to the last norm, and what its backward needs.
     fn forward(&self, batch: &Batch, params: &B::Buf, step: &MicroStep) -> Result<Forward<B>, TrainingError> {
         let (rows, dropout) = (self.rows(batch), step.dropout);
-        let outer = self.unit(ModelPart::Embedding, params)?;
-        let (mut x, tokens) = self.embed(batch, outer.as_ref().unwrap_or(params));
+        let outer = self.begin(params)?;
+        let (mut x, tokens) = self.embed(batch, outer.as_ref().map_or(params, Gathered::unit));
         if let Some(noise) = step.noise {
             let noise = self.backend.upload(&noise.values(batch, self.config.hidden_size));
             self.backend.add(&noise, &mut x);
@@ -476,7 +489,9 @@ impl<B: Backend> Model<B> {
         let Forward { outer, x, rows, tokens, mut kept } = forward;
         drop((outer, x));
         let (dropout, segment) = (step.dropout, self.policy.segment());
-        let (Some(mut dx), Some(lowest)) = (dx, self.places.lowest()) else { return Ok(()) };
+        let Some(lowest) = self.places.lowest() else { return Ok(()) };
+        // Without a label there is no gradient, but other ranks count on this one.
+        let Some(mut dx) = dx else { return self.participate_backward(params, sink) };
         let mut again: Vec<Saved<B>> = Vec::new();
         for layer in (lowest..self.config.num_layers).rev() {
             let saved = match again.pop() {

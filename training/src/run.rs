@@ -17,7 +17,7 @@ use harness_engine::{
     Architecture, DecoderConfig, LayerWeights, ModelFiles, Rope, RopeScaling, TextTokenizer, Weights,
 };
 use harness_store::FileHashes;
-pub use outline::{Outline, outline};
+pub use outline::{Outline, outline, trained_bytes};
 pub use placed::{PlacedRun, Setting, prepare};
 use serde_json::{Value, json};
 

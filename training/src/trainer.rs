@@ -315,6 +315,15 @@ impl<B: Backend> Trainer<B> {
         self.summary(false, last_loss)
     }
 
+    /// One update, which is neither logged nor saved; its mean loss. For measurements.
+    ///
+    /// # Errors
+    /// As [`Trainer::run`]; memory that runs out unwinds.
+    pub fn advance(&mut self) -> Result<f64, TrainingError> {
+        let update = self.update(&mut crate::telemetry::Silent)?;
+        Ok(update.loss / update.labels.max(1) as f64)
+    }
+
     fn report(&self, update: &update::Update, loss: f64, progress: &mut dyn Progress) {
         let (done, left) = (self.state.step - self.timing.first_step, self.total_steps - self.state.step);
         if self.is_first() {

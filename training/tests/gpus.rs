@@ -25,9 +25,9 @@ use harness_training::{
     data::{BatchSource, Sample, lengths, one_a_row},
     export::Artifact,
     lora::LoraSpec,
-    model::{Model, Trainable},
+    model::{Model, Trainable, full_layout},
     parallel::{Collective, Exchange, Host, Partition, Single, ThreadExchange, agree},
-    recipe::{Precision, Sharding, TrainingOptions},
+    recipe::{Precision, Sharding, TrainingOptions, WeightDtype},
     telemetry::{Progress, Silent, StepReport},
     trainer::{Trainer, TrainerSetup},
 };
@@ -117,6 +117,31 @@ fn config() -> DecoderConfig {
     }
 }
 
+/// What is trained.
+struct Task {
+    config: DecoderConfig,
+    weights: Weights,
+    trainable: Trainable,
+}
+
+fn lora(kind: Stored) -> Task {
+    let spec = LoraSpec { rank: 8, ..oracle::spec(&Projection::ALL, 0.1) };
+    Task { config: config(), weights: stored(kind), trainable: Trainable::Lora(spec) }
+}
+
+/// All parameters of blocks of this width. All sizes are multiples of 128: products then see the same alignment whether a
+/// block has a buffer of its own or not, and cuBLASLt takes the same algorithm.
+fn full(hidden_size: usize, num_layers: usize) -> Task {
+    let config = DecoderConfig {
+        hidden_size,
+        intermediate_size: 3 * hidden_size,
+        num_layers,
+        sliding_window: vec![None; num_layers],
+        ..config()
+    };
+    Task { weights: oracle::weights(&config), config, trainable: Trainable::Full }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Stored {
     F32,
@@ -144,12 +169,12 @@ fn options(sharding: Sharding, precision: Option<Precision>) -> TrainingOptions 
 fn trainer(
     (gpu, float): (usize, Float),
     output: &Path,
-    weights: &Weights,
+    task: &Task,
     (options, policy): (&TrainingOptions, SavePolicy),
     control: Box<dyn Exchange>,
     gathering: Box<dyn Exchange>,
 ) -> Result<Trainer<CudaBackend>, TrainingError> {
-    let config = config();
+    let Task { config, weights, trainable } = task;
     let mut rng = Seed(6).stream("samples", 0);
     let samples: Vec<Sample> = (0..10)
         .map(|i| Sample {
@@ -163,20 +188,29 @@ fn trainer(
     let control: Arc<dyn Collective<CudaBackend>> = Arc::new(Host(control));
     agree(&*control, &[("options", format!("{options:?}"))])?;
     let control = backend.connect(control)?;
-    let spec = LoraSpec { rank: 8, ..oracle::spec(&Projection::ALL, 0.1) };
-    let trainable = Trainable::Lora(spec.clone());
-    let (model, mut store) = match options.sharding == Sharding::Fsdp && control.world() > 1 {
-        true => {
-            Model::with_source(backend.clone(), &config, weights, &trainable, 256, Seed(1), |b, layers, backward| {
+    let (model, mut store) = match (options.sharding == Sharding::Fsdp && control.world() > 1, trainable) {
+        (true, Trainable::Full) => Model::sharded(backend.clone(), config, weights, 256, Arc::clone(&control))?,
+        (true, Trainable::Lora(_)) => {
+            Model::with_source(backend.clone(), config, weights, trainable, 256, Seed(1), |b, layers, backward| {
                 b.shard(layers, backward, gathering)
             })?
         }
-        false => Model::new(backend.clone(), &config, weights, &trainable, 256, Seed(1))?,
+        (false, _) => Model::new(backend.clone(), config, weights, trainable, 256, Seed(1))?,
     };
-    for (index, param) in store.layout().params().to_vec().iter().enumerate() {
-        let values: Vec<f32> = numbers(param.len(), 90 + index as u64).iter().map(|x| x / 10.0).collect();
-        store.set_value(&backend, index, &values);
-    }
+    let artifact = match trainable {
+        Trainable::Lora(spec) => {
+            for (index, param) in store.layout().params().to_vec().iter().enumerate() {
+                let values: Vec<f32> = numbers(param.len(), 90 + index as u64).iter().map(|x| x / 10.0).collect();
+                store.set_value(&backend, index, &values);
+            }
+            Artifact::Adapter { spec: spec.clone(), base: "base".into() }
+        }
+        Trainable::Full => Artifact::Model {
+            config: serde_json::json!({"model_type": "llama"}),
+            dtype: WeightDtype::F32,
+            tokenizer: output.to_owned(),
+        },
+    };
     let setup = TrainerSetup {
         options: options.clone(),
         dropout: 0.1,
@@ -187,33 +221,39 @@ fn trainer(
             Seed(options.seed),
         ),
         validation: samples[..5].iter().map(|sample| harness_training::data::Batch::of([sample])).collect(),
-        artifact: Artifact::Adapter { spec, base: "base".into() },
+        artifact,
         output: output.to_owned(),
         run: Digest::of("a run"),
     };
     Trainer::new(model.with_policy(policy), store, setup)?.with_ranks(control)
 }
 
+/// The values that a rank holds.
 fn values(trainer: &Trainer<CudaBackend>) -> Vec<f32> {
     let store = trainer.store();
-    trainer.model().backend().read(Span { buf: &store.values, at: 0, len: store.len() })
+    trainer.model().backend().read(Span { buf: &store.values, at: 0, len: store.held().len() })
 }
 
 /// Values after the run, and evaluation losses, of every rank.
 fn run(
     world: usize,
-    (kind, float): (Stored, Float),
+    (task, float): (&Task, Float),
     (sharding, policy): (Sharding, SavePolicy),
     output: &Path,
 ) -> Vec<(Vec<f32>, f64)> {
-    let (weights, options) = (stored(kind), options(sharding, None));
+    let options = options(sharding, (float == Float::F16).then_some(Precision::Fp16));
     ranks(world, |rank, [control, gathering]| {
         let (control, gathering) = (Box::new(control), Box::new(gathering));
         let setting = (&options, policy);
-        let mut trainer = trainer((rank, float), output, &weights, setting, control, gathering).expect("a trainer");
+        let mut trainer = trainer((rank, float), output, task, setting, control, gathering).expect("a trainer");
         let summary = trainer.run(&mut Silent).expect("a run");
         (values(&trainer), summary.eval_loss.expect("an evaluation"))
     })
+}
+
+/// The moments in the last checkpoint of a run.
+fn moments(output: &Path) -> Vec<u8> {
+    std::fs::read(checkpoint::folder(output, 6).join("optimizer.safetensors")).expect("a checkpoint")
 }
 
 const LEAN: (Sharding, SavePolicy) = (Sharding::None, SavePolicy::Lean);
@@ -227,9 +267,10 @@ fn k_gpus_are_one_gpu_with_k_micro_batches() {
     let cases = [(Stored::F32, Float::F32, 1e-4), (Stored::Nf4, Float::F32, 1e-4), (Stored::Bf16, Float::Bf16, 3e-2)];
     for (kind, float, tolerance) in cases {
         let folder = tempfile::tempdir().expect("a folder");
-        let alone = run(1, (kind, float), LEAN, &folder.path().join("one"));
+        let task = lora(kind);
+        let alone = run(1, (&task, float), LEAN, &folder.path().join("one"));
         for &world in &worlds {
-            let all = run(world, (kind, float), LEAN, &folder.path().join(world.to_string()));
+            let all = run(world, (&task, float), LEAN, &folder.path().join(world.to_string()));
             for rank in &all {
                 assert!(*rank == all[0], "all ranks have the same");
             }
@@ -248,18 +289,79 @@ fn sharded_is_replicated_bit_for_bit() {
     for world in worlds() {
         for (kind, float) in [(Stored::F32, Float::F32), (Stored::Bf16, Float::Bf16), (Stored::Nf4, Float::Bf16)] {
             let folder = tempfile::tempdir().expect("a folder");
-            let replicated = run(world, (kind, float), LEAN, &folder.path().join("ddp"));
+            let task = lora(kind);
+            let replicated = run(world, (&task, float), LEAN, &folder.path().join("ddp"));
             for policy in [SavePolicy::Lean, SavePolicy::Layer, SavePolicy::Every(2)] {
                 let name = format!("{policy:?}");
-                let sharded = run(world, (kind, float), (Sharding::Fsdp, policy), &folder.path().join(&name));
+                let sharded = run(world, (&task, float), (Sharding::Fsdp, policy), &folder.path().join(&name));
                 assert!(replicated == sharded, "{world} GPUs, {kind:?}, {policy:?}");
-                let file = |run: &str| {
-                    let checkpoint = checkpoint::folder(&folder.path().join(run), 6);
-                    std::fs::read(checkpoint.join("optimizer.safetensors")).expect("a checkpoint")
-                };
+                let file = |run: &str| moments(&folder.path().join(run));
                 assert!(file("ddp") == file(&name), "checkpoints hold the moments of all ranks");
             }
         }
+    }
+}
+
+#[test]
+fn all_parameters_sharded_are_replicated_bit_for_bit() {
+    for world in worlds() {
+        for float in [Float::F32, Float::Bf16, Float::F16] {
+            let (folder, task) = (tempfile::tempdir().expect("a folder"), full(128, 5));
+            let path = |name: &str| folder.path().join(name);
+            let alone = run(1, (&task, float), LEAN, &path("one"));
+            let replicated = run(world, (&task, float), LEAN, &path("ddp"));
+            assert!(replicated.iter().all(|rank| *rank == replicated[0]), "all ranks have the same");
+            // The bias of keys has a gradient of 0 but for rounding, of which Adam makes whole steps: so the losses are
+            // compared, on which it has no bearing, and not the parameters.
+            let loss = (alone[0].1 - replicated[0].1).abs() / alone[0].1;
+            eprintln!("all parameters, {} on {world} GPUs: loss {loss:.1e} from one GPU's", float.name());
+            assert!(loss < if float == Float::F32 { 1e-3 } else { 3e-2 }, "{} {world}: {loss}", float.name());
+            for policy in [SavePolicy::Lean, SavePolicy::Layer, SavePolicy::Every(2)] {
+                let name = format!("{policy:?}");
+                let sharded = run(world, (&task, float), (Sharding::Fsdp, policy), &path(&name));
+                let slices: Vec<f32> = sharded.iter().flat_map(|(values, _)| values.iter().copied()).collect();
+                assert!(sharded.iter().all(|(values, _)| values.len() < slices.len()), "every rank holds its part");
+                let (values, loss) = &replicated[0];
+                let what = format!("{world} GPUs, {}, {policy:?}", float.name());
+                let differ = values.iter().zip(&slices).filter(|(a, b)| a != b).count();
+                assert!(differ == 0 && values.len() == slices.len(), "{what}: {differ} of {} differ", slices.len());
+                assert!(sharded.iter().all(|(_, sharded)| sharded == loss), "{what}: the same losses");
+                assert!(moments(&path("ddp")) == moments(&path(&name)), "{what}: checkpoints hold all moments");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_rank_holds_its_part_of_all_parameters() {
+    for world in worlds() {
+        let (folder, task) = (tempfile::tempdir().expect("a folder"), full(512, 12));
+        let peak = |sharding: Sharding| {
+            let options = options(sharding, None);
+            let peaks = ranks(world, |rank, [control, gathering]| {
+                let (control, gathering) = (Box::new(control), Box::new(gathering));
+                let setting = (&options, SavePolicy::Layer);
+                let place = (rank, Float::Bf16);
+                let mut trainer = trainer(place, folder.path(), &task, setting, control, gathering).expect("a trainer");
+                let losses = [trainer.advance().expect("an update"), trainer.advance().expect("an update")];
+                // Nobody leaves while another still reads.
+                trainer.ranks().all_gather_bytes(Arc::from([].as_slice())).expect("all are there");
+                (losses, trainer.model().backend().peak_bytes())
+            });
+            assert!(peaks.iter().all(|(losses, _)| *losses == peaks[0].0), "all ranks have the same");
+            (peaks[0].0, peaks.iter().map(|(_, bytes)| *bytes).max().expect("ranks") as f64)
+        };
+        let ((losses, replicated), (sharded_losses, sharded)) = (peak(Sharding::None), peak(Sharding::Fsdp));
+        assert!(losses == sharded_losses, "{losses:?} {sharded_losses:?}");
+        let layout = full_layout(&task.config).0;
+        let (all, outer) = (layout.len() as f64, layout.blocks()[0] as f64);
+        let (share, block) = (all / world as f64, (all - outer) / 12.0);
+        // Values, gradients and two moments in f32 and the values' image in 16 bits, of all or of the own part; besides the own
+        // part of the sum of gradients, or what is whole: images in 16 bits, gradients in f32.
+        let by_formula = [18.0 * all + 4.0 * share, 18.0 * share + 6.0 * (outer + 2.0 * block)];
+        let saved = by_formula[0] - by_formula[1];
+        eprintln!("{world} GPUs: {replicated} bytes replicated, {sharded} sharded; by formula {by_formula:?}");
+        assert!(replicated - sharded > 0.8 * saved, "{replicated} - {sharded} where {saved} are expected");
     }
 }
 
@@ -269,14 +371,14 @@ fn half_precision_scales_its_loss() {
     if worlds.is_empty() {
         return;
     }
-    let weights = stored(Stored::F32);
+    let task = lora(Stored::F32);
     let go = |world: usize, precision: Precision, scale: f64, output: &Path| {
         let float = if precision == Precision::Fp16 { Float::F16 } else { Float::F32 };
         let options = TrainingOptions { loss_scale: scale, ..options(Sharding::None, Some(precision)) };
         let results = ranks(world, |rank, [control, gathering]| {
             let setting = (&options, SavePolicy::Lean);
             let (control, gathering) = (Box::new(control), Box::new(gathering));
-            let mut trainer = trainer((rank, float), output, &weights, setting, control, gathering).expect("a trainer");
+            let mut trainer = trainer((rank, float), output, &task, setting, control, gathering).expect("a trainer");
             let summary = trainer.run(&mut Silent).expect("a run");
             (summary.eval_loss.expect("an evaluation"), summary.skipped)
         });
@@ -308,16 +410,17 @@ impl Progress for DiesAfter {
 #[test]
 fn a_rank_that_dies_ends_the_others_with_its_error() {
     for world in worlds() {
-        for sharding in [Sharding::None, Sharding::Fsdp] {
+        let (adapter, all) = (lora(Stored::F32), full(128, 5));
+        for (task, sharding) in [(&adapter, Sharding::None), (&adapter, Sharding::Fsdp), (&all, Sharding::Fsdp)] {
             let folder = tempfile::tempdir().expect("a folder");
-            let (weights, options) = (stored(Stored::F32), options(sharding, None));
+            let options = options(sharding, None);
             let began = Instant::now();
             // Only rank 0 hears of updates: it is the one that dies.
             let results = ranks(world, |rank, [control, gathering]| {
                 let (control, gathering) = (Box::new(control), Box::new(gathering));
                 let setting = (&options, SavePolicy::Lean);
                 let once = std::panic::AssertUnwindSafe(|| {
-                    let mut trainer = trainer((rank, Float::F32), folder.path(), &weights, setting, control, gathering)
+                    let mut trainer = trainer((rank, Float::F32), folder.path(), task, setting, control, gathering)
                         .expect("a trainer");
                     CudaBackend::catch(|| trainer.run(&mut DiesAfter(3))).map(drop).map_err(|error| error.to_string())
                 });
@@ -337,13 +440,13 @@ fn a_rank_that_dies_ends_the_others_with_its_error() {
 fn ranks_that_differ_are_refused_before_they_meet() {
     for world in worlds() {
         let folder = tempfile::tempdir().expect("a folder");
-        let weights = stored(Stored::F32);
+        let task = lora(Stored::F32);
         let errors = ranks(world, |rank, [control, gathering]| {
             let mut options = options(Sharding::None, None);
             options.seed += (rank + 1 == world) as u64;
             let setting = (&options, SavePolicy::Lean);
             let (control, gathering) = (Box::new(control), Box::new(gathering));
-            trainer((rank, Float::F32), folder.path(), &weights, setting, control, gathering)
+            trainer((rank, Float::F32), folder.path(), &task, setting, control, gathering)
                 .err()
                 .expect("refused")
                 .to_string()
@@ -354,10 +457,10 @@ fn ranks_that_differ_are_refused_before_they_meet() {
 
 #[test]
 fn a_gpu_that_is_not_there_is_named() {
-    let weights = stored(Stored::F32);
+    let task = lora(Stored::F32);
     let (options, folder) = (options(Sharding::None, None), tempfile::tempdir().expect("a folder"));
     let setting = (&options, SavePolicy::Lean);
-    let refused = trainer((97, Float::F32), folder.path(), &weights, setting, Box::new(Single), Box::new(Single)).err();
+    let refused = trainer((97, Float::F32), folder.path(), &task, setting, Box::new(Single), Box::new(Single)).err();
     let error = refused.expect("refused").to_string();
     assert!(error.contains("cuda:97") && (error.contains("no such GPU") || error.contains("--device cpu")), "{error}");
 }

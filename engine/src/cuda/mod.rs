@@ -26,7 +26,7 @@ pub use host::HostMemory;
 pub use matrix::{Float, View};
 pub use memory::DeviceBuffer;
 #[cfg(feature = "nccl")]
-pub use nccl::{Communicator, MeetingPoint};
+pub use nccl::{Communicator, Copied, MeetingPoint};
 pub use ops::Nf4Scales;
 pub use reduce::AdamWConstants;
 pub use side::{Moment, SideStream};

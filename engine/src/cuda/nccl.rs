@@ -56,6 +56,29 @@ fn check(device: &Device, what: &str, result: ncclResult_t) -> Result<(), Engine
     Err(device.fail(format!("NCCL, {what}: {text}")))
 }
 
+/// A run of elements that one rank has and all get.
+#[derive(Clone, Copy, Debug)]
+pub struct Copied<'a> {
+    /// The rank that has it.
+    pub owner: usize,
+    /// Where it is, on that rank; `None` where it lies at `to` already.
+    pub from: Option<View<'a>>,
+    /// Where it goes.
+    pub to: View<'a>,
+}
+
+/// Queues operations as one; the first failure, if there is one.
+fn together(operations: impl Iterator<Item = ncclResult_t>) -> ncclResult_t {
+    // SAFETY: NCCL's own bracket, which is closed whatever happens inside.
+    let mut first = unsafe { sys::ncclGroupStart() };
+    for result in operations {
+        first = if first == ncclResult_t::ncclSuccess { result } else { first };
+    }
+    // SAFETY: closes the bracket.
+    let end = unsafe { sys::ncclGroupEnd() };
+    if first == ncclResult_t::ncclSuccess { end } else { first }
+}
+
 impl Communicator {
     /// Whether NCCL is there and new enough; `label` names in errors the device that needs it.
     ///
@@ -158,29 +181,56 @@ impl Communicator {
         })
     }
 
+    /// Begins to copy runs of elements from the ranks that have them to all ranks.
+    ///
+    /// # Errors
+    /// If NCCL fails.
+    ///
+    /// # Panics
+    /// If a run is to go where it does not fit.
+    pub fn begin_copies(&self, copies: &[Copied<'_>]) -> Result<(), EngineError> {
+        self.side.follow()?;
+        let stream = self.side.handle().cast();
+        let copy = |copied: &Copied<'_>| {
+            let (count, to, owner) = (count(&copied.to), copied.to.ptr as *mut c_void, copied.owner as i32);
+            // Where this rank is not the owner, nothing is read.
+            let from = copied.from.map_or(copied.to, |from| {
+                assert!(self::count(&from) == count && from.float == copied.to.float, "room for the run");
+                from
+            });
+            let float = data_type(from.float);
+            // SAFETY: as in `begin_sum`.
+            unsafe { sys::ncclBroadcast(from.ptr as *const c_void, to, count, float, owner, self.comm, stream) }
+        };
+        self.call("gathering", || together(copies.iter().map(copy)))
+    }
+
+    /// Begins to sum runs of elements over the ranks, each into the rank that is named with it; on the others the run stays
+    /// as it is.
+    ///
+    /// # Errors
+    /// If NCCL fails.
+    pub fn begin_reduce(&self, runs: &[(usize, View<'_>)]) -> Result<(), EngineError> {
+        self.side.follow()?;
+        let stream = self.side.handle().cast();
+        let reduce = |(owner, run): &(usize, View<'_>)| {
+            let (count, buffer, float) = (count(run), run.ptr as *mut c_void, data_type(run.float));
+            // SAFETY: as in `begin_sum`.
+            unsafe {
+                let sum = ncclRedOp_t::ncclSum;
+                sys::ncclReduce(buffer, buffer, count, float, sum, *owner as i32, self.comm, stream)
+            }
+        };
+        self.call("summing", || together(runs.iter().map(reduce)))
+    }
+
     /// Every run of elements becomes what its owner has: `parts` are the runs in order of rank.
     ///
     /// # Errors
     /// If NCCL fails.
     pub fn gather(&self, parts: &[View<'_>]) -> Result<(), EngineError> {
-        self.side.follow()?;
-        let stream = self.side.handle().cast();
-        self.call("gathering", || {
-            // SAFETY: NCCL's own bracket, which is closed whatever happens inside.
-            let mut first = unsafe { sys::ncclGroupStart() };
-            for (owner, part) in parts.iter().enumerate() {
-                let (count, buffer) = (count(part), part.ptr as *mut c_void);
-                // SAFETY: as in `begin_sum`.
-                let result = unsafe {
-                    let float = data_type(part.float);
-                    sys::ncclBroadcast(buffer, buffer, count, float, owner as i32, self.comm, stream)
-                };
-                first = if first == ncclResult_t::ncclSuccess { result } else { first };
-            }
-            // SAFETY: closes the bracket.
-            let end = unsafe { sys::ncclGroupEnd() };
-            if first == ncclResult_t::ncclSuccess { end } else { first }
-        })?;
+        let copy = |(owner, &to)| Copied { owner, from: None, to };
+        self.begin_copies(&parts.iter().enumerate().map(copy).collect::<Vec<_>>())?;
         self.wait()
     }
 

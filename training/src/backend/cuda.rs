@@ -1,7 +1,7 @@
 //! An NVIDIA GPU: activations in bf16, f16 or f32; parameters, gradients, moments and sums in f32.
 //!
 //! Parameters are held in f32 and multiply as their image in 16 bits, which is refreshed when they have changed; the optimizer
-//! writes both. Frozen 4-bit weights are widened into scratch memory for every product.
+//! writes both. What is gathered from other GPUs is the image, and norms and biases as they are. Frozen 4-bit weights are widened into scratch memory for every product.
 //!
 //! The backend's operations cannot return errors; a failure of the device unwinds with a [`DeviceFailure`], which
 //! [`CudaBackend::catch`] turns into an error.
@@ -120,7 +120,7 @@ fn out<'a>(m: &'a MatMut<'_, CudaBuf>) -> View<'a> {
 }
 
 fn span<'a>(s: &Span<'a, CudaBuf>) -> View<'a> {
-    s.buf.matrix(s.at, 1, s.len, s.len.max(1), false)
+    s.buf.run(s.at, s.len)
 }
 
 fn span_out<'a>(s: &'a SpanMut<'_, CudaBuf>) -> View<'a> {
@@ -411,6 +411,11 @@ impl Backend for CudaBackend {
         let logits = out(&logits);
         done(self.device.cross_entropy(logits, labels.buf.data(), labels.at, scale, losses.row()));
         done(self.device.sum(losses.row(), false))
+    }
+
+    fn accumulate(&self, from: Span<'_, CudaBuf>, to: SpanMut<'_, CudaBuf>) {
+        // As a bias of one row, which may begin anywhere.
+        done(self.device.add_bias(span(&from), span_out(&to)));
     }
 
     fn sum_squares(&self, x: Span<'_, CudaBuf>) -> f64 {

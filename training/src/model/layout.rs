@@ -1,5 +1,7 @@
 //! Which parameters are trained, and in which order they lie in the flat buffers.
 
+use std::ops::Range;
+
 use harness_engine::{DecoderConfig, Projection, Weights};
 
 use crate::{
@@ -7,6 +9,7 @@ use crate::{
     backend::Backend,
     block::{GroupPlaces, LayerPlaces, LoraPart},
     lora::{LoraSpec, tensor_name},
+    parallel::Elements,
     params::{Layout, ParamStore},
 };
 
@@ -74,9 +77,15 @@ pub fn full_layout(config: &DecoderConfig) -> (Layout, Places) {
 }
 
 /// What lies outside of the blocks, and every block, by elements of a [`full_layout`].
-pub(super) fn units(layout: &Layout) -> (std::ops::Range<usize>, Vec<std::ops::Range<usize>>) {
+pub(super) fn units(layout: &Layout) -> (Elements, Vec<Elements>) {
+    let vectors: Vec<_> = layout.params().iter().filter(|param| param.shape.len() == 1).collect();
+    let elements = |range: Range<usize>| {
+        let inside = vectors.iter().filter(|param| range.contains(&param.at));
+        let vectors = inside.map(|param| param.at..param.at + param.len()).collect();
+        Elements { range, vectors }
+    };
     let starts: Vec<usize> = layout.blocks().iter().copied().chain([layout.len()]).collect();
-    (0..starts[0], starts.windows(2).map(|pair| pair[0]..pair[1]).collect())
+    (elements(0..starts[0]), starts.windows(2).map(|pair| elements(pair[0]..pair[1])).collect())
 }
 
 /// The low-rank matrices: within a group of projections first all `A`, then all `B`.

@@ -5,6 +5,7 @@ use std::{ops::Range, sync::Arc};
 use super::{
     Partition,
     exchange::{Bytes, Exchange},
+    units::{Gathered, Unit},
 };
 use crate::{
     TrainingError,
@@ -34,6 +35,30 @@ pub trait Collective<B: Backend>: Send + Sync {
     /// next sum of the whole buffer leaves them out and waits for them.
     fn begin_sum(&self, _: &B, _: &mut B::Buf, _: Range<usize>) -> Result<(), TrainingError> {
         Ok(())
+    }
+    /// Whether [`Collective::gather`] and [`Collective::begin_reduce`] run beside what is computed next.
+    fn runs_beside(&self) -> bool {
+        false
+    }
+    /// Begins to sum the elements of a range, which change no more, into the slices of `parts`, beside what is computed next,
+    /// where the device can, and says whether it has: [`Collective::end_reduce`] of the buffer must follow.
+    fn begin_reduce(&self, _: &B, _: &mut B::Buf, _: Range<usize>, _: &Partition) -> Result<bool, TrainingError> {
+        Ok(false)
+    }
+    /// As [`Collective::reduce_scatter_sum`]; leaves out what has been begun, and waits for it.
+    fn end_reduce(&self, backend: &B, buf: &mut B::Buf, parts: &Partition) -> Result<(), TrainingError> {
+        self.reduce_scatter_sum(backend, buf, parts)
+    }
+    /// All elements of a unit from the ranks, of which this one holds `own`; as products read them, and vectors as they are.
+    fn gather(&self, backend: &B, own: &B::Buf, unit: &Unit) -> Result<Gathered<B>, TrainingError> {
+        let mut whole = backend.zeros(unit.len());
+        let mine = unit.mine();
+        if !mine.is_empty() {
+            let data = backend.read(Span { buf: own, at: unit.at(), len: mine.len() });
+            backend.write(&data, SpanMut { buf: &mut whole, at: mine.start, len: mine.len() });
+        }
+        self.all_gather(backend, &mut whole, unit.parts())?;
+        Ok(Gathered::new(whole, None))
     }
     /// What every rank gives, in order of rank: for small things and for weights in host memory.
     fn all_gather_bytes(&self, mine: Bytes) -> Result<Vec<Bytes>, TrainingError>;

@@ -25,4 +25,4 @@ pub use ranks::Ranks;
 pub use sharded::Sharded;
 pub use tcp::TcpExchange;
 pub use thread::ThreadExchange;
-pub use units::{UnitSink, Units};
+pub use units::{Elements, Gathered, Ready, Unit, UnitSink, Units};

@@ -1,7 +1,14 @@
 //! Trained parameters of which every rank holds a part (FSDP of all parameters): a block at a time is gathered, and its
 //! gradients are summed and given back to their owners as soon as they are complete.
+//!
+//! Where the device can, the next block is gathered while one is computed with, and gradients are summed while those of the
+//! block below are computed: two blocks' parameters and two blocks' gradients are whole at most.
 
-use std::{ops::Range, sync::Arc};
+use std::{
+    fmt,
+    ops::Range,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 
 use super::{Collective, Partition};
 use crate::{
@@ -10,62 +17,199 @@ use crate::{
     block::{GradSink, ModelPart},
 };
 
-/// What is gathered together: each block, and all that lies outside of the blocks.
+/// A run of a flat buffer of parameters, and the runs in it that are vectors (norms and biases), which are never rounded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Elements {
+    /// The run.
+    pub range: Range<usize>,
+    /// The vectors.
+    pub vectors: Vec<Range<usize>>,
+}
+
+/// What is gathered together.
+#[derive(Clone, Debug)]
+pub struct Unit {
+    range: Range<usize>,
+    parts: Partition,
+    mine: Range<usize>,
+    at: usize,
+    vectors: Vec<Range<usize>>,
+}
+
+impl Unit {
+    /// Elements of a buffer of which every rank holds its slice of `parts`.
+    pub fn new(elements: &Elements, parts: &Partition, rank: usize) -> Self {
+        let Elements { range, vectors } = elements;
+        let within = parts.within(range);
+        let mine = within.of(rank);
+        let at = if mine.is_empty() { 0 } else { range.start + mine.start - parts.of(rank).start };
+        let vectors = vectors.iter().map(|vector| vector.start - range.start..vector.end - range.start).collect();
+        Self { range: range.clone(), parts: within, mine, at, vectors }
+    }
+
+    /// Number of elements.
+    pub fn len(&self) -> usize {
+        self.range.len()
+    }
+
+    /// Whether there are no elements.
+    pub fn is_empty(&self) -> bool {
+        self.range.is_empty()
+    }
+
+    /// Who has which of the elements, counted from the unit's first.
+    pub fn parts(&self) -> &Partition {
+        &self.parts
+    }
+
+    /// Those of this rank, counted from the unit's first.
+    pub fn mine(&self) -> Range<usize> {
+        self.mine.clone()
+    }
+
+    /// Where this rank's elements begin in what it holds.
+    pub fn at(&self) -> usize {
+        self.at
+    }
+
+    /// The vectors, counted from the unit's first element.
+    pub fn vectors(&self) -> &[Range<usize>] {
+        &self.vectors
+    }
+}
+
+/// What the device's work has to do before something that was begun beside it may be used.
+pub type Ready = Box<dyn FnOnce() -> Result<(), TrainingError> + Send + Sync>;
+
+/// A unit, whole, or on its way.
+pub struct Gathered<B: Backend> {
+    unit: B::Buf,
+    ready: Option<Ready>,
+}
+
+impl<B: Backend> Gathered<B> {
+    /// A unit; `ready` where it is on its way.
+    pub fn new(unit: B::Buf, ready: Option<Ready>) -> Self {
+        Self { unit, ready }
+    }
+
+    /// Lets the device's work wait until it is there.
+    fn arrived(mut self) -> Result<Self, TrainingError> {
+        self.ready.take().map_or(Ok(()), |ready| ready())?;
+        Ok(self)
+    }
+
+    /// The elements.
+    pub fn unit(&self) -> &B::Buf {
+        &self.unit
+    }
+}
+
+impl<B: Backend> fmt::Debug for Gathered<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Gathered").field("unit", &self.unit).finish_non_exhaustive()
+    }
+}
+
+impl<B: Backend> Drop for Gathered<B> {
+    /// The memory is not used again before the unit is there.
+    fn drop(&mut self) {
+        if let Some(ready) = self.ready.take() {
+            // A failure shows again in whatever comes next.
+            let _ = ready();
+        }
+    }
+}
+
+/// The units of a model: each block, and all that lies outside of the blocks.
 pub struct Units<B: Backend> {
     ranks: Arc<dyn Collective<B>>,
-    parts: Partition,
+    /// The elements that this rank holds.
+    own: Range<usize>,
     /// Embedding, last norm and head, which are used at both ends of the model.
-    outer: Range<usize>,
-    layers: Vec<Range<usize>>,
+    outer: Unit,
+    layers: Vec<Unit>,
+    blocks: Mutex<Blocks<B>>,
+}
+
+/// Which blocks are whole.
+struct Blocks<B: Backend> {
+    /// The one computed with.
+    current: Option<(usize, Arc<Gathered<B>>)>,
+    /// The one that comes next.
+    next: Option<(usize, Gathered<B>)>,
 }
 
 impl<B: Backend> Units<B> {
     /// Units of a flat buffer by their elements. Every rank holds its slice of the buffer.
-    pub fn new(ranks: Arc<dyn Collective<B>>, outer: Range<usize>, layers: Vec<Range<usize>>) -> Self {
-        let len = layers.iter().map(|layer| layer.end).fold(outer.end, usize::max);
-        let parts = Partition::new(len, ranks.world());
-        Self { ranks, parts, outer, layers }
+    pub fn new(ranks: Arc<dyn Collective<B>>, outer: &Elements, layers: &[Elements]) -> Self {
+        let len = layers.iter().map(|layer| layer.range.end).fold(outer.range.end, usize::max);
+        let (parts, rank) = (Partition::new(len, ranks.world()), ranks.rank());
+        let unit = |elements: &Elements| Unit::new(elements, &parts, rank);
+        let (outer, layers) = (unit(outer), layers.iter().map(unit).collect());
+        let blocks = Mutex::new(Blocks { current: None, next: None });
+        Self { ranks, own: parts.of(rank), outer, layers, blocks }
     }
 
     /// The elements that this rank holds.
     pub fn own(&self) -> Range<usize> {
-        self.parts.of(self.ranks.rank())
+        self.own.clone()
     }
 
-    fn range(&self, part: ModelPart) -> &Range<usize> {
+    fn of(&self, part: ModelPart) -> &Unit {
         match part {
             ModelPart::Layer(layer) => &self.layers[layer],
             ModelPart::Head | ModelPart::Embedding => &self.outer,
         }
     }
 
-    /// All elements of a unit, from what the ranks hold; `own` is what this one holds.
+    fn blocks(&self) -> MutexGuard<'_, Blocks<B>> {
+        self.blocks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Begins a pass over the model: what was gathered before is older than the parameters. Returns what lies outside of the
+    /// blocks; `own` is what this rank holds.
     ///
     /// # Errors
     /// If another rank is gone or has failed.
-    pub fn gather(&self, backend: &B, part: ModelPart, own: &B::Buf) -> Result<B::Buf, TrainingError> {
-        let range = self.range(part);
-        let parts = self.parts.within(range);
-        let mine = parts.of(self.ranks.rank());
-        let mut unit = backend.zeros(range.len());
-        if !mine.is_empty() {
-            let at = range.start + mine.start - self.own().start;
-            let data = backend.read(Span { buf: own, at, len: mine.len() });
-            backend.write(&data, SpanMut { buf: &mut unit, at: mine.start, len: mine.len() });
-        }
-        self.ranks.all_gather(backend, &mut unit, &parts)?;
-        Ok(unit)
+    pub fn begin(&self, backend: &B, own: &B::Buf) -> Result<Gathered<B>, TrainingError> {
+        *self.blocks() = Blocks { current: None, next: None };
+        let outer = self.ranks.gather(backend, own, &self.outer)?;
+        self.announce(backend, own, 0)?;
+        outer.arrived()
     }
 
-    /// Sums the gradients of a unit over the ranks, and adds what this rank owns of the sum to `own`.
-    fn reduce(&self, backend: &B, part: ModelPart, mut unit: B::Buf, own: &mut B::Buf) -> Result<(), TrainingError> {
-        let range = self.range(part);
-        let parts = self.parts.within(range);
-        self.ranks.reduce_scatter_sum(backend, &mut unit, &parts)?;
-        let mine = parts.of(self.ranks.rank());
-        if !mine.is_empty() {
-            let to = SpanMut { buf: own, at: range.start + mine.start - self.own().start, len: mine.len() };
-            backend.accumulate(Span { buf: &unit, at: mine.start, len: mine.len() }, to);
+    /// A block's parameters. Blocks are asked for and announced in the same order on all ranks.
+    ///
+    /// # Errors
+    /// If another rank is gone or has failed.
+    pub fn block(&self, backend: &B, own: &B::Buf, layer: usize) -> Result<Arc<Gathered<B>>, TrainingError> {
+        let mut blocks = self.blocks();
+        if let Some((_, gathered)) = blocks.current.as_ref().filter(|(current, _)| *current == layer) {
+            return Ok(Arc::clone(gathered));
+        }
+        // The block of before is no longer needed: its memory is free before the next one's is asked for.
+        blocks.current = None;
+        let gathered = match blocks.next.take() {
+            Some((next, gathered)) if next == layer => gathered,
+            _ => self.ranks.gather(backend, own, &self.layers[layer])?,
+        };
+        let gathered = Arc::new(gathered.arrived()?);
+        blocks.current = Some((layer, Arc::clone(&gathered)));
+        Ok(gathered)
+    }
+
+    /// Says which block comes next: it is gathered beside what is computed from now on, where the device can.
+    ///
+    /// # Errors
+    /// If another rank is gone or has failed.
+    pub fn announce(&self, backend: &B, own: &B::Buf, layer: usize) -> Result<(), TrainingError> {
+        let mut blocks = self.blocks();
+        let current = blocks.current.as_ref().map(|(current, _)| *current);
+        let next = blocks.next.as_ref().map(|(next, _)| *next);
+        if self.ranks.runs_beside() && current != Some(layer) && next != Some(layer) {
+            blocks.next = None;
+            blocks.next = Some((layer, self.ranks.gather(backend, own, &self.layers[layer])?));
         }
         Ok(())
     }
@@ -78,18 +222,32 @@ pub struct UnitSink<'a, B: Backend> {
     own: &'a mut B::Buf,
     outer: Option<B::Buf>,
     layer: Option<B::Buf>,
+    /// A unit's gradients whose sum is under way.
+    begun: Option<(ModelPart, B::Buf)>,
 }
 
 impl<'a, B: Backend> UnitSink<'a, B> {
     /// Adds to the gradients that this rank owns.
     pub fn new(backend: &'a B, units: &'a Units<B>, own: &'a mut B::Buf) -> Self {
-        Self { backend, units, own, outer: None, layer: None }
+        Self { backend, units, own, outer: None, layer: None, begun: None }
+    }
+
+    /// Adds what this rank owns of the sum of a unit's gradients, once it is there.
+    fn add(&mut self, part: ModelPart, mut grads: B::Buf) -> Result<(), TrainingError> {
+        let unit = self.units.of(part);
+        self.units.ranks.end_reduce(self.backend, &mut grads, unit.parts())?;
+        let Range { start, end } = unit.mine();
+        if start < end {
+            let to = SpanMut { buf: self.own, at: unit.at(), len: end - start };
+            self.backend.accumulate(Span { buf: &grads, at: start, len: end - start }, to);
+        }
+        Ok(())
     }
 }
 
 impl<B: Backend> GradSink<B> for UnitSink<'_, B> {
     fn begin(&mut self, part: ModelPart) {
-        let zeros = || self.backend.zeros(self.units.range(part).len());
+        let zeros = || self.backend.zeros(self.units.of(part).len());
         match part {
             ModelPart::Layer(_) => self.layer = Some(zeros()),
             ModelPart::Head | ModelPart::Embedding => drop(self.outer.get_or_insert_with(zeros)),
@@ -101,12 +259,48 @@ impl<B: Backend> GradSink<B> for UnitSink<'_, B> {
     }
 
     fn done(&mut self, part: ModelPart) -> Result<(), TrainingError> {
-        let unit = match part {
+        let grads = match part {
             // The embedding's gradients, and a tied head's second ones, are still to come.
             ModelPart::Head => None,
             ModelPart::Layer(_) => self.layer.take(),
             ModelPart::Embedding => self.outer.take(),
         };
-        unit.map_or(Ok(()), |unit| self.units.reduce(self.backend, part, unit, self.own))
+        let Some(mut grads) = grads else { return Ok(()) };
+        if let Some((above, grads)) = self.begun.take() {
+            self.add(above, grads)?;
+        }
+        let unit = self.units.of(part);
+        let begun = self.units.ranks.begin_reduce(self.backend, &mut grads, 0..unit.len(), unit.parts())?;
+        // Nothing comes after the embedding.
+        if begun && part != ModelPart::Embedding {
+            self.begun = Some((part, grads));
+            return Ok(());
+        }
+        self.add(part, grads)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rank_knows_its_elements_of_a_unit() {
+        let parts = Partition::new(1000, 3);
+        for range in [0..100, 100..700, 300..390, 990..1000] {
+            let vectors = vec![range.start..range.start + 5, range.end - 2..range.end];
+            let elements = Elements { range: range.clone(), vectors };
+            let mut covered = 0;
+            for rank in 0..3 {
+                let (unit, own) = (Unit::new(&elements, &parts, rank), parts.of(rank));
+                assert_eq!((unit.len(), unit.vectors()), (range.len(), &[0..5, range.len() - 2..range.len()][..]));
+                let mine = unit.mine();
+                let whole: Vec<usize> = mine.clone().map(|i| range.start + i).collect();
+                assert!(whole.iter().all(|i| own.contains(i)), "{range:?} {rank}");
+                assert!(mine.is_empty() || own.start + unit.at() == whole[0], "{range:?} {rank}");
+                covered += mine.len();
+            }
+            assert_eq!(covered, range.len());
+        }
     }
 }

@@ -2,7 +2,7 @@
 
 use super::{
     Preference, Trainer,
-    summing::{SummingSink, runs},
+    summing::{RUNS, SummingSink, runs},
 };
 use crate::{
     TrainingError,
@@ -84,14 +84,17 @@ impl<B: Backend> Trainer<B> {
 
     /// Adds the gradients of one micro-batch, or of none, of which `is_last` is the last one of the update; its summed loss.
     fn micro_batch(&mut self, batch: Option<&Batch>, micro: &MicroStep, is_last: bool) -> Result<f64, TrainingError> {
-        let begins = is_last && self.ranks.world() > 1 && !self.model.is_fully_trained();
-        let runs = if begins { runs(self.store.layout(), self.model.lowest()) } else { vec![] };
+        let all = self.model.is_fully_trained();
+        let begins = self.ranks.world() > 1 && (is_last || all);
+        let about = if all { usize::MAX } else { RUNS };
+        let runs = if begins { runs(self.store.layout(), self.model.lowest(), about) } else { vec![] };
+        let owners = all.then(|| self.partition());
         let ParamStore { values, grads, .. } = &mut self.store;
         let backend = self.model.backend();
         let (mut units, mut summing) = (None, None);
         let sink: &mut dyn GradSink<B> = match self.model.units() {
             Some(of) => units.insert(UnitSink::new(backend, of, grads)),
-            None => summing.insert(SummingSink::new(backend, grads, &*self.ranks, &runs)),
+            None => summing.insert(SummingSink::new(backend, grads, &*self.ranks, &runs, owners)),
         };
         let loss = match (batch, &self.preference) {
             (None, preference) => {
@@ -114,7 +117,7 @@ impl<B: Backend> Trainer<B> {
     fn add_round(&mut self, summed: &mut Option<B::Buf>) -> Result<(), TrainingError> {
         let (backend, parts) = (self.model.backend(), self.partition());
         let own = parts.of(self.ranks.rank());
-        self.ranks.reduce_scatter_sum(backend, &mut self.store.grads, &parts)?;
+        self.ranks.end_reduce(backend, &mut self.store.grads, &parts)?;
         let sum = summed.get_or_insert_with(|| backend.zeros(own.len()));
         let from = Span { buf: &self.store.grads, at: own.start, len: own.len() };
         backend.accumulate(from, SpanMut { buf: sum, at: 0, len: own.len() });

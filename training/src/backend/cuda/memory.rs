@@ -1,8 +1,11 @@
 //! Buffers and integers on a GPU.
 
-use std::sync::{
-    Mutex, MutexGuard, OnceLock, PoisonError,
-    atomic::{AtomicBool, Ordering},
+use std::{
+    ops::Range,
+    sync::{
+        Mutex, MutexGuard, OnceLock, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use harness_engine::{
@@ -16,18 +19,34 @@ use crate::backend::Mat;
 #[derive(Debug)]
 pub struct CudaBuf {
     data: DeviceBuffer,
+    /// Vectors in f32, where the rest has 16 bits.
+    exact: Option<Exact>,
     image: Mutex<Option<DeviceBuffer>>,
     /// Whether the image is older than the data.
     stale: AtomicBool,
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+/// Runs of a buffer in f32, one after another.
+#[derive(Debug)]
+#[cfg_attr(not(feature = "nccl"), allow(dead_code, reason = "made where parameters are gathered"))]
+pub(super) struct Exact {
+    pub(super) runs: Vec<Range<usize>>,
+    pub(super) data: DeviceBuffer,
+}
+
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl CudaBuf {
     pub(super) fn new(data: DeviceBuffer) -> Self {
-        Self { data, image: Mutex::default(), stale: AtomicBool::new(true) }
+        Self { data, exact: None, image: Mutex::default(), stale: AtomicBool::new(true) }
+    }
+
+    /// The same with some of its runs in f32.
+    #[cfg(feature = "nccl")]
+    pub(super) fn with_exact(self, exact: Option<Exact>) -> Self {
+        Self { exact, ..self }
     }
 
     /// The elements.
@@ -37,6 +56,18 @@ impl CudaBuf {
 
     pub(super) fn matrix(&self, at: usize, rows: usize, cols: usize, pitch: usize, transposed: bool) -> View<'_> {
         if transposed { self.data.view(at, cols, rows, pitch).t() } else { self.data.view(at, rows, cols, pitch) }
+    }
+
+    /// A run of elements; in f32 where there is a copy in f32.
+    pub(super) fn run(&self, at: usize, len: usize) -> View<'_> {
+        let mut place = 0;
+        for (run, exact) in self.exact.iter().flat_map(|exact| exact.runs.iter().map(move |run| (run, exact))) {
+            if run.start <= at && at + len <= run.end {
+                return exact.data.view(place + at - run.start, 1, len, len.max(1));
+            }
+            place += run.len();
+        }
+        self.data.view(at, 1, len, len.max(1))
     }
 
     /// Says that elements are being written.
@@ -55,18 +86,35 @@ impl CudaBuf {
         if self.data.float() == float {
             return f(self.matrix(m.at, m.rows, m.cols, m.pitch, m.transposed));
         }
-        let mut image = lock(&self.image);
-        if image.is_none() {
-            *image = Some(device.alloc(self.data.len(), float)?);
-            self.changed();
+        self.in_type(device, float, |image| {
+            let (rows, cols) = if m.transposed { (m.cols, m.rows) } else { (m.rows, m.cols) };
+            let view = image.view(m.at, rows, cols, m.pitch);
+            f(if m.transposed { view.t() } else { view })
+        })
+    }
+
+    /// Gives all elements in a type.
+    pub(super) fn in_type<T>(
+        &self,
+        device: &Device,
+        float: Float,
+        f: impl FnOnce(&DeviceBuffer) -> Result<T, EngineError>,
+    ) -> Result<T, EngineError> {
+        if self.data.float() == float {
+            return f(&self.data);
         }
-        let Some(image) = image.as_ref() else { return Ok(()) };
+        let mut image = lock(&self.image);
+        let image = match &mut *image {
+            Some(image) => image,
+            none => {
+                self.changed();
+                none.insert(device.alloc(self.data.len(), float)?)
+            }
+        };
         if self.stale.swap(false, Ordering::Relaxed) {
             device.cast(self.data.row(), image.row())?;
         }
-        let (rows, cols) = if m.transposed { (m.cols, m.rows) } else { (m.rows, m.cols) };
-        let view = image.view(m.at, rows, cols, m.pitch);
-        f(if m.transposed { view.t() } else { view })
+        f(image)
     }
 
     /// For a write that keeps the image up to date: gives the image if it is.

@@ -3,7 +3,7 @@
 use std::{
     ops::Range,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex,
         mpsc::{self, RecvTimeoutError, Sender},
     },
     thread,
@@ -12,13 +12,16 @@ use std::{
 
 use harness_engine::{
     EngineError,
-    cuda::{Communicator, Device, MeetingPoint, View},
+    cuda::{Communicator, Copied, Device, DeviceBuffer, Float, MeetingPoint, View},
 };
 
-use super::{CudaBackend, CudaBuf};
+use super::{
+    CudaBackend, CudaBuf,
+    memory::{self, Exact},
+};
 use crate::{
     TrainingError,
-    parallel::{Bytes, Collective, Partition},
+    parallel::{Bytes, Collective, Gathered, Partition, Unit},
 };
 
 /// How often it is asked whether another rank is gone.
@@ -101,8 +104,37 @@ impl Nccl {
     }
 
     fn part<'a>(buf: &'a CudaBuf, range: &Range<usize>) -> View<'a> {
-        buf.matrix(range.start, 1, range.len(), range.len().max(1), false)
+        run(buf.data(), range.start, range.len())
     }
+
+    /// The runs of a buffer whose sums have not begun; all of them have afterwards.
+    fn rest(&self, len: usize) -> Vec<Range<usize>> {
+        let mut begun = std::mem::take(&mut *memory::lock(&self.begun));
+        begun.push(len..len);
+        begun.sort_by_key(|range| range.start);
+        let mut from = 0;
+        let gaps = begun.into_iter().map(|range| std::mem::replace(&mut from, range.end)..range.start);
+        gaps.filter(|gap| !gap.is_empty()).collect()
+    }
+
+    /// Begins to sum a range into its owners' slices.
+    fn begin(&self, buf: &CudaBuf, range: &Range<usize>, parts: &Partition) -> Result<(), TrainingError> {
+        buf.changed();
+        let runs: Vec<(usize, View<'_>)> =
+            owned(parts, range).map(|(owner, run)| (owner, Self::part(buf, &run))).collect();
+        self.link.communicator().begin_reduce(&runs).map_err(failed)
+    }
+}
+
+fn run(buffer: &DeviceBuffer, at: usize, len: usize) -> View<'_> {
+    buffer.view(at, 1, len, len.max(1))
+}
+
+/// What each rank owns of a range, where it owns something.
+fn owned(parts: &Partition, range: &Range<usize>) -> impl Iterator<Item = (usize, Range<usize>)> {
+    let (start, end) = (range.start, range.end);
+    let runs = parts.slices().map(move |slice| slice.start.max(start)..slice.end.min(end));
+    runs.enumerate().filter(|(_, run)| !run.is_empty())
 }
 
 impl Collective<CudaBackend> for Nccl {
@@ -127,16 +159,8 @@ impl Collective<CudaBackend> for Nccl {
 
     fn all_reduce_sum(&self, _: &CudaBackend, buf: &mut CudaBuf, _: &Partition) -> Result<(), TrainingError> {
         buf.changed();
-        let mut begun = std::mem::take(&mut *self.begun.lock().unwrap_or_else(PoisonError::into_inner));
-        begun.sort_by_key(|range| range.start);
-        let len = buf.data().len();
-        begun.push(len..len);
-        let mut from = 0;
-        for range in begun {
-            if from < range.start {
-                self.link.communicator().begin_sum(Self::part(buf, &(from..range.start))).map_err(failed)?;
-            }
-            from = range.end;
+        for range in self.rest(buf.data().len()) {
+            self.link.communicator().begin_sum(Self::part(buf, &range)).map_err(failed)?;
         }
         self.link.communicator().wait().map_err(failed)
     }
@@ -144,8 +168,68 @@ impl Collective<CudaBackend> for Nccl {
     fn begin_sum(&self, _: &CudaBackend, buf: &mut CudaBuf, range: Range<usize>) -> Result<(), TrainingError> {
         buf.changed();
         self.link.communicator().begin_sum(Self::part(buf, &range)).map_err(failed)?;
-        self.begun.lock().unwrap_or_else(PoisonError::into_inner).push(range);
+        memory::lock(&self.begun).push(range);
         Ok(())
+    }
+
+    fn runs_beside(&self) -> bool {
+        true
+    }
+
+    fn begin_reduce(
+        &self,
+        _: &CudaBackend,
+        buf: &mut CudaBuf,
+        range: Range<usize>,
+        parts: &Partition,
+    ) -> Result<bool, TrainingError> {
+        self.begin(buf, &range, parts)?;
+        memory::lock(&self.begun).push(range);
+        Ok(true)
+    }
+
+    fn end_reduce(&self, _: &CudaBackend, buf: &mut CudaBuf, parts: &Partition) -> Result<(), TrainingError> {
+        for range in self.rest(buf.data().len()) {
+            self.begin(buf, &range, parts)?;
+        }
+        self.link.communicator().wait().map_err(failed)
+    }
+
+    fn gather(
+        &self,
+        backend: &CudaBackend,
+        own: &CudaBuf,
+        unit: &Unit,
+    ) -> Result<Gathered<CudaBackend>, TrainingError> {
+        let (device, float, communicator) = (backend.device(), backend.float(), self.link.communicator());
+        let (mine, rank) = (unit.mine(), self.rank());
+        let whole = device.alloc(unit.len(), float).map_err(failed)?;
+        let vectors = if float == Float::F32 { &[][..] } else { unit.vectors() };
+        let exact = device.alloc(vectors.iter().map(Range::len).sum(), Float::F32).map_err(failed)?;
+        let gather = |narrow: &DeviceBuffer| -> Result<(), EngineError> {
+            let place = |run: &Range<usize>| unit.at() + run.start - mine.start;
+            let mut copies = vec![];
+            for (owner, run) in owned(unit.parts(), &(0..unit.len())) {
+                let from = (owner == rank).then(|| self::run(narrow, place(&run), run.len()));
+                copies.push(Copied { owner, from, to: self::run(&whole, run.start, run.len()) });
+            }
+            let mut first = 0;
+            for vector in vectors {
+                for (owner, run) in owned(unit.parts(), vector) {
+                    let from = (owner == rank).then(|| self::run(own.data(), place(&run), run.len()));
+                    let to = self::run(&exact, first + run.start - vector.start, run.len());
+                    copies.push(Copied { owner, from, to });
+                }
+                first += vector.len();
+            }
+            communicator.begin_copies(&copies)
+        };
+        own.in_type(device, float, gather).map_err(failed)?;
+        let there = communicator.side().moment().map_err(failed)?;
+        communicator.side().mark(&there).map_err(failed)?;
+        let exact = (!vectors.is_empty()).then(|| Exact { runs: vectors.to_vec(), data: exact });
+        let whole = CudaBuf::new(whole).with_exact(exact);
+        Ok(Gathered::new(whole, Some(Box::new(move || there.wait().map_err(failed)))))
     }
 
     fn all_gather(&self, _: &CudaBackend, buf: &mut CudaBuf, parts: &Partition) -> Result<(), TrainingError> {
