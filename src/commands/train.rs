@@ -124,7 +124,10 @@ fn train_here(app: &App, args: &TrainArgs) -> Result<(), Failure> {
     match args.nproc {
         Some(0) => return Err(Failure::usage("--nproc 0: expected at least 1")),
         Some(n) if n > 1 && place.is_none() => {
-            app.device.check_ranks(n)?;
+            // A plan by formula needs no GPU; the ranks check where one does.
+            if !args.dry_run {
+                app.device.check_ranks(n)?;
+            }
             return launch::spawn(app, n);
         }
         _ => {}
