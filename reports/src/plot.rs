@@ -2,6 +2,7 @@
 
 mod canvas;
 mod forest;
+mod legend;
 mod lines;
 mod radar;
 

@@ -24,7 +24,7 @@ use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 pub use audit::AuditArgs;
 pub use chat::ChatArgs;
 pub use compare::{CompareArgs, CorrectionArg, FailOn, Format, PairsArg, StopWhen, TestArg};
-pub use data::{DataArgs, DataCommand, PrepareArgs};
+pub use data::{DataArgs, DataCommand, PrepareArgs, PruneArgs};
 pub use explain::ExplainArgs;
 pub use generate::{GenerateArgs, SamplingArgs};
 pub use golden::{GoldenArgs, GoldenCommand, GoldenFiles};

@@ -13,9 +13,9 @@ pub struct TrainArgs {
     #[arg(required_unless_present = "matrix")]
     pub name: Option<String>,
     /// A grid of runs: a TOML file with lists of recipes, bases, ranks and sharding; every cell that is not done is trained
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["name", "resume", "dry_run", "nproc", "sharding"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["name", "resume", "nproc", "sharding"])]
     pub matrix: Option<PathBuf>,
-    /// The model to start from, instead of the one that experiment or recipe name
+    /// The model to start from, instead of the one that experiment, recipe or grid name
     #[arg(long, value_name = "MODEL")]
     pub base: Option<String>,
     /// Folder for the result [default: a folder of its own below HARNESS_HOME/models]

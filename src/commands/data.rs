@@ -1,23 +1,62 @@
-//! `harness data prepare`.
+//! `harness data`.
+
+use std::time::{Duration, SystemTime};
 
 use harness_core::Seed;
-use harness_training::{data::PreparedSet, run::batches};
+use harness_metrics::comparison::thousands;
+use harness_training::{
+    data::{KeptSet, PreparedSet},
+    run::batches,
+};
 use serde_json::json;
 
-use super::{App, Failure, train};
-use crate::cli::{DataArgs, DataCommand, PrepareArgs};
+use super::{
+    App, Failure,
+    train::{self, Changes},
+};
+use crate::cli::{DataArgs, DataCommand, PrepareArgs, PruneArgs};
 
 /// Runs `harness data`.
 ///
 /// # Errors
-/// If the recipe or its data are wrong.
+/// If the recipe or its data are wrong, or a set cannot be removed.
 pub(super) fn data(app: &App, args: &DataArgs) -> Result<(), Failure> {
-    let DataCommand::Prepare(args) = &args.command;
-    prepare(app, args)
+    match &args.command {
+        DataCommand::Prepare(args) => prepare(app, args),
+        DataCommand::Prune(args) => prune(app, args),
+    }
+}
+
+/// Removes prepared sets by their last use.
+fn prune(app: &App, args: &PruneArgs) -> Result<(), Failure> {
+    let now = SystemTime::now();
+    let age = |set: &KeptSet| now.duration_since(set.used).unwrap_or_default();
+    let least = Duration::from_secs(args.days.saturating_mul(86_400));
+    let (old, kept): (Vec<KeptSet>, Vec<KeptSet>) =
+        KeptSet::all(&app.prepared())?.into_iter().partition(|set| age(set) >= least);
+    if !args.dry_run {
+        old.iter().try_for_each(KeptSet::remove)?;
+    }
+    let bytes = |sets: &[KeptSet]| sets.iter().map(|set| set.bytes).sum::<u64>();
+    let object = json!({
+        "removed": old.iter().map(|set| &set.folder).collect::<Vec<_>>(), "bytes": bytes(&old),
+        "kept": kept.len(), "kept_bytes": bytes(&kept), "dry_run": args.dry_run,
+    });
+    app.output(&object, || {
+        let told = |set: &KeptSet| {
+            let (folder, days) = (set.folder.display(), age(set).as_secs() / 86_400);
+            format!("  {folder}  {} KiB, last used {days} days ago\n", thousands(set.bytes.div_ceil(1024)))
+        };
+        let mib = |sets: &[KeptSet]| bytes(sets) as f64 / f64::from(1 << 20);
+        let verb = if args.dry_run { "would be removed" } else { "removed" };
+        let lines: String = old.iter().map(told).collect();
+        format!("{} sets {verb}, {:.1} MiB; {} kept, {:.1} MiB\n{lines}", old.len(), mib(&old), kept.len(), mib(&kept))
+    })
 }
 
 fn prepare(app: &App, args: &PrepareArgs) -> Result<(), Failure> {
-    let (resolved, tokenizer) = train::recipe_and_tokenizer(app, &args.name, args.base.as_deref())?;
+    let (resolved, tokenizer) =
+        train::recipe_and_tokenizer(app, &args.name, args.base.as_deref(), &Changes::keys(&args.set)?)?;
     let set = resolved.prepared_set(&tokenizer, &app.hashes())?;
     if let Some(note) = &set.note {
         app.progress().say(note);
@@ -38,26 +77,32 @@ fn prepare(app: &App, args: &PrepareArgs) -> Result<(), Failure> {
 
 fn text(name: &str, set: &PreparedSet, batches: (usize, usize), max_length: usize, padding: (usize, f64)) -> String {
     let PreparedSet { rows, train_tokens: t, validation_tokens: v, .. } = set;
+    let count = |n: usize| thousands(n as u64);
     let mut text = format!(
         "{name}\n  rows          {}: {} dropped as empty, {} beyond max_samples, {} training, {} validation, {} test\n",
-        rows.source, rows.dropped_empty, rows.beyond_max_samples, rows.train, rows.validation, rows.test
+        count(rows.source),
+        count(rows.dropped_empty),
+        count(rows.beyond_max_samples),
+        count(rows.train),
+        count(rows.validation),
+        count(rows.test)
     );
     for (part, counts) in [("training", t), ("validation", v)] {
         text += &format!(
             "  {part:<12}  {} samples, {} tokens, {} of them labels; {} samples lost {} tokens at max_length = \
              {max_length}; {} left out without a label\n",
-            counts.samples,
-            counts.tokens,
-            counts.labels,
-            counts.truncated_samples,
-            counts.truncated_tokens,
-            counts.without_labels
+            count(counts.samples),
+            count(counts.tokens),
+            count(counts.labels),
+            count(counts.truncated_samples),
+            count(counts.truncated_tokens),
+            count(counts.without_labels)
         );
     }
-    text += &format!("  epoch         {} batches of up to {} rows", batches.0, batches.1);
+    text += &format!("  epoch         {} batches of up to {} rows", count(batches.0), batches.1);
     text += &match padding {
         (0, _) => "\n".to_owned(),
-        (count, share) => format!(", filled up with {count} tokens ({share:.1} % of what is computed)\n"),
+        (filled, share) => format!(", filled up with {} tokens ({share:.1} % of what is computed)\n", count(filled)),
     };
     if let Some(folder) = &set.folder {
         let how = if set.reused { "there already" } else { "made now" };

@@ -233,18 +233,13 @@ pub(super) fn gather(
         if !asking.from_store {
             ready.iter().try_for_each(|ready| probe::require(app, suite, ready))?;
         }
+        gathered.trained_otherwise = ready.iter().filter_map(|ready| lineage::caveat(app, suite, ready)).collect();
         gathered.evaluated = if asking.until_decided {
             until_decided(app, suite, &ready, asking, settings)?
         } else {
             ready.iter().map(|ready| evaluate(app, suite, ready, asking.from_store)).collect::<Result<_, _>>()?
         };
         for (ready, evaluated) in ready.iter().zip(&mut gathered.evaluated) {
-            let mut how = ready.differences.clone();
-            let template = |folder| lineage::template_difference(folder, suite.uses_chat_template());
-            how.extend(ready.entry.adapter.as_deref().and_then(template));
-            if !how.is_empty() {
-                gathered.trained_otherwise.push(Caveat::TrainedOtherwise { model: ready.name.clone(), how });
-            }
             if let Some(training) = Training::of_model(ready) {
                 evaluated.facts.recipe = training.recipe();
                 for (task, seen) in training.seen(suite) {

@@ -84,7 +84,9 @@ pub(super) fn spawn(app: &App, n: usize) -> Result<(), Failure> {
             }
         }
     }
-    app.progress().say(format!("{n} ranks on this host, {} threads each", (cores / n).max(1)));
+    let threads = (cores / n).max(1);
+    let plural = if threads == 1 { "" } else { "s" };
+    app.progress().say(format!("{n} ranks on this host, {threads} thread{plural} each"));
     wait(app, ranks)
 }
 

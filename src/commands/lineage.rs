@@ -3,7 +3,10 @@
 use std::path::Path;
 
 use harness_engine::LoadedBase;
+use harness_metrics::comparison::Caveat;
 use serde_json::Value;
+
+use super::{App, load::Ready, suite::Suite};
 
 /// Sentences about what differs between the training of an adapter and its use on this base: another base, tokenizer,
 /// rule about BOS, or storage of the weights. None if the folder does not say how it was trained.
@@ -36,9 +39,21 @@ pub(super) fn differences(folder: &Path, base: &LoadedBase, add_bos: Option<bool
     found
 }
 
+/// Everything that differs between the training of a model and how it is about to be asked, for the report; what depends on
+/// the tasks is told to the user here, the rest when the model was loaded.
+pub(super) fn caveat(app: &App, suite: &Suite, ready: &Ready) -> Option<Caveat> {
+    let mut how = ready.differences.clone();
+    let template = |folder| template_difference(folder, suite.uses_chat_template());
+    if let Some(difference) = ready.entry.adapter.as_deref().and_then(template) {
+        app.progress().say(format!("warning: {} {difference}", ready.name));
+        how.push(difference);
+    }
+    (!how.is_empty()).then(|| Caveat::TrainedOtherwise { model: ready.name.clone(), how })
+}
+
 /// Whether the prompts of an evaluation are conversations while the training texts were none, or the other way round, in a
 /// sentence; `chat`: whether prompts go through the model's chat template.
-pub(super) fn template_difference(folder: &Path, chat: bool) -> Option<String> {
+fn template_difference(folder: &Path, chat: bool) -> Option<String> {
     let text = std::fs::read_to_string(folder.join("training.json")).ok()?;
     let record: Value = serde_json::from_str(&text).ok()?;
     let trained_on_chats = !record["template"].as_object()?.get("turns").is_none_or(Value::is_null);

@@ -3,14 +3,14 @@
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
-    process::Command,
+    process::{Command, Stdio},
 };
 
-use harness_training::Recipe;
+use harness_metrics::comparison::thousands;
 use serde::Deserialize;
-use serde_json::json;
+use serde_json::{Value, json};
 
-use super::{App, Failure};
+use super::{App, Failure, report::table::Table, train::Changes};
 use crate::{cli::TrainArgs, experiment::syntax_error};
 
 /// A grid: every recipe over every base with every number of ranks and every sharding.
@@ -112,7 +112,10 @@ impl Matrix {
 pub(super) fn train(app: &App, args: &TrainArgs, path: &Path) -> Result<(), Failure> {
     let text =
         std::fs::read_to_string(path).map_err(|e| Failure::usage(format!("cannot read {}: {e}", path.display())))?;
-    let matrix: Matrix = toml::from_str(&text).map_err(|e| syntax_error(path, &text, &e))?;
+    let mut matrix: Matrix = toml::from_str(&text).map_err(|e| syntax_error(path, &text, &e))?;
+    if let Some(base) = &args.base {
+        matrix.bases = vec![base.clone()];
+    }
     let folder = path.parent().unwrap_or(Path::new(""));
     let cells = matrix.cells(folder);
     if cells.is_empty() || matrix.ranks.contains(&0) {
@@ -124,12 +127,24 @@ pub(super) fn train(app: &App, args: &TrainArgs, path: &Path) -> Result<(), Fail
     }
     // Everything that can be wrong with a recipe is found before the first run.
     for cell in &cells {
-        Recipe::load(&cell.recipe)?;
+        let set: Vec<String> = cell.set.iter().chain(&args.set).cloned().collect();
+        let recipe = Changes::keys(&set)?.load(&cell.recipe)?;
+        recipe.check_ranks(cell.ranks)?;
+        match cell.base.as_ref().or(recipe.base.as_ref()) {
+            // An outline needs no weights.
+            Some(_) if args.dry_run => {}
+            Some(base) => drop(app.experiment.model(base)?),
+            None if recipe.model.is_none() => {
+                let what = "no base; give some as bases = [...] in the grid, or one with --base";
+                return Err(Failure::usage(format!("{}: {} has {what}", path.display(), cell.recipe.display())));
+            }
+            None => {}
+        }
     }
     let stem = path.file_stem().unwrap_or_default();
     let out = args.out.clone().unwrap_or_else(|| app.home.join("matrices").join(stem));
     let program = std::env::current_exe().map_err(|e| Failure::work(format!("cannot find this program: {e}")))?;
-    let (mut done, mut failed) = (vec![], vec![]);
+    let (mut done, mut failed, mut plans) = (vec![], vec![], vec![]);
     for (number, cell) in cells.iter().enumerate() {
         app.progress().say(format!("matrix {}/{}: {}", number + 1, cells.len(), cell.name));
         let mut command = Command::new(&program);
@@ -140,7 +155,12 @@ pub(super) fn train(app: &App, args: &TrainArgs, path: &Path) -> Result<(), Fail
         if let Some(experiment) = &app.global.experiment {
             command.arg("--experiment").arg(experiment);
         }
-        if let Some(base) = cell.base.as_ref().or(args.base.as_ref()) {
+        for (option, value) in [("--device", &app.global.device), ("--dtype", &app.global.dtype)] {
+            if let Some(value) = value {
+                command.arg(option).arg(value);
+            }
+        }
+        if let Some(base) = &cell.base {
             command.arg("--base").arg(base);
         }
         if cell.ranks > 1 {
@@ -161,11 +181,19 @@ pub(super) fn train(app: &App, args: &TrainArgs, path: &Path) -> Result<(), Fail
         if args.force {
             command.arg("--force");
         }
-        let status = command
-            .stdout(std::process::Stdio::null())
-            .status()
-            .map_err(|e| Failure::work(format!("cannot start a run: {e}")))?;
-        if status.success() {
+        let failure = |e: std::io::Error| Failure::work(format!("cannot start a run: {e}"));
+        let success = if args.dry_run {
+            let told = command.args(["--dry-run", "--json"]).stderr(Stdio::inherit()).output().map_err(failure)?;
+            let plan: Value = serde_json::from_slice(&told.stdout).unwrap_or_default();
+            if let (false, Some(error)) = (told.status.success(), plan["error"].as_str()) {
+                app.progress().say(format!("error: {error}"));
+            }
+            plans.push((cell, plan));
+            told.status.success()
+        } else {
+            command.stdout(Stdio::null()).status().map_err(failure)?.success()
+        };
+        if success {
             done.push(&cell.name);
         } else {
             failed.push(cell.name.as_str());
@@ -174,12 +202,41 @@ pub(super) fn train(app: &App, args: &TrainArgs, path: &Path) -> Result<(), Fail
             return Err(Failure::work("interrupted; the same command goes on".to_owned()));
         }
     }
-    app.output(&json!({ "folder": out, "runs": done, "failed": failed }), || out.display().to_string())?;
+    if args.dry_run {
+        let plans: Vec<(&Cell, Value)> = plans.into_iter().filter(|(_, plan)| plan["error"].is_null()).collect();
+        let object: BTreeMap<&str, &Value> = plans.iter().map(|(cell, plan)| (cell.name.as_str(), plan)).collect();
+        app.output(&json!({ "plans": object, "failed": failed }), || table(&plans).markdown())?;
+    } else {
+        app.output(&json!({ "folder": out, "runs": done, "failed": failed }), || out.display().to_string())?;
+    }
     match failed.as_slice() {
         [] => Ok(()),
         failed => Err(Failure::work(format!("{} of {} runs failed: {}", failed.len(), cells.len(), failed.join(", ")))
             .after_output()),
     }
+}
+
+/// What each run would take, as `--dry-run` of the run says.
+fn table(plans: &[(&Cell, Value)]) -> Table {
+    let row = |(cell, plan): &(&Cell, Value)| {
+        let of = if plan["estimate"].is_null() { &plan["outline"] } else { &plan["estimate"] };
+        let count = |key: &str| of[key].as_u64().map_or("–".to_owned(), thousands);
+        let memory = of["memory_bytes"].as_u64().map_or("–".to_owned(), |bytes| thousands(bytes >> 20));
+        let seconds = of["seconds"].as_f64().map_or("–".to_owned(), |seconds| thousands(seconds.round() as u64));
+        let base = cell.base.clone().unwrap_or("–".to_owned());
+        [
+            cell.name.clone(),
+            base,
+            cell.ranks.to_string(),
+            count("steps"),
+            count("tokens"),
+            count("trainable_parameters"),
+            memory,
+            seconds,
+        ]
+    };
+    let head = ["Run", "Base", "Ranks", "Updates", "Tokens", "Trained parameters", "Memory of a rank, MiB", "Time, s"];
+    Table::of(head, plans.iter().map(row).collect())
 }
 
 #[cfg(test)]

@@ -30,12 +30,14 @@ mod progress;
 mod provenance;
 mod report;
 mod run;
+mod run_folder;
 mod stored;
 mod stored_report;
 mod suite;
 mod tables;
 mod tasks;
 mod train;
+mod train_output;
 mod verify;
 
 use std::io::Write as _;

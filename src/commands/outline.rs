@@ -3,14 +3,14 @@
 use std::path::{Path, PathBuf};
 
 use harness_engine::{ModelFiles, TextTokenizer};
+use harness_metrics::comparison::thousands;
 use harness_training::{
     Recipe,
-    recipe::Sharding,
     run::{Outline, outline},
 };
 use serde_json::json;
 
-use super::{App, Failure};
+use super::{App, Failure, train::Changes};
 use crate::experiment::{Candidate, ResolvedModel};
 
 /// A recipe over a base that is only a shape.
@@ -21,7 +21,7 @@ pub(super) struct Shape {
     folder: PathBuf,
 }
 
-/// The shape that is meant, with these keys of the recipe set, if the base of a recipe is a folder with a configuration and without weights.
+/// The shape that is meant, with these changes of the recipe, if the base of a recipe is a folder with a configuration and without weights.
 ///
 /// # Errors
 /// If the recipe is wrong.
@@ -29,13 +29,13 @@ pub(super) fn shape(
     app: &App,
     resolved: &ResolvedModel,
     base: Option<&str>,
-    set: &[(String, toml::Value)],
+    changes: &Changes,
 ) -> Result<Option<Shape>, Failure> {
     let Candidate::Recipe { path, base: named } = &resolved.candidate else { return Ok(None) };
     if base.is_none() && named.is_some() {
         return Ok(None);
     }
-    let recipe = Recipe::load_with(path, set)?;
+    let recipe = changes.load(path)?;
     let Some(base) = base.map(str::to_owned).or_else(|| recipe.base.clone()) else { return Ok(None) };
     let section = app.experiment.models.get(&base).and_then(|section| section.path.as_ref());
     let folder = section.map_or_else(|| PathBuf::from(&base), |path| app.experiment.folder.join(path));
@@ -50,12 +50,6 @@ fn is_shape(folder: &Path) -> bool {
 }
 
 impl Shape {
-    /// The same with another sharding than the recipe's.
-    pub(super) fn with_sharding(mut self, sharding: Option<Sharding>) -> Self {
-        self.recipe.training.sharding = sharding.unwrap_or(self.recipe.training.sharding);
-        self
-    }
-
     /// Prints the outline of the run over so many ranks.
     ///
     /// # Errors
@@ -72,22 +66,23 @@ impl Shape {
     }
 
     fn text(&self, outline: &Outline, ranks: usize) -> String {
-        let number = |value: Option<u64>| value.map_or("not known without a tokenizer".to_owned(), |n| n.to_string());
+        let number = |value: Option<u64>| value.map_or("not known without a tokenizer".to_owned(), thousands);
         let Outline { trainable_parameters, parameters, rows, .. } = outline;
-        let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
+        let mib = |bytes: u64| thousands((bytes + (1 << 19)) >> 20);
+        let (trained, all) = (thousands(*trainable_parameters as u64), thousands(*parameters as u64));
         let each = if ranks > 1 { format!(" on each of {ranks} ranks") } else { String::new() };
         let paged = match outline.paged_bytes {
             0 => String::new(),
-            bytes => format!(", beside {:.0} MiB of host memory", mib(bytes)),
+            bytes => format!(", beside {} MiB of host memory", mib(bytes)),
         };
         format!(
             "{}\n  rows                  {} training, {} validation, {} test\n  updates               {}\n  tokens                {}\n  \
-             trainable parameters  {trainable_parameters} of {parameters}\n  memory                {:.0} MiB{each}{paged}, by formula\n  \
+             trainable parameters  {trained} of {all}\n  memory                {} MiB{each}{paged}, by formula\n  \
              speed and time        not measured: {} has no weights\n",
             self.name,
-            rows.train,
-            rows.validation,
-            rows.test,
+            thousands(rows.train as u64),
+            thousands(rows.validation as u64),
+            thousands(rows.test as u64),
             number(outline.steps),
             number(outline.tokens),
             mib(outline.memory_bytes),

@@ -8,7 +8,7 @@ use std::{
 };
 
 use super::eval_tasks::TaskEvaluator;
-use harness_training::telemetry::{self, StepReport};
+use harness_training::telemetry::{self, LeftOut, StepReport};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 /// How progress is shown.
@@ -80,12 +80,41 @@ pub(super) struct TrainingProgress<'a> {
     name: String,
     bar: Option<Bar>,
     said: Instant,
+    events: usize,
 }
+
+/// Spikes and updates left out that get a line each; later ones are counted.
+const EVENTS: usize = 5;
 
 impl<'a> TrainingProgress<'a> {
     /// For the run of this name, which may want tasks evaluated.
     pub(super) fn new(progress: Progress, name: &str, tasks: Option<TaskEvaluator<'a>>) -> Self {
-        Self { tasks, progress, name: name.to_owned(), bar: None, said: Instant::now() }
+        Self { tasks, progress, name: name.to_owned(), bar: None, said: Instant::now(), events: 0 }
+    }
+
+    /// A line that does not tear the bar.
+    fn say(&self, line: &str) {
+        match &self.bar {
+            Some(bar) if self.progress.terminal => bar.bar.suspend(|| self.progress.say(line)),
+            _ => self.progress.say(line),
+        }
+    }
+
+    /// Tells of an update that was left out, or whose loss is a spike.
+    fn tell(&mut self, report: &StepReport) {
+        let what = match report.left_out {
+            Some(LeftOut::Overflow { scale }) => {
+                format!("left out, the gradients overflow half precision; the loss scale is {scale:e} now")
+            }
+            Some(LeftOut::Spike) => format!("left out, its loss of {:.4} lies far above those before", report.loss),
+            None if report.spike => format!("its loss of {:.4} lies far above those before", report.loss),
+            None => return,
+        };
+        self.events += 1;
+        if self.events <= EVENTS {
+            let more = if self.events == EVENTS { " (further ones are counted only)" } else { "" };
+            self.say(&format!("train {}: step {}: {what}{more}", self.name, report.step));
+        }
     }
 
     /// Ends the display.
@@ -101,13 +130,22 @@ impl telemetry::Progress for TrainingProgress<'_> {
         let bar = self.progress.bar(&format!("train {}", self.name), total_steps);
         bar.bar.set_position(done);
         self.bar = Some(bar);
+        if done > 0 {
+            self.say(&format!("train {}: goes on after step {done}", self.name));
+        }
     }
 
     fn step(&mut self, report: &StepReport) {
-        let text = format!(
+        self.tell(report);
+        let mut text = format!(
             "loss {:.4}  {:.0} tokens/s  lr {:.2e}",
             report.loss, report.tokens_per_second, report.learning_rate
         );
+        for (count, what) in [(report.skipped, "left out"), (report.spikes, "spikes")] {
+            if count > 0 {
+                text += &format!("  {count} {what}");
+            }
+        }
         if !self.progress.terminal && self.said.elapsed() > Duration::from_secs(10) {
             self.said = Instant::now();
             let (name, step, total, left) = (&self.name, report.step, report.total_steps, report.seconds_left);
@@ -121,11 +159,7 @@ impl telemetry::Progress for TrainingProgress<'_> {
 
     fn evaluated(&mut self, step: u64, eval_loss: f64, perplexity: Option<f64>) {
         let perplexity = perplexity.map_or(String::new(), |perplexity| format!(", perplexity {perplexity:.3}"));
-        let line = format!("train {}: step {step}: validation loss {eval_loss:.4}{perplexity}", self.name);
-        match &self.bar {
-            Some(bar) if self.progress.terminal => bar.bar.suspend(|| self.progress.say(line)),
-            _ => self.progress.say(line),
-        }
+        self.say(&format!("train {}: step {step}: validation loss {eval_loss:.4}{perplexity}", self.name));
     }
 
     fn tasks(
@@ -138,7 +172,7 @@ impl telemetry::Progress for TrainingProgress<'_> {
         let Some(tasks) = &mut self.tasks else { return Ok(BTreeMap::new()) };
         let metrics = tasks.evaluate(step, folder).map_err(|failure| failure.message().to_owned())?;
         let shown: Vec<String> = metrics.iter().map(|(name, value)| format!("{name} {value:.4}")).collect();
-        self.progress.say(format!("train {}: step {step}: {}", self.name, shown.join(", ")));
+        self.say(&format!("train {}: step {step}: {}", self.name, shown.join(", ")));
         Ok(metrics)
     }
 

@@ -2,7 +2,7 @@
 
 mod curves;
 mod run_record;
-mod table;
+pub(super) mod table;
 
 use harness_store::{atomic_write, nearest};
 use serde_json::json;

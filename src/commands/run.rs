@@ -16,6 +16,7 @@ use super::{
     App, Failure,
     evaluate::{Evaluated, evaluate, limits, prepare, share},
     judge::remote,
+    lineage,
     load::{Loader, Missing, Ready},
     probe,
     suite::Suite,
@@ -47,10 +48,12 @@ pub(super) fn run(app: &App, args: &RunArgs) -> Result<(), Failure> {
         app.progress().say(format!("{}; the other tasks are run", failure.message()));
         refused = Some(Failure::work(failure.message()).after_output());
     }
+    let trained_otherwise = lineage::caveat(app, &suite, &ready);
     let evaluated = [evaluate(app, &suite, &ready, false)?];
     let facts = [evaluated[0].facts.clone()];
     let scores = [Scores::Evaluated(&evaluated[0])];
-    let comparison = Comparison::compute(&tables(&suite, &scores, &Noise::new()), &facts, &Settings::default())?;
+    let mut comparison = Comparison::compute(&tables(&suite, &scores, &Noise::new()), &facts, &Settings::default())?;
+    comparison.caveats.extend(trained_otherwise);
     if let Some(folder) = &args.out {
         write(app, &suite, &evaluated[0], folder)?;
     }

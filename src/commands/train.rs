@@ -4,15 +4,14 @@ use std::path::{Path, PathBuf};
 
 use harness_core::{Digest, Hasher};
 use harness_engine::{ModelFiles, Placement, TextTokenizer};
-use harness_reports::{ReportError, Series, line_chart};
+use harness_metrics::comparison::thousands;
 use harness_training::{
     Recipe,
     backend::CpuBackend,
     parallel::{Ranks, all_gather_f64},
     recipe::{ResolvedRecipe, Sharding},
     run::{self, Base, PlacedRun, Setting},
-    telemetry::{MetricLine, read_lines},
-    trainer::{Estimate, TrainingSummary},
+    trainer::TrainingSummary,
 };
 use serde_json::json;
 
@@ -23,14 +22,13 @@ use super::{
     load::Missing,
     matrix, outline,
     progress::{Progress, TrainingProgress},
+    run_folder::{self, DONE},
+    train_output::{describe, ending, plots},
 };
 use crate::{
     cli::TrainArgs,
     experiment::{Candidate, ResolvedModel},
 };
-
-/// Written last: its presence says that the run is finished.
-const DONE: &str = "training.json";
 
 /// A finished run.
 pub(super) struct Trained {
@@ -55,9 +53,31 @@ struct Plan {
 
 /// What the caller wants otherwise than the recipe says.
 #[derive(Default)]
-struct Changes {
+pub(super) struct Changes {
     set: Vec<(String, toml::Value)>,
     max_steps: Option<u64>,
+    sharding: Option<Sharding>,
+}
+
+impl Changes {
+    /// What the arguments of a run say.
+    pub(super) fn of(args: &TrainArgs) -> Result<Self, Failure> {
+        let sharding = args.sharding.as_ref().map(|kind| if kind == "fsdp" { Sharding::Fsdp } else { Sharding::None });
+        Ok(Self { set: changes(&args.set)?, max_steps: args.max_steps, sharding })
+    }
+
+    /// Keys of the recipe alone.
+    pub(super) fn keys(set: &[String]) -> Result<Self, Failure> {
+        Ok(Self { set: changes(set)?, ..Self::default() })
+    }
+
+    /// A recipe file with these changes.
+    pub(super) fn load(&self, path: &Path) -> Result<Recipe, Failure> {
+        let mut recipe = Recipe::load_with(path, &self.set)?;
+        recipe.training.max_steps = self.max_steps.or(recipe.training.max_steps);
+        recipe.training.sharding = self.sharding.unwrap_or(recipe.training.sharding);
+        Ok(recipe)
+    }
 }
 
 /// Reads `KEY=VALUE`; a value that is no TOML is a text.
@@ -117,46 +137,46 @@ fn train_here(app: &App, args: &TrainArgs) -> Result<(), Failure> {
         return Err(Failure::usage("--max-steps 0: expected at least 1"));
     }
     if let Some(path) = &args.matrix {
-        app.device.check()?;
+        // A plan by formula needs no GPU.
+        if !args.dry_run {
+            app.device.check()?;
+        }
         return matrix::train(app, args, path);
     }
     let place = launch::place()?;
     match args.nproc {
         Some(0) => return Err(Failure::usage("--nproc 0: expected at least 1")),
-        Some(n) if n > 1 && place.is_none() => {
-            // A plan by formula needs no GPU; the ranks check where one does.
-            if !args.dry_run {
-                app.device.check_ranks(n)?;
-            }
+        Some(n) if n > 1 && place.is_none() && !args.dry_run => {
+            app.device.check_ranks(n)?;
             return launch::spawn(app, n);
         }
         _ => {}
     }
     let resolved = recipe_of(app, args.name.as_deref().unwrap_or_default())?;
-    let changes = Changes { set: changes(&args.set)?, max_steps: args.max_steps };
-    let sharding = args.sharding.as_ref().map(|kind| if kind == "fsdp" { Sharding::Fsdp } else { Sharding::None });
-    if args.dry_run
-        && let Some(shape) = outline::shape(app, &resolved, args.base.as_deref(), &changes.set)?
-    {
-        let ranks = place.as_ref().map_or(1, |place| place.world);
-        return shape.with_sharding(sharding).describe(app, ranks);
+    let changes = Changes::of(args)?;
+    let world = place.as_ref().map_or(args.nproc.unwrap_or(1), |place| place.world);
+    if args.dry_run {
+        if let Some(shape) = outline::shape(app, &resolved, args.base.as_deref(), &changes)? {
+            return if launch::follows() { Ok(()) } else { shape.describe(app, world) };
+        }
+        if world > 1 && place.is_none() {
+            app.device.check_ranks(world)?;
+            return launch::spawn(app, world);
+        }
     }
     // Before a base is hashed or trained.
     match &place {
         Some(_) => app.device.check_ranks(1)?,
         None => app.device.check()?,
     }
-    let mut plan = Plan::new(app, &resolved, args.base.as_deref(), args.out.as_deref(), &changes)?;
-    if let Some(sharding) = sharding {
-        plan.recipe.training.sharding = sharding;
+    let plan = Plan::new(app, &resolved, args.base.as_deref(), args.out.as_deref(), &changes)?;
+    if args.out.is_some() && !args.force && !args.dry_run {
+        run_folder::check(&plan.folder, plan.digest(app)?)?;
     }
     let ranks = launch::connect(app, place.as_ref())?;
     let first = ranks.rank() == 0;
     if args.dry_run {
-        let (mut run, _) = plan.prepare(app, ranks)?;
-        let estimate = run.estimate()?;
-        let value = json!({ "estimate": estimate, "run": run.manifest() });
-        return if first { app.output(&value, || describe(&plan.name, &estimate)) } else { Ok(()) };
+        return plan.dry_run(app, ranks);
     }
     // What rank 0 finds counts: the folder may be on its host alone.
     let mine = [f64::from(u8::from(plan.folder.join(DONE).is_file()))];
@@ -174,9 +194,8 @@ fn train_here(app: &App, args: &TrainArgs) -> Result<(), Failure> {
     if args.resume && begun.is_empty() && first {
         return Err(Failure::usage(format!("--resume: {} holds no checkpoint", plan.folder.display())));
     }
-    if args.force && first && plan.folder.exists() {
-        std::fs::remove_dir_all(&plan.folder)
-            .map_err(|e| Failure::work(format!("cannot remove {}: {e}", plan.folder.display())))?;
+    if args.force && first {
+        run_folder::remove(&plan.folder)?;
     }
     let summary = plan.run(app, !args.force, ranks)?;
     if !first {
@@ -210,18 +229,59 @@ pub(super) fn recipe_and_tokenizer(
     app: &App,
     name: &str,
     base: Option<&str>,
+    changes: &Changes,
 ) -> Result<(ResolvedRecipe, TextTokenizer), Failure> {
-    let plan = Plan::new(app, &recipe_of(app, name)?, base, None, &Changes::default())?;
+    let plan = Plan::new(app, &recipe_of(app, name)?, base, None, changes)?;
     let resolved = plan.resolve(app)?;
-    let tokenizer = match (plan.files, &plan.recipe.model) {
-        (Some(files), _) => files.tokenizer,
-        (None, Some(model)) => TextTokenizer::load(&plan.recipe.path(&model.tokenizer))?,
-        (None, None) => return Err(Failure::usage(format!("{name} has no base"))),
-    };
-    Ok((resolved, tokenizer))
+    Ok((resolved, plan.into_tokenizer()?))
 }
 
 impl Plan {
+    /// The tokenizer of the base, or of the model made from scratch.
+    fn into_tokenizer(self) -> Result<TextTokenizer, Failure> {
+        match (self.files, &self.recipe.model) {
+            (Some(files), _) => Ok(files.tokenizer),
+            (None, Some(model)) => Ok(TextTokenizer::load(&self.recipe.path(&model.tokenizer))?),
+            (None, None) => Err(Failure::usage(format!("{} has no base", self.name))),
+        }
+    }
+
+    /// What names the run in `training.json`.
+    fn digest(&self, app: &App) -> Result<Digest, Failure> {
+        let tokenizer = match (&self.files, &self.recipe.model) {
+            (Some(files), _) => files.tokenizer.digest(),
+            (None, Some(model)) => TextTokenizer::load(&self.recipe.path(&model.tokenizer))?.digest(),
+            (None, None) => return Err(Failure::usage(format!("{} has no base", self.name))),
+        };
+        let recipe = self.resolve(app)?.digest(&app.hashes())?;
+        Ok(run::run_digest(recipe, self.files.as_ref().map(|files| files.digest), tokenizer))
+    }
+
+    /// The tasks that are evaluated during training.
+    fn tasks<'a>(&self, app: &'a App) -> Result<Option<TaskEvaluator<'a>>, Failure> {
+        let options = &self.recipe.training;
+        if options.eval_tasks.is_empty() {
+            return Ok(None);
+        }
+        let base = self.base.as_ref().map(|(_, path)| path.as_path()).filter(|_| self.recipe.lora.is_some());
+        TaskEvaluator::new(app, &self.name, base, &options.eval_tasks, options.eval_tasks_limit).map(Some)
+    }
+
+    /// Prints what the run would take, measured over these ranks.
+    fn dry_run(&self, app: &App, ranks: Ranks) -> Result<(), Failure> {
+        let (first, world) = (ranks.rank() == 0, ranks.world());
+        if first {
+            self.tasks(app)?;
+        }
+        let (mut run, _) = self.prepare(app, ranks)?;
+        let estimate = run.estimate()?;
+        if !first {
+            return Ok(());
+        }
+        let object = json!({ "estimate": estimate, "run": run.manifest(), "ranks": world });
+        app.output(&object, || describe(&self.name, &estimate, world))
+    }
+
     /// The recipe with everything it names.
     fn resolve(&self, app: &App) -> Result<ResolvedRecipe, Failure> {
         let name = self.base.as_ref().map(|(name, _)| name.as_str());
@@ -238,10 +298,7 @@ impl Plan {
         let Candidate::Recipe { path, base: named } = &resolved.candidate else {
             return Err(Failure::usage(format!("{} has no recipe", resolved.name)));
         };
-        let mut recipe = Recipe::load_with(path, &changes.set)?;
-        if let Some(steps) = changes.max_steps {
-            recipe.training.max_steps = Some(steps);
-        }
+        let recipe = changes.load(path)?;
         let base = match (base, named, &recipe.base) {
             (Some(name), _, _) => Some(app.experiment.model(name)?),
             (None, Some(model), _) => Some((**model).clone()),
@@ -300,24 +357,28 @@ impl Plan {
     fn run(&self, app: &App, resume: bool, ranks: Ranks) -> Result<TrainingSummary, Failure> {
         let (rank, world) = (ranks.rank(), ranks.world());
         let begun = world > 1 || !harness_training::checkpoint::steps(&self.folder).is_empty();
+        let tasks = if rank == 0 { self.tasks(app)? } else { None };
         let (mut run, folder) = self.prepare(app, ranks.resuming(resume && begun))?;
         let progress = if rank == 0 { app.progress() } else { Progress::new(true, false) };
-        let trained = run.trainable_parameters();
+        let trained = thousands(run.trainable_parameters() as u64);
         let stored = run.manifest()["weights_stored_as"].as_str().unwrap_or_default().to_owned();
         progress.say(format!(
             "train {}: {trained} trainable parameters, {} updates, weights stored as {stored}, computed in {}{} -> {}",
             self.name,
-            run.total_steps(),
+            thousands(run.total_steps()),
             run.device(),
             if world > 1 { format!(", {world} ranks") } else { String::new() },
             folder.display()
         ));
         let tokens = run.prepared().train_tokens;
         if tokens.truncated_samples + tokens.without_labels > 0 {
-            progress.say(format!(
-                "data: {} samples lost {} tokens at data.max_length = {}; {} are left out, as no token of theirs counts",
-                tokens.truncated_samples, tokens.truncated_tokens, self.recipe.data.max_length, tokens.without_labels
-            ));
+            let (cut, lost) = (thousands(tokens.truncated_samples as u64), thousands(tokens.truncated_tokens as u64));
+            let left_out = match tokens.without_labels {
+                0 => String::new(),
+                count => format!("; {} are left out, as no token of theirs counts", thousands(count as u64)),
+            };
+            let longest = self.recipe.data.max_length;
+            progress.say(format!("data: {cut} samples lost {lost} tokens at data.max_length = {longest}{left_out}"));
         }
         if self.recipe.training.tf32 && app.device == Placement::Cpu {
             progress.say("training.tf32 has no effect on the processor, which computes f32 products in full");
@@ -325,15 +386,6 @@ impl Plan {
         if self.recipe.training.paged_optimizer && app.device == Placement::Cpu {
             progress.say("training.paged_optimizer has no effect on the processor, whose memory is the host's");
         }
-        let options = &self.recipe.training;
-        let tasks = match options.eval_tasks.as_slice() {
-            [] => None,
-            _ if rank > 0 => None,
-            tasks => {
-                let base = self.base.as_ref().map(|(_, path)| path.as_path()).filter(|_| self.recipe.lora.is_some());
-                Some(TaskEvaluator::new(app, &self.name, base, tasks, options.eval_tasks_limit)?)
-            }
-        };
         let mut display = TrainingProgress::new(progress, &self.name, tasks);
         let result = run.train(resume && begun, &mut display);
         let summary = match result {
@@ -343,16 +395,7 @@ impl Plan {
                 return Err(error.into());
             }
         };
-        display.finish(&format!(
-            "{} updates, {} tokens, {:.0} tokens/s, {}",
-            summary.steps,
-            summary.tokens,
-            summary.tokens_per_second,
-            summary
-                .best
-                .as_ref()
-                .map_or("no validation".to_owned(), |best| format!("best validation loss {:.4}", best.eval_loss))
-        ));
+        display.finish(&ending(&summary));
         if rank == 0 {
             plots(&folder, &self.name)?;
         }
@@ -371,45 +414,4 @@ impl Plan {
 /// Seconds since 1970.
 fn now() -> f64 {
     std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0.0, |time| time.as_secs_f64())
-}
-
-/// Curves of a run beside its metrics: loss, perplexity and learning rate as SVG and PNG.
-fn plots(folder: &Path, name: &str) -> Result<(), Failure> {
-    let lines = read_lines(&folder.join("metrics.jsonl"))?;
-    let series = |name: &str, value: fn(&MetricLine) -> Option<f64>| {
-        let points = lines.iter().filter_map(|line| Some((line.step as f64, value(line)?))).collect();
-        Series { name: name.to_owned(), points }
-    };
-    let charts = [
-        ("loss", vec![series("training", |line| line.loss), series("validation", |line| line.eval_loss)]),
-        ("perplexity", vec![series("validation", |line| line.eval_perplexity)]),
-        ("learning rate", vec![series("learning rate", |line| line.learning_rate)]),
-    ];
-    for (what, series) in charts {
-        for extension in ["svg", "png"] {
-            let path = folder.join(format!("{}.{extension}", what.replace(' ', "_")));
-            match line_chart(&path, &format!("{name}: {what}"), "update", what, &series) {
-                Ok(()) | Err(ReportError::Empty { .. }) => {}
-                Err(error) => return Err(Failure::work(error.to_string())),
-            }
-        }
-    }
-    Ok(())
-}
-
-fn describe(name: &str, estimate: &Estimate) -> String {
-    format!(
-        "{name}\n  updates               {} ({} warm-up, {:.2} epochs)\n  tokens                {}\n  \
-         trainable parameters  {} of {}\n  memory                {:.0} MiB, measured on one update\n  speed                 {:.0} tokens/s, measured on one update\n  \
-         time                  {:.0} s, evaluation not counted\n",
-        estimate.steps,
-        estimate.warmup_steps,
-        estimate.epochs,
-        estimate.tokens,
-        estimate.trainable_parameters,
-        estimate.parameters,
-        estimate.memory_bytes as f64 / f64::from(1 << 20),
-        estimate.tokens_per_second,
-        estimate.seconds
-    )
 }

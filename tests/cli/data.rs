@@ -24,6 +24,21 @@ fn prepared_data_are_kept_and_damage_is_named() {
 }
 
 #[test]
+fn prepared_sets_can_be_removed() {
+    let world = world();
+    let set = |more: &[&str]| world.run(&[&["data", "prepare", "r4", "--json"], more].concat()).expect(0).json();
+    let first = set(&[]);
+    assert_ne!(set(&["--set", "data.max_length=100"])["folder"], first["folder"]);
+    let prune = |more: &[&str]| world.run(&[&["data", "prune", "--json"], more].concat()).expect(0).json();
+    let number = |object: &serde_json::Value| (object["removed"].as_array().map(Vec::len), object["kept"].as_u64());
+    assert_eq!(number(&prune(&[])), (Some(0), Some(2)), "both are new");
+    assert_eq!(number(&prune(&["--days", "0", "--dry-run"])), (Some(2), Some(0)));
+    assert_eq!(set(&[])["reused"], true);
+    assert_eq!(number(&prune(&["--days", "0"])), (Some(2), Some(0)));
+    assert_eq!(set(&[])["reused"], false);
+}
+
+#[test]
 fn what_became_of_rows_is_said() {
     let world = world();
     // Half of the rows are short; of the others nothing but the prompt fits.
@@ -87,7 +102,7 @@ fn every_recipe_has_a_plan_over_a_shape() {
     let recipe = workspace_root().join("training/recipes/lora_qv_r8_dolly.toml").to_string_lossy().into_owned();
     let call = ["train", &recipe, "--base", "shapes/llama-2-7b", "--data-dir", "data", "--dry-run"];
     let outcome = world.run(&call).expect(0);
-    assert!(outcome.stdout.contains("4194304 of 6738415616"), "{}", outcome.stdout);
+    assert!(outcome.stdout.contains("4,194,304 of 6,738,415,616"), "{}", outcome.stdout);
     // Two states of 4 bytes a trained parameter.
     let paged = [&call[..], &["--device", "cuda", "--set", "training.paged_optimizer=true"]].concat();
     let outcome = world.run(&paged).expect(0);

@@ -106,6 +106,16 @@ fn the_chat_template_wraps_prompts() {
 }
 
 #[test]
+fn an_adapter_that_was_trained_on_other_texts_is_told() {
+    let world = world();
+    let chat = ["run", "r4", "-t", "toy_answer", "-L", "1", "--apply-chat-template"];
+    let outcome = world.run(&chat).expect(0).says(&["warning: r4 was trained on plain texts"]);
+    assert!(outcome.stdout.contains("`r4` was trained on plain texts (template instruction)"), "{}", outcome.stdout);
+    let plain = world.run(&chat[..6]).expect(0);
+    assert!(!plain.stdout.contains("was trained") && !plain.stderr.contains("warning"), "{plain:?}");
+}
+
+#[test]
 fn one_run_serves_every_command() {
     let world = world();
     world.run(&["run", "base"]).expect(0);

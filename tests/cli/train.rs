@@ -174,6 +174,49 @@ fn a_grid_is_trained_and_reported() {
 }
 
 #[test]
+fn a_folder_with_something_else_is_left_alone() {
+    let world = world();
+    trained(&world, &["train", "r4", "--max-steps", "2", "--out", "mine"]);
+    let another = ["train", "r4", "--max-steps", "2", "--out", "mine", "--set", "lora.rank=2"];
+    world.run(&another).expect(2).says(&["--out mine", "holds the result of another run (r4)", "--force"]);
+    world.write("mine/notes.txt", "mine");
+    world.run(&[&another[..], &["--force"]].concat()).expect(2).says(&["notes.txt", "no training run wrote"]);
+    assert_eq!(world.read("mine/notes.txt"), "mine");
+    std::fs::remove_file(world.path("mine/notes.txt")).unwrap();
+    world.run(&[&another[..], &["--force"]].concat()).expect(0);
+}
+
+#[test]
+fn a_grid_is_outlined_before_it_is_run() {
+    let world = world();
+    world.replace("recipes/r4.toml", "batch_size = 2", "batch_size = 1\ngradient_accumulation_steps = 2");
+    world.write("grid.toml", "recipes = [\"recipes/r4.toml\"]\nbases = [\"none\"]\nranks = [1, 2]\n");
+    let call = ["train", "--matrix", "grid.toml", "--out", "grid", "--base", "base", "--dry-run"];
+    let said = world.run(&call).expect(0).stdout;
+    assert!(said.contains("| r4-2 ") && said.contains("Trained parameters"), "{said}");
+    let plans = world.run(&[&call[..], &["--json"]].concat()).expect(0).json()["plans"].clone();
+    assert_eq!((&plans["r4-1"]["ranks"], &plans["r4-2"]["ranks"]), (&1.into(), &2.into()));
+    assert!(!world.path("grid").exists());
+    world.replace("grid.toml", "[1, 2]", "[1, 3]");
+    world.run(&["train", "--matrix", "grid.toml", "--base", "base"]).expect(2).says(&["multiple of the 3 ranks"]);
+    world.write("grid.toml", "recipes = [\"recipes/r4.toml\"]\nset = { \"lora.rank\" = [0] }\n");
+    world.run(&["train", "--matrix", "grid.toml", "--base", "base"]).expect(2).says(&["lora.rank", "at least 1"]);
+    assert!(!world.path("grid").exists());
+}
+
+#[test]
+fn updates_left_out_are_told() {
+    let world = world();
+    let scale = ["--set", "training.precision=fp16", "--set", "training.loss_scale=1e28"];
+    let outcome = world.run(&[&["train", "r4", "--out", "runs/half"], &scale[..]].concat()).expect(0);
+    outcome.says(&["step 1: left out, the gradients overflow half precision", "6 updates left out"]);
+    assert!(world.run(&["report", "training", "runs"]).expect(0).stdout.contains("| Left out |"));
+    let stop = ["--set", "training.early_stopping_patience=1", "--set", "training.early_stopping_threshold=9.0"];
+    let call = [&["train", "r4", "--out", "runs/early"], &stop[..]].concat();
+    world.run(&call).expect(0).says(&["stopped early of 6"]);
+}
+
+#[test]
 fn keys_of_a_recipe_can_be_set() {
     let world = world();
     let set = |text: &str| world.run(&["train", "r4", "--dry-run", "--json", "--set", text]);

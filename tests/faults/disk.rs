@@ -34,7 +34,7 @@ fn a_file_where_the_store_should_be() {
 fn a_file_where_an_adapter_should_go() {
     let world = world();
     world.write("mine", "mine");
-    world.run(&["train", "r4", "--out", "mine"]).expect(1).says(&["mine"]);
+    world.run(&["train", "r4", "--out", "mine"]).expect(2).says(&["mine", "is a file"]);
     assert_eq!(world.read("mine"), "mine");
     world.run(&["train", "r4", "--out", "mine/below"]).expect(1).says(&["mine/below"]);
 }

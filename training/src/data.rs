@@ -1,6 +1,7 @@
 //! From a data set to batches of tokens: read, format, filter, split, tokenise, pack, shuffle.
 
 mod batch;
+mod kept;
 mod packing;
 mod prepare;
 mod sample;
@@ -12,6 +13,7 @@ mod tokenize;
 mod turns;
 
 pub use batch::{Batch, Cursor};
+pub use kept::KeptSet;
 pub use packing::{lengths, one_a_row, pack};
 pub use prepare::{Prepared, PreparedRow, RowCounts, prepare, split};
 pub use sample::Sample;

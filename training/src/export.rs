@@ -23,6 +23,27 @@ const TOKENIZER_FILES: [&str; 9] = [
     "generation_config.json",
 ];
 
+/// Whether a run may have written a file or folder of this name into its folder.
+pub fn is_written_by_a_run(name: &str) -> bool {
+    const NAMES: [&str; 6] = [
+        "adapter_config.json",
+        "adapter_model.safetensors",
+        "config.json",
+        "model.safetensors",
+        "metrics.jsonl",
+        "training.json",
+    ];
+    let whole = name.strip_suffix(".partial").unwrap_or(name);
+    let curve = [".svg", ".png"].iter().any(|end| whole.ends_with(end));
+    let folder = ["checkpoint-", "partial-checkpoint-"].iter().any(|begin| whole.starts_with(begin));
+    curve
+        || folder
+        || whole.ends_with(".tmp")
+        || ["data", "tensorboard"].contains(&whole)
+        || NAMES.contains(&whole)
+        || TOKENIZER_FILES.contains(&whole)
+}
+
 /// What the trained parameters become.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Artifact {

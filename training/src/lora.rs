@@ -38,20 +38,24 @@ impl LoraSpec {
     /// [`TrainingError::Setting`] for a module that the decoder does not have, or a rank larger than a targeted matrix.
     pub fn from_options(options: &LoraOptions, config: &DecoderConfig) -> Result<Self, TrainingError> {
         let setting = |found: &str, message: String| {
-            let expected = format!("\"all-linear\", names or a pattern of modules there are: it {message}");
+            let expected = format!("\"all-linear\", names, or a pattern over whole paths: {message}");
             TrainingError::setting("lora.targets", format!("{found:?}"), expected)
+        };
+        let no_module = |found: &str| {
+            let layers = format!("model.layers.0 to {}", config.num_layers.saturating_sub(1));
+            format!("this matches no module; {}", modules(found, &layers))
         };
         let mut layers = None;
         let mut targets = match &options.targets {
             Targets::AllLinear => Projection::ALL.to_vec(),
             Targets::Modules(names) => names
                 .iter()
-                .map(|name| projection(name).ok_or_else(|| setting(name, unknown_target(name))))
+                .map(|name| projection(name).ok_or_else(|| setting(name, no_module(name))))
                 .collect::<Result<Vec<_>, _>>()?,
             Targets::Pattern(text) => {
                 let all = pattern(text, config.num_layers).map_err(|message| setting(text, message))?;
                 if all.iter().all(Vec::is_empty) {
-                    return Err(setting(text, unknown_target(text)));
+                    return Err(setting(text, no_module(text)));
                 }
                 let targets = all.concat();
                 layers = Some((text.clone(), all));
@@ -167,10 +171,15 @@ pub(crate) fn pattern(text: &str, layers: usize) -> Result<Vec<Vec<Projection>>,
 
 /// What to say of a name or pattern that no module has, with the names there are and the nearest one.
 pub(crate) fn unknown_target(found: &str) -> String {
+    format!("{found:?} matches no module; {}", modules(found, "model.layers.N"))
+}
+
+/// The names of modules in these layers, with the one that is nearest to what was asked for.
+fn modules(found: &str, layers: &str) -> String {
     let names = Projection::ALL.map(short);
     let known: Vec<&str> = names.into_iter().chain(["all-linear"]).collect();
     let near = nearest(found, known.iter().copied()).map(|n| format!("; did you mean {n:?}?")).unwrap_or_default();
-    format!("{found:?} matches no module; modules are {} (in model.layers.N){near}", names.join(", "))
+    format!("modules are {} (in {layers}){near}", names.join(", "))
 }
 
 /// Name of a matrix (`A` or `B`) in the adapter's file.

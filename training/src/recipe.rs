@@ -78,12 +78,34 @@ pub struct Recipe {
 pub(crate) struct Source {
     path: PathBuf,
     text: String,
+    /// `key = value` of what was asked for otherwise than the file says.
+    changed: Vec<String>,
+}
+
+impl Source {
+    /// An error at the place of a dotted key in the file, or about what was asked for instead.
+    fn error(&self, key: &str, message: &str) -> TrainingError {
+        let is_key = |said: &&String| said.split(" = ").next() == Some(key);
+        match self.changed.iter().find(is_key) {
+            Some(said) => {
+                let told = message.strip_prefix("is ").and_then(|rest| rest.split_once("; "));
+                let message = format!("with {said}: {}", told.map_or(message, |(_, expected)| expected));
+                TrainingError::Data { path: self.path.clone(), message }
+            }
+            None => diagnostics::setting(&self.path, &self.text, key, message),
+        }
+    }
 }
 
 impl PartialEq for Source {
     fn eq(&self, _: &Self) -> bool {
         true
     }
+}
+
+/// A value as it would be written in a recipe.
+fn written(value: &toml::Value) -> String {
+    value.as_float().map_or_else(|| value.to_string(), validate::shown)
 }
 
 /// Direct preference optimisation (Rafailov et al. 2023) with the sigmoid loss; the reference is the base without adapter.
@@ -117,16 +139,17 @@ impl Recipe {
     /// As [`Recipe::load`]; if there is no such key, or it cannot have the value.
     pub fn load_with(path: impl AsRef<Path>, changes: &[(String, toml::Value)]) -> Result<Self, TrainingError> {
         let path = path.as_ref();
-        let recipe = Self::load(path)?;
         if changes.is_empty() {
-            return Ok(recipe);
+            return Self::load(path);
         }
-        let said: Vec<String> = changes.iter().map(|(key, value)| format!("{key} = {value}")).collect();
+        let text = std::fs::read_to_string(path).map_err(TrainingError::io("read", path))?;
+        let said: Vec<String> = changes.iter().map(|(key, value)| format!("{key} = {}", written(value))).collect();
         let wrong = |message: String| TrainingError::Data {
             path: path.to_owned(),
             message: format!("with {}: {message}", said.join(", ")),
         };
-        let mut table: toml::Table = recipe.source.text.parse().map_err(|e: toml::de::Error| wrong(e.to_string()))?;
+        // What the file says of these keys does not matter, so it is read as a table before it is checked as a recipe.
+        let mut table: toml::Table = text.parse().map_err(|error| diagnostics::syntax(path, &text, &error))?;
         for (key, value) in changes {
             let mut parts: Vec<&str> = key.split('.').collect();
             let last = parts.pop().unwrap_or_default();
@@ -137,13 +160,20 @@ impl Recipe {
             }
             inner.insert(last.to_owned(), value.clone());
         }
-        let text = toml::to_string(&table).map_err(|e| wrong(e.to_string()))?;
-        let changed = Self::parse(&text, path).map_err(|error| match error {
-            TrainingError::File { message, .. } => wrong(message),
-            other => other,
+        let changed = toml::to_string(&table).map_err(|e| wrong(e.to_string()))?;
+        let recipe = Self::parse(&changed, path).map_err(|error| match (error, Self::parse(&text, path)) {
+            // The file is wrong, not what is asked for instead.
+            (TrainingError::File { message, .. }, Err(error @ TrainingError::File { .. }))
+                if error.to_string().ends_with(&message) =>
+            {
+                error
+            }
+            (TrainingError::File { message, .. }, _) => wrong(message),
+            (other, _) => other,
         })?;
         // Places in messages are those of the file.
-        Ok(Self { source: recipe.source, ..changed })
+        let source = Source { text, changed: said, ..recipe.source };
+        Ok(Self { source, ..recipe })
     }
 
     /// Reads and checks the text of a recipe; `path` is where it lies, for messages and relative paths.
@@ -154,7 +184,7 @@ impl Recipe {
         let mut recipe: Self = toml::from_str(text).map_err(|error| diagnostics::syntax(path, text, &error))?;
         validate::validate(&recipe).map_err(|problem| diagnostics::value(path, text, &problem))?;
         recipe.folder = path.parent().map(Path::to_owned).unwrap_or_default();
-        recipe.source = Source { path: path.to_owned(), text: text.to_owned() };
+        recipe.source = Source { path: path.to_owned(), text: text.to_owned(), changed: vec![] };
         Ok(recipe)
     }
 
@@ -168,16 +198,23 @@ impl Recipe {
         Digest::of_json(&recipe)
     }
 
+    /// Fails unless the micro-batches of an update can be dealt out evenly over this many ranks.
+    ///
+    /// # Errors
+    /// With the numbers of ranks that there can be.
+    pub fn check_ranks(&self, ranks: usize) -> Result<(), TrainingError> {
+        crate::trainer::divide(&self.training, ranks).map_err(|error| self.place(error))
+    }
+
     /// An error at the place of a dotted key, or of the table that should have it.
     pub(crate) fn problem(&self, key: &'static str, message: impl Into<String>) -> TrainingError {
-        let problem = validate::Problem { key, message: message.into() };
-        diagnostics::value(&self.source.path, &self.source.text, &problem)
+        self.source.error(key, &message.into())
     }
 
     /// A setting's error with its place in the file.
     pub(crate) fn place(&self, error: TrainingError) -> TrainingError {
         let TrainingError::Setting { name, found, expected } = &error else { return error };
-        diagnostics::setting(&self.source.path, &self.source.text, name, &format!("is {found}; expected {expected}"))
+        self.source.error(name, &format!("is {found}; expected {expected}"))
     }
 
     /// A path of the recipe as seen from the working directory.

@@ -33,7 +33,7 @@ use crate::{
     parallel::{Ranks, agree},
     recipe::{Checkpointing, Method, ModelOptions, ResolvedRecipe, Sharding, WeightDtype},
     telemetry::Progress,
-    trainer::{Estimate, Trainer, TrainerSetup, TrainingSummary, divide},
+    trainer::{Estimate, Trainer, TrainerSetup, TrainingSummary},
 };
 
 /// The model a run starts from.
@@ -135,7 +135,7 @@ impl<B: Backend + Clone> Run<B> {
         let (tokenizer, config) = match (&base, &scratch) {
             (Some(base), _) => (&base.files.tokenizer, &base.files.config),
             (None, Some(scratch)) => (&scratch.tokenizer, &scratch.config),
-            (None, None) => return Err(recipe.problem("base", "is missing: give a model to start from")),
+            (None, None) => return Err(recipe.problem("base", "is missing; expected a model to start from")),
         };
         if data.max_length > config.max_position_embeddings {
             let (found, longest) = (data.max_length, config.max_position_embeddings);
@@ -144,7 +144,7 @@ impl<B: Backend + Clone> Run<B> {
         }
         let base_digest = base.as_ref().map(|base| base.files.digest);
         // What can be known without data and weights comes before them.
-        divide(options, ranks.world()).map_err(|error| recipe.place(error))?;
+        recipe.check_ranks(ranks.world())?;
         let spec = recipe.lora.as_ref().map(|lora| LoraSpec::from_options(lora, config));
         let spec = spec.transpose().map_err(|error| recipe.place(error))?;
         let digest = run_digest(resolved.digest(hashes)?, base_digest, tokenizer.digest());
@@ -421,8 +421,9 @@ fn storage(weights: &Weights) -> String {
     types.into_iter().collect::<Vec<_>>().join("+")
 }
 
-/// Names a run by all it depends on.
-fn run_digest(recipe: Digest, base: Option<Digest>, tokenizer: Digest) -> Digest {
+/// Names a run by all its result depends on: a resolved recipe, the base if there is one, and the tokenizer. It is `run` in
+/// `training.json`.
+pub fn run_digest(recipe: Digest, base: Option<Digest>, tokenizer: Digest) -> Digest {
     let mut hasher = Hasher::new("training run");
     hasher.part(recipe.as_bytes()).part(tokenizer.as_bytes());
     if let Some(base) = base {

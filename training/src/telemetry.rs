@@ -140,6 +140,24 @@ pub struct StepReport {
     pub seconds_left: f64,
     /// Whether the loss lies far above those before.
     pub spike: bool,
+    /// Why the update was left out, if it was.
+    pub left_out: Option<LeftOut>,
+    /// Updates left out since the beginning.
+    pub skipped: u64,
+    /// Losses far above those before, since the beginning.
+    pub spikes: u64,
+}
+
+/// Why an update was left out: the parameters are what they were before it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum LeftOut {
+    /// The scaled gradients did not fit into half precision.
+    Overflow {
+        /// The loss scale from now on.
+        scale: f64,
+    },
+    /// The loss lay far above those before, and `skip_spikes` is set.
+    Spike,
 }
 
 /// Called while a run goes on; all methods do nothing unless defined.

@@ -337,6 +337,9 @@ impl<B: Backend> Trainer<B> {
                 tokens_per_second: self.timing.rate(self.timing.tokens),
                 seconds_left: self.timing.busy.as_secs_f64() / done.max(1) as f64 * left as f64,
                 spike: update.spike,
+                left_out: update.left_out,
+                skipped: self.state.skipped,
+                spikes: self.state.spikes.count,
             });
         }
     }

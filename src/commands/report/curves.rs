@@ -8,32 +8,39 @@ use harness_training::telemetry::MetricLine;
 use super::run_record::RunRecord;
 use crate::commands::Failure;
 
-/// Draws loss, validation loss, perplexity, learning rate and speed over updates, and speed and memory over ranks where
+/// Bytes.
+const MIB: f64 = (1 << 20) as f64;
+
+/// Draws loss, validation loss, perplexity, learning rate, speed and peak memory over updates, and speed and memory over ranks where
 /// runs have different numbers of them, each as SVG and PNG. Charts without a point are left out.
 ///
 /// # Errors
 /// If a file cannot be written.
 pub(super) fn draw(runs: &[RunRecord], out: &Path) -> Result<(), Failure> {
     type Value = fn(&MetricLine) -> Option<f64>;
-    let over_updates: [(&str, Value); 5] = [
+    let over_updates: [(&str, Value); 6] = [
         ("loss", |line| line.loss),
         ("validation loss", |line| line.eval_loss),
         ("validation perplexity", |line| line.eval_perplexity),
         ("learning rate", |line| line.learning_rate),
         ("tokens per second", |line| line.tokens_per_second),
+        ("peak memory", |line| Some(line.memory_bytes? as f64 / MIB)),
     ];
     for (what, value) in over_updates {
-        let mut all: Vec<Series> = vec![];
+        let y = if what == "peak memory" { "MiB" } else { what };
+        let mut all: Vec<(Vec<&str>, Vec<(f64, f64)>)> = vec![];
         for run in runs {
             let points: Vec<(f64, f64)> =
                 run.lines.iter().filter_map(|line| Some((line.step as f64, value(line)?))).collect();
             // Lines that would hide each other are one: sharding changes no bit, and ranks none but the last ones.
-            match all.iter_mut().find(|series| coincide(&series.points, &points)) {
-                Some(series) => series.name += &format!(" = {}", run.name),
-                None => all.push(Series { name: run.name.clone(), points }),
+            match all.iter_mut().find(|(_, line)| coincide(line, &points)) {
+                Some((names, _)) => names.push(&run.name),
+                None => all.push((vec![&run.name], points)),
             }
         }
-        chart(out, [what, what, "update", what], &all)?;
+        let all: Vec<Series> =
+            all.into_iter().map(|(names, points)| Series { name: together(&names), points }).collect();
+        chart(out, [what, what, "update", y], &all)?;
     }
     let mut ranks: Vec<usize> = runs.iter().map(|run| run.summary.world_size).collect();
     ranks.sort_unstable();
@@ -44,14 +51,23 @@ pub(super) fn draw(runs: &[RunRecord], out: &Path) -> Result<(), Failure> {
     type Total = fn(&RunRecord) -> f64;
     let over_ranks: [([&str; 4], Total); 2] = [
         (["speed_by_ranks", "speed by ranks", "ranks", "tokens per second"], |run| run.summary.tokens_per_second),
-        (["memory_by_ranks", "peak memory of a rank", "ranks", "MiB"], |run| {
-            run.summary.memory_bytes as f64 / f64::from(1 << 20)
-        }),
+        (["memory_by_ranks", "peak memory of a rank", "ranks", "MiB"], |run| run.summary.memory_bytes as f64 / MIB),
     ];
     for (texts, value) in over_ranks {
         chart(out, texts, &by_ranks(runs, value))?;
     }
     Ok(())
+}
+
+/// The names of runs that share a line, as long as a legend has room for them.
+fn together(names: &[&str]) -> String {
+    let all = names.join(" = ");
+    match names {
+        [first, others @ ..] if all.chars().count() > 48 && others.len() > 1 => {
+            format!("{first} = {} others", others.len())
+        }
+        _ => all,
+    }
 }
 
 /// Whether two lines cannot be told apart: nowhere is one above the other by a thousandth of its height.

@@ -5,13 +5,13 @@ use harness_reports::latex_escape;
 use super::run_record::RunRecord;
 
 /// Rows of runs under a head; cells without a value are a dash.
-pub(super) struct Table {
+pub(in crate::commands) struct Table {
     head: Vec<String>,
     rows: Vec<Vec<String>>,
 }
 
 impl Table {
-    /// One row a run; columns that no run has a value for are left out. Speed-ups are against the run `baseline`, or of each
+    /// One row a run. `Left out` are updates that overflow or a spike prevented; columns that no run has a value for are left out. Speed-ups are against the run `baseline`, or of each
     /// run against the same training on the fewest ranks; where no training ran twice, against the first run.
     pub(super) fn new(runs: &[RunRecord], baseline: Option<usize>) -> Self {
         type Column<'a> = (&'static str, Box<dyn Fn(&RunRecord) -> Option<String> + 'a>);
@@ -22,14 +22,18 @@ impl Table {
             let reference = baseline.map_or_else(|| run.single(runs), |at| runs.get(at));
             reference.map_or(0.0, |run| run.summary.tokens_per_second)
         };
+        let several = runs.iter().any(|run| run.summary.world_size > 1);
+        let counted = |count: u64| (count > 0).then(|| count.to_string());
         let columns: Vec<Column<'_>> = vec![
             ("Run", Box::new(|run| Some(run.name.clone()))),
             ("Base", Box::new(|run| run.base.clone())),
             ("Weights", Box::new(|run| run.weights.clone())),
-            ("Ranks", Box::new(|run| (run.summary.world_size > 1).then(|| run.summary.world_size.to_string()))),
+            ("Ranks", Box::new(move |run| several.then(|| run.summary.world_size.max(1).to_string()))),
             ("Sharding", Box::new(|run| run.sharding.clone())),
             ("Trained parameters", Box::new(|run| Some(run.summary.trainable_parameters.to_string()))),
             ("Updates", Box::new(|run| Some(run.summary.steps.to_string()))),
+            ("Left out", Box::new(move |run| counted(run.summary.skipped))),
+            ("Spikes", Box::new(move |run| counted(run.summary.spikes))),
             ("Loss", Box::new(move |run| run.loss().map(fixed(4)))),
             ("Eval loss", Box::new(move |run| run.eval_loss().map(fixed(4)))),
             ("Perplexity", Box::new(move |run| run.eval_loss().map(f64::exp).map(fixed(3)))),
@@ -62,8 +66,13 @@ impl Table {
         Self { head: columns.iter().map(|(name, _)| (*name).to_owned()).collect(), rows }
     }
 
+    /// A table of these cells.
+    pub(in crate::commands) fn of<const N: usize>(head: [&str; N], rows: Vec<[String; N]>) -> Self {
+        Self { head: head.map(str::to_owned).to_vec(), rows: rows.into_iter().map(Vec::from).collect() }
+    }
+
     /// As a Markdown table, padded.
-    pub(super) fn markdown(&self) -> String {
+    pub(in crate::commands) fn markdown(&self) -> String {
         let widths: Vec<usize> = (0..self.head.len())
             .map(|i| self.rows.iter().chain([&self.head]).map(|row| row[i].chars().count()).max().unwrap_or(3).max(3))
             .collect();

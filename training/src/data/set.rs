@@ -18,7 +18,7 @@ use crate::{TrainingError, export::write_json, recipe::ResolvedRecipe};
 /// The form of prepared sets and the way they are made; sets of another one are made again.
 const VERSION: u32 = 1;
 /// Written last into a set's folder.
-const RECORD: &str = "set.json";
+pub(super) const RECORD: &str = "set.json";
 const TRAIN: &str = "train.bin";
 const VALIDATION: &str = "validation.bin";
 /// The parts as text.
@@ -71,7 +71,12 @@ impl ResolvedRecipe {
         let mut note = None;
         if let Some(folder) = folder.as_ref().filter(|folder| folder.exists()) {
             match PreparedSet::open(folder, key, hashes) {
-                Ok(set) => return Ok(set),
+                Ok(set) => {
+                    // When it was last used; where that cannot be noted the set is as good.
+                    let record = fs::File::options().append(true).open(folder.join(RECORD));
+                    let _ = record.and_then(|file| file.set_modified(std::time::SystemTime::now()));
+                    return Ok(set);
+                }
                 Err(why) => note = Some(format!("{}: {why}; it is made again", folder.display())),
             }
         }

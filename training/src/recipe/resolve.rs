@@ -39,7 +39,7 @@ impl Recipe {
                 let or = if self.method == Method::Full { ", or a [model] table to make one from scratch" } else { "" };
                 return Err(self.problem(
                     "base",
-                    format!("is missing; expected a model to start from, in the recipe or the experiment{or}"),
+                    format!("is missing; expected a model to start from, in the recipe, in the experiment or with --base{or}"),
                 ));
             }
             (Some(base), Some(_)) => {

@@ -154,6 +154,23 @@ fn impossible_values_are_placed() {
 }
 
 #[test]
+fn what_is_asked_for_otherwise_is_what_counts() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("r.toml");
+    std::fs::write(&path, LORA.replace("rank = 8", "rank = 0")).unwrap();
+    let load = |key: &str, value: toml::Value| Recipe::load_with(&path, &[(key.to_owned(), value)]);
+    let recipe = load("lora.rank", 3.into()).unwrap();
+    assert_eq!(recipe.lora.as_ref().unwrap().rank, 3);
+    let error = recipe.problem("lora.rank", "is 3; expected at most 2").to_string();
+    assert!(error.ends_with("r.toml: with lora.rank = 3: expected at most 2"), "{error}");
+    let error = load("lora.alpha", 4.into()).unwrap_err().to_string();
+    assert!(error.contains("r.toml:") && error.contains("lora.rank: is 0") && !error.contains("with"), "{error}");
+    std::fs::write(&path, LORA).unwrap();
+    let error = load("training.loss_scale", 1e300.into()).unwrap_err().to_string();
+    assert!(error.contains("with training.loss_scale = 1e300: training.loss_scale: is 1e300; expected"), "{error}");
+}
+
+#[test]
 fn steps_follow_epochs_and_limits() {
     let mut options = parse(LORA).unwrap().training;
     options.gradient_accumulation_steps = 4;

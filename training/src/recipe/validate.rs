@@ -27,16 +27,21 @@ fn positive(count: usize, key: &'static str) -> Result<(), Problem> {
 fn within(value: f64, low: f64, high: f64, key: &'static str) -> Result<(), Problem> {
     ensure(value.is_finite() && value >= low && value < high, key, || {
         if high == f64::INFINITY {
-            format!("is {value}; expected a number of at least {low}")
+            format!("is {}; expected a number of at least {low}", shown(value))
         } else {
-            format!("is {value}; expected a number from {low} up to, but not including, {high}")
+            format!("is {}; expected a number from {low} up to, but not including, {}", shown(value), shown(high))
         }
     })
 }
 
 /// Fails unless the number is finite and above zero.
 fn above_zero(value: f64, key: &'static str) -> Result<(), Problem> {
-    ensure(value.is_finite() && value > 0.0, key, || format!("is {value}; expected a number above 0"))
+    ensure(value.is_finite() && value > 0.0, key, || format!("is {}; expected a number above 0", shown(value)))
+}
+
+/// A number as it would be written in a recipe.
+pub(crate) fn shown(value: f64) -> String {
+    if value == 0.0 || (1e-5..1e7).contains(&value.abs()) { value.to_string() } else { format!("{value:e}") }
 }
 
 /// Checks everything that the types leave open.

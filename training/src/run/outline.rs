@@ -84,6 +84,7 @@ pub fn outline(
 ) -> Result<Outline, TrainingError> {
     let recipe = &resolved.recipe;
     let (options, data) = (&recipe.training, &recipe.data);
+    recipe.check_ranks(ranks)?;
     let spec = recipe.lora.as_ref().map(|lora| LoraSpec::from_options(lora, config));
     let spec = spec.transpose().map_err(|error| recipe.place(error))?;
     let layout = spec.as_ref().map_or_else(|| full_layout(config).0, |spec| lora_layout(config, spec).0);

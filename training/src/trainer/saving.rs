@@ -28,14 +28,8 @@ impl<B: Backend> Trainer<B> {
     /// Writes a checkpoint; of the older ones, the best and as many as the recipe says are kept. All ranks take part, the
     /// first one writes.
     pub(super) fn save(&mut self, progress: &mut dyn Progress) -> Result<(), TrainingError> {
-        let whole = self.whole()?;
-        let mut moments = |number: usize| self.gathered([&self.store.mean, &self.store.square][number]);
-        if !self.is_first() {
-            return (0..2).try_for_each(|number| moments(number).map(drop));
-        }
-        let (backend, setup, state) = (self.model.backend(), &self.setup, &self.state);
-        let store = whole.as_ref().unwrap_or(&self.store);
-        let folder = checkpoint::save(backend, store, &setup.artifact, state, &setup.output, &mut moments)?;
+        let Some(folder) = self.write_checkpoint()? else { return Ok(()) };
+        let (setup, state) = (&self.setup, &self.state);
         let steps = checkpoint::steps(&setup.output);
         let last = setup.options.save_total_limit.unwrap_or(1);
         let mut keep: Vec<u64> = steps.iter().rev().copied().filter(|&step| step <= state.step).take(last).collect();
@@ -43,6 +37,19 @@ impl<B: Backend> Trainer<B> {
         checkpoint::prune(&setup.output, &keep)?;
         progress.saved(&folder);
         Ok(())
+    }
+
+    /// Writes a checkpoint; its folder, on the first rank. All ranks take part.
+    pub(super) fn write_checkpoint(&mut self) -> Result<Option<PathBuf>, TrainingError> {
+        let whole = self.whole()?;
+        let mut moments = |number: usize| self.gathered([&self.store.mean, &self.store.square][number]);
+        if !self.is_first() {
+            (0..2).try_for_each(|number| moments(number).map(drop))?;
+            return Ok(None);
+        }
+        let (backend, setup, state) = (self.model.backend(), &self.setup, &self.state);
+        let store = whole.as_ref().unwrap_or(&self.store);
+        checkpoint::save(backend, store, &setup.artifact, state, &setup.output, &mut moments).map(Some)
     }
 
     /// All elements of one of the buffers that ranks hold slices of, on rank 0; nothing elsewhere. Without sharding they

@@ -13,7 +13,7 @@ use crate::{
     model::{MicroStep, NoisePlan},
     parallel::{UnitSink, all_gather_f64},
     params::ParamStore,
-    telemetry::Progress,
+    telemetry::{LeftOut, Progress},
 };
 
 /// One update's figures, over all ranks.
@@ -25,6 +25,7 @@ pub(super) struct Update {
     pub(super) grad_norm: f64,
     pub(super) learning_rate: f64,
     pub(super) spike: bool,
+    pub(super) left_out: Option<LeftOut>,
 }
 
 impl<B: Backend> Trainer<B> {
@@ -164,14 +165,19 @@ impl<B: Backend> Trainer<B> {
         };
         for (what, value) in [("loss", loss), ("gradient norm", grad_norm)] {
             if !value.is_finite() && !overflowed {
-                let kept = self.keep_last_good()?;
+                let kept = self.keep_last_good(!loss.is_finite())?;
                 return Err(TrainingError::NonFinite { what, step: self.state.step + 1, value, kept });
             }
         }
         let spike = self.state.spikes.observe(loss / labels.max(1) as f64);
         let learning_rate = self.setup.options.learning_rate * self.schedule.factor(self.state.step);
         let number = self.state.step + 1;
-        if overflowed || (spike && self.setup.options.skip_spikes) {
+        let left_out = match (overflowed, spike && self.setup.options.skip_spikes) {
+            (true, _) => Some(LeftOut::Overflow { scale: self.state.scaler.map_or(1.0, |scaler| scaler.scale) }),
+            (false, true) => Some(LeftOut::Spike),
+            (false, false) => None,
+        };
+        if left_out.is_some() {
             self.state.skipped += 1;
         } else {
             // What was left out does not count for the moments' bias correction.
@@ -188,11 +194,12 @@ impl<B: Backend> Trainer<B> {
         self.state.tokens += tokens as u64;
         self.state.pending.loss += loss;
         self.state.pending.labels += labels as u64;
-        Ok(Update { loss, labels, tokens, samples, grad_norm, learning_rate, spike })
+        Ok(Update { loss, labels, tokens, samples, grad_norm, learning_rate, spike, left_out })
     }
 
-    /// Saves the state before a failed update, if its parameters are numbers; says which checkpoint there is.
-    fn keep_last_good(&mut self) -> Result<String, TrainingError> {
+    /// Saves the state before a failed update, if its parameters are numbers; says which checkpoint there is. Where it was
+    /// their loss that failed, they may be what is wrong, and the checkpoints before stay too.
+    fn keep_last_good(&mut self, suspect: bool) -> Result<String, TrainingError> {
         let values = Span { buf: &self.store.values, at: 0, len: self.store.held().len() };
         let mut squares = vec![vec![self.model.backend().sum_squares(values)]];
         if self.store.is_part() {
@@ -201,9 +208,19 @@ impl<B: Backend> Trainer<B> {
         let good = squares.iter().flatten().all(|square| square.is_finite());
         if good && self.state.step > 0 {
             self.setup.train.seek(self.state.cursor);
-            self.save(&mut crate::telemetry::Silent)?;
+            match suspect {
+                true => drop(self.write_checkpoint()?),
+                false => self.save(&mut crate::telemetry::Silent)?,
+            }
         }
-        Ok(self.kept())
+        let mut kept = self.kept();
+        if let [.., before, last] = checkpoint::steps(&self.setup.output).as_slice()
+            && suspect
+            && *last == self.state.step
+        {
+            kept += &format!(" (this is its loss; the checkpoint of step {before} is there too)");
+        }
+        Ok(kept)
     }
 
     /// What to tell after memory has run out; the last whole state is saved if that is possible.
@@ -211,7 +228,7 @@ impl<B: Backend> Trainer<B> {
         self.model.backend().release();
         // Saving is done by all ranks together, and the others are elsewhere.
         let kept = match self.ranks.world() {
-            1 => with_memory::<B, _>(|| self.keep_last_good()).ok().and_then(Result::ok),
+            1 => with_memory::<B, _>(|| self.keep_last_good(false)).ok().and_then(Result::ok),
             _ => None,
         };
         let options = &self.setup.options;
