@@ -66,10 +66,8 @@ fn data_sets(world: &World) {
     world.write("data/imdb/train.jsonl", lines(&|i| json!({"text": format!("Film {i}."), "label": i % 2})));
 }
 
-#[test]
-fn every_recipe_has_a_plan_over_a_shape() {
-    let world = world();
-    data_sets(&world);
+/// The configuration of Llama-2-7B, without weights.
+fn shape(world: &World) {
     let shape = json!({
         "model_type": "llama", "architectures": ["LlamaForCausalLM"], "hidden_size": 4096, "intermediate_size": 11008,
         "num_hidden_layers": 32, "num_attention_heads": 32, "num_key_value_heads": 32, "vocab_size": 32000,
@@ -77,6 +75,36 @@ fn every_recipe_has_a_plan_over_a_shape() {
         "eos_token_id": 2
     });
     world.write("shapes/llama-2-7b/config.json", shape.to_string());
+}
+
+#[test]
+fn a_plan_over_ranks_is_that_of_each() {
+    let world = world();
+    data_sets(&world);
+    shape(&world);
+    let recipe = "name = \"full\"\nmethod = \"full\"\n[data]\ndataset = \"dolly\"\ntemplate = \"instruction\"\n\
+                  max_length = 512\n[training]\nepochs = 1\nbatch_size = 4\ngradient_accumulation_steps = 8\n\
+                  learning_rate = 1e-5";
+    world.write("full.toml", recipe);
+    let bytes = |ranks: &str, sharding: &str| {
+        let call = ["train", "full.toml", "--base", "shapes/llama-2-7b", "--data-dir", "data", "--dry-run", "--json"];
+        let json = world.run(&[&call[..], &["--nproc", ranks, "--sharding", sharding]].concat()).expect(0).json();
+        assert_eq!(json["outline"]["trainable_parameters"], 6_738_415_616u64);
+        json["outline"]["memory_bytes"].as_u64().expect("bytes")
+    };
+    let (all, outer) = (6_738_415_616, (2 * 32000 + 1) * 4096);
+    let one = bytes("1", "fsdp");
+    assert_eq!(one, bytes("1", "none"));
+    // Half of the sum of gradients; half of values, gradients and two moments, beside what is whole.
+    assert_eq!(bytes("2", "none"), one + 2 * all);
+    assert_eq!(bytes("2", "fsdp"), one - 8 * all + 8 * outer + 16 * (all - outer) / 32);
+}
+
+#[test]
+fn every_recipe_has_a_plan_over_a_shape() {
+    let world = world();
+    data_sets(&world);
+    shape(&world);
     let mut planned = 0;
     for entry in std::fs::read_dir(workspace_root().join("training/recipes")).expect("recipes") {
         let path = entry.expect("an entry").path();
