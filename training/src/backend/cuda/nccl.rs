@@ -242,6 +242,10 @@ impl Collective<CudaBackend> for Nccl {
         self.control.all_gather_bytes(mine)
     }
 
+    fn gather_bytes(&self, mine: Bytes) -> Result<Vec<Bytes>, TrainingError> {
+        self.control.gather_bytes(mine)
+    }
+
     fn abort(&self, message: &str) {
         self.control.abort(message);
     }
