@@ -12,7 +12,7 @@ const ALL: [&str; 3] = ["libcuda.so", "libcublasLt.so", "libnccl.so"];
 
 /// A folder with these libraries.
 fn libraries(world: &World, names: &[&str]) -> String {
-    let folder = world.path(&format!("libraries-{}", names.len()));
+    let folder = world.path(format!("libraries-{}", names.len()));
     std::fs::create_dir_all(&folder).expect("a folder");
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/faults/driver.c");
     for name in names {
@@ -36,20 +36,28 @@ fn train(world: &World, libraries: &str, variables: &[(&str, &str)], more: &[&st
 fn drivers_and_gpus_that_cannot_be_used_are_named() {
     let world = world();
     let all = libraries(&world, &ALL);
-    let cases: [(&[(&str, &str)], &str, &[&str]); 6] = [
-        (&[("DRIVER_VERSION", "12080")], "cuda", &["the driver is for CUDA 12.8; expected 13.0", "update the driver"]),
-        (&[("DRIVER_GPUS", "0")], "cuda", &["cuda:0: there is no GPU;", "--device cpu"]),
+    let cases = [
+        (
+            &[("DRIVER_VERSION", "12080")][..],
+            "cuda",
+            ["the driver is for CUDA 12.8; expected 13.0", "update the driver"],
+        ),
+        (&[("DRIVER_GPUS", "0")], "cuda", ["cuda:0: there is no GPU;", "--device cpu"]),
         (
             &[("DRIVER_INIT", "100"), ("CUDA_VISIBLE_DEVICES", "")],
             "cuda",
-            &["no GPU that", "CUDA_VISIBLE_DEVICES = \"\""],
+            ["no GPU that", "CUDA_VISIBLE_DEVICES = \"\""],
         ),
-        (&[("DRIVER_INIT", "802")], "cuda", &["the driver does not start: system not ready"]),
-        (&[("DRIVER_GPUS", "2")], "cuda:7", &["cuda:7: no such GPU: there are 2, cuda:0 to cuda:1"]),
-        (&[("DRIVER_CAPABILITY", "75")], "cuda", &["A GPU has compute capability 7.5; expected 8.0 (Ampere) or later"]),
+        (&[("DRIVER_INIT", "802")], "cuda", ["the driver does not start", "system not ready"]),
+        (&[("DRIVER_GPUS", "2")], "cuda:7", ["cuda:7: no such GPU", "there are 2, cuda:0 to cuda:1"]),
+        (
+            &[("DRIVER_CAPABILITY", "75")],
+            "cuda",
+            ["A GPU has compute capability 7.5", "expected 8.0 (Ampere) or later"],
+        ),
     ];
     for (variables, device, said) in cases {
-        train(&world, &all, variables, &["--device", device]).says(said);
+        train(&world, &all, variables, &["--device", device]).says(&said);
     }
     let without = libraries(&world, &ALL[..1]);
     train(&world, &without, &[], &["--device", "cuda"]).says(&["cuBLASLt (libcublasLt.so.13) is missing"]);
