@@ -86,6 +86,9 @@ pub struct Usage {
     /// Whether tokenising context and continuation together moved the boundary between them (a merge crossed it).
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub boundary_shifted: bool,
+    /// Whether the first token of a text that was to be scored whole is left out, because it stands after nothing.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub first_unscored: bool,
 }
 
 fn is_zero(value: &usize) -> bool {

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::bleu::{BleuFormula, HfBleu, NltkBleu};
 use crate::chrf::ChrfFormula;
 use crate::classification::{Classification, matthews};
+use crate::stats::Range;
 
 /// The function from summed per-document statistics to the reported value.
 ///
@@ -72,6 +73,18 @@ impl Statistic {
             Self::Ter => crate::ter::score(sums),
             Self::Classification(classification) => classification.value(sums),
             Self::Matthews { classes } => matthews(sums, *classes),
+        }
+    }
+
+    /// The values that the formula can have; a mean's are those of what it is taken of, which is not known here.
+    pub fn range(&self) -> Range {
+        match self {
+            Self::Mean => Range::UNBOUNDED,
+            Self::Perplexity => Range::at_least(1.0),
+            Self::BitsPerByte | Self::Ter => Range::at_least(0.0),
+            Self::Bleu(_) | Self::Chrf(_) => Range::between(0.0, 100.0),
+            Self::HfBleu(_) | Self::NltkBleu(_) | Self::Classification(_) => Range::between(0.0, 1.0),
+            Self::Matthews { .. } => Range::between(-1.0, 1.0),
         }
     }
 

@@ -7,7 +7,7 @@ use harness_metrics::{
         Alignment, Caveat, Column, Comparison, ComparisonError, IntervalMethod, ModelFacts, Scale, Settings, Table,
         TaskFacts, TestMethod, Verdict,
     },
-    stats::{Correction, McNemar},
+    stats::{Correction, Interval, McNemar, Range},
 };
 
 fn doc(i: usize) -> DocId {
@@ -296,6 +296,7 @@ fn facts_become_caveats_with_figures_and_advice() {
                 truncated: usize::from(model == "r8") * 3,
                 cut_by_limit: usize::from(model == "r8") * 5,
                 boundary_shifted: usize::from(model == "r8"),
+                first_unscored: usize::from(model == "r8") * 200,
                 ..TaskFacts::default()
             },
         )]
@@ -318,8 +319,37 @@ fn facts_become_caveats_with_figures_and_advice() {
     has("Contexts were cut to the model's length: t `r8` 3 of 200 requests (1.5 %).");
     has("Answers were cut by the limit on tokens: t `r8` 5 of 200 requests (2.5 %).");
     has("The token boundary before the answer moved: t `r8` 1 of 200 requests (0.5 %).");
+    has("The server gave no log-probability for the first token: t `r8` 200 of 200 texts (100.0 %).");
     has("Too few documents in 1 of 1 rows");
     assert!(comparison.caveats.iter().all(|caveat| !caveat.advice().is_empty()));
     let back: Vec<Caveat> = serde_json::from_str(&serde_json::to_string(&comparison.caveats).unwrap()).unwrap();
     assert_eq!(back, comparison.caveats);
+}
+
+#[test]
+fn intervals_end_where_the_metric_ends() {
+    let columns = || vec![column("base", &[0.5, 0.5]), column("r8", &[0.5, 1.0])];
+    let row = |table: Table| Comparison::compute(&[table], &[], &settings()).unwrap().rows.remove(0);
+    // Win rates of one half and one: Student's t with one degree of freedom reaches ± 3.2 about 0.75.
+    let found = row(table("t", columns()));
+    assert_eq!((found.range, found.cells[1].method), (Range::between(0.0, 1.0), IntervalMethod::StudentT));
+    assert_eq!(found.cells[1].interval, Some(Interval { low: 0.0, high: 1.0 }));
+    assert_eq!(found.contrasts[0].interval, Some(Interval { low: -1.0, high: 1.0 }));
+    // Marks from 1 to 5, and the same numbers where nothing says what they can be.
+    let marks = Table { scale: Scale::Raw, range: Some(Range::between(0.5, 5.0)), ..table("t", columns()) };
+    let interval = row(marks).cells[1].interval.unwrap();
+    assert!(interval.low == 0.5 && (interval.high - (0.75 + 0.25 * 12.706_204_736)).abs() < 1e-6, "{interval:?}");
+    let raw = row(Table { scale: Scale::Raw, ..table("t", columns()) });
+    assert!(raw.range == Range::UNBOUNDED && raw.cells[1].interval.unwrap().low < -2.0, "{raw:?}");
+    // A fraction by name that is none, and a perplexity, which has only a lower bound.
+    let odd = row(table("t", vec![column("base", &[0.5, 0.5]), column("r8", &[0.5, 1.5])]));
+    assert!(odd.range == Range::UNBOUNDED && odd.cells[1].interval.unwrap().high > 2.0, "{odd:?}");
+    let scores = |model: &str| {
+        let mut column = column(model, &[-1.0, -30.0]);
+        column.scores.iter_mut().for_each(|score| score.stats[1] = 10.0);
+        column
+    };
+    let table = Table { statistic: Statistic::Perplexity, scale: Scale::Raw, ..table("t", vec![scores("base")]) };
+    let interval = row(table).cells[0].interval.unwrap();
+    assert!(interval.low == 1.0 && interval.high > 20.0, "{interval:?}");
 }

@@ -11,7 +11,7 @@ use self::table::{Align, Cell, Table};
 use crate::{
     Meta,
     document::{all_pairs, bold, contrast, description, letters, metric, sections, side_by_side, top},
-    number::{Style, count, needed, p_value},
+    number::{Spread, Style, count, needed, p_value},
     words,
 };
 
@@ -25,7 +25,7 @@ const PREAMBLE: &str = "\\documentclass[a4paper]{article}
 
 /// The tables alone, to be included in a paper that loads `booktabs` and `longtable`, in UTF-8 and T1 encoding.
 ///
-/// Numbers are aligned to the right, with the half width of the interval in a column of its own. A value is bold only
+/// Numbers are aligned to the right, with how far they may be off in a column of its own. A value is bold only
 /// where it is the best of its row and was found better than the base.
 pub fn latex_fragment(comparison: &Comparison) -> String {
     let base = comparison.base().unwrap_or_default();
@@ -121,13 +121,16 @@ fn arrow(text: &str) -> String {
     }
 }
 
-/// A value with the half width of its interval, in two columns.
+/// A value and how far it may be off, in two columns.
 fn value_cells(row: &Row, model: &str, style: Style) -> [Cell; 2] {
     let cell = row.cells.iter().find(|cell| cell.model == model);
     let value = number(&style.value(cell.and_then(|cell| cell.value)));
-    let half = cell.and_then(|cell| style.half_width(cell.interval));
+    let spread = cell.and_then(|cell| style.spread(row, cell)).map(|spread| match spread {
+        Spread::HalfWidth(half) => format!("$\\pm$ {half}"),
+        Spread::Ends(ends) => format!("${ends}$"),
+    });
     let value = if bold(row) == Some(model) { format!("\\textbf{{{value}}}") } else { value };
-    [Cell::new(value), Cell::new(half.map(|half| format!("$\\pm$ {half}")).unwrap_or_default())]
+    [Cell::new(value), Cell::new(spread.unwrap_or_default())]
 }
 
 fn values(comparison: &Comparison, rows: &[&Row]) -> Table {

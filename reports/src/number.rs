@@ -1,9 +1,18 @@
 //! Numbers as reports print them.
 
 use harness_metrics::{
-    comparison::{Row, Scale, thousands},
+    comparison::{Cell, Row, Scale, thousands},
     stats::Interval,
 };
+
+/// What stands behind a value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Spread {
+    /// Half the width of the interval.
+    HalfWidth(String),
+    /// `[low, high]`.
+    Ends(String),
+}
 
 /// The unit and precision of one row: all of its numbers are printed alike.
 #[derive(Clone, Copy, Debug)]
@@ -36,9 +45,16 @@ impl Style {
         value.map_or_else(|| "–".into(), |value| self.number(value))
     }
 
-    /// Half the width of an interval, if there is one.
-    pub(crate) fn half_width(self, interval: Option<Interval>) -> Option<String> {
-        interval.map(|interval| self.number(interval.half_width()))
+    /// How far a value may be off: half the width of its interval, or the ends where value ± half the width would leave
+    /// the metric's range.
+    pub(crate) fn spread(self, row: &Row, cell: &Cell) -> Option<Spread> {
+        let (value, interval) = (cell.value?, cell.interval?);
+        let half = interval.half_width();
+        Some(if row.range.contains(value - half) && row.range.contains(value + half) {
+            Spread::HalfWidth(self.number(half))
+        } else {
+            Spread::Ends(format!("[{}, {}]", self.number(interval.low), self.number(interval.high)))
+        })
     }
 
     /// A difference with its sign.

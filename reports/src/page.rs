@@ -1,11 +1,11 @@
 //! A report as headings, lists and tables, before any markup: what Markdown and HTML have in common.
 
-use harness_metrics::comparison::{Comparison, Row, Verdict};
+use harness_metrics::comparison::{Cell, Comparison, Row, Verdict};
 
 use crate::{
     Meta,
     document::{all_pairs, bold, contrast, description, label, letters, metric, sections, side_by_side, top},
-    number::{Style, count, needed, p_value},
+    number::{Spread, Style, count, needed, p_value},
     words,
 };
 
@@ -143,13 +143,14 @@ impl Table {
     }
 }
 
-/// A model's value with half the width of its interval.
-fn value(row: &Row, model: &str, value: Option<f64>, half_width: Option<String>, style: Style) -> Spans {
-    let shown = style.value(value);
-    let mut spans = vec![if bold(row) == Some(model) { Span::Strong(shown) } else { plain(shown) }];
-    if let Some(half) = half_width {
-        spans.push(plain(format!(" ± {half}")));
-    }
+/// A model's value and how far it may be off.
+fn value(row: &Row, cell: &Cell, style: Style) -> Spans {
+    let shown = style.value(cell.value);
+    let mut spans = vec![if bold(row) == Some(&cell.model) { Span::Strong(shown) } else { plain(shown) }];
+    spans.extend(style.spread(row, cell).map(|spread| match spread {
+        Spread::HalfWidth(half) => plain(format!(" ± {half}")),
+        Spread::Ends(ends) => plain(format!(" {ends}")),
+    }));
     spans
 }
 
@@ -162,7 +163,7 @@ fn values(comparison: &Comparison, rows: &[&Row]) -> Table {
         let style = Style::of(row);
         let mut line = vec![text(label(row, top, "· ")), text(metric(row, "↑", "↓")), number(count(row.n))];
         for cell in &row.cells {
-            let mut spans = value(row, &cell.model, cell.value, style.half_width(cell.interval), style);
+            let mut spans = value(row, cell, style);
             let verdict = contrast(row, &cell.model).map(|contrast| contrast.verdict);
             if let Some(verdict @ (Verdict::Better | Verdict::Worse | Verdict::Equivalent)) = verdict {
                 spans.push(plain(format!(" {verdict}")));
@@ -243,11 +244,7 @@ fn lines(rows: &[&Row]) -> Table {
         let style = Style::of(row);
         let mut facts = [label(row, top, "· ")].into_iter().chain(description(row, "↑", "↓"));
         for cell in &row.cells {
-            let mut line = vec![
-                facts.next().map(text).unwrap_or_default(),
-                text(&cell.model),
-                value(row, &cell.model, cell.value, style.half_width(cell.interval), style),
-            ];
+            let mut line = vec![facts.next().map(text).unwrap_or_default(), text(&cell.model), value(row, cell, style)];
             match contrast(row, &cell.model) {
                 Some(contrast) => line.extend([
                     number(style.difference(contrast.difference)),

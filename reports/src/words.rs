@@ -5,7 +5,7 @@ use harness_metrics::{
     stats::Correction,
 };
 
-use crate::number::{Style, count};
+use crate::number::{Spread, Style, count};
 
 /// How many tasks a sentence names.
 const NAMED: usize = 8;
@@ -57,8 +57,15 @@ pub(crate) fn methods(comparison: &Comparison) -> Vec<String> {
     let mut lines = vec![if intervals.is_empty() {
         format!("Intervals: {percent:.0} %; none could be estimated.")
     } else {
+        let ends =
+            |row: &Row| row.cells.iter().any(|cell| matches!(Style::of(row).spread(row, cell), Some(Spread::Ends(_))));
+        let cut = if comparison.rows.iter().any(ends) {
+            "; where that would leave the metric's range, the ends stand instead"
+        } else {
+            ""
+        };
         format!(
-            "Intervals: {percent:.0} %, by {}; ± is half the width. Documents are resampled jointly for all models.",
+            "Intervals: {percent:.0} %, by {}; ± is half the width{cut}. Documents are resampled jointly for all models.",
             intervals.iter().map(|method| method.label()).collect::<Vec<_>>().join(", ")
         )
     }];

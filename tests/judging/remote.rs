@@ -42,29 +42,18 @@ fn experiment(server: &Server) -> String {
     )
 }
 
+/// A call that judges two files of outputs.
+fn call<'a>(judge: &'a str, options: &[&'a str]) -> Vec<&'a str> {
+    let call = ["judge", "alpaca-eval", "other.json", "--baseline", "base.json", "--json", "--judge", judge];
+    [&call, options].concat()
+}
+
 /// Runs the judging of two files of outputs and compares it with what the script says.
 fn judged(world: &World, rows: &[(String, String, String)]) {
     let server = judge();
     world.write("harness.toml", experiment(&server));
     write_outputs(world, rows);
-    let call = [
-        "judge",
-        "alpaca-eval",
-        "other.json",
-        "--baseline",
-        "base.json",
-        "--judge",
-        "fast",
-        "--repeats",
-        "0",
-        "--self-pairs",
-        "0",
-        "--concurrency",
-        "12",
-        "--json",
-        "--out",
-        "result",
-    ];
+    let call = call("fast", &["--repeats", "0", "--self-pairs", "0", "--concurrency", "12", "--out", "result"]);
     let found = world.run(&call).expect(0).json();
     let preference = |(_, base, other): &(String, String, String)| {
         if base == other { 0.5 } else { (script(base, other) + 1.0 - script(other, base)) / 2.0 }
@@ -141,23 +130,8 @@ fn a_cost_limit_stops_before_it_is_passed_and_the_rest_is_asked_later() {
     let server = judge();
     world.write("harness.toml", experiment(&server));
     write_outputs(&world, &fixture(60));
-    let call = |limit: &'static str| {
-        vec![
-            "judge",
-            "alpaca-eval",
-            "other.json",
-            "--baseline",
-            "base.json",
-            "--judge",
-            "fast",
-            "--json",
-            "--concurrency",
-            "2",
-            "--max-cost",
-            limit,
-        ]
-    };
-    let stopped = world.run(&call("0.006")).expect(1);
+    let limited = |limit: &'static str| call("fast", &["--concurrency", "2", "--max-cost", limit]);
+    let stopped = world.run(&limited("0.006")).expect(1);
     let message = stopped.json()["error"].as_str().unwrap().to_owned();
     assert!(message.contains("--max-cost: the cost limit of 0.0060 is reached"), "{message}");
     assert!(message.contains("are answered and stored") && message.contains("higher limit goes on"), "{message}");
@@ -165,7 +139,7 @@ fn a_cost_limit_stops_before_it_is_passed_and_the_rest_is_asked_later() {
     assert!(spent <= 0.006, "{message}");
     let first = world.stored();
     assert!(first > 3, "{first}");
-    let done = world.run(&call("1000")).expect(0).json();
+    let done = world.run(&limited("1000")).expect(0).json();
     assert_eq!(done["asked"]["stored"].as_u64().unwrap() as usize, first);
     assert_eq!(done["results"]["models"][0]["pair"]["win_rate"]["n"], 60);
 }
@@ -183,20 +157,7 @@ fn a_jury_is_the_mean_of_its_members() {
         .collect();
     world.write("instructions.jsonl", lines.join("\n"));
     let value = |judge: &str| {
-        let call = [
-            "judge",
-            "alpaca-eval",
-            "other.json",
-            "--baseline",
-            "base.json",
-            "--judge",
-            judge,
-            "--json",
-            "--instructions",
-            "instructions.jsonl",
-            "--out",
-            "result",
-        ];
+        let call = call(judge, &["--instructions", "instructions.jsonl", "--out", "result"]);
         world.run(&call).expect(0).json()["results"]["models"][0]["pair"]["win_rate"]["value"].as_f64().unwrap()
     };
     let (fast, overlap, both) = (value("fast"), value("overlap"), value("both"));
@@ -291,5 +252,9 @@ fn log_likelihoods_come_from_a_server_in_spite_of_faults() {
             let value = |row: &Value| row["cells"][0]["value"].as_f64().unwrap();
             assert_eq!(value(near), value(far), "{name}");
         }
+        let texts = ["run", "far", "-t", "toy_text"];
+        let bos = "no log-probability for the first token: toy_text `far` 4 of 4 texts (100.0 %)";
+        let report = world.run(&texts).expect(0).stdout;
+        assert!(report.contains(bos), "{report}");
     }
 }

@@ -97,14 +97,13 @@ impl Endpoint {
     pub(crate) fn read(&self, job: &Job<'_>, body: &Value) -> Result<(Response, bool), String> {
         let bounds = job.call.bounds;
         match (job.request, job.api) {
-            (Request::RollingLogLikelihood { .. }, Some(api)) if job.window.is_some() => {
-                let window = job.window.as_ref().ok_or("no window")?;
-                likelihood::read_window(api, window, bounds, body)
-            }
             (Request::LogLikelihood { context, continuation }, Some(api)) => {
                 likelihood::read_pair(api, context, continuation, bounds, body)
             }
-            (Request::RollingLogLikelihood { text }, Some(api)) => likelihood::read_rolling(api, text, bounds, body),
+            (Request::RollingLogLikelihood { text }, Some(api)) => match &job.window {
+                Some(window) => likelihood::read_window(api, window, text, bounds, body),
+                None => likelihood::read_rolling(api, text, bounds, body),
+            },
             (Request::Generate { stop, .. }, _) => answer::read(self.options.api, stop, bounds, body),
             _ => Err("an answer to nothing".to_owned()),
         }

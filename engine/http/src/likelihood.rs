@@ -103,16 +103,19 @@ pub(crate) fn read_rolling(
     let scored: Vec<f32> = tokens.iter().filter_map(|token| token.logprob).collect();
     let logprob = scored.iter().map(|&x| f64::from(x)).sum();
     let output = Output::RollingLogLikelihood { logprob, tokens: scored.len() };
-    Ok((Response { output, usage: Usage { prompt_tokens: 0, completion_tokens: scored.len(), ..usage } }, replaced))
+    let first_unscored = first_unscored(api, text, &tokens);
+    let usage = Usage { prompt_tokens: 0, completion_tokens: scored.len(), first_unscored, ..usage };
+    Ok((Response { output, usage }, replaced))
 }
 
-/// The log-likelihood of the last tokens of a prompt of tokens.
+/// The log-likelihood of the last tokens of a prompt of tokens, a window of the text.
 ///
 /// # Errors
 /// What is missing or contradictory.
 pub(crate) fn read_window(
     api: LikelihoodApi,
     window: &Window,
+    text: &str,
     bounds: Bounds,
     body: &Value,
 ) -> Result<(Response, bool), String> {
@@ -128,7 +131,26 @@ pub(crate) fn read_window(
     let scored: Option<Vec<f32>> = tokens[expected - window.scored..].iter().map(|token| token.logprob).collect();
     let logprob = scored.ok_or("no log-probability for a token of the prompt")?.iter().map(|&x| f64::from(x)).sum();
     let output = Output::RollingLogLikelihood { logprob, tokens: window.scored };
-    Ok((Response { output, usage: Usage { prompt_tokens: 0, completion_tokens: window.scored, ..usage } }, replaced))
+    let first_unscored = window.begins && first_unscored(api, text, &tokens);
+    let usage = Usage { prompt_tokens: 0, completion_tokens: window.scored, first_unscored, ..usage };
+    Ok((Response { output, usage }, replaced))
+}
+
+/// Whether the first token, which has no log-probability, is the text's own and not BOS before it.
+fn first_unscored(api: LikelihoodApi, text: &str, tokens: &[Token]) -> bool {
+    let Some((first, scored)) = tokens.split_first().filter(|(first, _)| first.logprob.is_none()) else { return false };
+    match api {
+        LikelihoodApi::Echo => !first.text.is_empty() && text.starts_with(&first.text),
+        // What the first token is goes unsaid: the others do not make up the text if it was a part of it. Tokens decoded
+        // one by one lose blanks between words and parts of characters.
+        LikelihoodApi::PromptLogprobs => {
+            let given: String = scored.iter().map(|token| token.text.as_str()).collect();
+            let given = given.split(char::REPLACEMENT_CHARACTER).next().unwrap_or_default();
+            let dense = |text: &str| text.split_whitespace().collect::<String>();
+            let blanks = |text: &str| text.len() - text.trim_start().len();
+            !dense(text).starts_with(&dense(given)) || blanks(given) < blanks(text)
+        }
+    }
 }
 
 /// The tokens that an answer tells of: those of the prompt, and with `echo` those generated after it.
@@ -268,6 +290,27 @@ mod tests {
         }
         let (rolling, _) = read_rolling(LikelihoodApi::Echo, "The sky is blue", BOUNDS, &echo(true)).unwrap();
         assert_eq!(rolling.output, Output::RollingLogLikelihood { logprob: -3.75, tokens: 4 });
+    }
+
+    #[test]
+    fn a_first_token_of_the_text_is_missed_and_bos_is_not() {
+        let (no_bos, _) = read_rolling(LikelihoodApi::Echo, "The sky is blue", BOUNDS, &echo(true)).unwrap();
+        assert!(no_bos.usage.first_unscored);
+        let mut body = echo(false);
+        body["choices"][0]["logprobs"]["tokens"][0] = json!("<s>");
+        let (bos, _) = read_rolling(LikelihoodApi::Echo, " sky is blue", BOUNDS, &body).unwrap();
+        assert!(!bos.usage.first_unscored && bos.output == no_bos.output);
+        let token = |text: &str| json!({"5": {"logprob": -1.0, "rank": 2, "decoded_token": text}});
+        let vllm = |text: &str, tokens: &[&str]| {
+            let list: Vec<Value> = std::iter::once(Value::Null).chain(tokens.iter().map(|text| token(text))).collect();
+            let usage = json!({"prompt_tokens": list.len(), "completion_tokens": 1});
+            let body = json!({"choices": [{"prompt_logprobs": list}], "usage": usage});
+            read_rolling(LikelihoodApi::PromptLogprobs, text, BOUNDS, &body).unwrap().0.usage.first_unscored
+        };
+        assert!(vllm("The sky", &[" sky"]) && !vllm("The sky", &["The", " sky"]));
+        assert!(!vllm("The sky", &["The", "sky"]), "decoded one by one, blanks are lost");
+        assert!(!vllm("The né", &["The", " n", "\u{FFFD}", "\u{FFFD}"]), "half characters");
+        assert!(vllm(" \n = Robert", &["\n", " =", " Robert"]) && !vllm(" \n =", &[" ", "\n", " ="]), "blank first");
     }
 
     #[test]

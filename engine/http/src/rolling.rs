@@ -15,6 +15,8 @@ pub(crate) struct Window {
     pub(crate) prompt: Vec<u32>,
     /// How many of them, at the end, are scored.
     pub(crate) scored: usize,
+    /// Whether the text begins in it.
+    pub(crate) begins: bool,
 }
 
 /// What asks for the tokens of a text: vLLM's names and llama.cpp's.
@@ -33,11 +35,12 @@ pub(crate) fn tokens(body: &Value) -> Option<Vec<u32>> {
 pub(crate) fn windows(tokens: &[u32], max_length: usize) -> Option<Vec<Window>> {
     let (&first, rest) = tokens.split_first().filter(|_| tokens.len() >= max_length)?;
     let windows = rolling_windows(rest, first, max_length.saturating_sub(ROOM), 1);
-    let one = |window: harness_core::RollingWindow| {
+    let one = |(at, window): (usize, harness_core::RollingWindow)| {
         let last = window.targets.last().copied();
-        Window { prompt: window.input.into_iter().chain(last).collect(), scored: window.targets.len() }
+        let prompt = window.input.into_iter().chain(last).collect();
+        Window { prompt, scored: window.targets.len(), begins: at == 0 }
     };
-    Some(windows.into_iter().map(one).collect())
+    Some(windows.into_iter().enumerate().map(one).collect())
 }
 
 /// Adds the answer about one window to that about others.
@@ -52,6 +55,7 @@ pub(crate) fn add(sum: &mut Response, next: &Response) {
     }
     sum.usage.prompt_tokens += next.usage.prompt_tokens;
     sum.usage.completion_tokens += next.usage.completion_tokens;
+    sum.usage.first_unscored |= next.usage.first_unscored;
 }
 
 #[cfg(test)]

@@ -83,6 +83,11 @@ pub enum Caveat {
         /// By task and model.
         shares: Vec<Share>,
     },
+    /// Texts whose first token has no log-probability: a server that begins them with no BOS.
+    FirstTokensUnscored {
+        /// By task and model.
+        shares: Vec<Share>,
+    },
     /// Documents whose right answer is none of their choices: no model can be right about them.
     NoRightChoice {
         /// By task.
@@ -392,6 +397,9 @@ impl Caveat {
             }
             Self::BoundaryShifts { .. } => {
                 "Check the task's delimiter: a context that ends in a space is a usual cause, and its scores depend on the tokenizer."
+            }
+            Self::FirstTokensUnscored { .. } => {
+                "The server begins texts with no BOS: have it add one, or compare models behind such servers only."
             }
             Self::NoRightChoice { .. } => {
                 "Correct the data or doc_to_target: these documents count as wrong for every model, as in lm-eval."

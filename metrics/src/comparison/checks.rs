@@ -178,6 +178,7 @@ pub(super) fn answers(rows: &[Row], models: &[String], facts: &[ModelFacts]) -> 
     add(shares(|facts| facts.truncated), |shares| Caveat::TruncatedContexts { shares });
     add(shares(|facts| facts.cut_by_limit), |shares| Caveat::AnswersCutByLimit { shares });
     add(shares(|facts| facts.boundary_shifted), |shares| Caveat::BoundaryShifts { shares });
+    add(shares(|facts| facts.first_unscored), |shares| Caveat::FirstTokensUnscored { shares });
     if !no_right_choice.is_empty() {
         caveats.push(Caveat::NoRightChoice { tasks: no_right_choice });
     }

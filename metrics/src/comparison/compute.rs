@@ -91,6 +91,7 @@ fn models(tables: &[Table]) -> Result<Vec<String>, ComparisonError> {
 
 /// A row without verdicts, and the power of its contrasts with the number of units they have.
 fn row(table: &Table, aligned: &Aligned, tables: &[Table], settings: &Settings) -> (Row, Vec<Power>) {
+    let range = table.range();
     let inference = Inference::new(&aligned.columns, aligned.clusters.as_deref(), table.scale, settings);
     let position = |column: usize| aligned.with_scores.iter().position(|&j| j == column);
     let value = |column: usize| match position(column) {
@@ -116,6 +117,7 @@ fn row(table: &Table, aligned: &Aligned, tables: &[Table], settings: &Settings) 
                 None => (None, IntervalMethod::None, 0),
             },
         };
+        let interval = interval.map(|interval| range.cut(interval));
         Cell { model: column.model.clone(), value: value(j), interval, method, unparsed }
     };
     let contrast = |a: usize, b: usize| {
@@ -130,7 +132,7 @@ fn row(table: &Table, aligned: &Aligned, tables: &[Table], settings: &Settings) 
             model: table.columns[b].model.clone(),
             against: table.columns[a].model.clone(),
             difference: value(b).zip(value(a)).map(|(candidate, base)| candidate - base),
-            interval: found.interval,
+            interval: found.interval.map(|interval| range.of_differences().cut(interval)),
             method: found.method.unwrap_or(IntervalMethod::None),
             test: found.test,
             p: found.p,
@@ -166,6 +168,7 @@ fn row(table: &Table, aligned: &Aligned, tables: &[Table], settings: &Settings) 
         cells: table.columns.iter().enumerate().map(cell).collect(),
         contrasts,
         noise: table.noise,
+        range,
         ranking: Vec::new(),
     };
     (row, powers)

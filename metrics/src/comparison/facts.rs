@@ -51,6 +51,9 @@ pub struct TaskFacts {
     /// Requests where joint tokenisation moved the boundary between context and continuation.
     #[serde(default)]
     pub boundary_shifted: usize,
+    /// Texts whose first token was not scored.
+    #[serde(default)]
+    pub first_unscored: usize,
     /// Positions of documents whose right answer is none of their choices.
     #[serde(default)]
     pub no_right_choice: Vec<usize>,
@@ -91,6 +94,7 @@ impl TaskFacts {
         self.requests += 1;
         self.truncated += usize::from(response.usage.truncated_tokens > 0);
         self.boundary_shifted += usize::from(response.usage.boundary_shifted);
+        self.first_unscored += usize::from(response.usage.first_unscored);
         let cut = matches!(response.output, Output::Text { finish: Finish::Length, .. });
         self.cut_by_limit += usize::from(cut);
     }

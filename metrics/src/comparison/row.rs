@@ -6,7 +6,7 @@ use harness_core::MetricKey;
 use serde::{Deserialize, Serialize};
 
 use super::Scale;
-use crate::stats::Interval;
+use crate::stats::{Interval, Range};
 
 /// All models on one task under one metric.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -45,6 +45,9 @@ pub struct Row {
     /// The numerical noise floor in the row's unit, where it was measured; see [`super::Table::noise`].
     #[serde(default)]
     pub noise: Option<f64>,
+    /// The values that the metric can have, at which intervals are cut.
+    #[serde(default)]
+    pub range: Range,
     /// The models from the best to the worst, where all pairs are tested.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ranking: Vec<Ranked>,

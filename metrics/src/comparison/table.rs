@@ -6,7 +6,7 @@ use harness_core::{DocId, MetricKey, SampleScore};
 use serde::{Deserialize, Serialize};
 
 use super::Place;
-use crate::Statistic;
+use crate::{Statistic, stats::Range};
 
 /// The scores of all models on one task under one metric. A group (mmlu, its categories) is a table over the pooled
 /// documents of its tasks, with [`Table::pooled`] set.
@@ -46,6 +46,9 @@ pub struct Table {
     /// again in another batch, order or type, scaled to all documents; `None` where this was not tried.
     #[serde(default)]
     pub noise: Option<f64>,
+    /// What a document's score can be, for means of scores that are neither fractions nor points (a judge's marks).
+    #[serde(default)]
+    pub range: Option<Range>,
 }
 
 impl Table {
@@ -65,7 +68,25 @@ impl Table {
             columns,
             clusters: BTreeMap::new(),
             noise: None,
+            range: None,
         }
+    }
+
+    /// The values that the metric can have, if none of the scores says otherwise.
+    pub(super) fn range(&self) -> Range {
+        let range = match (self.range, &self.statistic, self.scale) {
+            (Some(range), ..) => range,
+            (None, Statistic::Mean, Scale::Fraction) => Range::between(0.0, 1.0),
+            (None, Statistic::Mean, Scale::Points) => Range::between(0.0, 100.0),
+            (None, statistic, _) => statistic.range(),
+        };
+        // Tasks from elsewhere call metrics fractions that are not; and estimates corrected by others can lie outside.
+        let mean = self.statistic == Statistic::Mean;
+        let own = self.columns.iter().filter(|_| mean).flat_map(|column| &column.scores);
+        let known = self.columns.iter().filter_map(|column| column.aggregate.map(|known| known.value));
+        let mut values =
+            own.map(|score| self.statistic.value(&score.stats)).chain(known).filter(|value| value.is_finite());
+        if values.all(|value| range.contains(value)) { range } else { Range::UNBOUNDED }
     }
 
     /// Its task and metric, for errors.

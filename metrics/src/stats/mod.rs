@@ -16,6 +16,7 @@ mod paired;
 mod permutation;
 mod power;
 mod proportion;
+mod range;
 mod ranking;
 mod sequential;
 mod standard_error;
@@ -36,6 +37,7 @@ pub use power::{PairedDesign, PairedPower, minimum_detectable_difference, swap_s
 pub use proportion::{
     ProportionInterval, paired_proportion_equivalence, paired_proportion_interval, proportion_interval,
 };
+pub use range::Range;
 pub use ranking::compatible_groups;
 pub use sequential::{SequentialTest, confidence_sequence, scaled, sequential_equivalence_p};
 pub use standard_error::{

@@ -9,7 +9,7 @@ use harness_judges::{
 };
 use harness_metrics::{
     comparison::{Aggregate, Column, Scale, Table},
-    stats::distribution::normal_critical,
+    stats::{Range, distribution::normal_critical},
 };
 
 use super::{
@@ -73,7 +73,12 @@ fn widened(value: &Bounded, confidence: f64) -> Aggregate {
 
 fn table(setting: &Setting<'_>, filter: String, columns: Vec<Column>) -> Table {
     let (metric, scale) = if setting.is_pairwise() { ("win_rate", Scale::Fraction) } else { ("score", Scale::Raw) };
-    Table { scale, ..Table::new(setting.set, MetricKey::new(metric, filter), columns) }
+    let [low, high] = setting.range();
+    Table {
+        scale,
+        range: Some(Range::between(low, high)),
+        ..Table::new(setting.set, MetricKey::new(metric, filter), columns)
+    }
 }
 
 /// Win rates, in which the baseline against itself is ½ by definition, or mean scores. Where every two models are

@@ -77,6 +77,9 @@ impl fmt::Display for Caveat {
             Self::BoundaryShifts { shares } => {
                 shares_text(f, "The token boundary before the answer moved", "requests", shares)
             }
+            Self::FirstTokensUnscored { shares } => {
+                shares_text(f, "The server gave no log-probability for the first token", "texts", shares)
+            }
             Self::NoRightChoice { tasks } => {
                 documents_text(f, "The right answer is none of the choices, so every model scores 0", tasks)
             }
