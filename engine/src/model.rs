@@ -1,13 +1,15 @@
 //! A model on this machine as a [`LanguageModel`].
 
+mod device;
 mod plan;
 
 use std::{
     collections::BTreeMap,
     path::Path,
-    sync::{Arc, Mutex, OnceLock, PoisonError},
+    sync::{Arc, Mutex, OnceLock, PoisonError, atomic::AtomicBool},
 };
 
+use device::ModelDevice;
 use harness_core::{
     Capabilities, ChatMessage, ChatOptions, Control, LanguageModel, ModelError, ModelIdentity, ModelStats, Output,
     PairTokens, Request, Response, Sampling, Usage,
@@ -19,7 +21,7 @@ use crate::{
     Adapter, BaseModel, ChatContext, ChatEnding, ChatTemplate, ComputeType, Decoder, DecoderConfig, EncodedPair,
     EngineError, GenerationDefaults, ModelFiles, PairOptions, Placement, Quantization, TextTokenizer, Weights,
     encode_pair, encode_prompt,
-    generate::{Generated, Listener, Pattern, Prompt, Vocabulary, generate},
+    generate::{Generated, Generator, Listener, Pattern, Prompt, Vocabulary},
     rolling_windows,
     schedule::{Limits, Scored, Sequence, Work, score},
     tokenizer::TokenBytes,
@@ -167,48 +169,6 @@ impl LoadedBase {
     }
 }
 
-/// What a model is computed on.
-enum ModelDevice {
-    Cpu,
-    #[cfg(feature = "cuda")]
-    Cuda(crate::cuda::Device, crate::cuda::Float),
-}
-
-impl ModelDevice {
-    fn open(options: &ModelOptions) -> Result<Self, EngineError> {
-        match options.placement {
-            Placement::Cpu if options.compute == Some(ComputeType::Bf16) => Err(EngineError::Device {
-                device: "cpu".to_owned(),
-                reason:
-                    "the processor computes in f32 (weights may be stored in 16 bits); leave the type out, or use a \
-                         GPU"
-                    .to_owned(),
-            }),
-            Placement::Cpu => Ok(Self::Cpu),
-            #[cfg(not(feature = "cuda"))]
-            Placement::Cuda(ordinal) => Err(EngineError::without_cuda(ordinal)),
-            #[cfg(feature = "cuda")]
-            Placement::Cuda(ordinal) => {
-                let float = match options.compute {
-                    Some(ComputeType::F32) => crate::cuda::Float::F32,
-                    None | Some(ComputeType::Bf16) => crate::cuda::Float::Bf16,
-                };
-                Ok(Self::Cuda(crate::cuda::Device::open(ordinal)?, float))
-            }
-        }
-    }
-
-    fn place(self, files: ModelFiles, options: ModelOptions) -> Result<LoadedBase, EngineError> {
-        match self {
-            Self::Cpu => Ok(LoadedBase::new(files, options)),
-            #[cfg(feature = "cuda")]
-            Self::Cuda(device, float) => LoadedBase::with_model(files, options, |config, weights, max_length| {
-                BaseModel::on_device(config, &weights, max_length, device, float)
-            }),
-        }
-    }
-}
-
 /// A base model, alone or with an adapter, that answers requests.
 #[derive(Debug)]
 pub struct LocalModel {
@@ -216,13 +176,14 @@ pub struct LocalModel {
     decoder: Decoder,
     identity: ModelIdentity,
     stats: Mutex<ModelStats>,
+    stop: Arc<AtomicBool>,
 }
 
 impl LocalModel {
     /// The base model itself.
     pub fn new(base: Arc<LoadedBase>) -> Self {
         let decoder = Decoder::new(Arc::clone(&base.model));
-        Self { identity: base.identity.clone(), decoder, base, stats: Mutex::default() }
+        Self { identity: base.identity.clone(), decoder, base, stats: Mutex::default(), stop: Arc::default() }
     }
 
     /// The base with an adapter beside its weights, which stay in memory once.
@@ -232,14 +193,21 @@ impl LocalModel {
     pub fn with_adapter(base: Arc<LoadedBase>, adapter: &Adapter) -> Result<Self, EngineError> {
         let decoder = Decoder::with_adapter(Arc::clone(&base.model), adapter)?;
         let identity = ModelIdentity { adapter: Some(adapter.digest), ..base.identity.clone() };
-        Ok(Self { identity, decoder, base, stats: Mutex::default() })
+        Ok(Self { identity, decoder, base, stats: Mutex::default(), stop: Arc::default() })
     }
 
     /// The same model over the same weights with activations rounded to bf16 ([`Decoder::with_bf16_activations`]).
     pub fn with_bf16_activations(&self) -> Option<Self> {
         let decoder = self.decoder.with_bf16_activations()?;
         let identity = ModelIdentity { dtype: "bf16 activations".to_owned(), ..self.identity.clone() };
-        Some(Self { base: Arc::clone(&self.base), decoder, identity, stats: Mutex::default() })
+        let (base, stop) = (Arc::clone(&self.base), Arc::clone(&self.stop));
+        Some(Self { base, decoder, identity, stats: Mutex::default(), stop })
+    }
+
+    /// The same model with a flag that ends its answers: it is looked at between passes through the decoder (a token of
+    /// all generations in flight, a batch of prompts or scored texts), and what is not answered by then is lost.
+    pub fn with_stop(self, stop: Arc<AtomicBool>) -> Self {
+        Self { stop, ..self }
     }
 
     /// What is shared with other adapters.
@@ -253,7 +221,7 @@ impl LocalModel {
     }
 
     /// Log-probability of each token of `sequences[i]` from position `first[i]` on (at least 1), given those before, and
-    /// whether it is the most probable one throughout. No token is added.
+    /// whether it is the most probable one throughout. No token is added, and no flag stops it.
     ///
     /// # Errors
     /// If a token lies outside of the vocabulary.
@@ -272,7 +240,8 @@ impl LocalModel {
             .unzip();
         let mut results = vec![(vec![], true); sequences.len()];
         let requested = inputs.iter().map(|s| s.tokens.len() as u64).sum();
-        let work = score(&self.decoder, &inputs, &targets, self.base.options.limits, &mut |index, scored, _| {
+        let (limits, never) = (self.base.options.limits, AtomicBool::new(false));
+        let work = score(&self.decoder, &inputs, &targets, limits, &never, &mut |index, scored, _| {
             results[index] = (scored.logprobs, scored.is_greedy);
             Control::Continue
         })?;
@@ -281,6 +250,7 @@ impl LocalModel {
     }
 
     /// Continues one prompt, given as text, and hands over new text as it comes. Stop strings are cut in the result only.
+    /// `None` if it was stopped.
     ///
     /// # Errors
     /// If the prompt is empty or longer than the model's context allows, or the tokenizer fails.
@@ -290,14 +260,14 @@ impl LocalModel {
         stop: &[String],
         sampling: &Sampling,
         on_text: &mut dyn FnMut(&str) -> Control,
-    ) -> Result<Response, ModelError> {
+    ) -> Result<Option<Response>, ModelError> {
         struct Streaming<'a> {
             on_text: &'a mut dyn FnMut(&str) -> Control,
             result: Option<Generated>,
         }
         impl Listener for Streaming<'_> {
-            fn text(&mut self, _: usize, text: &str) {
-                (self.on_text)(text);
+            fn text(&mut self, _: usize, text: &str) -> Control {
+                (self.on_text)(text)
             }
             fn done(&mut self, _: usize, generated: Generated, _: Work) -> Control {
                 self.result = Some(generated);
@@ -306,12 +276,13 @@ impl LocalModel {
         }
         let (prompt, usage) = self.prompt(0, prompt, stop, sampling)?;
         let mut listener = Streaming { on_text, result: None };
-        let base = &self.base;
-        let prompts = [prompt];
-        generate(&self.decoder, &base.tokenizer, &base.end_tokens, &prompts, base.options.limits, &mut listener)
-            .map_err(other)?;
-        let generated = listener.result.ok_or_else(|| other(EngineError::EmptyPrompt))?;
-        Ok(text_response(generated, usage))
+        self.generator().generate(&[prompt], &mut listener).map_err(other)?;
+        Ok(listener.result.map(|generated| text_response(generated, usage)))
+    }
+
+    fn generator(&self) -> Generator<'_> {
+        let LoadedBase { tokenizer, end_tokens, options, .. } = &*self.base;
+        Generator { decoder: &self.decoder, tokenizer, end_tokens, limits: options.limits, stop: &self.stop }
     }
 
     fn count(&self, requested: u64, work: Work) {
@@ -416,6 +387,7 @@ impl LocalModel {
                 completion_tokens: scored.logprobs.len(),
                 truncated_tokens: *cut,
                 boundary_shifted: pair.shifted,
+                ..Usage::default()
             };
             let output = Output::LogLikelihood {
                 logprob: scored.logprobs.iter().map(|&x| f64::from(x)).sum(),
@@ -494,11 +466,8 @@ impl LocalModel {
             usages.push(usage);
         }
         let requested = prompts.iter().map(|p| p.tokens.len() as u64).sum();
-        let base = &self.base;
         let mut listener = Collecting { indices, usages, sink, control: Control::Continue };
-        let work =
-            generate(&self.decoder, &base.tokenizer, &base.end_tokens, &prompts, base.options.limits, &mut listener)
-                .map_err(other)?;
+        let work = self.generator().generate(&prompts, &mut listener).map_err(other)?;
         let control = listener.control;
         self.count(requested, work);
         Ok(control)
@@ -512,7 +481,8 @@ impl LocalModel {
     ) -> Result<Control, ModelError> {
         let mut control = Control::Continue;
         let requested = sequences.iter().map(|s| s.tokens.len() as u64).sum();
-        let work = score(&self.decoder, sequences, targets, self.base.options.limits, &mut |at, scored, _| {
+        let limits = self.base.options.limits;
+        let work = score(&self.decoder, sequences, targets, limits, &self.stop, &mut |at, scored, _| {
             control = done(at, scored);
             control
         })

@@ -52,7 +52,7 @@ pub(super) fn chat(app: &App, args: &ChatArgs) -> Result<(), Failure> {
                         if app.interrupted() { Control::Stop } else { Control::Continue }
                     })?;
                 app.print("\n")?;
-                if let Output::Text { text, .. } = response.output {
+                if let Some(Output::Text { text, .. }) = response.map(|response| response.output) {
                     messages.push(ChatMessage::new(ChatRole::Assistant, text.trim()));
                 }
             }

@@ -122,8 +122,8 @@ fn stream(app: &App, model: &Model, prompt: &str, args: &GenerateArgs) -> Result
     if let Some(error) = broken {
         return Err(Failure::work(format!("cannot print: {error}")));
     }
-    match response.output {
-        Output::Text { text, .. } if !live => app.print(text),
+    match response.map(|response| response.output) {
+        Some(Output::Text { text, .. }) if !live => app.print(text),
         _ => app.print("\n"),
     }?;
     if app.interrupted() {

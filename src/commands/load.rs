@@ -121,7 +121,7 @@ impl<'a> Loader<'a> {
                 LocalModel::with_adapter(base, &adapter)?
             }
         };
-        let model = Model::Local(Box::new(model));
+        let model = Model::Local(Box::new(model.with_stop(self.app.stop_flag())));
         let entry = ModelEntry {
             name: resolved.name.clone(),
             identity: model.identity().clone(),

@@ -70,7 +70,7 @@ impl Model {
         Ok(())
     }
 
-    /// Continues one prompt and hands over text as it comes; an endpoint's comes in one piece.
+    /// Continues one prompt and hands over text as it comes; an endpoint's comes in one piece. `None` if it was stopped.
     ///
     /// # Errors
     /// If the model does not answer.
@@ -80,7 +80,7 @@ impl Model {
         stop: &[String],
         sampling: &Sampling,
         on_text: &mut dyn FnMut(&str) -> Control,
-    ) -> Result<Response, ModelError> {
+    ) -> Result<Option<Response>, ModelError> {
         let endpoint = match self {
             Self::Local(model) => return model.stream(prompt, stop, sampling, on_text),
             Self::Remote(endpoint) => endpoint,
@@ -94,6 +94,6 @@ impl Model {
             found = Some(response);
             Control::Continue
         })?;
-        found.ok_or_else(|| ModelError::Other("the endpoint gave no answer".into()))
+        found.map(Some).ok_or_else(|| ModelError::Other("the endpoint gave no answer".into()))
     }
 }

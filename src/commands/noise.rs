@@ -43,12 +43,12 @@ pub(super) fn floor(
         for model in &models {
             let mut again = BTreeMap::new();
             for (at, document) in prepared.documents.iter().enumerate().take(count).rev() {
-                let responses = ask_reversed(model, &ready.name, &document.requests)?;
-                again.insert(at, task.score(document, &responses)?);
-                bar.step();
+                let responses = ask_reversed(model, &ready.name, &document.requests);
                 if app.interrupted() {
                     return Err(Failure::work("interrupted; the same command goes on"));
                 }
+                again.insert(at, task.score(document, &responses?)?);
+                bar.step();
             }
             for (m, spec) in task.metrics().iter().enumerate() {
                 let place = (task.id().to_owned(), spec.key.to_string());

@@ -4,7 +4,10 @@ mod automaton;
 mod pattern;
 mod sampler;
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
 
 use harness_core::{Control, Finish, Sampling, TopLogprob};
 use pattern::Progress;
@@ -41,10 +44,24 @@ pub(crate) struct Generated {
     pub(crate) top_logprobs: Vec<Vec<TopLogprob>>,
 }
 
+/// What generations are made with.
+#[derive(Clone, Copy)]
+pub(crate) struct Generator<'a> {
+    pub(crate) decoder: &'a Decoder,
+    pub(crate) tokenizer: &'a TextTokenizer,
+    pub(crate) end_tokens: &'a [u32],
+    pub(crate) limits: Limits,
+    /// Ends the work before the next pass through the decoder; what is not finished is lost.
+    pub(crate) stop: &'a AtomicBool,
+}
+
 /// Who hears of progress.
 pub(crate) trait Listener {
-    /// New text of a generation, as it comes; stop strings are not cut yet.
-    fn text(&mut self, _index: usize, _text: &str) {}
+    /// New text of a generation, as it comes; stop strings are not cut yet. [`Control::Stop`] ends the work as
+    /// [`Generator::stop`] does.
+    fn text(&mut self, _index: usize, _text: &str) -> Control {
+        Control::Continue
+    }
     /// A finished generation, with the work done so far.
     fn done(&mut self, index: usize, generated: Generated, work: Work) -> Control;
 }
@@ -65,235 +82,225 @@ struct Active<'a> {
     finish: Option<Finish>,
 }
 
-/// Continues all prompts. Prompts that begin alike share what they begin with when they are generated together.
-///
-/// # Errors
-/// If a token lies outside of the vocabulary, or the tokenizer fails.
-pub(crate) fn generate(
-    decoder: &Decoder,
-    tokenizer: &TextTokenizer,
-    end_tokens: &[u32],
-    prompts: &[Prompt],
-    limits: Limits,
-    listener: &mut dyn Listener,
-) -> Result<Work, EngineError> {
-    let mut order: Vec<usize> = (0..prompts.len()).collect();
-    // Neighbours share most; the order is reversed because sequences are taken from the end.
-    order.sort_by(|&a, &b| prompts[b].tokens.cmp(&prompts[a].tokens).then(b.cmp(&a)));
-    let mut work = Work::default();
-    let mut active: Vec<Active<'_>> = vec![];
-    loop {
-        let free = limits.batch_sequences.max(1) - active.len();
-        let room = active.is_empty() || free * 4 >= limits.batch_sequences;
-        let group = if room { admit(decoder, prompts, &mut order, &active, limits) } else { vec![] };
-        // Only sequences with a new token are looked at: a prefill draws for the new ones alone.
-        let drawn = if !group.is_empty() {
-            let before = active.len();
-            active.extend(prefill(decoder, tokenizer, end_tokens, prompts, &group, limits, &mut work)?);
-            before
-        } else if active.is_empty() {
-            return Ok(work);
-        } else {
-            step(decoder, end_tokens, &mut active, &mut work)?;
-            0
-        };
-        for sequence in &mut active[drawn..] {
-            sequence.read(end_tokens, listener)?;
-        }
-        let (finished, going): (Vec<_>, Vec<_>) = active.into_iter().partition(|s| s.finish.is_some());
-        active = going;
-        for sequence in finished {
-            let index = sequence.index;
-            let generated = sequence.finish(tokenizer, end_tokens)?;
-            if listener.done(index, generated, work) == Control::Stop {
+impl<'a> Generator<'a> {
+    fn stopped(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+
+    /// Continues all prompts. Prompts that begin alike share what they begin with when they are generated together.
+    ///
+    /// # Errors
+    /// If a token lies outside of the vocabulary, or the tokenizer fails.
+    pub(crate) fn generate(&self, prompts: &'a [Prompt], listener: &mut dyn Listener) -> Result<Work, EngineError> {
+        let mut order: Vec<usize> = (0..prompts.len()).collect();
+        // Neighbours share most; the order is reversed because sequences are taken from the end.
+        order.sort_by(|&a, &b| prompts[b].tokens.cmp(&prompts[a].tokens).then(b.cmp(&a)));
+        let mut work = Work::default();
+        let mut active: Vec<Active<'_>> = vec![];
+        while !self.stopped() {
+            let most = self.limits.batch_sequences;
+            let free = most.max(1) - active.len();
+            let room = active.is_empty() || free * 4 >= most;
+            let group = if room { self.admit(prompts, &mut order, &active) } else { vec![] };
+            // Only sequences with a new token are looked at: a prefill draws for the new ones alone.
+            let drawn = if !group.is_empty() {
+                let before = active.len();
+                active.extend(self.prefill(prompts, &group, &mut work)?);
+                before
+            } else if active.is_empty() {
                 return Ok(work);
+            } else {
+                self.step(&mut active, &mut work)?;
+                0
+            };
+            for sequence in &mut active[drawn..] {
+                if sequence.read(self.end_tokens, listener)? == Control::Stop {
+                    return Ok(work);
+                }
+            }
+            let (finished, going): (Vec<_>, Vec<_>) = active.into_iter().partition(|s| s.finish.is_some());
+            active = going;
+            for sequence in finished {
+                let index = sequence.index;
+                let generated = sequence.finish(self.tokenizer, self.end_tokens)?;
+                if listener.done(index, generated, work) == Control::Stop {
+                    return Ok(work);
+                }
             }
         }
+        Ok(work)
     }
-}
 
-/// The next prompts that fit beside the active ones; at least one if nothing is active.
-fn admit(
-    decoder: &Decoder,
-    prompts: &[Prompt],
-    order: &mut Vec<usize>,
-    active: &[Active<'_>],
-    limits: Limits,
-) -> Vec<usize> {
-    let need = |prompt: &Prompt| decoder.kv_bytes(prompt.tokens.len() + prompt.sampling.max_new_tokens);
-    let mut bytes: usize = active.iter().map(|s| need(s.prompt)).sum();
-    let mut group = vec![];
-    while let Some(&next) = order.last() {
-        bytes += need(&prompts[next]);
-        let full = active.len() + group.len() >= limits.batch_sequences.max(1);
-        if !(active.is_empty() && group.is_empty()) && (full || bytes > limits.kv_bytes) {
-            break;
-        }
-        order.pop();
-        group.push(next);
-    }
-    group
-}
-
-/// Computes the prompts of a group and draws the first token of each.
-fn prefill<'a>(
-    decoder: &Decoder,
-    tokenizer: &'a TextTokenizer,
-    end_tokens: &[u32],
-    prompts: &'a [Prompt],
-    group: &[usize],
-    limits: Limits,
-    work: &mut Work,
-) -> Result<Vec<Active<'a>>, EngineError> {
-    let sequences: Vec<Sequence> = group
-        .iter()
-        .map(|&index| {
-            let tokens = prompts[index].tokens.clone();
-            let n = tokens.len();
-            Sequence { tokens, wanted: n - 1..n }
-        })
-        .collect();
-    let forest = Forest::build(&sequences).prune();
-    let width = decoder.base().config().hidden_size;
-    let mut blocks: Vec<Option<Arc<KvBlock>>> = forest.nodes.iter().map(|_| None).collect();
-    let mut last_states: Vec<Vec<f32>> = forest.nodes.iter().map(|_| vec![]).collect();
-    let mut ready: Vec<usize> = forest.roots.iter().rev().copied().collect();
-    while !ready.is_empty() {
-        let (mut batch, mut tokens) = (vec![], 0);
-        while let Some(&node) = ready.last() {
-            tokens += forest.nodes[node].span.len();
-            if !batch.is_empty() && tokens > limits.batch_tokens {
+    /// The next prompts that fit beside the active ones; at least one if nothing is active.
+    fn admit(&self, prompts: &[Prompt], order: &mut Vec<usize>, active: &[Active<'_>]) -> Vec<usize> {
+        let Self { decoder, limits, .. } = self;
+        let need = |prompt: &Prompt| decoder.kv_bytes(prompt.tokens.len() + prompt.sampling.max_new_tokens);
+        let mut bytes: usize = active.iter().map(|s| need(s.prompt)).sum();
+        let mut group = vec![];
+        while let Some(&next) = order.last() {
+            bytes += need(&prompts[next]);
+            let full = active.len() + group.len() >= limits.batch_sequences.max(1);
+            if !(active.is_empty() && group.is_empty()) && (full || bytes > limits.kv_bytes) {
                 break;
             }
-            batch.push(node);
-            ready.pop();
+            order.pop();
+            group.push(next);
         }
-        let mut pieces: Vec<Piece<'_>> = batch
+        group
+    }
+
+    /// Computes the prompts of a group and draws the first token of each; of none if it is stopped.
+    fn prefill(&self, prompts: &'a [Prompt], group: &[usize], work: &mut Work) -> Result<Vec<Active<'a>>, EngineError> {
+        let Self { decoder, tokenizer, limits, .. } = *self;
+        let sequences: Vec<Sequence> = group
             .iter()
-            .map(|&id| {
-                let node = &forest.nodes[id];
-                let mut path = forest.path(id);
-                path.pop();
-                Piece {
-                    tokens: &sequences[node.sequence].tokens[node.span.clone()],
-                    path: path.iter().filter_map(|&ancestor| blocks[ancestor].as_deref()).collect(),
-                    tail: Some(decoder.kv_block(node.span.len())),
-                    wanted: node.wanted.clone(),
-                }
+            .map(|&index| {
+                let tokens = prompts[index].tokens.clone();
+                let n = tokens.len();
+                Sequence { tokens, wanted: n - 1..n }
             })
             .collect();
-        let hidden = decoder.forward(&mut pieces)?;
-        work.computed_tokens += pieces.iter().map(|p| p.tokens.len() as u64).sum::<u64>();
-        let tails: Vec<Option<KvBlock>> = pieces.into_iter().map(|p| p.tail).collect();
-        let mut from = 0;
-        for (&node, tail) in batch.iter().zip(tails) {
-            blocks[node] = tail.map(Arc::new);
-            let to = from + forest.nodes[node].wanted.len() * width;
-            last_states[node] = hidden[from..to].to_vec();
-            from = to;
+        let forest = Forest::build(&sequences).prune();
+        let width = decoder.base().config().hidden_size;
+        let mut blocks: Vec<Option<Arc<KvBlock>>> = forest.nodes.iter().map(|_| None).collect();
+        let mut last_states: Vec<Vec<f32>> = forest.nodes.iter().map(|_| vec![]).collect();
+        let mut ready: Vec<usize> = forest.roots.iter().rev().copied().collect();
+        while !ready.is_empty() {
+            if self.stopped() {
+                return Ok(vec![]);
+            }
+            let (mut batch, mut tokens) = (vec![], 0);
+            while let Some(&node) = ready.last() {
+                tokens += forest.nodes[node].span.len();
+                if !batch.is_empty() && tokens > limits.batch_tokens {
+                    break;
+                }
+                batch.push(node);
+                ready.pop();
+            }
+            let mut pieces: Vec<Piece<'_>> = batch
+                .iter()
+                .map(|&id| {
+                    let node = &forest.nodes[id];
+                    let mut path = forest.path(id);
+                    path.pop();
+                    Piece {
+                        tokens: &sequences[node.sequence].tokens[node.span.clone()],
+                        path: path.iter().filter_map(|&ancestor| blocks[ancestor].as_deref()).collect(),
+                        tail: Some(decoder.kv_block(node.span.len())),
+                        wanted: node.wanted.clone(),
+                    }
+                })
+                .collect();
+            let hidden = decoder.forward(&mut pieces)?;
+            work.computed_tokens += pieces.iter().map(|p| p.tokens.len() as u64).sum::<u64>();
+            let tails: Vec<Option<KvBlock>> = pieces.into_iter().map(|p| p.tail).collect();
+            let mut from = 0;
+            for (&node, tail) in batch.iter().zip(tails) {
+                blocks[node] = tail.map(Arc::new);
+                let to = from + forest.nodes[node].wanted.len() * width;
+                last_states[node] = hidden[from..to].to_vec();
+                from = to;
+            }
+            for &node in batch.iter().rev() {
+                ready.extend(forest.nodes[node].children.iter().rev());
+            }
         }
-        for &node in batch.iter().rev() {
-            ready.extend(forest.nodes[node].children.iter().rev());
+        let mut states = Vec::with_capacity(group.len() * width);
+        let mut begun: Vec<Active<'a>> = vec![];
+        for (&index, (sequence, end)) in group.iter().zip(sequences.iter().zip(&forest.ends)) {
+            let Some(end) = *end else { return Err(EngineError::EmptyPrompt) };
+            let node = &forest.nodes[end];
+            // The wanted rows of a node are all last rows of sequences; this sequence's is the node's last.
+            debug_assert_eq!(node.span.end, sequence.tokens.len());
+            states.extend_from_slice(&last_states[end][last_states[end].len() - width..]);
+            let prompt = &prompts[index];
+            begun.push(Active {
+                index,
+                prompt,
+                path: forest.path(end).iter().filter_map(|&node| blocks[node].clone()).collect(),
+                tail: Some(decoder.kv_block(0)),
+                sampler: Sampler::new(&prompt.sampling, &prompt.tokens),
+                stream: tokenizer.stream(true),
+                text: String::new(),
+                token_ids: vec![],
+                token_logprobs: vec![],
+                top: vec![],
+                progress: prompt.pattern.as_deref().map(Progress::new),
+                finish: None,
+            });
         }
+        self.draw(&mut begun, &states, work)?;
+        Ok(begun)
     }
-    let mut states = Vec::with_capacity(group.len() * width);
-    let mut begun: Vec<Active<'a>> = vec![];
-    for (&index, (sequence, end)) in group.iter().zip(sequences.iter().zip(&forest.ends)) {
-        let Some(end) = *end else { return Err(EngineError::EmptyPrompt) };
-        let node = &forest.nodes[end];
-        // The wanted rows of a node are all last rows of sequences; this sequence's is the node's last.
-        debug_assert_eq!(node.span.end, sequence.tokens.len());
-        states.extend_from_slice(&last_states[end][last_states[end].len() - width..]);
-        let prompt = &prompts[index];
-        begun.push(Active {
-            index,
-            prompt,
-            path: forest.path(end).iter().filter_map(|&node| blocks[node].clone()).collect(),
-            tail: Some(decoder.kv_block(0)),
-            sampler: Sampler::new(&prompt.sampling, &prompt.tokens),
-            stream: tokenizer.stream(true),
-            text: String::new(),
-            token_ids: vec![],
-            token_logprobs: vec![],
-            top: vec![],
-            progress: prompt.pattern.as_deref().map(Progress::new),
-            finish: None,
-        });
-    }
-    draw(decoder, end_tokens, &mut begun, &states, work)?;
-    Ok(begun)
-}
 
-/// Computes the last token of every active sequence and draws the next.
-fn step(decoder: &Decoder, end_tokens: &[u32], active: &mut [Active<'_>], work: &mut Work) -> Result<(), EngineError> {
-    let mut pieces: Vec<Piece<'_>> = active
-        .iter_mut()
-        .map(|sequence| Piece {
-            tokens: &sequence.token_ids[sequence.token_ids.len() - 1..],
-            path: sequence.path.iter().map(|block| &**block).collect(),
-            tail: sequence.tail.take(),
-            wanted: vec![0],
-        })
-        .collect();
-    let hidden = decoder.forward(&mut pieces)?;
-    work.computed_tokens += pieces.len() as u64;
-    let tails: Vec<Option<KvBlock>> = pieces.into_iter().map(|p| p.tail).collect();
-    for (sequence, tail) in active.iter_mut().zip(tails) {
-        sequence.tail = tail;
-    }
-    draw(decoder, end_tokens, active, &hidden, work)
-}
-
-/// Draws a token for every sequence from its last hidden state.
-fn draw(
-    decoder: &Decoder,
-    end_tokens: &[u32],
-    active: &mut [Active<'_>],
-    states: &[f32],
-    work: &mut Work,
-) -> Result<(), EngineError> {
-    let vocab = decoder.base().config().vocab_size;
-    work.scored_positions += active.len() as u64;
-    let greedy = active.iter().all(|sequence| sequence.sampler.takes_the_most_probable());
-    let drawn: Vec<Drawn> = match if greedy { decoder.greedy(states)? } else { None } {
-        Some(drawn) => drawn.into_iter().map(|(token, logprob)| Drawn { token, logprob, top: vec![] }).collect(),
-        None => decoder
-            .logits(states)?
-            .par_chunks_exact_mut(vocab)
-            .zip(active.par_iter_mut())
-            .map(|(logits, sequence)| {
-                let left = sequence.prompt.sampling.max_new_tokens.saturating_sub(sequence.token_ids.len());
-                let allowed = sequence.progress.as_ref().map(|progress| progress.allowed(left, end_tokens));
-                sequence.sampler.next(logits, allowed.as_deref())
+    /// Computes the last token of every active sequence and draws the next.
+    fn step(&self, active: &mut [Active<'_>], work: &mut Work) -> Result<(), EngineError> {
+        let mut pieces: Vec<Piece<'_>> = active
+            .iter_mut()
+            .map(|sequence| Piece {
+                tokens: &sequence.token_ids[sequence.token_ids.len() - 1..],
+                path: sequence.path.iter().map(|block| &**block).collect(),
+                tail: sequence.tail.take(),
+                wanted: vec![0],
             })
-            .collect(),
-    };
-    for (sequence, drawn) in active.iter_mut().zip(drawn) {
-        sequence.token_ids.push(drawn.token);
-        sequence.token_logprobs.push(drawn.logprob);
-        if sequence.prompt.sampling.top_logprobs.is_some() {
-            sequence.top.push(drawn.top);
+            .collect();
+        let hidden = self.decoder.forward(&mut pieces)?;
+        work.computed_tokens += pieces.len() as u64;
+        let tails: Vec<Option<KvBlock>> = pieces.into_iter().map(|p| p.tail).collect();
+        for (sequence, tail) in active.iter_mut().zip(tails) {
+            sequence.tail = tail;
         }
+        self.draw(active, &hidden, work)
     }
-    Ok(())
+
+    /// Draws a token for every sequence from its last hidden state.
+    fn draw(&self, active: &mut [Active<'_>], states: &[f32], work: &mut Work) -> Result<(), EngineError> {
+        let Self { decoder, end_tokens, .. } = *self;
+        let vocab = decoder.base().config().vocab_size;
+        work.scored_positions += active.len() as u64;
+        let greedy = active.iter().all(|sequence| sequence.sampler.takes_the_most_probable());
+        let drawn: Vec<Drawn> = match if greedy { decoder.greedy(states)? } else { None } {
+            Some(drawn) => drawn.into_iter().map(|(token, logprob)| Drawn { token, logprob, top: vec![] }).collect(),
+            None => decoder
+                .logits(states)?
+                .par_chunks_exact_mut(vocab)
+                .zip(active.par_iter_mut())
+                .map(|(logits, sequence)| {
+                    let left = sequence.prompt.sampling.max_new_tokens.saturating_sub(sequence.token_ids.len());
+                    let allowed = sequence.progress.as_ref().map(|progress| progress.allowed(left, end_tokens));
+                    sequence.sampler.next(logits, allowed.as_deref())
+                })
+                .collect(),
+        };
+        for (sequence, drawn) in active.iter_mut().zip(drawn) {
+            sequence.token_ids.push(drawn.token);
+            sequence.token_logprobs.push(drawn.logprob);
+            if sequence.prompt.sampling.top_logprobs.is_some() {
+                sequence.top.push(drawn.top);
+            }
+        }
+        Ok(())
+    }
 }
 
 impl Active<'_> {
     /// Looks at the token drawn last: is the sequence finished?
-    fn read(&mut self, end_tokens: &[u32], listener: &mut dyn Listener) -> Result<(), EngineError> {
+    fn read(&mut self, end_tokens: &[u32], listener: &mut dyn Listener) -> Result<Control, EngineError> {
+        let mut control = Control::Continue;
         let token = self.token_ids[self.token_ids.len() - 1];
         if end_tokens.contains(&token) {
             self.finish = Some(Finish::EndOfSequence);
-            return Ok(());
+            return Ok(control);
         }
         let new = self.stream.push(token)?;
         if let Some(progress) = &mut self.progress {
-            listener.text(self.index, &new);
+            control = listener.text(self.index, &new);
             if progress.advance(token) {
                 self.finish = Some(Finish::Stop);
             }
         } else if !new.is_empty() {
-            listener.text(self.index, &new);
+            control = listener.text(self.index, &new);
             let longest = self.prompt.stop.iter().map(String::len).max().unwrap_or(0);
             let mut from = self.text.len().saturating_sub(longest);
             while !self.text.is_char_boundary(from) {
@@ -303,13 +310,13 @@ impl Active<'_> {
             let recent = &self.text[from..];
             if self.prompt.stop.iter().any(|stop| !stop.is_empty() && recent.contains(stop.as_str())) {
                 self.finish = Some(Finish::Stop);
-                return Ok(());
+                return Ok(control);
             }
         }
         if self.finish.is_none() && self.token_ids.len() >= self.prompt.sampling.max_new_tokens {
             self.finish = Some(Finish::Length);
         }
-        Ok(())
+        Ok(control)
     }
 
     fn finish(self, tokenizer: &TextTokenizer, end_tokens: &[u32]) -> Result<Generated, EngineError> {

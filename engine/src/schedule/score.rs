@@ -1,5 +1,7 @@
 //! Log-probabilities of given tokens over a forest of sequences.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use super::{Forest, Limits, Sequence};
 use crate::{
     Decoder, EngineError,
@@ -51,7 +53,7 @@ struct Run<'a> {
 }
 
 /// Scores `targets[i]` at the wanted rows of `sequences[i]`: the model reads row p and predicts the target of row p. Each
-/// result goes to `done` as soon as it is complete, with the work done so far.
+/// result goes to `done` as soon as it is complete, with the work done so far. `stop` ends the work before the next batch.
 ///
 /// # Errors
 /// If a token lies outside of the vocabulary.
@@ -60,6 +62,7 @@ pub(crate) fn score(
     sequences: &[Sequence],
     targets: &[Vec<u32>],
     limits: Limits,
+    stop: &AtomicBool,
     done: &mut dyn FnMut(usize, Scored, Work) -> Control,
 ) -> Result<Work, EngineError> {
     let forest = Forest::build(sequences).prune();
@@ -84,7 +87,7 @@ pub(crate) fn score(
     }
     // The deepest node is on top: children are computed before new roots are begun, which bounds what is live.
     let mut ready: Vec<usize> = run.forest.roots.iter().rev().copied().collect();
-    while !ready.is_empty() {
+    while !ready.is_empty() && !stop.load(Ordering::Relaxed) {
         let batch = run.next_batch(&mut ready, limits);
         if run.compute(&batch, done)? == Control::Stop {
             break;
