@@ -9,7 +9,7 @@ use crate::{
     filter::Pipeline,
     keys::{Keys, PYTHON_KEYS, TASK_KEYS, shown, text},
     metric::MetricConfig,
-    native::{self, Answers, Native, NativeScores},
+    native::{self, Answers, Native, NativeScores, ProcessDocs},
     task::OutputType,
     template::{Template, Templates},
     yaml::{Entry, Node, Yaml},
@@ -25,9 +25,6 @@ pub(crate) enum Field {
     /// A Python function that is computed here.
     Native(fn(&Row) -> Result<Value, String>),
 }
-
-/// `process_docs`, row by row.
-pub(crate) type ProcessDocs = fn(Row) -> Result<Option<Row>, String>;
 
 /// `process_results` of a document.
 pub(crate) type ProcessResults = fn(&Row, &Answers<'_>) -> Result<NativeScores, String>;
@@ -127,10 +124,7 @@ impl TaskConfig {
         let keys = Keys::of(node, "a task", TASK_KEYS)?;
         let id = keys.require("task").and_then(|node| text("task", node))?;
         let native = |key: &str| keys.raw(key).and_then(|node| native::find(node, Some(&id)));
-        let process_docs = match native("process_docs") {
-            Some(Native::Documents(function)) => Some(function),
-            _ => None,
-        };
+        let process_docs = native("process_docs").and_then(Native::process_docs);
         let process_results = match native("process_results") {
             Some(Native::Results(function)) => Some(function),
             _ => None,
@@ -211,6 +205,9 @@ impl TaskConfig {
         let metrics = match (keys.raw("metric_list"), function) {
             (Some(Node { value: Yaml::List(items), .. }), Some(function)) => {
                 crate::metric::read_native(items, function, &id)?
+            }
+            (Some(Node { value: Yaml::List(items), .. }), None) => {
+                crate::metric::read(Some(items), output_type, &node.at)?
             }
             _ => crate::metric::read(keys.list("metric_list")?, output_type, &node.at)?,
         };
@@ -336,9 +333,9 @@ fn fewshot(node: &Node, task: &str, defaults: Fewshot, templates: &mut Templates
     let keys = Keys::of(node, "fewshot_config", FEWSHOT_KEYS)?;
     let mut fewshot = defaults;
     if let Some(found) = keys.raw("process_docs") {
-        match native::find(found, Some(task)) {
-            Some(Native::Documents(function)) => fewshot.process_docs = Some(function),
-            _ => {
+        match native::find(found, Some(task)).and_then(Native::process_docs) {
+            Some(function) => fewshot.process_docs = Some(function),
+            None => {
                 crate::keys::python("fewshot_config.process_docs", found)?;
                 return found.error("process_docs must be a function");
             }

@@ -17,11 +17,12 @@ use serde_json::Value;
 use crate::{
     BuildOptions, DocumentRequests, MetricSpec, OutputType, Prepared, PromptFormatter, PromptView, Scored, Task,
     TaskError,
-    config::{ProcessDocs, TaskConfig},
+    config::TaskConfig,
     data::DataSource,
     fields::{Resolved, Turn},
     generation,
     metric::Kind,
+    native::ProcessDocs,
     prompt::{self, Message},
     sampler,
     template::{Template, columns},
@@ -474,7 +475,7 @@ fn processed(rows: Vec<Row>, function: Option<ProcessDocs>) -> Result<Vec<Row>, 
     let rows: Vec<Option<Row>> = rows
         .into_par_iter()
         .enumerate()
-        .map(|(index, row)| function(row).map_err(|message| (index, message)))
+        .map(|(index, row)| function.apply(row).map_err(|message| (index, message)))
         .collect::<Result<_, _>>()?;
     Ok(rows.into_iter().flatten().collect())
 }

@@ -1,6 +1,6 @@
 //! A task's definition in the form in which lm-eval saves it.
 
-use harness_metrics::{ClassMeasure, Statistic};
+use harness_metrics::{Average, ClassMeasure, Statistic};
 use serde_json::{Map, Value, json};
 
 use crate::{BuildOptions, DeclarativeTask, Task as _, metric::Kind};
@@ -118,6 +118,8 @@ impl DeclarativeTask {
     /// lm-eval's name of the aggregation of a metric; `parts` where it is a function.
     pub(crate) fn aggregation(&self, index: usize) -> &'static str {
         match self.metric_kind(index) {
+            // lm-eval has no standard error for it.
+            Some(Kind::F1(Some(Average::Weighted))) => "weighted_f1_score",
             Some(Kind::F1(_)) => "f1",
             Some(Kind::OfClass(ClassMeasure::Recall, _)) => "recall",
             Some(Kind::OfClass(..)) => "precision",

@@ -118,11 +118,18 @@ pub(crate) fn read(list: Option<&[Node]>, output: OutputType, at: &Place) -> Res
         };
         let mut known = vec!["metric", "aggregation", "higher_is_better", "hf_evaluate", "weight_by_size"];
         known.extend(options);
+        if output == OutputType::MultipleChoice {
+            // lm-eval takes them for any metric; choices have no text that they could change.
+            known.extend(["regexes_to_ignore", "ignore_case", "ignore_punctuation", "ignore_numbers"]);
+        }
         let keys = Keys::of(node, &name, &known)?;
         if let Some(higher) = keys.flag("higher_is_better")? {
             metric.higher_is_better = higher;
         }
-        if let Some(found) = keys.get("aggregation")? {
+        let function = keys.raw("aggregation").and_then(|found| native::find(found, None));
+        if let (Kind::F1(average), Some(Native::F1(own))) = (&mut metric.kind, function) {
+            *average = Some(own);
+        } else if let Some(found) = keys.get("aggregation")? {
             let wanted = text("aggregation", found)?;
             let own = MetricInfo::of(&name).map_or("mean", |info| info.aggregation);
             let mean = matches!(wanted.as_str(), "mean" | "nanmean");

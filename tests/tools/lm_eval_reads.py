@@ -25,6 +25,7 @@ from lm_eval.utils import (
     handle_non_serializable,
     hash_string,
     make_table,
+    weighted_f1_score,
 )
 
 
@@ -33,6 +34,8 @@ def aggregation(config, metric):
     for entry in config.get("metric_list") or []:
         name = entry.get("aggregation")
         if entry["metric"] == metric and isinstance(name, str):
+            if name.endswith("weighted_f1_score"):
+                return weighted_f1_score
             return get_aggregation("mean" if "." in name else name)
     return get_metric_aggregation(metric) or get_aggregation("mean")
 

@@ -170,12 +170,14 @@ impl SavedTask {
         let named = entry.and_then(|entry| entry.get("aggregation")?.as_str());
         let own = harness_metrics::lm_eval::MetricInfo::of(metric).map(|info| info.aggregation);
         let pair = example.is_some_and(Value::is_array);
-        match named.filter(|name| !name.contains(char::is_whitespace)).or(own).unwrap_or("mean") {
+        // Saved by its name or with its source.
+        let weighted = named.is_some_and(|name| name.contains("weighted_f1_score"));
+        match named.filter(|_| !weighted).filter(|name| !name.contains(char::is_whitespace)).or(own).unwrap_or("mean") {
             "perplexity" => Statistic::Perplexity,
             "weighted_perplexity" if pair => Statistic::Perplexity,
             "bits_per_byte" if pair => Statistic::BitsPerByte,
             "f1" if pair => {
-                let average = Average::Binary { positive: 1 };
+                let average = if weighted { Average::Weighted } else { Average::Binary { positive: 1 } };
                 Classification { classes: classes.max(2), measure: ClassMeasure::F1, average }.statistic()
             }
             "matthews_corrcoef" if pair => Statistic::Matthews { classes: classes.max(2) },

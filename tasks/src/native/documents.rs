@@ -105,6 +105,75 @@ pub(super) fn wsc273(mut row: Row) -> Result<Option<Row>, String> {
     Ok(Some(row))
 }
 
+/// The multilingual ARC: question and options cleaned as HellaSwag's, without the options that are empty.
+pub(super) fn arc_multilingual(mut row: Row) -> Result<Option<Row>, String> {
+    let query = format!("Question: {}\nAnswer:", clean(text(&row, "instruction")?)?);
+    let mut choices = vec![];
+    for letter in LETTERS {
+        match row.get(&format!("option_{}", letter.to_lowercase())) {
+            Some(Value::Null) => {}
+            Some(Value::String(option)) if option.is_empty() => {}
+            Some(Value::String(option)) => choices.push(clean(option)?),
+            _ => return Err(missing(&row, &format!("option_{}", letter.to_lowercase()))),
+        }
+    }
+    let gold = letter(&row, &LETTERS)?;
+    row.insert("query".into(), Value::from(query));
+    row.insert("choices".into(), Value::from(choices));
+    row.insert("gold".into(), Value::from(gold));
+    Ok(Some(row))
+}
+
+/// BIG-bench: questions without choices are left out.
+pub(super) fn bigbench(row: Row) -> Result<Option<Row>, String> {
+    let targets = row.get("multiple_choice_targets").ok_or_else(|| missing(&row, "multiple_choice_targets"))?;
+    let some = targets.as_array().is_some_and(|targets| !targets.is_empty());
+    Ok(some.then_some(row))
+}
+
+/// EusExams: questions without a right answer or without candidates are left out.
+pub(super) fn eus_exams(row: Row) -> Result<Option<Row>, String> {
+    let answer = row.get("answer").ok_or_else(|| missing(&row, "answer"))?;
+    let candidates = row.get("candidates").ok_or_else(|| missing(&row, "candidates"))?;
+    let known = answer.as_f64().is_some_and(|answer| [0.0, 1.0, 2.0, 3.0].contains(&answer));
+    Ok((known && *candidates != json!(["", "", "", ""])).then_some(row))
+}
+
+/// MMLU-SR: the choices as a list, empty where there is none, and the answer's letter stripped.
+pub(super) fn mmlusr(mut row: Row) -> Result<Option<Row>, String> {
+    let cell = |column: &str| match row.get(column) {
+        Some(Value::Null) => Ok(""),
+        _ => text(&row, column),
+    };
+    let choices: Vec<&str> =
+        ["choice1", "choice2", "choice3", "choice4"].into_iter().map(cell).collect::<Result<_, _>>()?;
+    let (choices, answer) = (json!(choices), json!(strip(cell("answer")?)));
+    row.insert("choices".into(), choices);
+    row.insert("answer".into(), answer);
+    Ok(Some(row))
+}
+
+/// TMMLU+: the choices as a list, and the position of the answer as `goal`.
+pub(super) fn tmmluplus(mut row: Row) -> Result<Option<Row>, String> {
+    let goal = letter(&row, &LETTERS[..4])?;
+    let column = |name: &str| row.get(name).cloned().ok_or_else(|| missing(&row, name));
+    let choices = LETTERS[..4].iter().map(|letter| column(letter)).collect::<Result<Vec<Value>, _>>()?;
+    let question = column("question")?;
+    row.insert("questions".into(), question);
+    row.insert("choices".into(), Value::Array(choices));
+    row.insert("goal".into(), Value::from(goal));
+    Ok(Some(row))
+}
+
+const LETTERS: [&str; 5] = ["A", "B", "C", "D", "E"];
+
+/// The position of the letter in the column `answer`.
+fn letter(row: &Row, letters: &[&str]) -> Result<usize, String> {
+    let answer = text(row, "answer")?;
+    let found = letters.iter().position(|letter| *letter == answer);
+    found.ok_or_else(|| format!("the column answer must be one of {}, found {answer:?}", letters.join(", ")))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -123,5 +192,34 @@ mod tests {
         assert_eq!(out["query"], "Roof shingle removal: A man. sits He starts up");
         assert_eq!(out["choices"], json!(["is using wrap.", " flips"]));
         assert_eq!(out["gold"], 1);
+    }
+
+    #[test]
+    fn rows_are_kept_and_completed() {
+        let arc = |answer: &str| {
+            row(json!({"instruction": " What [a] is it? ", "option_a": "x [b]y", "option_b": "", "option_c": null,
+                "option_d": "d", "option_e": "e", "answer": answer}))
+        };
+        let out = arc_multilingual(arc("D")).unwrap().unwrap();
+        assert_eq!(
+            (&out["query"], &out["choices"]),
+            (&json!("Question: What is it?\nAnswer:"), &json!(["x y", "d", "e"]))
+        );
+        assert_eq!(out["gold"], 3, "counted among the letters, not among what is left");
+        assert!(arc_multilingual(arc("1")).unwrap_err().contains("one of A, B, C, D, E, found \"1\""));
+        assert!(bigbench(row(json!({"multiple_choice_targets": []}))).unwrap().is_none());
+        assert!(bigbench(row(json!({"multiple_choice_targets": ["x"]}))).unwrap().is_some());
+        let exam = |answer: Value, candidates: [&str; 4]| {
+            eus_exams(row(json!({"answer": answer, "candidates": candidates}))).unwrap().is_some()
+        };
+        assert!(exam(json!(3), ["a", "b", "c", "d"]) && !exam(json!(-1), ["a", "b", "c", "d"]));
+        assert!(!exam(json!(0), [""; 4]) && !exam(json!(null), ["a", "b", "c", "d"]));
+        let out =
+            mmlusr(row(json!({"choice1": "a", "choice2": null, "choice3": "c", "choice4": "d", "answer": " B "})));
+        let out = out.unwrap().unwrap();
+        assert_eq!((&out["choices"], &out["answer"]), (&json!(["a", "", "c", "d"]), &json!("B")));
+        let out = tmmluplus(row(json!({"question": "Q", "A": "1", "B": "2", "C": "3", "D": "4", "answer": "C"})));
+        let out = out.unwrap().unwrap();
+        assert_eq!((&out["choices"], &out["goal"]), (&json!(["1", "2", "3", "4"]), &json!(2)));
     }
 }

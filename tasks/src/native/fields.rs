@@ -187,6 +187,43 @@ pub(super) fn first_line(answer: &str) -> &str {
     answer.trim_matches(is_space).split('\n').next().unwrap_or_default()
 }
 
+/// AfriXNLI: the label as a word of the prompt.
+pub(super) fn afrixnli_entailment(row: &Row) -> Result<Value, String> {
+    label(row, ["entailment", "neutral", "contradiction"])
+}
+
+/// The same for prompts that ask whether the hypothesis is true.
+pub(super) fn afrixnli_truth(row: &Row) -> Result<Value, String> {
+    label(row, ["True", "Neither", "False"])
+}
+
+/// The same for prompts that allow for no conclusion; neutral is `false` there, as in lm-eval.
+pub(super) fn afrixnli_inconclusive(row: &Row) -> Result<Value, String> {
+    label(row, ["true", "false", "inconclusive"])
+}
+
+/// The word for the number in the column `label`.
+fn label(row: &Row, words: [&str; 3]) -> Result<Value, String> {
+    let label = row.get("label").ok_or_else(|| missing(row, "label"))?;
+    let word = label.as_u64().and_then(|label| words.get(label as usize));
+    word.map(|word| Value::from(*word)).ok_or_else(|| format!("the column label must be 0, 1 or 2, found {label}"))
+}
+
+/// MMLU-Pro: the question with its options by letter, and the beginning of the answer.
+pub(super) fn mmlu_pro_text(row: &Row) -> Result<Value, String> {
+    let mut prompt = format!("Question:\n{}\nOptions:\n", text(row, "question")?);
+    for (letter, option) in ('A'..='J').zip(texts(row, "options")?) {
+        prompt.push_str(&format!("{letter}. {}\n", strip(&option)));
+    }
+    prompt.push_str("Answer: Let's think step by step.");
+    Ok(Value::from(prompt))
+}
+
+/// An example's reasoning without the words that the prompt ends with.
+pub(super) fn mmlu_pro_target(row: &Row) -> Result<Value, String> {
+    Ok(Value::from(text(row, "cot_content")?.replace("A: Let's think step by step. ", "")))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
