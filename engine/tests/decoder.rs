@@ -1,8 +1,11 @@
 //! The decoder against candle-transformers on random weights, and its laws: no answer depends on batch, order, packing,
 //! limits or threads; an adapter beside the weights equals one merged into them.
 
+mod answers;
+
 use std::{collections::HashMap, sync::Arc};
 
+use answers::answers;
 use candle_core::{DType, Device, Tensor};
 use candle_nn::VarBuilder;
 use candle_transformers::models::{llama, mistral, qwen2, qwen3};
@@ -236,26 +239,37 @@ fn llama_with_tied_embeddings_and_scaled_rope_equals_candle_transformers() {
     compare(config.clone(), llama_oracle(&config, Some(scaling)));
 }
 
+/// The configuration of a candle model with the sizes of ours; what only it has is given.
+macro_rules! theirs {
+    ($model:ident, $config:expr, $($own:ident: $value:expr),* $(,)?) => {
+        $model::Config {
+            vocab_size: VOCAB,
+            hidden_size: $config.hidden_size,
+            intermediate_size: $config.intermediate_size,
+            num_hidden_layers: $config.num_layers,
+            num_attention_heads: $config.num_heads,
+            num_key_value_heads: $config.num_kv_heads,
+            max_position_embeddings: $config.max_position_embeddings,
+            rope_theta: $config.rope.theta,
+            rms_norm_eps: f64::from($config.rms_norm_eps),
+            hidden_act: candle_nn::Activation::Silu,
+            $($own: $value,)*
+        }
+    };
+}
+
 #[test]
 fn mistral_with_a_sliding_window_equals_candle_transformers() {
     let mut config = config(Architecture::Mistral);
     config.sliding_window = vec![Some(9); 3];
-    let theirs = mistral::Config {
-        vocab_size: VOCAB,
-        hidden_size: config.hidden_size,
-        intermediate_size: config.intermediate_size,
-        num_hidden_layers: config.num_layers,
-        num_attention_heads: config.num_heads,
+    let theirs = theirs!(
+        mistral,
+        config,
         head_dim: None,
-        num_key_value_heads: config.num_kv_heads,
-        hidden_act: candle_nn::Activation::Silu,
-        max_position_embeddings: config.max_position_embeddings,
-        rms_norm_eps: f64::from(config.rms_norm_eps),
-        rope_theta: config.rope.theta,
         // candle lets a token see `sliding_window` tokens before itself, transformers one less.
         sliding_window: Some(8),
         use_flash_attn: false,
-    };
+    );
     let variables = variables(&config);
     compare(config, |input| {
         let mut oracle = mistral::Model::new(&theirs, variables.clone()).unwrap();
@@ -266,22 +280,14 @@ fn mistral_with_a_sliding_window_equals_candle_transformers() {
 #[test]
 fn qwen2_with_biases_equals_candle_transformers() {
     let config = config(Architecture::Qwen2);
-    let theirs = qwen2::Config {
-        vocab_size: VOCAB,
-        hidden_size: config.hidden_size,
-        intermediate_size: config.intermediate_size,
-        num_hidden_layers: config.num_layers,
-        num_attention_heads: config.num_heads,
-        num_key_value_heads: config.num_kv_heads,
-        max_position_embeddings: config.max_position_embeddings,
+    let theirs = theirs!(
+        qwen2,
+        config,
         sliding_window: 4096,
         max_window_layers: 3,
         tie_word_embeddings: false,
-        rope_theta: config.rope.theta,
-        rms_norm_eps: f64::from(config.rms_norm_eps),
         use_sliding_window: false,
-        hidden_act: candle_nn::Activation::Silu,
-    };
+    );
     let variables = variables(&config);
     compare(config, |input| {
         let mut oracle = qwen2::ModelForCausalLM::new(&theirs, variables.clone()).unwrap();
@@ -292,24 +298,16 @@ fn qwen2_with_biases_equals_candle_transformers() {
 #[test]
 fn qwen3_with_head_norms_equals_candle_transformers() {
     let config = config(Architecture::Qwen3);
-    let theirs = qwen3::Config {
-        vocab_size: VOCAB,
-        hidden_size: config.hidden_size,
-        intermediate_size: config.intermediate_size,
-        num_hidden_layers: config.num_layers,
-        num_attention_heads: config.num_heads,
+    let theirs = theirs!(
+        qwen3,
+        config,
         head_dim: config.head_dim,
         attention_bias: false,
-        num_key_value_heads: config.num_kv_heads,
-        max_position_embeddings: config.max_position_embeddings,
         sliding_window: None,
         max_window_layers: 3,
         tie_word_embeddings: false,
-        rope_theta: config.rope.theta,
-        rms_norm_eps: f64::from(config.rms_norm_eps),
         use_sliding_window: false,
-        hidden_act: candle_nn::Activation::Silu,
-    };
+    );
     let variables = variables(&config);
     compare(config, |input| {
         let mut oracle = qwen3::ModelForCausalLM::new(&theirs, variables.clone()).unwrap();
@@ -427,17 +425,6 @@ fn requests() -> Vec<Request> {
     requests
 }
 
-fn answers(model: &LocalModel, requests: &[Request]) -> Vec<Output> {
-    let mut outputs = vec![None; requests.len()];
-    model
-        .answer(requests, &mut |index, response| {
-            outputs[index] = Some(response.output);
-            Control::Continue
-        })
-        .unwrap();
-    outputs.into_iter().map(|output| output.expect("every request is answered")).collect()
-}
-
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(12))]
 
@@ -452,15 +439,16 @@ proptest! {
             config.sliding_window = vec![Some(20), None, Some(33)];
         }
         let all = requests();
-        let reference = answers(&LocalModel::new(base(config.clone(), weights(&config), Limits::default())), &all);
+        let reference = LocalModel::new(base(config.clone(), weights(&config), Limits::default()));
+        let reference = answers(&reference, &all).unwrap();
         let limits = Limits { batch_tokens, kv_bytes: kv_kib << 10, batch_sequences };
         let chosen: Vec<usize> = order.into_iter().take(take).collect();
         let some: Vec<Request> = chosen.iter().map(|&i| all[i].clone()).collect();
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
         let model = LocalModel::new(base(config.clone(), weights(&config), limits));
-        let found = pool.install(|| answers(&model, &some));
-        for (&i, output) in chosen.iter().zip(&found) {
-            prop_assert_eq!(output, &reference[i]);
+        let found = pool.install(|| answers(&model, &some)).unwrap();
+        for (&i, response) in chosen.iter().zip(&found) {
+            prop_assert_eq!(response, &reference[i]);
         }
     }
 }
@@ -470,7 +458,7 @@ fn shared_prefixes_are_computed_once() {
     let model = model(config(Architecture::Llama));
     let requests: Vec<Request> =
         requests().into_iter().filter(|r| matches!(r, Request::LogLikelihood { .. })).collect();
-    answers(&model, &requests);
+    answers(&model, &requests).unwrap();
     let stats = model.stats();
     // 60 shared tokens, then 6 questions of 10 + 7i tokens with 3 short continuations each.
     assert!(stats.requested_tokens > 1_500 && stats.computed_tokens < 250, "{stats:?}");

@@ -1,8 +1,11 @@
 //! Mixtral: against candle-transformers on random weights, as a Hugging Face folder and as GGUF, and its answers do not
 //! depend on what else is asked.
 
+mod answers;
+
 use std::{collections::BTreeMap, fs, io::Cursor, path::Path, sync::Arc};
 
+use answers::answers;
 use candle_core::{
     DType, Device, Tensor,
     quantized::{GgmlDType, QTensor, gguf_file},
@@ -202,17 +205,6 @@ fn equals_candle_transformers_from_a_folder_and_from_gguf() {
     }
 }
 
-fn answers(model: &LocalModel, requests: &[Request]) -> Vec<Response> {
-    let mut found = vec![None; requests.len()];
-    model
-        .answer(requests, &mut |index, response| {
-            found[index] = Some(response);
-            Control::Continue
-        })
-        .unwrap();
-    found.into_iter().map(|response| response.expect("every request is answered")).collect()
-}
-
 #[test]
 fn answers_do_not_depend_on_what_else_is_asked() {
     let folder = tempfile::tempdir().unwrap();
@@ -230,16 +222,16 @@ fn answers_do_not_depend_on_what_else_is_asked() {
         requests.push(Request::RollingLogLikelihood { text: header.repeat(n as usize + 1) });
     }
     let model = load(folder.path(), Limits::default());
-    let together = answers(&model, &requests);
+    let together = answers(&model, &requests).unwrap();
     let stats = model.stats();
     assert!(stats.computed_tokens < stats.requested_tokens / 2, "prefixes are shared: {stats:?}");
     let narrow = load(folder.path(), Limits { batch_tokens: 37, kv_bytes: 60 << 10, batch_sequences: 3 });
     let backwards: Vec<Request> = requests.iter().rev().cloned().collect();
     let pool = rayon::ThreadPoolBuilder::new().num_threads(3).build().unwrap();
-    let found: Vec<Response> = pool.install(|| answers(&narrow, &backwards)).into_iter().rev().collect();
+    let found: Vec<Response> = pool.install(|| answers(&narrow, &backwards).unwrap()).into_iter().rev().collect();
     assert_eq!(found, together);
     for (request, expected) in requests.iter().zip(&together).step_by(3) {
-        assert_eq!(answers(&model, std::slice::from_ref(request))[0], *expected);
+        assert_eq!(answers(&model, std::slice::from_ref(request)).unwrap()[0], *expected);
     }
 }
 

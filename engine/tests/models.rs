@@ -1,8 +1,11 @@
 //! The decoder on a real model: a 260k-parameter Llama with the tokens that two other implementations generate.
 
+mod answers;
+
 use std::sync::Arc;
 
-use harness_core::{Control, LanguageModel, Output, Request, Sampling};
+use answers::answers;
+use harness_core::{Output, Request, Sampling};
 use harness_engine::{LoadedBase, LocalModel, ModelOptions};
 use harness_test_support::beside;
 use serde_json::Value;
@@ -18,17 +21,6 @@ fn ids(value: &Value) -> Vec<u32> {
     value.as_array().unwrap().iter().map(|id| id.as_u64().unwrap() as u32).collect()
 }
 
-fn answers(model: &dyn LanguageModel, requests: &[Request]) -> Vec<Output> {
-    let mut outputs = vec![None; requests.len()];
-    model
-        .answer(requests, &mut |index, response| {
-            outputs[index] = Some(response.output);
-            Control::Continue
-        })
-        .unwrap();
-    outputs.into_iter().map(|output| output.expect("every request is answered")).collect()
-}
-
 #[test]
 fn stories260k_generates_the_expected_tokens() {
     let Some((model, expected)) = stories() else { return };
@@ -39,7 +31,8 @@ fn stories260k_generates_the_expected_tokens() {
         stop: vec![],
         sampling: Sampling { max_new_tokens: new, ..Sampling::default() },
     };
-    let Output::Text { token_ids, token_logprobs, .. } = &answers(&model, &[request])[0] else { unreachable!() };
+    let found = answers(&model, &[request]).unwrap();
+    let Output::Text { token_ids, token_logprobs, .. } = &found[0].output else { unreachable!() };
     assert_eq!(token_ids, &greedy[1..]);
     let (scored, is_greedy) = &model.score_tokens(&[greedy], &[1]).unwrap()[0];
     assert!(is_greedy);

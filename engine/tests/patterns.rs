@@ -1,11 +1,14 @@
 //! Generation within patterns: whatever pattern, model, tokenizer, seed and room, the text matches, and neither batch nor
 //! order change it.
 
+mod answers;
+
 use std::{
     path::Path,
     sync::{Arc, LazyLock},
 };
 
+use answers::answers;
 use harness_core::{Control, Finish, LanguageModel, ModelError, Output, Request, Response, Sampling};
 use harness_engine::{LoadedBase, LocalModel, ModelOptions};
 use harness_test_support::{Dims, model::write_json, tiny_model, workspace_root};
@@ -58,15 +61,6 @@ static MODELS: LazyLock<[LocalModel; 3]> = LazyLock::new(|| {
 fn request(pattern: &str, sampling: Sampling) -> Request {
     let sampling = Sampling { pattern: Some(pattern.to_owned()), ..sampling };
     Request::Generate { prompt: "What is it? ".to_owned(), stop: vec!["e".to_owned()], sampling }
-}
-
-fn answers(model: &LocalModel, requests: &[Request]) -> Result<Vec<Response>, ModelError> {
-    let mut found = vec![None; requests.len()];
-    model.answer(requests, &mut |index, response| {
-        found[index] = Some(response);
-        Control::Continue
-    })?;
-    Ok(found.into_iter().map(|response| response.expect("every request is answered")).collect())
 }
 
 fn text(response: &Response) -> &str {

@@ -160,19 +160,25 @@ fn refresh_sees_other_writers() {
     assert_eq!((report.responses, report.torn, report.damaged), (5, 0, 0));
 }
 
-#[test]
-fn truncation_at_every_byte_costs_one_record() {
+/// A store of three answers with its one segment and what that holds.
+fn three_answers() -> (tempfile::TempDir, PathBuf, Vec<u8>) {
     let folder = tempfile::tempdir().unwrap();
     let store = DiskStore::open(folder.path()).unwrap();
     for n in 0..3 {
         store.append(&model(0), &key(n), &loglikelihood(n)).unwrap();
     }
-    let path = &segments(folder.path())[0];
-    let whole = fs::read(path).unwrap();
+    let path = segments(folder.path()).remove(0);
+    let whole = fs::read(&path).unwrap();
+    (folder, path, whole)
+}
+
+#[test]
+fn truncation_at_every_byte_costs_one_record() {
+    let (folder, path, whole) = three_answers();
     let last = whole[..whole.len() - 1].iter().rposition(|&byte| byte == b'\n').unwrap() + 1;
     assert!(whole.len() - last > 100);
     for cut in last..whole.len() {
-        fs::write(path, &whole[..cut]).unwrap();
+        fs::write(&path, &whole[..cut]).unwrap();
         let store = DiskStore::open(folder.path()).unwrap();
         let report = store.report(&model(0)).unwrap();
         assert_eq!((report.responses, report.torn, report.damaged), (2, usize::from(cut > last), 0), "cut at {cut}");
@@ -188,19 +194,13 @@ fn truncation_at_every_byte_costs_one_record() {
 
 #[test]
 fn any_changed_byte_is_noticed() {
-    let folder = tempfile::tempdir().unwrap();
-    let store = DiskStore::open(folder.path()).unwrap();
-    for n in 0..3 {
-        store.append(&model(0), &key(n), &loglikelihood(n)).unwrap();
-    }
-    let path = &segments(folder.path())[0];
-    let whole = fs::read(path).unwrap();
+    let (folder, path, whole) = three_answers();
     let start = whole.iter().position(|&byte| byte == b'\n').unwrap() + 1;
     let end = start + whole[start..].iter().position(|&byte| byte == b'\n').unwrap();
     for position in start..end {
         let mut bytes = whole.clone();
         bytes[position] ^= 1;
-        fs::write(path, &bytes).unwrap();
+        fs::write(&path, &bytes).unwrap();
         let store = DiskStore::open(folder.path()).unwrap();
         let report = store.report(&model(0)).unwrap();
         assert_eq!(store.get(&model(0), &key(0)).unwrap(), Some(loglikelihood(0)));

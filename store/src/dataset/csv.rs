@@ -11,6 +11,7 @@ use serde_json::Value;
 use super::{
     Row,
     format::{Compression, not_utf8, open},
+    read_row::ReadRow,
 };
 use crate::{Result, StoreError};
 
@@ -34,7 +35,6 @@ pub(super) struct CsvRows {
     reader: Reader<Box<dyn Read + Send>>,
     record: ByteRecord,
     row: usize,
-    failed: bool,
 }
 
 impl CsvRows {
@@ -69,7 +69,7 @@ impl CsvRows {
         if columns.is_empty() {
             return Err(StoreError::bad_file(path, "no header line", "a first line with the columns' names"));
         }
-        Ok(Self { path: path.to_owned(), columns, reader, record: ByteRecord::new(), row: 0, failed: false })
+        Ok(Self { path: path.to_owned(), columns, reader, record: ByteRecord::new(), row: 0 })
     }
 
     /// Reads the next record and checks its number of cells.
@@ -96,7 +96,9 @@ impl CsvRows {
             None => format!("row {}", self.row),
         }
     }
+}
 
+impl ReadRow for CsvRows {
     fn read(&mut self) -> Result<Option<Row>> {
         if !self.advance()? {
             return Ok(None);
@@ -115,19 +117,6 @@ impl CsvRows {
             row.insert(name.clone(), value);
         }
         Ok(Some(row))
-    }
-}
-
-impl Iterator for CsvRows {
-    type Item = Result<Row>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        if self.failed {
-            return None;
-        }
-        let row = self.read();
-        self.failed = row.is_err();
-        row.transpose()
     }
 }
 

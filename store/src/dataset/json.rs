@@ -9,6 +9,7 @@ use super::{
     format::{Compression, read_text},
     jsonl::{JsonlRows, without_position},
     kind,
+    read_row::ReadRow as _,
 };
 use crate::{Result, StoreError};
 
@@ -22,7 +23,7 @@ pub(super) fn read(path: &Path, compression: Compression) -> Result<Vec<Row>> {
         Err(error) => {
             let first = text.trim_start().lines().next().unwrap_or_default();
             if serde_json::from_str::<Row>(first).is_ok() {
-                return JsonlRows::open(path, compression)?.collect();
+                return JsonlRows::open(path, compression)?.rows().collect();
             }
             let found = format!("bad JSON at column {} ({})", error.column(), without_position(&error));
             return Err(StoreError::bad_row(path, format!("line {}", error.line()), found, EXPECTED));

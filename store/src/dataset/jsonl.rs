@@ -11,6 +11,7 @@ use super::{
     Row,
     format::{Compression, not_utf8, open},
     kind,
+    read_row::ReadRow,
 };
 use crate::{Result, StoreError};
 
@@ -20,15 +21,16 @@ pub(super) struct JsonlRows {
     reader: BufReader<Box<dyn Read + Send>>,
     buffer: Vec<u8>,
     line: usize,
-    failed: bool,
 }
 
 impl JsonlRows {
     pub(super) fn open(path: &Path, compression: Compression) -> Result<Self> {
         let reader = BufReader::with_capacity(1 << 16, open(path, compression)?);
-        Ok(Self { path: path.to_owned(), reader, buffer: Vec::new(), line: 0, failed: false })
+        Ok(Self { path: path.to_owned(), reader, buffer: Vec::new(), line: 0 })
     }
+}
 
+impl ReadRow for JsonlRows {
     fn read(&mut self) -> Result<Option<Row>> {
         loop {
             self.buffer.clear();
@@ -42,19 +44,6 @@ impl JsonlRows {
             }
             return parse_line(&self.path, self.line, &self.buffer).map(Some);
         }
-    }
-}
-
-impl Iterator for JsonlRows {
-    type Item = Result<Row>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        if self.failed {
-            return None;
-        }
-        let row = self.read();
-        self.failed = row.is_err();
-        row.transpose()
     }
 }
 

@@ -4,7 +4,9 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use super::{DataFormat, Row, Rows, csv::CsvRows, json, jsonl::JsonlRows, parquet::ParquetRows, text};
+use super::{
+    DataFormat, Row, Rows, csv::CsvRows, json, jsonl::JsonlRows, parquet::ParquetRows, read_row::ReadRow as _, text,
+};
 use crate::{Result, StoreError};
 
 /// Selects the rows whose column has a value, where one file holds what the hub has in several configurations.
@@ -42,9 +44,9 @@ impl RowFilter {
 pub fn open_rows(path: &Path) -> Result<Rows> {
     let (format, compression) = DataFormat::require(path)?;
     Ok(match format {
-        DataFormat::Jsonl => Box::new(JsonlRows::open(path, compression)?),
-        DataFormat::Csv => Box::new(CsvRows::open(path, compression, b',')?),
-        DataFormat::Tsv => Box::new(CsvRows::open(path, compression, b'\t')?),
+        DataFormat::Jsonl => Box::new(JsonlRows::open(path, compression)?.rows()),
+        DataFormat::Csv => Box::new(CsvRows::open(path, compression, b',')?.rows()),
+        DataFormat::Tsv => Box::new(CsvRows::open(path, compression, b'\t')?.rows()),
         DataFormat::Parquet => Box::new(ParquetRows::open(path)?),
         DataFormat::Json => Box::new(json::read(path, compression)?.into_iter().map(Ok)),
         DataFormat::Text => Box::new(std::iter::once(Ok(text::read(path, compression)?))),

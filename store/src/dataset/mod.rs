@@ -8,6 +8,7 @@ mod layout;
 mod load;
 mod locate;
 mod parquet;
+mod read_row;
 mod text;
 
 pub use format::{Compression, DataFormat, read_text_file};
