@@ -9,7 +9,7 @@ use answers::answers;
 use candle_core::{DType, Device, Tensor};
 use candle_nn::VarBuilder;
 use candle_transformers::models::{llama, mistral, qwen2, qwen3};
-use harness_core::{Control, Digest, LanguageModel, Output, Request, Sampling, Seed, StreamRng};
+use harness_core::{Control, Digest, LanguageModel, Request, Sampling, Seed, StreamRng};
 use harness_engine::{
     Adapter, AdapterConfig, Architecture, DecoderConfig, GenerationDefaults, HostTensor, LayerWeights, Limits,
     LoadedBase, LocalModel, LoraPair, ModelFiles, ModelOptions, Projection, Rope, RopeScaling, TextTokenizer, Weights,

@@ -12,7 +12,7 @@ use candle_core::{
 };
 use candle_nn::VarBuilder;
 use candle_transformers::models::mixtral;
-use harness_core::{Control, LanguageModel, Request, Response, Sampling, Seed};
+use harness_core::{LanguageModel, Request, Response, Sampling, Seed};
 use harness_engine::{
     Adapter, Experts, HostData, HostTensor, Limits, LoadedBase, LocalModel, ModelFiles, ModelOptions, Placement,
     Quantization, save_quantised,

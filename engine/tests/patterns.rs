@@ -9,7 +9,7 @@ use std::{
 };
 
 use answers::answers;
-use harness_core::{Control, Finish, LanguageModel, ModelError, Output, Request, Response, Sampling};
+use harness_core::{Finish, ModelError, Output, Request, Response, Sampling};
 use harness_engine::{LoadedBase, LocalModel, ModelOptions};
 use harness_test_support::{Dims, model::write_json, tiny_model, workspace_root};
 use proptest::prelude::*;
