@@ -9,7 +9,6 @@ the rows it is given, and what it makes of them: rows (process_docs), a value a 
 import importlib.util
 import json
 import random
-import sys
 from pathlib import Path
 
 import lm_eval
@@ -85,8 +84,7 @@ def main():
            {"question": " Q", "options": [str(n) for n in range(10)], "cot_content": "None"}]
     cases += [valued(folder, f"utils.{name}", pro) for folder in ("mmlu_pro", "mmlu-pro-plus")
               for name in ("doc_to_text", "fewshot_to_text", "fewshot_to_target")]
-    json.dump(cases, sys.stdout, ensure_ascii=False, indent=0)
-    print()
+    print("[\n" + ",\n".join(json.dumps(case, ensure_ascii=False) for case in cases) + "\n]")
 
 
 if __name__ == "__main__":
