@@ -6,6 +6,7 @@
 mod oracle;
 
 use std::{
+    ops::Range,
     path::Path,
     sync::Arc,
     thread,
@@ -26,7 +27,7 @@ use harness_training::{
     export::Artifact,
     lora::LoraSpec,
     model::{Model, Trainable, full_layout},
-    parallel::{Collective, Exchange, Host, Partition, Single, ThreadExchange, agree},
+    parallel::{Collective, Elements, Exchange, Host, Partition, Single, ThreadExchange, Unit, agree},
     recipe::{Precision, Sharding, TrainingOptions, WeightDtype},
     telemetry::{Progress, Silent, StepReport},
     trainer::{Trainer, TrainerSetup},
@@ -100,6 +101,47 @@ fn sums_and_gathers_are_those_of_threads() {
                 assert!(one < 1e-6 && other < 1e-6, "{world} ranks, {len}: {one} {other}");
                 assert!(gathered == expected_gathered, "{world} ranks, {len}: gathered is what the owners have");
                 assert!(*sum == found[0].0 && *early == found[0].2, "all ranks have the same bits");
+            }
+        }
+    }
+}
+
+#[test]
+fn units_are_what_their_owners_have() {
+    let len = 1000;
+    for world in worlds() {
+        let parts = Partition::new(len, world);
+        let whole = numbers(len, 3);
+        // All of it, a run over several owners, and one that is in one rank's slice, with vectors.
+        let runs = [(0..len, [10..30, 980..1000]), (200..900, [200..201, 500..640]), (5..50, [5..9, 20..33])];
+        let results = ranks(world, |rank, [control, _]| {
+            let float = Float::Bf16;
+            let b = CudaBackend::new(rank, float).expect("a GPU");
+            let nccl = b.connect(Arc::new(Host(control))).expect("a connection");
+            let own = b.upload(&whole[parts.of(rank)]);
+            let units = runs.clone().map(|(range, vectors)| {
+                let unit = Unit::new(&Elements { range, vectors: vectors.to_vec() }, &parts, rank);
+                let gathered = nccl.gather(&b, &own, &unit).expect("a unit").arrived().expect("a unit");
+                let run = |run: &Range<usize>| b.read(Span { buf: gathered.unit(), at: run.start, len: run.len() });
+                let exact: Vec<Vec<f32>> = unit.vectors().iter().map(run).collect();
+                (run(&(unit.vectors()[0].end..unit.vectors()[1].start)), exact)
+            });
+            // Sums of this rank's number plus one: 1 + 2 + … on their owners.
+            let mut sums = b.upload(&vec![rank as f32 + 1.0; len]);
+            assert!(nccl.begin_reduce(&b, &mut sums, 300..700, &parts).expect("a sum"), "runs beside");
+            nccl.end_reduce(&b, &mut sums, &parts).expect("a sum");
+            let sums = b.read(Span { buf: &sums, at: parts.of(rank).start, len: parts.of(rank).len() });
+            // Nobody leaves while another still reads.
+            nccl.all_gather_bytes(Arc::from([].as_slice())).expect("all are there");
+            (units, sums)
+        });
+        let rounded = |x: &f32| half::bf16::from_f32(*x).to_f32();
+        for (units, sums) in results {
+            assert!(sums.iter().all(|&sum| sum == (world * (world + 1) / 2) as f32), "{sums:?}");
+            for ((range, [first, second]), (matrix, exact)) in runs.iter().zip(&units) {
+                assert!(exact[0] == whole[first.clone()] && exact[1] == whole[second.clone()], "vectors as they are");
+                let expected: Vec<f32> = whole[first.end..second.start].iter().map(rounded).collect();
+                assert!(*matrix == expected, "{range:?}: the rest as products read it");
             }
         }
     }

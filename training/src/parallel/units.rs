@@ -94,7 +94,10 @@ impl<B: Backend> Gathered<B> {
     }
 
     /// Lets the device's work wait until it is there.
-    fn arrived(mut self) -> Result<Self, TrainingError> {
+    ///
+    /// # Errors
+    /// If the device has failed.
+    pub fn arrived(mut self) -> Result<Self, TrainingError> {
         self.ready.take().map_or(Ok(()), |ready| ready())?;
         Ok(self)
     }
