@@ -18,6 +18,8 @@ const MIB: f64 = (1 << 20) as f64;
 /// If a file cannot be written.
 pub(super) fn draw(runs: &[RunRecord], out: &Path) -> Result<(), Failure> {
     type Value = fn(&MetricLine) -> Option<f64>;
+    /// Names of the runs that share a line, and its points.
+    type Line<'a> = (Vec<&'a str>, Vec<(f64, f64)>);
     let over_updates: [(&str, Value); 6] = [
         ("loss", |line| line.loss),
         ("validation loss", |line| line.eval_loss),
@@ -28,7 +30,7 @@ pub(super) fn draw(runs: &[RunRecord], out: &Path) -> Result<(), Failure> {
     ];
     for (what, value) in over_updates {
         let y = if what == "peak memory" { "MiB" } else { what };
-        let mut all: Vec<(Vec<&str>, Vec<(f64, f64)>)> = vec![];
+        let mut all: Vec<Line> = vec![];
         for run in runs {
             let points: Vec<(f64, f64)> =
                 run.lines.iter().filter_map(|line| Some((line.step as f64, value(line)?))).collect();
