@@ -188,7 +188,7 @@ pub(crate) fn tensor_name(layer: usize, projection: Projection, matrix: &str) ->
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
     fn spec(targets: Targets) -> Result<LoraSpec, TrainingError> {
@@ -197,7 +197,8 @@ mod tests {
         LoraSpec::from_options(&options, &config())
     }
 
-    fn config() -> DecoderConfig {
+    /// A decoder of three blocks.
+    pub(crate) fn config() -> DecoderConfig {
         let text = r#"{"model_type": "llama", "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 3,
             "num_attention_heads": 2, "vocab_size": 32, "max_position_embeddings": 64, "rms_norm_eps": 1e-5}"#;
         let folder = tempfile::tempdir().unwrap();

@@ -8,7 +8,7 @@ mod oracle;
 use std::{
     ops::Range,
     path::Path,
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     thread,
     time::{Duration, Instant},
 };
@@ -47,8 +47,12 @@ fn worlds() -> Vec<usize> {
     WORLDS.into_iter().filter(|&world| world <= found).collect()
 }
 
+/// Held while ranks compute: those of two tests on the same GPUs would wait for each other without end.
+static GPUS: Mutex<()> = Mutex::new(());
+
 /// Runs every rank in a thread of its own.
 fn ranks<T: Send>(world: usize, f: impl Fn(usize, [ThreadExchange; 2]) -> T + Sync) -> Vec<T> {
+    let _alone = GPUS.lock().unwrap_or_else(PoisonError::into_inner);
     let groups = ThreadExchange::group(world).into_iter().zip(ThreadExchange::group(world));
     thread::scope(|scope| {
         let f = &f;

@@ -80,9 +80,15 @@ pub fn full_layout(config: &DecoderConfig) -> (Layout, Places) {
 pub(super) fn units(layout: &Layout) -> (Elements, Vec<Elements>) {
     let vectors: Vec<_> = layout.params().iter().filter(|param| param.shape.len() == 1).collect();
     let elements = |range: Range<usize>| {
-        let inside = vectors.iter().filter(|param| range.contains(&param.at));
-        let vectors = inside.map(|param| param.at..param.at + param.len()).collect();
-        Elements { range, vectors }
+        let mut vectors_inside: Vec<Range<usize>> = vec![];
+        for param in vectors.iter().filter(|param| range.contains(&param.at)) {
+            // Biases of merged projections are one vector to those who use them.
+            match vectors_inside.last_mut().filter(|last| last.end == param.at) {
+                Some(last) => last.end += param.len(),
+                None => vectors_inside.push(param.at..param.at + param.len()),
+            }
+        }
+        Elements { range, vectors: vectors_inside }
     };
     let starts: Vec<usize> = layout.blocks().iter().copied().chain([layout.len()]).collect();
     (elements(0..starts[0]), starts.windows(2).map(|pair| elements(pair[0]..pair[1])).collect())
@@ -160,4 +166,24 @@ pub(super) fn fill<B: Backend>(backend: &B, store: &mut ParamStore<B>, weights: 
         store.set(backend, &param, data);
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn vectors_that_are_used_together_are_one_run_of_a_unit() {
+        let config = DecoderConfig { qkv_bias: true, ..crate::lora::tests::config() };
+        let (layout, places) = full_layout(&config);
+        let (_, layers) = units(&layout);
+        assert_eq!(layers.len(), config.num_layers);
+        for (unit, layer) in layers.iter().zip(&places.layers) {
+            let bias = layer.qkv.bias.expect("a bias");
+            assert!(unit.vectors.contains(&(bias..bias + config.q_dim() + 2 * config.kv_dim())), "{unit:?}");
+            let of_unit = layout.params().iter().filter(|param| unit.range.contains(&param.at));
+            let elements: usize = of_unit.filter(|param| param.shape.len() == 1).map(|param| param.len()).sum();
+            assert_eq!(unit.vectors.iter().map(ExactSizeIterator::len).sum::<usize>(), elements);
+        }
+    }
 }
