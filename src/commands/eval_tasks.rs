@@ -5,6 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use harness_engine::Quantization;
 use harness_metrics::comparison::{Comparison, Settings};
 
 use super::{
@@ -16,7 +17,7 @@ use super::{
 };
 use crate::{
     cli::EvaluationArgs,
-    experiment::{Candidate, ResolvedModel},
+    experiment::{Candidate, ModelSection, ResolvedModel},
 };
 
 /// Evaluates what a run has made so far; the base and the tasks stay in memory between evaluations.
@@ -24,12 +25,14 @@ pub(super) struct TaskEvaluator<'a> {
     app: &'a App,
     name: String,
     base: Option<PathBuf>,
+    quantization: Option<&'static str>,
     loader: Loader<'a>,
     suite: Suite,
 }
 
 impl<'a> TaskEvaluator<'a> {
-    /// For a run's tasks; `base` is the model under an adapter, none where a whole model is trained.
+    /// For a run's tasks; `base` is the model under an adapter, none where a whole model is trained, and `quantization` how
+    /// its weights are stored in training.
     ///
     /// # Errors
     /// If a task is unknown or its data are missing: before anything is trained.
@@ -37,12 +40,15 @@ impl<'a> TaskEvaluator<'a> {
         app: &'a App,
         name: &str,
         base: Option<&Path>,
+        quantization: Option<&Quantization>,
         tasks: &[String],
         limit: Option<f64>,
     ) -> Result<Self, Failure> {
         let args = EvaluationArgs { tasks: tasks.to_vec(), limit, fewshot_seed: 1234, ..EvaluationArgs::default() };
         let (loader, suite) = (Loader::new(app, limits(app, &args)?), Suite::load(app, &args)?);
-        Ok(Self { app, name: name.to_owned(), base: base.map(Path::to_owned), loader, suite })
+        let is_it = |name: &&str| Quantization::from_name(name).as_ref() == quantization;
+        let quantization = ["nf4", "nf4-plain"].into_iter().filter(|_| quantization.is_some()).find(is_it);
+        Ok(Self { app, name: name.to_owned(), base: base.map(Path::to_owned), quantization, loader, suite })
     }
 
     /// Metrics of the adapter or model in a folder, by task and metric.
@@ -55,7 +61,9 @@ impl<'a> TaskEvaluator<'a> {
             Some(base) => {
                 let name = base.display().to_string();
                 let candidate = Candidate::Base { path: base.clone() };
-                let base = Box::new(ResolvedModel { name, candidate, section: Default::default() });
+                let section =
+                    ModelSection { quantization: self.quantization.map(str::to_owned), ..ModelSection::default() };
+                let base = Box::new(ResolvedModel { name, candidate, section });
                 Candidate::Adapter { path: folder.to_owned(), base }
             }
         };

@@ -135,6 +135,10 @@ fn wait(app: &App, mut ranks: Vec<Child>) -> Result<(), Failure> {
         std::thread::sleep(Duration::from_millis(20));
     }
     let Some((first, _)) = failed else { return Ok(()) };
+    if app.interrupted() && status[0].is_some_and(|status| status.code() == Some(1)) {
+        // Rank 0 has said where the run goes on.
+        return Err(Failure::work("").after_output());
+    }
     // One that was killed could not say anything; the others have ended because of it.
     let killed = |status: &Option<ExitStatus>| status.is_some_and(|status| status.code().is_none());
     let same = |status: &Option<ExitStatus>| status.and_then(|status| status.code()) == Some(2);

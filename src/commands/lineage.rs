@@ -1,6 +1,6 @@
 //! What a trained candidate says of its making, against how it is about to be evaluated.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use harness_engine::LoadedBase;
 use harness_metrics::comparison::Caveat;
@@ -8,10 +8,17 @@ use serde_json::Value;
 
 use super::{App, load::Ready, suite::Suite};
 
+/// Where the training of an adapter is recorded: beside it, or above a checkpoint of a finished run.
+fn record(folder: &Path) -> PathBuf {
+    let is_checkpoint = folder.file_name().is_some_and(|name| name.to_string_lossy().starts_with("checkpoint-"));
+    let of = folder.parent().filter(|_| is_checkpoint).unwrap_or(folder);
+    of.join("training.json")
+}
+
 /// Sentences about what differs between the training of an adapter and its use on this base: another base, tokenizer,
 /// rule about BOS, or storage of the weights. None if the folder does not say how it was trained.
 pub(super) fn differences(folder: &Path, base: &LoadedBase, add_bos: Option<bool>) -> Vec<String> {
-    let path = folder.join("training.json");
+    let path = record(folder);
     let Ok(text) = std::fs::read_to_string(&path) else { return vec![] };
     let Ok(record) = serde_json::from_str::<Value>(&text) else {
         return vec![format!("{} cannot be read; what the adapter was trained on is not known", path.display())];
@@ -54,7 +61,7 @@ pub(super) fn caveat(app: &App, suite: &Suite, ready: &Ready) -> Option<Caveat> 
 /// Whether the prompts of an evaluation are conversations while the training texts were none, or the other way round, in a
 /// sentence; `chat`: whether prompts go through the model's chat template.
 fn template_difference(folder: &Path, chat: bool) -> Option<String> {
-    let text = std::fs::read_to_string(folder.join("training.json")).ok()?;
+    let text = std::fs::read_to_string(record(folder)).ok()?;
     let record: Value = serde_json::from_str(&text).ok()?;
     let trained_on_chats = !record["template"].as_object()?.get("turns").is_none_or(Value::is_null);
     let name = record["recipe"]["data"]["template"].as_str().unwrap_or_default();

@@ -264,7 +264,8 @@ impl Plan {
             return Ok(None);
         }
         let base = self.base.as_ref().map(|(_, path)| path.as_path()).filter(|_| self.recipe.lora.is_some());
-        TaskEvaluator::new(app, &self.name, base, &options.eval_tasks, options.eval_tasks_limit).map(Some)
+        let stored = self.recipe.quantization.as_ref();
+        TaskEvaluator::new(app, &self.name, base, stored, &options.eval_tasks, options.eval_tasks_limit).map(Some)
     }
 
     /// Prints what the run would take, measured over these ranks.
@@ -400,12 +401,14 @@ impl Plan {
             plots(&folder, &self.name)?;
         }
         if summary.interrupted {
-            return Err(Failure::work(format!(
+            let failure = Failure::work(format!(
                 "interrupted after update {} of {}; the same command goes on from the checkpoint in {}",
                 summary.steps,
                 summary.total_steps,
                 folder.display()
-            )));
+            ));
+            // One rank tells it.
+            return Err(if rank == 0 { failure } else { failure.silent() });
         }
         Ok(summary)
     }
