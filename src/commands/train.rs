@@ -23,7 +23,7 @@ use super::{
     matrix, outline,
     progress::{Progress, TrainingProgress},
     run_folder::{self, DONE},
-    train_output::{describe, ending, plots},
+    train_output::{counted, describe, ending, plots},
 };
 use crate::{
     cli::TrainArgs,
@@ -364,9 +364,9 @@ impl Plan {
         let trained = thousands(run.trainable_parameters() as u64);
         let stored = run.manifest()["weights_stored_as"].as_str().unwrap_or_default().to_owned();
         progress.say(format!(
-            "train {}: {trained} trainable parameters, {} updates, weights stored as {stored}, computed in {}{} -> {}",
+            "train {}: {trained} trainable parameters, {}, weights stored as {stored}, computed in {}{} -> {}",
             self.name,
-            thousands(run.total_steps()),
+            counted(run.total_steps(), "update"),
             run.device(),
             if world > 1 { format!(", {world} ranks") } else { String::new() },
             folder.display()

@@ -38,6 +38,11 @@ pub(super) fn plots(folder: &Path, name: &str) -> Result<(), Failure> {
     Ok(())
 }
 
+/// A count with its noun.
+pub(super) fn counted(n: u64, noun: &str) -> String {
+    format!("{} {noun}{}", thousands(n), if n == 1 { "" } else { "s" })
+}
+
 /// What a run did, in a line.
 pub(super) fn ending(summary: &TrainingSummary) -> String {
     let best = match &summary.best {
@@ -45,15 +50,16 @@ pub(super) fn ending(summary: &TrainingSummary) -> String {
         None => "no validation".to_owned(),
     };
     let mut text = format!(
-        "{} updates, {} tokens, {:.0} tokens/s, {best}",
-        thousands(summary.steps),
+        "{}, {} tokens, {:.0} tokens/s, {best}",
+        counted(summary.steps, "update"),
         thousands(summary.tokens),
         summary.tokens_per_second
     );
-    for (count, what) in [(summary.skipped, "updates left out"), (summary.spikes, "spikes of the loss")] {
-        if count > 0 {
-            text += &format!(", {} {what}", thousands(count));
-        }
+    if summary.skipped > 0 {
+        text += &format!(", {} left out", counted(summary.skipped, "update"));
+    }
+    if summary.spikes > 0 {
+        text += &format!(", {} of the loss", counted(summary.spikes, "spike"));
     }
     if summary.stopped_early {
         text += &format!(", stopped early of {}, as the validation loss got no better", thousands(summary.total_steps));

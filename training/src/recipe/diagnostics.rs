@@ -10,7 +10,7 @@ use crate::TrainingError;
 
 /// The error of the TOML reader, with the nearest known key where a key is unknown.
 pub(crate) fn syntax(path: &Path, text: &str, error: &toml::de::Error) -> TrainingError {
-    let mut message = error.message().to_owned();
+    let mut message = in_words(error.message());
     if message.starts_with("unknown field") || message.starts_with("unknown variant") {
         let names: Vec<&str> = message.split('`').skip(1).step_by(2).collect();
         if let Some((found, known)) = names.split_first()
@@ -20,6 +20,18 @@ pub(crate) fn syntax(path: &Path, text: &str, error: &toml::de::Error) -> Traini
         }
     }
     at(path, text, error.span().map_or(0, |span| span.start), message)
+}
+
+/// The reader's message with the names of types as a user knows them.
+fn in_words(message: &str) -> String {
+    let Some((found, expected)) = message.split_once(", expected ") else { return message.to_owned() };
+    let expected = match expected {
+        "f64" => "a number",
+        "u64" | "usize" => "a whole number",
+        structure if structure.starts_with("struct ") => "a table",
+        other => other,
+    };
+    format!("{found}, expected {expected}")
 }
 
 /// A value that cannot be; it is looked up by its dotted key, or the table that should have it.
