@@ -3,80 +3,12 @@
 //! about 110 tokens after a header of about 620, four answers each. One JSON line a measurement.
 #![allow(clippy::print_stdout, reason = "a benchmark prints its figures")]
 
+mod shapes;
+
 use std::{sync::Arc, time::Instant};
 
-use half::bf16;
 use harness_core::{Control, Digest, LanguageModel, Request, Sampling, Seed};
-use harness_engine::{
-    Architecture, DecoderConfig, GenerationDefaults, HostData, HostTensor, LayerWeights, LoadedBase, LocalModel,
-    ModelFiles, ModelOptions, Placement, Rope, RopeScaling, TextTokenizer, Weights,
-};
-
-fn config(shape: &str) -> DecoderConfig {
-    let (hidden, inter, layers, heads, kv, vocab, tied) = match shape {
-        "1b" => (2048, 8192, 16, 32, 8, 128_256, true),
-        "135m" => (576, 1536, 30, 9, 3, 49152, true),
-        _ => (4096, 11008, 32, 32, 32, 32000, false),
-    };
-    DecoderConfig {
-        architecture: Architecture::Llama,
-        vocab_size: vocab,
-        hidden_size: hidden,
-        intermediate_size: inter,
-        num_layers: layers,
-        num_heads: heads,
-        num_kv_heads: kv,
-        head_dim: hidden / heads,
-        rms_norm_eps: 1e-5,
-        rope: Rope { theta: 10_000.0, scaling: RopeScaling::None },
-        max_position_embeddings: 4096,
-        tie_word_embeddings: tied,
-        qkv_bias: false,
-        o_bias: false,
-        qk_norm: false,
-        sliding_window: vec![None; layers],
-        bos_token_id: None,
-        eos_token_ids: vec![],
-        experts: None,
-    }
-}
-
-/// Pseudo-random elements, quickly.
-fn matrix(rows: usize, cols: usize, seed: u64) -> HostTensor {
-    let mut state = seed;
-    let data: Vec<bf16> = (0..rows * cols)
-        .map(|_| {
-            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            bf16::from_f32(((state >> 40) as f32 / (1u64 << 24) as f32 - 0.5) * 0.07)
-        })
-        .collect();
-    HostTensor { shape: vec![rows, cols], data: HostData::Bf16(data.into()) }
-}
-
-/// All layers share one layer's elements on the host; each is uploaded on its own.
-fn weights(c: &DecoderConfig) -> Weights {
-    let (h, m, q, kv) = (c.hidden_size, c.intermediate_size, c.q_dim(), c.kv_dim());
-    let layer = LayerWeights {
-        q: matrix(q, h, 1),
-        k: matrix(kv, h, 2),
-        v: matrix(kv, h, 3),
-        o: matrix(h, q, 4),
-        gate: matrix(m, h, 5),
-        up: matrix(m, h, 6),
-        down: matrix(h, m, 7),
-        q_bias: None,
-        k_bias: None,
-        v_bias: None,
-        o_bias: None,
-        input_norm: vec![1.0; h],
-        post_attention_norm: vec![1.0; h],
-        q_norm: None,
-        k_norm: None,
-        experts: None,
-    };
-    let head = (!c.tie_word_embeddings).then(|| matrix(c.vocab_size, h, 9));
-    Weights { embed: matrix(c.vocab_size, h, 8), layers: vec![layer; c.num_layers], norm: vec![1.0; h], lm_head: head }
-}
+use harness_engine::{GenerationDefaults, LoadedBase, LocalModel, ModelFiles, ModelOptions, Placement, TextTokenizer};
 
 /// Words `w2`, `w3`, ...
 fn tokenizer() -> TextTokenizer {
@@ -109,11 +41,11 @@ fn questions() -> (Vec<Vec<u32>>, Vec<usize>) {
 }
 
 fn run(shape: &str) -> Result<(), Box<dyn std::error::Error>> {
-    let config = config(shape);
+    let config = shapes::config(shape);
     let placement = Placement::Cuda(0);
     let start = Instant::now();
     let files = ModelFiles {
-        weights: weights(&config),
+        weights: shapes::weights(&config, false),
         config,
         tokenizer: tokenizer(),
         chat_template: None,

@@ -6,6 +6,8 @@
 //! 3.5 times the attention's forward pass; work that is repeated for the backward pass is not counted.
 #![allow(clippy::print_stdout, reason = "a benchmark prints its figures")]
 
+mod cases;
+#[path = "../../engine/benches/shapes/mod.rs"]
 mod shapes;
 
 use std::time::Instant;
@@ -71,7 +73,7 @@ fn run(case: &str) -> Result<(), Box<dyn std::error::Error>> {
     let trainable = match is_full {
         true => Trainable::Full,
         false => {
-            let (targets, init) = (shapes::targets(targets), LoraInit::Kaiming);
+            let (targets, init) = (cases::targets(targets), LoraInit::Kaiming);
             let alpha = 2.0 * rank as f64;
             Trainable::Lora(LoraSpec { rank, alpha, rslora: false, dropout, targets, pattern: None, init })
         }
@@ -79,7 +81,7 @@ fn run(case: &str) -> Result<(), Box<dyn std::error::Error>> {
     let weights = shapes::weights(&config, stored == "nf4");
     let (model, mut store) = Model::new(backend.clone(), &config, &weights, &trainable, length, Seed(4))?;
     drop(weights);
-    let model = model.with_policy(shapes::policy(save));
+    let model = model.with_policy(cases::policy(save));
     let optimizer = AdamW::default();
     let (mut seconds, mut updates) = (vec![], vec![]);
     for step in 0..13u64 {

@@ -7,6 +7,8 @@
 //! process with `--threads`); rank 0 prints one JSON line. Each rank computes one micro-batch an update.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a benchmark prints its figures")]
 
+mod cases;
+#[path = "../../engine/benches/shapes/mod.rs"]
 mod shapes;
 
 use std::{
@@ -120,7 +122,7 @@ fn run<B: Backend + Clone>(
     let weights = shapes::weights(&config, case.stored == "nf4");
     let blocks = block_bytes(&weights, float);
     let (rank, alpha, dropout) = (case.rank, 2.0 * case.rank as f64, 0.05);
-    let (targets, init) = (shapes::targets(&case.targets), LoraInit::Kaiming);
+    let (targets, init) = (cases::targets(&case.targets), LoraInit::Kaiming);
     let spec = LoraSpec { rank, alpha, rslora: false, dropout, targets, pattern: None, init };
     let trainable = if rank == 0 { Trainable::Full } else { Trainable::Lora(spec.clone()) };
     let control: Arc<dyn Collective<B>> = Arc::new(Host(control));
@@ -136,7 +138,7 @@ fn run<B: Backend + Clone>(
         (false, _) => Model::new(backend.clone(), &config, &weights, &trainable, length, seed)?,
     };
     drop(weights);
-    let model = model.with_policy(shapes::policy(&case.save));
+    let model = model.with_policy(cases::policy(&case.save));
     let trained = store.len();
     let mut rng = Seed(7).stream("scaling", 0);
     let samples: Vec<Sample> = (0..case.documents * case.world * steps as usize)

@@ -1,11 +1,10 @@
-//! Models of known shapes with random weights, for the benchmarks.
+//! Models of known shapes with random weights, for the benchmarks of this crate and of training.
 
 use half::bf16;
 use harness_engine::{
-    Architecture, DecoderConfig, HostData, HostTensor, LayerWeights, Nf4Tensor, Projection, Quantization,
-    QuantizationKind, Rope, RopeScaling, Weights,
+    Architecture, DecoderConfig, HostData, HostTensor, LayerWeights, Nf4Tensor, Quantization, QuantizationKind, Rope,
+    RopeScaling, Weights,
 };
-use harness_training::block::SavePolicy;
 
 /// The decoder of a name: `7b` (Llama-2), `1b` (Llama 3.2), `135m` (SmolLM2), or `tiny`.
 ///
@@ -88,22 +87,4 @@ fn nf4(tensor: &HostTensor) -> HostTensor {
     let options = Quantization { kind: QuantizationKind::Nf4, block_size: 64, double: true };
     let codes = Nf4Tensor::quantise(&tensor.to_f32(), &options).expect("finite values");
     HostTensor { shape: tensor.shape.clone(), data: HostData::Nf4(codes) }
-}
-
-/// The projections of a name: `all`, `qvo`, `qv`.
-pub(crate) fn targets(name: &str) -> Vec<Projection> {
-    match name {
-        "all" => Projection::ALL.to_vec(),
-        "qvo" => vec![Projection::Q, Projection::V, Projection::O],
-        _ => vec![Projection::Q, Projection::V],
-    }
-}
-
-/// What the forward pass keeps, by name.
-pub(crate) fn policy(name: &str) -> SavePolicy {
-    match name {
-        "layer" => SavePolicy::Layer,
-        "full" => SavePolicy::Full,
-        _ => SavePolicy::Lean,
-    }
 }
