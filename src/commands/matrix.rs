@@ -86,7 +86,8 @@ impl Matrix {
                         let recipe = folder.join(recipe);
                         for setting in &settings {
                             let mut name = name.clone();
-                            for (key, value) in setting {
+                            // What all cells share is in no name.
+                            for (key, value) in setting.iter().filter(|(key, _)| self.set[key].len() > 1) {
                                 let last = key.rsplit('.').next().unwrap_or(key);
                                 name += &format!("-{last}_{}", value.trim_matches('"').replace(['/', ' '], "_"));
                             }
@@ -253,13 +254,14 @@ mod tests {
         assert_eq!((cells.len(), cells[0].recipe.as_path()), (12, Path::new("dir/a.toml")));
         let plain: Matrix = toml::from_str("recipes = [\"a.toml\"]").unwrap();
         assert_eq!(plain.cells(Path::new(""))[0].name, "a");
-        let text = "recipes = [\"a.toml\"]\n[set]\n\"training.learning_rate\" = [1e-4, 2e-4]\n\"lora.rank\" = [8, 32]";
+        let text = "recipes = [\"a.toml\"]\n[set]\n\"training.learning_rate\" = [1e-4, 2e-4]\n\"lora.rank\" = [8, 32]\n\
+                    \"training.max_steps\" = [5]";
         let swept: Matrix = toml::from_str(text).unwrap();
         let cells = swept.cells(Path::new(""));
         assert_eq!(cells[1].name, "a-rank_8-learning_rate_0.0002");
         assert_eq!(
             (cells.len(), cells[2].set.as_slice()),
-            (4, &["lora.rank=32".into(), "training.learning_rate=0.0001".into()][..])
+            (4, &["lora.rank=32".into(), "training.learning_rate=0.0001".into(), "training.max_steps=5".into()][..])
         );
     }
 }

@@ -43,9 +43,22 @@ pub(super) fn place(series: &[Series], x: &Range<f64>, y: &mut Range<f64>) -> Po
     Position::UpperRight
 }
 
+/// Most characters of a name: more would hide the lines' colours.
+const NAME: usize = 64;
+
+/// A name as the legend shows it: a long one without its middle.
+pub(super) fn shown(name: &str) -> String {
+    let characters: Vec<char> = name.chars().collect();
+    if characters.len() <= NAME {
+        return name.to_owned();
+    }
+    let (head, tail) = (&characters[..NAME / 2], &characters[characters.len() - (NAME / 2 - 1)..]);
+    head.iter().chain(['…'].iter()).chain(tail).collect()
+}
+
 /// The legend's width and height as parts of the plot's.
 fn size(series: &[Series]) -> (f64, f64) {
-    let longest = series.iter().map(|line| line.name.chars().count()).max().unwrap_or(0);
+    let longest = series.iter().map(|line| line.name.chars().count().min(NAME)).max().unwrap_or(0);
     let (width, height) = (60.0 + 8.5 * longest as f64, 26.0 + 19.0 * series.len() as f64);
     ((width / PLOT.0).min(1.0), (height / PLOT.1).min(1.0))
 }
@@ -68,6 +81,13 @@ mod tests {
 
     fn line(points: &[(f64, f64)]) -> Series {
         Series { name: "a run".to_owned(), points: points.to_vec() }
+    }
+
+    #[test]
+    fn long_names_lose_their_middle() {
+        assert_eq!(shown("r8"), "r8");
+        let long = shown(&format!("{}-8", "a".repeat(100)));
+        assert_eq!((long.chars().count(), long.ends_with("a-8"), long.contains("a…a")), (64, true, true));
     }
 
     #[test]

@@ -102,7 +102,9 @@ impl Drawing for LineChart<'_> {
                 };
                 let drawn = drawn.map_err(text)?;
                 if j == 0 {
-                    drawn.label(&line.name).legend(move |(x, y)| PathElement::new([(x, y), (x + 22, y)], style));
+                    drawn
+                        .label(legend::shown(&line.name))
+                        .legend(move |(x, y)| PathElement::new([(x, y), (x + 22, y)], style));
                 }
             }
         }

@@ -65,8 +65,8 @@ pub(super) fn draw(runs: &[RunRecord], out: &Path) -> Result<(), Failure> {
 fn together(names: &[&str]) -> String {
     let all = names.join(" = ");
     match names {
-        [first, others @ ..] if all.chars().count() > 48 && others.len() > 1 => {
-            format!("{first} = {} others", others.len())
+        [first, others @ ..] if all.chars().count() > 48 && !others.is_empty() => {
+            format!("{first} = {} other{}", others.len(), if others.len() == 1 { "" } else { "s" })
         }
         _ => all,
     }
