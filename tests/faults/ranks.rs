@@ -4,6 +4,7 @@ use std::{
     io::Read as _,
     net::TcpListener,
     process::{Child, Stdio},
+    sync::atomic::{AtomicU16, Ordering},
 };
 
 use harness_test_support::{Outcome, World, tasks, wait_until};
@@ -20,11 +21,20 @@ fn long() -> World {
     world
 }
 
+/// A port that no other test is given and that no connection takes by chance: systems draw those from 32768 on.
+fn port() -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    loop {
+        let port = 20_000 + (std::process::id() as u16 % 600) * 20 + NEXT.fetch_add(1, Ordering::Relaxed) % 20;
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
+}
+
 /// Two ranks as a launcher would start them, each with its own arguments.
 fn ranks(world: &World, calls: [&[&str]; 2]) -> [Child; 2] {
-    let free = TcpListener::bind("127.0.0.1:0").expect("a port");
-    let port = free.local_addr().expect("an address").port();
-    drop(free);
+    let port = port();
     [0, 1].map(|rank| {
         let mut command = world.command(calls[rank]);
         command.env("RANK", rank.to_string()).env("WORLD_SIZE", "2").env("LOCAL_RANK", rank.to_string());
@@ -42,8 +52,12 @@ fn a_killed_rank_ends_the_others_with_its_error() {
     for sharding in ["none", "fsdp"] {
         let world = long();
         let call = ["train", "r4", "--out", "mine", "--quiet", "--sharding", sharding];
-        let [first, mut second] = ranks(&world, [&call, &call]);
-        wait_until("a checkpoint is written", || world.path("mine/checkpoint-5").exists());
+        let [mut first, mut second] = ranks(&world, [&call, &call]);
+        let checkpoint = world.path("mine/checkpoint-5");
+        wait_until("a checkpoint is written", || {
+            checkpoint.exists() || first.try_wait().is_ok_and(|end| end.is_some())
+        });
+        assert!(checkpoint.exists(), "a rank has ended: {}", end(first).stderr);
         second.kill().expect("it was running");
         second.wait().expect("its end");
         // It ends by itself, because it notices; nothing else ends it.
@@ -58,7 +72,9 @@ fn ranks_end_with_the_one_that_started_them() {
     let world = long();
     let mut command = world.command(&["train", "r4", "--out", "mine", "--nproc", "2"]);
     let mut starter = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("the program");
-    wait_until("a checkpoint is written", || world.path("mine/checkpoint-5").exists());
+    let checkpoint = world.path("mine/checkpoint-5");
+    wait_until("a checkpoint is written", || checkpoint.exists() || starter.try_wait().is_ok_and(|end| end.is_some()));
+    assert!(checkpoint.exists(), "the ranks have ended: {}", end(starter).stderr);
     starter.kill().expect("it was running");
     starter.wait().expect("its end");
     // Both ranks hold the other end, so that there is an end only once both have ended.

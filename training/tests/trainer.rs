@@ -167,7 +167,7 @@ fn a_run_that_gets_no_better_ends_early_and_keeps_what_it_says() {
     let options = TrainingOptions {
         max_steps: Some(40),
         eval_steps: Some(1),
-        learning_rate: 0.3,
+        learning_rate: 3.0,
         schedule: ScheduleKind::Constant,
         early_stopping_patience: Some(3),
         save_total_limit: Some(2),
@@ -227,7 +227,7 @@ fn low_rank_training_lowers_the_loss_and_keeps_the_best() {
     let options = TrainingOptions {
         max_steps: Some(16),
         eval_steps: Some(1),
-        learning_rate: 0.3,
+        learning_rate: 3.0,
         schedule: ScheduleKind::Constant,
         ..options()
     };

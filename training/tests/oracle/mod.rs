@@ -163,7 +163,7 @@ impl Oracle {
             Some(plan) => {
                 let (rows, cols) = x.dims2()?;
                 let key = plan.mask(layer, projection);
-                let factor = 1.0 / (1.0 - f64::from(key.probability));
+                let factor = f64::from(key.factor());
                 let mask =
                     (0..rows * cols).map(|i| if key.keeps(first_row + i / cols, i % cols) { factor } else { 0.0 });
                 x.mul(&Tensor::from_vec(mask.collect::<Vec<f64>>(), (rows, cols), &Device::Cpu)?)?
