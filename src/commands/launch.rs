@@ -3,6 +3,7 @@
 use std::{
     io::Read as _,
     net::TcpListener,
+    ops::Range,
     process::{Child, Command, ExitStatus, Stdio},
     sync::atomic::Ordering,
     time::{Duration, Instant},
@@ -16,6 +17,10 @@ use super::{App, Failure};
 const MEETING: Duration = Duration::from_secs(120);
 /// How long the others may go on after one rank has failed; they end by themselves.
 const GRACE: Duration = Duration::from_secs(30);
+
+/// Where ranks meet that this program starts. Systems draw ports for connections from above, which one could be taken for
+/// before rank 0 listens.
+const MEETING_PORTS: Range<u16> = 20_000..32_000;
 
 /// Set for ranks that this program starts: their standard input ends when the one that started them ends.
 const STARTED: &str = "HARNESS_STARTED_BY";
@@ -58,9 +63,10 @@ pub(super) fn connect(app: &App, launch: Option<&Launch>) -> Result<Ranks, Failu
 pub(super) fn spawn(app: &App, n: usize) -> Result<(), Failure> {
     let fail = |what: &str, e: std::io::Error| Failure::work(format!("cannot {what}: {e}"));
     let program = std::env::current_exe().map_err(|e| fail("find this program", e))?;
-    let free = TcpListener::bind("127.0.0.1:0").map_err(|e| fail("open a port", e))?;
-    let port = free.local_addr().map_err(|e| fail("open a port", e))?.port();
-    drop(free);
+    let port = meeting_port().ok_or_else(|| {
+        let last = MEETING_PORTS.end - 1;
+        Failure::work(format!("none of the ports {} to {last} is free for the ranks to meet at", MEETING_PORTS.start))
+    })?;
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let mut ranks: Vec<Child> = vec![];
     for rank in 0..n {
@@ -88,6 +94,13 @@ pub(super) fn spawn(app: &App, n: usize) -> Result<(), Failure> {
     let plural = if threads == 1 { "" } else { "s" };
     app.progress().say(format!("{n} ranks on this host, {threads} thread{plural} each"));
     wait(app, ranks)
+}
+
+/// A free port for the ranks of this process to meet at, another one than those of processes started about now.
+fn meeting_port() -> Option<u16> {
+    let first = std::process::id() as usize % MEETING_PORTS.len();
+    let ports = MEETING_PORTS.skip(first).chain(MEETING_PORTS.take(first));
+    ports.into_iter().find(|&port| TcpListener::bind(("0.0.0.0", port)).is_ok())
 }
 
 /// The arguments without `--nproc`.

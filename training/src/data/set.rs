@@ -83,13 +83,10 @@ impl ResolvedRecipe {
         let mut set = self.make_set(tokenizer, key)?;
         set.note = note;
         if let Some(folder) = &folder {
-            match set.keep(folder) {
-                Ok(()) => {
-                    let kept = PreparedSet::open(folder, key, hashes)
-                        .map_err(|message| TrainingError::Data { path: folder.clone(), message })?;
-                    return Ok(PreparedSet { reused: false, note: set.note, ..kept });
-                }
-                Err(error) => set.note = Some(format!("the prepared data are not kept: {error}")),
+            let kept = set.keep(folder).map_err(|error| error.to_string());
+            match kept.and_then(|()| PreparedSet::open(folder, key, hashes)) {
+                Ok(kept) => return Ok(PreparedSet { reused: false, note: set.note, ..kept }),
+                Err(why) => set.note = Some(format!("the prepared data are not kept: {why}")),
             }
         }
         Ok(set)
@@ -170,9 +167,11 @@ impl PreparedSet {
         })
     }
 
-    /// Writes the set beside its place and renames it, so that it is there completely or not at all.
+    /// Writes the set beside its place and renames it, so that it is there completely or not at all. A damaged one is moved
+    /// away first; a whole one, which another process has made meanwhile, stays, because that process may be reading it.
     fn keep(&self, folder: &Path) -> Result<(), TrainingError> {
-        let partial = folder.with_extension(format!("partial-{}", std::process::id()));
+        let beside = |what: &str| folder.with_extension(format!("{what}-{}", std::process::id()));
+        let (partial, damaged) = (beside("partial"), beside("damaged"));
         let write = || -> Result<(), TrainingError> {
             fs::create_dir_all(&partial).map_err(TrainingError::io("create", &partial))?;
             self.train.write(&partial.join(TRAIN))?;
@@ -185,16 +184,18 @@ impl PreparedSet {
             let Self { rows, train_tokens, validation_tokens, key, .. } = *self;
             let record = Record { version: VERSION, key, rows, train_tokens, validation_tokens, files };
             write_json(&partial.join(RECORD), &json!(record))?;
-            // Another process may have made the same set meanwhile; either is as good.
-            let _ = fs::remove_dir_all(folder);
+            if self.note.is_some() {
+                // If it is gone already, so much the better.
+                let _ = fs::rename(folder, &damaged);
+            }
             match fs::rename(&partial, folder) {
                 Err(error) if !folder.join(RECORD).is_file() => Err(TrainingError::io("create", folder)(error)),
                 _ => Ok(()),
             }
         };
         let written = write();
-        // Nothing is left of it after the renaming, and what is left without it is of no use.
-        let _ = fs::remove_dir_all(&partial);
+        // What is left of either is of no use.
+        let _ = (fs::remove_dir_all(&partial), fs::remove_dir_all(&damaged));
         written
     }
 
