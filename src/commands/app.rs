@@ -33,7 +33,8 @@ pub(super) struct App {
 }
 
 impl App {
-    /// Reads the experiment and watches for Ctrl-C: the first ends the work after the batch or token in flight, the second at once.
+    /// Reads the experiment and watches for Ctrl-C: the first ends the work after the batch or token in flight, the second
+    /// at once.
     ///
     /// # Errors
     /// If the experiment file is wrong, or there is no such device or type.

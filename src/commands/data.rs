@@ -13,6 +13,7 @@ use serde_json::json;
 use super::{
     App, Failure,
     train::{self, Changes},
+    train_output::counted,
 };
 use crate::cli::{DataArgs, DataCommand, PrepareArgs, PruneArgs};
 
@@ -45,12 +46,14 @@ fn prune(app: &App, args: &PruneArgs) -> Result<(), Failure> {
     app.output(&object, || {
         let told = |set: &KeptSet| {
             let (folder, days) = (set.folder.display(), age(set).as_secs() / 86_400);
-            format!("  {folder}  {} KiB, last used {days} days ago\n", thousands(set.bytes.div_ceil(1024)))
+            let (size, days) = (thousands(set.bytes.div_ceil(1024)), counted(days, "day"));
+            format!("  {folder}  {size} KiB, last used {days} ago\n")
         };
         let mib = |sets: &[KeptSet]| bytes(sets) as f64 / f64::from(1 << 20);
         let verb = if args.dry_run { "would be removed" } else { "removed" };
         let lines: String = old.iter().map(told).collect();
-        format!("{} sets {verb}, {:.1} MiB; {} kept, {:.1} MiB\n{lines}", old.len(), mib(&old), kept.len(), mib(&kept))
+        let removed = counted(old.len() as u64, "set");
+        format!("{removed} {verb}, {:.1} MiB; {} kept, {:.1} MiB\n{lines}", mib(&old), kept.len(), mib(&kept))
     })
 }
 

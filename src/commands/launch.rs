@@ -11,7 +11,7 @@ use std::{
 
 use harness_training::parallel::{Launch, Ranks};
 
-use super::{App, Failure};
+use super::{App, Failure, train_output::counted};
 
 /// How long ranks look for each other.
 const MEETING: Duration = Duration::from_secs(120);
@@ -91,8 +91,7 @@ pub(super) fn spawn(app: &App, n: usize) -> Result<(), Failure> {
         }
     }
     let threads = (cores / n).max(1);
-    let plural = if threads == 1 { "" } else { "s" };
-    app.progress().say(format!("{n} ranks on this host, {threads} thread{plural} each"));
+    app.progress().say(format!("{n} ranks on this host, {} each", counted(threads as u64, "thread")));
     wait(app, ranks)
 }
 

@@ -21,7 +21,8 @@ pub(super) struct Shape {
     folder: PathBuf,
 }
 
-/// The shape that is meant, with these changes of the recipe, if the base of a recipe is a folder with a configuration and without weights.
+/// The shape that is meant, with these changes of the recipe, if the base of a recipe is a folder with a configuration and
+/// without weights.
 ///
 /// # Errors
 /// If the recipe is wrong.

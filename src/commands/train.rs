@@ -1,6 +1,9 @@
 //! `harness train`, and the training of candidates that a comparison finds missing.
 
-use std::path::{Path, PathBuf};
+use std::{
+    borrow::Cow,
+    path::{Path, PathBuf},
+};
 
 use harness_core::{Digest, Hasher};
 use harness_engine::{ModelFiles, Placement, TextTokenizer};
@@ -233,28 +236,24 @@ pub(super) fn recipe_and_tokenizer(
 ) -> Result<(ResolvedRecipe, TextTokenizer), Failure> {
     let plan = Plan::new(app, &recipe_of(app, name)?, base, None, changes)?;
     let resolved = plan.resolve(app)?;
-    Ok((resolved, plan.into_tokenizer()?))
+    let tokenizer = plan.tokenizer()?.into_owned();
+    Ok((resolved, tokenizer))
 }
 
 impl Plan {
     /// The tokenizer of the base, or of the model made from scratch.
-    fn into_tokenizer(self) -> Result<TextTokenizer, Failure> {
-        match (self.files, &self.recipe.model) {
-            (Some(files), _) => Ok(files.tokenizer),
-            (None, Some(model)) => Ok(TextTokenizer::load(&self.recipe.path(&model.tokenizer))?),
+    fn tokenizer(&self) -> Result<Cow<'_, TextTokenizer>, Failure> {
+        match (&self.files, &self.recipe.model) {
+            (Some(files), _) => Ok(Cow::Borrowed(&files.tokenizer)),
+            (None, Some(model)) => Ok(Cow::Owned(TextTokenizer::load(&self.recipe.path(&model.tokenizer))?)),
             (None, None) => Err(Failure::usage(format!("{} has no base", self.name))),
         }
     }
 
     /// What names the run in `training.json`.
     fn digest(&self, app: &App) -> Result<Digest, Failure> {
-        let tokenizer = match (&self.files, &self.recipe.model) {
-            (Some(files), _) => files.tokenizer.digest(),
-            (None, Some(model)) => TextTokenizer::load(&self.recipe.path(&model.tokenizer))?.digest(),
-            (None, None) => return Err(Failure::usage(format!("{} has no base", self.name))),
-        };
         let recipe = self.resolve(app)?.digest(&app.hashes())?;
-        Ok(run::run_digest(recipe, self.files.as_ref().map(|files| files.digest), tokenizer))
+        Ok(run::run_digest(recipe, self.files.as_ref().map(|files| files.digest), self.tokenizer()?.digest()))
     }
 
     /// The tasks that are evaluated during training.

@@ -1,7 +1,8 @@
 //! An NVIDIA GPU: activations in bf16, f16 or f32; parameters, gradients, moments and sums in f32.
 //!
 //! Parameters are held in f32 and multiply as their image in 16 bits, which is refreshed when they have changed; the optimizer
-//! writes both. What is gathered from other GPUs is the image, and norms and biases as they are. Frozen 4-bit weights are widened into scratch memory for every product.
+//! writes both. What is gathered from other GPUs is the image, and norms and biases as they are. Frozen 4-bit weights are
+//! widened into scratch memory for every product.
 //!
 //! The backend's operations cannot return errors; a failure of the device unwinds with a [`DeviceFailure`], which
 //! [`CudaBackend::catch`] turns into an error.
