@@ -16,6 +16,7 @@ mod rolling;
 mod score;
 mod seed;
 mod split;
+mod thinking;
 
 pub use canonical::canonical_json;
 pub use digest::{Digest, Hasher, ParseDigestError};
@@ -33,3 +34,4 @@ pub use rolling::{RollingWindow, rolling_windows};
 pub use score::{MetricKey, SampleScore};
 pub use seed::{Seed, StreamRng};
 pub use split::{Split, split_80_10_10};
+pub use thinking::{THINK_END, Thinking, opens_thinking, split_thinking};

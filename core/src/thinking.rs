@@ -1,0 +1,128 @@
+//! The thinking of reasoning models, and the answer after it.
+
+/// The mark that ends the thinking of most reasoning models (DeepSeek R1, Qwen 3 and those trained on them).
+pub const THINK_END: &str = "</think>";
+
+/// A generated text, divided at the end of its thinking.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Thinking<'a> {
+    /// No thinking is marked: the whole text is the answer.
+    None(&'a str),
+    /// The thinking ended.
+    Closed {
+        /// What stands before the last end mark, with the start mark where there is one.
+        thinking: &'a str,
+        /// What follows the last end mark, without leading white space.
+        answer: &'a str,
+    },
+    /// The thinking began and never ended: the text was cut inside it and holds no answer.
+    Open {
+        /// The whole text.
+        thinking: &'a str,
+    },
+}
+
+impl<'a> Thinking<'a> {
+    /// The answer; empty where the text was cut inside the thinking.
+    pub fn answer(&self) -> &'a str {
+        match self {
+            Self::None(answer) | Self::Closed { answer, .. } => answer,
+            Self::Open { .. } => "",
+        }
+    }
+
+    /// Whether the text was cut inside the thinking.
+    pub fn is_open(&self) -> bool {
+        matches!(self, Self::Open { .. })
+    }
+}
+
+/// Divides a text at the last `end` mark, as lm-evaluation-harness 0.4.13 does with `think_end_token`: the answer is what
+/// follows it, without leading white space. Unlike there, a text that opens a thinking block and does not end it has no
+/// answer. It opens one with the start mark that belongs to `end` (`<think>` to `</think>`) at its beginning, or
+/// where `opened` says that the prompt did (see [`opens_thinking`]). An empty `end` marks nothing.
+pub fn split_thinking<'a>(text: &'a str, end: &str, opened: bool) -> Thinking<'a> {
+    if end.is_empty() {
+        return Thinking::None(text);
+    }
+    let starts = start_marks(end);
+    let begins = |text: &str| starts.iter().any(|start| text.trim_start_matches(is_space).starts_with(start.as_str()));
+    match text.rsplit_once(end) {
+        Some((_, after)) if begins(after) => Thinking::Open { thinking: text },
+        Some((thinking, after)) => Thinking::Closed { thinking, answer: after.trim_start_matches(is_space) },
+        None if opened || begins(text) => Thinking::Open { thinking: text },
+        None => Thinking::None(text),
+    }
+}
+
+/// Whether a prompt ends by opening a thinking block, so that the text after it begins inside: chat templates of models
+/// that always think write the start mark themselves.
+pub fn opens_thinking(prompt: &str, end: &str) -> bool {
+    let prompt = prompt.trim_end_matches(is_space);
+    start_marks(end).iter().any(|start| prompt.ends_with(start.as_str()))
+}
+
+/// The start marks that may belong to an end mark: `<think>` to `</think>`, `[THINK]` to `[/THINK]`,
+/// `<|START_THINKING|>` to `<|END_THINKING|>`, `<|begin_of_thought|>` to `<|end_of_thought|>`. None for a mark of another
+/// form.
+fn start_marks(end: &str) -> Vec<String> {
+    const PAIRS: [(&str, &str); 5] =
+        [("/", ""), ("END", "START"), ("END", "BEGIN"), ("end", "start"), ("end", "begin")];
+    PAIRS.iter().filter(|(from, _)| end.contains(from)).map(|(from, to)| end.replacen(from, to, 1)).collect()
+}
+
+/// `str.isspace` of one character in Python.
+fn is_space(c: char) -> bool {
+    c.is_whitespace() || ('\u{1c}'..='\u{1f}').contains(&c)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn split(text: &str) -> Thinking<'_> {
+        split_thinking(text, THINK_END, false)
+    }
+
+    #[test]
+    fn the_answer_follows_the_last_mark() {
+        assert_eq!(split("<think>a</think>\n\n 18 "), Thinking::Closed { thinking: "<think>a", answer: "18 " });
+        assert_eq!(split("a</think>b</think>\u{1c}c"), Thinking::Closed { thinking: "a</think>b", answer: "c" });
+        assert_eq!(split("</think>"), Thinking::Closed { thinking: "", answer: "" });
+        assert_eq!(split("<think>\n\n</think>\n\nyes").answer(), "yes");
+    }
+
+    #[test]
+    fn a_text_without_marks_is_an_answer() {
+        assert_eq!(split(" 18"), Thinking::None(" 18"));
+        assert_eq!(split("The tag <think> opens it"), Thinking::None("The tag <think> opens it"));
+        assert_eq!(split_thinking("<think>a", "", true), Thinking::None("<think>a"));
+        assert_eq!(split_thinking("<think>a", "[/THINK]", false), Thinking::None("<think>a"));
+    }
+
+    #[test]
+    fn thinking_that_never_ends_holds_no_answer() {
+        for text in ["<think>18", "\n <think>", "<think>a</think>\n<think>b"] {
+            assert_eq!(split(text), Thinking::Open { thinking: text });
+            assert_eq!(split(text).answer(), "");
+        }
+        assert!(split_thinking("18", THINK_END, true).is_open());
+        assert_eq!(split_thinking("a</think>18", THINK_END, true).answer(), "18");
+    }
+
+    #[test]
+    fn the_start_mark_follows_from_the_end_mark() {
+        let marks = [
+            ("[/THINK]", "[THINK]"),
+            ("<|END_THINKING|>", "<|START_THINKING|>"),
+            ("<|end_of_thought|>", "<|begin_of_thought|>"),
+        ];
+        for (end, start) in marks {
+            assert!(split_thinking(&format!("{start}a"), end, false).is_open(), "{start}");
+            assert!(opens_thinking(&format!("<|assistant|>{start}\n"), end), "{start}");
+        }
+        assert!(opens_thinking("assistant\n<think>\n", THINK_END));
+        assert!(!opens_thinking("assistant\n<think>\n\n</think>\n\n", THINK_END));
+        assert!(!opens_thinking("assistant\n", "FINAL"));
+    }
+}
