@@ -10,12 +10,14 @@ mod model;
 mod nearest;
 mod python_json;
 mod python_random;
+mod python_regex;
 mod request;
 mod response;
 mod rolling;
 mod score;
 mod seed;
 mod split;
+mod split_name;
 mod thinking;
 
 pub use canonical::canonical_json;
@@ -28,6 +30,7 @@ pub use model::{
 pub use nearest::{nearest, nearest_few};
 pub use python_json::{PythonJson, python_float};
 pub use python_random::PythonRandom;
+pub use python_regex::translate_python_regex;
 pub use request::{Request, RequestKey, Sampling};
 pub use response::{Finish, Output, Response, TopLogprob, Usage};
 pub use rolling::{RollingWindow, rolling_windows};
@@ -35,3 +38,4 @@ pub use score::{MetricKey, SampleScore};
 pub use seed::{Seed, StreamRng};
 pub use split::{Split, split_80_10_10};
 pub use thinking::{THINK_END, Thinking, opens_thinking, split_thinking};
+pub use split_name::SplitName;

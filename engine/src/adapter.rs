@@ -2,12 +2,15 @@
 
 mod config;
 mod files;
+mod modules;
+mod patterns;
 mod targets;
 
 use std::{collections::BTreeMap, fmt};
 
 pub use config::{AdapterConfig, TargetModules};
 pub(crate) use files::write_whole;
+pub use patterns::Patterns;
 use harness_core::{Digest, Hasher};
 pub use targets::TargetRank;
 
@@ -53,8 +56,8 @@ pub type AdapterLayer = BTreeMap<Projection, LoraPair>;
 pub struct Adapter {
     /// One entry a block, empty where the block is not adapted.
     pub layers: Vec<AdapterLayer>,
-    /// Whole modules trained and saved beside the low-rank pairs, by module path: `lm_head`, `model.embed_tokens`, each
-    /// `[vocab, hidden]`. They replace the base's.
+    /// Whole modules saved beside the low-rank pairs, by module path: `lm_head`, `model.embed_tokens`, each
+    /// `[vocab, hidden]`. They replace the base's; both may have more rows than these.
     pub modules_to_save: BTreeMap<String, HostTensor>,
     /// What `adapter_config.json` says.
     pub config: AdapterConfig,
@@ -71,6 +74,11 @@ impl Adapter {
     ) -> Self {
         let digest = digest(&layers, &modules_to_save);
         Self { layers, modules_to_save, config, digest }
+    }
+
+    /// Rows of the embedding and of the head over this base: more than the base's where tokens were added before training.
+    pub fn vocab_size(&self, base: &DecoderConfig) -> usize {
+        self.modules_to_save.get("lm_head").map_or(base.vocab_size, HostTensor::rows)
     }
 
     /// Number of trained values.

@@ -1,7 +1,10 @@
 //! What a decoder is: its dimensions, rotary embedding and special tokens.
 
+mod families;
 mod hf;
 mod identity;
+mod keys;
+mod rope;
 
 pub use hf::GenerationDefaults;
 pub(crate) use hf::{read_config, read_generation_defaults, read_json};
@@ -124,7 +127,8 @@ pub struct DecoderConfig {
     pub rope: Rope,
     /// Longest context in tokens that the model was made for.
     pub max_position_embeddings: usize,
-    /// Whether the output head is the embedding.
+    /// Whether the output head is the embedding. A model in memory has what its weights say: a head that is stored beside
+    /// the embedding and differs counts, whatever `config.json` says.
     pub tie_word_embeddings: bool,
     /// Whether q, k and v have biases.
     pub qkv_bias: bool,

@@ -74,6 +74,18 @@ pub enum EngineError {
         /// Names of the tensors.
         names: Vec<String>,
     },
+    /// A tensor that a decoder with a language model's head does not have.
+    #[error(
+        "{}: tensor `{tensor}` belongs to no causal language model of this architecture (a classifier's or reward model's \
+         head?); expected a decoder with its `lm_head`",
+        path.display()
+    )]
+    Stranger {
+        /// The file or directory.
+        path: PathBuf,
+        /// Name of the tensor.
+        tensor: String,
+    },
     /// A tensor's shape is not the one that the configuration implies.
     #[error("{}: tensor `{tensor}` has shape {found:?}, expected {expected:?} from the configuration", path.display())]
     TensorShape {

@@ -1,6 +1,6 @@
 //! A model on disk: everything that a directory or a GGUF file holds.
 
-use std::path::Path;
+use std::{collections::BTreeMap, path::Path};
 
 use harness_core::{Digest, Hasher};
 
@@ -8,7 +8,7 @@ use crate::{
     ChatTemplate, DecoderConfig, EngineError, GenerationDefaults, Quantization, TextTokenizer, Weights,
     config::{read_config, read_generation_defaults},
     gguf::GgufFile,
-    weights::{HfSource, TensorStore, assemble, digest_tensors},
+    weights::{HfSource, StoredTensors, TensorStore, assemble, digest_tensors},
 };
 
 /// A model as it lies on disk, loaded into host memory (weights of safetensors files stay memory-mapped).
@@ -37,13 +37,14 @@ impl ModelFiles {
         if is_gguf(path) {
             return Self::load_gguf(path);
         }
-        let config = read_config(path)?;
+        let mut config = read_config(path)?;
         let tokenizer = TextTokenizer::load(path)?;
         check_vocabulary(path, &config, &tokenizer)?;
         let chat_template = ChatTemplate::load(path, None)?;
         let generation = read_generation_defaults(path)?;
         let store = TensorStore::open_dir(path)?;
         let weights = assemble(&config, &HfSource::new(&store))?;
+        config.tie_word_embeddings = weights.lm_head.is_none();
         let digest = with_config(&config, digest_tensors("safetensors", store.contents()));
         Ok(Self { config, weights, tokenizer, chat_template, generation, digest })
     }
@@ -64,6 +65,17 @@ impl ModelFiles {
     /// If it is missing, broken or not supported.
     pub fn load_config(path: &Path) -> Result<DecoderConfig, EngineError> {
         if is_gguf(path) { GgufFile::open(path)?.config() } else { read_config(path) }
+    }
+
+    /// What the tensors of a model are stored in, by type: `bf16`, `nf4` …, and llama.cpp's names of blocks, as `Q4_K`.
+    ///
+    /// # Errors
+    /// If the files cannot be read.
+    pub fn stored_types(path: &Path) -> Result<BTreeMap<String, StoredTensors>, EngineError> {
+        if is_gguf(path) {
+            return Ok(GgufFile::open(path)?.by_type());
+        }
+        Ok(TensorStore::open_dir(path)?.by_type())
     }
 
     fn load_gguf(path: &Path) -> Result<Self, EngineError> {

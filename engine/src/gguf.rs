@@ -3,10 +3,12 @@
 mod config;
 mod metadata;
 mod pre_tokenizer;
+mod split;
 mod tensors;
 mod tokenizer;
 
 use std::{
+    collections::BTreeMap,
     io::Cursor,
     path::{Path, PathBuf},
     sync::Arc,
@@ -20,31 +22,28 @@ use crate::{ChatTemplate, DecoderConfig, EngineError, TextTokenizer, Weights, we
 /// Bytes at the beginning of a file in which its metadata is looked at before it is parsed.
 const HEADER: usize = 1 << 24;
 
-/// An open GGUF file: its header in memory, its tensors mapped.
+/// An open GGUF model: the file, or all files that it is split into.
 pub(crate) struct GgufFile {
+    path: PathBuf,
+    /// The first has the metadata.
+    parts: Vec<Part>,
+    /// The part that each tensor lies in.
+    places: BTreeMap<String, usize>,
+}
+
+/// One file: its header in memory, its tensors mapped.
+struct Part {
     path: PathBuf,
     map: Arc<Mmap>,
     content: Content,
 }
 
 impl GgufFile {
-    /// Opens a file and checks that every tensor lies inside it.
+    /// Opens a model by its file or by any of its parts, and checks that every tensor lies inside its file.
     pub(crate) fn open(path: &Path) -> Result<Self, EngineError> {
-        let map = Arc::new(map_file(path)?);
-        let failed = |reason: String| EngineError::Gguf { path: path.to_owned(), reason };
-        let magic = map.get(..4).unwrap_or_default();
-        if magic != b"GGUF" {
-            let found = String::from_utf8_lossy(magic).escape_debug().to_string();
-            return Err(failed(format!("not a GGUF file: it begins with {found:?} instead of \"GGUF\"")));
-        }
-        if has_zero_alignment(&map[..map.len().min(HEADER)]) {
-            return Err(failed("`general.alignment` is 0; the file is broken".to_owned()));
-        }
-        let content =
-            Content::read(&mut Cursor::new(&map[..])).map_err(|error| failed(header_error(&error, map.len())))?;
-        let file = Self { path: path.to_owned(), map, content };
-        file.check_extents()?;
-        Ok(file)
+        let parts = split::open(path)?;
+        let places = split::places(&parts)?;
+        Ok(Self { path: path.to_owned(), parts, places })
     }
 
     /// The decoder's dimensions and constants.
@@ -68,6 +67,31 @@ impl GgufFile {
             Some(source) => ChatTemplate::new(source).map(Some),
             None => Ok(None),
         }
+    }
+
+    /// An error about the file with the metadata.
+    fn error(&self, reason: impl Into<String>) -> EngineError {
+        self.parts[0].error(reason)
+    }
+}
+
+impl Part {
+    fn open(path: &Path) -> Result<Self, EngineError> {
+        let map = Arc::new(map_file(path)?);
+        let failed = |reason: String| EngineError::Gguf { path: path.to_owned(), reason };
+        let magic = map.get(..4).unwrap_or_default();
+        if magic != b"GGUF" {
+            let found = String::from_utf8_lossy(magic).escape_debug().to_string();
+            return Err(failed(format!("not a GGUF file: it begins with {found:?} instead of \"GGUF\"")));
+        }
+        if has_zero_alignment(&map[..map.len().min(HEADER)]) {
+            return Err(failed("`general.alignment` is 0; the file is broken".to_owned()));
+        }
+        let content =
+            Content::read(&mut Cursor::new(&map[..])).map_err(|error| failed(header_error(&error, map.len())))?;
+        let part = Self { path: path.to_owned(), map, content };
+        part.check_extents()?;
+        Ok(part)
     }
 
     /// An error about this file.

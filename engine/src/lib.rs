@@ -19,7 +19,7 @@ mod schedule;
 mod tokenizer;
 mod weights;
 
-pub use adapter::{Adapter, AdapterConfig, AdapterLayer, LoraPair, Projection, TargetModules, TargetRank};
+pub use adapter::{Adapter, AdapterConfig, AdapterLayer, LoraPair, Patterns, Projection, TargetModules, TargetRank};
 pub use chat::{ChatContext, ChatEnding, ChatTemplate, CivilTime};
 pub use config::{Architecture, DecoderConfig, Experts, GenerationDefaults, Rope, RopeScaling};
 pub use decoder::{BaseModel, Decoder, inverse_frequencies};
@@ -33,4 +33,4 @@ pub use tokenizer::{
     EncodedPair, PairOptions, RollingWindow, SpecialToken, TextStream, TextTokenizer, encode_pair, encode_prompt,
     rolling_windows,
 };
-pub use weights::{Buffer, ExpertWeights, FloatType, HostData, HostTensor, LayerWeights, Weights};
+pub use weights::{Buffer, ExpertWeights, FloatType, HostData, HostTensor, LayerWeights, StoredTensors, Weights};

@@ -4,6 +4,7 @@ mod assemble;
 mod buffer;
 mod hf;
 mod safetensors;
+mod stored;
 
 use std::borrow::Cow;
 
@@ -13,6 +14,8 @@ pub(crate) use buffer::mapped;
 use half::{bf16, f16};
 pub(crate) use hf::{HfSource, expert_path};
 pub(crate) use safetensors::{TensorStore, map_file};
+pub use stored::StoredTensors;
+pub(crate) use stored::by_type;
 
 use crate::{EngineError, Nf4Tensor, Projection};
 

@@ -5,7 +5,7 @@ mod loading_support;
 use std::{collections::BTreeMap, fs, path::Path};
 
 use harness_engine::{
-    Adapter, AdapterConfig, DecoderConfig, EngineError, LoraPair, ModelFiles, Projection, TargetModules,
+    Adapter, AdapterConfig, DecoderConfig, EngineError, Experts, LoraPair, ModelFiles, Patterns, Projection, TargetModules,
 };
 use loading_support::{Tensors, raw, safetensors, tiny, values};
 use serde_json::{Value, json};
@@ -53,7 +53,9 @@ const PREFIX: &str = "base_model.model.";
 fn reads_what_peft_writes() {
     let both = [Projection::Q, Projection::V];
     let config = json!({"peft_type": "LORA", "r": 2, "lora_alpha": 16, "target_modules": ["v_proj", "q_proj"],
-                        "some_new_key": {"x": 1}, "layers_pattern": null, "rank_pattern": {}, "bias": "none"});
+                        "some_new_key": null, "layers_pattern": null, "rank_pattern": {}, "bias": "none",
+                        "megatron_core": "megatron.core", "qalora_group_size": 16, "init_lora_weights": true,
+                        "peft_version": "0.21.2", "auto_mapping": {"base_model_class": "LlamaForCausalLM"}});
     let adapter = load(&config, &tensors(&both, 2, PREFIX, "")).unwrap();
     assert_eq!(adapter.layers.len(), 2);
     for (layer, pairs) in adapter.layers.iter().enumerate() {
@@ -70,6 +72,40 @@ fn reads_what_peft_writes() {
     let mut without = config.clone();
     without["target_modules"] = Value::Null;
     assert_eq!(load(&without, &tensors(&both, 2, PREFIX, "")).unwrap().digest, adapter.digest);
+}
+
+/// What PEFT 0.21 adapts in a Llama and in a Mixtral of two layers, with rank and scale where these are not 4 and 2;
+/// `null` where it refuses.
+#[test]
+fn targets_are_those_of_peft() {
+    type Row = (String, serde_json::Map<String, Value>, Option<String>);
+    let rows: Vec<Row> = serde_json::from_str(include_str!("recorded/targets.json")).unwrap();
+    let mixtral = DecoderConfig { experts: Some(Experts { count: 4, per_token: 2 }), ..base() };
+    for (family, changes, expected) in &rows {
+        let mut config = json!({"peft_type": "LORA", "r": 4, "lora_alpha": 8});
+        config.as_object_mut().unwrap().extend(changes.clone());
+        config.as_object_mut().unwrap().retain(|_, value| !value.is_null());
+        let config: AdapterConfig = serde_json::from_value(config).unwrap();
+        let layers = config.targets(if family == "llama" { &base() } else { &mixtral });
+        let found = layers.ok().map(|layers| {
+            let name = |layer: usize, projection: &Projection, target: &harness_engine::TargetRank| {
+                let short = projection.module().rsplit('.').next().unwrap().trim_end_matches("_proj");
+                let default = target.rank == 4 && target.scale == 2.0;
+                let own = if default { String::new() } else { format!(":{}:{}", target.rank, significant(target.scale)) };
+                format!("{layer}.{short}{own}")
+            };
+            let of = |(layer, targets): (usize, &BTreeMap<_, _>)| {
+                targets.iter().map(|(projection, target)| name(layer, projection, target)).collect::<Vec<_>>()
+            };
+            layers.iter().enumerate().flat_map(of).collect::<Vec<_>>().join(" ")
+        });
+        assert_eq!(&found, expected, "{family} {changes:?}");
+    }
+}
+
+/// Six significant digits, without zeros at the end.
+fn significant(value: f32) -> f64 {
+    format!("{value:.5e}").parse().unwrap()
 }
 
 #[test]
@@ -116,7 +152,7 @@ fn writing_and_reading_are_inverse() {
         lora_alpha: 4.0,
         lora_dropout: 0.05,
         target_modules: Some(TargetModules::all_linear()),
-        rank_pattern: BTreeMap::from([("gate_proj".to_owned(), 3)]),
+        rank_pattern: Patterns(vec![("gate_proj".to_owned(), 3), ("a".to_owned(), 5)]),
         base_model_name_or_path: Some("a/base".to_owned()),
         modules_to_save: Some(vec!["lm_head".to_owned()]),
         ..AdapterConfig::default()
@@ -169,6 +205,66 @@ fn an_adapter_of_another_base_is_refused() {
     assert_says(load(&ranks, &tensors(&[Projection::Q], 2, PREFIX, "")), &["[2, 8]", "[4, 8]", "rank 4"]);
 }
 
+/// Adapters that bring embedding or head: names of tensors with their rows, and where the modules of the adapted model come
+/// from, as PEFT 0.21 loads them over a base that is resized.
+#[test]
+fn embedding_and_head_come_from_where_peft_takes_them() {
+    const E: &str = "model.embed_tokens";
+    const H: &str = "lm_head";
+    let modules = |tied: bool, keys: Value, files: &[(&str, usize)]| {
+        let mut config = json!({"peft_type": "LORA", "r": 2, "target_modules": ["q_proj"]});
+        config.as_object_mut().unwrap().extend(keys.as_object().unwrap().clone());
+        let mut all = tensors(&[Projection::Q], 2, PREFIX, "");
+        all.extend(files.iter().map(|(name, rows)| (format!("{PREFIX}{name}.weight"), raw(name, &[*rows, 8]))));
+        let dir = tempfile::tempdir().unwrap();
+        write(dir.path(), &config, &all);
+        let base = DecoderConfig { tie_word_embeddings: tied, ..base() };
+        Adapter::load(dir.path(), &base).map(|adapter| {
+            // The name of the tensor that each module is made of.
+            let sources = adapter.modules_to_save.iter().map(|(module, tensor)| {
+                let of = |(name, rows): &&(&str, usize)| values(name, rows * 8) == *tensor.to_f32();
+                (module.clone(), files.iter().find(of).map(|(name, _)| (*name).to_owned()).unwrap())
+            });
+            (sources.collect::<BTreeMap<String, String>>(), adapter.vocab_size(&base))
+        })
+    };
+    let is = |pairs: &[(&str, &str)]| pairs.iter().map(|(a, b)| ((*a).to_owned(), (*b).to_owned())).collect();
+    let (none, both) = (json!({}), json!({"modules_to_save": ["embed_tokens", "lm_head"]}));
+    // Four tokens were added: the enlarged modules stand for the base's.
+    assert_eq!(modules(false, none.clone(), &[(E, 12), (H, 12)]).unwrap(), (is(&[(E, E), (H, H)]), 12));
+    // What PEFT writes where the same modules are trained as well; their copies in memory are not read.
+    let leftovers = [
+        (E, 12),
+        ("model.embed_tokens.modules_to_save", 12),
+        ("model.embed_tokens.original_module", 12),
+        (H, 12),
+        ("lm_head.modules_to_save", 12),
+        ("lm_head.original_module", 12),
+    ];
+    assert_eq!(modules(false, both.clone(), &leftovers).unwrap(), (is(&[(E, E), (H, H)]), 12));
+    // One alone cannot be enlarged; the reason is the added tokens, not another base.
+    for (module, other) in [(E, H), (H, E)] {
+        assert_says(modules(false, none.clone(), &[(module, 12)]), &["12 rows", "4 tokens were added", other, "PEFT"]);
+    }
+    assert_says(modules(false, none.clone(), &[(E, 6), (H, 5)]), &["2 tokens were taken away"]);
+    // Over a tied base the tensor is one; a trained copy is not.
+    assert_eq!(modules(true, none.clone(), &[(E, 8)]).unwrap().0, is(&[(E, E), (H, E)]));
+    assert_eq!(modules(true, none.clone(), &[(E, 12)]).unwrap(), (is(&[(E, E), (H, E)]), 12));
+    let embed = json!({"modules_to_save": ["embed_tokens"]});
+    assert_eq!(modules(true, embed.clone(), &[(E, 8)]).unwrap().0, is(&[(E, E)]));
+    assert_eq!(modules(true, embed.clone(), &[(E, 12), (H, 12)]).unwrap(), (is(&[(E, E), (H, H)]), 12));
+    assert_eq!(modules(true, json!({"modules_to_save": ["lm_head"]}), &[(H, 8)]).unwrap().0, is(&[(H, H)]));
+    assert_says(modules(true, none.clone(), &[(E, 8), (H, 8)]), &["ties them"]);
+    let ensured = json!({"modules_to_save": ["embed_tokens"], "ensure_weight_tying": true});
+    assert_says(modules(true, ensured.clone(), &[(E, 8)]), &["`lm_head.weight`"]);
+    assert_says(modules(true, ensured.clone(), &[(E, 8), (H, 8)]), &["ties them"]);
+    assert_eq!(modules(false, ensured, &[(E, 8)]).unwrap().0, is(&[(E, E)]));
+    // What the configuration names and the file has must be the same.
+    assert_says(modules(false, both, &[(E, 8)]), &["modules_to_save", "`lm_head.weight`"]);
+    assert_says(modules(false, none.clone(), &[("lm_head.modules_to_save", 8)]), &["lm_head.modules_to_save", "does not name"]);
+    assert_says(modules(false, none, &[("lm_head.lora_A", 2)]), &["lm_head.lora_A", "merge the adapter with PEFT"]);
+}
+
 #[test]
 fn broken_adapters_are_named() {
     let good = tensors(&[Projection::Q, Projection::V], 2, PREFIX, "");
@@ -181,6 +277,13 @@ fn broken_adapters_are_named() {
     assert_says(with("peft_type", json!("IA3")), &["adapter_config.json", "`peft_type`", "IA3", "LORA"]);
     assert_says(with("use_dora", json!(true)), &["`use_dora`", "not supported"]);
     assert_says(with("use_qalora", json!(true)), &["`use_qalora`"]);
+    assert_says(with("use_bdlora", json!({"nblocks": 2})), &["`use_bdlora`", "nblocks", "not supported"]);
+    assert_says(with("kasa_config", json!({"beta": 1e-4})), &["`kasa_config`"]);
+    assert_says(with("some_new_key", json!(3)), &["`some_new_key`", "3", "not supported"]);
+    assert_says(with("task_type", json!("SEQ_CLS")), &["`task_type`", "SEQ_CLS", "classifier"]);
+    assert_says(with("init_lora_weights", json!("lora_ga")), &["lora_ga", "path_initial_model"]);
+    assert!(with("init_lora_weights", json!("gaussian")).is_ok() && with("init_lora_weights", json!(false)).is_ok());
+    assert_says(with("layers_pattern", json!("layers")), &["`layers_pattern`", "`layers_to_transform` is not"]);
     assert_says(with("bias", json!("all")), &["`bias`", "all"]);
     assert_says(with("init_lora_weights", json!("pissa_niter_4")), &["pissa_niter_4"]);
     assert_says(with("layer_replication", json!([[0, 2]])), &["`layer_replication`"]);

@@ -5,9 +5,10 @@ mod loading_support;
 use std::{collections::BTreeMap, fs, path::Path};
 
 use harness_engine::{
-    Architecture, DecoderConfig, EngineError, HostData, ModelFiles, Quantization, RopeScaling, save_quantised,
+    Architecture, DecoderConfig, EngineError, HostData, ModelFiles, Quantization, RopeScaling, StoredTensors,
+    inverse_frequencies, save_quantised,
 };
-use loading_support::{stories, tiny, tiny_config, tiny_tensors, values, write_model};
+use loading_support::{raw, stories, tiny, tiny_config, tiny_tensors, values, write_model};
 use safetensors::Dtype;
 use serde_json::{Value, json};
 
@@ -88,7 +89,87 @@ fn rope_is_read_in_both_spellings() {
         &["rope_scaling.type", "yarn", "default, linear, dynamic or llama3"],
     );
     assert_says(config_with(&[("rope_scaling", json!({"type": "linear"}))]), &["rope_scaling.factor", "nothing"]);
-    assert_says(config_with(&[("partial_rotary_factor", json!(0.5)), ("rope_scaling", json!({}))]), &["0.5"]);
+    let partial = [("partial_rotary_factor", json!(0.5)), ("rope_scaling", json!({"type": "linear", "factor": 2}))];
+    assert_says(config_with(&partial), &["`partial_rotary_factor`", "0.5"]);
+    let nested = json!({"full_attention": {"rope_type": "linear", "factor": 2.0}});
+    assert_says(config_with(&[("rope_parameters", nested)]), &["rope_parameters.full_attention", "by layer type"]);
+}
+
+/// What the configuration classes and models of transformers 5.24 make of keys that are absent, null or contradict each
+/// other: families, changes to `tiny_config`, and how the result differs from it (`null` where transformers fails).
+#[test]
+fn configurations_are_read_as_transformers_reads_them() {
+    let rows: Vec<(String, Value, Value)> = serde_json::from_str(include_str!("recorded/config.json")).unwrap();
+    let (mut computed, mut refused) = (0, 0);
+    for (families, changes, expected) in &rows {
+        for family in families.split(' ') {
+            let dir = tempfile::tempdir().unwrap();
+            let mut json = tiny_config(family);
+            if family == "mixtral" {
+                json["num_local_experts"] = json!(4);
+            }
+            let keys = json.as_object_mut().unwrap();
+            for (key, value) in changes.as_object().unwrap() {
+                if value == "__absent__" { keys.remove(key) } else { keys.insert(key.clone(), value.clone()) };
+            }
+            fs::write(dir.path().join("config.json"), json.to_string()).unwrap();
+            let (found, case) = (ModelFiles::load_config(dir.path()), format!("{family} {changes}"));
+            let Some(expected) = expected.as_object() else {
+                assert!(found.is_err(), "{case}: expected a refusal");
+                continue;
+            };
+            match found {
+                Ok(config) => {
+                    computed += 1;
+                    assert_eq!(described(&config, expected), Value::Object(expected.clone()), "{case}");
+                }
+                Err(error) => {
+                    refused += 1;
+                    // Computed there, refused here.
+                    let known = ["`hidden_act`", "`mlp_bias`", "no parameters by layer type"];
+                    assert!(known.iter().any(|part| error.to_string().contains(part)), "{case}: {error}");
+                }
+            }
+        }
+    }
+    assert!(computed > 350 && refused < 40, "{computed} {refused}");
+}
+
+/// In what a configuration differs from `tiny_config`; frequencies as they are expected, if they are near.
+fn described(config: &DecoderConfig, expected: &serde_json::Map<String, Value>) -> Value {
+    let mut windows = config.sliding_window.clone();
+    if windows.len() > 2 {
+        windows.dedup();
+    }
+    let experts = config.experts.map_or(json!([4, 2]), |experts| json!([experts.count, experts.per_token]));
+    let plain = json!({
+        "vocab_size": 8, "hidden_size": 8, "intermediate_size": 12, "layers": 2, "heads": 4, "kv_heads": 2, "max": 32,
+        "eps": 1e-5, "tied": false, "bos": 1, "eos": [2], "head_dim": 4, "qkv_bias": false, "o_bias": false,
+        "qk_norm": false, "windows": [null, null], "experts": [4, 2],
+    });
+    let found = json!({
+        "vocab_size": config.vocab_size, "hidden_size": config.hidden_size, "intermediate_size": config.intermediate_size,
+        "layers": config.num_layers, "heads": config.num_heads, "kv_heads": config.num_kv_heads,
+        "max": config.max_position_embeddings, "eps": (f64::from(config.rms_norm_eps) * 1e9).round() / 1e9,
+        "tied": config.tie_word_embeddings, "bos": config.bos_token_id, "eos": config.eos_token_ids,
+        "head_dim": config.head_dim, "qkv_bias": config.qkv_bias, "o_bias": config.o_bias, "qk_norm": config.qk_norm,
+        "windows": windows, "experts": experts,
+    });
+    let mut differing: serde_json::Map<String, Value> =
+        found.as_object().unwrap().clone().into_iter().filter(|(key, value)| plain[key] != *value).collect();
+    for (key, length) in [("inv_freq", 1), ("inv_freq_at_50", 50)] {
+        let default = (length == 1 && config.head_dim == 4).then(|| json!([1.0, 0.01]));
+        let Some(numbers) = expected.get(key).or(default.as_ref()) else { continue };
+        let ours = inverse_frequencies(config, length);
+        let theirs: Vec<f64> = numbers.as_array().unwrap().iter().map(|x| x.as_f64().unwrap()).collect();
+        let near = |(a, b): (&f32, &f64)| (f64::from(*a) / b - 1.0).abs() < 1e-5;
+        if ours.len() != theirs.len() || !ours.iter().zip(&theirs).all(near) {
+            differing.insert(key.to_owned(), json!(ours));
+        } else if let Some(numbers) = expected.get(key) {
+            differing.insert(key.to_owned(), numbers.clone());
+        }
+    }
+    Value::Object(differing)
 }
 
 #[test]
@@ -180,8 +261,10 @@ fn bad_configurations_are_named() {
         &["config.json", "\"gemma3\"", "llama, mistral, mixtral, qwen2, qwen3"],
     );
     assert_says(config_with(&[("hidden_size", json!("many"))]), &["`hidden_size`", "\"many\"", "positive integer"]);
-    assert_says(config_with(&[("vocab_size", Value::Null)]), &["`vocab_size`", "found nothing"]);
+    assert_says(config_with(&[("vocab_size", Value::Null)]), &["`vocab_size`", "found null"]);
     assert_says(config_with(&[("num_key_value_heads", json!(3))]), &["`num_key_value_heads`", "divisor of 4"]);
+    assert_says(config_with(&[("is_causal", json!(false))]), &["`is_causal`", "later tokens"]);
+    assert_says(config_with(&[("per_layer_config", json!({"0": {"num_key_value_heads": 1}}))]), &["`per_layer_config`"]);
     assert_says(config_with(&[("hidden_act", json!("gelu"))]), &["`hidden_act`", "gelu", "silu"]);
     assert_says(config_with(&[("mlp_bias", json!(true))]), &["`mlp_bias`"]);
     let quantised = json!({"quant_method": "bitsandbytes"});
@@ -191,6 +274,67 @@ fn bad_configurations_are_named() {
     let dir = tiny("llama");
     fs::write(dir.path().join("config.json"), "{\n  \"model_type\": \"llama\",\n  oops\n}").unwrap();
     assert_says(ModelFiles::load(dir.path()), &["config.json", "line 3"]);
+}
+
+/// A llama with these tensors added, and these keys.
+fn with_tensors(keys: &Value, change: impl Fn(&mut loading_support::Tensors)) -> Result<ModelFiles, EngineError> {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut config, mut tensors) = (tiny_config("llama"), tiny_tensors("llama"));
+    config.as_object_mut().unwrap().extend(keys.as_object().unwrap().clone());
+    change(&mut tensors);
+    write_model(dir.path(), &config, &tensors);
+    ModelFiles::load(dir.path())
+}
+
+#[test]
+fn a_head_that_differs_counts_although_it_is_tied() {
+    let tied = json!({"tie_word_embeddings": true});
+    let alone = with_tensors(&tied, |tensors| drop(tensors.remove("lm_head.weight"))).unwrap();
+    assert!(alone.config.tie_word_embeddings && alone.weights.lm_head.is_none());
+    let equal = |tensors: &mut loading_support::Tensors| {
+        tensors.insert("lm_head.weight".into(), tensors["model.embed_tokens.weight"].clone());
+    };
+    let same = with_tensors(&tied, equal).unwrap();
+    assert!(same.config.tie_word_embeddings && same.weights.lm_head.is_none());
+    let other = with_tensors(&tied, |_| ()).unwrap();
+    assert!(!other.config.tie_word_embeddings);
+    assert_eq!(&*other.weights.lm_head.as_ref().unwrap().to_f32(), values("lm_head.weight", 64));
+    assert_eq!(other.config, with_tensors(&json!({}), |_| ()).unwrap().config);
+    assert_eq!(other.digest, with_tensors(&json!({}), |_| ()).unwrap().digest, "the flag alone makes no other model");
+    // Values count, not types: the same numbers in bf16 and f32 are tied.
+    let halves = |head: f32| {
+        move |tensors: &mut loading_support::Tensors| {
+            let numbers: Vec<f32> = (0..64).map(|i| i as f32 / 64.0).collect();
+            let bf16 = numbers.iter().flat_map(|&x| half::bf16::from_f32(x).to_le_bytes()).collect();
+            let f32s = numbers.iter().flat_map(|x| (x * head).to_le_bytes()).collect();
+            tensors.insert("model.embed_tokens.weight".into(), (Dtype::BF16, vec![8, 8], bf16));
+            tensors.insert("lm_head.weight".into(), (Dtype::F32, vec![8, 8], f32s));
+        }
+    };
+    assert!(with_tensors(&tied, halves(1.0)).unwrap().weights.lm_head.is_none());
+    assert!(with_tensors(&tied, halves(1.5)).unwrap().weights.lm_head.is_some());
+    // Of two tied tensors the head may be the one that is stored.
+    let head_only = with_tensors(&tied, |tensors| drop(tensors.remove("model.embed_tokens.weight"))).unwrap();
+    assert_eq!(&*head_only.weights.embed.to_f32(), values("lm_head.weight", 64));
+    assert!(head_only.weights.lm_head.is_none());
+}
+
+#[test]
+fn classifiers_and_reward_models_are_refused_by_name() {
+    for class in ["LlamaForSequenceClassification", "LlamaForTokenClassification", "LlamaModel"] {
+        assert_says(with_tensors(&json!({"architectures": [class]}), |_| ()), &["`architectures`", class, "…ForCausalLM"]);
+    }
+    assert_says(with_tensors(&json!({"num_labels": 1}), |_| ()), &["`num_labels`", "…ForCausalLM"]);
+    for tensor in ["score.weight", "v_head.summary.weight", "classifier.dense.weight"] {
+        let add = |tensors: &mut loading_support::Tensors| drop(tensors.insert(tensor.into(), raw("x", &[1, 8])));
+        let class = json!({"architectures": ["LlamaForCausalLM"]});
+        assert_says(with_tensors(&class, add), &[tensor, "no causal language model", "reward model"]);
+    }
+    // What transformers passes over inside the decoder is no other head.
+    let inside = |tensors: &mut loading_support::Tensors| {
+        tensors.insert("model.layers.0.self_attn.rotary_emb.inv_freq".into(), raw("x", &[2]));
+    };
+    assert!(with_tensors(&json!({"architectures": ["LlamaForCausalLM"]}), inside).is_ok());
 }
 
 #[test]
@@ -260,6 +404,12 @@ fn a_quantised_copy_loads_as_the_quantised_original() {
     assert_ne!(original.digest, digest, "another model from then on");
     let copy = ModelFiles::load(out.path()).unwrap();
     assert_eq!(copy.config, original.config);
+    let types = ModelFiles::stored_types(out.path()).unwrap();
+    assert_eq!(types.keys().collect::<Vec<_>>(), ["f32", "nf4"]);
+    assert_eq!((types["f32"].tensors, types["nf4"].tensors), (7, 14), "embedding, head, norms; linears");
+    let plain = ModelFiles::stored_types(dir.path()).unwrap();
+    let bytes = tiny_tensors("llama").values().map(|(_, _, data)| data.len()).sum();
+    assert_eq!(plain["f32"], StoredTensors { tensors: 21, bytes });
     for (ours, theirs) in original.weights.layers.iter().zip(&copy.weights.layers) {
         for ((projection, a), (_, b)) in ours.linears().into_iter().zip(theirs.linears()) {
             assert_eq!((a.data.dtype(), b.data.dtype()), ("nf4", "nf4"));

@@ -2,7 +2,12 @@
 
 mod loading_support;
 
-use std::{collections::BTreeMap, fs, io::Cursor, path::Path};
+use std::{
+    collections::BTreeMap,
+    fs,
+    io::Cursor,
+    path::{Path, PathBuf},
+};
 
 use candle_core::{
     Device, Tensor,
@@ -354,4 +359,103 @@ fn broken_files_are_named() {
     let mut missing = good.clone();
     missing.remove("tokenizer.ggml.tokens");
     assert_says(load(&bytes(&missing, &tensors)), &["tokenizer.ggml.tokens", "found nothing"]);
+}
+
+/// The tiny llama in this many parts, named as llama-gguf-split names them; what a part gets beside its tensors may be
+/// changed.
+fn split(dir: &Path, count: usize, change: impl Fn(usize, &mut Metadata, &mut Tensors)) -> Vec<PathBuf> {
+    let tensors = tensors_of(tiny("llama").path(), Some((4, 2)), GgmlDType::F32);
+    let (total, per_part) = (tensors.len(), tensors.len().div_ceil(count));
+    let mut tensors = tensors.into_iter();
+    (0..count)
+        .map(|index| {
+            let mut part: Tensors = tensors.by_ref().take(per_part).collect();
+            let mut metadata = if index == 0 { tiny_metadata("llama") } else { Metadata::new() };
+            metadata.insert("split.no".into(), Value::U16(index as u16));
+            metadata.insert("split.count".into(), Value::U16(count as u16));
+            metadata.insert("split.tensors.count".into(), Value::I32(total as i32));
+            change(index, &mut metadata, &mut part);
+            let path = dir.join(format!("m-{:05}-of-{count:05}.gguf", index + 1));
+            fs::write(&path, bytes(&metadata, &part)).unwrap();
+            path
+        })
+        .collect()
+}
+
+#[test]
+fn a_model_in_parts_is_the_same_model() {
+    let whole = load(&bytes(&tiny_metadata("llama"), &tensors_of(tiny("llama").path(), Some((4, 2)), GgmlDType::F32)));
+    let whole = whole.unwrap();
+    for count in [1, 2, 3] {
+        let dir = tempfile::tempdir().unwrap();
+        for path in split(dir.path(), count, |_, _, _| ()) {
+            let model = ModelFiles::load(&path).unwrap();
+            assert_eq!((model.digest, &model.config), (whole.digest, &whole.config), "{}", path.display());
+            same_weights(&model, &whole);
+            let types = ModelFiles::stored_types(&path).unwrap();
+            assert_eq!((types.len(), types["f32"].tensors), (1, 21));
+        }
+    }
+    // The name of a file that is a model of its own does not matter.
+    let dir = tempfile::tempdir().unwrap();
+    let path = split(dir.path(), 1, |_, _, _| ()).remove(0);
+    fs::rename(&path, dir.path().join("other.gguf")).unwrap();
+    assert_eq!(ModelFiles::load(&dir.path().join("other.gguf")).unwrap().digest, whole.digest);
+}
+
+#[test]
+fn parts_that_are_missing_or_of_other_models_are_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let paths = split(dir.path(), 3, |_, _, _| ());
+    fs::rename(&paths[1], dir.path().join("away")).unwrap();
+    for path in [&paths[0], &paths[2]] {
+        assert_says(ModelFiles::load(path), &["m-00002-of-00003.gguf not found", "of the 3 files"]);
+    }
+    assert_says(ModelFiles::load(&dir.path().join("away")), &["number 2 of the 3 files", "llama-gguf-split --merge"]);
+    fs::copy(&paths[2], &paths[1]).unwrap();
+    assert_says(ModelFiles::load(&paths[0]), &["m-00002-of-00003.gguf", "`split.no` is 2", "another model"]);
+
+    let other = |change: fn(usize, &mut Metadata, &mut Tensors)| {
+        let dir = tempfile::tempdir().unwrap();
+        ModelFiles::load(&split(dir.path(), 2, change)[0])
+    };
+    let name = |index: usize, metadata: &mut Metadata, _: &mut Tensors| {
+        metadata.insert("general.name".into(), Value::String(format!("model {index}")));
+    };
+    assert_says(other(name), &["m-00002-of-00002.gguf", "`general.name`", "different models"]);
+    let total = |index: usize, metadata: &mut Metadata, _: &mut Tensors| {
+        metadata.insert("split.tensors.count".into(), Value::I32(21 + index as i32));
+    };
+    assert_says(other(total), &["`split.tensors.count`", "different models"]);
+    let twice = |index: usize, _: &mut Metadata, tensors: &mut Tensors| {
+        let q = "blk.0.attn_q.weight";
+        let tensor = tensors_of(tiny("llama").path(), Some((4, 2)), GgmlDType::F32).remove(q).unwrap();
+        if index == 1 { tensors.insert(q.into(), tensor) } else { None };
+    };
+    assert_says(other(twice), &["`blk.0.attn_q.weight` is in", "different models"]);
+    let fewer = |index: usize, _: &mut Metadata, tensors: &mut Tensors| {
+        if index == 1 {
+            tensors.pop_last();
+        }
+    };
+    assert_says(other(fewer), &["21 tensors", "have 20"]);
+}
+
+#[test]
+fn what_is_no_language_model_is_refused() {
+    let tensors = || tensors_of(tiny("llama").path(), Some((4, 2)), GgmlDType::F32);
+    let with = |key: &str, value: Value| {
+        let mut metadata = tiny_metadata("llama");
+        metadata.insert(format!("llama.{key}"), value);
+        load(&bytes(&metadata, &tensors()))
+    };
+    assert_says(with("pooling_type", Value::U32(4)), &["llama.pooling_type", "classifier"]);
+    assert_says(with("attention.causal", Value::Bool(false)), &["llama.attention.causal", "later tokens"]);
+    assert!(with("pooling_type", Value::U32(0)).is_ok());
+    for name in ["cls.output.weight", "blk.0.ffn_gate.bias"] {
+        let mut tensors = tensors();
+        let shape = tensors["output_norm.weight"].dequantize(&Device::Cpu).unwrap();
+        tensors.insert(name.into(), QTensor::quantize(&shape, GgmlDType::F32).unwrap());
+        assert_says(load(&bytes(&tiny_metadata("llama"), &tensors)), &[name, "no causal language model"]);
+    }
 }

@@ -1,8 +1,7 @@
 //! Regular expressions written for Python's `re`, as task files hold them.
 
-mod translate;
-
 use fancy_regex::{Captures, Regex, RegexBuilder};
+use harness_core::translate_python_regex;
 
 use crate::MetricsError;
 
@@ -30,7 +29,7 @@ impl PythonRegex {
     /// # Errors
     /// [`MetricsError::Pattern`] if the expression is not valid.
     pub fn new(pattern: &str) -> Result<Self, MetricsError> {
-        RegexBuilder::new(&translate::translate(pattern))
+        RegexBuilder::new(&translate_python_regex(pattern))
             .backtrack_limit(BACKTRACK_LIMIT)
             .build()
             .map(|regex| Self { pattern: pattern.to_owned(), regex })

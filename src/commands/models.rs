@@ -58,14 +58,14 @@ fn is_checkpoint(path: &Path) -> bool {
     path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("checkpoint-"))
 }
 
-/// The types of the embedding and of the blocks' linears.
-fn stored_as(files: &ModelFiles) -> String {
-    let weights = &files.weights;
-    let linears = weights.layers.first().map(|layer| layer.q.data.dtype());
-    match (weights.embed.data.dtype(), linears) {
-        (embed, Some(linears)) if linears != embed => format!("{embed}, linears {linears}"),
-        (embed, _) => embed.to_owned(),
-    }
+/// How the tensors are stored: counts and bytes by type.
+fn stored_as(path: &Path) -> Result<Value, Failure> {
+    let types = ModelFiles::stored_types(path)?;
+    let types = types.into_iter().map(|(name, stored)| {
+        let counts = json!({ "tensors": stored.tensors, "bytes": stored.bytes });
+        (name, counts)
+    });
+    Ok(Value::Object(types.collect()))
 }
 
 fn describe(resolved: &ResolvedModel) -> (&'static str, String) {
@@ -178,7 +178,7 @@ fn whole_model(resolved: &ResolvedModel, path: &Path) -> Result<Value, Failure> 
         "vocab_size": config.vocab_size,
         "max_length": config.max_position_embeddings,
         "tied_embeddings": config.tie_word_embeddings,
-        "stored_as": stored_as(&files),
+        "stored_as": stored_as(path)?,
         "chat_template": files.chat_template.as_ref().map(|template| template.source()),
         "adds_bos": files.tokenizer.adds_bos(),
         "digest": files.digest,

@@ -89,6 +89,19 @@ fn gguf_files_and_adapters() {
 }
 
 #[test]
+fn a_gguf_model_in_parts_is_one_model() {
+    let folder = tempfile::tempdir().unwrap();
+    touch(folder.path(), &["m/a-00001-of-00002.gguf", "m/a-00002-of-00002.gguf"]);
+    let parts = ["a-00001-of-00002.gguf", "a-00002-of-00002.gguf"].map(|name| folder.path().join("m").join(name));
+    let source = ModelSource::detect(&folder.path().join("m")).unwrap();
+    assert_eq!((source.path(), source.weights()), (parts[0].as_path(), parts.to_vec()));
+    assert_eq!(list_models(folder.path()).unwrap(), [source]);
+    touch(folder.path(), &["m/b-00002-of-00002.gguf"]);
+    let several = ModelSource::detect(&folder.path().join("m")).unwrap_err().to_string();
+    assert!(several.contains("several GGUF files"), "{several}");
+}
+
+#[test]
 fn models_are_found_by_name() {
     let home = tempfile::tempdir().unwrap();
     let models = home.path().join("models");

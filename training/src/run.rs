@@ -405,12 +405,16 @@ fn full_artifact(base: Option<&Base<'_>>, scratch: Option<&Scratch>) -> Result<A
         return Err(TrainingError::setting("base", folder.display(), expected));
     }
     let text = fs::read_to_string(&path).map_err(TrainingError::io("read", &path))?;
-    let config: Value = serde_json::from_str(&text).map_err(|error| TrainingError::File {
+    let mut config: Value = serde_json::from_str(&text).map_err(|error| TrainingError::File {
         path: path.clone(),
         line: error.line(),
         column: error.column(),
         message: error.to_string(),
     })?;
+    if base.is_some_and(|base| !base.files.config.tie_word_embeddings) && config["tie_word_embeddings"] == true {
+        // The base has a head of its own all the same, and so has what is written.
+        config["tie_word_embeddings"] = false.into();
+    }
     Ok(Artifact::Model { config, dtype: WeightDtype::F32, tokenizer: folder.to_owned() })
 }
 

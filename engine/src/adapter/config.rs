@@ -1,10 +1,11 @@
 //! `adapter_config.json`.
 
-use std::{collections::BTreeMap, path::Path};
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use super::Patterns;
 use crate::{EngineError, config::read_json};
 
 /// Which modules an adapter changes.
@@ -51,12 +52,18 @@ pub struct AdapterConfig {
     /// Only these blocks; not used with patterns.
     #[serde(deserialize_with = "one_or_many")]
     pub layers_to_transform: Option<Vec<usize>>,
+    /// What stands before the number of a block in a module's path, for `layers_to_transform`.
+    #[serde(deserialize_with = "one_or_many_names")]
+    pub layers_pattern: Option<Vec<String>>,
     /// Ranks that differ from `r`, by a pattern that the end of a module's path matches.
-    pub rank_pattern: BTreeMap<String, usize>,
+    pub rank_pattern: Patterns<usize>,
     /// Alphas that differ from `lora_alpha`, likewise.
-    pub alpha_pattern: BTreeMap<String, f64>,
+    pub alpha_pattern: Patterns<f64>,
     /// Whole modules trained and saved beside: `lm_head`, `embed_tokens`.
     pub modules_to_save: Option<Vec<String>>,
+    /// Whether a trained embedding is the head as well, where the base ties them.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub ensure_weight_tying: bool,
 }
 
 impl Default for AdapterConfig {
@@ -73,29 +80,42 @@ impl Default for AdapterConfig {
             target_modules: None,
             exclude_modules: None,
             layers_to_transform: None,
-            rank_pattern: BTreeMap::new(),
-            alpha_pattern: BTreeMap::new(),
+            layers_pattern: None,
+            rank_pattern: Patterns::default(),
+            alpha_pattern: Patterns::default(),
             modules_to_save: None,
+            ensure_weight_tying: false,
         }
     }
 }
 
+/// One value or a list.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum OneOrMany<T> {
+    One(T),
+    Many(Vec<T>),
+}
+
 fn one_or_many<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<usize>>, D::Error> {
-    #[derive(Deserialize)]
-    #[serde(untagged)]
-    enum Layers {
-        One(usize),
-        Many(Vec<usize>),
-    }
-    Ok(Option::<Layers>::deserialize(deserializer)?.map(|layers| match layers {
-        Layers::One(layer) => vec![layer],
-        Layers::Many(layers) => layers,
+    Ok(Option::<OneOrMany<usize>>::deserialize(deserializer)?.map(|layers| match layers {
+        OneOrMany::One(layer) => vec![layer],
+        OneOrMany::Many(layers) => layers,
+    }))
+}
+
+/// An empty name is no name.
+fn one_or_many_names<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<String>>, D::Error> {
+    Ok(Option::<OneOrMany<String>>::deserialize(deserializer)?.map(|names| match names {
+        OneOrMany::One(name) if name.is_empty() => vec![],
+        OneOrMany::One(name) => vec![name],
+        OneOrMany::Many(names) => names,
     }))
 }
 
 impl AdapterConfig {
-    /// Reads `adapter_config.json` of a directory. Keys that are not known are ignored, as PEFT does; variants of LoRA
-    /// that compute something else are refused by name.
+    /// Reads `adapter_config.json` of a directory. Keys that are not known, and variants of LoRA that compute something
+    /// else, are refused by name unless they are empty or false.
     ///
     /// # Errors
     /// If the file is missing or broken, or asks for something that is not supported.
@@ -120,7 +140,8 @@ impl AdapterConfig {
             found,
             expected: expected.to_owned(),
         };
-        if let Some(rank) = std::iter::once(&config.r).chain(config.rank_pattern.values()).find(|&&rank| rank == 0) {
+        let ranks = config.rank_pattern.0.iter().map(|(_, rank)| rank);
+        if let Some(rank) = std::iter::once(&config.r).chain(ranks).find(|&&rank| rank == 0) {
             return Err(wrong("r", rank.to_string(), "a positive rank"));
         }
         for module in config.modules_to_save.iter().flatten() {
@@ -140,7 +161,7 @@ impl AdapterConfig {
         };
         json.insert("lora_alpha".to_owned(), whole(self.lora_alpha));
         let alphas: Map<String, Value> =
-            self.alpha_pattern.iter().map(|(pattern, &alpha)| (pattern.clone(), whole(alpha))).collect();
+            self.alpha_pattern.0.iter().map(|(pattern, alpha)| (pattern.clone(), whole(*alpha))).collect();
         json.insert("alpha_pattern".to_owned(), Value::Object(alphas));
         for (key, value) in [
             ("auto_mapping", Value::Null),
@@ -148,7 +169,6 @@ impl AdapterConfig {
             ("fan_in_fan_out", Value::from(false)),
             ("inference_mode", Value::from(true)),
             ("init_lora_weights", Value::from(true)),
-            ("layers_pattern", Value::Null),
             ("use_dora", Value::from(false)),
         ] {
             json.insert(key.to_owned(), value);
@@ -159,6 +179,28 @@ impl AdapterConfig {
     }
 }
 
+/// Keys that change nothing once an adapter is trained, or only beside another key that is refused.
+const WITHOUT_EFFECT: [&str; 11] = [
+    "auto_mapping",
+    "corda_config",
+    "eva_config",
+    "fan_in_fan_out",
+    "inference_mode",
+    "loftq_config",
+    "lora_ga_config",
+    "megatron_core",
+    "peft_version",
+    "qalora_group_size",
+    "runtime_config",
+];
+
+/// Initialisations that leave the base as it is.
+const INITIALISATIONS: [&str; 4] = ["gaussian", "eva", "orthogonal", "mica"];
+
+fn leaves_the_base(initialisation: &Value) -> bool {
+    initialisation.as_str().is_some_and(|found| INITIALISATIONS.iter().any(|name| found.eq_ignore_ascii_case(name)))
+}
+
 /// Refuses, by name, what would compute something else than plain LoRA.
 fn refuse_unsupported(path: &Path, json: &Map<String, Value>) -> Result<(), EngineError> {
     let refused = |key: &str, found: &Value, expected: &str| EngineError::Config {
@@ -167,37 +209,39 @@ fn refuse_unsupported(path: &Path, json: &Map<String, Value>) -> Result<(), Engi
         found: found.to_string(),
         expected: expected.to_owned(),
     };
-    let get = |key: &str| json.get(key).filter(|value| !value.is_null());
     match json.get("peft_type") {
         Some(Value::String(kind)) if kind == "LORA" => {}
-        found => return Err(refused("peft_type", found.unwrap_or(&Value::Null), "\"LORA\"")),
-    }
-    if let Some(bias) = get("bias").filter(|&bias| bias != "none") {
-        return Err(refused("bias", bias, "\"none\" (trained biases are not supported)"));
-    }
-    if let Some(init) = get("init_lora_weights").and_then(Value::as_str) {
-        let changes_base = ["pissa", "olora", "corda", "loftq"].iter().any(|name| init.starts_with(name));
-        if changes_base {
-            let expected = "an initialisation that leaves the base as it is; convert the adapter with PEFT's \
-                            path_initial_model_for_weight_conversion";
-            return Err(refused("init_lora_weights", &Value::from(init), expected));
+        found => {
+            let expected = "\"LORA\" (other kinds of adapters are not supported)";
+            return Err(refused("peft_type", found.unwrap_or(&Value::Null), expected));
         }
     }
-    let variants = ["layer_replication", "target_parameters", "trainable_token_indices", "alora_invocation_tokens"];
+    let known = serde_json::to_value(AdapterConfig { ensure_weight_tying: true, ..AdapterConfig::default() });
     let empty = |value: &Value| match value {
+        Value::Null => true,
+        Value::Bool(flag) => !flag,
+        Value::Number(_) => false,
+        Value::String(text) => text.is_empty(),
         Value::Array(items) => items.is_empty(),
         Value::Object(fields) => fields.is_empty(),
-        Value::Bool(flag) => !flag,
-        _ => false,
     };
-    for key in variants.into_iter().chain(["megatron_config", "arrow_config", "lora_bias"]) {
-        if let Some(value) = get(key).filter(|value| !empty(value)) {
-            return Err(refused(key, value, "nothing (this variant of LoRA is not supported)"));
-        }
-    }
-    for (key, value) in json {
-        if key.starts_with("use_") && key != "use_rslora" && value == &Value::Bool(true) {
-            return Err(refused(key, value, "false (this variant of LoRA is not supported)"));
+    for (key, value) in json.iter().filter(|(_, value)| !empty(value)) {
+        match key.as_str() {
+            "task_type" if value != "CAUSAL_LM" => {
+                let expected = "\"CAUSAL_LM\" (an adapter for another task, such as a classifier's, predicts no tokens)";
+                return Err(refused(key, value, expected));
+            }
+            "bias" if value != "none" => {
+                return Err(refused(key, value, "\"none\" (trained biases are not supported)"));
+            }
+            "init_lora_weights" if value != &Value::Bool(true) && !leaves_the_base(value) => {
+                let expected = "an initialisation that leaves the base as it is; convert the adapter with PEFT's \
+                                path_initial_model_for_weight_conversion";
+                return Err(refused(key, value, expected));
+            }
+            "bias" | "init_lora_weights" => {}
+            key if WITHOUT_EFFECT.contains(&key) || known.as_ref().is_ok_and(|known| known.get(key).is_some()) => {}
+            key => return Err(refused(key, value, "nothing (this variant of LoRA is not supported)")),
         }
     }
     Ok(())

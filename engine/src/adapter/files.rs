@@ -8,19 +8,17 @@ use std::{
 
 use safetensors::{Dtype, tensor::TensorView};
 
-use super::{Adapter, AdapterConfig, AdapterLayer, LoraPair, Projection, TargetRank};
-use crate::{DecoderConfig, EngineError, HostTensor, weights::TensorStore};
+use super::{Adapter, AdapterConfig, AdapterLayer, LoraPair, Projection, TargetRank, modules::Modules};
+use crate::{DecoderConfig, EngineError, weights::TensorStore};
 
 /// What PEFT puts before the module's path.
 const PREFIX: &str = "base_model.model.";
 const WEIGHTS: &str = "adapter_model.safetensors";
 
-/// A tensor's place, from its name.
+/// One of the two matrices of a linear, from its name.
 enum Key {
     A(usize, Projection),
     B(usize, Projection),
-    /// A whole module: `lm_head` or `model.embed_tokens`.
-    Module(&'static str),
 }
 
 impl Adapter {
@@ -28,7 +26,8 @@ impl Adapter {
     ///
     /// # Errors
     /// If a file is missing or broken, a variant of LoRA is not supported, nothing is targeted, or the adapter was made
-    /// for another base.
+    /// for another base. A base whose vocabulary was enlarged before training is not another one where embedding and head
+    /// come with the adapter.
     pub fn load(dir: &Path, base: &DecoderConfig) -> Result<Self, EngineError> {
         let config = AdapterConfig::load(dir)?;
         let path = dir.join(WEIGHTS);
@@ -49,18 +48,27 @@ impl Adapter {
             .targets(base)
             .map_err(|reason| EngineError::Adapter { path: dir.join("adapter_config.json"), reason })?;
         let store = TensorStore::open_file(&path)?;
-        let (mut a, mut b, mut modules) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        let (mut a, mut b, mut modules) = (BTreeMap::new(), BTreeMap::new(), Modules::default());
         for name in store.names() {
-            let key = parse(name).ok_or_else(|| {
-                failed(format!(
-                    "tensor `{name}` belongs to no linear of a decoder block; only these, lm_head and embed_tokens as \
-                     whole modules, are supported"
-                ))
-            })?;
-            match key {
-                Key::A(layer, projection) => a.insert((layer, projection), name),
-                Key::B(layer, projection) => b.insert((layer, projection), name),
-                Key::Module(module) => modules.insert(module, name).map(|_| name),
+            let path = module_path(name);
+            if path.is_some_and(|path| modules.take(path, name)) {
+                continue;
+            }
+            match path.and_then(parse) {
+                Some(Key::A(layer, projection)) => a.insert((layer, projection), name),
+                Some(Key::B(layer, projection)) => b.insert((layer, projection), name),
+                None if ["lm_head", "embed_tokens"].iter().any(|module| name.contains(module)) => {
+                    return Err(failed(format!(
+                        "tensor `{name}` adds to the embedding or the head; they are supported as whole modules only: merge \
+                         the adapter with PEFT first"
+                    )));
+                }
+                None => {
+                    return Err(failed(format!(
+                        "tensor `{name}` belongs to no linear of a decoder block; only these, lm_head and embed_tokens as \
+                         whole modules, are supported"
+                    )));
+                }
             };
         }
         if let Some(&(layer, projection)) = a.keys().chain(b.keys()).find(|(layer, _)| *layer >= base.num_layers) {
@@ -89,10 +97,7 @@ impl Adapter {
         if let Some(name) = a.values().chain(b.values()).next() {
             return Err(failed(format!("tensor `{name}` is not targeted by adapter_config.json")));
         }
-        let modules_to_save = modules
-            .into_iter()
-            .map(|(module, name)| whole_module(&store, module, name, base))
-            .collect::<Result<_, _>>()?;
+        let modules_to_save = modules.resolve(&config, &store, base)?;
         Ok(Self::new(config, layers, modules_to_save))
     }
 
@@ -161,35 +166,15 @@ fn pair(
     })
 }
 
-fn whole_module(
-    store: &TensorStore,
-    module: &str,
-    name: &str,
-    base: &DecoderConfig,
-) -> Result<(String, HostTensor), EngineError> {
-    let tensor = store.tensor(name)?;
-    let expected = [base.vocab_size, base.hidden_size];
-    if tensor.shape == expected {
-        return Ok((module.to_owned(), tensor));
-    }
-    Err(EngineError::AdapterShape {
-        path: store.root().to_owned(),
-        module: module.to_owned(),
-        found: format!("a weight of shape {:?}", tensor.shape),
-        expected: format!("{expected:?}"),
-    })
+/// The path in `base_model.model.<path>.weight`; the adapter's name at its end (`lora_A.default`), as in a raw state
+/// dictionary, is tolerated.
+fn module_path(name: &str) -> Option<&str> {
+    let path = name.strip_prefix(PREFIX).unwrap_or(name).strip_suffix(".weight")?;
+    Some(path.strip_suffix(".default").unwrap_or(path))
 }
 
-/// The place of `base_model.model.<path>.lora_A.weight` and its like; the adapter's name between (`lora_A.default`), as in
-/// a raw state dictionary, is tolerated.
-fn parse(name: &str) -> Option<Key> {
-    let path = name.strip_prefix(PREFIX).unwrap_or(name).strip_suffix(".weight")?;
-    let path = path.strip_suffix(".default").unwrap_or(path);
-    match path.strip_suffix(".modules_to_save").unwrap_or(path) {
-        "lm_head" => return Some(Key::Module("lm_head")),
-        "model.embed_tokens" | "embed_tokens" => return Some(Key::Module("model.embed_tokens")),
-        _ => {}
-    }
+/// The place of a path that ends in `lora_A` or `lora_B`.
+fn parse(path: &str) -> Option<Key> {
     let (module, matrix) = path.rsplit_once('.')?;
     let module = module.strip_prefix("model.").unwrap_or(module).strip_prefix("layers.")?;
     let (layer, module) = module.split_once('.')?;

@@ -1,10 +1,8 @@
-//! Which modules an adapter changes, with which rank and scale, as PEFT decides it.
+//! Which modules an adapter changes, with which rank and scale, as PEFT 0.21 decides it.
 
 use std::collections::BTreeMap;
 
-use fancy_regex::Regex;
-
-use super::{AdapterConfig, Projection, TargetModules};
+use super::{AdapterConfig, Projection, TargetModules, patterns::Expression};
 use crate::DecoderConfig;
 
 /// Rank and scale of one adapted module.
@@ -20,25 +18,34 @@ impl AdapterConfig {
     /// The adapted linears of every block.
     ///
     /// # Errors
-    /// A reason, if a pattern is no regular expression or nothing is targeted.
+    /// A reason, if a pattern is no regular expression, keys exclude each other, or nothing is targeted.
     pub fn targets(&self, base: &DecoderConfig) -> Result<Vec<BTreeMap<Projection, TargetRank>>, String> {
         let default = TargetModules::Names(vec!["q_proj".to_owned(), "v_proj".to_owned()]);
         let wanted = Matcher::new("target_modules", self.target_modules.as_ref().unwrap_or(&default))?;
-        let excluded = self.exclude_modules.as_ref().map(|modules| Matcher::new("exclude_modules", modules));
+        let excluded = self.exclude_modules.as_ref().map(|modules| match modules {
+            // `all-linear` is no shorthand here.
+            TargetModules::Pattern(pattern) => Expression::whole("exclude_modules", pattern).map(Matcher::whole),
+            TargetModules::Names(names) => Ok(Matcher::Names(names.clone())),
+        });
         let excluded = excluded.transpose()?;
-        let ranks = Patterns::new("rank_pattern", &self.rank_pattern)?;
-        let alphas = Patterns::new("alpha_pattern", &self.alpha_pattern)?;
-        let by_layer = matches!(wanted, Matcher::Names(_));
+        let chosen = ChosenLayers::new(self, &wanted)?;
+        let ranks = self.rank_pattern.compile("rank_pattern")?;
+        let alphas = self.alpha_pattern.compile("alpha_pattern")?;
         let mut layers = Vec::with_capacity(base.num_layers);
         for layer in 0..base.num_layers {
-            let chosen = self.layers_to_transform.as_ref().is_none_or(|layers| !by_layer || layers.contains(&layer));
             let mut targets = BTreeMap::new();
-            for projection in Projection::ALL {
+            for projection in linears(base) {
                 let path = projection.path(layer);
-                let out = excluded.as_ref().is_some_and(|excluded| excluded.matches(&path));
-                if chosen && !out && wanted.matches(&path) {
-                    let rank = ranks.find(&path).copied().unwrap_or(self.r);
-                    let alpha = alphas.find(&path).copied().unwrap_or(self.lora_alpha);
+                let out = excluded.as_ref().map_or(Ok(Match::No), |excluded| excluded.matches(&path))?;
+                let targeted = match wanted.matches(&path)? {
+                    _ if out != Match::No => false,
+                    Match::No => false,
+                    Match::Whole => true,
+                    Match::End => chosen.contain(&path)?,
+                };
+                if targeted {
+                    let rank = ranks.find(&path)?.copied().unwrap_or(self.r);
+                    let alpha = alphas.find(&path)?.copied().unwrap_or(self.lora_alpha);
                     let divisor = if self.use_rslora { (rank as f64).sqrt() } else { rank as f64 };
                     targets.insert(projection, TargetRank { rank, scale: (alpha / divisor) as f32 });
                 }
@@ -49,17 +56,34 @@ impl AdapterConfig {
             let wanted = serde_json::to_string(&self.target_modules).unwrap_or_default();
             return Err(format!(
                 "`target_modules` {wanted} match no linear of this base; its linears are {}",
-                Projection::ALL.map(Projection::module).join(", ")
+                linears(base).map(Projection::module).collect::<Vec<_>>().join(", ")
             ));
         }
         Ok(layers)
     }
 }
 
+/// The linears of a block; experts are stacked in transformers 5 and no linears.
+fn linears(base: &DecoderConfig) -> impl Iterator<Item = Projection> {
+    let inner = [Projection::Gate, Projection::Up, Projection::Down];
+    let experts = base.experts.is_some();
+    Projection::ALL.into_iter().filter(move |projection| !(experts && inner.contains(projection)))
+}
+
+/// How a module's path is meant.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Match {
+    No,
+    /// By all of it, or by an expression.
+    Whole,
+    /// By its last segments.
+    End,
+}
+
 /// Decides whether a module's path is meant.
 enum Matcher {
     All,
-    Whole(Box<Regex>),
+    Whole(Box<Expression>),
     Names(Vec<String>),
 }
 
@@ -67,38 +91,66 @@ impl Matcher {
     fn new(key: &str, modules: &TargetModules) -> Result<Self, String> {
         Ok(match modules {
             TargetModules::Pattern(pattern) if pattern.eq_ignore_ascii_case("all-linear") => Self::All,
-            TargetModules::Pattern(pattern) => Self::Whole(Box::new(regex(key, &format!(r"\A(?:{pattern})\z"))?)),
+            TargetModules::Pattern(pattern) => Self::whole(Expression::whole(key, pattern)?),
             TargetModules::Names(names) => Self::Names(names.clone()),
         })
     }
 
-    fn matches(&self, path: &str) -> bool {
-        match self {
-            Self::All => true,
-            Self::Whole(regex) => regex.is_match(path).unwrap_or(false),
-            Self::Names(names) => names.iter().any(|name| {
-                path.strip_suffix(name.as_str()).is_some_and(|before| before.is_empty() || before.ends_with('.'))
-            }),
+    fn whole(expression: Expression) -> Self {
+        Self::Whole(Box::new(expression))
+    }
+
+    fn matches(&self, path: &str) -> Result<Match, String> {
+        Ok(match self {
+            Self::All => Match::Whole,
+            Self::Whole(expression) if expression.matches(path)? => Match::Whole,
+            Self::Whole(_) => Match::No,
+            Self::Names(names) if names.iter().any(|name| name == path) => Match::Whole,
+            Self::Names(names) => {
+                let ends = |name: &String| path.strip_suffix(name.as_str()).is_some_and(|before| before.ends_with('.'));
+                if names.iter().any(ends) { Match::End } else { Match::No }
+            }
+        })
+    }
+}
+
+/// The layers in which modules that are meant by their last segments are adapted.
+struct ChosenLayers<'a> {
+    layers: Option<&'a [usize]>,
+    /// Where the number of a layer stands in a path: its group `idx`.
+    patterns: Vec<Expression>,
+}
+
+impl<'a> ChosenLayers<'a> {
+    fn new(config: &'a AdapterConfig, wanted: &Matcher) -> Result<Self, String> {
+        let named = matches!(wanted, Matcher::Names(_));
+        let (layers, patterns) = (config.layers_to_transform.as_deref(), config.layers_pattern.as_deref());
+        for (key, given) in [("layers_to_transform", layers.is_some()), ("layers_pattern", patterns.is_some())] {
+            if given && !named {
+                return Err(format!("`{key}` cannot be used where `target_modules` is an expression; give a list of names"));
+            }
         }
-    }
-}
-
-/// Values by patterns that the end of a module's path matches, beginning at a segment; the first pattern counts.
-struct Patterns<'a, T>(Vec<(Regex, &'a T)>);
-
-impl<'a, T> Patterns<'a, T> {
-    fn new(key: &str, patterns: &'a BTreeMap<String, T>) -> Result<Self, String> {
-        let compile = |(pattern, value): (&String, &'a T)| {
-            Ok((regex(key, &format!(r"\A(?:.*\.)?(?:{})\z", pattern.trim_start_matches('^')))?, value))
+        let patterns = patterns.unwrap_or_default();
+        if !patterns.is_empty() && layers.is_none() {
+            return Err("`layers_pattern` is given and `layers_to_transform` is not; expected both or neither".to_owned());
+        }
+        let expression = |pattern: &String| {
+            Expression::new("layers_pattern", pattern, &format!(r"(?:^|.*?\.){pattern}\.(?P<idx>\d+)\."))
         };
-        patterns.iter().map(compile).collect::<Result<_, String>>().map(Self)
+        let patterns = match patterns {
+            [] => vec![Expression::new("layers_pattern", "", r".*?\.[^.]*\.(?P<idx>\d+)\.")?],
+            patterns => patterns.iter().map(expression).collect::<Result<_, String>>()?,
+        };
+        Ok(Self { layers: layers.filter(|layers| !layers.is_empty()), patterns })
     }
 
-    fn find(&self, path: &str) -> Option<&'a T> {
-        self.0.iter().find(|(regex, _)| regex.is_match(path).unwrap_or(false)).map(|&(_, value)| value)
+    fn contain(&self, path: &str) -> Result<bool, String> {
+        let Some(layers) = self.layers else { return Ok(true) };
+        for pattern in &self.patterns {
+            if let Some(index) = pattern.group(path, "idx")? {
+                return Ok(index.and_then(|index| index.parse().ok()).is_some_and(|index| layers.contains(&index)));
+            }
+        }
+        Ok(false)
     }
-}
-
-fn regex(key: &str, pattern: &str) -> Result<Regex, String> {
-    Regex::new(pattern).map_err(|error| format!("`{key}`: {pattern:?} is not a regular expression: {error}"))
 }

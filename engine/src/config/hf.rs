@@ -5,7 +5,12 @@ use std::path::Path;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
 
-use super::{Architecture, DecoderConfig, Experts, Rope, RopeScaling};
+use super::{
+    Architecture, DecoderConfig, Experts,
+    families::{Biases, Derivable, Family, MAX_WINDOW_LAYERS, Windows},
+    keys::Keys,
+    rope::rope,
+};
 use crate::EngineError;
 
 /// Reads a JSON file.
@@ -77,7 +82,7 @@ pub(crate) fn read_config(dir: &Path) -> Result<DecoderConfig, EngineError> {
         });
     }
     let json: Map<String, Value> = read_json(&path)?;
-    let mut config = Keys { path: &path, json: &json, prefix: "" }.decoder()?;
+    let mut config = decoder(&Keys { path: &path, json: &json, prefix: "" })?;
     let generation = read_generation_defaults(dir)?;
     if !generation.eos_token_ids.is_empty() {
         config.eos_token_ids = generation.eos_token_ids;
@@ -86,209 +91,154 @@ pub(crate) fn read_config(dir: &Path) -> Result<DecoderConfig, EngineError> {
     Ok(config)
 }
 
-/// Typed access to the keys of one JSON object, with errors that name the file and the key.
-struct Keys<'a> {
-    path: &'a Path,
-    json: &'a Map<String, Value>,
-    prefix: &'a str,
+fn decoder(keys: &Keys<'_>) -> Result<DecoderConfig, EngineError> {
+    let family = Family::of(architecture(keys)?);
+    refuse_unsupported(keys, family)?;
+    let hidden_size = keys.size_or("hidden_size", family.hidden_size)?;
+    let num_heads = keys.size_or("num_attention_heads", family.num_heads)?;
+    let derivable = |key: &str, rule: &Derivable, derived: usize| match (keys.size(key)?, keys.has(key)) {
+        (Some(size), _) => Ok(size),
+        (None, false) => Ok(rule.absent.unwrap_or(derived)),
+        (None, true) if rule.null => Ok(derived),
+        (None, true) => Err(keys.error(key, "null", "a positive integer, or no such key")),
+    };
+    let num_kv_heads = derivable("num_key_value_heads", &family.num_kv_heads, num_heads)?;
+    if !num_heads.is_multiple_of(num_kv_heads) {
+        let source = if keys.has("num_key_value_heads") { "" } else { " (the default where the key is absent)" };
+        let found = format!("{num_kv_heads}{source}");
+        return Err(keys.error("num_key_value_heads", found, format!("a divisor of {num_heads} heads")));
+    }
+    if family.whole_heads && !hidden_size.is_multiple_of(num_heads) {
+        return Err(keys.error("hidden_size", hidden_size, format!("a multiple of {num_heads} heads")));
+    }
+    let head_dim = derivable("head_dim", &family.head_dim, hidden_size / num_heads)?;
+    if head_dim == 0 || !head_dim.is_multiple_of(2) {
+        return Err(keys.error("head_dim", head_dim, "an even number"));
+    }
+    let num_layers = keys.size_or("num_hidden_layers", family.num_layers)?;
+    let max_position_embeddings = keys.size_or("max_position_embeddings", family.max_position_embeddings)?;
+    let bias = family.biases == Biases::ByKey && keys.flag("attention_bias")?;
+    Ok(DecoderConfig {
+        architecture: family.architecture,
+        vocab_size: keys.size_or("vocab_size", family.vocab_size)?,
+        hidden_size,
+        intermediate_size: keys.size_or("intermediate_size", family.intermediate_size)?,
+        num_layers,
+        num_heads,
+        num_kv_heads,
+        head_dim,
+        rms_norm_eps: keys.number_or("rms_norm_eps", family.rms_norm_eps)? as f32,
+        rope: rope(keys, family.rope_theta, max_position_embeddings)?,
+        max_position_embeddings,
+        tie_word_embeddings: keys.flag("tie_word_embeddings")?,
+        qkv_bias: bias || family.biases == Biases::Qkv,
+        o_bias: bias,
+        qk_norm: family.qk_norm,
+        sliding_window: sliding_window(keys, family, num_layers)?,
+        bos_token_id: token_ids(keys, "bos_token_id", family.bos_token_id)?.first().copied(),
+        eos_token_ids: token_ids(keys, "eos_token_id", family.eos_token_id)?,
+        experts: if family.architecture == Architecture::Mixtral { Some(experts(keys)?) } else { None },
+    })
 }
 
-impl<'a> Keys<'a> {
-    fn error(&self, key: &str, found: impl ToString, expected: impl ToString) -> EngineError {
-        EngineError::Config {
-            path: self.path.to_owned(),
-            key: format!("{}{key}", self.prefix),
-            found: found.to_string(),
-            expected: expected.to_string(),
+fn token_ids(keys: &Keys<'_>, key: &str, default: Option<u32>) -> Result<Vec<u32>, EngineError> {
+    if !keys.has(key) {
+        return Ok(default.into_iter().collect());
+    }
+    let ids: Option<Ids> = keys.value(key, "a token id or a list of token ids")?;
+    Ok(ids.map(|ids| ids.0).unwrap_or_default())
+}
+
+fn experts(keys: &Keys<'_>) -> Result<Experts, EngineError> {
+    // Mixtral's class knows the number under both names, and the general one counts.
+    let count = keys.size_or("num_local_experts", 8)?;
+    let count = keys.size_or("num_experts", count)?;
+    let per_token = keys.size_or("num_experts_per_tok", 2)?;
+    if per_token > count {
+        return Err(keys.error("num_experts_per_tok", per_token, format!("at most {count}, the number of experts")));
+    }
+    Ok(Experts { count, per_token })
+}
+
+/// The family, if the checkpoint is a language model.
+fn architecture(keys: &Keys<'_>) -> Result<Architecture, EngineError> {
+    let classes: Option<Vec<String>> = keys.value("architectures", "a list of class names")?;
+    let class = classes.and_then(|names| names.into_iter().next());
+    const EXPECTED: &str = "a causal language model (…ForCausalLM); classifiers, reward models and bare encoders have no \
+                            head that predicts tokens";
+    if let Some(class) = class.as_ref().filter(|class| !class.ends_with("ForCausalLM")) {
+        return Err(keys.error("architectures", class, EXPECTED));
+    }
+    if class.is_none()
+        && let Some(key) = ["num_labels", "id2label", "problem_type"].into_iter().find(|key| keys.get(key).is_some())
+    {
+        return Err(keys.error(key, &keys.json[key], format!("`architectures` to name {EXPECTED}")));
+    }
+    let name: Option<String> = keys.value("model_type", "an architecture's name")?;
+    let name = name.or_else(|| class.map(|c| c.trim_end_matches("ForCausalLM").to_lowercase()));
+    let name = name.ok_or_else(|| keys.error("model_type", "nothing", Architecture::supported()))?;
+    Architecture::from_name(&name).ok_or_else(|| EngineError::UnknownArchitecture {
+        path: keys.path.to_owned(),
+        found: name,
+        supported: Architecture::supported(),
+    })
+}
+
+/// Refuses, by name, what would silently compute something else.
+fn refuse_unsupported(keys: &Keys<'_>, family: &Family) -> Result<(), EngineError> {
+    let act = keys.or("hidden_act", "silu".to_owned(), "silu")?;
+    if act != "silu" && act != "swish" {
+        return Err(keys.error("hidden_act", act, "silu"));
+    }
+    if family.mlp_bias && keys.flag("mlp_bias")? {
+        return Err(keys.error("mlp_bias", true, "false (biases in the feed-forward block are not supported)"));
+    }
+    if keys.value("is_causal", "true or false")? == Some(false) {
+        return Err(keys.error("is_causal", false, "true (attention to later tokens is not supported)"));
+    }
+    if let Some(layers) = keys.get("per_layer_config").filter(|layers| layers.as_object().is_none_or(|l| !l.is_empty())) {
+        return Err(keys.error("per_layer_config", layers, "nothing (layers that differ are not supported)"));
+    }
+    if let Some(quantised) = keys.get("quantization_config") {
+        let bitsandbytes = quantised["quant_method"] == "bitsandbytes" && quantised["load_in_4bit"] == true;
+        if !bitsandbytes {
+            let expected = "bitsandbytes in 4 bits, unquantised safetensors in f32, f16 or bf16, or a .gguf file";
+            return Err(keys.error("quantization_config.quant_method", &quantised["quant_method"], expected));
         }
     }
+    Ok(())
+}
 
-    /// The value of a key, `None` for an absent key and for `null`.
-    fn get(&self, key: &str) -> Option<&'a Value> {
-        self.json.get(key).filter(|value| !value.is_null())
+/// The window of every layer.
+fn sliding_window(keys: &Keys<'_>, family: &Family, layers: usize) -> Result<Vec<Option<usize>>, EngineError> {
+    let types: Option<Vec<String>> = keys.value("layer_types", "a list of names")?;
+    if let Some(types) = types.as_ref().filter(|types| types.len() != layers) {
+        return Err(keys.error("layer_types", format!("{} entries", types.len()), format!("{layers} entries")));
     }
-
-    fn value<T: DeserializeOwned>(&self, key: &str, expected: &str) -> Result<Option<T>, EngineError> {
-        let Some(value) = self.get(key) else { return Ok(None) };
-        T::deserialize(value).map(Some).map_err(|_| self.error(key, value, expected))
-    }
-
-    fn size(&self, key: &str) -> Result<Option<usize>, EngineError> {
-        let size = self.value::<usize>(key, "a positive integer")?;
-        if size == Some(0) { Err(self.error(key, 0, "a positive integer")) } else { Ok(size) }
-    }
-
-    fn required(&self, key: &str) -> Result<usize, EngineError> {
-        self.size(key)?.ok_or_else(|| self.error(key, "nothing", "a positive integer"))
-    }
-
-    fn number(&self, key: &str) -> Result<Option<f64>, EngineError> {
-        let number = self.value::<f64>(key, "a positive number")?;
-        match number {
-            Some(x) if !(x.is_finite() && x > 0.0) => Err(self.error(key, x, "a positive number")),
-            number => Ok(number),
+    let given = if keys.has("sliding_window") { keys.size("sliding_window")? } else { family.sliding_window };
+    let (window, first, types) = match family.windows {
+        Windows::Never => (None, 0, None),
+        Windows::Always => (given, 0, None),
+        Windows::AlwaysOrTyped => (given, 0, types),
+        Windows::Qwen => {
+            let used = keys.flag("use_sliding_window")?;
+            let first = keys.or("max_window_layers", MAX_WINDOW_LAYERS, "an integer")?;
+            (given.filter(|_| used), first, types)
         }
-    }
-
-    fn required_number(&self, key: &str) -> Result<f64, EngineError> {
-        self.number(key)?.ok_or_else(|| self.error(key, "nothing", "a positive number"))
-    }
-
-    fn flag(&self, key: &str) -> Result<Option<bool>, EngineError> {
-        self.value(key, "true or false")
-    }
-
-    fn decoder(&self) -> Result<DecoderConfig, EngineError> {
-        let architecture = self.architecture()?;
-        self.refuse_unsupported()?;
-        let hidden_size = self.required("hidden_size")?;
-        let num_heads = self.required("num_attention_heads")?;
-        let num_kv_heads = self.size("num_key_value_heads")?.unwrap_or(num_heads);
-        if !num_heads.is_multiple_of(num_kv_heads) {
-            return Err(self.error("num_key_value_heads", num_kv_heads, format!("a divisor of {num_heads} heads")));
+    };
+    let Some(types) = types else {
+        return Ok((0..layers).map(|layer| window.filter(|_| layer >= first)).collect());
+    };
+    let window_of = |kind: &String| match kind.as_str() {
+        "sliding_attention" if window.is_none() => {
+            let expected = "`sliding_window` beside it (and `use_sliding_window`, where the family has the key)";
+            Err(keys.error("layer_types", kind, expected))
         }
-        let head_dim = match self.size("head_dim")? {
-            Some(head_dim) => head_dim,
-            None if architecture == Architecture::Qwen3 => 128,
-            None if hidden_size.is_multiple_of(num_heads) => hidden_size / num_heads,
-            None => return Err(self.error("hidden_size", hidden_size, format!("a multiple of {num_heads} heads"))),
-        };
-        if !head_dim.is_multiple_of(2) {
-            return Err(self.error("head_dim", head_dim, "an even number"));
-        }
-        let num_layers = self.required("num_hidden_layers")?;
-        let max_position_embeddings = self.required("max_position_embeddings")?;
-        let attention_bias = self.flag("attention_bias")?.unwrap_or(false);
-        let eos: Option<Ids> = self.value("eos_token_id", "a token id or a list of token ids")?;
-        let bos: Option<Ids> = self.value("bos_token_id", "a token id")?;
-        Ok(DecoderConfig {
-            architecture,
-            vocab_size: self.required("vocab_size")?,
-            hidden_size,
-            intermediate_size: self.required("intermediate_size")?,
-            num_layers,
-            num_heads,
-            num_kv_heads,
-            head_dim,
-            rms_norm_eps: self.number("rms_norm_eps")?.unwrap_or(1e-6) as f32,
-            rope: self.rope(max_position_embeddings)?,
-            max_position_embeddings,
-            tie_word_embeddings: self.flag("tie_word_embeddings")?.unwrap_or(false),
-            qkv_bias: architecture == Architecture::Qwen2 || attention_bias,
-            o_bias: architecture != Architecture::Qwen2 && attention_bias,
-            qk_norm: architecture == Architecture::Qwen3,
-            sliding_window: self.sliding_window(architecture, num_layers)?,
-            bos_token_id: bos.and_then(|ids| ids.0.first().copied()),
-            eos_token_ids: eos.map(|ids| ids.0).unwrap_or_default(),
-            experts: if architecture == Architecture::Mixtral { Some(self.experts()?) } else { None },
-        })
-    }
-
-    fn experts(&self) -> Result<Experts, EngineError> {
-        let count = self.size("num_local_experts")?.unwrap_or(8);
-        let per_token = self.size("num_experts_per_tok")?.unwrap_or(2);
-        if per_token > count {
-            return Err(self.error(
-                "num_experts_per_tok",
-                per_token,
-                format!("at most {count}, the number of experts"),
-            ));
-        }
-        Ok(Experts { count, per_token })
-    }
-
-    fn architecture(&self) -> Result<Architecture, EngineError> {
-        let class: Option<Vec<String>> = self.value("architectures", "a list of class names")?;
-        let class = class.and_then(|names| names.into_iter().next());
-        let name: Option<String> = self.value("model_type", "an architecture's name")?;
-        let name = name.or_else(|| class.map(|c| c.trim_end_matches("ForCausalLM").to_lowercase()));
-        let name = name.ok_or_else(|| self.error("model_type", "nothing", Architecture::supported()))?;
-        Architecture::from_name(&name).ok_or_else(|| EngineError::UnknownArchitecture {
-            path: self.path.to_owned(),
-            found: name,
-            supported: Architecture::supported(),
-        })
-    }
-
-    /// Refuses, by name, what would silently compute something else.
-    fn refuse_unsupported(&self) -> Result<(), EngineError> {
-        if let Some(act) = self.value::<String>("hidden_act", "a name")?.filter(|act| act != "silu" && act != "swish") {
-            return Err(self.error("hidden_act", act, "silu"));
-        }
-        if self.flag("mlp_bias")? == Some(true) {
-            return Err(self.error("mlp_bias", true, "false (biases in the feed-forward block are not supported)"));
-        }
-        if let Some(quantised) = self.get("quantization_config") {
-            let bitsandbytes = quantised["quant_method"] == "bitsandbytes" && quantised["load_in_4bit"] == true;
-            if !bitsandbytes {
-                let expected = "bitsandbytes in 4 bits, unquantised safetensors in f32, f16 or bf16, or a .gguf file";
-                return Err(self.error("quantization_config.quant_method", &quantised["quant_method"], expected));
-            }
-        }
-        Ok(())
-    }
-
-    /// Both spellings: `rope_theta` with `rope_scaling`, and `rope_parameters` which holds both.
-    fn rope(&self, max_position_embeddings: usize) -> Result<Rope, EngineError> {
-        let top_theta = self.number("rope_theta")?;
-        let key = if self.get("rope_parameters").is_some() { "rope_parameters" } else { "rope_scaling" };
-        let json: Option<Map<String, Value>> = self.value(key, "an object")?;
-        let Some(json) = json else {
-            return Ok(Rope { theta: top_theta.unwrap_or(10_000.0), scaling: RopeScaling::None });
-        };
-        let prefix = format!("{key}.");
-        let keys = Keys { path: self.path, json: &json, prefix: &prefix };
-        let theta = keys.number("rope_theta")?.or(top_theta).unwrap_or(10_000.0);
-        let partial = keys.number("partial_rotary_factor")?.or(self.number("partial_rotary_factor")?);
-        if let Some(partial) = partial.filter(|&p| p != 1.0) {
-            return Err(keys.error("partial_rotary_factor", partial, "1 (the whole head)"));
-        }
-        let kind_key = if keys.get("rope_type").is_some() { "rope_type" } else { "type" };
-        let kind: Option<String> = keys.value(kind_key, "a name")?;
-        let original_max = keys.size("original_max_position_embeddings")?;
-        let scaling = match kind.as_deref() {
-            None | Some("default") => RopeScaling::None,
-            Some("linear") => RopeScaling::Linear { factor: keys.required_number("factor")? },
-            Some("dynamic") => RopeScaling::Dynamic {
-                factor: keys.required_number("factor")?,
-                original_max: original_max.unwrap_or(max_position_embeddings),
-            },
-            Some("llama3") => RopeScaling::Llama3 {
-                factor: keys.required_number("factor")?,
-                low_freq_factor: keys.required_number("low_freq_factor")?,
-                high_freq_factor: keys.required_number("high_freq_factor")?,
-                original_max: keys.required("original_max_position_embeddings")?,
-            },
-            Some(other) => return Err(keys.error(kind_key, other, "default, linear, dynamic or llama3")),
-        };
-        Ok(Rope { theta, scaling })
-    }
-
-    /// The window of every layer: `layer_types` if given; Qwen's `use_sliding_window` with `max_window_layers` (layers
-    /// from that one on have the window); Mistral's window on all layers.
-    fn sliding_window(&self, architecture: Architecture, layers: usize) -> Result<Vec<Option<usize>>, EngineError> {
-        let qwen = matches!(architecture, Architecture::Qwen2 | Architecture::Qwen3);
-        let used = match architecture {
-            Architecture::Llama => false,
-            Architecture::Mistral | Architecture::Mixtral => true,
-            _ => self.flag("use_sliding_window")?.unwrap_or(false),
-        };
-        let Some(window) = self.size("sliding_window")?.filter(|_| used) else { return Ok(vec![None; layers]) };
-        let types: Option<Vec<String>> = self.value("layer_types", "a list of names")?;
-        if let Some(types) = types {
-            if types.len() != layers {
-                return Err(self.error("layer_types", format!("{} entries", types.len()), format!("{layers} entries")));
-            }
-            let window_of = |kind: &String| match kind.as_str() {
-                "sliding_attention" => Ok(Some(window)),
-                "full_attention" => Ok(None),
-                other => Err(self.error("layer_types", other, "full_attention or sliding_attention")),
-            };
-            return types.iter().map(window_of).collect();
-        }
-        let first = if qwen { self.value::<usize>("max_window_layers", "an integer")?.unwrap_or(28) } else { 0 };
-        Ok((0..layers).map(|layer| (layer >= first).then_some(window)).collect())
-    }
+        "sliding_attention" => Ok(window),
+        "full_attention" | "attention" => Ok(None),
+        other => Err(keys.error("layer_types", other, "full_attention or sliding_attention")),
+    };
+    types.iter().map(window_of).collect()
 }
 
 /// One id or several.

@@ -154,7 +154,7 @@ impl Decoder {
         if let Some(device) = &self.base.device {
             return device.score(self.device_adapter(), hidden, targets);
         }
-        let (width, vocab) = (self.base.config.hidden_size, self.base.config.vocab_size);
+        let (width, vocab) = (self.base.config.hidden_size, self.vocab_size());
         let mut answers = Vec::with_capacity(targets.len());
         for (chunk, states) in hidden.chunks(LOGIT_ROWS * width).enumerate() {
             let logits = self.logits(states)?;

@@ -202,6 +202,7 @@ pub struct Decoder {
 
 #[derive(Debug)]
 struct PackedAdapter {
+    vocab_size: usize,
     layers: Vec<LayerLora>,
     head: Option<Linear>,
     embedding: Option<Embedding>,
@@ -255,6 +256,7 @@ impl Decoder {
         }
         let changes_nothing = linear::is_zero(&adapter.layers) && head.is_none() && embedding.is_none();
         let lora = Some(Arc::new(PackedAdapter {
+            vocab_size: adapter.vocab_size(config),
             layers,
             head,
             embedding,
@@ -282,7 +284,8 @@ impl Decoder {
         let changes_nothing = linear::is_zero(&adapter.layers) && head.is_none() && embedding.is_none();
         let device = crate::cuda::decoder::DeviceAdapter::new(device, &adapter.layers, embedding, head)?;
         let (layers, head, embedding) = (vec![], None, None);
-        let lora = PackedAdapter { layers, head, embedding, changes_nothing, device: Some(device) };
+        let vocab_size = adapter.vocab_size(&base.config);
+        let lora = PackedAdapter { vocab_size, layers, head, embedding, changes_nothing, device: Some(device) };
         Ok(Self { base, lora: Some(Arc::new(lora)), rounded: false })
     }
 
@@ -304,6 +307,11 @@ impl Decoder {
     /// The shared weights.
     pub fn base(&self) -> &Arc<BaseModel> {
         &self.base
+    }
+
+    /// Rows of the output head: logits of a position. An adapter may bring a head of its own with more tokens.
+    pub(crate) fn vocab_size(&self) -> usize {
+        self.lora.as_ref().map_or(self.base.config.vocab_size, |lora| lora.vocab_size)
     }
 
     /// Whether there is an adapter, and it changes nothing: every low-rank product is zero.

@@ -257,7 +257,7 @@ impl<'a> Generator<'a> {
     /// Draws a token for every sequence from its last hidden state.
     fn draw(&self, active: &mut [Active<'_>], states: &[f32], work: &mut Work) -> Result<(), EngineError> {
         let Self { decoder, end_tokens, .. } = *self;
-        let vocab = decoder.base().config().vocab_size;
+        let vocab = decoder.vocab_size();
         work.scored_positions += active.len() as u64;
         let greedy = active.iter().all(|sequence| sequence.sampler.takes_the_most_probable());
         let drawn: Vec<Drawn> = match if greedy { decoder.greedy(states)? } else { None } {

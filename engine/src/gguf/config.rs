@@ -16,6 +16,13 @@ pub(super) fn read(file: &GgufFile) -> Result<DecoderConfig, EngineError> {
         found,
         expected: expected.to_owned(),
     };
+    if let Some(kind) = file.integer(&key("pooling_type"))?.filter(|&kind| kind != 0) {
+        let expected = "none (an embedding model or a classifier, not a language model)";
+        return Err(refused("pooling_type", kind.to_string(), expected));
+    }
+    if file.flag(&key("attention.causal"))? == Some(false) {
+        return Err(refused("attention.causal", "false".to_owned(), "true (attention to later tokens is not supported)"));
+    }
     let experts = match file.integer(&key("expert_count"))?.filter(|&n| n > 0) {
         None => None,
         // Mixtral is stored as `llama`; what other architectures do with experts differs.
@@ -49,9 +56,8 @@ pub(super) fn read(file: &GgufFile) -> Result<DecoderConfig, EngineError> {
         return Err(refused("rope.dimension_count", rotated.to_string(), &format!("{head_dim}, the whole head")));
     }
     let max_position_embeddings = file.size(&key("context_length"))?;
-    let has = |tensor: &str| file.content.tensor_infos.contains_key(tensor);
-    let embedding = file.content.tensor_infos.get("token_embd.weight");
-    let vocab_size = match embedding.map(|info| info.shape.dims()) {
+    let has = |tensor: &str| file.has(tensor);
+    let vocab_size = match file.shape("token_embd.weight") {
         Some(&[rows, _]) => rows,
         _ => file.size(&key("vocab_size"))?,
     };
@@ -103,7 +109,7 @@ fn architecture(file: &GgufFile) -> Result<Architecture, EngineError> {
 
 fn rope(file: &GgufFile, name: &str, head_dim: usize) -> Result<Rope, EngineError> {
     let theta = file.number(&format!("{name}.rope.freq_base"))?.unwrap_or(10_000.0);
-    if file.content.tensor_infos.contains_key("rope_freqs.weight") {
+    if file.has("rope_freqs.weight") {
         let divisors = file.tensor("rope_freqs.weight", &[head_dim / 2])?.to_f32().into_owned();
         let plain = divisors.iter().all(|&x| x == 1.0);
         return Ok(Rope { theta, scaling: if plain { RopeScaling::None } else { RopeScaling::Divisors(divisors) } });

@@ -7,7 +7,7 @@ use crate::EngineError;
 
 impl GgufFile {
     fn get(&self, key: &str) -> Option<&Value> {
-        self.content.metadata.get(key)
+        self.parts[0].content.metadata.get(key)
     }
 
     fn wrong(&self, key: &str, found: &Value, expected: &str) -> EngineError {
@@ -118,7 +118,7 @@ impl GgufFile {
 }
 
 /// Any integer type, if not negative.
-fn unsigned(value: &Value) -> Option<u64> {
+pub(super) fn unsigned(value: &Value) -> Option<u64> {
     match *value {
         Value::U8(x) => Some(x.into()),
         Value::U16(x) => Some(x.into()),

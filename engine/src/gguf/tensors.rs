@@ -1,6 +1,10 @@
 //! The decoder's weights from GGUF tensors.
 
-use std::{io::Cursor, path::Path};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io::Cursor,
+    path::Path,
+};
 
 use candle_core::{
     Device,
@@ -8,10 +12,10 @@ use candle_core::{
 };
 use harness_core::Digest;
 
-use super::GgufFile;
+use super::{GgufFile, Part as FilePart};
 use crate::{
     Architecture, DecoderConfig, EngineError, HostData, HostTensor, Weights,
-    weights::{ExpertPart, Part, Place, TensorSource, assemble, digest_tensors, mapped},
+    weights::{ExpertPart, Part, Place, StoredTensors, TensorSource, assemble, by_type, digest_tensors, mapped},
 };
 
 pub(super) fn read(file: &GgufFile, config: &DecoderConfig) -> Result<Weights, EngineError> {
@@ -19,19 +23,79 @@ pub(super) fn read(file: &GgufFile, config: &DecoderConfig) -> Result<Weights, E
 }
 
 impl GgufFile {
-    /// Hash of all tensors as they are stored.
-    pub(crate) fn digest(&self) -> Digest {
-        let mut names: Vec<&String> = self.content.tensor_infos.keys().collect();
-        names.sort();
-        let tensors = names.into_iter().map(|name| {
-            let info = &self.content.tensor_infos[name];
-            let (begin, end) = self.extent(info).unwrap_or_default();
-            let bytes = self.map.get(begin..end).unwrap_or_default();
-            (name.as_str(), format!("{:?}", info.ggml_dtype), info.shape.dims(), bytes)
-        });
-        digest_tensors("gguf", tensors)
+    /// The part that a tensor lies in, and what its header says of it.
+    fn find(&self, name: &str) -> Option<(&FilePart, &TensorInfo)> {
+        let part = &self.parts[*self.places.get(name)?];
+        part.content.tensor_infos.get(name).map(|info| (part, info))
     }
 
+    /// Whether there is a tensor of this name.
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.places.contains_key(name)
+    }
+
+    /// The shape of a tensor.
+    pub(super) fn shape(&self, name: &str) -> Option<&[usize]> {
+        self.find(name).map(|(_, info)| info.shape.dims())
+    }
+
+    /// The stored bytes of every tensor with its name, block type and shape, sorted by name.
+    pub(crate) fn contents(&self) -> impl Iterator<Item = (&str, String, &[usize], &[u8])> {
+        self.places.keys().filter_map(|name| {
+            let (part, info) = self.find(name)?;
+            let (begin, end) = part.extent(info)?;
+            let bytes = part.map.get(begin..end)?;
+            Some((name.as_str(), format!("{:?}", info.ggml_dtype), info.shape.dims(), bytes))
+        })
+    }
+
+    /// Counts and bytes of tensors by the name of their type, as llama.cpp writes it for blocks: `Q4_K`.
+    pub(crate) fn by_type(&self) -> BTreeMap<String, StoredTensors> {
+        let named = self.contents().map(|(name, dtype, shape, bytes)| {
+            let dtype = match dtype.as_str() {
+                "F32" | "F16" | "BF16" => dtype.to_lowercase(),
+                _ => match dtype.strip_suffix('K') {
+                    Some(bits) => format!("{bits}_K"),
+                    None => dtype,
+                },
+            };
+            (name, dtype, shape, bytes)
+        });
+        by_type(named)
+    }
+
+    /// Hash of all tensors as they are stored, in however many files.
+    pub(crate) fn digest(&self) -> Digest {
+        digest_tensors("gguf", self.contents())
+    }
+
+    /// One tensor of a given shape; quantised blocks are widened to f32, other types kept.
+    pub(super) fn tensor(&self, name: &str, shape: &[usize]) -> Result<HostTensor, EngineError> {
+        let Some((part, info)) = self.find(name) else {
+            return Err(EngineError::MissingTensors { path: self.path.clone(), names: vec![name.to_owned()] });
+        };
+        if info.shape.dims() != shape {
+            return Err(EngineError::TensorShape {
+                path: part.path.clone(),
+                tensor: name.to_owned(),
+                found: info.shape.dims().to_vec(),
+                expected: shape.to_vec(),
+            });
+        }
+        let absurd = || part.error(format!("tensor `{name}` does not lie inside the file"));
+        let (begin, _) = part.extent(info).ok_or_else(absurd)?;
+        let len = info.shape.elem_count();
+        let data = match info.ggml_dtype {
+            GgmlDType::F32 => HostData::F32(mapped(&part.map, begin, len).ok_or_else(absurd)?),
+            GgmlDType::F16 => HostData::F16(mapped(&part.map, begin, len).ok_or_else(absurd)?),
+            GgmlDType::BF16 => HostData::Bf16(mapped(&part.map, begin, len).ok_or_else(absurd)?),
+            _ => HostData::F32(part.dequantised(name).map_err(|e| part.error(format!("tensor `{name}`: {e}")))?.into()),
+        };
+        Ok(HostTensor { shape: shape.to_vec(), data })
+    }
+}
+
+impl FilePart {
     /// First byte of a tensor and the one after its last; `None` if its size is absurd.
     fn extent(&self, info: &TensorInfo) -> Option<(usize, usize)> {
         let elements = info.shape.dims().iter().try_fold(1usize, |product, &dim| product.checked_mul(dim))?;
@@ -66,31 +130,6 @@ impl GgufFile {
         Ok(())
     }
 
-    /// One tensor of a given shape; quantised blocks are widened to f32, other types kept.
-    pub(super) fn tensor(&self, name: &str, shape: &[usize]) -> Result<HostTensor, EngineError> {
-        let Some(info) = self.content.tensor_infos.get(name) else {
-            return Err(EngineError::MissingTensors { path: self.path.clone(), names: vec![name.to_owned()] });
-        };
-        if info.shape.dims() != shape {
-            return Err(EngineError::TensorShape {
-                path: self.path.clone(),
-                tensor: name.to_owned(),
-                found: info.shape.dims().to_vec(),
-                expected: shape.to_vec(),
-            });
-        }
-        let absurd = || self.error(format!("tensor `{name}` does not lie inside the file"));
-        let (begin, _) = self.extent(info).ok_or_else(absurd)?;
-        let len = info.shape.elem_count();
-        let data = match info.ggml_dtype {
-            GgmlDType::F32 => HostData::F32(mapped(&self.map, begin, len).ok_or_else(absurd)?),
-            GgmlDType::F16 => HostData::F16(mapped(&self.map, begin, len).ok_or_else(absurd)?),
-            GgmlDType::BF16 => HostData::Bf16(mapped(&self.map, begin, len).ok_or_else(absurd)?),
-            _ => HostData::F32(self.dequantised(name).map_err(|e| self.error(format!("tensor `{name}`: {e}")))?.into()),
-        };
-        Ok(HostTensor { shape: shape.to_vec(), data })
-    }
-
     fn dequantised(&self, name: &str) -> candle_core::Result<Vec<f32>> {
         let blocks = self.content.tensor(&mut Cursor::new(&self.map[..]), name, &Device::Cpu)?;
         blocks.dequantize(&Device::Cpu)?.flatten_all()?.to_vec1()
@@ -123,7 +162,14 @@ impl TensorSource for GgufSource<'_> {
     }
 
     fn has(&self, name: &str) -> bool {
-        self.file.content.tensor_infos.contains_key(name)
+        self.file.has(name)
+    }
+
+    /// llama.cpp reads every tensor or refuses the file; those of rotary embeddings are read with the configuration, or
+    /// left over from old conversions.
+    fn stranger(&self, known: &BTreeSet<String>) -> Option<String> {
+        let passed_over = |name: &str| name == "rope_freqs.weight" || name.contains(".attn_rot_embd");
+        self.file.places.keys().find(|name| !known.contains(*name) && !passed_over(name)).cloned()
     }
 
     fn read(&self, place: Place, shape: &[usize]) -> Result<HostTensor, EngineError> {

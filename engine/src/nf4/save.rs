@@ -43,6 +43,7 @@ pub fn save_quantised(from: &Path, to: &Path, options: &Quantization) -> Result<
         }
     }
     config.insert("quantization_config".to_owned(), transformers_config(options, dtype));
+    config.insert("tie_word_embeddings".to_owned(), files.config.tie_word_embeddings.into());
     let text = serde_json::to_string_pretty(&config).unwrap_or_default();
     write_whole(&to.join("config.json"), text.as_bytes())?;
     let path = to.join("model.safetensors");

@@ -1,11 +1,11 @@
 //! From named tensors to the weights of a decoder, whatever the format names them.
 
-use std::path::Path;
+use std::{collections::BTreeSet, path::Path};
 
 use harness_core::{Digest, Hasher};
 use rayon::prelude::*;
 
-use super::{ExpertWeights, HostTensor, LayerWeights, Weights};
+use super::{ExpertWeights, HostData, HostTensor, LayerWeights, Weights};
 use crate::{DecoderConfig, EngineError};
 
 /// A tensor of a decoder block.
@@ -62,6 +62,8 @@ pub(crate) trait TensorSource: Sync {
     fn has(&self, name: &str) -> bool;
     /// Reads the tensor of a place, of exactly this shape, rows in Hugging Face's order.
     fn read(&self, place: Place, shape: &[usize]) -> Result<HostTensor, EngineError>;
+    /// A tensor that is none of these (the decoder's, by name) and that the format's own programs would not pass over.
+    fn stranger(&self, known: &BTreeSet<String>) -> Option<String>;
 }
 
 /// The parts that every block of this configuration has.
@@ -111,11 +113,16 @@ fn expert_shape(config: &DecoderConfig, part: ExpertPart) -> [usize; 2] {
 /// Reads all weights.
 ///
 /// # Errors
-/// Missing tensors, all of them named at once; otherwise the first tensor of a wrong shape or type.
+/// A tensor that makes it another model than a decoder with a head; missing tensors, all of them named at once;
+/// otherwise the first tensor of a wrong shape or type.
 pub(crate) fn assemble(config: &DecoderConfig, source: &dyn TensorSource) -> Result<Weights, EngineError> {
     let parts = parts(config);
-    let mut places = vec![Place::Embed, Place::Norm];
-    if !config.tie_word_embeddings {
+    let tied = config.tie_word_embeddings;
+    let has = |place| source.has(&source.name(place));
+    // Of two tied tensors either may be the one that is stored.
+    let table = if tied && !has(Place::Embed) && has(Place::LmHead) { Place::LmHead } else { Place::Embed };
+    let mut places = vec![table, Place::Norm];
+    if !tied {
         places.push(Place::LmHead);
     }
     places.extend((0..config.num_layers).flat_map(|layer| parts.iter().map(move |&part| Place::Layer(layer, part))));
@@ -126,11 +133,15 @@ pub(crate) fn assemble(config: &DecoderConfig, source: &dyn TensorSource) -> Res
     }));
     let missing: Vec<String> =
         places.iter().map(|&place| source.name(place)).filter(|name| !source.has(name)).collect();
+    let known = places.iter().chain([&Place::LmHead]).map(|&place| source.name(place)).collect();
+    if let Some(tensor) = source.stranger(&known) {
+        return Err(EngineError::Stranger { path: source.path().to_owned(), tensor });
+    }
     if !missing.is_empty() {
         return Err(EngineError::MissingTensors { path: source.path().to_owned(), names: missing });
     }
 
-    let table = [config.vocab_size, config.hidden_size];
+    let vocabulary = [config.vocab_size, config.hidden_size];
     let vector = |place, shape: &[usize]| Ok(source.read(place, shape)?.to_f32().into_owned());
     let layer = |layer: usize| -> Result<LayerWeights, EngineError> {
         let matrix = |part| source.read(Place::Layer(layer, part), &shape(config, part));
@@ -169,12 +180,35 @@ pub(crate) fn assemble(config: &DecoderConfig, source: &dyn TensorSource) -> Res
             experts: if experts > 0 { Some(mixture()?) } else { None },
         })
     };
+    let embed = source.read(table, &vocabulary)?;
+    let lm_head = if table == Place::LmHead || !has(Place::LmHead) {
+        None
+    } else {
+        let head = source.read(Place::LmHead, &vocabulary)?;
+        if tied { head_of_its_own(head, &embed) } else { Some(head) }
+    };
     Ok(Weights {
-        embed: source.read(Place::Embed, &table)?,
+        embed,
         layers: (0..config.num_layers).into_par_iter().map(layer).collect::<Result<_, _>>()?,
         norm: vector(Place::Norm, &[config.hidden_size])?,
-        lm_head: if config.tie_word_embeddings { None } else { Some(source.read(Place::LmHead, &table)?) },
+        lm_head,
     })
+}
+
+/// A head that is stored although the configuration ties it to the embedding: it counts where it differs, as in
+/// transformers 5.
+fn head_of_its_own(head: HostTensor, embed: &HostTensor) -> Option<HostTensor> {
+    const CHUNK: usize = 1 << 20;
+    fn same<T: PartialEq + Sync>(a: &[T], b: &[T]) -> bool {
+        a.par_chunks(CHUNK).zip(b.par_chunks(CHUNK)).all(|(a, b)| a == b)
+    }
+    let tied = match (&head.data, &embed.data) {
+        (HostData::F32(a), HostData::F32(b)) => same(a, b),
+        (HostData::Bf16(a), HostData::Bf16(b)) => same(a, b),
+        (HostData::F16(a), HostData::F16(b)) => same(a, b),
+        _ => same(&head.to_f32(), &embed.to_f32()),
+    };
+    (!tied).then_some(head)
 }
 
 /// Hash of tensors by name, stored type, shape and stored bytes; independent of files, sharding and threads.

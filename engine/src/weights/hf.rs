@@ -1,6 +1,6 @@
 //! Hugging Face's names of the tensors of a decoder.
 
-use std::path::Path;
+use std::{collections::BTreeSet, path::Path};
 
 use super::{
     HostTensor,
@@ -18,7 +18,7 @@ pub(crate) struct HfSource<'a> {
 impl<'a> HfSource<'a> {
     /// Tensors of a causal language model (`model.layers…`) or of the bare decoder (`layers…`).
     pub(crate) fn new(store: &'a TensorStore) -> Self {
-        let bare = !store.contains("model.embed_tokens.weight") && store.contains("embed_tokens.weight");
+        let bare = !store.contains("model.norm.weight") && store.contains("norm.weight");
         Self { store, prefix: if bare { "" } else { "model." } }
     }
 }
@@ -41,6 +41,15 @@ impl TensorSource for HfSource<'_> {
 
     fn has(&self, name: &str) -> bool {
         self.store.contains(name)
+    }
+
+    /// transformers passes over what it does not know inside the decoder; beside it stands another head.
+    fn stranger(&self, _: &BTreeSet<String>) -> Option<String> {
+        let roots = match self.prefix {
+            "" => ["embed_tokens.", "layers.", "norm.", "lm_head.", "rotary_emb."].as_slice(),
+            prefix => &[prefix, "lm_head."],
+        };
+        self.store.names().find(|name| !roots.iter().any(|root| name.starts_with(root))).map(str::to_owned)
     }
 
     fn read(&self, place: Place, shape: &[usize]) -> Result<HostTensor, EngineError> {

@@ -7,6 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use harness_core::SplitName;
 use serde_json::Value;
 
 use crate::{Result, StoreError};
@@ -16,9 +17,9 @@ use crate::{Result, StoreError};
 pub enum ModelSource {
     /// A folder with configuration, safetensors and tokenizer.
     HuggingFace(HuggingFaceDirectory),
-    /// A GGUF file, which holds all three.
+    /// A GGUF file, which holds all three, or the files that it is split into.
     Gguf {
-        /// The file.
+        /// The file, or one of its parts.
         path: PathBuf,
     },
     /// A PEFT adapter, which needs a base model.
@@ -82,6 +83,7 @@ impl ModelSource {
             match gguf.as_slice() {
                 [path] => return detect_file(path),
                 [] => {}
+                [first, rest @ ..] if rest.iter().all(|path| parts_of(first).contains(path)) => return detect_file(first),
                 _ => return Err(files.error("several GGUF files: name the one that is meant")),
             }
         }
@@ -107,11 +109,11 @@ impl ModelSource {
     }
 
     /// The files with weights.
-    pub fn weights(&self) -> Vec<&Path> {
+    pub fn weights(&self) -> Vec<PathBuf> {
         match self {
-            Self::HuggingFace(directory) => directory.weights.iter().map(PathBuf::as_path).collect(),
-            Self::Gguf { path } => vec![path],
-            Self::Adapter(directory) => vec![&directory.weights],
+            Self::HuggingFace(directory) => directory.weights.clone(),
+            Self::Gguf { path } => parts_of(path).into_iter().filter(|part| part.is_file()).collect(),
+            Self::Adapter(directory) => vec![directory.weights.clone()],
         }
     }
 }
@@ -152,6 +154,14 @@ impl Files {
             reason: reason.into(),
             found: self.names.iter().cloned().collect(),
         }
+    }
+}
+
+/// The file itself, or all parts of the model that it is a part of, whether they exist or not.
+pub(super) fn parts_of(path: &Path) -> Vec<PathBuf> {
+    match SplitName::parse(&path.file_name().unwrap_or_default().to_string_lossy()) {
+        Some(name) => name.parts().map(|part| path.with_file_name(part)).collect(),
+        None => vec![path.to_owned()],
     }
 }
 

@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::ModelSource;
+use super::{ModelSource, detect::parts_of};
 use crate::{
     Result, StoreError,
     hub::{HubCache, RepoKind},
@@ -75,7 +75,9 @@ pub fn list_models(folder: &Path) -> Result<Vec<ModelSource>> {
 
 fn collect(path: &Path, depth: usize, found: &mut Vec<ModelSource>) {
     if path.is_file() {
-        if path.extension().is_some_and(|extension| extension == "gguf") {
+        // Of a model in several files the first stands for all.
+        let first = parts_of(path).into_iter().find(|part| part.is_file()).is_some_and(|part| part == path);
+        if path.extension().is_some_and(|extension| extension == "gguf") && first {
             found.extend(ModelSource::detect(path).ok());
         }
         return;

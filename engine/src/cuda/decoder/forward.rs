@@ -220,12 +220,7 @@ impl DeviceModel {
     ) -> Done {
         let (c, device) = (&self.config, &self.device);
         let width = c.hidden_size;
-        let own = adapter.and_then(|adapter| {
-            adapter.head.as_ref().or(match self.head {
-                None => adapter.embed.as_ref(),
-                Some(_) => None,
-            })
-        });
+        let own = adapter.and_then(|adapter| adapter.head.as_ref());
         let head = own.or(self.head.as_ref()).unwrap_or(&self.embed);
         let vocab = head.rows();
         let chunk = (LOGITS / vocab.max(1)).max(1);

@@ -2,7 +2,7 @@
 
 /// Rewrites the syntax in which Python differs: `$` and `\Z`, `\w` and `\s`, brackets inside of classes, braces that
 /// are no quantifier, escapes of letters' neighbours, comments.
-pub(super) fn translate(pattern: &str) -> String {
+pub fn translate_python_regex(pattern: &str) -> String {
     let chars: Vec<char> = pattern.chars().collect();
     let multi_line = has_flag(&chars, 'm');
     let mut out = String::with_capacity(pattern.len() + 16);
