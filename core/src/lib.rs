@@ -37,5 +37,5 @@ pub use rolling::{RollingWindow, rolling_windows};
 pub use score::{MetricKey, SampleScore};
 pub use seed::{Seed, StreamRng};
 pub use split::{Split, split_80_10_10};
-pub use thinking::{THINK_END, Thinking, opens_thinking, split_thinking};
 pub use split_name::SplitName;
+pub use thinking::{THINK_END, Thinking, opens_thinking, split_thinking};

@@ -9,6 +9,8 @@ mod rope;
 pub use hf::GenerationDefaults;
 pub(crate) use hf::{read_config, read_generation_defaults, read_json};
 
+use crate::kernels::attention::AttentionShape;
+
 /// A family of decoder-only models that one configurable block computes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -160,6 +162,16 @@ impl DecoderConfig {
     /// The window of one layer; `None` = all positions.
     pub fn window(&self, layer: usize) -> Option<usize> {
         self.sliding_window.get(layer).copied().flatten()
+    }
+
+    /// Heads and mask of the attention of one layer.
+    pub fn attention(&self, layer: usize) -> AttentionShape {
+        AttentionShape {
+            heads: self.num_heads,
+            kv_heads: self.num_kv_heads,
+            head_dim: self.head_dim,
+            window: self.window(layer),
+        }
     }
 
     /// Parameters of the weights this configuration implies, a tied head counted once.

@@ -16,6 +16,7 @@ use super::{
     provenance::{Training, split_leaks},
     suite::Suite,
     tables::{Noise, Scores, imported_tables, tables},
+    train::{self, Changes},
 };
 use crate::{
     cli::EvaluationArgs,
@@ -222,6 +223,7 @@ pub(super) fn gather(
         judged: Judged::default(),
     };
     if let Some(suite) = &gathered.suite {
+        models.iter().try_for_each(|model| train::check(app, model, None, &Changes::default()))?;
         let mut loader = Loader::new(app, limits).with_remote(remote(&args.remote)?);
         // All candidates and the judge are there before the first one is asked anything.
         let places = models.iter().map(|model| loader.place(model, asking.missing)).collect::<Result<Vec<_>, _>>()?;

@@ -10,8 +10,15 @@ use harness_metrics::comparison::thousands;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{App, Failure, report::table::Table, train::Changes};
-use crate::{cli::TrainArgs, experiment::syntax_error};
+use super::{
+    App, Failure, outline,
+    report::table::Table,
+    train::{Changes, check},
+};
+use crate::{
+    cli::TrainArgs,
+    experiment::{Candidate, ResolvedModel, syntax_error},
+};
 
 /// A grid: every recipe over every base with every number of ranks and every sharding.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
@@ -129,17 +136,23 @@ pub(super) fn train(app: &App, args: &TrainArgs, path: &Path) -> Result<(), Fail
     // Everything that can be wrong with a recipe is found before the first run.
     for cell in &cells {
         let set: Vec<String> = cell.set.iter().chain(&args.set).cloned().collect();
-        let recipe = Changes::keys(&set)?.load(&cell.recipe)?;
+        let changes = Changes::keys(&set)?;
+        let recipe = changes.load(&cell.recipe)?;
         recipe.check_ranks(cell.ranks)?;
-        match cell.base.as_ref().or(recipe.base.as_ref()) {
-            // An outline needs no weights.
-            Some(_) if args.dry_run => {}
-            Some(base) => drop(app.experiment.model(base)?),
-            None if recipe.model.is_none() => {
-                let what = "no base; give some as bases = [...] in the grid, or one with --base";
-                return Err(Failure::usage(format!("{}: {} has {what}", path.display(), cell.recipe.display())));
-            }
-            None => {}
+        let base = cell.base.as_deref().or(recipe.base.as_deref());
+        if base.is_none() && recipe.model.is_none() {
+            let what = "no base; give some as bases = [...] in the grid, or one with --base";
+            return Err(Failure::usage(format!("{}: {} has {what}", path.display(), cell.recipe.display())));
+        }
+        let model = ResolvedModel {
+            name: cell.name.clone(),
+            candidate: Candidate::Recipe { path: cell.recipe.clone(), base: None },
+            section: Default::default(),
+        };
+        // An outline needs no weights.
+        match outline::shape(app, &model, base, &changes)?.filter(|_| args.dry_run) {
+            Some(shape) => drop(shape.config()?),
+            None => check(app, &model, base, &changes)?,
         }
     }
     let stem = path.file_stem().unwrap_or_default();

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use harness_engine::{ModelFiles, TextTokenizer};
+use harness_engine::{DecoderConfig, ModelFiles, TextTokenizer};
 use harness_metrics::comparison::thousands;
 use harness_training::{
     Recipe,
@@ -51,12 +51,22 @@ fn is_shape(folder: &Path) -> bool {
 }
 
 impl Shape {
+    /// The base's configuration.
+    ///
+    /// # Errors
+    /// If it cannot be read, or the recipe cannot train such a base.
+    pub(super) fn config(&self) -> Result<DecoderConfig, Failure> {
+        let config = ModelFiles::load_config(&self.folder)?;
+        self.recipe.check_base(&config)?;
+        Ok(config)
+    }
+
     /// Prints the outline of the run over so many ranks.
     ///
     /// # Errors
     /// Whatever is wrong with recipe, data or configuration.
     pub(super) fn describe(&self, app: &App, ranks: usize) -> Result<(), Failure> {
-        let config = ModelFiles::load_config(&self.folder)?;
+        let config = self.config()?;
         let tokenizer = match self.folder.join("tokenizer.json").is_file() {
             true => Some(TextTokenizer::load(&self.folder)?),
             false => None,

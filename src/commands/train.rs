@@ -240,6 +240,46 @@ pub(super) fn recipe_and_tokenizer(
     Ok((resolved, tokenizer))
 }
 
+/// The recipe of a candidate and what it begins from; `base` goes before what experiment and recipe say.
+fn recipe_and_base(
+    app: &App,
+    resolved: &ResolvedModel,
+    base: Option<&str>,
+    changes: &Changes,
+) -> Result<(Recipe, Option<ResolvedModel>), Failure> {
+    let Candidate::Recipe { path, base: named } = &resolved.candidate else {
+        return Err(Failure::usage(format!("{} has no recipe", resolved.name)));
+    };
+    let recipe = changes.load(path)?;
+    let base = match (base, named, &recipe.base) {
+        (Some(name), _, _) => Some(app.experiment.model(name)?),
+        (None, Some(model), _) => Some((**model).clone()),
+        (None, None, Some(name)) => Some(app.experiment.model(name)?),
+        (None, None, None) => None,
+    };
+    Ok((recipe, base))
+}
+
+/// Fails if a model is made by a recipe that cannot train its base: before anything is trained or asked. `base` and
+/// `changes` are what is wanted otherwise.
+///
+/// # Errors
+/// As far as recipes and configurations alone tell it.
+pub(super) fn check(app: &App, model: &ResolvedModel, base: Option<&str>, changes: &Changes) -> Result<(), Failure> {
+    match &model.candidate {
+        Candidate::Base { .. } | Candidate::Endpoint { .. } => Ok(()),
+        Candidate::Adapter { base, .. } => check(app, base, None, &Changes::default()),
+        Candidate::Recipe { .. } => match recipe_and_base(app, model, base, changes)? {
+            (recipe, Some(ResolvedModel { candidate: Candidate::Base { path }, .. })) => {
+                recipe.check_base(&ModelFiles::load_config(&path)?)?;
+                Ok(())
+            }
+            (_, Some(base)) => check(app, &base, None, &Changes::default()),
+            (_, None) => Ok(()),
+        },
+    }
+}
+
 impl Plan {
     /// The tokenizer of the base, or of the model made from scratch.
     fn tokenizer(&self) -> Result<Cow<'_, TextTokenizer>, Failure> {
@@ -295,19 +335,13 @@ impl Plan {
         out: Option<&Path>,
         changes: &Changes,
     ) -> Result<Self, Failure> {
-        let Candidate::Recipe { path, base: named } = &resolved.candidate else {
-            return Err(Failure::usage(format!("{} has no recipe", resolved.name)));
-        };
-        let recipe = changes.load(path)?;
-        let base = match (base, named, &recipe.base) {
-            (Some(name), _, _) => Some(app.experiment.model(name)?),
-            (None, Some(model), _) => Some((**model).clone()),
-            (None, None, Some(name)) => Some(app.experiment.model(name)?),
-            (None, None, None) => None,
-        };
+        let (recipe, base) = recipe_and_base(app, resolved, base, changes)?;
         let base = match base {
             None => None,
-            Some(ResolvedModel { name, candidate: Candidate::Base { path }, .. }) => Some((name, path)),
+            Some(ResolvedModel { name, candidate: Candidate::Base { path }, .. }) => {
+                recipe.check_base(&ModelFiles::load_config(&path)?)?;
+                Some((name, path))
+            }
             Some(ResolvedModel { name, candidate: Candidate::Recipe { .. }, .. }) => {
                 let resolved = app.experiment.model(&name)?;
                 let trained = ensure_trained(app, &resolved, Missing::Train)?;

@@ -26,6 +26,17 @@ pub(crate) enum Field {
     Native(fn(&Row) -> Result<Value, String>),
 }
 
+impl Field {
+    /// The column that the field can only mean: a bare name. lm-eval takes such a word for the text itself where the data lack
+    /// the column, of every document alike.
+    pub(crate) fn column(&self) -> Option<&str> {
+        let Self::Template(template) = self else { return None };
+        let name: &str = &template.source;
+        let is_name = name.chars().all(|c| c.is_alphanumeric() || c == '_');
+        (is_name && name.starts_with(|c: char| c.is_alphabetic() || c == '_')).then_some(name)
+    }
+}
+
 /// `process_results` of a document.
 pub(crate) type ProcessResults = fn(&Row, &Answers<'_>) -> Result<NativeScores, String>;
 

@@ -89,6 +89,12 @@ impl DeclarativeTask {
             classes: 0,
             metrics: Vec::new(),
         };
+        let rows: Vec<&Row> = task.documents.iter().map(|doc| &doc.fields).collect();
+        let fields =
+            [Some(&task.config.doc_to_text), task.config.doc_to_choice.as_ref(), Some(&task.config.doc_to_target)];
+        if let Some((key, message)) = task.missing_column(fields, &rows) {
+            return Err(TaskError::Data { task: task.config.id.clone(), message: format!("{key}: {message}") });
+        }
         let first = task.resolve(&task.documents[0].fields, 0)?;
         task.classes = first.choices.len();
         task.multiple_input = first.question.is_i64() && !first.choices.is_empty();
@@ -173,6 +179,11 @@ impl DeclarativeTask {
                 (None, Some(samples)) => samples.clone(),
                 (None, None) => Vec::new(),
             };
+            let fewshot = &self.config.fewshot;
+            let fields = [Some(&fewshot.doc_to_text), fewshot.doc_to_choice.as_ref(), Some(&fewshot.doc_to_target)];
+            if let Some((key, message)) = self.missing_column(fields, &rows.iter().collect::<Vec<_>>()) {
+                return Err(format!("few-shot {key}: {message}"));
+            }
             match &self.config.fewshot.indices {
                 None => Ok(rows),
                 Some(indices) => indices
@@ -228,6 +239,30 @@ impl DeclarativeTask {
             })
             .collect::<Result<_, _>>()?;
         Ok((chosen, turns))
+    }
+
+    /// Fails if no document of the split has a right choice, not even those after `built`, none of which has.
+    fn check_answers(&self, built: &[DocumentRequests]) -> Result<(), TaskError> {
+        let answered = |doc: &Document| {
+            let Resolved { question, choices, target } = self.resolve(&doc.fields, doc.index).ok()?;
+            self.gold(&question, &choices, &target).ok().filter(|(gold, _)| !gold.is_missing())
+        };
+        let Some(first) = built.first() else { return Ok(()) };
+        if self.documents[built.len()..].par_iter().any(|doc| answered(doc).is_some()) {
+            return Ok(());
+        }
+        let key = if self.multiple_input { "doc_to_text" } else { "doc_to_target" };
+        let columns: Vec<&str> = self.columns.iter().map(String::as_str).collect();
+        let message = format!(
+            "{key}: the answer of none of the {} documents of {} is one of their choices, so all would score 0; that of the \
+             first is {:?}, with the choices {:?}; the columns are {}",
+            self.documents.len(),
+            self.split,
+            first.target,
+            first.choices,
+            columns.join(", ")
+        );
+        Err(TaskError::Data { task: self.config.id.clone(), message })
     }
 
     /// The messages of a document's prompt up to its question, and `gen_prefix`.
@@ -437,6 +472,10 @@ impl Task for DeclarativeTask {
         }
         let unanswerable: Vec<usize> =
             documents.iter().filter(|document| document.gold.is_missing()).map(|document| document.doc.index).collect();
+        // A document alone may be the exception.
+        if unanswerable.len() == documents.len() && available > 1 && self.config.process_results.is_none() {
+            self.check_answers(&documents)?;
+        }
         if !unanswerable.is_empty() {
             let shown: Vec<String> = unanswerable.iter().take(5).map(usize::to_string).collect();
             let more = if unanswerable.len() > shown.len() { ", …" } else { "" };

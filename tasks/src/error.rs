@@ -154,6 +154,14 @@ pub enum TaskError {
     },
 }
 
+/// What is said of columns that the data lack.
+pub(crate) fn no_column<'a>(missing: &[&str], columns: impl IntoIterator<Item = &'a str>) -> String {
+    let columns: Vec<&str> = columns.into_iter().collect();
+    let nearest = missing.first().map(|first| harness_core::nearest_few(first, columns.iter().copied()));
+    let (missing, suggestion) = (missing.join(", "), suggest(&nearest.unwrap_or_default()));
+    format!("the data has no column {missing}; its columns are {}{suggestion}", columns.join(", "))
+}
+
 /// `; did you mean …?` for the nearest names, or nothing.
 pub(crate) fn suggest(nearest: &[String]) -> String {
     match nearest {

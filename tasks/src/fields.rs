@@ -1,5 +1,7 @@
 //! What a document says: its fields through the templates of the definition.
 
+use std::collections::BTreeSet;
+
 use harness_store::Row;
 use minijinja::Value as Columns;
 use serde_json::Value;
@@ -7,6 +9,7 @@ use serde_json::Value;
 use crate::{
     DeclarativeTask, Gold, OutputType, TaskError,
     config::Field,
+    error::no_column,
     python::{literal::literal_eval, text::str as python_str},
     template::{Template, columns},
 };
@@ -94,6 +97,32 @@ impl DeclarativeTask {
                 other => Err(format!("choices must be strings, found {other}")),
             })
             .collect()
+    }
+
+    /// What is wrong with the definition's fields for these rows as a whole: a column that none of them has, or that holds
+    /// nothing in any; with the field's key.
+    pub(crate) fn missing_column(
+        &self,
+        [question, choices, target]: [Option<&Field>; 3],
+        rows: &[&Row],
+    ) -> Option<(&'static str, String)> {
+        // A target may be one of the choices, the same for all documents; where a function computes the scores, none is needed.
+        let fixed = |word: &str| match choices {
+            Some(Field::Literal(Value::Array(choices))) => choices.iter().any(|choice| choice == word),
+            _ => false,
+        };
+        let target =
+            target.filter(|target| self.config.process_results.is_none() && !target.column().is_some_and(fixed));
+        let fields = [("doc_to_text", question), ("doc_to_choice", choices), ("doc_to_target", target)];
+        fields.into_iter().filter(|_| !rows.is_empty()).find_map(|(key, field)| {
+            let column = field?.column()?;
+            let mut values = rows.iter().filter_map(|row| row.get(column)).peekable();
+            if values.peek().is_none() {
+                let columns: BTreeSet<&str> = rows.iter().flat_map(|row| row.keys().map(String::as_str)).collect();
+                return Some((key, no_column(&[column], columns)));
+            }
+            values.all(Value::is_null).then(|| (key, format!("the column {column} is null in all rows")))
+        })
     }
 
     /// The fields of one evaluated document.

@@ -13,7 +13,7 @@ use minijinja::{
 };
 use serde_json::{Map, Value as Json};
 
-use crate::{Place, TaskError, python::text, yaml::Node};
+use crate::{Place, TaskError, error::no_column, python::text, yaml::Node};
 
 /// Most template instructions of one rendering.
 const FUEL: u64 = 2_000_000;
@@ -71,16 +71,11 @@ impl Templates {
                     .filter(|name| columns.get_attr(name).is_ok_and(|v| v.is_undefined()))
                     .collect();
                 missing.sort();
-                if let Some(first) = missing.first() {
+                if !missing.is_empty() {
+                    let missing: Vec<&str> = missing.iter().map(String::as_str).collect();
                     let names: Vec<String> =
                         columns.try_iter().map(|keys| keys.map(|k| k.to_string()).collect()).unwrap_or_default();
-                    let nearest = harness_core::nearest_few(first, names.iter().map(String::as_str));
-                    message = format!(
-                        "the data has no column {}; its columns are {}{}",
-                        missing.join(", "),
-                        names.join(", "),
-                        crate::error::suggest(&nearest)
-                    );
+                    message = no_column(&missing, names.iter().map(String::as_str));
                 }
             }
             format!("{message} (template at {})", template.place(&error))

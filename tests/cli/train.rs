@@ -259,3 +259,36 @@ fn preferences_are_trained_on() {
     world.replace("recipes/r4.toml", "template = \"preference\"", "template = \"plain\"");
     world.run(&["train", "r4", "--dry-run"]).expect(2);
 }
+
+#[test]
+fn a_base_that_training_does_not_know_is_refused_before_anything_is_read() {
+    let world = world();
+    let mut config: Value = serde_json::from_str(&world.read("models/base/config.json")).unwrap();
+    config["model_type"] = "mixtral".into();
+    config["architectures"] = serde_json::json!(["MixtralForCausalLM"]);
+    world.write("models/moe/config.json", config.to_string());
+    world.write("data/instructions.jsonl", "no JSON");
+    world.write("grid.toml", "recipes = [\"recipes/r4.toml\"]\nbases = [\"models/moe\"]\n");
+    let refused = |call: &[&str]| {
+        let outcome = world.run(call).expect(2);
+        outcome.says(&["training mixture-of-experts models is not supported", "architecture mixtral"]);
+        assert!(!world.path(".harness/models").exists() && !world.path(".harness/prepared").exists());
+    };
+    // The shape alone, for which a plan is made by formula.
+    let train = ["train", "recipes/r4.toml", "--base", "models/moe"];
+    refused(&[&train[..], &["--dry-run"]].concat());
+    refused(&["train", "--matrix", "grid.toml", "--dry-run"]);
+    // A whole model, whose weights nothing looks at.
+    for file in ["tokenizer.json", "tokenizer_config.json"] {
+        world.write(&format!("models/moe/{file}"), world.read(&format!("models/base/{file}")));
+    }
+    world.write("models/moe/model.safetensors", "no weights");
+    refused(&train);
+    refused(&[&train[..], &["--dry-run"]].concat());
+    refused(&["train", "--matrix", "grid.toml"]);
+    let section =
+        "\n[models.moe]\npath = \"models/moe\"\n[models.of_moe]\nrecipe = \"recipes/r4.toml\"\nbase = \"moe\"\n";
+    world.write("harness.toml", world.read("harness.toml") + section);
+    // Not even the other candidate is trained.
+    refused(&["compare", "base", "r4", "of_moe", "--tasks", "toy_choice"]);
+}

@@ -21,6 +21,7 @@ use std::{
     sync::Arc,
 };
 
+pub use harness_engine::kernels::attention::AttentionShape;
 use harness_engine::{HostTensor, LayerWeights};
 
 use crate::{
@@ -173,26 +174,6 @@ impl<B: Backend> Clone for Weight<'_, B> {
 }
 
 impl<B: Backend> Copy for Weight<'_, B> {}
-
-/// Heads and mask of an attention.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct AttentionShape {
-    /// Query heads.
-    pub heads: usize,
-    /// Key and value heads, a divisor of `heads`.
-    pub kv_heads: usize,
-    /// Width of a head.
-    pub head_dim: usize,
-    /// Number of last positions (itself included) a token attends to; `None` = all before it.
-    pub window: Option<usize>,
-}
-
-impl AttentionShape {
-    /// `1 / sqrt(head_dim)`.
-    pub fn scale(&self) -> f32 {
-        (1.0 / (self.head_dim as f64).sqrt()) as f32
-    }
-}
 
 /// Finaliser of SplitMix64 (Steele, Lea and Flood 2014).
 pub(crate) fn mix64(mut x: u64) -> u64 {

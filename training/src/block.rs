@@ -16,7 +16,7 @@ pub use view::{FrozenLayer, GroupPlaces, LayerPlaces, LayerView, LoraPart, Vecto
 
 use crate::{
     TrainingError,
-    backend::{AttentionShape, Backend, Mat, MatMut, SpanMut},
+    backend::{Backend, Mat, MatMut, SpanMut},
 };
 
 /// Which intermediate results the forward pass keeps for the backward pass. All give the same gradients, bit by bit.
@@ -158,15 +158,6 @@ impl<B: Backend> Saved<B> {
 }
 
 impl<B: Backend> BlockContext<'_, B> {
-    fn shape(&self) -> AttentionShape {
-        AttentionShape {
-            heads: self.config.num_heads,
-            kv_heads: self.config.num_kv_heads,
-            head_dim: self.config.head_dim,
-            window: self.config.window(self.layer),
-        }
-    }
-
     /// q, k and v as the attention sees them.
     fn qkv<'a>(&self, qkv: &'a B::Buf, normed: Option<&'a Normed<B>>) -> [Mat<'a, B::Buf>; 3] {
         let (rows, q, kv) = (self.rows.len, self.config.q_dim(), self.config.kv_dim());
@@ -241,7 +232,13 @@ impl<B: Backend> BlockContext<'_, B> {
         };
         let (mut attended, mut lse) = (b.alloc(rows * q), b.alloc_statistics(rows * c.num_heads));
         let views = self.qkv(&qkv, normed.as_ref());
-        b.attention(views, self.shape(), &self.rows.bounds, MatMut::new(&mut attended, 0, rows, q), &mut lse);
+        b.attention(
+            views,
+            c.attention(self.layer),
+            &self.rows.bounds,
+            MatMut::new(&mut attended, 0, rows, q),
+            &mut lse,
+        );
         let (mut h, u_o) = w.o.forward(self, &attended);
         let hidden = c.hidden_size;
         let (mut n2, mut rstd2) = (b.alloc(rows * hidden), b.alloc_statistics(rows));
@@ -296,7 +293,7 @@ impl<B: Backend> BlockContext<'_, B> {
         let views = self.qkv(&qkv, normed.as_ref());
         let (o, d_o) = (Mat::new(&attended, 0, rows, q), Mat::new(&d_attended, 0, rows, q));
         let to = MatMut::new(&mut dqkv, 0, rows, q + 2 * kv);
-        b.attention_backward(views, o, &lse, d_o, self.shape(), &self.rows.bounds, to);
+        b.attention_backward(views, o, &lse, d_o, c.attention(self.layer), &self.rows.bounds, to);
         drop((attended, d_attended, lse));
         let qk = MatMut::new(&mut dqkv, 0, rows, q + 2 * kv).columns(0, q + kv);
         b.rope(qk, c.num_heads + c.num_kv_heads, &self.rows.positions, self.rope, true);

@@ -26,6 +26,14 @@ pub enum TrainingError {
         /// What would be accepted.
         expected: String,
     },
+    /// A model of a kind that training does not know.
+    #[error("training {kind} models is not supported: the base has the architecture {architecture}")]
+    Unsupported {
+        /// The kind, in words.
+        kind: &'static str,
+        /// The architecture, by its name in `config.json`.
+        architecture: &'static str,
+    },
     /// A weight of the base model is missing or has a shape that its configuration does not allow.
     #[error("base model: tensor {name}: {message}")]
     Weight {

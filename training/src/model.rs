@@ -34,6 +34,18 @@ pub enum Trainable {
     Lora(LoraSpec),
 }
 
+/// Fails unless a decoder can be trained on documents of up to `max_length` tokens.
+///
+/// # Errors
+/// If its kind is not known here, or its rotary embedding depends on the length of such documents.
+pub fn check(config: &DecoderConfig, max_length: usize) -> Result<(), TrainingError> {
+    if config.experts.is_some() {
+        let architecture = config.architecture.name();
+        return Err(TrainingError::Unsupported { kind: "mixture-of-experts", architecture });
+    }
+    rotary::check(config, max_length)
+}
+
 /// With what the gradient of a micro-batch is computed.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct MicroStep {
@@ -213,11 +225,8 @@ impl<B: Backend> Model<B> {
     }
 
     fn rope(backend: &B, config: &DecoderConfig, max_length: usize) -> Result<B::Buf, TrainingError> {
-        if config.experts.is_some() {
-            let expected = "a base without a mixture of experts, which training does not know";
-            return Err(TrainingError::setting("base", config.architecture.name(), expected));
-        }
-        Ok(backend.upload(&rotary::table(config, max_length)?))
+        check(config, max_length)?;
+        Ok(backend.upload(&rotary::table(config, max_length)))
     }
 
     /// Chooses what the forward pass keeps for the backward pass.

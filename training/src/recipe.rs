@@ -16,6 +16,7 @@ mod validate;
 use std::path::{Path, PathBuf};
 
 use harness_core::Digest;
+use harness_engine::DecoderConfig;
 use serde::{Deserialize, Serialize};
 
 pub use data::{DataOptions, Loss, Padding, SplitFractions};
@@ -26,7 +27,7 @@ pub use precision::{Checkpointing, Precision, Sharding};
 pub use resolve::ResolvedRecipe;
 pub use training::{ScheduleKind, TrainingOptions};
 
-use crate::TrainingError;
+use crate::{TrainingError, lora::LoraSpec};
 
 /// Which parameters a run trains.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -204,6 +205,23 @@ impl Recipe {
     /// With the numbers of ranks that there can be.
     pub fn check_ranks(&self, ranks: usize) -> Result<(), TrainingError> {
         crate::trainer::divide(&self.training, ranks).map_err(|error| self.place(error))
+    }
+
+    /// The adapter that the recipe trains over this decoder, `None` where it trains all parameters: what can be known from a
+    /// configuration alone is refused here, before data and weights are touched.
+    ///
+    /// # Errors
+    /// If training does not know this kind of decoder, documents may be longer than it allows, or it lacks what the adapter
+    /// is for.
+    pub fn check_base(&self, config: &DecoderConfig) -> Result<Option<LoraSpec>, TrainingError> {
+        let (length, longest) = (self.data.max_length, config.max_position_embeddings);
+        crate::model::check(config, length).map_err(|error| self.place(error))?;
+        if length > longest {
+            let message = format!("is {length}; expected at most {longest}, the model's longest context");
+            return Err(self.problem("data.max_length", message));
+        }
+        let spec = self.lora.as_ref().map(|lora| LoraSpec::from_options(lora, config));
+        spec.transpose().map_err(|error| self.place(error))
     }
 
     /// An error at the place of a dotted key, or of the table that should have it.

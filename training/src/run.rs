@@ -28,7 +28,6 @@ use crate::{
     checkpoint,
     data::{Batch, BatchSource, PreparedSet, in_order, one_a_row, pack},
     export::{Artifact, write_json},
-    lora::LoraSpec,
     model::{Model, Trainable, random_weights},
     parallel::{Ranks, agree},
     recipe::{Checkpointing, Method, ModelOptions, ResolvedRecipe, Sharding, WeightDtype},
@@ -137,29 +136,22 @@ impl<B: Backend + Clone> Run<B> {
             (None, Some(scratch)) => (&scratch.tokenizer, &scratch.config),
             (None, None) => return Err(recipe.problem("base", "is missing; expected a model to start from")),
         };
-        if data.max_length > config.max_position_embeddings {
-            let (found, longest) = (data.max_length, config.max_position_embeddings);
-            let message = format!("is {found}; expected at most {longest}, the model's longest context");
-            return Err(recipe.problem("data.max_length", message));
-        }
         let base_digest = base.as_ref().map(|base| base.files.digest);
         // What can be known without data and weights comes before them.
+        let spec = recipe.check_base(config)?;
         recipe.check_ranks(ranks.world())?;
-        let spec = recipe.lora.as_ref().map(|lora| LoraSpec::from_options(lora, config));
-        let spec = spec.transpose().map_err(|error| recipe.place(error))?;
+        let in_4_bits = base.as_ref().is_some_and(|base| storage(&base.files.weights).contains("nf4"));
+        if recipe.method == Method::Full && in_4_bits {
+            return Err(recipe.problem(
+                "method",
+                "is \"full\", but the base is stored in 4 bits, which cannot be trained; use method = \"lora\"",
+            ));
+        }
         let digest = run_digest(resolved.digest(hashes)?, base_digest, tokenizer.digest());
         if ranks.rank() == 0 && ranks.resume {
             let rank = spec.as_ref().map(|spec| spec.rank);
             checkpoint::latest(output, digest, rank)?;
         }
-        let prepared = resolved.prepared_set(tokenizer, hashes)?;
-        let seed = Seed(options.seed);
-        let train = batches(resolved, &prepared, seed)?;
-        let validation: Vec<Batch> = {
-            let samples = options.batch_size * if recipe.dpo.is_some() { 2 } else { 1 };
-            in_order(&prepared.validation, samples).collect()
-        };
-
         let dropout = spec.as_ref().map_or(0.0, |spec| spec.dropout);
         let (trainable, artifact) = match (recipe.method, spec) {
             (Method::Lora, Some(spec)) => {
@@ -169,6 +161,13 @@ impl<B: Backend + Clone> Run<B> {
             (Method::Lora, None) => return Err(recipe.problem("method", "needs a [lora] table")),
             (Method::Full, _) => (Trainable::Full, full_artifact(base.as_ref(), scratch.as_ref())?),
         };
+        let prepared = resolved.prepared_set(tokenizer, hashes)?;
+        let seed = Seed(options.seed);
+        let train = batches(resolved, &prepared, seed)?;
+        let validation: Vec<Batch> = {
+            let samples = options.batch_size * if recipe.dpo.is_some() { 2 } else { 1 };
+            in_order(&prepared.validation, samples).collect()
+        };
         let mut weights = match &base {
             Some(base) => base.files.weights.clone(),
             None => {
@@ -176,12 +175,6 @@ impl<B: Backend + Clone> Run<B> {
                 random_weights(config, range, seed)
             }
         };
-        if recipe.method == Method::Full && storage(&weights).contains("nf4") {
-            return Err(recipe.problem(
-                "method",
-                "is \"full\", but the base is stored in 4 bits, which cannot be trained; use method = \"lora\"",
-            ));
-        }
         if let Some(precision) = options.precision {
             weights.store_as(precision.float_type()).map_err(engine_error)?;
         }

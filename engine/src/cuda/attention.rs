@@ -5,7 +5,7 @@ use super::{
     driver::{Arg, Shape, args},
     ops::of,
 };
-use crate::EngineError;
+use crate::{EngineError, kernels::attention::AttentionShape};
 
 /// Rows of a tile.
 const ROWS: usize = 64;
@@ -163,25 +163,24 @@ impl Device {
         Ok(if tensor { Kernel::Tensor(dim) } else { Kernel::General(if dim <= 64 { 64 } else { 128 }) })
     }
 
-    /// Causal attention; `heads` are those of queries and of keys. Saves the log of the sum of exponentials as
-    /// `[rows, heads]` in `lse`.
+    /// Causal attention. Saves the log of the sum of exponentials as `[rows, heads]` in `lse`.
     ///
     /// # Errors
     /// If the heads are too wide, or the driver fails.
     pub fn attention(
         &self,
         [q, k, v]: [View<'_>; 3],
-        (heads, kv_heads): (usize, usize),
-        window: Option<usize>,
+        shape: AttentionShape,
         work: &AttentionWork,
         o: View<'_>,
         lse: Option<&DeviceBuffer>,
     ) -> Result<(), EngineError> {
-        let dim = q.cols / heads.max(1);
-        assert!(k.cols == kv_heads * dim && v.cols == k.cols && o.cols == q.cols, "columns of an attention");
+        let AttentionShape { heads, kv_heads, head_dim: dim, window } = shape;
+        let (q_dim, kv_dim) = (heads * dim, kv_heads * dim);
+        assert!([q.cols, k.cols, v.cols, o.cols] == [q_dim, kv_dim, kv_dim, q_dim], "columns of an attention");
         assert!([k, v, o].iter().all(|view| view.float == q.float), "one type");
         let kernel = self.attention_kernel(&[q, k, v, o], dim)?;
-        let scale = (1.0 / (dim as f64).sqrt()) as f32;
+        let scale = shape.scale();
         let shared = shared_of(&kernel, |pitch| (ROWS + 4 * 64) * pitch * 2, 3, 1);
         let (lse, group) = (lse.map_or(0, DeviceBuffer::ptr), heads / kv_heads.max(1));
         let tiles = (work.tiles.ptr(), work.segments.ptr());
@@ -194,8 +193,8 @@ impl Device {
             }
         };
         args.extend(args![scale, window.unwrap_or(0)]);
-        let shape = Shape { grid: (work.count, heads), block: (threads, 1), shared };
-        self.launch(kernel_name!(kernel, q.float, "attention"), shape, &args)
+        let launch = Shape { grid: (work.count, heads), block: (threads, 1), shared };
+        self.launch(kernel_name!(kernel, q.float, "attention"), launch, &args)
     }
 
     /// Backward of [`Device::attention`] over documents, into the columns of q, k and v of `dqkv`, which are overwritten.
@@ -206,15 +205,14 @@ impl Device {
     pub fn attention_backward(
         &self,
         [q, k, v]: [View<'_>; 3],
-        (heads, kv_heads): (usize, usize),
-        window: Option<usize>,
+        shape: AttentionShape,
         work: &AttentionWork,
         o: View<'_>,
         lse: &DeviceBuffer,
         d_o: View<'_>,
         dqkv: View<'_>,
     ) -> Result<(), EngineError> {
-        let dim = q.cols / heads.max(1);
+        let AttentionShape { heads, kv_heads, head_dim: dim, window } = shape;
         let (q_dim, kv_dim) = (heads * dim, kv_heads * dim);
         assert!(k.cols == kv_dim && v.cols == kv_dim && dqkv.cols == q_dim + 2 * kv_dim, "columns of an attention");
         let Some(tiles) = &work.backward else { return Err(self.fail("attention without its backward tiles")) };
@@ -229,13 +227,13 @@ impl Device {
             (q, k, copy)
         };
         let dots = self.alloc(q.rows * heads, Float::F32)?;
-        let shape = Shape { grid: ((q.rows * heads).div_ceil(8), 1), block: (32, 8), shared: 0 };
+        let launch = Shape { grid: ((q.rows * heads).div_ceil(8), 1), block: (32, 8), shared: 0 };
         let args = args![[o], [d_o], q.rows, heads, dim, dots.ptr()];
-        self.launch(of!(o.float, "attention_dots"), shape, &args)?;
+        self.launch(of!(o.float, "attention_dots"), launch, &args)?;
 
         let (dq, dk, dv) = (dqkv.columns(0, q_dim), dqkv.columns(q_dim, kv_dim), dqkv.columns(q_dim + kv_dim, kv_dim));
         let kernel = self.attention_kernel(&[q, k, v, d_o, dq, dk, dv], dim)?;
-        let scale = (1.0 / (dim as f64).sqrt()) as f32;
+        let scale = shape.scale();
         let shared = shared_of(&kernel, |pitch| (2 * ROWS + 4 * 32) * pitch * 2 + 4 * 32 * 4, 4, 1);
         let (threads, dim_arg) = match kernel {
             Kernel::Tensor(_) => (128, None),
@@ -246,11 +244,11 @@ impl Device {
         rest.extend(dim_arg.map(Arg::from));
         rest.extend(args![scale, window.unwrap_or(0)]);
         let args = [&inputs[..], &args![[dq]], &rest].concat();
-        let shape = Shape { grid: (work.count, heads), block: (threads, 1), shared };
-        self.launch(kernel_name!(kernel, q.float, "attention_backward_q"), shape, &args)?;
+        let launch = Shape { grid: (work.count, heads), block: (threads, 1), shared };
+        self.launch(kernel_name!(kernel, q.float, "attention_backward_q"), launch, &args)?;
         let args = [&inputs[..], &args![dk.ptr, dv.ptr, dk.pitch], &rest].concat();
-        let shape = Shape { grid: (work.count, kv_heads), block: (threads, 1), shared };
-        self.launch(kernel_name!(kernel, q.float, "attention_backward_kv"), shape, &args)
+        let launch = Shape { grid: (work.count, kv_heads), block: (threads, 1), shared };
+        self.launch(kernel_name!(kernel, q.float, "attention_backward_kv"), launch, &args)
     }
 
     /// Copies a matrix row by row.

@@ -270,7 +270,7 @@ impl Activations {
                 });
             }
         }
-        attention(decoder.base.attention_shape(layer), &self.qkv, width, &jobs, &mut self.attended, q_dim, None);
+        attention(decoder.base.config.attention(layer), &self.qkv, width, &jobs, &mut self.attended, q_dim, None);
         decoder.round(&mut self.attended);
     }
 

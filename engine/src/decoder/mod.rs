@@ -15,10 +15,7 @@ use linear::{Embedding, Linear, LoraLinear};
 use rotary::Rotary;
 pub use rotary::inverse_frequencies;
 
-use crate::{
-    Adapter, AdapterLayer, DecoderConfig, EngineError, LayerWeights, Projection, Weights,
-    kernels::attention::AttentionShape,
-};
+use crate::{Adapter, AdapterLayer, DecoderConfig, EngineError, LayerWeights, Projection, Weights};
 
 /// The weights of a model, packed for the kernels; shared by all adapters over it.
 #[derive(Debug)]
@@ -177,17 +174,6 @@ impl BaseModel {
         }
         let layer = |l: &Layer| l.qkv.bytes() + l.o.bytes() + l.feed_forward.bytes();
         self.layers.iter().map(layer).sum::<usize>() + self.head.bytes()
-    }
-
-    fn attention_shape(&self, layer: usize) -> AttentionShape {
-        let config = &self.config;
-        AttentionShape {
-            heads: config.num_heads,
-            kv_heads: config.num_kv_heads,
-            head_dim: config.head_dim,
-            scale: 1.0 / (config.head_dim as f32).sqrt(),
-            window: config.window(layer),
-        }
     }
 }
 

@@ -17,19 +17,24 @@ use super::{
 /// Query tokens in one parallel task.
 const ROWS: usize = 64;
 
-/// Head layout and scaling.
-#[derive(Clone, Copy, Debug, PartialEq)]
+/// Heads and mask of an attention, wherever it is computed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AttentionShape {
     /// Query heads.
     pub heads: usize,
-    /// Key and value heads; each serves `heads / kv_heads` query heads.
+    /// Key and value heads, a divisor of `heads`; each serves `heads / kv_heads` query heads.
     pub kv_heads: usize,
     /// Width of a head.
     pub head_dim: usize,
-    /// Factor on the scores, usually `1 / sqrt(head_dim)`.
-    pub scale: f32,
-    /// A row sees only this many positions, itself included.
+    /// A row sees only this many positions, itself included; `None` = all before it.
     pub window: Option<usize>,
+}
+
+impl AttentionShape {
+    /// The factor on the scores, `1 / sqrt(head_dim)`: rounded once, from f64, as transformers' `head_dim**-0.5` is.
+    pub fn scale(&self) -> f32 {
+        (1.0 / (self.head_dim as f64).sqrt()) as f32
+    }
 }
 
 /// A tensor `[position, kv_heads · head_dim]` with any strides.
@@ -163,7 +168,7 @@ impl Workspace {
         pack_keys(self.gemm.b_mut(), &job.segments, kv_head * dim, dim, context);
         let visible = |row: usize| start + row / group + 1;
         self.gemm.multiply(
-            shape.scale,
+            shape.scale(),
             MatRef::new(queries, rows, dim),
             context,
             MatMut::new(scores, rows, context),
@@ -293,7 +298,7 @@ mod tests {
                 let dot = |j: usize| -> f64 {
                     (0..dim).map(|i| f64::from(q[i]) * f64::from(k[j * kv + column + i])).sum::<f64>()
                 };
-                let weights: Vec<f64> = (begin..end).map(|j| (dot(j) * f64::from(shape.scale)).exp()).collect();
+                let weights: Vec<f64> = (begin..end).map(|j| (dot(j) * f64::from(shape.scale())).exp()).collect();
                 let sum: f64 = weights.iter().sum();
                 for i in 0..dim {
                     let mix: f64 = (begin..end).map(|j| weights[j - begin] * f64::from(v[j * kv + column + i])).sum();
@@ -309,7 +314,7 @@ mod tests {
         for (heads, kv_heads, head_dim, window) in
             [(4, 2, 8, None), (6, 2, 64, None), (3, 3, 33, Some(17)), (9, 3, 64, Some(40))]
         {
-            let shape = AttentionShape { heads, kv_heads, head_dim, scale: (head_dim as f32).powf(-0.5), window };
+            let shape = AttentionShape { heads, kv_heads, head_dim, window };
             let (context, position) = (150, 41);
             let (width, kv) = (heads * head_dim, kv_heads * head_dim);
             let len = context - position;
@@ -342,8 +347,26 @@ mod tests {
     }
 
     #[test]
+    fn scales_are_those_of_transformers() {
+        // Bits of `numpy.float32(head_dim ** -0.5)`. In f32 alone, 72, 96 and 112 would end in another bit.
+        let recorded = [
+            (16, 0x3e80_0000u32),
+            (64, 0x3e00_0000),
+            (72, 0x3df1_5bef),
+            (80, 0x3de4_f92e),
+            (96, 0x3dd1_05ec),
+            (112, 0x3dc1_848f),
+            (128, 0x3db5_04f3),
+        ];
+        for (head_dim, bits) in recorded {
+            let shape = AttentionShape { heads: 1, kv_heads: 1, head_dim, window: None };
+            assert_eq!(shape.scale().to_bits(), bits, "{head_dim}");
+        }
+    }
+
+    #[test]
     fn position_major_and_channel_major_keys_agree() {
-        let shape = AttentionShape { heads: 2, kv_heads: 1, head_dim: 16, scale: 0.25, window: None };
+        let shape = AttentionShape { heads: 2, kv_heads: 1, head_dim: 16, window: None };
         let len = 50;
         let (q, k, v) = (random(4, len * 32), random(5, len * 16), random(6, len * 16));
         let transposed: Vec<f32> = (0..16 * len).map(|i| k[i % len * 16 + i / len]).collect();

@@ -228,7 +228,7 @@ fn texts(row: &Row, column: &str) -> Result<Vec<String>, String> {
 }
 
 fn missing(row: &Row, column: &str) -> String {
-    format!("the data has no column {column}; its columns are {}", row.keys().cloned().collect::<Vec<_>>().join(", "))
+    crate::error::no_column(&[column], row.keys().map(String::as_str))
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use std::{path::Path, sync::Arc};
 
 use crate::common::rows;
-use harness_tasks::{BuildOptions, FileData, MemoryData, Registry, Task, TaskError};
+use harness_tasks::{BuildOptions, FileData, Limit, MemoryData, Registry, Task, TaskError};
 use serde_json::{Value, json};
 
 const GOOD: &str = "task: t\ntest_split: test\ndoc_to_text: \"{{q}}\"\ndoc_to_target: a\n";
@@ -86,7 +86,7 @@ fn every_mistake_is_named() {
         (GOOD.into(), &Value::Null, "task t: the split \"test\" has no documents"),
         (format!("{GOOD}include: missing.yaml\n"), &docs, "dir/t.yaml:5:10: cannot include dir/missing.yaml"),
         (format!("{GOOD}include: t.yaml\n"), &docs, "the includes form a cycle: dir/t.yaml -> dir/t.yaml"),
-        (format!("{GOOD}doc_to_text: again\n"), &docs, "no error"),
+        (format!("{GOOD}doc_to_text: Again?\n"), &docs, "no error"),
         ("task: [\n".into(), &docs, "not valid YAML"),
     ];
     for (text, docs, expected) in cases {
@@ -99,12 +99,67 @@ fn every_mistake_is_named() {
 fn gold_outside_of_the_choices_scores_zero_with_a_warning() {
     let config = json!({"task": "t", "output_type": "multiple_choice", "test_split": "test", "doc_to_text": "q",
         "doc_to_choice": ["a", "b"], "doc_to_target": "gold"});
-    let data = MemoryData::default().with("test", rows(&json!([{"q": "?", "gold": 7}])));
-    let prepared = crate::common::task(&config, data).build(&BuildOptions::default(), None).unwrap();
+    let task = |docs: Value| crate::common::task(&config, MemoryData::default().with("test", rows(&docs)));
+    let docs = json!([{"q": "?", "gold": 7}, {"q": "?", "gold": 1}]);
+    let prepared = task(docs.clone()).build(&BuildOptions::default(), None).unwrap();
+    let warning = "t: the answer of 1 documents is none of their choices; they score 0 (documents 0)";
+    assert_eq!(prepared.warnings, [warning]);
+    // A limit that leaves no other document does not make the data wrong.
+    let first = BuildOptions { limit: Some(Limit::Count(1)), ..BuildOptions::default() };
+    assert_eq!(task(docs).build(&first, None).unwrap().warnings, [warning]);
+    // Where no document has an answer, it is the definition or the data that is wrong.
+    let error = task(json!([{"q": "?", "gold": "A"}, {"q": "?", "gold": "B"}])).build(&first, None).unwrap_err();
     assert_eq!(
-        prepared.warnings,
-        ["t: the answer of 1 documents is none of their choices; they score 0 (documents 0)"]
+        error.to_string(),
+        "task t: doc_to_target: the answer of none of the 2 documents of test is one of their choices, so all would score \
+         0; that of the first is \"A\", with the choices [\"a\", \"b\"]; the columns are gold, q"
     );
+}
+
+#[test]
+fn a_column_that_no_document_has_is_named() {
+    let docs = json!([{"question": "Is it?", "answer": true, "passage": "x", "void": null, "options": ["no", "yes"]}]);
+    let task = |text: &str, target: &str, choice: &str| {
+        format!(
+            "task: t\ntest_split: test\noutput_type: multiple_choice\ndoc_to_text: {text}\ndoc_to_target: {target}\n\
+             doc_to_choice: {choice}\n"
+        )
+    };
+    let columns = "its columns are answer, options, passage, question, void";
+    let cases = [
+        (task("question", "answer", "[no way, sure]"), "no error".to_owned()),
+        (task("question", "answer", "options"), "no error".to_owned()),
+        (task("question", "label", "[no way, sure]"), format!("task t: doc_to_target: the data has no column label; {columns}")),
+        (
+            task("questions", "answer", "options"),
+            format!("task t: doc_to_text: the data has no column questions; {columns}; did you mean question?"),
+        ),
+        (
+            task("question", "answer", "option"),
+            format!("task t: doc_to_choice: the data has no column option; {columns}; did you mean options?"),
+        ),
+        (task("question", "void", "options"), "task t: doc_to_target: the column void is null in all rows".to_owned()),
+        // The same choice is right of all documents.
+        (task("question", "sure", "[no way, sure]"), "no error".to_owned()),
+        // Undefined names that are not printed, and text that is no name.
+        (task("\"{% if hint is defined %}{{hint}}{% endif %}{{question}}\"", "answer", "options"), "no error".to_owned()),
+        (task("\"{{hint | default('')}}{{question}}\"", "answer", "options"), "no error".to_owned()),
+        (task("\"Is it so?\"", "answer", "options"), "no error".to_owned()),
+        (task("\"\"", "answer", "options"), "no error".to_owned()),
+        (
+            format!(
+                "{}fewshot_config: {{samples: [{{question: x, label: 1, options: [a, b]}}], doc_to_text: qestion}}\n\
+                 num_fewshot: 1\n",
+                task("question", "answer", "options")
+            ),
+            "task t: few-shot doc_to_text: the data has no column qestion; its columns are label, options, question; did \
+             you mean question?"
+                .to_owned(),
+        ),
+    ];
+    for (text, expected) in cases {
+        assert_eq!(message(&text, &docs), expected, "{text}");
+    }
 }
 
 #[test]
@@ -128,7 +183,7 @@ fn includes_and_groups_resolve() {
     let folder = tempfile::tempdir().unwrap();
     let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
     write("_base.yaml", "test_split: test\ndoc_to_text: \"{{q}}\"\ndoc_to_target: a\ntag: family\n");
-    write("_other.yaml", "doc_to_text: other\ndescription: D\n");
+    write("_other.yaml", "doc_to_text: Other!\ndescription: D\n");
     write("one.yaml", "include: [_base.yaml, _other.yaml]\ntask: one\n");
     write("list.yaml", "include: _base.yaml\ntask_list:\n  - task: two\n  - task: three\n    description: E\n");
     write("g.yaml", "group: all\ntask:\n  - family\n  - group: sub\n    task: [{task: one, description: F}]\n");
@@ -144,7 +199,7 @@ fn includes_and_groups_resolve() {
     let task = registry.load_by_name("one", Arc::new(MemoryData::default().with("test", rows_))).unwrap();
     let view = task.show(0, &BuildOptions::default(), None).unwrap();
     let pieces: Vec<&str> = view.pieces.iter().map(|piece| piece.text.as_str()).collect();
-    assert_eq!(pieces, ["D", "other"], "the later include wins");
+    assert_eq!(pieces, ["D", "Other!"], "the later include wins");
 }
 
 #[test]

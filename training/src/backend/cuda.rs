@@ -366,9 +366,9 @@ impl Backend for CudaBackend {
         o: MatMut<'_, CudaBuf>,
         lse: &mut CudaBuf,
     ) {
-        let (heads, work) = ((shape.heads, shape.kv_heads), done(bounds.attention(&self.device)));
+        let work = done(bounds.attention(&self.device));
         let qkv = [view(&q), view(&k), view(&v)];
-        done(self.device.attention(qkv, heads, shape.window, work, out(&o), Some(lse.data())));
+        done(self.device.attention(qkv, shape, work, out(&o), Some(lse.data())));
     }
 
     fn attention_backward(
@@ -381,9 +381,9 @@ impl Backend for CudaBackend {
         bounds: &CudaInts,
         dqkv: MatMut<'_, CudaBuf>,
     ) {
-        let (heads, work) = ((shape.heads, shape.kv_heads), done(bounds.attention(&self.device)));
+        let work = done(bounds.attention(&self.device));
         let (qkv, o, d_o) = ([view(&q), view(&k), view(&v)], view(&o), view(&d_o));
-        done(self.device.attention_backward(qkv, heads, shape.window, work, o, lse.data(), d_o, out(&dqkv)));
+        done(self.device.attention_backward(qkv, shape, work, o, lse.data(), d_o, out(&dqkv)));
     }
 
     fn swiglu(&self, gate_up: Mat<'_, CudaBuf>, y: MatMut<'_, CudaBuf>) {

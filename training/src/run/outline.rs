@@ -10,7 +10,6 @@ use crate::{
     TrainingError,
     block::SavePolicy,
     data::RowCounts,
-    lora::LoraSpec,
     model::{full_layout, lora_layout},
     params::Layout,
     recipe::{Checkpointing, Precision, ResolvedRecipe, Sharding},
@@ -84,9 +83,8 @@ pub fn outline(
 ) -> Result<Outline, TrainingError> {
     let recipe = &resolved.recipe;
     let (options, data) = (&recipe.training, &recipe.data);
+    let spec = recipe.check_base(config)?;
     recipe.check_ranks(ranks)?;
-    let spec = recipe.lora.as_ref().map(|lora| LoraSpec::from_options(lora, config));
-    let spec = spec.transpose().map_err(|error| recipe.place(error))?;
     let layout = spec.as_ref().map_or_else(|| full_layout(config).0, |spec| lora_layout(config, spec).0);
     let (rows, batches, tokens, longest) = match tokenizer {
         Some(tokenizer) => {

@@ -116,7 +116,7 @@ impl DeviceModel {
             let work = if is_last { &last_work } else { &work };
             let q = qkv.columns(0, c.q_dim());
             let o = a.attended.view(0, all, c.q_dim(), c.q_dim());
-            self.device.attention([q, keys, values], (c.num_heads, c.num_kv_heads), c.window(layer), work, o, None)?;
+            self.device.attention([q, keys, values], c.attention(layer), work, o, None)?;
             if is_last {
                 // In the last layer only the wanted rows go on.
                 rows = wanted.len();

@@ -6,7 +6,7 @@
 
 use harness_engine::kernels::{
     MatMut as Out, MatRef,
-    attention::{AttentionShape as EngineShape, Job, Segment, Strided, attention},
+    attention::{Job, Segment, Strided, attention},
     elementwise::exp,
     gemm,
 };
@@ -44,15 +44,8 @@ pub(super) fn forward(
             Job { row: first, len, position: 0, segments: vec![Segment { keys, values, len }] }
         })
         .collect();
-    let engine = EngineShape {
-        heads: shape.heads,
-        kv_heads: shape.kv_heads,
-        head_dim: shape.head_dim,
-        scale: shape.scale(),
-        window: shape.window,
-    };
     let (at, pitch) = (o.at, o.pitch);
-    attention(engine, view(&q), q.pitch, &jobs, &mut o.buf[at..], pitch, Some(lse));
+    attention(shape, view(&q), q.pitch, &jobs, &mut o.buf[at..], pitch, Some(lse));
 }
 
 /// The gradient of q, k and v, written by several tasks at disjoint places.
