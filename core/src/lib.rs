@@ -38,4 +38,6 @@ pub use score::{MetricKey, SampleScore};
 pub use seed::{Seed, StreamRng};
 pub use split::{Split, split_80_10_10};
 pub use split_name::SplitName;
-pub use thinking::{THINK_END, Thinking, opens_thinking, split_thinking};
+pub use thinking::{
+    CHAT_PROMPT_MARK, THINK_END, Thinking, begins_in_thinking, cut_at_stops, split_thinking, thinking_marks,
+};

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Digest, Hasher, canonical_json};
+use crate::{Digest, Hasher, Output, Thinking, begins_in_thinking, canonical_json, split_thinking};
 
 /// A question to a language model; serialisable and hashable, it knows no engine.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -27,7 +27,8 @@ pub enum Request {
     Generate {
         /// Text before the generated part.
         prompt: String,
-        /// Strings that end the generation; the text is cut before the first of them.
+        /// Strings that end the generation; the text is cut before the first of them. While the model thinks (see
+        /// [`Sampling::think_end`]) they end nothing.
         stop: Vec<String>,
         /// How tokens are chosen.
         sampling: Sampling,
@@ -63,6 +64,9 @@ pub struct Sampling {
     /// For every generated token this many of the most probable ones are reported; with a pattern, of those allowed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub top_logprobs: Option<usize>,
+    /// The mark that ends the model's thinking, where it thinks before it answers (see [`crate::split_thinking`]).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub think_end: Option<String>,
 }
 
 impl Default for Sampling {
@@ -77,6 +81,7 @@ impl Default for Sampling {
             seed: 0,
             pattern: None,
             top_logprobs: None,
+            think_end: None,
         }
     }
 }
@@ -113,6 +118,7 @@ impl Request {
                         repetition_penalty: sampling.repetition_penalty,
                         pattern: sampling.pattern,
                         top_logprobs: sampling.top_logprobs,
+                        think_end: sampling.think_end,
                         ..Sampling::default()
                     };
                 }
@@ -120,6 +126,16 @@ impl Request {
             }
         }
         RequestKey(hasher.finish())
+    }
+
+    /// A text generated for this request, divided at the end of its thinking; `None` for an output of another kind. Without
+    /// [`Sampling::think_end`] all of it is answer.
+    pub fn divide<'a>(&self, output: &'a Output) -> Option<Thinking<'a>> {
+        let (Self::Generate { prompt, sampling, .. }, Output::Text { text, finish, .. }) = (self, output) else {
+            return None;
+        };
+        let end = sampling.think_end.as_deref().unwrap_or_default();
+        Some(split_thinking(text, end, begins_in_thinking(prompt, end, *finish)))
     }
 
     /// The name of the request type in lm-eval's words.
@@ -151,7 +167,7 @@ mod tests {
 
     #[test]
     fn later_options_count_only_when_given() {
-        // Computed before `pattern` and `top_logprobs` were there: what was stored then is still found.
+        // Computed before `pattern`, `top_logprobs` and `think_end` were there: what was stored then is still found.
         let plain = generate(Sampling::default()).key();
         assert_eq!(plain.0.to_string(), "3d489cb2818ee97ad9e82f73b5a2d833dfc4ede112f4fd597af5324c5933854a");
         let with = |pattern: Option<&str>, top_logprobs| {
@@ -160,6 +176,8 @@ mod tests {
         assert_eq!(with(None, None), plain);
         assert_ne!(with(Some("a|b"), None), plain);
         assert_ne!(with(None, Some(5)), plain);
+        let thinking = Sampling { think_end: Some("</think>".to_owned()), ..Sampling::default() };
+        assert_ne!(generate(thinking).key(), plain);
         assert_ne!(with(Some("a|b"), None), with(Some("a|c"), None));
     }
 

@@ -1,5 +1,11 @@
 //! The thinking of reasoning models, and the answer after it.
 
+use crate::Finish;
+
+/// Begins a prompt that stands for the messages of a chat, as JSON, whose template a server applies: a control character
+/// that no prompt of text has.
+pub const CHAT_PROMPT_MARK: &str = "\u{2}messages";
+
 /// The mark that ends the thinking of most reasoning models (DeepSeek R1, Qwen 3 and those trained on them).
 pub const THINK_END: &str = "</think>";
 
@@ -40,7 +46,7 @@ impl<'a> Thinking<'a> {
 /// Divides a text at the last `end` mark, as lm-evaluation-harness 0.4.13 does with `think_end_token`: the answer is what
 /// follows it, without leading white space. Unlike there, a text that opens a thinking block and does not end it has no
 /// answer. It opens one with the start mark that belongs to `end` (`<think>` to `</think>`) at its beginning, or
-/// where `opened` says that the prompt did (see [`opens_thinking`]). An empty `end` marks nothing.
+/// where `opened` says that the prompt did (see [`begins_in_thinking`]). An empty `end` marks nothing.
 pub fn split_thinking<'a>(text: &'a str, end: &str, opened: bool) -> Thinking<'a> {
     if end.is_empty() {
         return Thinking::None(text);
@@ -55,11 +61,37 @@ pub fn split_thinking<'a>(text: &'a str, end: &str, opened: bool) -> Thinking<'a
     }
 }
 
-/// Whether a prompt ends by opening a thinking block, so that the text after it begins inside: chat templates of models
-/// that always think write the start mark themselves.
-pub fn opens_thinking(prompt: &str, end: &str) -> bool {
+/// Whether the text generated after a prompt begins inside a thinking block: the chat templates of models that always
+/// think write the start mark themselves. What a server's template writes is not known; a text of its chats that the limit
+/// on tokens ended before any end mark came is taken for thinking.
+pub fn begins_in_thinking(prompt: &str, end: &str, finish: Finish) -> bool {
+    if prompt.starts_with(CHAT_PROMPT_MARK) {
+        return finish == Finish::Length;
+    }
     let prompt = prompt.trim_end_matches(is_space);
     start_marks(end).iter().any(|start| prompt.ends_with(start.as_str()))
+}
+
+/// Cuts a text before the stop strings, one after the other as lm-evaluation-harness does; true where one was found. Where
+/// an end of thinking is given they are looked for in the answer alone.
+pub fn cut_at_stops(text: &mut String, stop: &[String], end: Option<&str>, opened: bool) -> bool {
+    let divided = split_thinking(text, end.unwrap_or_default(), opened);
+    let start = text.len() - divided.answer().len();
+    let mut found = false;
+    for stop in stop.iter().filter(|stop| !stop.is_empty()) {
+        if let Some(at) = text[start..].find(stop.as_str()) {
+            text.truncate(start + at);
+            found = true;
+        }
+    }
+    found
+}
+
+/// An end mark and the start marks that may belong to it.
+pub fn thinking_marks(end: &str) -> Vec<String> {
+    let mut marks = start_marks(end);
+    marks.insert(0, end.to_owned());
+    marks
 }
 
 /// The start marks that may belong to an end mark: `<think>` to `</think>`, `[THINK]` to `[/THINK]`,
@@ -119,10 +151,32 @@ mod tests {
         ];
         for (end, start) in marks {
             assert!(split_thinking(&format!("{start}a"), end, false).is_open(), "{start}");
-            assert!(opens_thinking(&format!("<|assistant|>{start}\n"), end), "{start}");
+            assert!(begins_in_thinking(&format!("<|assistant|>{start}\n"), end, Finish::Stop), "{start}");
         }
-        assert!(opens_thinking("assistant\n<think>\n", THINK_END));
-        assert!(!opens_thinking("assistant\n<think>\n\n</think>\n\n", THINK_END));
-        assert!(!opens_thinking("assistant\n", "FINAL"));
+        let begins = |prompt: &str| begins_in_thinking(prompt, THINK_END, Finish::Length);
+        assert!(begins("assistant\n<think>\n"));
+        assert!(!begins("assistant\n<think>\n\n</think>\n\n"));
+        assert!(!begins_in_thinking("assistant\n", "FINAL", Finish::Length));
+    }
+
+    #[test]
+    fn what_a_server_was_cut_in_is_thinking() {
+        let prompt = format!("{CHAT_PROMPT_MARK}[]");
+        assert!(begins_in_thinking(&prompt, THINK_END, Finish::Length));
+        assert!(!begins_in_thinking(&prompt, THINK_END, Finish::EndOfSequence));
+    }
+
+    #[test]
+    fn stop_strings_cut_the_answer_alone() {
+        let cut = |text: &str, end: Option<&str>| {
+            let mut text = text.to_owned();
+            let found = cut_at_stops(&mut text, &["\n\n".into(), String::new(), "Q:".into()], end, false);
+            (text, found)
+        };
+        assert_eq!(cut("<think>Q: a\n\nb</think>\n\n18 Q: c", None).0, "<think>");
+        let after = ("<think>Q: a\n\nb</think>\n\n18 ".to_owned(), true);
+        assert_eq!(cut("<think>Q: a\n\nb</think>\n\n18 Q: c", Some(THINK_END)), after);
+        assert_eq!(cut("<think>Q: a", Some(THINK_END)), ("<think>Q: a".to_owned(), false), "no answer");
+        assert_eq!(cut("18 Q: c", Some(THINK_END)), ("18 ".to_owned(), true), "no thinking");
     }
 }

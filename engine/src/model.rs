@@ -21,7 +21,7 @@ use crate::{
     Adapter, BaseModel, ChatContext, ChatEnding, ChatTemplate, ComputeType, Decoder, DecoderConfig, EncodedPair,
     EngineError, GenerationDefaults, ModelFiles, PairOptions, Placement, Quantization, TextTokenizer, Weights,
     encode_pair, encode_prompt,
-    generate::{Generated, Generator, Listener, Pattern, Prompt, Vocabulary},
+    generate::{Generated, Generator, Listener, Pattern, Prompt, ThinkEnd, Vocabulary},
     rolling_windows,
     schedule::{Limits, Scored, Sequence, Work, score},
     tokenizer::TokenBytes,
@@ -338,7 +338,8 @@ impl LocalModel {
         let cut = prompt_tokens.saturating_sub(room);
         let tokens = tokens.split_off(cut);
         let usage = Usage { prompt_tokens, truncated_tokens: cut, ..Usage::default() };
-        Ok((Prompt { tokens, stop: stop.to_vec(), sampling: sampling.clone(), pattern }, usage))
+        let thinking = ThinkEnd::new(text, sampling, &self.base.tokenizer).filter(|_| pattern.is_none());
+        Ok((Prompt { tokens, stop: stop.to_vec(), sampling: sampling.clone(), pattern, thinking }, usage))
     }
 
     /// The log-likelihood requests at `indices` in tokens: the pair, what the model reads, and how many tokens were cut.

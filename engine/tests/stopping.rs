@@ -1,11 +1,11 @@
-//! A flag from outside ends generations between tokens and scores between batches.
+//! A flag from outside ends generations between tokens and scores between batches; stop strings end answers.
 
 use std::sync::{
     Arc,
     atomic::{AtomicBool, Ordering},
 };
 
-use harness_core::{Control, LanguageModel, Request, Sampling};
+use harness_core::{Control, Finish, LanguageModel, Output, Request, Sampling};
 use harness_engine::{Limits, LoadedBase, LocalModel, ModelOptions};
 use harness_test_support::workspace_root;
 
@@ -64,4 +64,33 @@ fn what_was_answered_before_the_flag_is_all_that_is_answered() {
         answered
     };
     assert_eq!([0, 1, 2, 3, 4, 5].map(answered), [0, 1, 2, 3, 4, 5]);
+}
+
+#[test]
+fn stop_strings_end_nothing_while_the_model_thinks() {
+    let (model, _) = model();
+    let say = |stop: &[&str], end: Option<&str>| {
+        let sampling = Sampling { max_new_tokens: 60, think_end: end.map(str::to_owned), ..sampling() };
+        let stop: Vec<String> = stop.iter().map(|&stop| stop.to_owned()).collect();
+        let response = model.stream("The river", &stop, &sampling, &mut |_| Control::Continue).unwrap().unwrap();
+        let Output::Text { text, finish, token_ids, .. } = response.output else { panic!("no text") };
+        (text, finish, token_ids.len())
+    };
+    let (whole, _, all) = say(&[], None);
+    // Three pieces of what it says: a stop string before the mark, the mark, a stop string after it.
+    let letters: Vec<(usize, char)> = whole.char_indices().filter(|(_, c)| c.is_alphanumeric()).collect();
+    let unique = |from: usize| {
+        letters[from..].windows(3).map(|w| &whole[w[0].0..w[2].0]).find(|piece| whole.matches(piece).count() == 1)
+    };
+    let (early, mark, late) =
+        (unique(0).unwrap(), unique(letters.len() / 3).unwrap(), unique(2 * letters.len() / 3).unwrap());
+    let at = |piece: &str| whole.find(piece).unwrap();
+    assert!(at(early) < at(mark) && at(mark) < at(late), "{whole:?}");
+    let cut = |piece: &str| whole[..at(piece)].to_owned();
+    let (text, finish, tokens) = say(&[early, late], Some(mark));
+    assert_eq!((text, finish), (cut(late), Finish::Stop));
+    assert!(tokens < all, "it ends at the stop string, not at the limit");
+    let (text, finish, tokens) = say(&[early], Some("</think>"));
+    assert_eq!((text, finish, tokens), (cut(early), Finish::Stop, all), "without a mark all of it is answer");
+    assert_eq!(say(&[early], None).0, cut(early));
 }

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::bleu::{BleuFormula, HfBleu, NltkBleu};
 use crate::chrf::ChrfFormula;
 use crate::classification::{Classification, matthews};
+use crate::comparison::Scale;
 use crate::stats::Range;
 
 /// The function from summed per-document statistics to the reported value.
@@ -85,6 +86,18 @@ impl Statistic {
             Self::Bleu(_) | Self::Chrf(_) => Range::between(0.0, 100.0),
             Self::HfBleu(_) | Self::NltkBleu(_) | Self::Classification(_) => Range::between(0.0, 1.0),
             Self::Matthews { .. } => Range::between(-1.0, 1.0),
+        }
+    }
+
+    /// What the value is in; `None` for a mean, which is in whatever it is taken of.
+    pub fn scale(&self) -> Option<Scale> {
+        match self {
+            Self::Mean => None,
+            Self::Perplexity | Self::BitsPerByte => Some(Scale::Raw),
+            Self::Bleu(_) | Self::Chrf(_) | Self::Ter => Some(Scale::Points),
+            Self::HfBleu(_) | Self::NltkBleu(_) | Self::Classification(_) | Self::Matthews { .. } => {
+                Some(Scale::Fraction)
+            }
         }
     }
 

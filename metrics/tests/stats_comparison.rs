@@ -1,6 +1,6 @@
 //! The comparison of models from their scores.
 
-use harness_core::{Digest, DocId, MetricKey, SampleScore, Seed};
+use harness_core::{Digest, DocId, Finish, MetricKey, Output, Request, Response, SampleScore, Sampling, Seed, Usage};
 use harness_metrics::{
     Statistic,
     comparison::{
@@ -295,6 +295,10 @@ fn facts_become_caveats_with_figures_and_advice() {
                 requests: 200,
                 truncated: usize::from(model == "r8") * 3,
                 cut_by_limit: usize::from(model == "r8") * 5,
+                cut_in_thinking: usize::from(model == "r8") * 2,
+                thinking_scored: usize::from(model == "base") * 4,
+                examples_from_test: 1,
+                shared_examples: vec![3, 17],
                 boundary_shifted: usize::from(model == "r8"),
                 first_unscored: usize::from(model == "r8") * 200,
                 ..TaskFacts::default()
@@ -318,12 +322,37 @@ fn facts_become_caveats_with_figures_and_advice() {
     has("No answer could be extracted: t acc,none `r8` 2 of 200 answers (1.0 %).");
     has("Contexts were cut to the model's length: t `r8` 3 of 200 requests (1.5 %).");
     has("Answers were cut by the limit on tokens: t `r8` 5 of 200 requests (2.5 %).");
+    has("The thinking never ended, so that there is no answer: t `r8` 2 of 200 requests (1.0 %).");
+    has("no think_end_token is set: their thinking was scored");
+    has("Few-shot examples come from the evaluated split: t (1 document).");
+    has("own question and answer among the examples: t documents 3, 17.");
     has("The token boundary before the answer moved: t `r8` 1 of 200 requests (0.5 %).");
     has("The server gave no log-probability for the first token: t `r8` 200 of 200 texts (100.0 %).");
     has("Too few documents in 1 of 1 rows");
     assert!(comparison.caveats.iter().all(|caveat| !caveat.advice().is_empty()));
     let back: Vec<Caveat> = serde_json::from_str(&serde_json::to_string(&comparison.caveats).unwrap()).unwrap();
     assert_eq!(back, comparison.caveats);
+}
+
+#[test]
+fn texts_are_counted_by_where_they_end() {
+    let sampling = |end: Option<&str>| Sampling { think_end: end.map(str::to_owned), ..Sampling::default() };
+    let count = |end: Option<&str>, text: &str, finish: Finish| {
+        let request = Request::Generate { prompt: "Q".into(), stop: vec![], sampling: sampling(end) };
+        let output =
+            Output::Text { text: text.into(), token_ids: vec![], token_logprobs: vec![], finish, top_logprobs: vec![] };
+        let mut facts = TaskFacts::default();
+        facts.count(&request, &Response { output, usage: Usage::default() });
+        [facts.requests, facts.cut_by_limit, facts.cut_in_thinking, facts.thinking_scored]
+    };
+    let mark = Some("</think>");
+    assert_eq!(count(None, "18", Finish::Stop), [1, 0, 0, 0]);
+    assert_eq!(count(None, "18", Finish::Length), [1, 1, 0, 0]);
+    assert_eq!(count(None, "<think>18", Finish::Length), [1, 1, 0, 1]);
+    assert_eq!(count(None, "so</think>18", Finish::Stop), [1, 0, 0, 1]);
+    assert_eq!(count(mark, "<think>18", Finish::Length), [1, 0, 1, 0]);
+    assert_eq!(count(mark, "<think>18", Finish::EndOfSequence), [1, 0, 1, 0]);
+    assert_eq!(count(mark, "<think>so</think>18", Finish::Length), [1, 1, 0, 0]);
 }
 
 #[test]

@@ -32,12 +32,18 @@ pub struct SamplingArgs {
     /// Strings that end the generation; may be repeated
     #[arg(long, value_name = "TEXT")]
     pub stop: Vec<String>,
+    /// The mark that ends the model's thinking, e.g. `</think>`: stop strings apply to what follows it [default: the
+    /// model's think_end_token in the experiment]
+    #[arg(long, value_name = "MARK")]
+    pub think_end_token: Option<String>,
 }
 
 impl SamplingArgs {
-    /// As a request's sampling.
-    pub fn sampling(&self) -> Sampling {
+    /// As the sampling of requests to a model whose thinking ends with this mark.
+    pub fn sampling(&self, think_end: Option<&str>) -> Sampling {
+        let think_end = self.think_end_token.as_deref().or(think_end).filter(|mark| !mark.is_empty());
         Sampling {
+            think_end: think_end.map(str::to_owned),
             max_new_tokens: self.max_new_tokens,
             temperature: self.temperature,
             top_k: self.top_k,

@@ -36,6 +36,10 @@ pub struct EvaluationArgs {
     /// Overrides of the tasks' generation settings, e.g. max_gen_toks=128,temperature=0.7
     #[arg(long, value_delimiter = ',', value_name = "KEY=VALUE")]
     pub gen_kwargs: Vec<String>,
+    /// The mark that ends the models' thinking, e.g. `</think>`: only what follows the last one is an answer, to which stop
+    /// strings apply [default: each model's think_end_token in the experiment]
+    #[arg(long, value_name = "MARK")]
+    pub think_end_token: Option<String>,
     /// Memory for keys and values of shared prefixes and generated sequences, in MiB [default: 1024; 16384 on a GPU]
     #[arg(long, value_name = "MIB", value_parser = whole::<usize>)]
     pub kv_memory: Option<usize>,

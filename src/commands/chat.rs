@@ -18,7 +18,8 @@ use crate::cli::ChatArgs;
 pub(super) fn chat(app: &App, args: &ChatArgs) -> Result<(), Failure> {
     check_sampling(&args.sampling)?;
     let resolved = app.experiment.model(&args.model)?;
-    let model = Loader::new(app, app.device.limits()).load(&resolved, Missing::Refuse)?.model;
+    let ready = Loader::new(app, app.device.limits()).load(&resolved, Missing::Refuse)?;
+    let (model, sampling) = (ready.model, args.sampling.sampling(ready.think_end_token.as_deref()));
     if !model.capabilities().chat {
         return Err(Failure::usage(format!(
             "{} has no chat template; `harness generate` continues plain text",
@@ -46,11 +47,10 @@ pub(super) fn chat(app: &App, args: &ChatArgs) -> Result<(), Failure> {
                 messages.push(ChatMessage::new(ChatRole::User, text));
                 let rendered = model.apply_chat_template(&messages, ChatOptions { add_generation_prompt: true })?;
                 let mut out = std::io::stdout();
-                let response =
-                    model.stream(&rendered, &args.sampling.stop, &args.sampling.sampling(), &mut |text| {
-                        let _ = write!(out, "{text}").and_then(|()| out.flush());
-                        if app.interrupted() { Control::Stop } else { Control::Continue }
-                    })?;
+                let response = model.stream(&rendered, &args.sampling.stop, &sampling, &mut |text| {
+                    let _ = write!(out, "{text}").and_then(|()| out.flush());
+                    if app.interrupted() { Control::Stop } else { Control::Continue }
+                })?;
                 app.print("\n")?;
                 if let Some(Output::Text { text, .. }) = response.map(|response| response.output) {
                     messages.push(ChatMessage::new(ChatRole::Assistant, text.trim()));

@@ -26,6 +26,7 @@ pub(super) struct TaskEvaluator<'a> {
     name: String,
     base: Option<PathBuf>,
     quantization: Option<&'static str>,
+    think_end_token: Option<String>,
     loader: Loader<'a>,
     suite: Suite,
 }
@@ -48,7 +49,12 @@ impl<'a> TaskEvaluator<'a> {
         let (loader, suite) = (Loader::new(app, limits(app, &args)?), Suite::load(app, &args)?);
         let is_it = |name: &&str| Quantization::from_name(name).as_ref() == quantization;
         let quantization = ["nf4", "nf4-plain"].into_iter().filter(|_| quantization.is_some()).find(is_it);
-        Ok(Self { app, name: name.to_owned(), base: base.map(Path::to_owned), quantization, loader, suite })
+        let models = &app.experiment.models;
+        let own = models.get(name);
+        let below = own.and_then(|section| models.get(section.base.as_ref()?));
+        let think_end_token = own.into_iter().chain(below).find_map(|section| section.think_end_token.clone());
+        let (name, base) = (name.to_owned(), base.map(Path::to_owned));
+        Ok(Self { app, name, base, quantization, think_end_token, loader, suite })
     }
 
     /// Metrics of the adapter or model in a folder, by task and metric.
@@ -67,7 +73,8 @@ impl<'a> TaskEvaluator<'a> {
                 Candidate::Adapter { path: folder.to_owned(), base }
             }
         };
-        let resolved = ResolvedModel { name: format!("{}@{step}", self.name), candidate, section: Default::default() };
+        let section = ModelSection { think_end_token: self.think_end_token.clone(), ..ModelSection::default() };
+        let resolved = ResolvedModel { name: format!("{}@{step}", self.name), candidate, section };
         let ready = self.loader.load(&resolved, Missing::Refuse)?;
         let evaluated = [evaluate(self.app, &self.suite, &ready, false)?];
         let facts = [evaluated[0].facts.clone()];

@@ -6,7 +6,8 @@ use std::{
 };
 
 use harness_core::{
-    Digest, Hasher, LanguageModel, ModelError, Output, Request, RequestKey, Response, SampleScore, canonical_json,
+    Digest, Hasher, LanguageModel, ModelError, Output, Request, RequestKey, Response, SampleScore, Sampling,
+    canonical_json,
 };
 use harness_engine::Limits;
 use harness_http::HttpError;
@@ -35,6 +36,8 @@ pub(super) struct Evaluated {
     pub files: ModelFiles,
     /// Seconds spent on answering.
     pub seconds: f64,
+    /// The mark that ends its thinking, where the experiment names one.
+    pub think_end_token: Option<String>,
 }
 
 impl Evaluated {
@@ -108,19 +111,26 @@ pub(super) fn evaluate(app: &App, suite: &Suite, ready: &Ready, from_store: bool
         entry: ready.entry.clone(),
         files: ModelFiles::default(),
         seconds,
+        think_end_token: ready.think_end_token.clone(),
     };
     let mut keys = keys.into_iter();
     for (task, prepared) in suite.tasks.iter().zip(&evaluated.prepared) {
-        let mut facts = TaskFacts { repeats: 1, conditions: task_conditions(task, prepared), ..TaskFacts::default() };
+        let mut facts = TaskFacts {
+            repeats: 1,
+            conditions: task_conditions(task, prepared),
+            examples_from_test: if prepared.evaluated_split_shown { prepared.documents.len() } else { 0 },
+            shared_examples: prepared.shared_examples.clone(),
+            ..TaskFacts::default()
+        };
         let mut outputs = Hasher::new("outputs");
         let (mut scored, mut responses) = (vec![], vec![]);
         for document in &prepared.documents {
             let mut answers = vec![];
-            for key in keys.by_ref().take(document.requests.len()) {
+            for (request, key) in document.requests.iter().zip(keys.by_ref()) {
                 let response = store.get(&model, &key)?.ok_or_else(|| {
                     Failure::work(format!("the store lost the response to request {} of {}", key.0, ready.name))
                 })?;
-                facts.count(&response);
+                facts.count(request, &response);
                 outputs.part(canonical_json(&response.output));
                 answers.push(response);
             }
@@ -176,7 +186,8 @@ fn task_conditions(task: &DeclarativeTask, prepared: &Prepared) -> BTreeMap<Stri
             }
             Request::Generate { prompt, stop, sampling: how } => {
                 prompts.part(prompt);
-                sampling.insert(canonical_json(&(stop, how)));
+                // How a model marks its thinking is its own, as a template is.
+                sampling.insert(canonical_json(&(stop, Sampling { think_end: None, ..how.clone() })));
             }
         }
     }
@@ -247,7 +258,7 @@ pub(super) fn share(computed: u64, requested: u64) -> String {
 pub(super) fn prepare_one(suite: &Suite, task: usize, ready: &Ready) -> Result<Prepared, Failure> {
     let model: &dyn LanguageModel = &*ready.model;
     let formatter: Option<&dyn PromptFormatter> = if suite.uses_chat_template() { Some(&model) } else { None };
-    Ok(suite.tasks[task].build(&suite.options(task), formatter)?)
+    Ok(suite.tasks[task].build(&suite.options_of(task, ready.think_end_token.as_deref()), formatter)?)
 }
 
 /// Asks for the missing responses and stores each as it comes; returns the seconds it took.

@@ -5,7 +5,7 @@ use std::path::Path;
 use harness_core::{Digest, Hasher, Request, Response, canonical_json};
 use harness_metrics::comparison::{Comparison, ModelFacts, Row};
 use harness_store::{DataEntry, Manifest, ModelEntry, RunStore as _, TaskEntry, hash_file};
-use harness_tasks::{BuildOptions, Group, Prepared, Scored, Task as _};
+use harness_tasks::{BuildOptions, Group, Prepared, PromptFormatter, Scored, Task as _};
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -29,6 +29,9 @@ pub(super) struct ModelLineage {
     pub files: ModelFiles,
     /// By task.
     pub tasks: std::collections::BTreeMap<String, Samples>,
+    /// The mark that ended its thinking, where the experiment named one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub think_end_token: Option<String>,
 }
 
 /// The answers to one task.
@@ -62,7 +65,8 @@ pub(super) fn lineage(suite: &Suite, model: &Evaluated) -> ModelLineage {
         let requests = prepared.documents.iter().flat_map(|document| &document.requests);
         (task.id().to_owned(), Samples::of(requests, responses.iter().flatten()))
     });
-    ModelLineage { files: model.files.clone(), tasks: tasks.collect() }
+    let think_end_token = model.think_end_token.clone();
+    ModelLineage { files: model.files.clone(), tasks: tasks.collect(), think_end_token }
 }
 
 /// One link of the chain.
@@ -212,6 +216,7 @@ fn inputs(
         entry: entry.clone(),
         files: ModelFiles::default(),
         seconds: 0.0,
+        think_end_token: lineage.think_end_token.clone(),
     };
     for (number, task) in suite.tasks.iter().enumerate() {
         let mut scored = vec![];
@@ -261,7 +266,7 @@ fn samples(
     for file in &recorded.data {
         chain.file("data", file);
     }
-    let prepared = prepare(app, suite, number, entry)?;
+    let prepared = prepare(app, suite, number, entry, lineage)?;
     let responses = responses(app, entry, &prepared)?;
     let now = Samples::of(
         prepared.documents.iter().flat_map(|document| &document.requests),
@@ -310,6 +315,7 @@ fn suite(app: &App, manifest: &Manifest) -> Result<Suite, Failure> {
         apply_chat_template: options.apply_chat_template,
         fewshot_in_one_turn: !options.fewshot_as_multiturn,
         system_instruction: options.system_instruction,
+        think_end_token: options.think_end_token,
         gen_kwargs: options.generation_kwargs.iter().map(|(key, value)| format!("{key}={value}")).collect(),
         ..EvaluationArgs::default()
     };
@@ -323,13 +329,22 @@ fn suite(app: &App, manifest: &Manifest) -> Result<Suite, Failure> {
 }
 
 /// The requests of one task; a chat template needs the model.
-fn prepare(app: &App, suite: &Suite, number: usize, entry: &ModelEntry) -> Result<Prepared, Failure> {
-    if !suite.uses_chat_template() {
-        return Ok(suite.tasks[number].build(&suite.options(number), None)?);
-    }
-    let mut loader = Loader::new(app, app.device.limits());
-    let ready = loader.load(&app.experiment.model(&entry.name)?, Missing::Refuse)?;
-    super::evaluate::prepare_one(suite, number, &ready)
+fn prepare(
+    app: &App,
+    suite: &Suite,
+    number: usize,
+    entry: &ModelEntry,
+    lineage: &ModelLineage,
+) -> Result<Prepared, Failure> {
+    let model = if suite.uses_chat_template() {
+        let mut loader = Loader::new(app, app.device.limits());
+        Some(loader.load(&app.experiment.model(&entry.name)?, Missing::Refuse)?.model)
+    } else {
+        None
+    };
+    let model = model.as_deref();
+    let formatter = model.as_ref().map(|model| model as &dyn PromptFormatter);
+    Ok(suite.tasks[number].build(&suite.options_of(number, lineage.think_end_token.as_deref()), formatter)?)
 }
 
 /// The stored responses by document; `None` where one is not there.

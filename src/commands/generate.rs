@@ -2,7 +2,7 @@
 
 use std::io::{BufRead as _, Write as _};
 
-use harness_core::{ChatMessage, ChatOptions, ChatRole, Control, Output, Request, Response};
+use harness_core::{ChatMessage, ChatOptions, ChatRole, Control, Output, Request, Response, Sampling};
 use serde_json::json;
 
 use super::{
@@ -23,15 +23,16 @@ pub(super) fn generate(app: &App, args: &GenerateArgs) -> Result<(), Failure> {
     let prompts = if args.prompt == "-" { read_lines()? } else { vec![args.prompt.clone()] };
     let rendered: Vec<String> =
         prompts.iter().map(|prompt| render(&ready.model, prompt, args)).collect::<Result<_, _>>()?;
+    let sampling = args.sampling.sampling(ready.think_end_token.as_deref());
     if let ([prompt], false) = (&rendered[..], app.global.json) {
-        return stream(app, &ready.model, prompt, args);
+        return stream(app, &ready.model, prompt, &args.sampling.stop, &sampling);
     }
     let requests: Vec<Request> = rendered
         .iter()
         .map(|prompt| Request::Generate {
             prompt: prompt.clone(),
             stop: args.sampling.stop.clone(),
-            sampling: args.sampling.sampling(),
+            sampling: sampling.clone(),
         })
         .collect();
     let bar = app.progress().bar("generate", requests.len() as u64);
@@ -107,13 +108,12 @@ fn render(model: &Model, prompt: &str, args: &GenerateArgs) -> Result<String, Fa
 }
 
 /// Prints text as it comes.
-fn stream(app: &App, model: &Model, prompt: &str, args: &GenerateArgs) -> Result<(), Failure> {
-    let sampling = &args.sampling;
+fn stream(app: &App, model: &Model, prompt: &str, stop: &[String], sampling: &Sampling) -> Result<(), Failure> {
     // Stop strings are cut from the finished text only, so with them the text is printed at the end.
-    let live = sampling.stop.is_empty();
+    let live = stop.is_empty();
     let mut out = std::io::stdout();
     let mut broken = None;
-    let response = model.stream(prompt, &sampling.stop, &sampling.sampling(), &mut |text| {
+    let response = model.stream(prompt, stop, sampling, &mut |text| {
         if live {
             broken = write!(out, "{text}").and_then(|()| out.flush()).err();
         }

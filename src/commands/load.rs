@@ -15,7 +15,7 @@ use harness_http::{Budget, Endpoint, EndpointOptions};
 use harness_store::{ModelEntry, ModelSource};
 
 use super::{App, Failure, lineage, model::Model, train};
-use crate::experiment::{Candidate, PreTokenizer, ResolvedModel};
+use crate::experiment::{Candidate, ModelSection, PreTokenizer, ResolvedModel};
 
 /// A model ready to answer.
 pub(super) struct Ready {
@@ -29,6 +29,8 @@ pub(super) struct Ready {
     pub entry: ModelEntry,
     /// In what its training differs from how it is loaded here.
     pub differences: Vec<String>,
+    /// The mark that ends its thinking, where the experiment names one.
+    pub think_end_token: Option<String>,
 }
 
 /// What is done about candidates that are not trained yet.
@@ -96,6 +98,8 @@ impl<'a> Loader<'a> {
     /// # Errors
     /// If it cannot be loaded.
     pub(super) fn load_at(&mut self, resolved: &ResolvedModel, place: Place) -> Result<Ready, Failure> {
+        let think_end_token = resolved.section.think_end_token.clone();
+        let think_end_token = think_end_token.or_else(|| base_section(resolved).think_end_token.clone());
         if let Some(options) = place.endpoint {
             let mut options = *options;
             options.concurrency = self.remote.concurrency.unwrap_or(options.concurrency);
@@ -106,7 +110,7 @@ impl<'a> Loader<'a> {
             let model = Model::Remote(Box::new(endpoint));
             let (name, identity) = (resolved.name.clone(), model.identity().clone());
             let entry = ModelEntry { name: name.clone(), identity, path: None, adapter: None, recipe: None };
-            return Ok(Ready { name, model, base: None, entry, differences: vec![] });
+            return Ok(Ready { name, model, base: None, entry, differences: vec![], think_end_token });
         }
         let base = self.base(resolved, &place.base)?;
         let mut differences = vec![];
@@ -129,7 +133,8 @@ impl<'a> Loader<'a> {
             adapter: place.adapter,
             recipe: place.recipe,
         };
-        Ok(Ready { name: resolved.name.clone(), model, base: place.base_name, entry, differences })
+        let name = resolved.name.clone();
+        Ok(Ready { name, model, base: place.base_name, entry, differences, think_end_token })
     }
 
     /// Finds a model's weights, and makes them first if they come from a recipe and are not there.
@@ -177,10 +182,7 @@ impl<'a> Loader<'a> {
     }
 
     fn base(&mut self, resolved: &ResolvedModel, path: &Path) -> Result<Arc<LoadedBase>, Failure> {
-        let section = match &resolved.candidate {
-            Candidate::Adapter { base, .. } | Candidate::Recipe { base: Some(base), .. } => &base.section,
-            _ => &resolved.section,
-        };
+        let section = base_section(resolved);
         let max_length = resolved.section.max_length.or(section.max_length);
         let add_bos = resolved.section.add_bos.or(section.add_bos);
         let template = resolved.section.chat_template.as_ref().or(section.chat_template.as_ref());
@@ -217,6 +219,14 @@ impl<'a> Loader<'a> {
         ));
         self.bases.insert(key, Arc::clone(&base));
         Ok(base)
+    }
+}
+
+/// What the experiment says of the model that a candidate sits on or starts from, or of itself.
+fn base_section(resolved: &ResolvedModel) -> &ModelSection {
+    match &resolved.candidate {
+        Candidate::Adapter { base, .. } | Candidate::Recipe { base: Some(base), .. } => &base.section,
+        Candidate::Base { .. } | Candidate::Endpoint { .. } | Candidate::Recipe { base: None, .. } => &resolved.section,
     }
 }
 

@@ -120,6 +120,10 @@ fn write_lm_eval(
     if let Some(adapter) = &entry.adapter {
         model_args.insert("peft".to_owned(), json!(adapter.display().to_string()));
     }
+    let options = suite.common_options();
+    if let Some(mark) = options.think_end_token.as_ref().or(ready.think_end_token.as_ref()) {
+        model_args.insert("think_end_token".to_owned(), json!(mark));
+    }
     let base = ready.model.local().map(|model| model.base());
     let mut model_info = Map::new();
     if let Some(base) = base {
@@ -134,7 +138,7 @@ fn write_lm_eval(
         model: path,
         model_args,
         model_info,
-        options: suite.common_options().clone(),
+        options: options.clone(),
         chat_template: template.flatten(),
         max_length: model.capabilities().max_length,
         bootstrap_iters,

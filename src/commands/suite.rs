@@ -81,6 +81,13 @@ impl Suite {
         BuildOptions { limit: self.limits[task].or(self.options.limit), ..self.options.clone() }
     }
 
+    /// The same for a model whose thinking ends with this mark, unless the arguments name another.
+    pub(super) fn options_of(&self, task: usize, think_end_token: Option<&str>) -> BuildOptions {
+        let options = self.options(task);
+        let think_end_token = options.think_end_token.or_else(|| think_end_token.map(str::to_owned));
+        BuildOptions { think_end_token, ..options }
+    }
+
     /// The same suite with the given number of first documents of each task, in the order of the tasks.
     pub(super) fn with_documents(&self, documents: &[usize]) -> Self {
         Self {
@@ -212,6 +219,7 @@ fn options(args: &EvaluationArgs) -> Result<BuildOptions, Failure> {
         system_instruction: args.system_instruction.clone(),
         apply_chat_template: args.apply_chat_template,
         fewshot_as_multiturn: !args.fewshot_in_one_turn,
+        think_end_token: args.think_end_token.clone(),
         generation_kwargs,
     })
 }

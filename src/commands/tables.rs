@@ -267,19 +267,8 @@ fn of_metric(task: &str, spec: &MetricSpec, columns: Vec<Column>) -> Table {
     Table {
         statistic: spec.statistic.clone(),
         higher_is_better: spec.higher_is_better,
-        scale: scale(spec),
+        scale: spec.scale,
         primary: spec.primary,
         ..Table::new(task, spec.key.clone(), columns)
-    }
-}
-
-/// What a metric's values are in.
-fn scale(spec: &MetricSpec) -> Scale {
-    match &spec.statistic {
-        Statistic::Perplexity | Statistic::BitsPerByte => Scale::Raw,
-        Statistic::Mean if matches!(spec.key.metric.as_str(), "perplexity" | "brier_score") => Scale::Raw,
-        Statistic::Bleu(_) | Statistic::Chrf(_) | Statistic::Ter => Scale::Points,
-        _ if spec.percent => Scale::Points,
-        _ => Scale::Fraction,
     }
 }

@@ -33,6 +33,7 @@ pub(super) fn tasks(app: &App, args: &TasksArgs) -> Result<(), Failure> {
             let options = BuildOptions {
                 num_fewshot: *num_fewshot,
                 apply_chat_template: *apply_chat_template,
+                think_end_token: ready.as_ref().and_then(|ready| ready.think_end_token.clone()),
                 ..BuildOptions::default()
             };
             show(app, &registry, task, *doc, &options, ready.as_ref())
@@ -153,8 +154,10 @@ fn show(
                 Request::RollingLogLikelihood { text: whole } => writeln!(text, "--- text\n{whole}"),
                 Request::Generate { prompt, stop, sampling } => writeln!(
                     text,
-                    "--- prompt\n{prompt}\n--- up to {} new tokens, temperature {}, stop at {stop:?}",
-                    sampling.max_new_tokens, sampling.temperature
+                    "--- prompt\n{prompt}\n--- up to {} new tokens, temperature {}, stop at {stop:?}{}",
+                    sampling.max_new_tokens,
+                    sampling.temperature,
+                    sampling.think_end.as_ref().map_or(String::new(), |mark| format!(" after {mark:?}"))
                 ),
             };
         }

@@ -61,6 +61,9 @@ pub struct ModelSection {
     pub add_bos: Option<bool>,
     /// A Jinja file, relative to the experiment, instead of the model's own chat template.
     pub chat_template: Option<PathBuf>,
+    /// The mark that ends its thinking, where it thinks before it answers: `</think>` for most such models. Stop strings
+    /// then apply to the answer alone, and only the answer is scored.
+    pub think_end_token: Option<String>,
     /// How texts are split before merges, instead of what the tokenizer's file says.
     pub pre_tokenizer: Option<PreTokenizer>,
     /// Quantisation of the blocks' linears when the model is loaded: `nf4`, or `nf4-plain` without double quantisation.

@@ -8,7 +8,7 @@ use crate::{
     Place, TaskError,
     filter::Pipeline,
     keys::{Keys, PYTHON_KEYS, TASK_KEYS, shown, text},
-    metric::MetricConfig,
+    metric::{Kind, MetricConfig},
     native::{self, Answers, Native, NativeScores, ProcessDocs},
     task::OutputType,
     template::{Template, Templates},
@@ -199,9 +199,13 @@ impl TaskConfig {
         if let Err(message) = crate::generation::settings(&generation_kwargs) {
             return keys.get("generation_kwargs")?.unwrap_or(node).error(message);
         }
+        let repeats = match keys.count("repeats")? {
+            Some(0) => return keys.require("repeats")?.error("repeats must be an integer from 1 on, found 0"),
+            repeats => repeats.unwrap_or(1),
+        };
         let pipelines: Vec<Pipeline> = match keys.list("filter_list")? {
             Some(items) => items.iter().map(Pipeline::read).collect::<Result<_, _>>()?,
-            None => vec![Pipeline::none()],
+            None => vec![Pipeline::none(repeats)],
         };
         let text = output_type == OutputType::GenerateUntil;
         if let Some(pipeline) = pipelines.iter().find(|pipeline: &&Pipeline| !text && !pipeline.is_trivial()) {
@@ -222,6 +226,12 @@ impl TaskConfig {
             }
             _ => crate::metric::read(keys.list("metric_list")?, output_type, &node.at)?,
         };
+        if text {
+            let fault = |pipeline| averages(pipeline, repeats, &metrics).err();
+            if let Some(message) = pipelines.iter().find_map(fault) {
+                return keys.get("filter_list")?.or(keys.get("repeats")?).unwrap_or(node).error(message);
+            }
+        }
         let definition = without_places(node);
         Ok(Self {
             alias: keys.text("task_alias")?.unwrap_or_else(|| id.clone()),
@@ -245,7 +255,7 @@ impl TaskConfig {
             metrics,
             output_type,
             generation_kwargs,
-            repeats: keys.count("repeats")?.unwrap_or(1).max(1),
+            repeats,
             pipelines,
             gen_prefix,
             digest: Digest::of_json(&definition),
@@ -253,6 +263,24 @@ impl TaskConfig {
             templates,
             id,
         })
+    }
+}
+
+/// Fails where a pipeline leaves several answers to a document, which a metric cannot take.
+fn averages(pipeline: &Pipeline, repeats: usize, metrics: &[MetricConfig]) -> Result<(), String> {
+    let left = pipeline.flow(repeats)?.left;
+    let single = |metric: &&MetricConfig| match &metric.kind {
+        Kind::Text(kind) => !kind.averages(),
+        Kind::Native(_) => true,
+        Kind::ReferencePerplexity | Kind::Choices(_) | Kind::Continuation(_) | Kind::Rolling(_) => false,
+    };
+    match metrics.iter().find(single) {
+        Some(metric) if left > 1 => Err(format!(
+            "the filter pipeline {} leaves {left} answers to a document (repeats: {repeats}), and {} takes one; end it \
+             with majority_vote or take_first",
+            pipeline.name, metric.name
+        )),
+        _ => Ok(()),
     }
 }
 

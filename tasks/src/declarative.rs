@@ -9,7 +9,7 @@ use std::{
     },
 };
 
-use harness_core::{Digest, Document, Request, Response, canonical_json};
+use harness_core::{Digest, Document, Request, Response, Sampling, canonical_json};
 use harness_store::Row;
 use rayon::prelude::*;
 use serde_json::Value;
@@ -21,7 +21,7 @@ use crate::{
     data::DataSource,
     fields::{Resolved, Turn},
     generation,
-    metric::Kind,
+    metric::{Kind, OfChoices},
     native::ProcessDocs,
     prompt::{self, Message},
     sampler,
@@ -41,8 +41,16 @@ pub struct DeclarativeTask {
     metrics: Vec<MetricSpec>,
 }
 
-/// Row numbers of every document's examples, and the examples by row number.
-type Examples = (Vec<Vec<usize>>, HashMap<usize, Turn>);
+/// The examples of the evaluated documents.
+#[derive(Default)]
+struct Examples {
+    /// Row numbers of every document's examples.
+    rows: Vec<Vec<usize>>,
+    /// The examples by row number.
+    turns: HashMap<usize, Turn>,
+    /// Documents among whose examples stands a row of another place with their own question and answer.
+    shared: Vec<usize>,
+}
 
 impl DeclarativeTask {
     /// Loads the evaluated split and looks at its first document, which decides what the templates mean.
@@ -128,12 +136,12 @@ impl DeclarativeTask {
                 let key =
                     metric.key(if matches!(metric.kind, Kind::ReferencePerplexity) { "none" } else { &pipeline.name });
                 if specs.iter().all(|spec| spec.key != key) {
-                    let statistic = metric.statistic(self.classes);
+                    let statistic = metric.kind.statistic(self.classes);
                     specs.push(MetricSpec {
                         key,
                         statistic,
                         higher_is_better: metric.higher_is_better,
-                        percent: metric.percent,
+                        scale: metric.scale,
                         primary: false,
                     });
                 }
@@ -205,15 +213,22 @@ impl DeclarativeTask {
         }
     }
 
-    /// Examples of the first `documents` documents: row numbers of the pool, and the turns of the rows in use.
+    /// Whether examples are drawn from the evaluated split itself.
+    fn shows_evaluated_split(&self, options: &BuildOptions) -> bool {
+        self.shots(options) > 0 && self.pool_split() == Some(self.split.as_str())
+    }
+
+    /// Examples of the first `documents` documents. Where they come from the evaluated split, by whatever key, one more is
+    /// drawn and rows equal to the document are left out, as lm-eval does where the definition names this split for
+    /// both (and where it names neither, whatever the pool is then). Rows that two splits share stay, as there.
     fn examples(&self, documents: usize, options: &BuildOptions) -> Result<Examples, TaskError> {
         let n = self.shots(options);
         if n == 0 {
-            return Ok((vec![Vec::new(); documents], HashMap::new()));
+            return Ok(Examples { rows: vec![Vec::new(); documents], ..Examples::default() });
         }
         let pool = self.pool()?;
         let fewshot = &self.config.fewshot;
-        let exclude = fewshot.split == self.config.test_split;
+        let exclude = fewshot.split == self.config.test_split || self.shows_evaluated_split(options);
         let rows: Vec<&Row> = self.documents[..documents].iter().map(|doc| &doc.fields).collect();
         let chosen = sampler::choose(&rows, pool, n, fewshot.first_n, exclude, options.fewshot_seed);
         let chosen = chosen.ok_or_else(|| TaskError::Options {
@@ -222,7 +237,7 @@ impl DeclarativeTask {
                 "{n} examples were asked for, but {} has only {} documents to take them from{}",
                 self.pool_split().map_or_else(|| "fewshot_config.samples".to_owned(), |s| format!("the split {s:?}")),
                 pool.len(),
-                if exclude { " (the evaluated document is left out)" } else { "" }
+                if exclude { " (rows equal to the evaluated document are left out)" } else { "" }
             ),
         })?;
         let used: BTreeSet<usize> = chosen.iter().flatten().copied().collect();
@@ -237,8 +252,15 @@ impl DeclarativeTask {
                     message,
                 )),
             })
-            .collect::<Result<_, _>>()?;
-        Ok((chosen, turns))
+            .collect::<Result<HashMap<usize, Turn>, TaskError>>()?;
+        // A document that cannot be an example is none; what is wrong with it is said where its prompt is built.
+        let own = |document: usize| self.turn(&self.documents[document].fields).ok();
+        let shown = |document: &usize| {
+            let own = own(*document);
+            own.is_some_and(|own| chosen[*document].iter().any(|row| turns.get(row) == Some(&own)))
+        };
+        let shared = (0..documents).into_par_iter().filter(shown).collect();
+        Ok(Examples { rows: chosen, turns, shared })
     }
 
     /// Fails if no document of the split has a right choice, not even those after `built`, none of which has.
@@ -355,6 +377,27 @@ impl DeclarativeTask {
         Ok((shown, DocumentRequests { doc: doc.clone(), requests, target: text, gold, choices }))
     }
 
+    /// Fails where answers are drawn of which no filter pipeline looks at all.
+    fn check_repeats(&self, sampling: &Sampling) -> Result<(), TaskError> {
+        let TaskConfig { id, repeats, pipelines, .. } = &self.config;
+        let looked_at = pipelines.iter().filter_map(|pipeline| Some(pipeline.flow(*repeats).ok()?.looked_at)).max();
+        match looked_at {
+            Some(looked_at) if looked_at < *repeats && !sampling.is_greedy() => Err(TaskError::Options {
+                task: id.clone(),
+                message: format!(
+                    "repeats: {repeats}, but its filters look at {} only; leave take_first out (the scores are averaged \
+                     then), or put take_first_k or majority_vote before it",
+                    if looked_at == 1 {
+                        "the first answer".to_owned()
+                    } else {
+                        format!("the first {looked_at} answers")
+                    }
+                ),
+            }),
+            _ => Ok(()),
+        }
+    }
+
     /// The requests of one document from its context (or one context a choice).
     fn requests(
         &self,
@@ -383,15 +426,35 @@ impl DeclarativeTask {
                     let continuation = |choice: &String| loglikelihood(&contexts[0], [delimiter, choice].concat());
                     choices.iter().map(continuation).collect()
                 };
-                if config.metrics.iter().any(|metric| matches!(metric.kind, Kind::AccMutualInfo)) {
+                if config.metrics.iter().any(|m| matches!(m.kind, Kind::Choices(OfChoices::AccMutualInfo))) {
                     requests.extend(choices.iter().map(|choice| loglikelihood("", [delimiter, choice].concat())));
                 }
                 requests
             }
             OutputType::GenerateUntil => {
                 let kwargs = self.generation_kwargs(options);
-                let (stop, sampling) = generation::settings(&kwargs)
+                let asked = |key: &str| options.generation_kwargs.get(key);
+                if let (Some(temperature), None, Some(false)) = (
+                    asked("temperature").filter(|value| value.as_f64() != Some(0.0)),
+                    asked("do_sample"),
+                    kwargs.get("do_sample").and_then(Value::as_bool),
+                ) {
+                    return Err(TaskError::Options {
+                        task: config.id.clone(),
+                        message: format!(
+                            "--gen-kwargs temperature={temperature} changes nothing, because the task says do_sample: false; \
+                             add do_sample=true"
+                        ),
+                    });
+                }
+                let (stop, mut sampling) = generation::settings(&kwargs)
                     .map_err(|message| TaskError::Options { task: config.id.clone(), message })?;
+                if let Some(mark) = &options.think_end_token
+                    && !options.generation_kwargs.contains_key(generation::THINK_END)
+                {
+                    sampling.think_end = Some(mark.clone()).filter(|mark| !mark.is_empty());
+                }
+                self.check_repeats(&sampling)?;
                 let prompt = contexts.swap_remove(0);
                 let mut requests: Vec<Request> = (0..config.repeats as u64)
                     .map(|repeat| {
@@ -450,12 +513,12 @@ impl Task for DeclarativeTask {
     fn build(&self, options: &BuildOptions, formatter: Option<&dyn PromptFormatter>) -> Result<Prepared, TaskError> {
         let available = self.documents.len();
         let count = options.limit.map_or(available, |limit| limit.of(available));
-        let (shots, turns) = self.examples(count, options)?;
+        let examples = self.examples(count, options)?;
         let dropped = AtomicBool::new(false);
-        let documents = shots
+        let documents = (examples.rows)
             .par_iter()
             .enumerate()
-            .map(|(index, shots)| Ok(self.item(index, shots, &turns, options, formatter, &dropped)?.1))
+            .map(|(index, shots)| Ok(self.item(index, shots, &examples.turns, options, formatter, &dropped)?.1))
             .collect::<Result<Vec<_>, TaskError>>()?;
         let mut warnings = Vec::new();
         let id = &self.config.id;
@@ -463,9 +526,6 @@ impl Task for DeclarativeTask {
             warnings.push(format!(
                 "{id}: the definition fixes num_fewshot to 0, so {asked} examples are not given (as in lm-eval)"
             ));
-        }
-        if self.shots(options) > 0 && self.pool_split() == Some(self.split.as_str()) {
-            warnings.push(format!("{id}: its few-shot examples come from the evaluated split {:?}", self.split));
         }
         if dropped.into_inner() {
             warnings.push(format!("{}: the chat template refuses a system message; it was left out", self.config.id));
@@ -485,7 +545,14 @@ impl Task for DeclarativeTask {
                 shown.join(", ")
             ));
         }
-        Ok(Prepared { documents, available, num_fewshot: self.shots(options), warnings })
+        Ok(Prepared {
+            documents,
+            available,
+            num_fewshot: self.shots(options),
+            evaluated_split_shown: self.shows_evaluated_split(options),
+            shared_examples: examples.shared,
+            warnings,
+        })
     }
 
     fn score(&self, item: &DocumentRequests, responses: &[Response]) -> Result<Scored, TaskError> {
@@ -502,8 +569,8 @@ impl Task for DeclarativeTask {
             let message = format!("there is no document {index}; the last one is {}", self.documents.len() - 1);
             return Err(TaskError::Options { task: self.config.id.clone(), message });
         }
-        let (shots, turns) = self.examples(index + 1, options)?;
-        let (messages, item) = self.item(index, &shots[index], &turns, options, formatter, &AtomicBool::new(false))?;
+        let Examples { rows, turns, .. } = self.examples(index + 1, options)?;
+        let (messages, item) = self.item(index, &rows[index], &turns, options, formatter, &AtomicBool::new(false))?;
         Ok(PromptView { pieces: prompt::pieces(&messages), item })
     }
 }

@@ -15,6 +15,7 @@ use crate::{
 };
 
 /// Question and answer of a document as the templates give them.
+#[derive(PartialEq)]
 pub(crate) struct Turn {
     pub question: String,
     pub answer: String,
@@ -205,7 +206,7 @@ impl DeclarativeTask {
                 Value::Array(items) => Gold::Texts(items.iter().map(python_str).collect()),
                 _ => Gold::Text(text.clone()),
             },
-            _ => match target {
+            OutputType::LogLikelihood | OutputType::LogLikelihoodRolling => match target {
                 Value::String(_) => Gold::Text(text.clone()),
                 other => return Err(("doc_to_target", format!("must give a string, found {other}"))),
             },

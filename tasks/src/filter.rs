@@ -70,13 +70,24 @@ struct Ignore {
     regexes: Vec<PythonRegex>,
 }
 
+/// What a pipeline does with the answers of a document.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Flow {
+    /// How many of the first answers have a say.
+    pub looked_at: usize,
+    /// How many answers reach the metrics.
+    pub left: usize,
+}
+
 /// One response on its way through a pipeline.
 type Item = (Value, AnswerOutcome);
 
 impl Pipeline {
-    /// The pipeline of tasks without a filter list.
-    pub(crate) fn none() -> Self {
-        Self { name: "none".to_owned(), steps: vec![Step::TakeFirst] }
+    /// The pipeline of tasks without a filter list: the one answer, or of several all, whose scores are averaged. (lm-eval
+    /// scores the first and drops the others.)
+    pub(crate) fn none(repeats: usize) -> Self {
+        let steps = if repeats > 1 { Vec::new() } else { vec![Step::TakeFirst] };
+        Self { name: "none".to_owned(), steps }
     }
 
     /// Reads one entry of `filter_list`.
@@ -88,6 +99,52 @@ impl Pipeline {
             None => vec![Step::TakeFirst],
         };
         Ok(Self { name, steps })
+    }
+
+    /// What becomes of a document's answers.
+    ///
+    /// # Errors
+    /// If a step needs more answers than there are, which ends lm-eval too.
+    pub(crate) fn flow(&self, repeats: usize) -> Result<Flow, String> {
+        let mut flow = Flow { looked_at: repeats, left: repeats };
+        let (mut combined, mut single) = (false, false);
+        for step in &self.steps {
+            let left = match step {
+                Step::TakeFirst => {
+                    single = true;
+                    1
+                }
+                Step::TakeFirstK(_) | Step::MajorityVote if single => {
+                    return Err(format!(
+                        "the filter pipeline {}: take_first has left one answer to choose from",
+                        self.name
+                    ));
+                }
+                Step::TakeFirstK(k) if *k > flow.left => {
+                    let (name, left) = (&self.name, flow.left);
+                    return Err(format!(
+                        "the filter pipeline {name}: take_first_k with k {k}, but there {} (repeats: {repeats})",
+                        if left == 1 { "is 1 answer".to_owned() } else { format!("are {left} answers") }
+                    ));
+                }
+                Step::TakeFirstK(k) => *k,
+                Step::MajorityVote => 1,
+                Step::Regex(_)
+                | Step::MultiChoiceRegex { .. }
+                | Step::Lowercase
+                | Step::Uppercase
+                | Step::Map { .. }
+                | Step::RemoveWhitespace
+                | Step::FormatSpan(_)
+                | Step::RegexPos(_) => flow.left,
+            };
+            combined |= matches!(step, Step::MajorityVote);
+            flow.left = left;
+            if !combined {
+                flow.looked_at = left;
+            }
+        }
+        Ok(flow)
     }
 
     /// Whether the pipeline only picks the first response.
@@ -108,7 +165,14 @@ impl Pipeline {
                 }
                 Step::TakeFirstK(k) => items.truncate(*k),
                 Step::MajorityVote => items = majority(items),
-                _ => items.iter_mut().for_each(|item| step.apply(item, doc)),
+                Step::Regex(_)
+                | Step::MultiChoiceRegex { .. }
+                | Step::Lowercase
+                | Step::Uppercase
+                | Step::Map { .. }
+                | Step::RemoveWhitespace
+                | Step::FormatSpan(_)
+                | Step::RegexPos(_) => items.iter_mut().for_each(|item| step.apply(item, doc)),
             }
         }
         let outcome = items

@@ -1,6 +1,6 @@
 //! `generation_kwargs`: stop strings and sampling, and the cutting of generated text.
 
-use harness_core::{Sampling, nearest_few};
+use harness_core::{Output, Request, Sampling, cut_at_stops, nearest_few};
 use serde_json::{Map, Value};
 
 use crate::error::suggest;
@@ -8,7 +8,10 @@ use crate::error::suggest;
 /// Names for the most new tokens, in order of priority.
 const MAX_TOKENS: [&str; 4] = ["max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens"];
 
-const KNOWN: [&str; 15] = [
+/// The mark that ends the thinking; an argument of the model in lm-eval.
+pub(crate) const THINK_END: &str = "think_end_token";
+
+const KNOWN: [&str; 16] = [
     "until",
     "do_sample",
     "temperature",
@@ -24,6 +27,7 @@ const KNOWN: [&str; 15] = [
     "num_beams",
     "num_return_sequences",
     "use_cache",
+    THINK_END,
 ];
 
 /// Fills in lm-eval's defaults: greedy, and the delimiter between examples as the stop string.
@@ -80,12 +84,23 @@ pub(crate) fn settings(kwargs: &Map<String, Value>) -> Result<(Vec<String>, Samp
     if temperature.is_some_and(|t| t < 0.0) {
         return Err(wrong("temperature", "a number from 0 on"));
     }
-    let temperature = match do_sample {
-        Some(false) => 0.0,
-        Some(true) => temperature.unwrap_or(1.0),
-        None => temperature.unwrap_or(0.0),
+    let temperature = match (do_sample, temperature) {
+        // lm-eval 0.4.13 passes both on, and transformers ends with an error.
+        (Some(true), Some(0.0)) => {
+            return Err("generation_kwargs: do_sample is true and temperature 0: expected a temperature above 0, or \
+                        do_sample: false"
+                .to_owned());
+        }
+        (Some(false), _) => 0.0,
+        (Some(true), temperature) => temperature.unwrap_or(1.0),
+        (None, temperature) => temperature.unwrap_or(0.0),
     };
     let mut sampling = Sampling { temperature, ..Sampling::default() };
+    sampling.think_end = match kwargs.get(THINK_END) {
+        None | Some(Value::Null) => None,
+        Some(Value::String(mark)) => Some(mark.clone()).filter(|mark| !mark.is_empty()),
+        Some(_) => return Err(wrong(THINK_END, "the text of the mark, such as \"</think>\"")),
+    };
     for key in MAX_TOKENS {
         if let Some(most) = integer(key)? {
             sampling.max_new_tokens = most as usize;
@@ -102,7 +117,8 @@ pub(crate) fn settings(kwargs: &Map<String, Value>) -> Result<(Vec<String>, Samp
     Ok((stop, sampling))
 }
 
-/// Cuts a generation: what follows the last end of thinking, then up to each stop string in the order of the list.
+/// Cuts a generation as lm-eval does: what follows the last end of thinking, then up to each stop string in the order of
+/// the list.
 pub fn postprocess_generation(text: &str, stop: &[String], think_end: Option<&str>) -> String {
     let mut text = text;
     if let Some(mark) = think_end.filter(|mark| !mark.is_empty())
@@ -110,10 +126,19 @@ pub fn postprocess_generation(text: &str, stop: &[String], think_end: Option<&st
     {
         text = after.trim_start_matches(crate::python::text::is_space);
     }
-    for stop in stop.iter().filter(|stop| !stop.is_empty()) {
-        text = text.split(stop.as_str()).next().unwrap_or(text);
+    let mut text = text.to_owned();
+    cut_at_stops(&mut text, stop, None, false);
+    text
+}
+
+/// The answer of a generation as it is scored, and whether the generation was cut inside its thinking: the answer is empty
+/// then. `None` where the output is no text.
+pub(crate) fn answer(request: &Request, output: &Output) -> Option<(String, bool)> {
+    let (Request::Generate { stop, sampling, .. }, Output::Text { text, .. }) = (request, output) else { return None };
+    if request.divide(output)?.is_open() {
+        return Some((String::new(), true));
     }
-    text.to_owned()
+    Some((postprocess_generation(text, stop, sampling.think_end.as_deref()), false))
 }
 
 #[cfg(test)]
@@ -134,6 +159,10 @@ mod tests {
         let greedy = read(json!({"do_sample": false, "temperature": 0.7, "top_p": 0.9})).unwrap().1;
         assert_eq!(greedy, Sampling::default());
         assert_eq!(read(json!({"do_sample": true})).unwrap().1.temperature, 1.0);
+        assert_eq!(read(json!({"temperature": 0.5, "top_k": 0})).unwrap().1.top_k, None);
+        let mark = |value: Value| read(json!({"think_end_token": value})).unwrap().1.think_end;
+        assert_eq!(mark(json!("</think>")).as_deref(), Some("</think>"));
+        assert_eq!((mark(json!("")), mark(Value::Null)), (None, None));
         assert_eq!(defaults(None, "\n\n")["until"], json!(["\n\n"]));
         assert_eq!(defaults(Some(Map::new()), "#"), *json!({"until": ["#"]}).as_object().unwrap());
     }
@@ -144,5 +173,7 @@ mod tests {
         assert!(read(json!({"max_gen_toks": "many"})).unwrap_err().contains("max_gen_toks must be an integer"));
         assert!(read(json!({"until": [1]})).unwrap_err().contains("until must be a list of strings"));
         assert!(read(json!({"num_beams": 4})).unwrap_err().contains("beam search"));
+        assert!(read(json!({"do_sample": true, "temperature": 0})).unwrap_err().contains("a temperature above 0"));
+        assert!(read(json!({"think_end_token": 151668})).unwrap_err().contains("the text of the mark"));
     }
 }

@@ -1,9 +1,11 @@
 //! A task's definition in the form in which lm-eval saves it.
 
-use harness_metrics::{Average, ClassMeasure, Statistic};
 use serde_json::{Map, Value, json};
 
-use crate::{BuildOptions, DeclarativeTask, Task as _, metric::Kind};
+use crate::{
+    BuildOptions, DeclarativeTask, Task as _,
+    metric::{Kind, StandardError},
+};
 
 /// lm-eval's keys in its order, with the values it fills in; `null` where a missing key stays missing.
 const KEYS: [(&str, &str); 28] = [
@@ -115,26 +117,12 @@ impl DeclarativeTask {
         self.config.process_results.is_some() && named.is_some_and(|name| name.contains('.'))
     }
 
-    /// lm-eval's name of the aggregation of a metric; `parts` where it is a function.
-    pub(crate) fn aggregation(&self, index: usize) -> &'static str {
+    /// The standard error that lm-eval gives a metric.
+    pub(crate) fn standard_error(&self, index: usize) -> StandardError {
         match self.metric_kind(index) {
-            // lm-eval has no standard error for it.
-            Some(Kind::F1(Some(Average::Weighted))) => "weighted_f1_score",
-            Some(Kind::F1(_)) => "f1",
-            Some(Kind::OfClass(ClassMeasure::Recall, _)) => "recall",
-            Some(Kind::OfClass(..)) => "precision",
-            Some(Kind::Matthews) => "matthews_corrcoef",
-            Some(Kind::Perplexity) => "perplexity",
-            Some(Kind::WordPerplexity | Kind::BytePerplexity | Kind::ReferencePerplexity) => "weighted_perplexity",
-            Some(Kind::BitsPerByte) => "bits_per_byte",
-            Some(Kind::Bleu(_)) => "bleu",
-            Some(Kind::Chrf(_)) => "chrf",
-            Some(Kind::Ter(_)) => "ter",
-            Some(Kind::Brier) => "brier_score",
-            Some(Kind::Native(Statistic::Perplexity)) => "weighted_perplexity",
-            Some(Kind::Native(Statistic::BitsPerByte)) => "bits_per_byte",
-            _ if self.aggregates_parts(index) => "parts",
-            _ => "mean",
+            Some(_) if self.aggregates_parts(index) => StandardError::None,
+            Some(kind) => kind.standard_error(),
+            None => StandardError::None,
         }
     }
 }

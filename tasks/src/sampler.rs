@@ -5,9 +5,9 @@ use serde_json::{Map, Value};
 
 /// Row numbers of the examples of every document, in evaluation order.
 ///
-/// `exclude` is set where examples come from the evaluated split: the default sampler then draws one more and leaves
-/// out rows equal to the document; `first_n` leaves them out first. The generator's state is carried from document to
-/// document. `None` where the pool is too small.
+/// With `exclude` a document is never its own example: the default sampler draws one more and leaves out rows equal to the
+/// document, and where that leaves too few draws again from the other rows; `first_n` leaves them out first. The
+/// generator's state is carried from document to document. `None` where the pool is too small.
 pub(crate) fn choose(
     documents: &[&Map<String, Value>],
     pool: &[Map<String, Value>],
@@ -19,10 +19,12 @@ pub(crate) fn choose(
     if n == 0 {
         return Some(vec![Vec::new(); documents.len()]);
     }
+    let own = |doc: &Map<String, Value>, row: usize| exclude && pool[row] == *doc;
+    let others = |doc: &Map<String, Value>| (0..pool.len()).filter(|&row| !own(doc, row)).collect::<Vec<usize>>();
+    let enough = |rows: Vec<usize>| (rows.len() >= n).then_some(rows);
     if first_n {
         let chosen = |doc: &Map<String, Value>| -> Option<Vec<usize>> {
-            let rows: Vec<usize> = (0..pool.len()).filter(|&row| !exclude || pool[row] != *doc).take(n).collect();
-            (rows.len() == n).then_some(rows)
+            enough((0..pool.len()).filter(|&row| !own(doc, row)).take(n).collect())
         };
         return documents.iter().map(|doc| chosen(doc)).collect();
     }
@@ -31,15 +33,14 @@ pub(crate) fn choose(
         return None;
     }
     let mut rng = PythonRandom::from_int(seed);
-    Some(
-        documents
-            .iter()
-            .map(|doc| {
-                let rows = rng.sample(pool.len(), draw).into_iter();
-                rows.filter(|&row| !exclude || pool[row] != **doc).take(n).collect()
-            })
-            .collect(),
-    )
+    let chosen = |doc: &Map<String, Value>| -> Option<Vec<usize>> {
+        let drawn = rng.sample(pool.len(), draw).into_iter().filter(|&row| !own(doc, row)).take(n).collect();
+        enough(drawn).or_else(|| {
+            let others = enough(others(doc))?;
+            Some(rng.sample(others.len(), n).into_iter().map(|at| others[at]).collect())
+        })
+    };
+    documents.iter().copied().map(chosen).collect()
 }
 
 #[cfg(test)]
@@ -64,5 +65,16 @@ mod tests {
         assert_eq!(choose(&documents, &pool, 2, true, true, 0).unwrap(), [[1, 2], [0, 2], [0, 1]]);
         assert_eq!(choose(&documents, &pool, 10, false, true, 0), None);
         assert_eq!(choose(&documents, &pool, 11, true, false, 0), None);
+    }
+
+    #[test]
+    fn rows_that_are_there_several_times_are_left_out_each_time() {
+        // lm-eval 0.4.13: `ContextSampler(pool, rnd=1234).sample(2, eval_doc=pool[i])` for i = 0 to 3.
+        let pool: Vec<_> = [0, 0, 0, 0, 1, 2, 3].map(|i| json!({"i": i}).as_object().unwrap().clone()).to_vec();
+        let documents: Vec<_> = pool.iter().take(4).collect();
+        let chosen = choose(&documents, &pool, 2, false, true, 1234).unwrap();
+        assert_eq!(chosen, [[4, 6], [6, 4], [5, 6], [4, 6]]);
+        let twice = [pool[0].clone(), pool[0].clone(), pool[4].clone()];
+        assert_eq!(choose(&[&twice[0]], &twice, 2, false, true, 0), None, "one other row is left");
     }
 }

@@ -8,8 +8,8 @@ use crate::{
     Answer, AnswerOutcome, DeclarativeTask, DocumentRequests, Gold, OutputType, Scored, TaskError,
     config::ProcessResults,
     filter::Pipeline,
-    generation::postprocess_generation,
-    metric::{Kind, MetricConfig},
+    generation,
+    metric::{Kind, MetricConfig, OfText},
     native::{Answers, NativeScores},
     python::text::str as python_str,
 };
@@ -25,14 +25,20 @@ impl DeclarativeTask {
             return self.score_natively(item, responses, results).map_err(wrong);
         }
         match self.config.output_type {
-            OutputType::MultipleChoice => self
-                .score_choices(item, responses)
-                .ok_or_else(|| wrong("the responses must be log-likelihoods, one a choice".to_owned())),
+            OutputType::MultipleChoice => self.score_choices(item, responses).map_err(wrong),
             OutputType::LogLikelihood => {
                 let Output::LogLikelihood { logprob, is_greedy, .. } = responses[0].output else {
                     return Err(wrong("the response must be a log-likelihood".to_owned()));
                 };
-                Ok(self.scored(item, |metric| metric.likelihood_stats(logprob, is_greedy)))
+                self.scored(item, |kind| match kind {
+                    Kind::Continuation(kind) => Some(kind.stats(logprob, is_greedy)),
+                    Kind::Choices(_)
+                    | Kind::Rolling(_)
+                    | Kind::Text(_)
+                    | Kind::Native(_)
+                    | Kind::ReferencePerplexity => None,
+                })
+                .map_err(wrong)
             }
             OutputType::LogLikelihoodRolling => {
                 let Output::RollingLogLikelihood { logprob, .. } = responses[0].output else {
@@ -40,22 +46,40 @@ impl DeclarativeTask {
                 };
                 let counted =
                     self.config.dataset.count_column.as_ref().and_then(|column| item.doc.fields.get(column)?.as_str());
-                Ok(self.scored(item, |metric| metric.rolling_stats(logprob, counted.unwrap_or(&item.target))))
+                self.scored(item, |kind| match kind {
+                    Kind::Rolling(kind) => Some(kind.stats(logprob, counted.unwrap_or(&item.target))),
+                    Kind::Choices(_)
+                    | Kind::Continuation(_)
+                    | Kind::Text(_)
+                    | Kind::Native(_)
+                    | Kind::ReferencePerplexity => None,
+                })
+                .map_err(wrong)
             }
             OutputType::GenerateUntil => self.score_texts(item, responses).map_err(wrong),
         }
     }
 
-    /// One score a metric and pipeline, in the order of the specifications.
-    fn scored(&self, item: &DocumentRequests, stats: impl Fn(&MetricConfig) -> Vec<f64>) -> Scored {
+    /// One score a metric and pipeline, in the order of the specifications; `stats` gives none for a metric of another
+    /// kind of output.
+    fn scored(&self, item: &DocumentRequests, stats: impl Fn(&Kind) -> Option<Vec<f64>>) -> Result<Scored, String> {
         let mut scores = Vec::with_capacity(self.config.metrics.len());
         for pipeline in &self.config.pipelines {
             for metric in &self.config.metrics {
                 let key = metric.key(&pipeline.name);
-                scores.push(SampleScore { doc: item.doc.id, key, stats: stats(metric), parsed: true });
+                let stats = stats(&metric.kind).ok_or_else(|| self.scores_other_outputs(metric))?;
+                scores.push(SampleScore { doc: item.doc.id, key, stats, parsed: true });
             }
         }
-        Scored { scores, answers: Vec::new() }
+        Ok(Scored { scores, answers: Vec::new() })
+    }
+
+    fn scores_other_outputs(&self, metric: &MetricConfig) -> String {
+        format!(
+            "the metric {} does not score the responses to {} requests",
+            metric.name,
+            self.config.output_type.name()
+        )
     }
 
     /// The scores that the task's own function computes.
@@ -71,9 +95,9 @@ impl DeclarativeTask {
             for metric in &self.config.metrics {
                 let stats = match values.iter().find(|score| score.metric == metric.name) {
                     Some(score) => score.stats.clone(),
-                    None => vec![0.0; metric.statistic(self.classes).dim()],
+                    None => vec![0.0; metric.kind.statistic(self.classes).dim()],
                 };
-                let parsed = answer.as_ref().is_none_or(|answer| answer.outcome == AnswerOutcome::Parsed);
+                let parsed = answer.as_ref().is_none_or(|answer| answer.outcome.is_read());
                 scored.scores.push(SampleScore { doc: item.doc.id, key: metric.key(&pipeline.name), stats, parsed });
             }
             scored.answers.extend(answer);
@@ -88,16 +112,17 @@ impl DeclarativeTask {
         values.into_iter().find(|score| score.metric == key.metric)?.logged
     }
 
-    fn score_choices(&self, item: &DocumentRequests, responses: &[Response]) -> Option<Scored> {
+    fn score_choices(&self, item: &DocumentRequests, responses: &[Response]) -> Result<Scored, String> {
+        let wrong = || "the responses must be log-likelihoods, one a choice".to_owned();
         let mut logprobs = Vec::with_capacity(responses.len());
         let mut greedy = Vec::with_capacity(responses.len());
         for response in responses {
-            let Output::LogLikelihood { logprob, is_greedy, .. } = response.output else { return None };
+            let Output::LogLikelihood { logprob, is_greedy, .. } = response.output else { return Err(wrong()) };
             logprobs.push(logprob);
             greedy.push(is_greedy);
         }
         let choices = item.choices.len();
-        let (conditional, unconditional) = logprobs.split_at_checked(choices)?;
+        let (conditional, unconditional) = logprobs.split_at_checked(choices).ok_or_else(wrong)?;
         let answers = ChoiceAnswers {
             choices: &item.choices,
             loglikelihoods: conditional,
@@ -107,19 +132,28 @@ impl DeclarativeTask {
         let gold = match &item.gold {
             Gold::Choice(Some(index)) => ChoiceGold::One(*index),
             Gold::Choices(indices) => ChoiceGold::Any(indices.clone()),
-            _ => ChoiceGold::Missing,
+            Gold::Choice(None) => ChoiceGold::Missing,
+            Gold::Text(_) | Gold::Texts(_) => return Err("the target must be the number of a choice".to_owned()),
         };
-        Some(self.scored(item, |metric| metric.choice_stats(&answers, &gold, self.classes)))
+        self.scored(item, |kind| match kind {
+            Kind::Choices(kind) => Some(kind.stats(&answers, &gold, self.classes)),
+            Kind::Continuation(_) | Kind::Rolling(_) | Kind::Text(_) | Kind::Native(_) | Kind::ReferencePerplexity => {
+                None
+            }
+        })
     }
 
     fn score_texts(&self, item: &DocumentRequests, responses: &[Response]) -> Result<Scored, String> {
         let mut texts = Vec::new();
+        let mut cut = true;
         let mut reference = None;
         for (request, response) in item.requests.iter().zip(responses) {
+            if let Some((text, open)) = generation::answer(request, &response.output) {
+                texts.push(text);
+                cut &= open;
+                continue;
+            }
             match (request, &response.output) {
-                (Request::Generate { stop, .. }, Output::Text { text, .. }) => {
-                    texts.push(postprocess_generation(text, stop, None));
-                }
                 (Request::LogLikelihood { .. }, Output::LogLikelihood { logprob, token_ids, .. }) => {
                     reference = Some((*logprob, token_ids.len().max(response.usage.completion_tokens)));
                 }
@@ -129,24 +163,33 @@ impl DeclarativeTask {
         let references = match &item.gold {
             Gold::Text(text) => std::slice::from_ref(text),
             Gold::Texts(texts) => texts,
-            _ => &[],
+            Gold::Choice(_) | Gold::Choices(_) => &[],
         };
         let mut scored = Scored { scores: Vec::new(), answers: Vec::new() };
         for pipeline in &self.config.pipelines {
             let mut answer = pipeline.apply(&texts, &item.doc.fields);
+            if cut {
+                answer.outcome = AnswerOutcome::CutInThinking;
+            }
             let mut gave_up = false;
             for metric in &self.config.metrics {
-                if matches!(metric.kind, Kind::ReferencePerplexity) {
-                    let key = metric.key("none");
-                    if scored.scores.iter().all(|score| score.key != key) {
-                        let (logprob, tokens) = reference.unwrap_or((f64::NAN, 0));
-                        let stats = MetricConfig::reference_stats(logprob, tokens);
-                        scored.scores.push(SampleScore { doc: item.doc.id, key, stats, parsed: true });
+                let kind = match &metric.kind {
+                    Kind::Text(kind) => kind,
+                    Kind::ReferencePerplexity => {
+                        let key = metric.key("none");
+                        if scored.scores.iter().all(|score| score.key != key) {
+                            let (logprob, tokens) = reference.unwrap_or((f64::NAN, 0));
+                            let stats = MetricConfig::reference_stats(logprob, tokens);
+                            scored.scores.push(SampleScore { doc: item.doc.id, key, stats, parsed: true });
+                        }
+                        continue;
                     }
-                    continue;
-                }
-                let (stats, costly) = text_stats(metric, &answer.value, references);
-                let parsed = answer.outcome == AnswerOutcome::Parsed && !costly;
+                    Kind::Choices(_) | Kind::Continuation(_) | Kind::Rolling(_) | Kind::Native(_) => {
+                        return Err(self.scores_other_outputs(metric));
+                    }
+                };
+                let (stats, costly) = text_stats(kind, &answer.value, references);
+                let parsed = answer.outcome.is_read() && !costly;
                 gave_up |= costly;
                 let key = metric.key(&pipeline.name);
                 scored.scores.push(SampleScore { doc: item.doc.id, key, stats, parsed });
@@ -169,17 +212,24 @@ fn native_scores(
 ) -> Result<(NativeScores, Option<Answer>), String> {
     let mut logprobs = Vec::new();
     let mut texts = Vec::new();
+    let mut cut = true;
     for (request, response) in item.requests.iter().zip(responses) {
-        match (&response.output, request) {
+        match (&response.output, generation::answer(request, &response.output)) {
             (Output::LogLikelihood { logprob, is_greedy, .. }, _) => logprobs.push((*logprob, *is_greedy)),
             (Output::RollingLogLikelihood { logprob, .. }, _) => logprobs.push((*logprob, false)),
-            (Output::Text { text, .. }, Request::Generate { stop, .. }) => {
-                texts.push(postprocess_generation(text, stop, None));
+            (Output::Text { .. }, Some((text, open))) => {
+                texts.push(text);
+                cut &= open;
             }
-            (_, request) => return Err(format!("the response is no answer to a {} request", request.kind())),
+            (Output::Text { .. }, None) => {
+                return Err(format!("the response is no answer to a {} request", request.kind()));
+            }
         }
     }
-    let answer = (!texts.is_empty()).then(|| pipeline.apply(&texts, &item.doc.fields));
+    let answer = (!texts.is_empty()).then(|| {
+        let answer = pipeline.apply(&texts, &item.doc.fields);
+        Answer { outcome: if cut { AnswerOutcome::CutInThinking } else { answer.outcome }, ..answer }
+    });
     let text = answer.as_ref().map(|answer| match &answer.value {
         Value::Array(items) => items.first().map(python_str).unwrap_or_default(),
         value => python_str(value),
@@ -190,13 +240,13 @@ fn native_scores(
 
 /// Statistics of an answer; of a list of answers their mean. True where a pattern was too costly, which scores as an
 /// empty answer that is not parsed.
-fn text_stats(metric: &MetricConfig, answer: &Value, references: &[String]) -> (Vec<f64>, bool) {
-    let one = |value: &Value| match metric.text_stats(&python_str(value), references) {
+fn text_stats(kind: &OfText, answer: &Value, references: &[String]) -> (Vec<f64>, bool) {
+    let one = |value: &Value| match kind.stats(&python_str(value), references) {
         Ok(stats) => (stats, false),
-        Err(_) => (metric.text_stats("", &[]).unwrap_or_default(), true),
+        Err(_) => (kind.stats("", &[]).unwrap_or_default(), true),
     };
     match answer {
-        Value::Array(items) if matches!(metric.kind, Kind::ExactMatch(_)) && items.len() > 1 => {
+        Value::Array(items) if kind.averages() && items.len() > 1 => {
             let all: Vec<(Vec<f64>, bool)> = items.iter().map(one).collect();
             let mean = all.iter().map(|(stats, _)| stats[0]).sum::<f64>() / all.len() as f64;
             (vec![mean, 1.0], all.iter().any(|(_, costly)| *costly))

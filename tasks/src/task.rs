@@ -4,7 +4,7 @@ use harness_core::{
     ChatMessage, ChatOptions, ChatRole, Digest, Document, LanguageModel, MetricKey, ModelError, Request, Response,
     SampleScore,
 };
-use harness_metrics::Statistic;
+use harness_metrics::{Statistic, comparison::Scale};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -85,6 +85,9 @@ pub struct BuildOptions {
     pub apply_chat_template: bool,
     /// With a chat template: examples as turns of their own (lm-eval's default); otherwise all in one user message.
     pub fewshot_as_multiturn: bool,
+    /// The mark that ends the model's thinking, instead of the one in the task's `generation_kwargs`; empty for none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub think_end_token: Option<String>,
     /// Updates of the task's `generation_kwargs`.
     pub generation_kwargs: Map<String, Value>,
 }
@@ -98,6 +101,7 @@ impl Default for BuildOptions {
             system_instruction: None,
             apply_chat_template: false,
             fewshot_as_multiturn: true,
+            think_end_token: None,
             generation_kwargs: Map::new(),
         }
     }
@@ -167,6 +171,10 @@ pub struct Prepared {
     pub available: usize,
     /// Number of examples before each question.
     pub num_fewshot: usize,
+    /// Whether the examples come from the evaluated split: other documents' prompts show a document's answer.
+    pub evaluated_split_shown: bool,
+    /// Positions of documents whose prompts show a row with their own question and answer: one that two splits share.
+    pub shared_examples: Vec<usize>,
     /// What the user should know, e.g. that the chat template took no system message.
     pub warnings: Vec<String>,
 }
@@ -180,8 +188,8 @@ pub struct MetricSpec {
     pub statistic: Statistic,
     /// Whether larger values are better.
     pub higher_is_better: bool,
-    /// Whether the value of a mean is in per cent, not a share.
-    pub percent: bool,
+    /// What values are in.
+    pub scale: Scale,
     /// The one metric that stands for the task where there is room for one.
     pub primary: bool,
 }
@@ -207,6 +215,18 @@ pub enum AnswerOutcome {
     Fallback,
     /// A pattern needed more backtracking than is allowed; the value is the fallback.
     PatternTooCostly,
+    /// The generation was cut inside its thinking; the value is what the filters make of an empty answer.
+    CutInThinking,
+}
+
+impl AnswerOutcome {
+    /// Whether the answer counts as read: one that was cut inside its thinking is empty, and counted apart.
+    pub(crate) fn is_read(self) -> bool {
+        match self {
+            Self::Parsed | Self::CutInThinking => true,
+            Self::Fallback | Self::PatternTooCostly => false,
+        }
+    }
 }
 
 /// The scores of one document.

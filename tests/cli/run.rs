@@ -72,6 +72,23 @@ fn limit_takes_the_first_documents() {
 }
 
 #[test]
+fn examples_from_the_evaluated_split_are_a_caveat_and_never_the_document_itself() {
+    let world = world();
+    let call = ["run", "base", "-t", "toy_answer", "-n", "3", "--json", "--out", "samples"];
+    let object = world.run(&call).expect(0).json();
+    let caveats = object["caveats"].as_array().unwrap();
+    let found: Vec<&Value> = caveats.iter().filter(|caveat| caveat["kind"] == "examples_from_test").collect();
+    assert_eq!(found.len(), 1, "{caveats:?}");
+    assert_eq!(found[0]["tasks"], serde_json::json!([["toy_answer", 8]]));
+    let text = world.read("samples/samples_toy_answer.jsonl");
+    for line in text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()) {
+        let prompt = line["requests"][0]["prompt"].as_str().unwrap();
+        let question = prompt.rsplit("Question: ").next().unwrap();
+        assert_eq!((prompt.matches("Question: ").count(), prompt.matches(question).count()), (4, 1), "{prompt}");
+    }
+}
+
+#[test]
 fn generation_settings_reach_the_requests() {
     let world = world();
     world

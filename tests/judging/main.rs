@@ -1,5 +1,6 @@
 //! Judging through the program: a scripted judge behind a real HTTP server that makes faults, local judges kept within
-//! the protocol's form, and everything that can be wrong with what a judge is given or says.
+//! the protocol's form, and everything that can be wrong with what a judge is given or says; and the thinking of models
+//! behind a server.
 
 #[path = "../../engine/http/tests/server/mod.rs"]
 mod server;
@@ -11,6 +12,7 @@ mod local;
 mod mt_bench;
 mod remote;
 mod requests;
+mod thinking;
 
 use harness_test_support::World;
 use serde_json::{Value, json};

@@ -66,7 +66,8 @@ fn sample(options: &EndpointOptions, stop: &[String], sampling: &Sampling, body:
         put("seed", json!(sampling.seed));
     }
     let stops: Vec<&String> = stop.iter().filter(|stop| !stop.is_empty()).take(STOPS).collect();
-    if !stops.is_empty() && sampling.pattern.is_none() {
+    // A server would apply them to the thinking too.
+    if !stops.is_empty() && sampling.pattern.is_none() && sampling.think_end.is_none() {
         put("stop", json!(stops));
     }
     if let Some(count) = sampling.top_logprobs {
@@ -212,6 +213,9 @@ mod tests {
         assert!(body.get("top_k").is_none() && body["max_completion_tokens"] == 7, "{body}");
         let greedy = Sampling { top_k: Some(4), ..Sampling::default() };
         assert!(call(&openai, &chat, &[], &greedy).is_ok(), "without draws top_k changes nothing");
+        let thinking = Sampling { think_end: Some("</think>".into()), ..Sampling::default() };
+        let body = call(&openai, &chat, &["x".into()], &thinking).unwrap().body;
+        assert!(body.get("stop").is_none(), "a server applies stop strings to the thinking too: {body}");
         let mut plain = options("openai:m@http://localhost:1/v1");
         plain.api = Api::Completions;
         let call_plain = call(&plain, "Hi", &[], &Sampling::default()).unwrap();

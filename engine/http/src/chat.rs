@@ -4,10 +4,7 @@
 //! can be asked through one kind of request, the "rendered" form here is the messages as JSON behind a mark that no text
 //! begins with.
 
-use harness_core::{ChatMessage, canonical_json};
-
-/// Begins a prompt that holds messages: a control character that no prompt of text has.
-const MARK: &str = "\u{2}messages";
+use harness_core::{CHAT_PROMPT_MARK as MARK, ChatMessage, canonical_json};
 
 /// The prompt that stands for these messages.
 pub fn chat_prompt(messages: &[ChatMessage]) -> String {

@@ -1,6 +1,6 @@
 //! From requests to calls, and from answers to responses.
 
-use harness_core::{ModelError, Request, Response};
+use harness_core::{Finish, ModelError, Output, Request, Response, begins_in_thinking, cut_at_stops};
 use serde_json::Value;
 
 use crate::{
@@ -104,7 +104,20 @@ impl Endpoint {
                 Some(window) => likelihood::read_window(api, window, text, bounds, body),
                 None => likelihood::read_rolling(api, text, bounds, body),
             },
-            (Request::Generate { stop, .. }, _) => answer::read(self.options.api, stop, bounds, body),
+            (Request::Generate { stop, sampling, .. }, _) if sampling.think_end.is_none() => {
+                answer::read(self.options.api, stop, bounds, body)
+            }
+            (Request::Generate { prompt, stop, sampling }, _) => {
+                let (mut response, replaced) = answer::read(self.options.api, &[], bounds, body)?;
+                if let Output::Text { text, finish, .. } = &mut response.output {
+                    let end = sampling.think_end.as_deref();
+                    let opened = begins_in_thinking(prompt, end.unwrap_or_default(), *finish);
+                    if cut_at_stops(text, stop, end, opened) {
+                        *finish = Finish::Stop;
+                    }
+                }
+                Ok((response, replaced))
+            }
             _ => Err("an answer to nothing".to_owned()),
         }
     }

@@ -3,17 +3,19 @@
 mod automaton;
 mod pattern;
 mod sampler;
+mod thinking;
 
 use std::sync::{
     Arc,
     atomic::{AtomicBool, Ordering},
 };
 
-use harness_core::{Control, Finish, Sampling, TopLogprob};
+use harness_core::{Control, Finish, Sampling, TopLogprob, cut_at_stops};
 use pattern::Progress;
 pub(crate) use pattern::{Pattern, Vocabulary};
 use rayon::prelude::*;
 use sampler::{Drawn, Sampler};
+pub(crate) use thinking::ThinkEnd;
 
 use crate::{
     Decoder, EngineError, TextStream, TextTokenizer,
@@ -29,6 +31,8 @@ pub(crate) struct Prompt {
     pub(crate) sampling: Sampling,
     /// What the whole text must match.
     pub(crate) pattern: Option<Arc<Pattern>>,
+    /// How the model thinks before it answers.
+    pub(crate) thinking: Option<ThinkEnd>,
 }
 
 /// A finished generation.
@@ -37,7 +41,7 @@ pub(crate) struct Generated {
     /// All new tokens, the end-of-sequence token included.
     pub(crate) token_ids: Vec<u32>,
     pub(crate) token_logprobs: Vec<f32>,
-    /// Decoded text before the first stop string.
+    /// Decoded text before the first stop string, that of its answer where the model thinks.
     pub(crate) text: String,
     pub(crate) finish: Finish,
     /// The likeliest tokens at every place, where they were asked for.
@@ -75,6 +79,8 @@ struct Active<'a> {
     sampler: Sampler,
     stream: TextStream<'a>,
     text: String,
+    /// Whether an end of thinking has come.
+    thought: bool,
     token_ids: Vec<u32>,
     token_logprobs: Vec<f32>,
     top: Vec<Vec<(u32, f32)>>,
@@ -223,6 +229,7 @@ impl<'a> Generator<'a> {
                 sampler: Sampler::new(&prompt.sampling, &prompt.tokens),
                 stream: tokenizer.stream(true),
                 text: String::new(),
+                thought: false,
                 token_ids: vec![],
                 token_logprobs: vec![],
                 top: vec![],
@@ -293,7 +300,8 @@ impl Active<'_> {
             self.finish = Some(Finish::EndOfSequence);
             return Ok(control);
         }
-        let new = self.stream.push(token)?;
+        let mark = self.prompt.thinking.as_ref().and_then(|thinking| thinking.special(token));
+        let new = mark.map_or_else(|| self.stream.push(token), |mark| Ok(mark.to_owned()))?;
         if let Some(progress) = &mut self.progress {
             control = listener.text(self.index, &new);
             if progress.advance(token) {
@@ -301,13 +309,18 @@ impl Active<'_> {
             }
         } else if !new.is_empty() {
             control = listener.text(self.index, &new);
-            let longest = self.prompt.stop.iter().map(String::len).max().unwrap_or(0);
+            let marks = self.prompt.thinking.as_ref().map(ThinkEnd::len);
+            let longest = self.prompt.stop.iter().map(String::len).chain(marks).max().unwrap_or(0);
             let mut from = self.text.len().saturating_sub(longest);
             while !self.text.is_char_boundary(from) {
                 from -= 1;
             }
             self.text.push_str(&new);
-            let recent = &self.text[from..];
+            let from = match &self.prompt.thinking {
+                Some(thinking) => thinking.answer(&self.text, from, &mut self.thought),
+                None => Some(from),
+            };
+            let recent = from.map_or("", |from| &self.text[from..]);
             if self.prompt.stop.iter().any(|stop| !stop.is_empty() && recent.contains(stop.as_str())) {
                 self.finish = Some(Finish::Stop);
                 return Ok(control);
@@ -324,27 +337,26 @@ impl Active<'_> {
             Some((last, rest)) if end_tokens.contains(last) => rest,
             _ => &self.token_ids[..],
         };
-        let mut text = tokenizer.decode(given, true)?;
+        let mut finish = self.finish.unwrap_or(Finish::Length);
+        let mut text = match &self.prompt.thinking {
+            Some(thinking) => thinking.decode(given, tokenizer)?,
+            None => tokenizer.decode(given, true)?,
+        };
         if let Some(pattern) = &self.prompt.pattern {
             if !pattern.matches(&text) {
                 let expression = self.prompt.sampling.pattern.clone().unwrap_or_default();
                 return Err(EngineError::PatternLost { expression, text });
             }
-        } else {
-            for stop in self.prompt.stop.iter().filter(|stop| !stop.is_empty()) {
-                if let Some(at) = text.find(stop.as_str()) {
-                    text.truncate(at);
-                }
+        } else if let Some(thinking) = &self.prompt.thinking {
+            // A text without any mark is an answer after all, which ended at the stop string.
+            if thinking.cut(&mut text, &self.prompt.stop) {
+                finish = Finish::Stop;
             }
+        } else {
+            cut_at_stops(&mut text, &self.prompt.stop, None, false);
         }
         let top_logprobs = self.top.iter().enumerate().map(|(at, top)| readable(tokenizer, at, top)).collect();
-        Ok(Generated {
-            top_logprobs,
-            text,
-            finish: self.finish.unwrap_or(Finish::Length),
-            token_ids: self.token_ids,
-            token_logprobs: self.token_logprobs,
-        })
+        Ok(Generated { top_logprobs, text, finish, token_ids: self.token_ids, token_logprobs: self.token_logprobs })
     }
 }
 

@@ -78,6 +78,16 @@ pub enum Caveat {
         /// By task and model.
         shares: Vec<Share>,
     },
+    /// Generations that never left their thinking.
+    CutInThinking {
+        /// By task and model.
+        shares: Vec<Share>,
+    },
+    /// Generations whose thinking was taken for their answer.
+    ThinkingScored {
+        /// By task and model.
+        shares: Vec<Share>,
+    },
     /// Requests where context and continuation do not part at a token boundary.
     BoundaryShifts {
         /// By task and model.
@@ -87,6 +97,16 @@ pub enum Caveat {
     FirstTokensUnscored {
         /// By task and model.
         shares: Vec<Share>,
+    },
+    /// Tasks whose examples come from the evaluated split.
+    ExamplesFromTest {
+        /// The tasks, with the number of documents that were asked with such examples.
+        tasks: Vec<(String, usize)>,
+    },
+    /// Documents whose prompts show a row with their own question and answer.
+    SharedExamples {
+        /// By task.
+        tasks: Vec<NamedDocuments>,
     },
     /// Documents whose right answer is none of their choices: no model can be right about them.
     NoRightChoice {
@@ -395,11 +415,26 @@ impl Caveat {
             Self::AnswersCutByLimit { .. } => {
                 "Raise the task's max_gen_toks, or read such answers: one that is cut may lack its conclusion."
             }
+            Self::CutInThinking { .. } => {
+                "Raise the task's max_gen_toks until the thinking ends: these answers are scored as empty ones."
+            }
+            Self::ThinkingScored { .. } => {
+                "Set think_end_token = \"</think>\" at the model in harness.toml, or give --think-end-token \"</think>\": stop \
+                 strings then apply to the answer alone, and only the answer is scored."
+            }
             Self::BoundaryShifts { .. } => {
                 "Check the task's delimiter: a context that ends in a space is a usual cause, and its scores depend on the tokenizer."
             }
             Self::FirstTokensUnscored { .. } => {
                 "The server begins texts with no BOS: have it add one, or compare models behind such servers only."
+            }
+            Self::ExamplesFromTest { .. } => {
+                "Name a fewshot_split that is not evaluated: no document is its own example, but its answer stands in the \
+                 prompts of others."
+            }
+            Self::SharedExamples { .. } => {
+                "Remove them from the split that examples are drawn from: what is evaluated and what is shown share these \
+                 rows, and their answers are given away (in lm-eval too)."
             }
             Self::NoRightChoice { .. } => {
                 "Correct the data or doc_to_target: these documents count as wrong for every model, as in lm-eval."

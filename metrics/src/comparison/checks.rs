@@ -168,6 +168,15 @@ pub(super) fn answers(rows: &[Row], models: &[String], facts: &[ModelFacts]) -> 
     };
     let (no_right_choice, costly) =
         (named(|facts| &facts.no_right_choice, false), named(|facts| &facts.costly_patterns, true));
+    let shared_examples = named(|facts| &facts.shared_examples, false);
+    let mut from_test: Vec<(String, usize)> = Vec::new();
+    for facts in models.iter().filter_map(|model| facts.iter().find(|facts| &facts.model == model)) {
+        for (task, of_task) in facts.tasks.iter().filter(|(_, of_task)| of_task.examples_from_test > 0) {
+            if from_test.iter().all(|(other, _)| other != task) {
+                from_test.push((task.clone(), of_task.examples_from_test));
+            }
+        }
+    }
     let mut caveats = Vec::new();
     let mut add = |shares: Vec<Share>, caveat: fn(Vec<Share>) -> Caveat| {
         if !shares.is_empty() {
@@ -177,8 +186,16 @@ pub(super) fn answers(rows: &[Row], models: &[String], facts: &[ModelFacts]) -> 
     add(unparsed, |shares| Caveat::UnparsedAnswers { shares });
     add(shares(|facts| facts.truncated), |shares| Caveat::TruncatedContexts { shares });
     add(shares(|facts| facts.cut_by_limit), |shares| Caveat::AnswersCutByLimit { shares });
+    add(shares(|facts| facts.cut_in_thinking), |shares| Caveat::CutInThinking { shares });
+    add(shares(|facts| facts.thinking_scored), |shares| Caveat::ThinkingScored { shares });
     add(shares(|facts| facts.boundary_shifted), |shares| Caveat::BoundaryShifts { shares });
     add(shares(|facts| facts.first_unscored), |shares| Caveat::FirstTokensUnscored { shares });
+    if !from_test.is_empty() {
+        caveats.push(Caveat::ExamplesFromTest { tasks: from_test });
+    }
+    if !shared_examples.is_empty() {
+        caveats.push(Caveat::SharedExamples { tasks: shared_examples });
+    }
     if !no_right_choice.is_empty() {
         caveats.push(Caveat::NoRightChoice { tasks: no_right_choice });
     }

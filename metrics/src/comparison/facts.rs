@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use harness_core::{Digest, DocId, Finish, Output, Response};
+use harness_core::{Digest, DocId, Finish, Output, Request, Response, THINK_END, Thinking, split_thinking};
 use serde::{Deserialize, Serialize};
 
 /// Facts about one model, for caveats; everything is optional.
@@ -48,12 +48,24 @@ pub struct TaskFacts {
     /// Generations ended by the limit on tokens.
     #[serde(default)]
     pub cut_by_limit: usize,
+    /// Generations that never left their thinking; they are not among those ended by the limit.
+    #[serde(default)]
+    pub cut_in_thinking: usize,
+    /// Generations that hold thinking although no end of it is set, so that it was taken for the answer.
+    #[serde(default)]
+    pub thinking_scored: usize,
     /// Requests where joint tokenisation moved the boundary between context and continuation.
     #[serde(default)]
     pub boundary_shifted: usize,
     /// Texts whose first token was not scored.
     #[serde(default)]
     pub first_unscored: usize,
+    /// Documents whose examples come from the evaluated split.
+    #[serde(default)]
+    pub examples_from_test: usize,
+    /// Positions of documents whose prompts show a row with their own question and answer.
+    #[serde(default)]
+    pub shared_examples: Vec<usize>,
     /// Positions of documents whose right answer is none of their choices.
     #[serde(default)]
     pub no_right_choice: Vec<usize>,
@@ -90,12 +102,20 @@ pub enum Overlap {
 
 impl TaskFacts {
     /// Counts one response in; `outputs` is left to the caller, who knows the order of documents.
-    pub fn count(&mut self, response: &Response) {
+    pub fn count(&mut self, request: &Request, response: &Response) {
         self.requests += 1;
         self.truncated += usize::from(response.usage.truncated_tokens > 0);
         self.boundary_shifted += usize::from(response.usage.boundary_shifted);
         self.first_unscored += usize::from(response.usage.first_unscored);
-        let cut = matches!(response.output, Output::Text { finish: Finish::Length, .. });
-        self.cut_by_limit += usize::from(cut);
+        let (Request::Generate { sampling, .. }, Output::Text { text, finish, .. }) = (request, &response.output)
+        else {
+            return;
+        };
+        let open = request.divide(&response.output).is_some_and(|divided| divided.is_open());
+        let unset = sampling.think_end.is_none() && sampling.pattern.is_none();
+        self.cut_in_thinking += usize::from(open);
+        self.cut_by_limit += usize::from(!open && *finish == Finish::Length);
+        let thinks = !matches!(split_thinking(text, THINK_END, false), Thinking::None(_));
+        self.thinking_scored += usize::from(unset && thinks);
     }
 }

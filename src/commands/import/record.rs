@@ -80,11 +80,8 @@ pub(in crate::commands) struct ImportedMetric {
 impl ImportedMetric {
     /// What the values are in: shares where all lie between 0 and 1.
     pub(in crate::commands) fn scale(&self) -> Scale {
-        match self.statistic {
-            Statistic::Perplexity | Statistic::BitsPerByte => return Scale::Raw,
-            Statistic::Bleu(_) | Statistic::Chrf(_) | Statistic::Ter => return Scale::Points,
-            Statistic::Mean => {}
-            _ => return Scale::Fraction,
+        if let Some(scale) = self.statistic.scale() {
+            return scale;
         }
         let unit = |value: f64| (0.0..=1.0).contains(&value);
         let all = self.scores.iter().all(|(_, stats)| unit(stats[0] / stats[1].max(1.0)));

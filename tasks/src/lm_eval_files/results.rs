@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use harness_core::{MetricKey, Response};
 use harness_metrics::lm_eval::{bootstrap_iterations, bootstrap_stderr_of_sums, mean_stderr};
 
-use crate::{DeclarativeTask, Group, Prepared, Scored, Task as _};
+use crate::{DeclarativeTask, Group, Prepared, Scored, Task as _, metric::StandardError};
 
 /// A task with everything that was asked, answered and scored.
 #[derive(Clone, Copy, Debug)]
@@ -42,14 +42,17 @@ pub fn aggregate_task(outcome: &TaskOutcome<'_>, bootstrap_iters: usize) -> Task
             .filter(|stats| stats.len() == spec.statistic.dim())
             .collect();
         let value = spec.statistic.value(&spec.statistic.sum(&stats));
-        let aggregation = outcome.task.aggregation(i);
-        let stderr = match aggregation {
-            _ if bootstrap_iters == 0 || stats.len() < 2 => None,
-            "mean" => mean_stderr(&stats.iter().filter(|s| s[1] > 0.0).map(|s| s[0] / s[1]).collect::<Vec<_>>()),
-            other => bootstrap_iterations(other, bootstrap_iters).and_then(|iterations| {
-                let owned: Vec<Vec<f64>> = stats.iter().map(|stats| stats.to_vec()).collect();
-                bootstrap_stderr_of_sums(&spec.statistic, &owned, iterations)
-            }),
+        let stderr = match outcome.task.standard_error(i) {
+            StandardError::OfMean if bootstrap_iters > 0 => {
+                mean_stderr(&stats.iter().filter(|s| s[1] > 0.0).map(|s| s[0] / s[1]).collect::<Vec<_>>())
+            }
+            StandardError::Bootstrap(aggregation) if bootstrap_iters > 0 && stats.len() > 1 => {
+                bootstrap_iterations(aggregation, bootstrap_iters).and_then(|iterations| {
+                    let owned: Vec<Vec<f64>> = stats.iter().map(|stats| stats.to_vec()).collect();
+                    bootstrap_stderr_of_sums(&spec.statistic, &owned, iterations)
+                })
+            }
+            StandardError::OfMean | StandardError::Bootstrap(_) | StandardError::None => None,
         };
         (spec.key.clone(), value, stderr)
     });

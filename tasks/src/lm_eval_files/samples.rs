@@ -7,9 +7,8 @@ use sha2::{Digest, Sha256};
 
 use super::results::TaskOutcome;
 use crate::{
-    BuildOptions, DocumentRequests, Gold, OutputType, Scored, Task as _,
-    generation::postprocess_generation,
-    metric::Kind,
+    BuildOptions, DocumentRequests, Gold, OutputType, Scored, Task as _, generation,
+    metric::{Kind, OfChoices, OfContinuation, OfText},
     python::text::{float_repr, str as python_str},
 };
 
@@ -104,15 +103,14 @@ fn sample(
 
 /// A response with all leaves as strings.
 fn logged(request: &Request, response: &Response) -> Value {
-    match (&response.output, request) {
-        (Output::LogLikelihood { logprob, is_greedy, .. }, _) => {
+    match &response.output {
+        Output::LogLikelihood { logprob, is_greedy, .. } => {
             json!([float_repr(*logprob), if *is_greedy { "True" } else { "False" }])
         }
-        (Output::RollingLogLikelihood { logprob, .. }, _) => Value::from(float_repr(*logprob)),
-        (Output::Text { text, .. }, Request::Generate { stop, .. }) => {
-            Value::from(postprocess_generation(text, stop, None))
-        }
-        (Output::Text { text, .. }, _) => Value::from(text.as_str()),
+        Output::RollingLogLikelihood { logprob, .. } => Value::from(float_repr(*logprob)),
+        Output::Text { text, .. } => Value::from(
+            generation::answer(request, &response.output).map_or_else(|| text.clone(), |(answer, _)| answer),
+        ),
     }
 }
 
@@ -148,33 +146,29 @@ fn value(
     if let Some(logged) = outcome.task.native_log(item, responses, &spec.key) {
         return logged;
     }
-    match outcome.task.metric_kind(metric) {
-        Some(Kind::F1(_) | Kind::OfClass(..) | Kind::Matthews) => {
+    let mean = || if stats.len() == 2 && stats[1] > 0.0 { json!(stats[0] / stats[1]) } else { Value::Null };
+    let pair = || json!([stats[0], stats[1] as u64]);
+    let Some(kind) = outcome.task.metric_kind(metric) else { return Value::Null };
+    match kind {
+        Kind::Choices(OfChoices::Class(..) | OfChoices::Matthews) => {
             let predicted = harness_metrics::argmax(&loglikelihoods()).unwrap_or(0);
             json!([gold(), predicted])
         }
-        Some(Kind::Brier) => json!([gold(), softmax(&loglikelihoods())]),
-        Some(
-            Kind::Native(Statistic::Perplexity | Statistic::BitsPerByte)
-            | Kind::WordPerplexity
-            | Kind::BytePerplexity
-            | Kind::BitsPerByte
-            | Kind::ReferencePerplexity,
-        ) => {
-            json!([stats[0], stats[1] as u64])
-        }
-        Some(Kind::Perplexity) => json!(stats[0]),
-        Some(Kind::Bleu(_) | Kind::Chrf(_) | Kind::Ter(_)) => {
+        Kind::Choices(OfChoices::Brier) => json!([gold(), softmax(&loglikelihoods())]),
+        Kind::Choices(OfChoices::Greedy) | Kind::Continuation(OfContinuation::Acc) => json!(stats[0] as i64),
+        Kind::Choices(OfChoices::Acc | OfChoices::AccNorm | OfChoices::AccBytes | OfChoices::AccMutualInfo) => mean(),
+        Kind::Continuation(OfContinuation::Perplexity) => json!(stats[0]),
+        Kind::Rolling(_) | Kind::ReferencePerplexity => pair(),
+        Kind::Native(Statistic::Perplexity | Statistic::BitsPerByte) => pair(),
+        Kind::Native(_) => mean(),
+        Kind::Text(OfText::Bleu(_) | OfText::Chrf(_) | OfText::Ter(_)) => {
             let answer = answer(scored, &spec.key);
             match &item.gold {
                 Gold::Texts(texts) => json!([texts, answer]),
-                _ => json!([item.target, answer]),
+                Gold::Text(_) | Gold::Choice(_) | Gold::Choices(_) => json!([item.target, answer]),
             }
         }
-        Some(Kind::Greedy) => json!(stats[0] as i64),
-        Some(Kind::Acc) if outcome.task.output_type() == OutputType::LogLikelihood => json!(stats[0] as i64),
-        _ if stats.len() == 2 && stats[1] > 0.0 => json!(stats[0] / stats[1]),
-        _ => Value::Null,
+        Kind::Text(OfText::ExactMatch(_) | OfText::Rouge(_) | OfText::TokenF1) => mean(),
     }
 }
 

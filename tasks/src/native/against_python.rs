@@ -59,7 +59,7 @@ fn weighted_f1() {
             let class = |at: usize| pair[at].as_u64().unwrap() as usize;
             confusion_stats(classes, class(0), Some(class(1)))
         });
-        let statistic: Statistic = metrics[0].statistic(classes);
+        let statistic: Statistic = metrics[0].kind.statistic(classes);
         let (found, expected) = (statistic.value(&statistic.sum(stats)), case["value"].as_f64().unwrap());
         assert!((found - expected).abs() < 1e-12, "{found} for {expected}");
         seen += 1;

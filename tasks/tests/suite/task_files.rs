@@ -317,9 +317,49 @@ fn what_is_done_to_examples_is_said() {
     let asked = BuildOptions { num_fewshot: Some(2), ..BuildOptions::default() };
     let fixed = warnings("num_fewshot: 0\n", &asked);
     assert_eq!(fixed, ["t: the definition fixes num_fewshot to 0, so 2 examples are not given (as in lm-eval)"]);
-    assert_eq!(warnings("", &asked), ["t: its few-shot examples come from the evaluated split \"test\""]);
     assert!(warnings("training_split: train\n", &asked).is_empty());
     assert!(warnings("num_fewshot: 0\n", &BuildOptions::default()).is_empty());
+}
+
+#[test]
+fn a_document_of_the_evaluated_split_is_never_its_own_example() {
+    let docs = rows(&json!([{"q": "1", "a": "x"}, {"q": "2", "a": "x"}, {"q": "3", "a": "x"}, {"q": "4", "a": "x"}]));
+    let train = rows(&json!([{"q": "2", "a": "x", "id": 9}, {"q": "7", "a": "x", "id": 8}]));
+    let build = |more: &str, shots: usize| {
+        let mut registry = Registry::default();
+        let config = format!("task: t\n{more}doc_to_text: q\ndoc_to_target: a\n");
+        registry.add_definition(Path::new("t.yaml"), &config).unwrap();
+        let data = MemoryData::default().with("test", docs.clone()).with("validation", docs.clone());
+        let task = registry.load_by_name("t", Arc::new(data.with("train", train.clone()))).unwrap();
+        let options = BuildOptions { num_fewshot: Some(shots), ..BuildOptions::default() };
+        let prepared = task.build(&options, None).unwrap();
+        let mut own = vec![];
+        for (index, document) in prepared.documents.iter().enumerate() {
+            let prompt = &arguments(&document.requests[0])[0];
+            assert_eq!(prompt.matches(" x\n\n").count(), shots, "{more}: {prompt:?}");
+            if prompt.contains(&format!("{} x", index + 1)) {
+                own.push(index);
+            }
+        }
+        assert_eq!(prepared.shared_examples, own, "{more}");
+        (prepared.evaluated_split_shown, own)
+    };
+    // Whichever key makes the evaluated split the pool.
+    for more in [
+        "test_split: test\n",
+        "test_split: test\nfewshot_split: test\n",
+        "test_split: test\nfewshot_config: {split: test}\n",
+        "test_split: test\nfewshot_config: {sampler: first_n}\n",
+        "validation_split: validation\n",
+        "validation_split: validation\nfewshot_split: validation\n",
+    ] {
+        assert_eq!(build(more, 3), (true, vec![]), "{more}");
+    }
+    // Rows that another split shares stay, as in lm-eval, and are told.
+    assert_eq!(build("test_split: test\ntraining_split: train\n", 2), (false, vec![1]));
+    assert_eq!(build("test_split: test\nvalidation_split: validation\n", 4), (false, vec![0, 1, 2, 3]));
+    let samples = "test_split: test\nfewshot_config: {samples: [{q: '3', a: x}, {q: '9', a: x}], sampler: first_n}\n";
+    assert_eq!(build(samples, 2), (false, vec![2]));
 }
 
 /// lm-eval's own task tree, where `HARNESS_LM_EVAL_TASKS` names it.

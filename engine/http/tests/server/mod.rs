@@ -221,6 +221,7 @@ fn sampling(body: &Value) -> Sampling {
         seed: count("seed").unwrap_or(0),
         pattern: body.get("guided_regex").and_then(Value::as_str).map(str::to_owned),
         top_logprobs: count("top_logprobs").map(|k| k as usize),
+        ..Sampling::default()
     }
 }
 

@@ -2,7 +2,7 @@
 
 use harness_core::{
     Capabilities, ChatMessage, ChatOptions, Control, Digest, Finish, LanguageModel, ModelError, ModelIdentity, Output,
-    Request, Response, Sampling, TopLogprob, Usage,
+    Request, Response, Sampling, TopLogprob, Usage, cut_at_stops,
 };
 
 /// What is said: the text, and the likeliest first tokens.
@@ -51,10 +51,11 @@ impl LanguageModel for Scripted {
 
     fn answer(&self, requests: &[Request], sink: &mut dyn FnMut(usize, Response) -> Control) -> Result<(), ModelError> {
         for (index, request) in requests.iter().enumerate() {
-            let Request::Generate { prompt, sampling, .. } = request else {
+            let Request::Generate { prompt, stop, sampling } = request else {
                 return Err(ModelError::Unsupported { model: "script".into(), what: "score texts".into() });
             };
-            let (text, top) = (self.script)(prompt, sampling);
+            let (mut text, top) = (self.script)(prompt, sampling);
+            cut_at_stops(&mut text, stop, None, false);
             let top: Vec<TopLogprob> =
                 top.into_iter().map(|(token, logprob)| TopLogprob { token: token.into(), logprob }).collect();
             let usage = Usage {

@@ -74,12 +74,32 @@ impl fmt::Display for Caveat {
             Self::AnswersCutByLimit { shares } => {
                 shares_text(f, "Answers were cut by the limit on tokens", "requests", shares)
             }
+            Self::CutInThinking { shares } => {
+                shares_text(f, "The thinking never ended, so that there is no answer", "requests", shares)
+            }
+            Self::ThinkingScored { shares } => shares_text(
+                f,
+                "Answers contain <think> or </think> and no think_end_token is set: their thinking was scored, and stop \
+                 strings may have ended them inside it",
+                "requests",
+                shares,
+            ),
             Self::BoundaryShifts { shares } => {
                 shares_text(f, "The token boundary before the answer moved", "requests", shares)
             }
             Self::FirstTokensUnscored { shares } => {
                 shares_text(f, "The server gave no log-probability for the first token", "texts", shares)
             }
+            Self::ExamplesFromTest { tasks } => {
+                f.write_str("Few-shot examples come from the evaluated split: ")?;
+                list(f, tasks, |f, (task, documents)| write!(f, "{task} ({})", counted(*documents, "document")))?;
+                f.write_str(".")
+            }
+            Self::SharedExamples { tasks } => documents_text(
+                f,
+                "Prompts show the evaluated document's own question and answer among the examples",
+                tasks,
+            ),
             Self::NoRightChoice { tasks } => {
                 documents_text(f, "The right answer is none of the choices, so every model scores 0", tasks)
             }
