@@ -31,6 +31,14 @@ impl<'a> Thinking<'a> {
         }
     }
 
+    /// The thinking, with its start mark where there is one; `None` where none is marked.
+    pub fn thinking(&self) -> Option<&'a str> {
+        match self {
+            Self::None(_) => None,
+            Self::Closed { thinking, .. } | Self::Open { thinking } => Some(thinking),
+        }
+    }
+
     /// Whether the text was cut inside the thinking.
     pub fn is_open(&self) -> bool {
         matches!(self, Self::Open { .. })
@@ -53,6 +61,30 @@ pub fn split_thinking<'a>(text: &'a str, end: &str, opened: bool) -> Thinking<'a
         None if opened || begins(text) => Thinking::Open { thinking: text },
         None => Thinking::None(text),
     }
+}
+
+/// End marks other than [`THINK_END`] that models write.
+const OTHER_ENDS: [&str; 7] = [
+    "</thinking>",
+    "</thought>",
+    "</reasoning>",
+    "</seed:think>",
+    "[/THINK]",
+    "<|END_THINKING|>",
+    "<|end_of_thought|>",
+];
+
+/// Divides a text of a model whose marks are not known: at [`THINK_END`], or at another known end mark where the text
+/// begins with the start mark that belongs to it.
+pub fn split_marked_thinking(text: &str) -> Thinking<'_> {
+    let start = text.trim_start_matches(is_space);
+    let begun = OTHER_ENDS.iter().find(|end| start_marks(end).iter().any(|mark| start.starts_with(mark.as_str())));
+    split_thinking(text, begun.unwrap_or(&THINK_END), false)
+}
+
+/// The same for the text after a prompt, which may have opened the thinking.
+pub fn split_thinking_after<'a>(prompt: &str, text: &'a str) -> Thinking<'a> {
+    if opens_thinking(prompt, THINK_END) { split_thinking(text, THINK_END, true) } else { split_marked_thinking(text) }
 }
 
 /// Whether a prompt ends by opening a thinking block, so that the text after it begins inside: chat templates of models
@@ -108,6 +140,16 @@ mod tests {
         }
         assert!(split_thinking("18", THINK_END, true).is_open());
         assert_eq!(split_thinking("a</think>18", THINK_END, true).answer(), "18");
+    }
+
+    #[test]
+    fn other_marks_count_where_the_text_begins_with_one() {
+        let split = split_marked_thinking;
+        assert_eq!(split("<thinking>a</thinking>\nb").answer(), "b");
+        assert_eq!(split("\n[THINK]a[/THINK]b").thinking(), Some("\n[THINK]a"));
+        assert_eq!(split("a</think>b").answer(), "b");
+        assert!(split("<|START_THINKING|>a").is_open());
+        assert_eq!(split("It ends in </thinking> here"), Thinking::None("It ends in </thinking> here"));
     }
 
     #[test]

@@ -11,6 +11,7 @@ mod local;
 mod mt_bench;
 mod remote;
 mod requests;
+mod withheld;
 
 use harness_test_support::World;
 use serde_json::{Value, json};

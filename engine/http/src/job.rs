@@ -6,6 +6,7 @@ use serde_json::Value;
 use crate::{
     Endpoint, HttpError, LikelihoodApi,
     answer::{self, Call},
+    choice::Unreadable,
     likelihood,
     rolling::{self, TOKENIZE, Window},
 };
@@ -94,7 +95,7 @@ impl Endpoint {
         self.check().map(|served| served.max_length).map_err(|error| self.failed(None, error))
     }
 
-    pub(crate) fn read(&self, job: &Job<'_>, body: &Value) -> Result<(Response, bool), String> {
+    pub(crate) fn read(&self, job: &Job<'_>, body: &Value) -> Result<Response, Unreadable> {
         let bounds = job.call.bounds;
         match (job.request, job.api) {
             (Request::LogLikelihood { context, continuation }, Some(api)) => {
@@ -105,7 +106,7 @@ impl Endpoint {
                 None => likelihood::read_rolling(api, text, bounds, body),
             },
             (Request::Generate { stop, .. }, _) => answer::read(self.options.api, stop, bounds, body),
-            _ => Err("an answer to nothing".to_owned()),
+            _ => Err("an answer to nothing".into()),
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use harness_core::{Digest, DocId, Finish, Output, Response};
+use harness_core::{Digest, DocId, Finish, Irregular, Output, Response};
 use serde::{Deserialize, Serialize};
 
 /// Facts about one model, for caveats; everything is optional.
@@ -48,6 +48,9 @@ pub struct TaskFacts {
     /// Generations ended by the limit on tokens.
     #[serde(default)]
     pub cut_by_limit: usize,
+    /// Generations that are no whole answers, by reason.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub irregular: BTreeMap<Irregular, usize>,
     /// Requests where joint tokenisation moved the boundary between context and continuation.
     #[serde(default)]
     pub boundary_shifted: usize,
@@ -97,5 +100,17 @@ impl TaskFacts {
         self.first_unscored += usize::from(response.usage.first_unscored);
         let cut = matches!(response.output, Output::Text { finish: Finish::Length, .. });
         self.cut_by_limit += usize::from(cut);
+        if let Some(reason) = response.irregular() {
+            *self.irregular.entry(reason).or_default() += 1;
+        }
     }
+}
+
+/// Whether none of a model's answers to a task is one: then nothing could be extracted, and another caveat says why.
+pub(super) fn no_answer(facts: &[ModelFacts], task: &str, model: &str) -> bool {
+    let of = facts.iter().find(|facts| facts.model == model).and_then(|facts| facts.tasks.get(task));
+    let missing = |of: &TaskFacts| -> usize {
+        of.irregular.iter().filter(|(reason, _)| **reason != Irregular::UnknownEnd).map(|(_, count)| count).sum()
+    };
+    of.is_some_and(|of| of.requests > 0 && missing(of) >= of.requests)
 }
