@@ -32,12 +32,13 @@ pub use python_json::{PythonJson, python_float};
 pub use python_random::PythonRandom;
 pub use python_regex::translate_python_regex;
 pub use request::{Request, RequestKey, Sampling};
-pub use response::{Finish, Output, Response, TopLogprob, Usage};
+pub use response::{Finish, Irregular, Output, Response, TopLogprob, Usage};
 pub use rolling::{RollingWindow, rolling_windows};
 pub use score::{MetricKey, SampleScore};
 pub use seed::{Seed, StreamRng};
 pub use split::{Split, split_80_10_10};
 pub use split_name::SplitName;
 pub use thinking::{
-    CHAT_PROMPT_MARK, THINK_END, Thinking, begins_in_thinking, cut_at_stops, split_thinking, thinking_marks,
+    CHAT_PROMPT_MARK, THINK_END, Thinking, begins_in_thinking, cut_at_stops, opens_thinking, split_marked_thinking,
+    split_thinking, split_thinking_after, thinking_marks,
 };

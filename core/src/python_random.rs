@@ -42,14 +42,20 @@ impl PythonRandom {
         Self::from_key(&key)
     }
 
-    /// `init_by_array` of the reference implementation.
-    fn from_key(key: &[u32]) -> Self {
+    /// The generator seeded by one number, as `std::mt19937` of C++ is.
+    pub fn mt19937(seed: u32) -> Self {
         let mut state = [0u32; N];
-        state[0] = 19_650_218;
+        state[0] = seed;
         for i in 1..N {
             let previous = state[i - 1] ^ (state[i - 1] >> 30);
             state[i] = 1_812_433_253u32.wrapping_mul(previous).wrapping_add(i as u32);
         }
+        Self { state, next: N }
+    }
+
+    /// `init_by_array` of the reference implementation.
+    fn from_key(key: &[u32]) -> Self {
+        let mut state = Self::mt19937(19_650_218).state;
         let (mut i, mut j) = (1, 0);
         for _ in 0..N.max(key.len()) {
             let previous = state[i - 1] ^ (state[i - 1] >> 30);
@@ -74,7 +80,8 @@ impl PythonRandom {
         Self { state, next: N }
     }
 
-    fn next_u32(&mut self) -> u32 {
+    /// The next 32 bits.
+    pub fn next_u32(&mut self) -> u32 {
         if self.next >= N {
             for i in 0..N {
                 let y = (self.state[i] & 0x8000_0000) | (self.state[(i + 1) % N] & 0x7fff_ffff);
@@ -179,6 +186,16 @@ mod tests {
         let mut rng = PythonRandom::from_int(0);
         let draws: Vec<f64> = (0..3).map(|_| rng.random()).collect();
         assert_eq!(draws, [0.844_421_851_525_048_1, 0.757_954_402_940_302_5, 0.420_571_580_830_845]);
+    }
+
+    #[test]
+    fn one_number_seeds_as_in_c_plus_plus() {
+        // The standard asks for this value of std::mt19937's default seed.
+        let mut random = PythonRandom::mt19937(5489);
+        (0..9_999).for_each(|_| {
+            random.next_u32();
+        });
+        assert_eq!(random.next_u32(), 4_123_659_995);
     }
 
     #[test]

@@ -37,6 +37,14 @@ impl<'a> Thinking<'a> {
         }
     }
 
+    /// The thinking, with its start mark where there is one; `None` where none is marked.
+    pub fn thinking(&self) -> Option<&'a str> {
+        match self {
+            Self::None(_) => None,
+            Self::Closed { thinking, .. } | Self::Open { thinking } => Some(thinking),
+        }
+    }
+
     /// Whether the text was cut inside the thinking.
     pub fn is_open(&self) -> bool {
         matches!(self, Self::Open { .. })
@@ -61,6 +69,30 @@ pub fn split_thinking<'a>(text: &'a str, end: &str, opened: bool) -> Thinking<'a
     }
 }
 
+/// End marks other than [`THINK_END`] that models write.
+const OTHER_ENDS: [&str; 7] = [
+    "</thinking>",
+    "</thought>",
+    "</reasoning>",
+    "</seed:think>",
+    "[/THINK]",
+    "<|END_THINKING|>",
+    "<|end_of_thought|>",
+];
+
+/// Divides a text of a model whose marks are not known: at [`THINK_END`], or at another known end mark where the text
+/// begins with the start mark that belongs to it.
+pub fn split_marked_thinking(text: &str) -> Thinking<'_> {
+    let start = text.trim_start_matches(is_space);
+    let begun = OTHER_ENDS.iter().find(|end| start_marks(end).iter().any(|mark| start.starts_with(mark.as_str())));
+    split_thinking(text, begun.unwrap_or(&THINK_END), false)
+}
+
+/// The same for the text after a prompt, which may have opened the thinking.
+pub fn split_thinking_after<'a>(prompt: &str, text: &'a str) -> Thinking<'a> {
+    if opens_thinking(prompt, THINK_END) { split_thinking(text, THINK_END, true) } else { split_marked_thinking(text) }
+}
+
 /// Whether the text generated after a prompt begins inside a thinking block: the chat templates of models that always
 /// think write the start mark themselves. What a server's template writes is not known; a text of its chats that the limit
 /// on tokens ended before any end mark came is taken for thinking.
@@ -68,6 +100,11 @@ pub fn begins_in_thinking(prompt: &str, end: &str, finish: Finish) -> bool {
     if prompt.starts_with(CHAT_PROMPT_MARK) {
         return finish == Finish::Length;
     }
+    opens_thinking(prompt, end)
+}
+
+/// Whether a prompt ends with a start mark of the thinking.
+pub fn opens_thinking(prompt: &str, end: &str) -> bool {
     let prompt = prompt.trim_end_matches(is_space);
     start_marks(end).iter().any(|start| prompt.ends_with(start.as_str()))
 }
@@ -140,6 +177,16 @@ mod tests {
         }
         assert!(split_thinking("18", THINK_END, true).is_open());
         assert_eq!(split_thinking("a</think>18", THINK_END, true).answer(), "18");
+    }
+
+    #[test]
+    fn other_marks_count_where_the_text_begins_with_one() {
+        let split = split_marked_thinking;
+        assert_eq!(split("<thinking>a</thinking>\nb").answer(), "b");
+        assert_eq!(split("\n[THINK]a[/THINK]b").thinking(), Some("\n[THINK]a"));
+        assert_eq!(split("a</think>b").answer(), "b");
+        assert!(split("<|START_THINKING|>a").is_open());
+        assert_eq!(split("It ends in </thinking> here"), Thinking::None("It ends in </thinking> here"));
     }
 
     #[test]

@@ -502,7 +502,8 @@ fn other(error: EngineError) -> ModelError {
 fn text_response(generated: Generated, usage: Usage) -> Response {
     let Generated { token_ids, token_logprobs, text, finish, top_logprobs } = generated;
     let usage = Usage { completion_tokens: token_ids.len(), ..usage };
-    Response { output: Output::Text { text, token_ids, token_logprobs, finish, top_logprobs }, usage }
+    let reasoning = String::new();
+    Response { output: Output::Text { text, token_ids, token_logprobs, finish, top_logprobs, reasoning }, usage }
 }
 
 impl LanguageModel for LocalModel {

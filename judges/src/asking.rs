@@ -27,6 +27,7 @@ struct State {
     attempts: u32,
     outcome: Option<Outcome>,
     rationale: String,
+    label_share: Option<f64>,
     raw: String,
     closed: bool,
 }
@@ -78,11 +79,12 @@ impl Asking {
             // Log-probabilities are a function of the prompt: they would come out the same.
             (Outcome::Unparsed(_), Answer::Labels { .. }) => false,
             (Outcome::Unparsed(_), Answer::Failed { again, .. }) => *again,
-            (Outcome::Unparsed(_), Answer::Text { .. }) => true,
+            (Outcome::Unparsed(reason), Answer::Text { .. }) => !reason.is_final(),
         };
         state.closed = !again || state.attempts >= self.plan.protocol.retry.attempts;
         state.outcome = Some(parsed.outcome);
         state.rationale = parsed.rationale;
+        state.label_share = parsed.label_share;
         state.raw = match answer {
             Answer::Text { text, .. } => text.clone(),
             Answer::Labels { logprobs } => serde_json::json!(logprobs).to_string(),
@@ -107,6 +109,7 @@ impl Asking {
                 repeat: question.repeat,
                 outcome: state.outcome.unwrap_or_else(unasked),
                 rationale: state.rationale,
+                label_share: state.label_share,
                 raw: state.raw,
                 attempts: state.attempts,
             });

@@ -7,6 +7,7 @@
 mod calibration;
 mod doubt;
 mod folds;
+mod liblinear;
 mod resample;
 mod solver;
 

@@ -30,7 +30,7 @@ pub use error::{Coverage, JudgesError, Location, Result};
 pub use item::{Item, OutputSet};
 pub use parser::{Parsed, Parser};
 pub use plan::{NULL_MODEL, Orders, Plan, PlanOptions, is_switched};
-pub use protocol::{Kind, Layout, PromptTemplate, Protocol, Retry};
+pub use protocol::{Kind, LEAST_LABEL_SHARE, Layout, PromptTemplate, Protocol, Retry};
 pub use question::{Answer, AnswerForm, Ask, Question, QuestionId};
 pub use rubric::Rubric;
 pub use template::{Template, Values};

@@ -285,6 +285,7 @@ impl<'a> Maker<'a> {
             repeat,
             outcome: Outcome::Parsed(Verdict::Preference(0.5)),
             rationale: String::new(),
+            label_share: None,
             raw: String::new(),
             attempts: 0,
         });

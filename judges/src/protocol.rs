@@ -13,6 +13,9 @@ use crate::{
     prompt_file,
 };
 
+/// Share of the probability that labels need for a verdict unless a protocol says otherwise: most of it.
+pub const LEAST_LABEL_SHARE: f64 = 0.5;
+
 /// What a verdict is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -88,6 +91,10 @@ pub struct Protocol {
     pub labels: Option<[String; 2]>,
     /// How many alternatives of the first token an endpoint is asked for, where there are labels.
     pub top_logprobs: usize,
+    /// Share of the probability of the first token that the labels need for a verdict. Left out of the digest where it is
+    /// the usual one, so that questions keep the ids they had before there was a choice.
+    #[serde(skip_serializing_if = "is_usual_share")]
+    pub least_label_share: f64,
     /// How the judge is sampled.
     pub sampling: Sampling,
     /// What to do with unreadable verdicts.
@@ -160,9 +167,13 @@ impl Protocol {
         Ok(self)
     }
 
-    /// The protocol with the reference tool's own way of reading verdicts, where it differs from ours.
+    /// The protocol with the reference tool's own way of reading verdicts, where it differs from ours. alpaca_eval takes
+    /// labels however improbable they are.
     pub fn compat(mut self) -> Self {
         self.parser = self.parser.compat();
+        if self.labels.is_some() {
+            self.least_label_share = 0.0;
+        }
         self
     }
 
@@ -211,6 +222,10 @@ impl Protocol {
         }
         Ok(())
     }
+}
+
+fn is_usual_share(share: &f64) -> bool {
+    *share == LEAST_LABEL_SHARE
 }
 
 /// The line, from 1, of a position in a text.

@@ -114,9 +114,7 @@ impl Ask {
         };
         match &self.form {
             AnswerForm::Text { .. } => match responses {
-                [Response { output: Output::Text { text, finish, .. }, .. }] => {
-                    Answer::Text { text: text.clone(), finish: *finish }
-                }
+                [response] if matches!(response.output, Output::Text { .. }) => Answer::of_text(response, false),
                 other => Answer::failed(format!("expected one text, found {} responses", other.len())),
             },
             AnswerForm::Labels { labels, .. } => {
@@ -139,8 +137,12 @@ impl Ask {
 pub enum Answer {
     /// A text.
     Text {
-        /// All of it.
+        /// All of it, with thinking that is marked in it.
         text: String,
+        /// What the judge thought, where it came apart from the text.
+        reasoning: String,
+        /// Whether the prompt began the thinking, so that the text begins inside it.
+        opened: bool,
         /// Why it ended.
         finish: Finish,
     },
@@ -160,9 +162,23 @@ pub enum Answer {
 }
 
 impl Answer {
+    /// The text of a response; without one for what is no text. `opened`: see [`Answer::Text`].
+    pub fn of_text(response: &Response, opened: bool) -> Self {
+        match &response.output {
+            Output::Text { text, finish, reasoning, .. } => {
+                // Reasoning that is told by its tokens alone was there all the same.
+                let hidden = reasoning.is_empty() && response.usage.reasoning_tokens > 0;
+                let reasoning =
+                    if hidden { format!("({} tokens)", response.usage.reasoning_tokens) } else { reasoning.clone() };
+                Self::Text { text: text.clone(), reasoning, opened, finish: *finish }
+            }
+            _ => Self::failed("expected a text, found a log-likelihood"),
+        }
+    }
+
     /// A finished text.
     pub fn text(text: impl Into<String>) -> Self {
-        Self::Text { text: text.into(), finish: Finish::EndOfSequence }
+        Self::Text { text: text.into(), reasoning: String::new(), opened: false, finish: Finish::EndOfSequence }
     }
 
     /// A failure that asking again does not help.

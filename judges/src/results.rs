@@ -11,6 +11,7 @@ mod findings;
 mod gold;
 mod interval;
 mod jury;
+mod label_share;
 mod mt_bench;
 mod pairwise;
 mod prediction_powered;
@@ -28,6 +29,7 @@ pub use self::{
     gold::{GoldResult, Rated, against_gold, rated, shared_base},
     interval::{Bounded, mean_interval},
     jury::{JuryAgreement, JuryMember, JuryResult, jury_results},
+    label_share::LabelShares,
     mt_bench::{FastChatScores, PairRow, WinLossTie, fastchat_pairwise, fastchat_single},
     pairwise::{Combine, PairResult, item_preferences, pair_results},
     prediction_powered::{PredictionPowered, prediction_powered},

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use harness_metrics::comparison::UnreadCause;
 use serde::{Deserialize, Serialize};
 
 use crate::QuestionId;
@@ -46,14 +47,27 @@ pub enum Unparsed {
     },
     /// The answer ended at the limit on tokens before a verdict.
     CutByLimit,
+    /// The judge reasoned, and no verdict came after it.
+    OnlyReasoning {
+        /// Whether the limit on tokens ended it.
+        cut: bool,
+    },
     /// The answer repeats itself without end.
     Repetition,
     /// The judge refused.
     Refusal,
+    /// A filter of the judge's server withheld the answer.
+    Filtered,
+    /// The judge's server gave a list of choices without one.
+    NoChoice,
+    /// The judge called a tool instead of answering.
+    ToolCall,
     /// The answer is a web page (an error of a gateway).
     Html,
-    /// None of the labels is among the most probable tokens.
+    /// None of the labels is among the most probable tokens, or what was written is none.
     NoLabel,
+    /// The labels have less of the probability than the protocol asks for; [`Judgment::label_share`] says how much.
+    FewOnLabels,
     /// The judge could not be asked, e.g. because the prompt is longer than its context.
     NotAnswered {
         /// Why.
@@ -69,12 +83,44 @@ impl fmt::Display for Unparsed {
             Self::Ambiguous { found } => write!(f, "the answer has contradicting verdicts: {found}"),
             Self::OutOfRange { found } => write!(f, "the score {found} is outside the scale"),
             Self::CutByLimit => f.write_str("the answer was cut by the limit on tokens before a verdict"),
+            Self::OnlyReasoning { cut: true } => {
+                f.write_str("the answer was cut by the limit on tokens: all of it went into reasoning")
+            }
+            Self::OnlyReasoning { cut: false } => f.write_str("nothing came after the judge's reasoning"),
             Self::Repetition => f.write_str("the answer repeats itself without end"),
             Self::Refusal => f.write_str("the judge refused"),
+            Self::Filtered => f.write_str("the server's filter withheld the answer"),
+            Self::NoChoice => f.write_str("the server answered without a choice"),
+            Self::ToolCall => f.write_str("the judge called a tool instead of answering"),
             Self::Html => f.write_str("the answer is a web page"),
             Self::NoLabel => f.write_str("no label is among the most probable tokens"),
+            Self::FewOnLabels => f.write_str("the labels have too little of the probability"),
             Self::NotAnswered { message } => write!(f, "the judge could not be asked: {message}"),
         }
+    }
+}
+
+impl Unparsed {
+    /// Where the cause lies, which decides what can be done about it.
+    pub fn cause(&self) -> UnreadCause {
+        match self {
+            Self::Empty
+            | Self::NoVerdict
+            | Self::Ambiguous { .. }
+            | Self::OutOfRange { .. }
+            | Self::Repetition
+            | Self::Html
+            | Self::ToolCall => UnreadCause::Form,
+            Self::CutByLimit | Self::OnlyReasoning { .. } => UnreadCause::Limit,
+            Self::Refusal | Self::Filtered | Self::NoChoice => UnreadCause::Withheld,
+            Self::NoLabel | Self::FewOnLabels => UnreadCause::Labels,
+            Self::NotAnswered { .. } => UnreadCause::NotAnswered,
+        }
+    }
+
+    /// Whether the same would come again if the judge were asked once more.
+    pub(crate) fn is_final(&self) -> bool {
+        matches!(self, Self::Filtered | Self::NoChoice)
     }
 }
 
@@ -177,8 +223,11 @@ pub struct Judgment {
     pub repeat: u32,
     /// The verdict, or why there is none.
     pub outcome: Outcome,
-    /// What the judge gave as its reasons.
+    /// What the judge gave as its reasons: its thinking, and what stands before the verdict.
     pub rationale: String,
+    /// Share of the probability of the first token that lies on the labels, where log-probabilities gave the verdict.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub label_share: Option<f64>,
     /// Everything the judge answered the last time.
     pub raw: String,
     /// How often the judge was asked; 0 where the verdict was clear without it (equal outputs).

@@ -102,14 +102,14 @@ fn order_switches_of_the_official_instructions() {
     let (Some(cases), Some(folder)) = (vectors("alpaca_switch_seed"), beside("HARNESS_DATA_DIR", "data")) else {
         return;
     };
+    let official: Vec<&Case> = cases.iter().filter(|case| case.group == "switch_official").collect();
     let file = folder.join("alpaca_eval/alpaca_eval_gpt4_baseline.jsonl.zst");
-    let Ok(items) = harness_judges::files::alpaca_eval::read_outputs(&file) else {
-        panic!("{} cannot be read", file.display())
-    };
+    if official.is_empty() || !file.is_file() {
+        return eprintln!("skipped: no case of the official instructions, or no {}", file.display());
+    }
+    let items = harness_judges::files::alpaca_eval::read_outputs(&file).expect("the instructions");
     let bits: String =
         items.items.iter().map(|item| if is_switched(item.instruction(), 0) { '1' } else { '0' }).collect();
-    let official: Vec<&Case> = cases.iter().filter(|case| case.group == "switch_official").collect();
-    assert!(!official.is_empty());
     for case in official {
         assert_eq!(Value::String(bits.clone()), case.expected["bits"], "{}", case.id);
     }
@@ -117,6 +117,10 @@ fn order_switches_of_the_official_instructions() {
 
 fn calibration() -> Option<Calibration> {
     let path = vectors_dir()?.join("alpaca_gamed_surrogate.csv");
+    if !path.is_file() {
+        eprintln!("skipped: no {}", path.display());
+        return None;
+    }
     Some(Calibration::read(Some(&path), None).expect("the calibration table"))
 }
 
@@ -142,7 +146,6 @@ fn rows(case: &Case) -> Vec<LengthRow> {
 #[test]
 fn length_controlled_win_rates() {
     let (Some(cases), Some(calibration)) = (vectors("alpaca_lc_models"), calibration()) else { return };
-    let (mut same, mut fits) = (0, 0);
     for case in &cases {
         check_win_rate(&case.id, &WinRate::of_annotations(numbers(&case.input["preference"])), &case.expected["raw"]);
         let rows = rows(case);
@@ -182,19 +185,15 @@ fn length_controlled_win_rates() {
             for (found, expected) in terms.iter().zip(numbers(&converged["coef"])) {
                 assert!((found - expected).abs() < 1e-5, "{} {}: {terms:?}", case.id, variant.name());
             }
-            // With the folds of the reference run. Held-out losses of neighbouring values of C differ by less than the
-            // error of the reference's fits, which stop early, so its choice is not always the smallest loss.
+            // With the folds of the reference run.
             let path = vectors_dir().expect("vectors").join(format!("groupkfold_{n}.txt"));
             if path.exists() {
                 let own = at(None, folds(n));
-                same += usize::from((own.c.expect("a C") / chosen.expect("a C") - 1.0).abs() < 1e-9);
-                fits += 1;
-                let distance = (own.win_rate - target).abs();
-                assert!(distance < 0.06, "{} {}: {} for {target}", case.id, variant.name(), own.win_rate);
+                let (own, chosen) = (own.c.expect("a C"), chosen.expect("a C"));
+                assert!((own / chosen - 1.0).abs() < 1e-9, "{} {}: C {own} for {chosen}", case.id, variant.name());
             }
         }
     }
-    assert!(4 * same >= 3 * fits, "the same C in {same} of {fits} fits");
 }
 
 #[test]

@@ -63,7 +63,9 @@ fn unreadable_answers_are_asked_again_with_another_seed_and_then_kept() {
             0 if ask.attempt == 2 => Answer::text("Good. [RESULT] 4"),
             0 => Answer::text("Good."),
             i @ 1..=4 => Answer::text(bad[i - 1]),
-            _ => Answer::Text { text: repeated.clone(), finish: Finish::Length },
+            _ => {
+                Answer::Text { text: repeated.clone(), reasoning: String::new(), opened: false, finish: Finish::Length }
+            }
         }
     });
     assert_eq!(judgments[0].score(), Some(4.0));

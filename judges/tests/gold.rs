@@ -28,6 +28,7 @@ fn judgment(candidate: &str, i: usize, order: Order, purpose: Purpose, preferenc
         repeat: u32::from(purpose == Purpose::Repeat),
         outcome,
         rationale: String::new(),
+        label_share: None,
         raw: String::new(),
         attempts: 1,
     }

@@ -17,6 +17,7 @@ fn judgment(item: usize, preference: f64) -> Judgment {
         repeat: 0,
         outcome: Outcome::Parsed(Verdict::Preference(preference)),
         rationale: String::new(),
+        label_share: None,
         raw: String::new(),
         attempts: 1,
     }

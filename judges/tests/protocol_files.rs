@@ -34,6 +34,8 @@ fn built_in_protocols_are_sound() {
         assert_eq!(protocol.name, name);
         assert!(digests.insert(protocol.digest()), "digests differ");
         assert!(protocol.constraint.is_some() && !protocol.description.is_empty());
+        // So that questions keep the ids that they had before there was a choice.
+        assert_eq!(serde_json::to_value(&protocol).unwrap().get("least_label_share"), None);
         for turn in 1..=protocol.turns {
             assert!(protocol.template(turn, false).is_some(), "{name} turn {turn}");
         }

@@ -50,24 +50,23 @@ fn check(case: &Case, name: &str, found: f64) {
     assert!(close(found, expected, 1e-9), "{}: {name}: {found}, expected {expected}", case.id);
 }
 
-fn check_signature(case: &Case, references: &[Vec<String>], signature: impl Fn(Option<usize>) -> String) -> usize {
-    let Some(expected) = case.expected["signature"].as_str() else { return 0 };
+fn check_signature(case: &Case, references: &[Vec<String>], signature: impl Fn(Option<usize>) -> String) {
+    let Some(expected) = case.expected["signature"].as_str() else { return };
     let count = references[0].len();
     let count = references.iter().all(|references| references.len() == count).then_some(count);
     assert_eq!(signature(count), expected, "{}", case.id);
-    1
 }
 
 #[test]
 fn chrf() {
     let Some(cases) = vectors("chrf") else { return };
-    let (mut checked, mut signatures) = (0, 0);
+    let mut checked = 0;
     for case in &cases {
         let chrf = chrf_settings(&case.input["settings"]);
         if case.input.get("hypotheses").is_some() {
             let references = by_document(&case.input["references"]);
             check(case, "score", chrf.corpus(&strings(&case.input["hypotheses"]), &references));
-            signatures += check_signature(case, &references, |count| chrf.signature(count));
+            check_signature(case, &references, |count| chrf.signature(count));
             assert_eq!(chrf.name(), case.expected["name"].as_str().unwrap(), "{}", case.id);
         } else {
             let hypothesis = case.input["hypothesis"].as_str().unwrap();
@@ -76,13 +75,12 @@ fn chrf() {
         checked += 1;
     }
     assert_eq!(checked, cases.len());
-    assert!(signatures > 0);
 }
 
 #[test]
 fn ter() {
     let Some(cases) = vectors("ter") else { return };
-    let (mut checked, mut signatures) = (0, 0);
+    let mut checked = 0;
     for case in &cases {
         let ter = ter_settings(&case.input["settings"]);
         let (hypotheses, references) = (strings(&case.input["hypotheses"]), by_document(&case.input["references"]));
@@ -92,9 +90,8 @@ fn ter() {
         check(case, "ref_length", sums[1]);
         check(case, "score", ter.statistic().value(&sums));
         check(case, "score", ter.corpus(&hypotheses, &references));
-        signatures += check_signature(case, &references, |count| ter.signature(count));
+        check_signature(case, &references, |count| ter.signature(count));
         checked += 1;
     }
     assert_eq!(checked, cases.len());
-    assert!(signatures > 0);
 }

@@ -71,6 +71,9 @@ pub struct JudgeArgs {
     /// Read verdicts as the reference tool does
     #[arg(long)]
     pub compat: bool,
+    /// Share of the probability that the labels need for a verdict [default: the protocol's, 0.5]
+    #[arg(long, value_name = "SHARE")]
+    pub least_label_share: Option<f64>,
     /// In which orders pairs are shown
     #[arg(long, value_enum, default_value_t)]
     pub orders: JudgeOrders,

@@ -2,7 +2,7 @@
 
 use std::io::{BufRead as _, IsTerminal as _, Write as _};
 
-use harness_core::{ChatMessage, ChatOptions, ChatRole, Control, Output};
+use harness_core::{ChatMessage, ChatOptions, ChatRole, Control, Output, split_thinking_after};
 
 use super::{
     App, Failure,
@@ -53,7 +53,9 @@ pub(super) fn chat(app: &App, args: &ChatArgs) -> Result<(), Failure> {
                 })?;
                 app.print("\n")?;
                 if let Some(Output::Text { text, .. }) = response.map(|response| response.output) {
-                    messages.push(ChatMessage::new(ChatRole::Assistant, text.trim()));
+                    // What the model thought before is not sent back to it, as its own template leaves it out.
+                    let answer = split_thinking_after(&rendered, &text).answer().trim();
+                    messages.push(ChatMessage::new(ChatRole::Assistant, answer));
                 }
             }
         }

@@ -37,6 +37,7 @@ fn text(text: &str) -> Response {
             token_logprobs: vec![-0.3, -1e-7],
             finish: Finish::Stop,
             top_logprobs: vec![vec![TopLogprob { token: " m".into(), logprob: -0.3 }], vec![]],
+            reasoning: "well".into(),
         },
         usage: Usage { truncated_tokens: 3, boundary_shifted: true, ..Usage::default() },
     }

@@ -125,7 +125,9 @@ fn judges_without_a_verdict_are_never_zero_and_never_dropped() {
     let endless: &'static str = Box::leak("and so on ".repeat(400).into_boxed_str());
     for text in ["", "I'm sorry, but I cannot help with that.", endless, "<!DOCTYPE html><html></html>"] {
         let (world, outcome) = always(text, 10_000, None);
-        let found = outcome.expect(0).json();
+        // A draw of equal outputs is no verdict of the judge's.
+        let outcome = outcome.expect(1).says(&["no verdict of m could be read"]);
+        let found = outcome.json();
         let result = &found["results"]["models"][0]["pair"]["win_rate"];
         // Of 12 pairs one is equal, a draw without asking; the others have no verdict in either order.
         assert_eq!((&result["n"], &result["unparsed"]), (&12.into(), &22.into()), "{text:?}: {result}");
@@ -149,10 +151,12 @@ fn scores_off_the_scale_are_no_scores() {
     let server = Server::sound(Arc::new(says), "m");
     let judge = format!("openai:m@{}", server.url());
     let call = ["judge", "absolute", "base.json", "other.json", "--judge", &judge, "--repeats", "0"];
-    let text = world.run(&call).expect(0).stdout;
-    assert!(text.contains("None of 12 verdicts on `other-model` could be read: there is no result for it."), "{text}");
+    let text = world.run(&call).expect(1).stdout;
+    let none =
+        "None of 12 verdicts on `other-model` could be read (the score 9 is outside the scale): there is no result";
+    assert!(text.contains(none), "{text}");
     assert!(text.contains("24 verdicts could not be read: the score 9 is outside the scale"), "{text}");
-    let found = world.run(&[&call[..], &["--json"]].concat()).expect(0).json();
+    let found = world.run(&[&call[..], &["--json"]].concat()).expect(1).json();
     assert_eq!(
         found["comparison"]["rows"][0]["cells"][1]["value"],
         serde_json::Value::Null,

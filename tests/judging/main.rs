@@ -13,6 +13,7 @@ mod mt_bench;
 mod remote;
 mod requests;
 mod thinking;
+mod withheld;
 
 use harness_test_support::World;
 use serde_json::{Value, json};

@@ -5,6 +5,7 @@ use serde_json::{Map, Value, json};
 
 use crate::{
     Api, EndpointOptions, chat,
+    choice::{Said, Unreadable, choice, said},
     usage::{Bounds, counts},
 };
 
@@ -14,6 +15,23 @@ pub(crate) struct Call {
     pub(crate) path: &'static str,
     pub(crate) body: Value,
     pub(crate) bounds: Bounds,
+}
+
+impl Call {
+    /// Whether log-probabilities of what is generated are asked for (and not those of the prompt).
+    pub(crate) fn asks_logprobs(&self) -> bool {
+        self.body.get("logprobs").is_some() && self.body.get("echo").is_none()
+    }
+
+    /// The same call without them.
+    pub(crate) fn without_logprobs(&self) -> Self {
+        let mut call = self.clone();
+        if let (true, Some(body)) = (self.asks_logprobs(), call.body.as_object_mut()) {
+            body.remove("logprobs");
+            body.remove("top_logprobs");
+        }
+        call
+    }
 }
 
 /// Stop strings that servers take.
@@ -97,85 +115,87 @@ fn sample(options: &EndpointOptions, stop: &[String], sampling: &Sampling, body:
     }
 }
 
-/// A response, and whether its token counts had to be replaced.
+/// A response.
 ///
 /// # Errors
-/// What is missing; the server may do better next time.
-pub(crate) fn read(api: Api, stop: &[String], bounds: Bounds, body: &Value) -> Result<(Response, bool), String> {
+/// What cannot be read.
+pub(crate) fn read(api: Api, stop: &[String], bounds: Bounds, body: &Value) -> Result<Response, Unreadable> {
     if let Some(error) = body.get("error").filter(|error| !error.is_null()) {
-        return Err(format!("an error in place of an answer: {error}"));
+        return Err(format!("an error in place of an answer: {error}").into());
     }
-    let choice = body.get("choices").and_then(|choices| choices.get(0)).ok_or("an answer without choices")?;
-    let text = match api {
-        Api::Completions => choice.get("text").and_then(Value::as_str),
-        Api::Chat => {
-            let message = choice.get("message").ok_or("a choice without a message")?;
-            // `content` is null where the model refused or used up its tokens before it said something.
-            let said = message.get("content").and_then(Value::as_str);
-            let refusal = message.get("refusal").and_then(Value::as_str);
-            let silent = message.get("content").is_some_and(Value::is_null);
-            said.filter(|text| !text.is_empty()).or(refusal).or(said).or(silent.then_some(""))
-        }
-    };
-    let mut text = text.ok_or("a choice without text")?.to_owned();
-    let mut finish = match choice.get("finish_reason").and_then(Value::as_str) {
-        Some("length") => Finish::Length,
-        _ => Finish::EndOfSequence,
-    };
+    let Said { mut text, reasoning, mut finish } = said(api, body)?;
     for stop in stop.iter().filter(|stop| !stop.is_empty()) {
         if let Some(at) = text.find(stop.as_str()) {
             text.truncate(at);
             finish = Finish::Stop;
         }
     }
-    let (token_logprobs, top_logprobs) = match (api, choice.get("logprobs")) {
-        (Api::Chat, Some(logprobs)) => chat_logprobs(logprobs),
-        (Api::Completions, Some(logprobs)) => completion_logprobs(logprobs),
+    let (token_logprobs, top_logprobs) = match (api, choice(body)?.and_then(|choice| choice.get("logprobs"))) {
+        (Api::Chat, Some(logprobs)) => chat_logprobs(logprobs)?,
+        (Api::Completions, Some(logprobs)) => completion_logprobs(logprobs)?,
         (_, None) => (vec![], vec![]),
     };
-    let (usage, replaced) = counts(body.get("usage"), bounds);
-    Ok((
-        Response { output: Output::Text { text, token_ids: vec![], token_logprobs, finish, top_logprobs }, usage },
-        replaced,
-    ))
+    let usage = counts(body.get("usage"), bounds);
+    let output = Output::Text { text, token_ids: vec![], token_logprobs, finish, top_logprobs, reasoning };
+    Ok(Response { output, usage })
 }
 
+/// A log-probability above 0 by no more than this is rounding and counts as 0.
+const ROUNDING: f64 = 1e-6;
+
 /// A log-probability; servers write "impossible" as −9999 or null.
-fn logprob(value: Option<&Value>) -> Option<f32> {
-    value.and_then(Value::as_f64).map(|x| x as f32).filter(|x| x.is_finite() && *x > -9000.0)
+///
+/// # Errors
+/// If it is above 0, which none can be: what the server gives is something else.
+pub(crate) fn logprob(value: Option<&Value>) -> Result<Option<f32>, Unreadable> {
+    let Some(found) = value.and_then(Value::as_f64).filter(|x| x.is_finite()) else { return Ok(None) };
+    if found > ROUNDING {
+        return Err(Unreadable::Never(format!("the server gives a log-probability of {found}, which is above 0")));
+    }
+    Ok(Some(found.min(0.0) as f32))
 }
+
+/// The same where "impossible" is left out.
+fn possible(value: Option<&Value>) -> Result<Option<f32>, Unreadable> {
+    Ok(logprob(value)?.filter(|x| x.is_finite() && *x > IMPOSSIBLE))
+}
+
+/// What is lower stands for a probability of 0.
+const IMPOSSIBLE: f32 = -9000.0;
 
 type Logprobs = (Vec<f32>, Vec<Vec<TopLogprob>>);
 
-fn chat_logprobs(logprobs: &Value) -> Logprobs {
-    let Some(content) = logprobs.get("content").and_then(Value::as_array) else { return (vec![], vec![]) };
-    let tokens = content.iter().map(|token| logprob(token.get("logprob")).unwrap_or(-9000.0)).collect();
-    let top = content.iter().map(|token| {
-        let top = token.get("top_logprobs").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
-        top.iter()
-            .filter_map(|top| {
-                let token = top.get("token")?.as_str()?.to_owned();
-                Some(TopLogprob { token, logprob: logprob(top.get("logprob"))? })
-            })
-            .collect()
-    });
-    (tokens, top.collect())
+fn chat_logprobs(logprobs: &Value) -> Result<Logprobs, Unreadable> {
+    let Some(content) = logprobs.get("content").and_then(Value::as_array) else { return Ok((vec![], vec![])) };
+    let (mut tokens, mut places) = (vec![], vec![]);
+    for token in content {
+        tokens.push(possible(token.get("logprob"))?.unwrap_or(IMPOSSIBLE));
+        let mut top = vec![];
+        for other in token.get("top_logprobs").and_then(Value::as_array).into_iter().flatten() {
+            let text = other.get("token").and_then(Value::as_str);
+            if let (Some(token), Some(logprob)) = (text, possible(other.get("logprob"))?) {
+                top.push(TopLogprob { token: token.to_owned(), logprob });
+            }
+        }
+        places.push(top);
+    }
+    Ok((tokens, places))
 }
 
-fn completion_logprobs(logprobs: &Value) -> Logprobs {
+fn completion_logprobs(logprobs: &Value) -> Result<Logprobs, Unreadable> {
     let list = |key: &str| logprobs.get(key).and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
-    let tokens = list("token_logprobs").iter().map(|x| logprob(Some(x)).unwrap_or(-9000.0)).collect();
-    let top = list("top_logprobs").iter().map(|place| {
-        let mut found: Vec<TopLogprob> = place.as_object().map_or_else(Vec::new, |place| {
-            place
-                .iter()
-                .filter_map(|(token, x)| Some(TopLogprob { token: token.clone(), logprob: logprob(Some(x))? }))
-                .collect()
-        });
-        found.sort_by(|a, b| b.logprob.total_cmp(&a.logprob).then_with(|| a.token.cmp(&b.token)));
-        found
-    });
-    (tokens, top.collect())
+    let tokens = list("token_logprobs").iter().map(|x| Ok(possible(Some(x))?.unwrap_or(IMPOSSIBLE)));
+    let tokens = tokens.collect::<Result<_, Unreadable>>()?;
+    let mut places = vec![];
+    for place in list("top_logprobs") {
+        let mut top = vec![];
+        for (token, x) in place.as_object().into_iter().flatten() {
+            top.extend(possible(Some(x))?.map(|logprob| TopLogprob { token: token.clone(), logprob }));
+        }
+        top.sort_by(|a, b| b.logprob.total_cmp(&a.logprob).then_with(|| a.token.cmp(&b.token)));
+        places.push(top);
+    }
+    Ok((tokens, places))
 }
 
 #[cfg(test)]
@@ -230,21 +250,26 @@ mod tests {
             "logprobs": {"content": [{"token": "M", "logprob": -0.1, "top_logprobs": [
                 {"token": "M", "logprob": -0.1}, {"token": "m", "logprob": -2.5}, {"token": "x", "logprob": -9999.0}]}]}}],
             "usage": {"prompt_tokens": 5, "completion_tokens": 1}});
-        let (response, replaced) = read(Api::Chat, &[" END".into()], bounds, &body).unwrap();
+        let response = read(Api::Chat, &[" END".into()], bounds, &body).unwrap();
+        assert!(!response.usage.prompt_untold && !response.usage.completion_untold);
         let Output::Text { text, finish, top_logprobs, .. } = response.output else { panic!("no text") };
-        assert_eq!((text.as_str(), finish, top_logprobs[0].len(), replaced), ("M", Finish::Stop, 2, false));
-        for (body, says) in [
-            (json!({}), "without choices"),
-            (json!({"choices": []}), "without choices"),
-            (json!({"choices": [{}]}), "without a message"),
-            (json!({"choices": [{"message": {}}]}), "without text"),
-            (json!({"error": {"message": "overloaded"}}), "overloaded"),
-        ] {
-            let error = read(Api::Chat, &[], bounds, &body).unwrap_err();
-            assert!(error.contains(says), "{error}");
-        }
+        assert_eq!((text.as_str(), finish, top_logprobs[0].len()), ("M", Finish::Stop, 2));
+        let error = read(Api::Chat, &[], bounds, &json!({"error": {"message": "overloaded"}})).unwrap_err();
+        assert!(matches!(&error, Unreadable::Again(reason) if reason.contains("overloaded")), "{error}");
         let refused = json!({"choices": [{"message": {"content": null, "refusal": "I cannot."}}]});
-        let (response, replaced) = read(Api::Chat, &[], bounds, &refused).unwrap();
-        assert!(matches!(response.output, Output::Text { text, .. } if text == "I cannot.") && replaced);
+        let response = read(Api::Chat, &[], bounds, &refused).unwrap();
+        assert!(response.usage.prompt_untold && response.usage.completion_untold);
+        assert!(matches!(response.output, Output::Text { text, finish: Finish::Refusal, .. } if text == "I cannot."));
+    }
+
+    #[test]
+    fn no_log_probability_is_above_0() {
+        let top = |x: f64| json!({"content": [{"token": "m", "logprob": -0.1, "top_logprobs": [{"token": "m", "logprob": x}]}]});
+        let (_, places) = chat_logprobs(&top(4e-7)).unwrap();
+        assert_eq!(places[0][0].logprob, 0.0, "rounding");
+        let error = chat_logprobs(&top(0.25)).unwrap_err();
+        assert!(matches!(&error, Unreadable::Never(reason) if reason.contains("0.25, which is above 0")), "{error}");
+        let legacy = json!({"token_logprobs": [0.5], "top_logprobs": [{"m": -0.5}]});
+        assert!(completion_logprobs(&legacy).is_err());
     }
 }

@@ -1,16 +1,20 @@
 //! An endpoint as a language model.
 
 use std::{
+    borrow::Cow,
     collections::BTreeMap,
     ops::Range,
-    sync::{Mutex, MutexGuard, PoisonError, atomic::Ordering},
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
 use futures_util::{StreamExt as _, stream::FuturesUnordered};
 use harness_core::{
-    Capabilities, ChatMessage, ChatOptions, Control, Digest, Hasher, LanguageModel, ModelError, ModelIdentity,
-    ModelStats, Request, Response,
+    Capabilities, ChatMessage, ChatOptions, Control, Digest, Finish, Hasher, LanguageModel, ModelError, ModelIdentity,
+    ModelStats, Output, Request, Response, Usage,
 };
 use serde_json::Value;
 use tokio::runtime::Runtime;
@@ -20,10 +24,11 @@ use crate::{
     answer::Call,
     budget::Reservation,
     chat::chat_prompt,
+    choice::Unreadable,
     job::Job,
     likelihood,
     limiter::{Backoff, Limiter},
-    options::OPENAI_URL,
+    options::{OPENAI_URL, billed},
     rolling,
     transport::{Failure, Transport},
 };
@@ -72,6 +77,8 @@ pub struct Endpoint {
     pub(crate) runtime: Runtime,
     state: Mutex<State>,
     likelihood: Mutex<Option<LikelihoodApi>>,
+    /// Whether the server has refused to give log-probabilities of what it generates.
+    without_logprobs: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -125,7 +132,8 @@ impl Endpoint {
             backoff: Backoff::new(options.backoff, options.seed),
             stats: EndpointStats::default(),
         };
-        Ok(Self { options, identity, transport, runtime, state: Mutex::new(state), likelihood: Mutex::default() })
+        let (likelihood, without_logprobs) = (Mutex::default(), AtomicBool::new(false));
+        Ok(Self { options, identity, transport, runtime, state: Mutex::new(state), likelihood, without_logprobs })
     }
 
     /// The options.
@@ -233,6 +241,9 @@ impl Endpoint {
             let (reason, wait) = match self.transport.exchange(path, body).await {
                 Ok(body) => return Ok(body),
                 Err(Failure::Final(error)) => return Err(error),
+                Err(Failure::Filtered { reason } | Failure::Useless { reason }) => {
+                    return Err(HttpError::Request { reason });
+                }
                 Err(Failure::Passing { reason, .. }) => (reason, None),
                 Err(Failure::Throttled { reason, wait }) => (reason, wait),
             };
@@ -326,9 +337,11 @@ impl Endpoint {
                     state.limiter.sent(now);
                     state.stats.sent += 1;
                 }
+                let plain = self.without_logprobs.load(Ordering::Relaxed);
                 flight.push(async move {
-                    let outcome = self.transport.exchange(job.call.path, Some(&job.call.body)).await;
-                    (open, now, outcome, reservation)
+                    let call = if plain { Cow::Owned(job.call.without_logprobs()) } else { Cow::Borrowed(&job.call) };
+                    let outcome = self.transport.exchange(call.path, Some(&call.body)).await;
+                    (open, now, plain, outcome, reservation)
                 });
             }
             if flight.is_empty() {
@@ -348,22 +361,23 @@ impl Endpoint {
             } else {
                 tokio::time::timeout_at(until, flight.next()).await.unwrap_or(None)
             };
-            let Some((open, sent, outcome, reservation)) = done else { continue };
+            let Some((open, sent, plain, outcome, reservation)) = done else { continue };
             let job = &jobs[open.job];
-            let outcome = outcome
-                .and_then(|body| self.read(job, &body).map_err(|reason| Failure::Passing { reason, worked: true }));
-            match outcome {
-                Ok((response, replaced)) => {
+            let outcome = outcome.and_then(|body| {
+                self.read(job, &body).map_err(|unreadable| match unreadable {
+                    Unreadable::Again(reason) => Failure::Passing { reason, worked: true },
+                    Unreadable::Never(reason) => Failure::Useless { reason },
+                })
+            });
+            match outcome.or_else(|failure| filtered(job.request, failure)) {
+                Ok(response) => {
                     let usage = response.usage;
-                    let (prompt, completion) = match job.request {
-                        Request::Generate { .. } => (usage.prompt_tokens, usage.completion_tokens),
-                        _ => (usage.prompt_tokens + usage.completion_tokens, 1),
-                    };
+                    let (prompt, completion) = billed(job.request, &usage);
                     let cost = reservation.settle(self.options.cost(prompt as f64, completion as f64));
                     let mut state = self.lock();
                     state.limiter.succeeded();
                     state.stats.answered += 1;
-                    state.stats.counts_replaced += u64::from(replaced);
+                    state.stats.counts_replaced += u64::from(usage.prompt_untold || usage.completion_untold);
                     state.stats.prompt_tokens += prompt as u64;
                     state.stats.completion_tokens += completion as u64;
                     state.stats.cost += cost;
@@ -371,6 +385,23 @@ impl Endpoint {
                     if sink(open.job, response) == Control::Stop {
                         return Ok(());
                     }
+                }
+                // What is generated is worth having without them.
+                Err(Failure::Final(HttpError::Refused { ref message, .. }))
+                    if !plain && job.call.asks_logprobs() && message.to_lowercase().contains("logprob") =>
+                {
+                    reservation.settle(0.0);
+                    self.without_logprobs.store(true, Ordering::Relaxed);
+                    self.lock().stats.retried += 1;
+                    later.push(open);
+                }
+                Err(Failure::Filtered { reason }) => {
+                    reservation.settle(0.0);
+                    stopping.get_or_insert((Some(open.job), HttpError::Request { reason }));
+                }
+                Err(Failure::Useless { reason }) => {
+                    self.lock().stats.cost += reservation.settle_all();
+                    stopping.get_or_insert((Some(open.job), HttpError::Request { reason }));
                 }
                 Err(Failure::Final(error)) => {
                     reservation.settle(0.0);
@@ -436,6 +467,24 @@ impl Endpoint {
         let ready = self.lock().limiter.ready_at();
         let due = if fresh { None } else { later.iter().map(|open| open.not_before).min()? };
         Some(ready.max(due).unwrap_or_else(Instant::now))
+    }
+}
+
+/// What a filter held back before anything was generated, as an answer: there is none, and it would be held back again.
+fn filtered(request: &Request, failure: Failure) -> Result<Response, Failure> {
+    match (request, failure) {
+        (Request::Generate { .. }, Failure::Filtered { .. }) => {
+            let output = Output::Text {
+                text: String::new(),
+                token_ids: vec![],
+                token_logprobs: vec![],
+                finish: Finish::ContentFilter,
+                top_logprobs: vec![],
+                reasoning: String::new(),
+            };
+            Ok(Response { output, usage: Usage::default() })
+        }
+        (_, failure) => Err(failure),
     }
 }
 

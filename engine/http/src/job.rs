@@ -6,6 +6,7 @@ use serde_json::Value;
 use crate::{
     Endpoint, HttpError, LikelihoodApi,
     answer::{self, Call},
+    choice::Unreadable,
     likelihood,
     rolling::{self, TOKENIZE, Window},
 };
@@ -94,7 +95,7 @@ impl Endpoint {
         self.check().map(|served| served.max_length).map_err(|error| self.failed(None, error))
     }
 
-    pub(crate) fn read(&self, job: &Job<'_>, body: &Value) -> Result<(Response, bool), String> {
+    pub(crate) fn read(&self, job: &Job<'_>, body: &Value) -> Result<Response, Unreadable> {
         let bounds = job.call.bounds;
         match (job.request, job.api) {
             (Request::LogLikelihood { context, continuation }, Some(api)) => {
@@ -118,7 +119,7 @@ impl Endpoint {
                 }
                 Ok((response, replaced))
             }
-            _ => Err("an answer to nothing".to_owned()),
+            _ => Err("an answer to nothing".into()),
         }
     }
 }

@@ -7,6 +7,7 @@
 mod answer;
 mod budget;
 mod chat;
+mod choice;
 mod date;
 mod endpoint;
 mod error;

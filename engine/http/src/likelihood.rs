@@ -5,7 +5,8 @@ use serde_json::{Value, json};
 
 use crate::{
     EndpointOptions,
-    answer::Call,
+    answer::{Call, logprob},
+    choice::{Unreadable, choice},
     rolling::Window,
     usage::{Bounds, counts},
 };
@@ -69,9 +70,9 @@ pub(crate) fn read_pair(
     continuation: &str,
     bounds: Bounds,
     body: &Value,
-) -> Result<(Response, bool), String> {
+) -> Result<Response, Unreadable> {
     let (context, continuation) = split(context, continuation);
-    let (tokens, usage, replaced) = read(api, &format!("{context}{continuation}"), bounds, body)?;
+    let (tokens, usage) = read(api, &format!("{context}{continuation}"), bounds, body)?;
     let (first, shifted) = boundary(&tokens, &context, &continuation)?;
     let (before, scored) = tokens.split_at(first);
     let logprobs: Option<Vec<f32>> = scored.iter().map(|token| token.logprob).collect();
@@ -84,9 +85,8 @@ pub(crate) fn read_pair(
         token_ids: scored.iter().map(|token| token.id).collect::<Option<Vec<u32>>>().unwrap_or_default(),
         token_logprobs: logprobs,
     };
-    let usage =
-        Usage { prompt_tokens: before.len(), completion_tokens: scored.len(), boundary_shifted: shifted, ..usage };
-    Ok((Response { output, usage }, replaced))
+    let usage = Usage { boundary_shifted: shifted, ..counted(before.len(), scored.len(), usage) };
+    Ok(Response { output, usage })
 }
 
 /// The log-likelihood of a whole text: of every token that has one.
@@ -98,14 +98,14 @@ pub(crate) fn read_rolling(
     text: &str,
     bounds: Bounds,
     body: &Value,
-) -> Result<(Response, bool), String> {
-    let (tokens, usage, replaced) = read(api, text, bounds, body)?;
+) -> Result<Response, Unreadable> {
+    let (tokens, usage) = read(api, text, bounds, body)?;
     let scored: Vec<f32> = tokens.iter().filter_map(|token| token.logprob).collect();
     let logprob = scored.iter().map(|&x| f64::from(x)).sum();
     let output = Output::RollingLogLikelihood { logprob, tokens: scored.len() };
     let first_unscored = first_unscored(api, text, &tokens);
-    let usage = Usage { prompt_tokens: 0, completion_tokens: scored.len(), first_unscored, ..usage };
-    Ok((Response { output, usage }, replaced))
+    let usage = Usage { first_unscored, ..counted(0, scored.len(), usage) };
+    Ok(Response { output, usage })
 }
 
 /// The log-likelihood of the last tokens of a prompt of tokens, a window of the text.
@@ -118,22 +118,27 @@ pub(crate) fn read_window(
     text: &str,
     bounds: Bounds,
     body: &Value,
-) -> Result<(Response, bool), String> {
-    let choice = body.get("choices").and_then(|choices| choices.get(0)).ok_or("an answer without choices")?;
-    let (usage, replaced) = counts(body.get("usage"), bounds);
+) -> Result<Response, Unreadable> {
+    let choice = choice(body)?.ok_or("an answer without choices")?;
+    let usage = counts(body.get("usage"), bounds);
     let mut tokens = given(api, choice, body)?;
     let expected = window.prompt.len();
     tokens.truncate(expected);
-    if tokens.len() < expected || (!replaced && usage.prompt_tokens != expected) {
-        let found = if replaced { tokens.len() } else { usage.prompt_tokens };
-        return Err(format!("{found} tokens of a prompt that has {expected}"));
+    if tokens.len() < expected || (!usage.prompt_untold && usage.prompt_tokens != expected) {
+        let found = if usage.prompt_untold { tokens.len() } else { usage.prompt_tokens };
+        return Err(format!("{found} tokens of a prompt that has {expected}").into());
     }
     let scored: Option<Vec<f32>> = tokens[expected - window.scored..].iter().map(|token| token.logprob).collect();
     let logprob = scored.ok_or("no log-probability for a token of the prompt")?.iter().map(|&x| f64::from(x)).sum();
     let output = Output::RollingLogLikelihood { logprob, tokens: window.scored };
     let first_unscored = window.begins && first_unscored(api, text, &tokens);
-    let usage = Usage { prompt_tokens: 0, completion_tokens: window.scored, first_unscored, ..usage };
-    Ok((Response { output, usage }, replaced))
+    let usage = Usage { first_unscored, ..counted(0, window.scored, usage) };
+    Ok(Response { output, usage })
+}
+
+/// Counts that the tokens themselves tell.
+fn counted(prompt_tokens: usize, completion_tokens: usize, usage: Usage) -> Usage {
+    Usage { prompt_tokens, completion_tokens, prompt_untold: false, completion_untold: false, ..usage }
 }
 
 /// Whether the first token, which has no log-probability, is the text's own and not BOS before it.
@@ -154,7 +159,7 @@ fn first_unscored(api: LikelihoodApi, text: &str, tokens: &[Token]) -> bool {
 }
 
 /// The tokens that an answer tells of: those of the prompt, and with `echo` those generated after it.
-fn given(api: LikelihoodApi, choice: &Value, body: &Value) -> Result<Vec<Token>, String> {
+fn given(api: LikelihoodApi, choice: &Value, body: &Value) -> Result<Vec<Token>, Unreadable> {
     match api {
         LikelihoodApi::Echo => echoed(choice.get("logprobs").ok_or("a choice without logprobs")?),
         LikelihoodApi::PromptLogprobs => {
@@ -165,16 +170,16 @@ fn given(api: LikelihoodApi, choice: &Value, body: &Value) -> Result<Vec<Token>,
 }
 
 /// The tokens of the prompt.
-fn read(api: LikelihoodApi, text: &str, bounds: Bounds, body: &Value) -> Result<(Vec<Token>, Usage, bool), String> {
-    let choice = body.get("choices").and_then(|choices| choices.get(0)).ok_or("an answer without choices")?;
-    let (usage, replaced) = counts(body.get("usage"), bounds);
+fn read(api: LikelihoodApi, text: &str, bounds: Bounds, body: &Value) -> Result<(Vec<Token>, Usage), Unreadable> {
+    let choice = choice(body)?.ok_or("an answer without choices")?;
+    let usage = counts(body.get("usage"), bounds);
     let mut tokens = given(api, choice, body)?;
     if api == LikelihoodApi::Echo {
         // The one token that had to be generated comes after the prompt.
         let end = text.chars().count();
         match tokens.iter().position(|token| token.offset.is_some_and(|offset| offset >= end)) {
             Some(at) => tokens.truncate(at),
-            None if tokens.iter().any(|token| token.offset.is_none()) && !replaced => {
+            None if tokens.iter().any(|token| token.offset.is_none()) && !usage.prompt_untold => {
                 tokens.truncate(usage.prompt_tokens);
             }
             None => {}
@@ -183,27 +188,27 @@ fn read(api: LikelihoodApi, text: &str, bounds: Bounds, body: &Value) -> Result<
     if tokens.is_empty() {
         return Err("no tokens of the prompt".into());
     }
-    if !replaced && tokens.len() != usage.prompt_tokens {
-        return Err(format!("{} tokens of a prompt that has {}", tokens.len(), usage.prompt_tokens));
+    if !usage.prompt_untold && tokens.len() != usage.prompt_tokens {
+        return Err(format!("{} tokens of a prompt that has {}", tokens.len(), usage.prompt_tokens).into());
     }
-    Ok((tokens, usage, replaced))
+    Ok((tokens, usage))
 }
 
-fn echoed(logprobs: &Value) -> Result<Vec<Token>, String> {
+fn echoed(logprobs: &Value) -> Result<Vec<Token>, Unreadable> {
     let list = |key: &str| logprobs.get(key).and_then(Value::as_array);
     let (texts, scores) = (list("tokens").ok_or("logprobs without tokens")?, list("token_logprobs"));
     let scores = scores.filter(|scores| scores.len() == texts.len());
     let scores = scores.ok_or("as many token_logprobs as tokens were expected")?;
     let (offsets, top) = (list("text_offset"), list("top_logprobs"));
     let tokens = texts.iter().enumerate().map(|(at, text)| {
-        let logprob = scores[at].as_f64();
+        let logprob = logprob(Some(&scores[at]))?;
         let best = top.and_then(|top| top.get(at)?.as_object()).into_iter().flat_map(|top| top.values());
         let best = best.filter_map(Value::as_f64).fold(f64::NEG_INFINITY, f64::max);
         Ok(Token {
             text: text.as_str().ok_or("a token that is no text")?.to_owned(),
             offset: offsets.and_then(|offsets| offsets.get(at)?.as_u64()).map(|offset| offset as usize),
-            logprob: logprob.map(|x| x as f32).filter(|x| x.is_finite()),
-            is_greedy: logprob.is_some_and(|logprob| logprob >= best),
+            logprob,
+            is_greedy: scores[at].as_f64().is_some_and(|told| told >= best),
             id: None,
         })
     });
@@ -211,7 +216,7 @@ fn echoed(logprobs: &Value) -> Result<Vec<Token>, String> {
 }
 
 /// vLLM gives an object a token: the token itself first, then the most probable one.
-fn prompt_logprobs(list: &[Value]) -> Result<Vec<Token>, String> {
+fn prompt_logprobs(list: &[Value]) -> Result<Vec<Token>, Unreadable> {
     let token = |place: &Value| {
         let Some((id, own)) = place.as_object().and_then(|place| place.iter().next()) else {
             // The first token has none.
@@ -220,7 +225,7 @@ fn prompt_logprobs(list: &[Value]) -> Result<Vec<Token>, String> {
         Ok(Token {
             text: own.get("decoded_token").and_then(Value::as_str).ok_or("a token without decoded_token")?.to_owned(),
             offset: None,
-            logprob: own.get("logprob").and_then(Value::as_f64).map(|x| x as f32).filter(|x| x.is_finite()),
+            logprob: logprob(own.get("logprob"))?,
             is_greedy: own.get("rank").and_then(Value::as_u64) == Some(1),
             id: id.parse().ok(),
         })
@@ -229,7 +234,7 @@ fn prompt_logprobs(list: &[Value]) -> Result<Vec<Token>, String> {
 }
 
 /// The first token of the continuation, and whether it begins inside the context.
-fn boundary(tokens: &[Token], context: &str, continuation: &str) -> Result<(usize, bool), String> {
+fn boundary(tokens: &[Token], context: &str, continuation: &str) -> Result<(usize, bool), Unreadable> {
     let start = context.chars().count();
     let offsets: Option<Vec<usize>> = tokens.iter().map(|token| token.offset).collect();
     if let Some(offsets) = offsets {
@@ -279,33 +284,33 @@ mod tests {
     fn the_continuation_is_what_is_summed() {
         for body in [echo(true), echo(false)] {
             let read = |context: &str, continuation: &str| {
-                pair(read_pair(LikelihoodApi::Echo, context, continuation, BOUNDS, &body).unwrap().0)
+                pair(read_pair(LikelihoodApi::Echo, context, continuation, BOUNDS, &body).unwrap())
             };
             assert_eq!(read("The sky is", " blue"), (-1.25, true, 2, false));
             assert_eq!(read("The sky is ", "blue"), (-1.25, true, 2, false), "blanks move to the continuation");
             assert_eq!(read("The", " sky is blue"), (-3.75, false, 4, false));
             assert_eq!(read("The sky is bl", "ue"), (-0.25, true, 1, true), "a token over the boundary");
             let error = read_pair(LikelihoodApi::Echo, "", "The sky is blue", BOUNDS, &body).unwrap_err();
-            assert!(error.contains("no BOS"), "{error}");
+            assert!(error.to_string().contains("no BOS"), "{error}");
         }
-        let (rolling, _) = read_rolling(LikelihoodApi::Echo, "The sky is blue", BOUNDS, &echo(true)).unwrap();
+        let rolling = read_rolling(LikelihoodApi::Echo, "The sky is blue", BOUNDS, &echo(true)).unwrap();
         assert_eq!(rolling.output, Output::RollingLogLikelihood { logprob: -3.75, tokens: 4 });
     }
 
     #[test]
     fn a_first_token_of_the_text_is_missed_and_bos_is_not() {
-        let (no_bos, _) = read_rolling(LikelihoodApi::Echo, "The sky is blue", BOUNDS, &echo(true)).unwrap();
+        let no_bos = read_rolling(LikelihoodApi::Echo, "The sky is blue", BOUNDS, &echo(true)).unwrap();
         assert!(no_bos.usage.first_unscored);
         let mut body = echo(false);
         body["choices"][0]["logprobs"]["tokens"][0] = json!("<s>");
-        let (bos, _) = read_rolling(LikelihoodApi::Echo, " sky is blue", BOUNDS, &body).unwrap();
+        let bos = read_rolling(LikelihoodApi::Echo, " sky is blue", BOUNDS, &body).unwrap();
         assert!(!bos.usage.first_unscored && bos.output == no_bos.output);
         let token = |text: &str| json!({"5": {"logprob": -1.0, "rank": 2, "decoded_token": text}});
         let vllm = |text: &str, tokens: &[&str]| {
             let list: Vec<Value> = std::iter::once(Value::Null).chain(tokens.iter().map(|text| token(text))).collect();
             let usage = json!({"prompt_tokens": list.len(), "completion_tokens": 1});
             let body = json!({"choices": [{"prompt_logprobs": list}], "usage": usage});
-            read_rolling(LikelihoodApi::PromptLogprobs, text, BOUNDS, &body).unwrap().0.usage.first_unscored
+            read_rolling(LikelihoodApi::PromptLogprobs, text, BOUNDS, &body).unwrap().usage.first_unscored
         };
         assert!(vllm("The sky", &[" sky"]) && !vllm("The sky", &["The", " sky"]));
         assert!(!vllm("The sky", &["The", "sky"]), "decoded one by one, blanks are lost");
@@ -322,7 +327,7 @@ mod tests {
         let list = json!([null, token("5", "The", -4.0, 7), token("6", " sky", -1.5, 1), token("7", " is", -0.5, 2)]);
         let body =
             json!({"choices": [{"prompt_logprobs": list}], "usage": {"prompt_tokens": 4, "completion_tokens": 1}});
-        let (response, _) = read_pair(LikelihoodApi::PromptLogprobs, "The", " sky is", BOUNDS, &body).unwrap();
+        let response = read_pair(LikelihoodApi::PromptLogprobs, "The", " sky is", BOUNDS, &body).unwrap();
         assert!(matches!(&response.output, Output::LogLikelihood { token_ids, .. } if *token_ids == [6, 7]));
         assert_eq!(pair(response), (-2.0, false, 2, false));
     }
@@ -331,10 +336,13 @@ mod tests {
     fn contradictions_are_errors() {
         let mut body = echo(true);
         body["usage"]["prompt_tokens"] = json!(9);
-        let read = |body: &Value| read_pair(LikelihoodApi::Echo, "The sky is", " blue", BOUNDS, body).unwrap_err();
+        let read =
+            |body: &Value| read_pair(LikelihoodApi::Echo, "The sky is", " blue", BOUNDS, body).unwrap_err().to_string();
         assert!(read(&body).contains("5 tokens of a prompt that has 9"));
         body["choices"][0]["logprobs"]["token_logprobs"] = json!([null, -1.0]);
         assert!(read(&body).contains("as many token_logprobs"));
         assert!(read(&json!({"choices": [{"text": "x"}]})).contains("without logprobs"));
+        body["choices"][0]["logprobs"]["token_logprobs"] = json!([null, -2.0, 0.5, -1.0, -0.25, -3.0]);
+        assert!(read(&body).contains("a log-probability of 0.5, which is above 0"));
     }
 }

@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use harness_core::Sampling;
+use harness_core::{Request, Sampling, Usage};
 
 use crate::{Budget, HttpError};
 
@@ -177,6 +177,12 @@ impl EndpointOptions {
         prompt_tokens * price(self.input_price) + completion_tokens * price(self.output_price)
     }
 
+    /// Cost of an answer with these counts, 0 without prices. Of a scored text one token is generated.
+    pub fn cost_of(&self, request: &Request, usage: &Usage) -> f64 {
+        let (prompt, completion) = billed(request, usage);
+        self.cost(prompt as f64, completion as f64)
+    }
+
     /// The settings of a sampling, with their values, that matter and that the server does not take.
     pub fn untaken(&self, sampling: &Sampling) -> Vec<String> {
         if self.extended_sampling.unwrap_or(!self.is_openai()) {
@@ -210,6 +216,14 @@ impl EndpointOptions {
     pub(crate) fn is_trusted(&self) -> bool {
         let url = reqwest::Url::parse(&self.spec.url);
         url.is_ok_and(|url| url.scheme() == "https" || url.host_str().is_some_and(is_this_machine))
+    }
+}
+
+/// Tokens of the prompt and tokens generated that an answer is charged for.
+pub(crate) fn billed(request: &Request, usage: &Usage) -> (usize, usize) {
+    match request {
+        Request::Generate { .. } => (usage.prompt_tokens, usage.completion_tokens),
+        _ => (usage.prompt_tokens + usage.completion_tokens, 1),
     }
 }
 

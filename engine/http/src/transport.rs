@@ -26,6 +26,10 @@ pub(crate) enum Failure {
     Passing { reason: String, worked: bool },
     /// The server wants fewer requests.
     Throttled { reason: String, wait: Option<Duration> },
+    /// A filter of the server refused the prompt of this one request.
+    Filtered { reason: String },
+    /// An answer came, and the same that cannot be used would come again.
+    Useless { reason: String },
     /// Trying again does not help.
     Final(HttpError),
 }
@@ -122,7 +126,7 @@ impl Transport {
         }
         let text = String::from_utf8_lossy(&bytes);
         if status.is_success() {
-            return serde_json::from_slice(&bytes).map_err(|error| Failure::Passing {
+            let body = serde_json::from_slice(&bytes).map_err(|error| Failure::Passing {
                 reason: self.scrub(&if is_html(&text) {
                     format!("a web page instead of JSON{}", title(&text))
                 } else if text.trim().is_empty() {
@@ -131,7 +135,12 @@ impl Transport {
                     format!("an answer that is no JSON ({error}): {:?}", shorten(&text))
                 }),
                 worked: true,
-            });
+            })?;
+            // Gateways wrap what the server behind them said in an answer of their own.
+            return match wrapped_status(&body) {
+                Some(status) => Err(self.refusal(&url, status, &text, wait, location)),
+                None => Ok(body),
+            };
         }
         Err(self.refusal(&url, status, &text, wait, location))
     }
@@ -148,6 +157,7 @@ impl Transport {
         let message = self.scrub(&message(text));
         let url = url.to_owned();
         match status.as_u16() {
+            400 | 403 | 422 | 451 if is_filtered(&message) => Failure::Filtered { reason: message },
             401 | 403 => {
                 let sent = if self.has_key() { "the key was refused" } else { "a key is needed and none is set" };
                 let reason = format!("{sent} ({}: {message})", status.as_u16());
@@ -166,9 +176,6 @@ impl Transport {
                 Failure::Final(HttpError::Address { url, found: format!("{status}") })
             }
             400 | 413 | 422 if is_too_long(&message) => Failure::Final(HttpError::Request { reason: message }),
-            400 if message.contains("content_filter") || message.contains("content management policy") => {
-                Failure::Final(HttpError::Request { reason: message })
-            }
             408 | 409 | 425 | 500..=599 => {
                 Failure::Passing { reason: format!("{}: {message}", status.as_u16()), worked: false }
             }
@@ -223,6 +230,43 @@ fn is_too_long(message: &str) -> bool {
         .any(|sign| message.contains(sign))
 }
 
+/// Whether a message says that a filter held the prompt back.
+fn is_filtered(message: &str) -> bool {
+    let message = message.to_lowercase();
+    let signs = [
+        "content_filter",
+        "content management policy",
+        "content_policy",
+        "content policy",
+        "responsibleaipolicy",
+        "data_inspection_failed",
+        "safety system",
+        "requires moderation",
+    ];
+    signs.iter().any(|sign| message.contains(sign))
+}
+
+/// The status that an error in the body of a successful exchange stands for, where there is no answer beside it and the
+/// error says which.
+fn wrapped_status(body: &Value) -> Option<StatusCode> {
+    let error = body.get("error").filter(|error| !error.is_null() && body.get("choices").is_none())?;
+    let number = |key: &str| {
+        let value = error.get(key)?;
+        let code = value.as_u64().or_else(|| value.as_str()?.parse().ok())?;
+        StatusCode::from_u16(u16::try_from(code).ok()?)
+            .ok()
+            .filter(|code| code.is_client_error() || code.is_server_error())
+    };
+    let named = |key: &str| match error.get(key)?.as_str()? {
+        "invalid_request_error" | "content_filter" => Some(StatusCode::BAD_REQUEST),
+        "authentication_error" => Some(StatusCode::UNAUTHORIZED),
+        "not_found_error" | "model_not_found" => Some(StatusCode::NOT_FOUND),
+        "rate_limit_error" | "rate_limit_exceeded" => Some(StatusCode::TOO_MANY_REQUESTS),
+        _ => None,
+    };
+    ["code", "status"].iter().find_map(|key| number(key)).or_else(|| ["code", "type"].iter().find_map(|key| named(key)))
+}
+
 pub(crate) fn is_html(text: &str) -> bool {
     let start = text.trim_start().get(..15).unwrap_or(text.trim_start()).to_lowercase();
     start.starts_with("<!doctype html") || start.starts_with("<html") || start.starts_with("<head")
@@ -254,6 +298,17 @@ mod tests {
         assert_eq!(message("<html><title>502 Bad Gateway</title></html>"), "a web page titled \"502 Bad Gateway\"");
         assert_eq!(message(""), "no message");
         assert!(is_too_long("This model's maximum context length is 8192 tokens."));
+        assert!(is_filtered("filtered due to Azure OpenAI's content management policy (content_filter)"));
         assert!(is_html("  <!DOCTYPE html><html>") && !is_html("{}") && !is_html("<é"));
+    }
+
+    #[test]
+    fn errors_in_the_body_of_a_success_have_their_status() {
+        let status = |body: &str| wrapped_status(&serde_json::from_str(body).unwrap()).map(|status| status.as_u16());
+        assert_eq!(status(r#"{"error": {"message": "busy", "code": 429}}"#), Some(429));
+        assert_eq!(status(r#"{"error": {"message": "gone", "code": "502"}}"#), Some(502));
+        assert_eq!(status(r#"{"error": {"message": "no", "type": "invalid_request_error", "code": null}}"#), Some(400));
+        assert_eq!(status(r#"{"error": {"message": "overloaded"}}"#), None);
+        assert_eq!(status(r#"{"error": null, "choices": []}"#), None);
     }
 }

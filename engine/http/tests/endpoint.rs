@@ -9,7 +9,8 @@ use std::{
 };
 
 use harness_core::{
-    ChatMessage, ChatOptions, ChatRole, Control, LanguageModel, ModelError, Output, Request, Response, Sampling,
+    ChatMessage, ChatOptions, ChatRole, Control, Irregular, LanguageModel, ModelError, Output, Request, Response,
+    Sampling,
 };
 use harness_engine::{LoadedBase, LocalModel, ModelOptions};
 use harness_http::{Api, Budget, Endpoint, EndpointOptions, EndpointSpec, HttpError, LikelihoodApi};
@@ -331,4 +332,81 @@ fn what_an_endpoint_cannot_do_is_said() {
     assert_eq!(text(&found[&0]), text(&near[&0]), "a plain prompt stays plain");
     let endpoint = Endpoint::new(EndpointOptions { concurrency: 0, ..options(&server, "tiny") });
     assert!(endpoint.unwrap_err().to_string().contains("concurrency 0: expected at least 1"));
+}
+
+/// The answers to some questions where the server says `fault` about number 3.
+fn with_fault(fault: Fault) -> (BTreeMap<usize, Response>, Result<(), ModelError>, usize) {
+    let server = Server::start(echo(), "m", None, Box::new(move |_, body| (number(body) == 3).then_some(fault)));
+    let endpoint = Endpoint::new(EndpointOptions { retries: 3, ..options(&server, "m") }).unwrap();
+    let (found, result) = collect(&endpoint, &questions(6));
+    (found, result, server.bodies().len())
+}
+
+#[test]
+fn what_a_server_withholds_is_an_answer_of_its_own_and_asked_once() {
+    for (fault, irregular) in [
+        (Fault::Says(r#"{"choices": []}"#), Irregular::NoChoice),
+        (
+            Fault::Says(r#"{"choices": [{"message": {"content": null}, "finish_reason": "stop"}]}"#),
+            Irregular::NoContent,
+        ),
+        (Fault::Says(r#"{"choices": [{"message": {"content": ""}, "finish_reason": "stop"}]}"#), Irregular::Empty),
+        (
+            Fault::Says(r#"{"choices": [{"message": {"content": ""}, "finish_reason": "content_filter"}]}"#),
+            Irregular::Filtered,
+        ),
+        (Fault::Refuses(400, "The response was filtered (content_filter)"), Irregular::Filtered),
+        (Fault::Says(r#"{"error": {"message": "content policy", "code": 403}}"#), Irregular::Filtered),
+        (Fault::Says(r#"{"choices": [{"message": {"content": null, "refusal": "No."}}]}"#), Irregular::Refused),
+        (
+            Fault::Says(
+                r#"{"choices": [{"message": {"content": null, "reasoning": "hm"}, "finish_reason": "length"}]}"#,
+            ),
+            Irregular::OnlyReasoning,
+        ),
+    ] {
+        let (found, result, sent) = with_fault(fault);
+        result.unwrap();
+        assert_eq!((found.len(), found[&3].irregular(), sent), (6, Some(irregular), 6), "{fault:?}");
+        assert_eq!(found[&2].irregular(), None);
+    }
+}
+
+#[test]
+fn an_answer_that_cannot_be_used_is_not_asked_for_again() {
+    for (fault, says) in [
+        (Fault::Says(r#"{"choices": [{"message": {"content": 18}}]}"#), "its content is 18; expected a text"),
+        (
+            Fault::Says(
+                r#"{"choices": [{"message": {"content": "x"}, "logprobs": {"content": [{"token": "x", "logprob": 0.5}]}}]}"#,
+            ),
+            "a log-probability of 0.5, which is above 0",
+        ),
+    ] {
+        let (_, result, sent) = with_fault(fault);
+        let Err(ModelError::BadRequest { index: 3, reason }) = &result else { panic!("{result:?}") };
+        assert!(reason.contains(says) && sent <= 6, "{reason}, {sent}");
+    }
+    let (_, result, sent) = with_fault(Fault::Says(r#"{"error": {"message": "no such model", "code": 404}}"#));
+    let error = result.unwrap_err();
+    assert!(matches!(http(&error), HttpError::Refused { status: 404, .. }), "{error}");
+    assert!(sent <= 6);
+}
+
+#[test]
+fn where_log_probabilities_are_refused_the_text_is_asked_for_without_them() {
+    let refuses = |_: usize, body: &serde_json::Value| {
+        body.get("top_logprobs").is_some().then_some(Fault::Refuses(400, "This model doesn't support 'logprobs'."))
+    };
+    let server = Server::start(echo(), "m", None, Box::new(refuses));
+    let endpoint = Endpoint::new(EndpointOptions { concurrency: 2, ..options(&server, "m") }).unwrap();
+    let mut requests = questions(12);
+    for request in &mut requests {
+        let Request::Generate { sampling, .. } = request else { panic!("no generation") };
+        sampling.top_logprobs = Some(5);
+    }
+    let (found, result) = collect(&endpoint, &requests);
+    result.unwrap();
+    assert!(found.len() == 12 && text(&found[&7]).ends_with("number 7"));
+    assert!(server.bodies().len() <= 14, "those in flight are refused, no other: {}", server.bodies().len());
 }

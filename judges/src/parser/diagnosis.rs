@@ -7,12 +7,12 @@ const REPEATED: usize = 8;
 
 /// The most telling reason for an answer that a parser could not read.
 pub(super) fn refine(reason: Unparsed, text: &str, cut: bool) -> Unparsed {
-    if !matches!(reason, Unparsed::NoVerdict | Unparsed::NoLabel) {
+    if !matches!(reason, Unparsed::NoVerdict | Unparsed::NoLabel | Unparsed::Empty) {
         return reason;
     }
     let trimmed = text.trim();
     if trimmed.is_empty() {
-        Unparsed::Empty
+        if cut { Unparsed::CutByLimit } else { Unparsed::Empty }
     } else if is_html(trimmed) {
         Unparsed::Html
     } else if is_repetition(trimmed) {
@@ -77,6 +77,7 @@ mod tests {
         assert_eq!(reason(&"!".repeat(300)), Unparsed::Repetition);
         assert_eq!(reason("The response is good, and so on.\n----------"), Unparsed::NoVerdict);
         assert_eq!(refine(Unparsed::NoVerdict, "The response", true), Unparsed::CutByLimit);
+        assert_eq!(refine(Unparsed::Empty, "", true), Unparsed::CutByLimit);
         let out = Unparsed::OutOfRange { found: "9".into() };
         assert_eq!(refine(out.clone(), "[RESULT] 9", true), out);
     }

@@ -23,7 +23,8 @@ pub(super) fn prometheus(kind: Kind, [low, high]: [f64; 2], text: &str) -> Found
             prometheus_inline(kind, text).map(|(_, verdict)| (verdict, rationale)).ok_or(Unparsed::NoVerdict)
         }
         Kind::Absolute => {
-            if result.is_empty() || !result.bytes().all(|byte| byte.is_ascii_digit()) {
+            let number = !result.is_empty() && result.bytes().all(|byte| byte.is_ascii_digit());
+            if !number || is_padded(result) {
                 return Err(Unparsed::NoVerdict);
             }
             let score = result.parse::<f64>().ok().filter(|score| (low..=high).contains(score));
@@ -33,6 +34,12 @@ pub(super) fn prometheus(kind: Kind, [low, high]: [f64; 2], text: &str) -> Found
     }
 }
 
+/// Whether a number is written with a zero before it, as no scale writes its scores: `05` is read by none of the
+/// reference tools' strict rules.
+fn is_padded(number: &str) -> bool {
+    number.len() > 1 && number.starts_with('0') && !number.starts_with("0.")
+}
+
 /// `[[n]]`: all of them the same number, on the scale.
 pub(super) fn rating([low, high]: [f64; 2], text: &str) -> Found {
     static RATING: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"\[\[([0-9]+(?:\.[0-9]+)?)\]\]").expect("a pattern"));
@@ -40,6 +47,7 @@ pub(super) fn rating([low, high]: [f64; 2], text: &str) -> Found {
     let start = RATING.find(text).map(|m| m.start());
     found.dedup_by_key(|number| number.parse::<f64>().ok());
     match (found.as_slice(), start) {
+        ([number], _) if is_padded(number) => Err(Unparsed::NoVerdict),
         ([number], Some(start)) => {
             let score = number.parse::<f64>().ok().filter(|score| (low..=high).contains(score));
             let score = score.ok_or_else(|| Unparsed::OutOfRange { found: (*number).to_owned() })?;
@@ -85,6 +93,7 @@ mod tests {
         assert_eq!(read("Good. [RESULT] 7"), Err(Unparsed::OutOfRange { found: "7".into() }));
         assert_eq!(read("Good. [RESULT] 99999999999999999999"), Err(Unparsed::OutOfRange { found: "9".repeat(20) }));
         assert_eq!(read("Good. [RESULT] 3.5"), Err(Unparsed::NoVerdict));
+        assert_eq!(read("Good. [RESULT] 05"), Err(Unparsed::NoVerdict));
         assert_eq!(read(" "), Err(Unparsed::Empty));
         assert!(matches!(read("[RESULT] 3 [RESULT] 4"), Err(Unparsed::Ambiguous { .. })));
         let pair = |text: &str| score(prometheus(Kind::Pairwise, [1.0, 5.0], text));
@@ -99,6 +108,8 @@ mod tests {
         assert!(matches!(read("[[8]] or [[9]]"), Err(Unparsed::Ambiguous { .. })));
         assert_eq!(read("[[11]]"), Err(Unparsed::OutOfRange { found: "11".into() }));
         assert_eq!(read("see [1]"), Err(Unparsed::NoVerdict));
+        assert_eq!(read("[[05]]"), Err(Unparsed::NoVerdict));
+        assert_eq!(rating([0.0, 10.0], "[[0.5]]").map(|(verdict, _)| verdict.value()), Ok(0.5));
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use harness_core::Sampling;
 use serde::Deserialize;
 
-use super::{Kind, Layout, PromptTemplate, Protocol, Retry, line_of, toml_error};
+use super::{Kind, LEAST_LABEL_SHARE, Layout, PromptTemplate, Protocol, Retry, line_of, toml_error};
 use crate::{
     JudgesError, Location, Parser, Result, Template,
     error::nearest,
@@ -30,6 +30,7 @@ struct File {
     labels: Option<[String; 2]>,
     #[serde(default = "five")]
     top_logprobs: usize,
+    least_label_share: Option<toml::Spanned<f64>>,
     #[serde(default)]
     sampling: SamplingFile,
     #[serde(default)]
@@ -107,6 +108,13 @@ impl Protocol {
             let found = if raw.labels.is_some() { "set" } else { "missing" };
             return Err(setting("labels", None, found.into(), "two labels with parser \"labels\", and none without"));
         }
+        if let Some(share) = &raw.least_label_share
+            && (raw.labels.is_none() || !(0.0..=1.0).contains(share.as_ref()))
+        {
+            let found = if raw.labels.is_none() { "set without labels".into() } else { share.as_ref().to_string() };
+            let expected = "a share from 0 to 1, in a protocol with labels";
+            return Err(setting("least_label_share", line(share.span().start), found, expected));
+        }
         if let Some(pattern) = &raw.constraint
             && let Err(error) = regex::Regex::new(pattern.as_ref())
         {
@@ -133,6 +141,7 @@ impl Protocol {
             scale: raw.scale,
             labels: raw.labels,
             top_logprobs: raw.top_logprobs,
+            least_label_share: raw.least_label_share.map_or(LEAST_LABEL_SHARE, toml::Spanned::into_inner),
             sampling,
             retry: raw.retry,
             constraint: raw.constraint.map(toml::Spanned::into_inner),

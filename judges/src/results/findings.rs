@@ -1,14 +1,14 @@
 //! What is worth saying about a judge.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-use harness_metrics::comparison::{Caveat, JudgeFinding};
+use harness_metrics::comparison::{Caveat, JudgeFinding, UnreadCause};
 
 use super::{
     AgreementResult, ControlledWinRate, PairResult, ScoreResult, flip_rate, null_answers, placebos, position_bias,
     ratings::subjects,
 };
-use crate::{Judgment, Purpose, Subject};
+use crate::{Judgment, Outcome, Purpose, Subject};
 
 /// Consistency below which a judge's dependence on order is reported even where no position is favoured.
 const CONSISTENCY: f64 = 0.75;
@@ -91,10 +91,15 @@ pub fn findings(
             found.push(JudgeFinding::ExploitableJudge { win_rate, interval, n });
         }
     }
-    let bounded = inputs.pairs.iter().map(|pair| &pair.win_rate).chain(inputs.scores.iter().map(|score| &score.score));
-    for value in bounded.filter(|value| value.unparsed > 0) {
+    let of_pairs = inputs.pairs.iter().map(|pair| {
+        let (baseline, candidate) = (pair.baseline.clone(), pair.candidate.clone());
+        (Subject::Pair { baseline, candidate }, &pair.win_rate)
+    });
+    let of_scores = inputs.scores.iter().map(|score| (Subject::Single { model: score.model.clone() }, &score.score));
+    for (subject, value) in of_pairs.chain(of_scores).filter(|(_, value)| value.unparsed > 0) {
         let (count, of, worst, best) = (value.unparsed, value.verdicts, value.worst, value.best);
-        found.push(JudgeFinding::UnparsedVerdicts { count, of, worst, best });
+        let (reasons, cause) = unread(judgments, &subject);
+        found.push(JudgeFinding::UnparsedVerdicts { count, of, worst, best, reasons, cause });
     }
     found.extend(nothing_read(judgments));
     for (with, agreement) in inputs.agreement.iter().filter(|(_, agreement)| agreement.kappa < KAPPA) {
@@ -102,6 +107,22 @@ pub fn findings(
         found.push(JudgeFinding::LowAgreement { with: with.clone(), kappa, interval, n });
     }
     found.into_iter().map(|finding| Caveat::Judge { task: task.into(), judge: judge.into(), finding }).collect()
+}
+
+/// Why verdicts about something could not be read, the most frequent reason first, and where the cause of most lies.
+fn unread(judgments: &[Judgment], subject: &Subject) -> (Vec<(String, usize)>, UnreadCause) {
+    let mut reasons: BTreeMap<String, usize> = BTreeMap::new();
+    let mut causes: BTreeMap<UnreadCause, usize> = BTreeMap::new();
+    for judgment in judgments.iter().filter(|j| j.purpose == Purpose::Main && j.subject == *subject) {
+        if let Outcome::Unparsed(reason) = &judgment.outcome {
+            *reasons.entry(reason.to_string()).or_default() += 1;
+            *causes.entry(reason.cause()).or_default() += 1;
+        }
+    }
+    let mut reasons: Vec<(String, usize)> = reasons.into_iter().collect();
+    reasons.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
+    let most = causes.into_iter().rev().max_by_key(|(_, count)| *count);
+    (reasons, most.map_or_else(UnreadCause::default, |(cause, _)| cause))
 }
 
 /// The finding that no verdict on a model could be read at all; what it could have been is left open.
@@ -112,7 +133,8 @@ fn nothing_read(judgments: &[Judgment]) -> Vec<JudgeFinding> {
     let nothing = |subject: Subject| {
         let all = main(&subject);
         let none = all.iter().all(|judgment| judgment.outcome.verdict().is_none());
-        none.then(|| JudgeFinding::NothingRead { model: subject.model().to_owned(), count: all.len() })
+        let (reasons, cause) = unread(judgments, &subject);
+        none.then(|| JudgeFinding::NothingRead { model: subject.model().to_owned(), count: all.len(), reasons, cause })
     };
     subjects(judgments).into_iter().filter_map(nothing).collect()
 }

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
-    Caveat, Confounded, DifferentCondition, FilterConflict, ModelFacts, Overlap, Row, SameScores, SeenDocuments, Share,
-    SharedOutputs, TaskFacts, Verdict, alignment::Aligned, table::Table,
+    Caveat, Cell, Confounded, DifferentCondition, FilterConflict, ModelFacts, Overlap, Row, SameScores, SeenDocuments,
+    Share, SharedOutputs, TaskFacts, Verdict, alignment::Aligned, facts::no_answer, table::Table,
 };
 use crate::Statistic;
 
@@ -248,11 +248,12 @@ pub(super) fn seen_caveat(rows: Vec<SeenDocuments>) -> Option<Caveat> {
 }
 
 /// Rows in which nothing was parsed, that turn with the filter, or whose difference lies below the noise.
-pub(super) fn rows(rows: &[Row]) -> Vec<Caveat> {
+pub(super) fn rows(rows: &[Row], facts: &[ModelFacts]) -> Vec<Caveat> {
     let mut caveats = Vec::new();
     let mut nothing = Vec::new();
-    for row in rows.iter().filter(|row| !row.pooled && row.n > 0) {
-        for cell in row.cells.iter().filter(|cell| cell.value == Some(0.0) && 10 * cell.unparsed >= 9 * row.n) {
+    for row in rows.iter().filter(|row| !row.pooled && !row.judged && row.n > 0) {
+        let zero = |cell: &&Cell| cell.value == Some(0.0) && 10 * cell.unparsed >= 9 * row.n;
+        for cell in row.cells.iter().filter(zero).filter(|cell| !no_answer(facts, &row.task, &cell.model)) {
             nothing.push(Share {
                 task: row.task.clone(),
                 key: Some(row.key.clone()),
@@ -314,7 +315,7 @@ pub(super) fn unpaired(tables: &[Table]) -> Option<Caveat> {
     };
     let columns = tables
         .iter()
-        .filter(|table| !exact(table))
+        .filter(|table| !table.judged && !exact(table))
         .flat_map(|table| &table.columns)
         .filter(|column| column.aggregate.is_some());
     let models: BTreeSet<&String> = columns.map(|column| &column.model).collect();

@@ -4,7 +4,7 @@ mod text;
 
 pub use text::thousands;
 
-use harness_core::MetricKey;
+use harness_core::{Irregular, MetricKey};
 use serde::{Deserialize, Serialize};
 
 use super::{JudgeFinding, Scale, Verdict};
@@ -87,6 +87,11 @@ pub enum Caveat {
     ThinkingScored {
         /// By task and model.
         shares: Vec<Share>,
+    },
+    /// Generations that are no whole answers of the model: withheld, refused, empty.
+    IrregularAnswers {
+        /// By task, model and reason.
+        shares: Vec<IrregularShare>,
     },
     /// Requests where context and continuation do not part at a token boundary.
     BoundaryShifts {
@@ -271,6 +276,16 @@ pub struct Share {
     pub of: usize,
 }
 
+/// Answers that are none, for one reason.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IrregularShare {
+    /// The reason.
+    pub reason: Irregular,
+    /// How many, of which task and model.
+    #[serde(flatten)]
+    pub share: Share,
+}
+
 /// A task on which outputs of some documents are equal to the last bit.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SharedOutputs {
@@ -421,6 +436,9 @@ impl Caveat {
             Self::ThinkingScored { .. } => {
                 "Set think_end_token = \"</think>\" at the model in harness.toml, or give --think-end-token \"</think>\": stop \
                  strings then apply to the answer alone, and only the answer is scored."
+            }
+            Self::IrregularAnswers { .. } => {
+                "Find the cause before you read a difference as one of the models: such answers are scored as they are, mostly as wrong."
             }
             Self::BoundaryShifts { .. } => {
                 "Check the task's delimiter: a context that ends in a space is a usual cause, and its scores depend on the tokenizer."

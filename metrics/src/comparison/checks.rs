@@ -1,9 +1,10 @@
 //! Finding caveats.
 
 use super::{
-    Caveat, Dropped, Family, IdenticalTask, ModelFacts, NamedDocuments, Row, Settings, Share, TaskFacts, TestMethod,
-    Underpowered,
+    Caveat, Cell, Dropped, Family, IdenticalTask, IrregularShare, ModelFacts, NamedDocuments, Row, Settings, Share,
+    TaskFacts, TestMethod, Underpowered,
     alignment::Aligned,
+    facts::no_answer,
     inference::{POWER, fewest_units},
     table::Table,
 };
@@ -133,8 +134,9 @@ pub(super) fn resamples(rows: &[Row], families: &[Family], settings: &Settings) 
 /// Answers that were not parsed, cut, or asked under other conditions.
 pub(super) fn answers(rows: &[Row], models: &[String], facts: &[ModelFacts]) -> Vec<Caveat> {
     let mut unparsed = Vec::new();
-    for row in rows.iter().filter(|row| !row.pooled) {
-        for cell in row.cells.iter().filter(|cell| cell.unparsed > 0) {
+    for row in rows.iter().filter(|row| !row.pooled && !row.judged) {
+        let unread = |cell: &&Cell| cell.unparsed > 0 && !no_answer(facts, &row.task, &cell.model);
+        for cell in row.cells.iter().filter(unread) {
             unparsed.push(Share {
                 task: row.task.clone(),
                 key: Some(row.key.clone()),
@@ -196,6 +198,10 @@ pub(super) fn answers(rows: &[Row], models: &[String], facts: &[ModelFacts]) -> 
     if !shared_examples.is_empty() {
         caveats.push(Caveat::SharedExamples { tasks: shared_examples });
     }
+    let irregular = irregular(models, facts);
+    if !irregular.is_empty() {
+        caveats.push(Caveat::IrregularAnswers { shares: irregular });
+    }
     if !no_right_choice.is_empty() {
         caveats.push(Caveat::NoRightChoice { tasks: no_right_choice });
     }
@@ -203,4 +209,18 @@ pub(super) fn answers(rows: &[Row], models: &[String], facts: &[ModelFacts]) -> 
         caveats.push(Caveat::CostlyPatterns { tasks: costly });
     }
     caveats
+}
+
+/// Answers that are none, by reason.
+fn irregular(models: &[String], facts: &[ModelFacts]) -> Vec<IrregularShare> {
+    let mut shares = Vec::new();
+    for facts in models.iter().filter_map(|model| facts.iter().find(|facts| &facts.model == model)) {
+        for (task, of_task) in &facts.tasks {
+            for (&reason, &count) in &of_task.irregular {
+                let (task, model, of) = (task.clone(), facts.model.clone(), of_task.requests);
+                shares.push(IrregularShare { reason, share: Share { task, key: None, model, count, of } });
+            }
+        }
+    }
+    shares
 }

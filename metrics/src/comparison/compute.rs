@@ -54,7 +54,7 @@ impl Comparison {
         caveats.extend(audit::models(&models, facts));
         caveats.extend(audit::same_scores_caveat(same_scores));
         caveats.extend(audit::seen_caveat(seen));
-        caveats.extend(audit::rows(&rows));
+        caveats.extend(audit::rows(&rows, facts));
         caveats.extend(audit::unpaired(tables));
         caveats.extend(checks::partial_overlap(dropped));
         caveats.extend(checks::rows(&rows, settings));
@@ -169,6 +169,7 @@ fn row(table: &Table, aligned: &Aligned, tables: &[Table], settings: &Settings) 
         contrasts,
         noise: table.noise,
         range,
+        judged: table.judged,
         ranking: Vec::new(),
     };
     (row, powers)

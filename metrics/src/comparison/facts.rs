@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use harness_core::{Digest, DocId, Finish, Output, Request, Response, THINK_END, Thinking, split_thinking};
+use harness_core::{
+    Digest, DocId, Finish, Irregular, Output, Request, Response, THINK_END, Thinking, split_thinking,
+};
 use serde::{Deserialize, Serialize};
 
 /// Facts about one model, for caveats; everything is optional.
@@ -54,6 +56,9 @@ pub struct TaskFacts {
     /// Generations that hold thinking although no end of it is set, so that it was taken for the answer.
     #[serde(default)]
     pub thinking_scored: usize,
+    /// Generations that are no whole answers, by reason.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub irregular: BTreeMap<Irregular, usize>,
     /// Requests where joint tokenisation moved the boundary between context and continuation.
     #[serde(default)]
     pub boundary_shifted: usize,
@@ -107,6 +112,9 @@ impl TaskFacts {
         self.truncated += usize::from(response.usage.truncated_tokens > 0);
         self.boundary_shifted += usize::from(response.usage.boundary_shifted);
         self.first_unscored += usize::from(response.usage.first_unscored);
+        if let Some(reason) = response.irregular() {
+            *self.irregular.entry(reason).or_default() += 1;
+        }
         let (Request::Generate { sampling, .. }, Output::Text { text, finish, .. }) = (request, &response.output)
         else {
             return;
@@ -118,4 +126,13 @@ impl TaskFacts {
         let thinks = !matches!(split_thinking(text, THINK_END, false), Thinking::None(_));
         self.thinking_scored += usize::from(unset && thinks);
     }
+}
+
+/// Whether none of a model's answers to a task is one: then nothing could be extracted, and another caveat says why.
+pub(super) fn no_answer(facts: &[ModelFacts], task: &str, model: &str) -> bool {
+    let of = facts.iter().find(|facts| facts.model == model).and_then(|facts| facts.tasks.get(task));
+    let missing = |of: &TaskFacts| -> usize {
+        of.irregular.iter().filter(|(reason, _)| **reason != Irregular::UnknownEnd).map(|(_, count)| count).sum()
+    };
+    of.is_some_and(|of| of.requests > 0 && missing(of) >= of.requests)
 }

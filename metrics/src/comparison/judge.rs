@@ -91,6 +91,12 @@ pub enum JudgeFinding {
         worst: f64,
         /// The value if all of them had gone for it.
         best: f64,
+        /// Why, and how many of each, most first.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        reasons: Vec<(String, usize)>,
+        /// Where the cause of most of them lies.
+        #[serde(default)]
+        cause: UnreadCause,
     },
     /// No verdict on a model could be read.
     NothingRead {
@@ -98,6 +104,41 @@ pub enum JudgeFinding {
         model: String,
         /// Verdicts asked for.
         count: usize,
+        /// Why, and how many of each, most first.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        reasons: Vec<(String, usize)>,
+        /// Where the cause of most of them lies.
+        #[serde(default)]
+        cause: UnreadCause,
+    },
+    /// On some questions the labels, of which a verdict is the ratio, have little of the probability.
+    LabelShare {
+        /// Verdicts on whose labels there is less than `least`.
+        below: usize,
+        /// Verdicts from log-probabilities.
+        of: usize,
+        /// Share of the probability on the labels that is called little.
+        least: f64,
+        /// The median share.
+        median: f64,
+        /// Whether such verdicts count all the same.
+        counted: bool,
+    },
+    /// Verdicts that were read from the label the judge wrote, because its server gave no log-probabilities.
+    WrittenLabels {
+        /// How many.
+        count: usize,
+        /// Out of how many.
+        of: usize,
+    },
+    /// Outputs without a word in them, thinking aside.
+    EmptyOutputs {
+        /// The model.
+        model: String,
+        /// How many.
+        count: usize,
+        /// Out of how many.
+        of: usize,
     },
     /// How far the judge is off where there are gold labels, and what follows for all items.
     GoldOffset {
@@ -152,6 +193,45 @@ pub enum JudgeFinding {
     },
 }
 
+/// Where the cause lies that verdicts could not be read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum UnreadCause {
+    /// In the form of the answers.
+    #[default]
+    Form,
+    /// In the limit on tokens, or in reasoning that used them up.
+    Limit,
+    /// In a refusal or a filter.
+    Withheld,
+    /// In the labels, which have little of the probability.
+    Labels,
+    /// The judge could not be asked.
+    NotAnswered,
+}
+
+impl UnreadCause {
+    /// What to do about it.
+    fn advice(self) -> &'static str {
+        match self {
+            Self::Form => {
+                "Read some of its answers (--out); keep the judge to the form (a local one is kept to it, a server with \
+                 patterns = true), or raise the protocol's attempts."
+            }
+            Self::Limit => {
+                "Raise --judge-max-tokens, or have the judge reason less: its tokens end before its verdict."
+            }
+            Self::Withheld => {
+                "Give these items to another judge or to people: asking this one again does not change what it withholds."
+            }
+            Self::Labels => {
+                "Use a protocol whose verdict is written out (pairwise), or a judge that begins its answer with the label."
+            }
+            Self::NotAnswered => "Use a judge that can take these prompts: the reason says what stands against it.",
+        }
+    }
+}
+
 impl JudgeFinding {
     /// What to do about it.
     pub fn advice(&self) -> &'static str {
@@ -173,10 +253,14 @@ impl JudgeFinding {
             Self::SelfPreference { .. } => {
                 "Judge with a model of another family, or check the verdicts against gold labels."
             }
-            Self::UnparsedVerdicts { .. } => {
-                "Constrain a local judge's output, or raise the attempts; until then the interval spans both extremes."
+            Self::UnparsedVerdicts { cause, .. } | Self::NothingRead { cause, .. } => cause.advice(),
+            Self::LabelShare { .. } => UnreadCause::Labels.advice(),
+            Self::WrittenLabels { .. } => {
+                "Use a server that gives log-probabilities to weigh verdicts as the protocol does: here each is a whole win."
             }
-            Self::NothingRead { .. } => "Read some of its answers: judge and protocol do not go together.",
+            Self::EmptyOutputs { .. } => {
+                "Find out why: an output that was filtered, cut inside its thinking or lost says nothing about the model."
+            }
             Self::GoldOffset { .. } => {
                 "Quote the corrected value; it holds if the labelled items were drawn at random from all of them."
             }
@@ -196,6 +280,25 @@ impl JudgeFinding {
 
 fn percent(x: f64) -> String {
     format!("{:.1} %", 100.0 * x)
+}
+
+/// A share that may be tiny, with two digits that say something.
+fn tiny_percent(x: f64) -> String {
+    let percent = 100.0 * x;
+    let decimals = if percent > 0.0 { (1.0 - percent.log10().floor()).clamp(1.0, 9.0) } else { 1.0 };
+    format!("{percent:.*} %", decimals as usize)
+}
+
+/// Reasons in brackets, with their numbers where there are several.
+fn because(reasons: &[(String, usize)]) -> String {
+    match reasons {
+        [] => String::new(),
+        [(reason, _)] => format!(" ({reason})"),
+        several => {
+            let listed: Vec<String> = several.iter().map(|(reason, count)| format!("{count}: {reason}")).collect();
+            format!(" ({})", listed.join("; "))
+        }
+    }
 }
 
 fn range(interval: &Interval) -> String {
@@ -298,8 +401,24 @@ impl fmt::Display for JudgeFinding {
                     value(*judged)
                 )
             }
-            Self::NothingRead { model, count } => {
-                write!(f, "None of {count} verdicts on `{model}` could be read: there is no result for it.")
+            Self::NothingRead { model, count, reasons, .. } => {
+                let because = because(reasons);
+                write!(f, "None of {count} verdicts on `{model}` could be read{because}: there is no result for it.")
+            }
+            Self::LabelShare { below, of, least, median, counted } => write!(
+                f,
+                "The labels have less than {} of the probability on {below} of {of} questions (median {}); {}.",
+                percent(*least),
+                tiny_percent(*median),
+                if *counted { "the verdicts count all the same" } else { "they have no verdict" }
+            ),
+            Self::WrittenLabels { count, of } => write!(
+                f,
+                "{count} of {of} verdicts are the label that the judge wrote, because its server gave no \
+                 log-probabilities."
+            ),
+            Self::EmptyOutputs { model, count, of } => {
+                write!(f, "{count} of {of} outputs of `{model}` are empty; they were shown to the judge as they are.")
             }
             Self::LengthControlFails { model, reason } => {
                 write!(f, "The length-controlled win rate of `{model}` cannot be relied on: {reason}.")
@@ -310,10 +429,11 @@ impl fmt::Display for JudgeFinding {
                     "The judge was asked without {settings}, which the protocol sets and its server does not take."
                 )
             }
-            Self::UnparsedVerdicts { count, of, worst, best } => write!(
+            Self::UnparsedVerdicts { count, of, worst, best, reasons, .. } => write!(
                 f,
-                "{count} of {of} verdicts could not be read: the value lies between {worst:.3} and {best:.3} whatever they \
-                 were."
+                "{count} of {of} verdicts could not be read{}: the value lies between {worst:.3} and {best:.3} whatever \
+                 they were.",
+                because(reasons)
             ),
             Self::LowAgreement { with, kappa, interval, n } => {
                 write!(f, "The judge agrees little with {with}: kappa {kappa:.2}")?;
@@ -330,6 +450,27 @@ impl fmt::Display for JudgeFinding {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn tiny_shares_keep_their_digits() {
+        assert_eq!(
+            [0.0, 0.00002, 0.0123, 0.5, 1.0].map(tiny_percent),
+            ["0.0 %", "0.0020 %", "1.2 %", "50.0 %", "100.0 %"]
+        );
+    }
+
+    #[test]
+    fn unread_verdicts_say_why() {
+        let reasons = vec![("the judge refused".to_owned(), 3), ("the answer is empty".to_owned(), 1)];
+        let finding = JudgeFinding::NothingRead { model: "m".into(), count: 4, reasons, cause: UnreadCause::Withheld };
+        let text = "None of 4 verdicts on `m` could be read (3: the judge refused; 1: the answer is empty): there is no \
+                    result for it.";
+        assert_eq!(finding.to_string(), text);
+        assert!(finding.advice().starts_with("Give these items to another judge"));
+        let stored = r#"{"finding":"nothing_read","model":"m","count":4}"#;
+        let JudgeFinding::NothingRead { cause, .. } = serde_json::from_str(stored).unwrap() else { panic!("another") };
+        assert_eq!(cause, UnreadCause::Form, "a report of before");
+    }
 
     #[test]
     fn findings_read_as_sentences() {

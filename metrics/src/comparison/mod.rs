@@ -20,12 +20,12 @@ mod unpaired;
 use serde::{Deserialize, Serialize};
 
 pub use caveat::{
-    BelowNoise, Caveat, Confounded, DifferentCondition, Dropped, FilterConflict, IdenticalTask, NamedDocuments,
-    SameScores, SeenDocuments, Share, SharedOutputs, Underpowered, thousands,
+    BelowNoise, Caveat, Confounded, DifferentCondition, Dropped, FilterConflict, IdenticalTask, IrregularShare,
+    NamedDocuments, SameScores, SeenDocuments, Share, SharedOutputs, Underpowered, thousands,
 };
 pub use error::{ComparisonError, Documents, Place};
 pub use facts::{ModelFacts, Overlap, TaskFacts};
-pub use judge::JudgeFinding;
+pub use judge::{JudgeFinding, UnreadCause};
 pub use row::{Cell, Contrast, Family, Flips, IntervalMethod, Ranked, Row, TestMethod, Verdict};
 pub use settings::{Alignment, Pairs, Settings, TestChoice};
 pub use table::{Aggregate, Column, Scale, Table};

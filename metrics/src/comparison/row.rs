@@ -48,6 +48,9 @@ pub struct Row {
     /// The values that the metric can have, at which intervals are cut.
     #[serde(default)]
     pub range: Range,
+    /// Whether the scores are a judge's verdicts; see [`super::Table::judged`].
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub judged: bool,
     /// The models from the best to the worst, where all pairs are tested.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ranking: Vec<Ranked>,

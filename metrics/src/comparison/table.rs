@@ -49,6 +49,10 @@ pub struct Table {
     /// What a document's score can be, for means of scores that are neither fractions nor points (a judge's marks).
     #[serde(default)]
     pub range: Option<Range>,
+    /// Whether the scores are a judge's verdicts: one that could not be read is no wrong answer, and what the judging
+    /// found out about itself says it.
+    #[serde(default)]
+    pub judged: bool,
 }
 
 impl Table {
@@ -69,6 +73,7 @@ impl Table {
             clusters: BTreeMap::new(),
             noise: None,
             range: None,
+            judged: false,
         }
     }
 

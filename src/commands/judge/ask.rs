@@ -6,11 +6,14 @@ use std::{
 };
 
 use harness_core::{
-    ChatMessage, ChatOptions, ChatRole, Finish, Hasher, ModelError, Output, Request, RequestKey, Response, Sampling,
+    ChatMessage, ChatOptions, ChatRole, Finish, Hasher, Irregular, ModelError, Output, Request, RequestKey, Response,
+    Sampling, THINK_END, opens_thinking,
 };
-use harness_judges::{Answer, AnswerForm, Ask, Asking, Judgment, Plan};
+use harness_http::{Endpoint, EndpointStats};
+use harness_judges::{Answer, AnswerForm, Ask, Asking, Judgment, Plan, Purpose};
 use harness_store::{DiskStore, RunStore as _};
 
+use super::bill::Bill;
 use crate::commands::{App, Failure, answer::Open, load::Ready};
 
 /// Judgments, and what it took to get them.
@@ -22,16 +25,14 @@ pub(in crate::commands) struct Asked {
     pub members: Vec<(String, Asked)>,
     /// Settings of the protocol that the judge's server does not take, with their values.
     pub dropped: BTreeSet<String>,
-    /// Answers that were asked for now.
-    pub asked: usize,
+    /// Verdicts that are a label the judge wrote, because there were no log-probabilities; out of how many from labels.
+    pub written_labels: [usize; 2],
+    /// Answers that were asked for now. The cost has in it attempts that failed and were paid.
+    pub now: Bill,
     /// Answers that were stored.
-    pub stored: usize,
-    /// Tokens of prompts and of answers, asked for now.
-    pub tokens: [u64; 2],
+    pub stored: Bill,
     /// Attempts that had to be repeated: throttled, and failed for other reasons.
     pub repeated: [u64; 2],
-    /// Cost, where there are prices.
-    pub cost: f64,
     /// Seconds.
     pub seconds: f64,
 }
@@ -44,37 +45,31 @@ impl Asked {
 
     /// Counts the work of another in.
     pub(super) fn add(&mut self, other: &Self) {
-        self.asked += other.asked;
-        self.stored += other.stored;
+        self.now.merge(&other.now);
+        self.stored.merge(&other.stored);
         for at in 0..2 {
-            self.tokens[at] += other.tokens[at];
             self.repeated[at] += other.repeated[at];
         }
-        self.cost += other.cost;
         self.seconds += other.seconds;
     }
 
-    /// What a model has done so far: tokens, repeated attempts and cost.
-    pub(super) fn used(ready: &Ready) -> Self {
-        let Some(endpoint) = ready.model.endpoint() else {
-            return Self { tokens: [ready.model.stats().requested_tokens, 0], ..Self::default() };
-        };
-        let usage = endpoint.usage();
-        Self {
-            tokens: [usage.prompt_tokens, usage.completion_tokens],
-            repeated: [usage.throttled, usage.retried],
-            cost: usage.cost,
-            ..Self::default()
+    /// Sets attempts and cost from what an endpoint had done before and has done now.
+    pub(super) fn since(&mut self, before: Option<EndpointStats>, ready: &Ready) {
+        if let (Some(before), Some(endpoint)) = (before, ready.model.endpoint()) {
+            let after = endpoint.usage();
+            self.repeated = [after.throttled - before.throttled, after.retried - before.retried];
+            self.now.cost = after.cost - before.cost;
         }
     }
 
-    /// Sets what was used between two times.
-    pub(super) fn count(&mut self, before: &Self, after: &Self) {
-        for at in 0..2 {
-            self.tokens[at] = after.tokens[at] - before.tokens[at];
-            self.repeated[at] = after.repeated[at] - before.repeated[at];
-        }
-        self.cost = after.cost - before.cost;
+    /// Whether there are answers.
+    pub(super) fn is_any(&self) -> bool {
+        self.now.answers + self.stored.answers > 0
+    }
+
+    /// Cost of all answers there are, asked for now or stored.
+    pub(super) fn total_cost(&self) -> f64 {
+        self.now.cost + self.stored.cost
     }
 
     /// The judgments of each member of a jury.
@@ -103,6 +98,8 @@ struct Asker<'a> {
     /// Requests that cannot be answered, with the reason.
     refused: BTreeMap<RequestKey, String>,
     dropped: BTreeSet<String>,
+    /// Answers that were counted.
+    counted: BTreeSet<RequestKey>,
 }
 
 /// Asks until every question has a verdict or no attempts are left. Every answer is stored as it comes.
@@ -112,11 +109,13 @@ struct Asker<'a> {
 /// `from_store`, if an answer is not stored.
 pub(super) fn ask(app: &App, ready: &Ready, plan: &Plan, options: AskOptions) -> Result<Asked, Failure> {
     let start = Instant::now();
-    let before = Asked::used(ready);
-    let (refused, dropped) = (BTreeMap::new(), BTreeSet::new());
-    let mut asker = Asker { app, ready, store: app.store()?, options, refused, dropped };
+    let before = ready.model.endpoint().map(Endpoint::usage);
+    let (refused, dropped, counted) = (BTreeMap::new(), BTreeSet::new(), BTreeSet::new());
+    let mut asker = Asker { app, ready, store: app.store()?, options, refused, dropped, counted };
     let mut asking = Asking::new(plan.clone());
     let mut asked = Asked::default();
+    // Of questions about labels: whether the last answer was a text.
+    let mut labels: BTreeMap<usize, bool> = BTreeMap::new();
     let mut round = 0;
     loop {
         let asks = asking.pending();
@@ -127,16 +126,28 @@ pub(super) fn ask(app: &App, ready: &Ready, plan: &Plan, options: AskOptions) ->
         let requests = asks.iter().map(|ask| asker.requests(ask)).collect::<Result<Vec<_>, _>>()?;
         asker.answer(requests.iter().flatten(), round, &mut asked)?;
         for (ask, requests) in asks.iter().zip(&requests) {
-            asking.record(ask.index, &asker.read(ask, requests)?);
+            let answer = asker.read(ask, requests)?;
+            if let (AnswerForm::Labels { .. }, false) = (&ask.form, matches!(answer, Answer::Failed { .. })) {
+                let written = matches!(answer, Answer::Text { .. });
+                labels.insert(ask.index, written);
+            }
+            asking.record(ask.index, &answer);
         }
         if let (Some(reason), true) = (asker.refused.values().next(), asker.refused.len() >= asks.len()) {
             return Err(Failure::usage(format!("the judge {} can answer none of the questions: {reason}", ready.name)));
         }
     }
     asked.judgments = asking.finish();
+    // The settled judgments come first.
+    let read = asked.judgments.iter().skip(plan.settled.len()).enumerate();
+    let read = read.filter(|(_, judgment)| judgment.purpose == Purpose::Main && judgment.outcome.verdict().is_some());
+    for written in read.filter_map(|(index, _)| labels.get(&index)) {
+        asked.written_labels[0] += usize::from(*written);
+        asked.written_labels[1] += 1;
+    }
     asked.dropped = asker.dropped;
     asked.seconds = start.elapsed().as_secs_f64();
-    asked.count(&before, &Asked::used(ready));
+    asked.since(before, ready);
     Ok(asked)
 }
 
@@ -152,7 +163,8 @@ impl Asker<'_> {
         }
         let requests = match &mut ask.form {
             AnswerForm::Labels { top_logprobs, sampling, .. } if self.ready.model.endpoint().is_some() => {
-                let sampling = Sampling { top_logprobs: Some(*top_logprobs), ..sampling.clone() };
+                let max_new_tokens = self.options.max_new_tokens.unwrap_or(sampling.max_new_tokens);
+                let sampling = Sampling { max_new_tokens, top_logprobs: Some(*top_logprobs), ..sampling.clone() };
                 vec![Request::Generate { prompt: self.render(&ask.messages)?, stop: vec![], sampling }]
             }
             AnswerForm::Labels { .. } => ask.requests(|messages| self.render(messages))?,
@@ -201,8 +213,9 @@ impl Asker<'_> {
         let keys: Vec<RequestKey> = wanted.iter().map(|(key, _)| *key).collect();
         let requests: Vec<&Request> = wanted.iter().map(|(_, request)| request).collect();
         let missing = self.store.missing(&judge, &keys)?;
-        let open: BTreeSet<&RequestKey> = missing.iter().map(|&at| &keys[at]).collect();
-        asked.stored += keys.iter().collect::<BTreeSet<_>>().len() - open.len();
+        let open: BTreeSet<RequestKey> = missing.iter().map(|&at| keys[at]).collect();
+        let stored: Vec<_> = wanted.iter().copied().filter(|(key, _)| !open.contains(key)).collect();
+        self.count(stored, &mut asked.stored)?;
         if missing.is_empty() {
             return Ok(());
         }
@@ -225,9 +238,20 @@ impl Asker<'_> {
             refused: Some(&mut self.refused),
         };
         let (answered, bar) = open.ask(self.app, self.ready, &self.store)?;
-        asked.asked += answered;
+        self.count(wanted, &mut asked.now)?;
         let rate = answered as f64 / bar.seconds().max(1e-9);
         bar.finish(&format!("{answered} answers, {rate:.2} a second"));
+        Ok(())
+    }
+
+    /// Counts the answers to requests that were not counted before; those that the judge refused have none.
+    fn count(&mut self, requests: Vec<&(RequestKey, Request)>, bill: &mut Bill) -> Result<(), Failure> {
+        let judge = self.ready.entry.identity.digest();
+        for (key, request) in requests {
+            if let (true, Some(response)) = (self.counted.insert(*key), self.store.get(&judge, key)?) {
+                bill.add(self.ready, request, &response);
+            }
+        }
         Ok(())
     }
 
@@ -251,14 +275,36 @@ impl Asker<'_> {
             )));
         }
         let labels = matches!(ask.form, AnswerForm::Labels { .. });
-        let [Response { output: Output::Text { text, finish, top_logprobs, .. }, .. }] = &responses[..] else {
+        let [response @ Response { output: Output::Text { text, top_logprobs, .. }, .. }] = &responses[..] else {
             return Ok(ask.answer(&responses));
         };
-        Ok(match top_logprobs.first() {
-            Some(top) if labels => {
-                Answer::Labels { logprobs: top.iter().map(|top| (top.token.clone(), f64::from(top.logprob))).collect() }
-            }
-            _ => Answer::Text { text: text.clone(), finish: if labels { Finish::Stop } else { *finish } },
-        })
+        // Log-probabilities beside an answer that was withheld are no verdict.
+        let withheld = matches!(
+            response.irregular(),
+            Some(
+                Irregular::Filtered
+                    | Irregular::Refused
+                    | Irregular::NoChoice
+                    | Irregular::NoContent
+                    | Irregular::ToolCall
+            )
+        );
+        if let (true, false, Some(top)) = (labels, withheld, top_logprobs.first()) {
+            let logprobs = top.iter().map(|top| (top.token.clone(), f64::from(top.logprob))).collect();
+            return Ok(Answer::Labels { logprobs });
+        }
+        // What is kept to a pattern does not begin inside the thinking that the prompt may have opened.
+        let opened = requests.iter().any(|(_, request)| {
+            matches!(request, Request::Generate { prompt, sampling, .. }
+                if sampling.pattern.is_none() && opens_thinking(prompt, THINK_END))
+        });
+        let mut answer = Answer::of_text(response, opened);
+        if let (true, false, Answer::Text { finish: finish @ Finish::Length, .. }) =
+            (labels, text.trim().is_empty(), &mut answer)
+        {
+            // A label is all there was to write.
+            *finish = Finish::Stop;
+        }
+        Ok(answer)
     }
 }

@@ -1,6 +1,6 @@
 //! Judged rows of a comparison: the outputs of a suite's generation tasks before a judge.
 
-use harness_core::{Digest, Output, Request, canonical_json};
+use harness_core::{Digest, Output, Request, canonical_json, split_thinking_after};
 use harness_judges::{Item, Kind, OutputSet, Plan, PlanOptions, Protocol, Rubric};
 use harness_metrics::comparison::{Caveat, Settings, Table};
 use harness_tasks::Task as _;
@@ -142,10 +142,12 @@ fn outputs(suite: &Suite, models: &[Evaluated], task: usize) -> Result<Option<Ma
     }
     let sets = models.iter().map(|model| {
         let outputs = model.prepared[task].documents.iter().zip(&model.responses[task]).map(|(document, responses)| {
-            let text = match responses.first().map(|response| &response.output) {
-                Some(Output::Text { text, .. }) => text.trim().to_owned(),
-                Some(other) => canonical_json(other),
-                None => String::new(),
+            let text = match (responses.first().map(|response| &response.output), document.requests.first()) {
+                (Some(Output::Text { text, .. }), Some(Request::Generate { prompt, .. })) => {
+                    split_thinking_after(prompt, text).answer().trim().to_owned()
+                }
+                (Some(other), _) => canonical_json(other),
+                (None, _) => String::new(),
             };
             (document.doc.id.0.to_string(), text)
         });

@@ -17,6 +17,7 @@ pub(super) fn judgments(plan: &Plan, verdict: impl Fn(&Question) -> Option<Outco
             Outcome::Unparsed(Unparsed::NotAnswered { message: "there is no verdict for this".into() })
         }),
         rationale: String::new(),
+        label_share: None,
         raw: String::new(),
         attempts: 1,
     }));

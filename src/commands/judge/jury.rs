@@ -22,7 +22,13 @@ pub(super) fn mean(votes: &[Vec<Judgment>]) -> Vec<Judgment> {
                 Some(Verdict::Score(_)) => Outcome::Parsed(Verdict::Score(value)),
                 Some(Verdict::Preference(_)) => Outcome::Parsed(Verdict::Preference(value)),
             };
-            Judgment { outcome, attempts: all.iter().map(|judgment| judgment.attempts).sum(), ..judgment.clone() }
+            let label_share = None;
+            Judgment {
+                outcome,
+                label_share,
+                attempts: all.iter().map(|judgment| judgment.attempts).sum(),
+                ..judgment.clone()
+            }
         })
         .collect()
 }

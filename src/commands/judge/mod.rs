@@ -2,6 +2,7 @@
 
 mod ask;
 mod backend;
+mod bill;
 mod compare;
 mod direct;
 mod files;
@@ -22,7 +23,7 @@ use harness_http::Budget;
 use harness_judges::{
     Item, JudgesError, Kind, Orders, OutputSet, Plan, PlanOptions, Protocol, Rubric, length_control::Calibration,
 };
-use harness_metrics::comparison::{Caveat, Comparison, ModelFacts, Settings};
+use harness_metrics::comparison::{Comparison, ModelFacts, Settings};
 
 use self::{
     backend::{Judge, JudgeOptions},
@@ -79,9 +80,9 @@ pub(super) fn judge(app: &App, args: &JudgeArgs) -> Result<(), Failure> {
     let calibration = calibration(app, args, &protocol, items)?;
     let options =
         JudgeOptions { max_new_tokens: args.judge_max_tokens, unconstrained: args.unconstrained, from_store: false };
-    let (mut sets, mut origins, mut written) = (vec![], vec![], vec![]);
+    let (mut sets, mut origins, mut written, mut thoughts) = (vec![], vec![], vec![], vec![]);
     for name in args.baseline.iter().chain(&args.models) {
-        let JudgedOutputs { set, origin, written: one } =
+        let JudgedOutputs { set, origin, written: one, thoughts: thought } =
             outputs::outputs(app, &mut loader, name, items, args, &protocol)?;
         if sets.iter().any(|other: &OutputSet| other.model == set.model) {
             return Err(Failure::usage(format!(
@@ -90,6 +91,7 @@ pub(super) fn judge(app: &App, args: &JudgeArgs) -> Result<(), Failure> {
             )));
         }
         written.push((set.model.clone(), one));
+        thoughts.push((set.model.clone(), thought));
         sets.push(set);
         origins.push(origin);
     }
@@ -124,14 +126,18 @@ pub(super) fn judge(app: &App, args: &JudgeArgs) -> Result<(), Failure> {
     let facts: Vec<ModelFacts> =
         sets.iter().map(|set| ModelFacts { model: set.model.clone(), ..ModelFacts::default() }).collect();
     let mut comparison = Comparison::compute(&tables::tables(&setting, &asked, &results), &facts, &settings)?;
-    // Unread verdicts are no wrong answers; they are among the findings about the judge.
-    comparison.caveats.retain(|caveat| !matches!(caveat, Caveat::NothingParsed { .. }));
     comparison.caveats.extend(results.caveats.iter().cloned());
-    let report = report::Report { setting, plan: &plan, comparison, results, asked, written };
+    let report = report::Report { setting, plan: &plan, comparison, results, asked, written, thoughts };
     if let Some(folder) = &args.out {
         report.write(app, folder)?;
     }
-    report.print(app)
+    report.print(app)?;
+    if report.results.nothing_read {
+        let reasons: Vec<&str> = report.results.unread.keys().map(String::as_str).collect();
+        let message = format!("no verdict of {} could be read: {}", judge.name(), reasons.join("; "));
+        return Err(Failure::work(message).after_output());
+    }
+    Ok(())
 }
 
 /// What is wrong with the call, before anything is loaded.
@@ -224,7 +230,20 @@ fn protocol(args: &JudgeArgs) -> Result<Protocol, Failure> {
     if let Some(file) = &args.prompt_file {
         protocol = protocol.with_prompt_file(file)?;
     }
-    Ok(if args.compat { protocol.compat() } else { protocol })
+    if args.compat {
+        protocol = protocol.compat();
+    }
+    if let Some(share) = args.least_label_share {
+        if !(0.0..=1.0).contains(&share) || protocol.labels.is_none() {
+            let found = if protocol.labels.is_none() { "a protocol without labels" } else { "a share out of range" };
+            return Err(Failure::usage(format!(
+                "--least-label-share {share}: expected a share from 0 to 1 and a protocol with labels such as \
+                 alpaca-eval, found {found}"
+            )));
+        }
+        protocol.least_label_share = share;
+    }
+    Ok(protocol)
 }
 
 /// The rubric: the one named, else helpfulness where a protocol needs one.

@@ -1,8 +1,15 @@
 //! What is judged: instructions, and outputs from files or from models that write them now.
 
-use std::path::{Path, PathBuf};
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+};
 
-use harness_core::{ChatMessage, ChatOptions, ChatRole, Output, Request, RequestKey, Sampling};
+use harness_core::{
+    ChatMessage, ChatOptions, ChatRole, Output, Request, RequestKey, Sampling, split_marked_thinking,
+    split_thinking_after,
+};
+use harness_http::Endpoint;
 use harness_judges::{
     Item, OutputSet, Protocol,
     files::{alpaca_eval, fastchat},
@@ -46,6 +53,8 @@ pub(super) struct Judged {
     pub(super) origin: Origin,
     /// What writing them took; nothing where they were in a file.
     pub(super) written: Asked,
+    /// Outputs from which thinking was cut off.
+    pub(super) thoughts: usize,
 }
 
 /// Whether an argument is a file of outputs and no model.
@@ -142,12 +151,13 @@ pub(super) fn outputs(
         let resolved = app.experiment.model(name)?;
         let ready = loader.load(&resolved, Missing::Train)?;
         let usual = if protocol.is_multi_turn() { fastchat::MAX_NEW_TOKENS } else { MAX_NEW_TOKENS };
-        let before = Asked::used(&ready);
-        let mut written = Asked::default();
+        let before = ready.model.endpoint().map(Endpoint::usage);
+        let (mut written, mut thoughts) = (Asked::default(), 0);
         let max_new_tokens = args.max_new_tokens.unwrap_or(usual);
-        let set = write(app, &ready, items, max_new_tokens, protocol.is_multi_turn(), &mut written)?;
-        written.count(&before, &Asked::used(&ready));
-        return Ok(Judged { set, origin: Origin::of_entry(&ready.entry, ready.base.as_deref()), written });
+        let counts = (&mut written, &mut thoughts);
+        let set = write(app, &ready, items, max_new_tokens, protocol.is_multi_turn(), counts)?;
+        written.since(before, &ready);
+        return Ok(Judged { set, origin: Origin::of_entry(&ready.entry, ready.base.as_deref()), written, thoughts });
     }
     let path = Path::new(name);
     let mut set =
@@ -156,17 +166,25 @@ pub(super) fn outputs(
         set.outputs.retain(|id, _| items.iter().any(|item| item.id == *id));
     }
     set.check(items).map_err(|error| Failure::usage(format!("{}: {error}", path.display())))?;
-    Ok(Judged { origin: Origin::of_name(&set.model), set, written: Asked::default() })
+    let mut thoughts = 0;
+    for text in set.outputs.values_mut().flatten() {
+        let divided = split_marked_thinking(text);
+        if divided.thinking().is_some() {
+            thoughts += 1;
+            *text = divided.answer().to_owned();
+        }
+    }
+    Ok(Judged { origin: Origin::of_name(&set.model), set, written: Asked::default(), thoughts })
 }
 
-/// Lets a model answer all instructions, turn by turn.
+/// Lets a model answer all instructions, turn by turn. What it thought is neither shown nor sent back to it.
 fn write(
     app: &App,
     ready: &Ready,
     items: &[Item],
     max_new_tokens: usize,
     multi_turn: bool,
-    written: &mut Asked,
+    (written, thoughts): (&mut Asked, &mut usize),
 ) -> Result<OutputSet, Failure> {
     let store = app.store()?;
     let identity = ready.entry.identity.digest();
@@ -193,7 +211,6 @@ fn write(
         }
         let keys: Vec<RequestKey> = requests.iter().map(|(_, request)| request.key()).collect();
         let missing = store.missing(&identity, &keys)?;
-        written.stored += keys.len() - missing.len();
         if !missing.is_empty() {
             let what = if turns > 1 {
                 format!("write {}, turn {}", ready.name, turn + 1)
@@ -204,15 +221,24 @@ fn write(
             let called = ("outputs", "written");
             let open = Open { requests: &asked, keys: &keys, missing: &missing, title: &what, called, refused: None };
             let (answered, bar) = open.ask(app, ready, &store)?;
-            written.asked += answered;
             bar.finish(&format!("{answered} outputs"));
         }
-        for ((at, _), key) in requests.iter().zip(&keys) {
-            let text = match store.get(&identity, key)?.map(|response| response.output) {
-                Some(Output::Text { text, .. }) => text,
-                _ => return Err(Failure::work(format!("the store lost an output of {}", ready.name))),
+        let mut counted = BTreeSet::new();
+        for (place, ((at, request), key)) in requests.iter().zip(&keys).enumerate() {
+            let found = store.get(&identity, key)?;
+            let (Some(response), Request::Generate { prompt, .. }) = (found, request) else {
+                return Err(Failure::work(format!("the store lost an output of {}", ready.name)));
             };
-            texts[*at].push(text.trim().to_owned());
+            if counted.insert(key) {
+                let bill = if missing.contains(&place) { &mut written.now } else { &mut written.stored };
+                bill.add(ready, request, &response);
+            }
+            let Output::Text { text, .. } = &response.output else {
+                return Err(Failure::work(format!("the store lost an output of {}", ready.name)));
+            };
+            let divided = split_thinking_after(prompt, text);
+            *thoughts += usize::from(divided.thinking().is_some());
+            texts[*at].push(divided.answer().trim().to_owned());
         }
     }
     let outputs = items.iter().map(|item| item.id.clone()).zip(texts).collect();

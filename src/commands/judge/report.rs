@@ -1,5 +1,7 @@
 //! What a judging shows.
 
+use std::collections::BTreeMap;
+
 use harness_judges::Plan;
 use harness_metrics::comparison::Comparison;
 use harness_reports::{Meta, markdown};
@@ -22,6 +24,8 @@ pub(super) struct Report<'a> {
     pub(super) asked: Asked,
     /// What writing the outputs took, by model.
     pub(super) written: Vec<(String, Asked)>,
+    /// Outputs from which thinking was cut off, by model.
+    pub(super) thoughts: Vec<(String, usize)>,
 }
 
 impl Report<'_> {
@@ -44,13 +48,19 @@ impl Report<'_> {
         asked["questions"] = json!(self.asked.judgments.len());
         asked["cost_per_decided"] = json!(self.cost_per_decided());
         json!({
-            "protocol": { "name": protocol.name, "version": protocol.version, "digest": protocol.digest() },
+            "protocol": {
+                "name": protocol.name,
+                "version": protocol.version,
+                "digest": protocol.digest(),
+                "least_label_share": protocol.labels.as_ref().map(|_| protocol.least_label_share),
+            },
             "judge": { "name": judge.name(), "note": judge.note(), "identities": judge.identities() },
             "items": items.len(),
             "results": self.results,
             "comparison": self.comparison,
             "asked": asked,
             "members": self.asked.members.iter().map(by_name).collect::<serde_json::Map<_, _>>(),
+            "thoughts": self.thoughts.iter().filter(|(_, n)| *n > 0).cloned().collect::<BTreeMap<_, _>>(),
             "written": self.written.iter().map(by_name).collect::<serde_json::Map<_, _>>(),
         })
     }
@@ -58,7 +68,8 @@ impl Report<'_> {
     /// What judging cost for each verdict that could be read.
     pub(super) fn cost_per_decided(&self) -> Option<f64> {
         let decided = self.results.decided();
-        (decided > 0 && self.asked.cost > 0.0).then(|| self.asked.cost / decided as f64)
+        let cost = self.asked.total_cost();
+        (decided > 0 && cost > 0.0).then(|| cost / decided as f64)
     }
 }
 
@@ -67,14 +78,13 @@ fn by_name((name, asked): &(String, Asked)) -> (String, Value) {
 }
 
 fn usage(asked: &Asked) -> Value {
-    json!({
-        "now": asked.asked,
-        "stored": asked.stored,
-        "prompt_tokens": asked.tokens[0],
-        "completion_tokens": asked.tokens[1],
-        "throttled": asked.repeated[0],
-        "repeated": asked.repeated[1],
-        "cost": asked.cost,
-        "seconds": asked.seconds,
-    })
+    let mut object = asked.now.object();
+    object["now"] = json!(asked.now.answers);
+    object["stored"] = json!(asked.stored.answers);
+    object["of_stored"] = asked.stored.object();
+    object["total_cost"] = json!(asked.total_cost());
+    object["throttled"] = json!(asked.repeated[0]);
+    object["repeated"] = json!(asked.repeated[1]);
+    object["seconds"] = json!(asked.seconds);
+    object
 }

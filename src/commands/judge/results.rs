@@ -4,17 +4,17 @@ use std::collections::BTreeMap;
 
 use harness_core::Seed;
 use harness_judges::{
-    AlpacaEvalResult, Item, Judgment, Kind, Outcome, OutputSet, Plan, Protocol, Purpose,
+    AlpacaEvalResult, Item, Judgment, Kind, LEAST_LABEL_SHARE, Outcome, OutputSet, Plan, Protocol, Purpose,
     files::{
         alpaca_eval::{AnnotationOrder, annotations},
         fastchat,
     },
     length_control::Calibration,
     results::{
-        Combine, ControlledWinRate, FastChatScores, FindingInputs, FlipRate, GoldResult, JuryResult, NullAnswer,
-        PairResult, PairRow, Placebo, PositionBias, ScoreResult, WinLossTie, against_gold, fastchat_pairwise,
-        fastchat_single, findings, flip_rate, jury_results, null_answers, pair_results, placebos, position_bias,
-        score_results,
+        Combine, ControlledWinRate, FastChatScores, FindingInputs, FlipRate, GoldResult, JuryResult, LabelShares,
+        NullAnswer, PairResult, PairRow, Placebo, PositionBias, ScoreResult, WinLossTie, against_gold,
+        fastchat_pairwise, fastchat_single, findings, flip_rate, jury_results, null_answers, pair_results, placebos,
+        position_bias, score_results,
     },
 };
 use harness_metrics::comparison::{Caveat, JudgeFinding, Settings};
@@ -140,6 +140,14 @@ pub(in crate::commands) struct Results {
     /// Why verdicts could not be read, and how many.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub unread: BTreeMap<String, usize>,
+    /// The items of these verdicts, by reason.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub unread_items: BTreeMap<String, Vec<String>>,
+    /// How much of the probability lies on the labels, where log-probabilities give verdicts.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub label_share: Option<LabelShares>,
+    /// Whether the judge was asked and not one of its verdicts could be read.
+    pub nothing_read: bool,
     /// What limits the result.
     #[serde(skip)]
     pub caveats: Vec<Caveat>,
@@ -180,8 +188,16 @@ pub(in crate::commands) fn results(setting: &Setting<'_>, plan: &Plan, asked: &A
     for judgment in judgments.iter().filter(|judgment| judgment.purpose == Purpose::Main) {
         if let Outcome::Unparsed(reason) = &judgment.outcome {
             *results.unread.entry(reason.to_string()).or_default() += 1;
+            let items = results.unread_items.entry(reason.to_string()).or_default();
+            if !items.contains(&judgment.item) {
+                items.push(judgment.item.clone());
+            }
         }
     }
+    // Equal outputs are settled without the judge.
+    let mut asked_main = judgments.iter().filter(|j| j.purpose == Purpose::Main && j.attempts > 0).peekable();
+    results.nothing_read = asked_main.peek().is_some() && asked_main.all(|j| j.outcome.verdict().is_none());
+    results.label_share = LabelShares::of(judgments);
     if let Some(gold) = setting.gold {
         results.gold = against_gold(judgments, &gold.judgments, setting.bootstrap())?;
     }
@@ -263,9 +279,10 @@ fn caveats(
             what: "it prefers the output that shares more with the reference (mean of ROUGE-L and chrF)".to_owned(),
         });
     }
-    known.extend(dropped(asked));
+    known.extend(of_asking(setting.protocol, asked));
+    known.extend(setting.sets.iter().filter_map(|set| empty_outputs(setting.items, set)));
     // Only AlpacaEval's own verdicts are quoted with its length control.
-    if setting.protocol.labels.is_some() {
+    if setting.protocol.labels.is_some() && !results.nothing_read {
         known.extend(results.models.iter().filter_map(length_control_fails));
     }
     let mut agreement = vec![];
@@ -280,7 +297,7 @@ fn caveats(
     // What a jury's mean hides: the members' own leanings.
     for (member, one) in setting.judge.members().iter().zip(&asked.members) {
         if member.origin().is_some() {
-            let known = dropped(&one.1).into_iter().collect();
+            let known = of_asking(setting.protocol, &one.1);
             let inputs = FindingInputs { known, ..FindingInputs::default() };
             caveats.extend(findings(setting.set, &one.0, &one.1.judgments, &inputs, confidence));
         }
@@ -289,9 +306,35 @@ fn caveats(
     caveats
 }
 
-fn dropped(asked: &Asked) -> Option<JudgeFinding> {
+/// What was noticed while one judge was asked.
+fn of_asking(protocol: &Protocol, asked: &Asked) -> Vec<JudgeFinding> {
+    let mut found = vec![];
     let settings = asked.dropped.iter().cloned().collect::<Vec<_>>().join(", ");
-    (!settings.is_empty()).then_some(JudgeFinding::SettingDropped { settings })
+    if !settings.is_empty() {
+        found.push(JudgeFinding::SettingDropped { settings });
+    }
+    let [count, of] = asked.written_labels;
+    if count > 0 {
+        found.push(JudgeFinding::WrittenLabels { count, of });
+    }
+    let bound = protocol.least_label_share;
+    let (least, counted) = if bound > 0.0 { (bound, false) } else { (LEAST_LABEL_SHARE, true) };
+    if let Some(shares) = LabelShares::of(&asked.judgments) {
+        let below = shares.below(least);
+        if below > 0 {
+            let (of, median) = (shares.n, shares.median);
+            found.push(JudgeFinding::LabelShare { below, of, least, median, counted });
+        }
+    }
+    found
+}
+
+/// Outputs of one model that say nothing. Judges see them as they are: the reference tools show them too.
+fn empty_outputs(items: &[Item], set: &OutputSet) -> Option<JudgeFinding> {
+    let outputs: Vec<&String> = items.iter().filter_map(|item| set.get(&item.id)).flatten().collect();
+    let count = outputs.iter().filter(|output| output.trim().is_empty()).count();
+    let (model, of) = (set.model.clone(), outputs.len());
+    (count > 0).then_some(JudgeFinding::EmptyOutputs { model, count, of })
 }
 
 /// The finding that the length-controlled win rate to quote is none.

@@ -77,6 +77,7 @@ fn table(setting: &Setting<'_>, filter: String, columns: Vec<Column>) -> Table {
     Table {
         scale,
         range: Some(Range::between(low, high)),
+        judged: true,
         ..Table::new(setting.set, MetricKey::new(metric, filter), columns)
     }
 }

@@ -7,6 +7,7 @@ use harness_metrics::stats::Interval;
 
 use super::{
     ask::Asked,
+    bill::Bill,
     report::Report,
     results::{ModelResult, Setting},
 };
@@ -22,7 +23,21 @@ pub(super) fn text(report: &Report<'_>, plot: bool) -> String {
         let _ = writeln!(text, "- {}", line(result, setting));
     }
     for (reason, count) in &results.unread {
-        let _ = writeln!(text, "- {count} verdicts could not be read: {reason}.");
+        let items = results.unread_items.get(reason).map(Vec::as_slice).unwrap_or_default();
+        let verdicts = if *count == 1 { "verdict" } else { "verdicts" };
+        let _ = writeln!(text, "- {count} {verdicts} could not be read: {reason} ({}).", named(items));
+    }
+    if let Some(shares) = &results.label_share {
+        let _ = writeln!(
+            text,
+            "- Share of the probability on the labels: median {:.3} %, lowest {:.3} % of {} verdicts.",
+            100.0 * shares.median,
+            100.0 * shares.lowest,
+            shares.n
+        );
+    }
+    for (model, count) in report.thoughts.iter().filter(|(_, count)| *count > 0) {
+        let _ = writeln!(text, "- Outputs of {model} that were shown without their thinking: {count}.");
     }
     categories(report, plot, &mut text);
     games(report, &mut text);
@@ -34,6 +49,25 @@ pub(super) fn text(report: &Report<'_>, plot: bool) -> String {
         results.gold.iter().for_each(|one| labels(one, &gold.name, setting, &mut text));
     }
     cost(report, &mut text);
+    text
+}
+
+/// How many items are named, and how many characters of each.
+const NAMED: (usize, usize) = (3, 60);
+
+/// Items by their ids, the first few.
+fn named(items: &[String]) -> String {
+    let (most, length) = NAMED;
+    let short = |id: &String| {
+        let line = id.split_whitespace().collect::<Vec<_>>().join(" ");
+        let cut = if line.chars().count() > length { "…" } else { "" };
+        format!("{:?}", line.chars().take(length).chain(cut.chars()).collect::<String>())
+    };
+    let mut text = if items.len() == 1 { "item ".to_owned() } else { "items ".to_owned() };
+    text.push_str(&items.iter().take(most).map(short).collect::<Vec<_>>().join(", "));
+    if items.len() > most {
+        let _ = write!(text, " and {} more", items.len() - most);
+    }
     text
 }
 
@@ -281,15 +315,15 @@ fn labels(found: &GoldResult, with: &str, setting: &Setting<'_>, text: &mut Stri
 /// What asking and writing took.
 fn cost(report: &Report<'_>, text: &mut String) {
     for (model, asked) in &report.written {
-        if asked.asked + asked.stored > 0 {
+        if asked.is_any() {
             let _ = writeln!(text, "Outputs of {model}: {}.", usage(asked));
         }
     }
     let asked = &report.asked;
-    if asked.asked + asked.stored == 0 {
+    if !asked.is_any() {
         return;
     }
-    for (member, asked) in asked.members.iter().filter(|(_, asked)| asked.asked + asked.stored > 0) {
+    for (member, asked) in asked.members.iter().filter(|(_, asked)| asked.is_any()) {
         let _ = writeln!(text, "Judge {member}: {}.", usage(asked));
     }
     let _ = write!(text, "Judging: {}", usage(asked));
@@ -299,18 +333,18 @@ fn cost(report: &Report<'_>, text: &mut String) {
     text.push_str(".\n");
 }
 
-fn usage(Asked { asked, stored, tokens, repeated, cost, .. }: &Asked) -> String {
-    let mut text = format!("{asked} answers asked for, {stored} from the store");
-    match tokens {
-        [0, 0] => {}
-        [prompt, 0] => text.push_str(&format!("; {prompt} prompt tokens")),
-        [prompt, answer] => text.push_str(&format!("; {prompt} prompt and {answer} answer tokens")),
-    }
+fn usage(asked: &Asked) -> String {
+    let Asked { now, stored, repeated, .. } = asked;
+    let mut text = format!("{} answers asked for, {} from the store{}", now.answers, stored.answers, now.text());
     if repeated[0] + repeated[1] > 0 {
         let _ = write!(text, "; {} attempts repeated, {} throttled", repeated[1], repeated[0]);
     }
-    if *cost > 0.0 {
-        let _ = write!(text, "; cost {cost:.4}");
+    if asked.total_cost() > 0.0 {
+        let at_most = |bill: &Bill| if bill.is_told() { "" } else { "at most " };
+        let _ = write!(text, "; cost {}{:.4}", at_most(now), now.cost);
+        if stored.cost > 0.0 {
+            let _ = write!(text, ", and {}{:.4} before for those from the store", at_most(stored), stored.cost);
+        }
     }
     text
 }

@@ -70,6 +70,7 @@ pub(crate) fn generation(text: &str) -> Response {
         token_logprobs: Vec::new(),
         finish: Finish::EndOfSequence,
         top_logprobs: Vec::new(),
+        reasoning: String::new(),
     };
     Response { output, usage: Usage::default() }
 }

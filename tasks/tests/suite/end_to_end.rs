@@ -88,7 +88,9 @@ fn check(found: f64, expected: &Value, what: &str) {
 
 #[test]
 fn results_equal_lm_evals() {
-    let Some(folder) = vectors_dir().map(|folder| folder.join("e2e")) else { return };
+    let Some(folder) = vectors_dir().map(|folder| folder.join("e2e")).filter(|folder| folder.is_dir()) else {
+        return;
+    };
     let read =
         |path: std::path::PathBuf| -> Value { serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap() };
     let inputs = read(folder.join("inputs.json"));

@@ -52,7 +52,9 @@ fn same(found: &Value, expected: &Value, at: &str) {
 
 #[test]
 fn written_files_equal_lm_evals() {
-    let Some(folder) = vectors_dir().map(|folder| folder.join("e2e")) else { return };
+    let Some(folder) = vectors_dir().map(|folder| folder.join("e2e")).filter(|folder| folder.is_dir()) else {
+        return;
+    };
     let inputs: Value = serde_json::from_str(&std::fs::read_to_string(folder.join("inputs.json")).unwrap()).unwrap();
     for (run, limit) in [("full", None), ("limit10", Some(10))] {
         let mut registry = Registry::default();

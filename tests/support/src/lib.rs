@@ -59,16 +59,24 @@ pub fn reference_dir() -> Option<PathBuf> {
     beside("HARNESS_REFERENCE", "reference")
 }
 
-/// All cases of the vector file `<name>.json`, or `None`, with a message, where the folder does not exist.
+/// All cases of the vector file `<name>.json`, or `None`, with a message, where it does not exist or has none: a folder
+/// in this form need not hold every file.
 ///
 /// # Panics
-/// If the folder exists but the file is missing or malformed.
+/// If the file is malformed.
 pub fn vectors(name: &str) -> Option<Vec<Case>> {
     let path = vectors_dir()?.join(format!("{name}.json"));
+    if !path.is_file() {
+        eprintln!("skipped: {} does not exist", path.display());
+        return None;
+    }
     let text = std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
     let file: Value = serde_json::from_str(&text).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
     let cases = file["cases"].as_array().unwrap_or_else(|| panic!("{}: no cases", path.display()));
-    assert!(!cases.is_empty(), "{}: no cases", path.display());
+    if cases.is_empty() {
+        eprintln!("skipped: {} has no cases", path.display());
+        return None;
+    }
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     Some(
         cases

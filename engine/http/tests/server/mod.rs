@@ -42,6 +42,10 @@ pub(crate) enum Fault {
     Html,
     /// Token counts that cannot be true, beside a right answer.
     WrongCount,
+    /// A body with status 200.
+    Says(&'static str),
+    /// A message with another status.
+    Refuses(u16, &'static str),
 }
 
 impl Fault {
@@ -188,6 +192,8 @@ async fn handle(State(shared): State<Arc<Shared>>, headers: HeaderMap, body: Byt
                 vec![Ok("{\"choices\"".into()), Err(std::io::Error::other("cut"))];
             return Body::from_stream(futures_util::stream::iter(pieces)).into_response();
         }
+        Some(Fault::Says(body)) => return json_reply(StatusCode::OK, &serde_json::from_str(body).unwrap()),
+        Some(Fault::Refuses(status, message)) => return refusal(StatusCode::from_u16(status).unwrap(), message),
         Some(Fault::WrongCount) | None => {}
     }
     let now = shared.in_flight.fetch_add(1, Ordering::SeqCst) + 1;

@@ -66,8 +66,14 @@ impl LanguageModel for Scripted {
             };
             let token_logprobs = top.first().map(|top| top.logprob).into_iter().collect();
             let top_logprobs = if top.is_empty() { vec![] } else { vec![top] };
-            let output =
-                Output::Text { text, token_ids: vec![], token_logprobs, finish: Finish::EndOfSequence, top_logprobs };
+            let output = Output::Text {
+                text,
+                token_ids: vec![],
+                token_logprobs,
+                finish: Finish::EndOfSequence,
+                top_logprobs,
+                reasoning: String::new(),
+            };
             if sink(index, Response { output, usage }) == Control::Stop {
                 break;
             }

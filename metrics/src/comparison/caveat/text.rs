@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{Caveat, NamedDocuments, Scale, Share};
+use super::{Caveat, IrregularShare, NamedDocuments, Scale, Share};
 
 /// How many items of a list are spelled out.
 const SHOWN: usize = 4;
@@ -84,6 +84,14 @@ impl fmt::Display for Caveat {
                 "requests",
                 shares,
             ),
+            Self::IrregularAnswers { shares } => {
+                f.write_str("Some answers are none: ")?;
+                list(f, shares, |f, IrregularShare { reason, share }| {
+                    let Share { task, model, count, of, .. } = share;
+                    write!(f, "{task} `{model}` {count} of {of} {}", reason.describe())
+                })?;
+                f.write_str(".")
+            }
             Self::BoundaryShifts { shares } => {
                 shares_text(f, "The token boundary before the answer moved", "requests", shares)
             }
