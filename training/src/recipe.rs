@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 use harness_core::Digest;
 use serde::{Deserialize, Serialize};
 
-pub use data::{DataOptions, Loss, Padding, SplitFractions};
+pub use data::{DataOptions, Loss, Padding, SplitFractions, UnusableRows};
 pub use harness_engine::Quantization;
 pub use lora::{LoraInit, LoraOptions, Targets};
 pub use model::{ModelOptions, WeightDtype};
