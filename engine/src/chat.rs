@@ -4,7 +4,7 @@ mod clock;
 mod environment;
 mod files;
 
-use std::{fmt, sync::Arc};
+use std::{fmt, ops::Range, sync::Arc};
 
 pub use clock::CivilTime;
 use harness_core::{ChatMessage, Digest};
@@ -14,6 +14,12 @@ use crate::{EngineError, TextTokenizer};
 
 /// The name under which the one template of an environment is compiled.
 const NAME: &str = "chat_template";
+
+/// The same template with marks around its generation blocks, where it has any.
+const MARKED: &str = "chat_template with marks";
+
+/// What stands before and after the text of a generation block.
+const GENERATION_MARKS: [&str; 2] = ["\u{2}generation\u{3}", "\u{2}endgeneration\u{3}"];
 
 /// Appended to the last message to find where it ends in the rendered text.
 const END_MARK: &str = "\u{2}end-of-the-last-message\u{3} ";
@@ -103,6 +109,45 @@ impl ChatTemplate {
     /// As [`Self::render`].
     pub fn render_json(
         &self,
+        messages: Vec<serde_json::Value>,
+        context: &ChatContext,
+        tokenizer: &TextTokenizer,
+    ) -> Result<String, EngineError> {
+        self.render_named(NAME, messages, context, tokenizer)
+    }
+
+    /// Whether the template says which parts of its text an assistant generates (`{% generation %}`).
+    pub fn marks_generations(&self) -> bool {
+        self.environment.get_template(MARKED).is_ok()
+    }
+
+    /// [`Self::render_json`] with the bytes of each generation block, in order; none where the template has no such block.
+    ///
+    /// # Errors
+    /// As [`Self::render`].
+    pub fn render_generations(
+        &self,
+        messages: Vec<serde_json::Value>,
+        context: &ChatContext,
+        tokenizer: &TextTokenizer,
+    ) -> Result<(String, Vec<Range<usize>>), EngineError> {
+        let name = if self.marks_generations() { MARKED } else { NAME };
+        let marked = self.render_named(name, messages, context, tokenizer)?;
+        let [begin, end] = GENERATION_MARKS;
+        let (mut text, mut blocks, mut rest) = (String::with_capacity(marked.len()), vec![], marked.as_str());
+        while let Some((before, after)) = rest.split_once(begin) {
+            let (inside, after) = after.split_once(end).unwrap_or((after, ""));
+            text += before;
+            blocks.push(text.len()..text.len() + inside.len());
+            text += inside;
+            rest = after;
+        }
+        Ok((text + rest, blocks))
+    }
+
+    fn render_named(
+        &self,
+        name: &str,
         mut messages: Vec<serde_json::Value>,
         context: &ChatContext,
         tokenizer: &TextTokenizer,
@@ -138,7 +183,7 @@ impl ChatTemplate {
         let open = context.ending == ChatEnding::OpenAssistant;
         variables.push(("add_generation_prompt".to_owned(), Value::from(open)));
 
-        let template = self.environment.get_template(NAME).map_err(environment::failed)?;
+        let template = self.environment.get_template(name).map_err(environment::failed)?;
         let text = template.render(Value::from_pairs(variables)).map_err(environment::failed)?;
         if context.ending == ChatEnding::ContinueFinal { cut_at_mark(text) } else { Ok(text) }
     }

@@ -158,6 +158,40 @@ fn deepseek_with_generation_marks() {
 }
 
 #[test]
+fn generation_blocks_are_where_transformers_sees_them() {
+    // Texts and places by `render_jinja_template(..., return_assistant_tokens_mask=True)` of transformers 5.24.
+    let lines = "{%- for message in messages %}
+    {%- if message.role == 'assistant' %}
+        {{- '<|a|>\n' }}
+        {% generation %}
+        {{- message.content | trim }}<|e|>
+        {%- endgeneration %}
+
+    {%- else %}
+        {{- '<|' + message.role + '|>' + message.content + '<|e|>' }}
+    {%- endif %}
+  {% endfor %}
+{%- if add_generation_prompt %}{{ '<|a|>\n' }}{% endif %}";
+    let line = "{% for m in messages %}{% if m['role']=='assistant' %}[A]{%- generation -%}  {{ m['content'] }}</s> \
+                {%- endgeneration -%}  \n{% else %}[U]{{ m['content'] }}\n{% endif %}{% endfor %}";
+    let messages =
+        || [("user", "Hi"), ("assistant", " One "), ("user", "More"), ("assistant", "Two")].map(|(r, c)| message(r, c));
+    let context = ChatContext::ending(ChatEnding::Complete);
+    let expected = [
+        (lines, "<|user|>Hi<|e|><|a|>\n\nOne<|e|><|user|>More<|e|><|a|>\n\nTwo<|e|>", vec![22..30, 54..62]),
+        (line, "[U]Hi\n[A] One </s>[U]More\n[A]Two</s>", vec![9..18, 29..36]),
+        (CHATML, "", vec![]),
+    ];
+    for (source, text, blocks) in expected {
+        let template = ChatTemplate::new(source).unwrap();
+        let (found, spans) = template.render_generations(messages().to_vec(), &context, &tokenizer()).unwrap();
+        assert_eq!((spans, template.marks_generations()), (blocks.clone(), !blocks.is_empty()));
+        assert_eq!(found, template.render_json(messages().to_vec(), &context, &tokenizer()).unwrap());
+        assert!(text.is_empty() || found == text, "{found:?}");
+    }
+}
+
+#[test]
 fn tools_are_written_in_their_own_order() {
     let tool = json!({"type": "function", "function": {"name": "add", "description": "a < b & \"c\"",
         "parameters": {"type": "object", "properties": {"b": {"type": "number"}, "a": {"default": 1.0}}}}});

@@ -13,7 +13,7 @@ use serde_json::json;
 use super::{
     App, Failure,
     train::{self, Changes},
-    train_output::counted,
+    train_output::{counted, row_lines},
 };
 use crate::cli::{DataArgs, DataCommand, PrepareArgs, PruneArgs};
 
@@ -58,9 +58,8 @@ fn prune(app: &App, args: &PruneArgs) -> Result<(), Failure> {
 }
 
 fn prepare(app: &App, args: &PrepareArgs) -> Result<(), Failure> {
-    let (resolved, tokenizer) =
-        train::recipe_and_tokenizer(app, &args.name, args.base.as_deref(), &Changes::keys(&args.set)?)?;
-    let set = resolved.prepared_set(&tokenizer, &app.hashes())?;
+    let (resolved, set) =
+        train::recipe_and_set(app, &args.name, args.base.as_deref(), &Changes::keys(&args.set)?)?;
     if let Some(note) = &set.note {
         app.progress().say(note);
     }
@@ -90,6 +89,9 @@ fn text(name: &str, set: &PreparedSet, batches: (usize, usize), max_length: usiz
         count(rows.validation),
         count(rows.test)
     );
+    for line in row_lines(rows) {
+        text += &format!("                {line}\n");
+    }
     for (part, counts) in [("training", t), ("validation", v)] {
         text += &format!(
             "  {part:<12}  {} samples, {} tokens, {} of them labels; {} samples lost {} tokens at max_length = \

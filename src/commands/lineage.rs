@@ -63,7 +63,8 @@ pub(super) fn caveat(app: &App, suite: &Suite, ready: &Ready) -> Option<Caveat> 
 fn template_difference(folder: &Path, chat: bool) -> Option<String> {
     let text = std::fs::read_to_string(record(folder)).ok()?;
     let record: Value = serde_json::from_str(&text).ok()?;
-    let trained_on_chats = !record["template"].as_object()?.get("turns").is_none_or(Value::is_null);
+    let turns = !record["template"].as_object()?.get("turns").is_none_or(Value::is_null);
+    let trained_on_chats = turns || record["chat_template"].is_object();
     let name = record["recipe"]["data"]["template"].as_str().unwrap_or_default();
     match (trained_on_chats, chat) {
         (true, false) => Some(format!(

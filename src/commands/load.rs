@@ -231,7 +231,7 @@ fn base_section(resolved: &ResolvedModel) -> &ModelSection {
 }
 
 /// A chat template in a file of its own.
-fn read_template(file: &Path) -> Result<ChatTemplate, Failure> {
+pub(super) fn read_template(file: &Path) -> Result<ChatTemplate, Failure> {
     let source = std::fs::read_to_string(file)
         .map_err(|e| Failure::usage(format!("cannot read the chat template {}: {e}", file.display())))?;
     ChatTemplate::new(&source).map_err(|e| Failure::usage(format!("{}: {e}", file.display())))

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use harness_engine::{DecoderConfig, ModelFiles, TextTokenizer};
+use harness_engine::{ChatTemplate, DecoderConfig, ModelFiles, TextTokenizer};
 use harness_metrics::comparison::thousands;
 use harness_training::{
     Recipe,
@@ -68,11 +68,12 @@ impl Shape {
     pub(super) fn describe(&self, app: &App, ranks: usize) -> Result<(), Failure> {
         let config = self.config()?;
         let tokenizer = match self.folder.join("tokenizer.json").is_file() {
-            true => Some(TextTokenizer::load(&self.folder)?),
+            true => Some((TextTokenizer::load(&self.folder)?, ChatTemplate::load(&self.folder, None)?)),
             false => None,
         };
+        let tokenizer = tokenizer.as_ref().map(|(tokenizer, template)| (tokenizer, template.as_ref()));
         let resolved = self.recipe.resolve(Some(&self.base), &app.locator())?.with_cache(app.prepared());
-        let outline = outline(&resolved, &config, tokenizer.as_ref(), &app.hashes(), app.device, ranks)?;
+        let outline = outline(&resolved, &config, tokenizer, &app.hashes(), app.device, ranks)?;
         app.output(&json!({ "outline": outline, "base": self.folder, "ranks": ranks }), || self.text(&outline, ranks))
     }
 

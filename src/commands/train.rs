@@ -6,11 +6,12 @@ use std::{
 };
 
 use harness_core::{Digest, Hasher};
-use harness_engine::{ModelFiles, Placement, TextTokenizer};
+use harness_engine::{ChatTemplate, ModelFiles, Placement, TextTokenizer};
 use harness_metrics::comparison::thousands;
 use harness_training::{
     Recipe,
     backend::CpuBackend,
+    data::PreparedSet,
     parallel::{Ranks, all_gather_f64},
     recipe::{ResolvedRecipe, Sharding},
     run::{self, Base, PlacedRun, Setting},
@@ -22,11 +23,11 @@ use super::{
     App, Failure,
     eval_tasks::TaskEvaluator,
     launch,
-    load::Missing,
+    load::{Missing, read_template},
     matrix, outline,
     progress::{Progress, TrainingProgress},
     run_folder::{self, DONE},
-    train_output::{counted, describe, ending, plots},
+    train_output::{counted, describe, ending, plots, row_lines},
 };
 use crate::{
     cli::TrainArgs,
@@ -224,20 +225,29 @@ fn recipe_of(app: &App, name: &str) -> Result<ResolvedModel, Failure> {
     }
 }
 
-/// A recipe with its data found, and the tokenizer that its model has.
+/// A recipe with its data found, and the prepared set that it trains on.
 ///
 /// # Errors
-/// If there is no such recipe, or its base cannot be loaded.
-pub(super) fn recipe_and_tokenizer(
+/// If there is no such recipe, if its base cannot be loaded, or the data are wrong.
+pub(super) fn recipe_and_set(
     app: &App,
     name: &str,
     base: Option<&str>,
     changes: &Changes,
-) -> Result<(ResolvedRecipe, TextTokenizer), Failure> {
+) -> Result<(ResolvedRecipe, PreparedSet), Failure> {
     let plan = Plan::new(app, &recipe_of(app, name)?, base, None, changes)?;
     let resolved = plan.resolve(app)?;
-    let tokenizer = plan.tokenizer()?.into_owned();
-    Ok((resolved, tokenizer))
+    let set = resolved.prepared_set(&*plan.tokenizer()?, plan.chat_template()?.as_ref(), &app.hashes())?;
+    Ok((resolved, set))
+}
+
+/// The chat template of the base, or beside the tokenizer of the model made from scratch.
+fn chat_template(recipe: &Recipe, files: Option<&ModelFiles>) -> Result<Option<ChatTemplate>, Failure> {
+    match (files, &recipe.model) {
+        (Some(files), _) => Ok(files.chat_template.clone()),
+        (None, Some(model)) => Ok(ChatTemplate::load(&recipe.path(&model.tokenizer), None)?),
+        (None, None) => Ok(None),
+    }
 }
 
 /// The recipe of a candidate and what it begins from; `base` goes before what experiment and recipe say.
@@ -290,9 +300,13 @@ impl Plan {
         }
     }
 
+    fn chat_template(&self) -> Result<Option<ChatTemplate>, Failure> {
+        chat_template(&self.recipe, self.files.as_ref())
+    }
+
     /// What names the run in `training.json`.
     fn digest(&self, app: &App) -> Result<Digest, Failure> {
-        let recipe = self.resolve(app)?.digest(&app.hashes())?;
+        let recipe = self.resolve(app)?.digest(self.chat_template()?.as_ref(), &app.hashes())?;
         Ok(run::run_digest(recipe, self.files.as_ref().map(|files| files.digest), self.tokenizer()?.digest()))
     }
 
@@ -336,6 +350,8 @@ impl Plan {
         changes: &Changes,
     ) -> Result<Self, Failure> {
         let (recipe, base) = recipe_and_base(app, resolved, base, changes)?;
+        let template = base.as_ref().and_then(|base| base.section.chat_template.as_ref());
+        let template = template.map(|file| read_template(&app.experiment.folder.join(file))).transpose()?;
         let base = match base {
             None => None,
             Some(ResolvedModel { name, candidate: Candidate::Base { path }, .. }) => {
@@ -354,13 +370,17 @@ impl Plan {
                 )));
             }
         };
-        let files = base.as_ref().map(|(_, path)| ModelFiles::load(path)).transpose()?;
+        let mut files = base.as_ref().map(|(_, path)| ModelFiles::load(path)).transpose()?;
+        if let (Some(files), Some(template)) = (&mut files, template) {
+            files.chat_template = Some(template);
+        }
         let resolved_recipe = recipe.resolve(base.as_ref().map(|(name, _)| name.as_str()), &app.locator())?;
         let folder = match out {
             Some(folder) => folder.to_owned(),
             None => {
                 let mut hasher = Hasher::new("training run");
-                hasher.part(resolved_recipe.digest(&app.hashes())?.as_bytes());
+                let template = chat_template(&recipe, files.as_ref())?;
+                hasher.part(resolved_recipe.digest(template.as_ref(), &app.hashes())?.as_bytes());
                 hasher.part(files.as_ref().map_or("scratch".to_owned(), |files| files.digest.to_string()));
                 let id = hasher.finish().short();
                 app.home.join("models").join(format!("{}-{id}", resolved.name))
@@ -404,6 +424,7 @@ impl Plan {
             if world > 1 { format!(", {world} ranks") } else { String::new() },
             folder.display()
         ));
+        row_lines(&run.prepared().rows).into_iter().for_each(|line| progress.say(format!("data: {line}")));
         let tokens = run.prepared().train_tokens;
         if tokens.truncated_samples + tokens.without_labels > 0 {
             let (cut, lost) = (thousands(tokens.truncated_samples as u64), thousands(tokens.truncated_tokens as u64));

@@ -5,6 +5,7 @@ use std::path::Path;
 use harness_metrics::comparison::thousands;
 use harness_reports::{ReportError, Series, line_chart};
 use harness_training::{
+    data::RowCounts,
     telemetry::{MetricLine, read_lines},
     trainer::{Estimate, TrainingSummary},
 };
@@ -41,6 +42,15 @@ pub(super) fn plots(folder: &Path, name: &str) -> Result<(), Failure> {
 /// A count with its noun.
 pub(super) fn counted(n: u64, noun: &str) -> String {
     format!("{} {noun}{}", thousands(n), if n == 1 { "" } else { "s" })
+}
+
+/// What is to be known of the rows of a data set, one reason a line: those left out as unusable, and what looks wrong with
+/// those used.
+pub(super) fn row_lines(rows: &RowCounts) -> Vec<String> {
+    let count = |rows: &usize| counted(*rows as u64, "row");
+    let left_out = rows.unusable.iter().map(|(reason, rows)| format!("{} left out: {reason}", count(rows)));
+    let remarks = rows.remarks.iter().map(|(remark, rows)| format!("{}: {remark}", count(rows)));
+    left_out.chain(remarks).collect()
 }
 
 /// What a run did, in a line.

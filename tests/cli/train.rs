@@ -292,3 +292,39 @@ fn a_base_that_training_does_not_know_is_refused_before_anything_is_read() {
     // Not even the other candidate is trained.
     refused(&["compare", "base", "r4", "of_moe", "--tasks", "toy_choice"]);
 }
+
+#[test]
+fn what_is_no_text_is_not_trained_on() {
+    let world = world();
+    let rows = |response: Value| {
+        let mut rows: Vec<Value> = (0..39)
+            .map(|i| serde_json::json!({"instruction": format!("Say {i}."), "response": format!("{i}"), "source": "x"}))
+            .collect();
+        rows.insert(6, serde_json::json!({"instruction": "Say it.", "response": response}));
+        harness_test_support::tasks::lines(&rows)
+    };
+    for (response, found) in [
+        (Value::Null, "is null"),
+        (serde_json::json!(["a", "b"]), "holds a list"),
+        (serde_json::json!({"text": "a"}), "holds an object"),
+    ] {
+        // An empty line is no row, but counts as a line.
+        world.write("data/instructions.jsonl", format!("\n{}", rows(response)));
+        let says = format!("instructions.jsonl: line 8: column \"response\" {found}");
+        for call in [&["train", "r4"][..], &["train", "r4", "--dry-run"], &["data", "prepare", "r4"]] {
+            world.run(call).expect(2).says(&[&says, "1 of 40 rows are unusable", "data.unusable_rows = \"drop\""]);
+        }
+    }
+    assert!(!world.path(".harness/models").exists());
+    world.replace("recipes/r4.toml", "[lora]", "unusable_rows = \"drop\"\n[lora]");
+    world.write("data/instructions.jsonl", rows(Value::Null));
+    let reason = "column \"response\" is null, and template <instruction> prints it in completion, where text is needed";
+    let left_out = format!("1 row left out: {reason}");
+    let said = world.run(&["data", "prepare", "r4"]).expect(0).stdout;
+    assert!(said.contains(&left_out) && said.contains("39 rows: column \"source\" is not used"), "{said}");
+    let outcome = world.run(&["train", "r4"]).expect(0);
+    let folder = outcome.says(&[&format!("data: {left_out}")]).stdout.trim().to_owned();
+    let record: Value = serde_json::from_str(&world.read(&format!("{folder}/training.json"))).unwrap();
+    assert_eq!((&record["rows"]["unusable"][reason], &record["rows"]["source"]), (&1.into(), &40.into()));
+    assert!(!world.read(&format!("{folder}/data/train.jsonl")).contains("None"));
+}

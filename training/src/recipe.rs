@@ -19,7 +19,7 @@ use harness_core::Digest;
 use harness_engine::DecoderConfig;
 use serde::{Deserialize, Serialize};
 
-pub use data::{DataOptions, Loss, Padding, SplitFractions};
+pub use data::{DataOptions, Loss, Padding, SplitFractions, UnusableRows};
 pub use harness_engine::Quantization;
 pub use lora::{LoraInit, LoraOptions, Targets};
 pub use model::{ModelOptions, WeightDtype};

@@ -14,7 +14,7 @@ use std::{
 
 use harness_core::{Digest, Hasher, Seed};
 use harness_engine::{
-    Architecture, DecoderConfig, LayerWeights, ModelFiles, Rope, RopeScaling, TextTokenizer, Weights,
+    Architecture, ChatTemplate, DecoderConfig, LayerWeights, ModelFiles, Rope, RopeScaling, TextTokenizer, Weights,
 };
 use harness_store::FileHashes;
 pub use outline::{Outline, outline, trained_bytes};
@@ -147,7 +147,11 @@ impl<B: Backend + Clone> Run<B> {
                 "is \"full\", but the base is stored in 4 bits, which cannot be trained; use method = \"lora\"",
             ));
         }
-        let digest = run_digest(resolved.digest(hashes)?, base_digest, tokenizer.digest());
+        let chat_template = match (&base, &scratch) {
+            (Some(base), _) => base.files.chat_template.as_ref(),
+            (None, scratch) => scratch.as_ref().and_then(|scratch| scratch.chat_template.as_ref()),
+        };
+        let digest = run_digest(resolved.digest(chat_template, hashes)?, base_digest, tokenizer.digest());
         if ranks.rank() == 0 && ranks.resume {
             let rank = spec.as_ref().map(|spec| spec.rank);
             checkpoint::latest(output, digest, rank)?;
@@ -161,7 +165,7 @@ impl<B: Backend + Clone> Run<B> {
             (Method::Lora, None) => return Err(recipe.problem("method", "needs a [lora] table")),
             (Method::Full, _) => (Trainable::Full, full_artifact(base.as_ref(), scratch.as_ref())?),
         };
-        let prepared = resolved.prepared_set(tokenizer, hashes)?;
+        let prepared = resolved.prepared_set(tokenizer, chat_template, hashes)?;
         let seed = Seed(options.seed);
         let train = batches(resolved, &prepared, seed)?;
         let validation: Vec<Batch> = {
@@ -187,11 +191,17 @@ impl<B: Backend + Clone> Run<B> {
             Checkpointing::Auto => SavePolicy::choose(config, longest, backend.room() / 2),
         };
         let stored = storage(&weights);
+        // A chat template writes BOS itself, or leaves it out.
+        let chat = resolved.chat(tokenizer, chat_template)?.filter(|_| prepared.rows.rendered > 0);
+        let adds_bos = match (&chat, tokenizer.bos()) {
+            (Some(_), Some(bos)) => prepared.train.get(0).tokens.first() == Some(&bos.id),
+            _ => tokenizer.adds_bos(),
+        };
         let ranks_world = ranks.world();
         let control = ranks.collective::<B>();
         let facts = [
             ("ranks", ranks.world().to_string()),
-            ("recipe and data", resolved.digest(hashes)?.to_string()),
+            ("recipe and data", resolved.digest(chat_template, hashes)?.to_string()),
             ("base", base_digest.map_or("none".to_owned(), |digest| digest.to_string())),
             ("tokenizer", tokenizer.digest().to_string()),
             ("sharding", format!("{:?}", options.sharding).to_lowercase()),
@@ -224,7 +234,10 @@ impl<B: Backend + Clone> Run<B> {
                 .map(|entry| json!({"path": entry.path, "hash": entry.hash})).collect::<Vec<_>>(),
             "base": base.as_ref().map(|base| json!({"name": base.name, "path": base.path, "hash": base.files.digest})),
             "tokenizer_hash": tokenizer.digest(),
-            "adds_bos": tokenizer.adds_bos(),
+            "adds_bos": adds_bos,
+            "chat_template": chat.as_ref().map(|chat| json!({
+                "hash": chat.template().digest(), "of_base": chat.is_of_base(), "source": chat.template().source(),
+            })),
             "rows": prepared.rows,
             "train_tokens": prepared.train_tokens,
             "validation_tokens": prepared.validation_tokens,
@@ -346,6 +359,7 @@ struct Scratch {
     config: DecoderConfig,
     json: Value,
     dtype: WeightDtype,
+    chat_template: Option<ChatTemplate>,
 }
 
 impl Scratch {
@@ -376,7 +390,8 @@ impl Scratch {
             experts: None,
         };
         let json = options.config_json(vocab_size, bos, eos);
-        Ok(Self { tokenizer, folder, config, json, dtype: options.dtype })
+        let chat_template = ChatTemplate::load(&folder, None).map_err(engine_error)?;
+        Ok(Self { tokenizer, folder, config, json, dtype: options.dtype, chat_template })
     }
 }
 

@@ -151,7 +151,7 @@ fn a_model_from_scratch_and_an_adapter_over_it() {
     let trained_loss = run.trainer().evaluate(&mut Silent).expect("a loss");
 
     let config = files.config.clone();
-    let validation = recipe.prepare().expect("data").validation;
+    let validation = recipe.prepare(None).expect("data").validation;
     let data = &recipe.recipe.data;
     let (samples, _) = tokenize(&validation, &files.tokenizer, data.loss, data.max_length).expect("tokens");
     let labels = Batch::of(&samples).num_labels();
@@ -197,16 +197,16 @@ fn prepared_data_are_kept_by_content() {
     // Files are hashed anew every time, as by another process.
     let prepare = |text: &str| {
         let recipe = resolve(folder, "kept.toml", text, Some("tiny")).with_cache(folder.join("prepared"));
-        recipe.prepared_set(&tokenizer, &FileHashes::open(folder)).expect("data")
+        recipe.prepared_set(&tokenizer, None, &FileHashes::open(folder)).expect("data")
     };
     let all = |samples: &Samples| (0..samples.len()).map(|i| samples.get(i).into_owned()).collect::<Vec<_>>();
     let first = prepare(ADAPTER);
     assert!(!first.reused && first.note.is_none() && first.train.is_mapped());
     let direct = resolve(folder, "direct.toml", ADAPTER, Some("tiny"));
-    let direct = direct.prepared_set(&tokenizer, &FileHashes::open(folder)).expect("data");
+    let direct = direct.prepared_set(&tokenizer, None, &FileHashes::open(folder)).expect("data");
     assert!(direct.folder.is_none() && !direct.train.is_mapped());
     assert_eq!((all(&first.train), all(&first.validation)), (all(&direct.train), all(&direct.validation)));
-    assert_eq!((first.rows, first.train_tokens), (direct.rows, direct.train_tokens));
+    assert_eq!((&first.rows, first.train_tokens), (&direct.rows, direct.train_tokens));
     for set in [&first, &direct] {
         let out = folder.join(if set.folder.is_some() { "kept" } else { "direct" });
         fs::create_dir_all(&out).expect("a folder");

@@ -142,19 +142,25 @@ fn instructions_take_the_forms_of_the_tasks() {
     let template = Template::load("data/template.toml", &root().join("models/tiny")).unwrap();
     let row = |text: &str| serde_json::from_str::<Value>(text).unwrap().as_object().unwrap().clone();
     let choice = template
-        .format(&row(
-            r#"{"category": "multiple_choice", "instruction": "Q?", "context": "", "choices": ["a", "b", "c", "d"],
+        .format(
+            &row(
+                r#"{"category": "multiple_choice", "instruction": "Q?", "context": "", "choices": ["a", "b", "c", "d"],
                 "preamble": "P\n\n", "response": "B"}"#,
-        ))
+            ),
+            None,
+        )
         .unwrap();
     assert_eq!(choice.prompt, "P\n\nQ?\nA. a\nB. b\nC. c\nD. d\nAnswer:");
     assert_eq!(choice.completion, " B");
     let plain = |category: &str, context: &str| {
         template
-            .format(&row(&format!(
-                r#"{{"category": "{category}", "instruction": "Q?", "context": "{context}", "choices": [],
+            .format(
+                &row(&format!(
+                    r#"{{"category": "{category}", "instruction": "Q?", "context": "{context}", "choices": [],
                     "preamble": "", "response": "R"}}"#
-            )))
+                )),
+                None,
+            )
             .unwrap()
     };
     assert_eq!(plain("question", "").prompt, "Question: Q?\nAnswer:");
@@ -176,6 +182,7 @@ fn shipped_recipes_are_valid() {
     let source = recipe.path(recipe.data.source.as_ref().unwrap());
     let rows = std::fs::read_to_string(&source).unwrap();
     let rows = rows.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    let prepared = prepare(rows, &template, &recipe.data, &source).unwrap();
+    let prepared = prepare(rows, &template, &recipe.data, source.as_path(), None).unwrap();
     assert_eq!((prepared.train.len(), prepared.validation.len(), prepared.test.len()), (1_920, 240, 240));
+    assert!(prepared.counts.remarks.is_empty() && prepared.counts.unusable.is_empty(), "{:?}", prepared.counts);
 }

@@ -11,7 +11,7 @@ use minijinja::{
 };
 use minijinja_contrib::pycompat::unknown_method_callback;
 
-use super::NAME;
+use super::{GENERATION_MARKS, MARKED, NAME};
 use crate::EngineError;
 
 /// Instructions a template may execute; a chat of thousands of messages needs far fewer.
@@ -25,11 +25,18 @@ fn pattern(pattern: &str) -> Regex {
     Regex::new(pattern).expect("a constant pattern")
 }
 
-/// Compiles a template into an environment of its own.
+/// Compiles a template into an environment of its own; where it has generation blocks, once more as [`MARKED`], in which
+/// the blocks' texts stand between [`GENERATION_MARKS`].
 pub(super) fn compile(source: &str) -> Result<Environment<'static>, EngineError> {
     let source = source.replace("\r\n", "\n");
-    let source = GENERATION.replace_all(&source, "{%$1 if true $2%}");
-    let source = END_GENERATION.replace_all(&source, "{%$1 endif $2%}").into_owned();
+    let blocks = |begin: &str, end: &str| -> String {
+        let source = GENERATION.replace_all(&source, begin);
+        END_GENERATION.replace_all(&source, end).into_owned()
+    };
+    let [begin, end] = GENERATION_MARKS.map(|mark| format!("{{{{ '{mark}' }}}}"));
+    let marked =
+        blocks(&format!("{{%$1 if true %}}{begin}{{% if true $2%}}"), &format!("{{%$1 endif %}}{end}{{% endif $2%}}"));
+    let source = blocks("{%$1 if true $2%}", "{%$1 endif $2%}");
 
     let mut environment = Environment::new();
     let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build().map_err(failed)?;
@@ -48,6 +55,9 @@ pub(super) fn compile(source: &str) -> Result<Environment<'static>, EngineError>
             ValueKind::String | ValueKind::Seq | ValueKind::Map | ValueKind::Iterable | ValueKind::Undefined
         )
     });
+    if marked != source {
+        environment.add_template_owned(MARKED, marked).map_err(failed)?;
+    }
     environment.add_template_owned(NAME, source).map_err(failed)?;
     Ok(environment)
 }

@@ -89,13 +89,6 @@ impl CsvRows {
         }
         Ok(true)
     }
-
-    fn place(&self) -> String {
-        match self.record.position() {
-            Some(position) => format!("row {} (line {})", self.row, position.line()),
-            None => format!("row {}", self.row),
-        }
-    }
 }
 
 impl ReadRow for CsvRows {
@@ -117,6 +110,13 @@ impl ReadRow for CsvRows {
             row.insert(name.clone(), value);
         }
         Ok(Some(row))
+    }
+
+    fn place(&self) -> String {
+        match self.record.position() {
+            Some(position) => format!("row {} (line {})", self.row, position.line()),
+            None => format!("row {}", self.row),
+        }
     }
 }
 

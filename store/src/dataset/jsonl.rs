@@ -45,6 +45,10 @@ impl ReadRow for JsonlRows {
             return parse_line(&self.path, self.line, &self.buffer).map(Some);
         }
     }
+
+    fn place(&self) -> String {
+        format!("line {}", self.line)
+    }
 }
 
 /// One line as a row.

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use super::{
-    DataFormat, Row, Rows, csv::CsvRows, json, jsonl::JsonlRows, parquet::ParquetRows, read_row::ReadRow as _, text,
+    DataFormat, Row, Rows, csv::CsvRows, json, jsonl::JsonlRows, parquet::ParquetRows, read_row::ReadRow, text,
 };
 use crate::{Result, StoreError};
 
@@ -51,6 +51,57 @@ pub fn open_rows(path: &Path) -> Result<Rows> {
         DataFormat::Json => Box::new(json::read(path, compression)?.into_iter().map(Ok)),
         DataFormat::Text => Box::new(std::iter::once(Ok(text::read(path, compression)?))),
     })
+}
+
+/// Where a row of several files lies, by its number from 0 among those that the filter selects: the file, and the line or
+/// row in it. `None` if there is no such row.
+///
+/// # Errors
+/// As [`read_rows`].
+pub(super) fn place_of(files: &[PathBuf], filter: Option<&RowFilter>, row: usize) -> Result<Option<(PathBuf, String)>> {
+    let selected = |row: &Row| filter.is_none_or(|filter| filter.matches(row) == Some(true));
+    let mut before = 0;
+    for path in files {
+        let (format, compression) = DataFormat::require(path)?;
+        let found = match format {
+            DataFormat::Jsonl => find(JsonlRows::open(path, compression)?, &selected, row - before)?,
+            DataFormat::Csv => find(CsvRows::open(path, compression, b',')?, &selected, row - before)?,
+            DataFormat::Tsv => find(CsvRows::open(path, compression, b'\t')?, &selected, row - before)?,
+            DataFormat::Parquet | DataFormat::Json | DataFormat::Text => {
+                let mut seen = 0;
+                let mut place = None;
+                for (number, item) in open_rows(path)?.enumerate() {
+                    seen += usize::from(selected(&item?));
+                    if seen > row - before {
+                        place = Some(format!("row {}", number + 1));
+                        break;
+                    }
+                }
+                place.ok_or(seen)
+            }
+        };
+        match found {
+            Ok(place) => return Ok(Some((path.clone(), place))),
+            Err(rows) => before += rows,
+        }
+    }
+    Ok(None)
+}
+
+/// The place of a selected row of a file, else how many the file has.
+fn find(
+    mut file: impl ReadRow,
+    selected: &dyn Fn(&Row) -> bool,
+    wanted: usize,
+) -> Result<std::result::Result<String, usize>> {
+    let mut seen = 0;
+    while let Some(row) = file.read()? {
+        seen += usize::from(selected(&row));
+        if seen > wanted {
+            return Ok(Ok(file.place()));
+        }
+    }
+    Ok(Err(seen))
 }
 
 /// All rows of several files (the shards of one split), in their order, that the filter selects.

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use super::{
     DataFormat, DataSource, Row, RowFilter,
     layout::{Found, Layout},
-    load::{open_rows, read_rows},
+    load::{open_rows, place_of, read_rows},
 };
 use crate::{
     DataEntry, FileHashes, Result, StoreError,
@@ -95,6 +95,15 @@ impl DataFiles {
             return Err(StoreError::bad_file(&self.files[0], "no rows", "at least one"));
         }
         Ok(rows)
+    }
+
+    /// Where a row lies, by its number in [`Self::rows`]: the file, and the line or row in it.
+    ///
+    /// # Errors
+    /// As [`Self::rows`]; if there is no such row.
+    pub fn place_of(&self, row: usize) -> Result<(PathBuf, String)> {
+        let place = place_of(&self.files, self.effective_filter()?, row)?;
+        place.ok_or_else(|| StoreError::bad_file(&self.files[0], format!("no row {}", row + 1), "as many as before"))
     }
 
     /// Path and hash of every file, for a manifest.

@@ -11,6 +11,9 @@ pub(super) trait ReadRow: Sized {
     /// If the file cannot be read or the row is wrong.
     fn read(&mut self) -> Result<Option<Row>>;
 
+    /// Where the row that was read last lies, e.g. `line 3`.
+    fn place(&self) -> String;
+
     /// All rows. After an error there are none, because what follows it cannot be trusted.
     fn rows(self) -> UntilError<Self> {
         UntilError { file: self, failed: false }

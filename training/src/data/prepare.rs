@@ -1,17 +1,45 @@
 //! Rows to texts: strip, filter, split, format; and the three parts as files.
 
-use std::{io::Write, ops::Range, path::Path};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io::Write,
+    ops::Range,
+    path::{Path, PathBuf},
+};
 
 use harness_core::{Seed, Split, split_80_10_10};
+use harness_store::DataFiles;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::{Formatted, Template};
+use super::{Chat, Formatted, RowProblem, Template, message};
 use crate::{
     TrainingError,
-    recipe::{DataOptions, SplitFractions},
+    recipe::{DataOptions, SplitFractions, UnusableRows},
 };
+
+/// Reasons that an error lists at most.
+const REASONS: usize = 3;
+
+/// Where a row, by its number from 0, lies.
+pub trait RowPlace {
+    /// The file, and the line or row in it.
+    fn place(&self, row: usize) -> (PathBuf, String);
+}
+
+impl RowPlace for Path {
+    fn place(&self, row: usize) -> (PathBuf, String) {
+        (self.to_owned(), format!("row {}", row + 1))
+    }
+}
+
+impl RowPlace for DataFiles {
+    fn place(&self, row: usize) -> (PathBuf, String) {
+        // The file has been read once; should it be gone by now, the number says enough.
+        self.place_of(row).unwrap_or_else(|_| self.files.first().map_or(Path::new("data"), PathBuf::as_path).place(row))
+    }
+}
 
 /// A row ready for the tokenizer.
 #[derive(Clone, Debug, PartialEq)]
@@ -26,12 +54,14 @@ pub struct PreparedRow {
     pub masked: Vec<Range<usize>>,
     /// What it is to answer less readily.
     pub rejected: Option<String>,
+    /// Whether a chat template has written the texts, so that the tokenizer adds nothing of its own.
+    pub rendered: bool,
     /// The columns of the source, stripped where the recipe says so.
     pub fields: Map<String, Value>,
 }
 
 /// What became of the rows of a source.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RowCounts {
     /// Rows of the source.
     pub source: usize,
@@ -45,6 +75,15 @@ pub struct RowCounts {
     pub validation: usize,
     /// Rows held out.
     pub test: usize,
+    /// Rows left out because no sample can be made of them, by reason.
+    #[serde(default)]
+    pub unusable: BTreeMap<String, usize>,
+    /// Rows used that have something which is not in the text, or looks like a mistake, by what it is.
+    #[serde(default)]
+    pub remarks: BTreeMap<String, usize>,
+    /// Rows used that a chat template has rendered.
+    #[serde(default)]
+    pub rendered: usize,
 }
 
 /// A data set as texts, in its three parts.
@@ -77,67 +116,130 @@ pub fn split(n: usize, fractions: SplitFractions, seed: Seed) -> Split {
     Split { train: rows, validation, test }
 }
 
-/// Prepares the rows of a source: strip, drop empty rows, split what is left, format.
+/// Prepares the rows of a source: strip, drop empty rows and, if the recipe says so, unusable ones, split what is left,
+/// format.
 ///
 /// # Errors
-/// [`TrainingError::Data`], naming `source` and the row (from 1), if a column is missing or the template fails; if no
+/// [`TrainingError::Data`], naming the place of the row, if a column is missing or is no text, if the template fails; if no
 /// training row is left.
 pub fn prepare(
     mut rows: Vec<Map<String, Value>>,
     template: &Template,
     options: &DataOptions,
-    source: &Path,
+    source: &(impl RowPlace + ?Sized),
+    chat: Option<&Chat<'_>>,
 ) -> Result<Prepared, TrainingError> {
-    let error = |number: usize, message: String| TrainingError::Data {
-        path: source.to_owned(),
-        message: format!("row {}: {message}", number + 1),
-    };
     if options.strip {
         rows.par_iter_mut().for_each(strip);
     }
     let mut kept = Vec::with_capacity(rows.len());
     for (number, fields) in rows.iter().enumerate() {
-        if !is_empty(fields, &options.drop_empty).map_err(|message| error(number, message))? {
+        let empty = is_empty(fields, &options.drop_empty).map_err(|message| {
+            let (path, place) = source.place(number);
+            TrainingError::Data { path, message: format!("{place}: {message}") }
+        })?;
+        if !empty {
             kept.push(number);
         }
     }
-    let Split { mut train, validation, test } = split(kept.len(), options.split, Seed(options.shuffle_seed));
-    let beyond_max_samples = train.len().saturating_sub(options.max_samples.unwrap_or(usize::MAX));
-    train.truncate(train.len() - beyond_max_samples);
-    let counts = RowCounts {
-        source: rows.len(),
-        dropped_empty: rows.len() - kept.len(),
-        beyond_max_samples,
-        train: train.len(),
-        validation: validation.len(),
-        test: test.len(),
+    let mut counts = RowCounts { source: rows.len(), dropped_empty: rows.len() - kept.len(), ..RowCounts::default() };
+    let mut used = template.used_columns();
+    used.extend(options.drop_empty.iter().cloned());
+    let format = |number: usize| -> Result<(PreparedRow, Vec<String>), RowProblem> {
+        let fields = rows[number].clone();
+        let formatted = template.format(&fields, chat)?;
+        let mut remarks = formatted.remarks;
+        let unused = fields.iter().filter(|(name, value)| !used.contains(*name) && !message::is_empty(value));
+        remarks.extend(unused.map(|(name, _)| format!("column {name:?} is not used")));
+        let Formatted { prompt, completion, masked, rejected, rendered, .. } = formatted;
+        Ok((PreparedRow { number, prompt, completion, masked, rejected, rendered, fields }, remarks))
     };
-    if train.is_empty() {
-        return Err(TrainingError::Data {
-            path: source.to_owned(),
-            message: format!(
-                "of {} rows, {} of them dropped as empty, none is left to train on; check data.drop_empty and \
-                 data.split",
-                counts.source, counts.dropped_empty
-            ),
+    // The split is one of the rows that are left, so those that are left out have to be known before it.
+    let mut known: BTreeMap<usize, Result<(PreparedRow, Vec<String>), RowProblem>> = BTreeMap::new();
+    if options.unusable_rows == UnusableRows::Drop {
+        known = kept.par_iter().map(|&number| (number, format(number))).collect();
+        kept.retain(|number| match known.get(number) {
+            Some(Err(problem)) => {
+                *counts.unusable.entry(problem.reason.clone()).or_default() += 1;
+                false
+            }
+            _ => true,
         });
     }
-    let format = |places: Vec<usize>| -> Result<Vec<PreparedRow>, TrainingError> {
-        places
-            .into_par_iter()
-            .map(|place| {
-                let number = kept[place];
-                let fields = rows[number].clone();
-                let Formatted { prompt, completion, masked, rejected } =
-                    template.format(&fields).map_err(|message| error(number, message))?;
-                Ok(PreparedRow { number, prompt, completion, masked, rejected, fields })
-            })
-            .collect()
+    let Split { mut train, validation, test } = split(kept.len(), options.split, Seed(options.shuffle_seed));
+    counts.beyond_max_samples = train.len().saturating_sub(options.max_samples.unwrap_or(usize::MAX));
+    train.truncate(train.len() - counts.beyond_max_samples);
+    (counts.train, counts.validation, counts.test) = (train.len(), validation.len(), test.len());
+    if train.is_empty() {
+        let (path, _) = source.place(0);
+        let unusable: usize = counts.unusable.values().sum();
+        let reasons = match unusable {
+            0 => String::new(),
+            _ => format!(" and {unusable} as unusable ({})", reasons(&counts.unusable)),
+        };
+        let message = format!(
+            "of {} rows, {} of them dropped as empty{reasons}, none is left to train on; check data.drop_empty and data.split",
+            counts.source, counts.dropped_empty
+        );
+        return Err(TrainingError::Data { path, message });
+    }
+    let numbers: Vec<usize> = [&train, &validation, &test].into_iter().flatten().map(|&place| kept[place]).collect();
+    let formatted: Vec<Result<(PreparedRow, Vec<String>), RowProblem>> = match known.is_empty() {
+        true => numbers.par_iter().map(|&number| format(number)).collect(),
+        false => numbers.iter().filter_map(|number| known.remove(number)).collect(),
     };
-    Ok(Prepared { train: format(train)?, validation: format(validation)?, test: format(test)?, counts })
+    let problems = numbers.iter().zip(&formatted).filter_map(|(&number, row)| Some((number, row.as_ref().err()?)));
+    refuse(problems.collect(), numbers.len(), source)?;
+    let mut done = Vec::with_capacity(formatted.len());
+    for (row, remarks) in formatted.into_iter().flatten() {
+        counts.rendered += usize::from(row.rendered);
+        for remark in remarks.into_iter().collect::<BTreeSet<_>>() {
+            *counts.remarks.entry(remark).or_default() += 1;
+        }
+        done.push(row);
+    }
+    let test = done.split_off(counts.train + counts.validation);
+    let validation = done.split_off(counts.train);
+    Ok(Prepared { train: done, validation, test, counts })
 }
 
-/// Whether one of the columns is null or nothing but white space; a missing column is an error.
+/// Fails at the first of the rows of which no sample can be made, and says how many there are, by reason.
+fn refuse(
+    mut problems: Vec<(usize, &RowProblem)>,
+    rows: usize,
+    source: &(impl RowPlace + ?Sized),
+) -> Result<(), TrainingError> {
+    problems.sort_by_key(|(number, _)| *number);
+    let Some(&(first, problem)) = problems.first() else { return Ok(()) };
+    let (path, place) = source.place(first);
+    let mut counts: BTreeMap<String, usize> = BTreeMap::new();
+    for (_, problem) in &problems {
+        *counts.entry(problem.reason.clone()).or_default() += 1;
+    }
+    let mut message = format!("{place}: {problem}");
+    if rows > 1 {
+        message += &format!("; {} of {rows} rows are unusable", problems.len());
+    }
+    if counts.len() > 1 {
+        message += &format!(" ({})", reasons(&counts));
+    }
+    if problems.len() < rows {
+        message += "; mend them, or leave them out with data.unusable_rows = \"drop\"";
+    }
+    Err(TrainingError::Data { path, message })
+}
+
+/// The most frequent reasons with their numbers of rows.
+fn reasons(counts: &BTreeMap<String, usize>) -> String {
+    let mut sorted: Vec<(&String, &usize)> = counts.iter().collect();
+    sorted.sort_by_key(|(_, count)| std::cmp::Reverse(**count));
+    let mut told: Vec<String> =
+        sorted.iter().take(REASONS).map(|(reason, count)| format!("{count}: {reason}")).collect();
+    told.extend((sorted.len() > REASONS).then(|| format!("{} other reasons", sorted.len() - REASONS)));
+    told.join("; ")
+}
+
+/// Whether one of the columns is null, without items or nothing but white space; a missing column is an error.
 fn is_empty(row: &Map<String, Value>, columns: &[String]) -> Result<bool, String> {
     for column in columns {
         match row.get(column) {
@@ -145,8 +247,7 @@ fn is_empty(row: &Map<String, Value>, columns: &[String]) -> Result<bool, String
                 let known: Vec<&str> = row.keys().map(String::as_str).collect();
                 return Err(format!("no column {column:?} (data.drop_empty); the columns are {}", known.join(", ")));
             }
-            Some(Value::Null) => return Ok(true),
-            Some(Value::String(text)) if text.trim().is_empty() => return Ok(true),
+            Some(value) if message::is_empty(value) => return Ok(true),
             Some(_) => {}
         }
     }

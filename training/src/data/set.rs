@@ -7,16 +7,16 @@ use std::{
 };
 
 use harness_core::{Digest, Hasher};
-use harness_engine::TextTokenizer;
+use harness_engine::{ChatTemplate, TextTokenizer};
 use harness_store::{FileHashes, hash_file};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::{Prepared, PreparedRow, RowCounts, Samples, TokenCounts, tokenize, tokenize_pairs};
+use super::{Chat, Prepared, PreparedRow, RowCounts, Samples, TokenCounts, tokenize, tokenize_pairs};
 use crate::{TrainingError, export::write_json, recipe::ResolvedRecipe};
 
 /// The form of prepared sets and the way they are made; sets of another one are made again.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 /// Written last into a set's folder.
 pub(super) const RECORD: &str = "set.json";
 const TRAIN: &str = "train.bin";
@@ -60,13 +60,19 @@ struct Record {
 }
 
 impl ResolvedRecipe {
-    /// The prepared set of the recipe for a tokenizer: the one in the cache if its content is whole, else made, and kept
-    /// there.
+    /// The prepared set of the recipe for a tokenizer and the chat template beside it: the one in the cache if its content is
+    /// whole, else made, and kept there.
     ///
     /// # Errors
-    /// Whatever is wrong with data, template or tokenizer. A set that cannot be kept is no error but a note.
-    pub fn prepared_set(&self, tokenizer: &TextTokenizer, hashes: &FileHashes) -> Result<PreparedSet, TrainingError> {
-        let key = self.set_key(tokenizer, hashes)?;
+    /// Whatever is wrong with data, templates or tokenizer. A set that cannot be kept is no error but a note.
+    pub fn prepared_set(
+        &self,
+        tokenizer: &TextTokenizer,
+        chat_template: Option<&ChatTemplate>,
+        hashes: &FileHashes,
+    ) -> Result<PreparedSet, TrainingError> {
+        let chat = self.chat(tokenizer, chat_template)?;
+        let key = self.set_key(tokenizer, chat.as_ref(), hashes)?;
         let folder = self.cache.as_ref().map(|cache| cache.join(key.short()));
         let mut note = None;
         if let Some(folder) = folder.as_ref().filter(|folder| folder.exists()) {
@@ -80,7 +86,7 @@ impl ResolvedRecipe {
                 Err(why) => note = Some(format!("{}: {why}; it is made again", folder.display())),
             }
         }
-        let mut set = self.make_set(tokenizer, key)?;
+        let mut set = self.make_set(tokenizer, chat.as_ref(), key)?;
         set.note = note;
         if let Some(folder) = &folder {
             let kept = set.keep(folder).map_err(|error| error.to_string());
@@ -93,7 +99,12 @@ impl ResolvedRecipe {
     }
 
     /// Of everything that decides what the samples are, and of nothing else.
-    fn set_key(&self, tokenizer: &TextTokenizer, hashes: &FileHashes) -> Result<Digest, TrainingError> {
+    fn set_key(
+        &self,
+        tokenizer: &TextTokenizer,
+        chat: Option<&Chat<'_>>,
+        hashes: &FileHashes,
+    ) -> Result<Digest, TrainingError> {
         let data = &self.recipe.data;
         let mut hasher = Hasher::new("prepared set");
         hasher.part(VERSION.to_le_bytes()).part(self.template.digest().as_bytes());
@@ -102,6 +113,7 @@ impl ResolvedRecipe {
             "drop_empty": data.drop_empty, "strip": data.strip, "shuffle_seed": data.shuffle_seed,
             "split": data.split, "max_samples": data.max_samples, "loss": data.loss, "max_length": data.max_length,
             "pairs": self.recipe.dpo.is_some(), "validation": self.recipe.training.eval_samples,
+            "unusable_rows": data.unusable_rows, "chat": chat.map(Chat::digest),
         });
         hasher.part(harness_core::canonical_json(&options));
         for entry in self.data.entries(hashes)? {
@@ -110,9 +122,14 @@ impl ResolvedRecipe {
         Ok(hasher.finish())
     }
 
-    fn make_set(&self, tokenizer: &TextTokenizer, key: Digest) -> Result<PreparedSet, TrainingError> {
+    fn make_set(
+        &self,
+        tokenizer: &TextTokenizer,
+        chat: Option<&Chat<'_>>,
+        key: Digest,
+    ) -> Result<PreparedSet, TrainingError> {
         let (recipe, data) = (&self.recipe, &self.recipe.data);
-        let prepared = self.prepare()?;
+        let prepared = self.prepare(chat)?;
         let tokens = |rows: &[PreparedRow]| match recipe.dpo {
             None => tokenize(rows, tokenizer, data.loss, data.max_length),
             Some(_) => tokenize_pairs(rows, tokenizer, data.max_length).map_err(|error| recipe.place(error)),
@@ -123,7 +140,7 @@ impl ResolvedRecipe {
         Ok(PreparedSet {
             train: train.into(),
             validation: validation.into(),
-            rows: prepared.counts,
+            rows: prepared.counts.clone(),
             train_tokens,
             validation_tokens,
             key,
@@ -181,7 +198,8 @@ impl PreparedSet {
             for name in [TRAIN, VALIDATION].into_iter().chain(TEXTS) {
                 files.insert(name.to_owned(), hash_file(&partial.join(name))?);
             }
-            let Self { rows, train_tokens, validation_tokens, key, .. } = *self;
+            let Self { train_tokens, validation_tokens, key, .. } = *self;
+            let rows = self.rows.clone();
             let record = Record { version: VERSION, key, rows, train_tokens, validation_tokens, files };
             write_json(&partial.join(RECORD), &json!(record))?;
             if self.note.is_some() {

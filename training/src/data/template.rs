@@ -1,6 +1,7 @@
 //! Templates: how a row becomes a prompt and its completion.
 
 use std::{
+    collections::BTreeSet,
     ops::Range,
     path::{Path, PathBuf},
 };
@@ -10,15 +11,16 @@ use minijinja::{Environment, UndefinedBehavior, syntax::SyntaxConfig};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::Turns;
+use super::{Chat, Conversation, RowProblem, Turns, cell};
 use crate::{TrainingError, recipe::diagnostics};
 
 /// The templates that ship with the program: name and file.
-const BUILT_IN: [(&str, &str); 8] = [
+const BUILT_IN: [(&str, &str); 9] = [
     ("alpaca", include_str!("../../templates/alpaca.toml")),
     ("chat", include_str!("../../templates/chat.toml")),
     ("imdb", include_str!("../../templates/imdb.toml")),
     ("instruction", include_str!("../../templates/instruction.toml")),
+    ("model", include_str!("../../templates/model.toml")),
     ("openorca", include_str!("../../templates/openorca.toml")),
     ("plain", include_str!("../../templates/plain.toml")),
     ("preference", include_str!("../../templates/preference.toml")),
@@ -28,7 +30,8 @@ const BUILT_IN: [(&str, &str); 8] = [
 /// A declarative template: two Jinja texts over the columns of a row.
 ///
 /// The text of a sample is `prompt` followed by `completion`, with nothing between; with `loss = "completion"` the loss
-/// begins where the completion does. A column that is missing is an error where it is printed, and false in `if`.
+/// begins where the completion does. A column that is missing is an error where it is printed, and false in `if`; one that is
+/// null, a list or an object is so too, but can be asked what it holds.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Template {
@@ -46,6 +49,10 @@ pub struct Template {
     /// How a conversation becomes text, instead of `prompt` and `completion`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub turns: Option<Turns>,
+    /// Where messages lie that go through the chat template of the base; beside `prompt` and `completion`, which then are
+    /// for rows without messages, or instead of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub conversation: Option<Conversation>,
     /// Where it was read from, or its name in angle brackets.
     #[serde(skip)]
     pub path: PathBuf,
@@ -62,6 +69,34 @@ pub struct Formatted {
     pub masked: Vec<Range<usize>>,
     /// What it is to answer less readily.
     pub rejected: Option<String>,
+    /// Whether a chat template has written the text, with all special tokens that belong to it.
+    pub rendered: bool,
+    /// What of the row is not in the text, or looks like a mistake.
+    pub remarks: Vec<String>,
+}
+
+impl Formatted {
+    /// The text of a conversation of which the loss counts these bytes, in order; what follows them is cut off.
+    pub(super) fn of_spans(
+        column: &str,
+        mut text: String,
+        counted: &[Range<usize>],
+        remarks: Vec<String>,
+    ) -> Result<Self, RowProblem> {
+        let (Some(first), Some(last)) = (counted.first(), counted.last()) else {
+            return Err(format!("column {column:?}: the assistant says nothing that the loss counts").into());
+        };
+        let (start, end) = (first.start, last.end);
+        let masked = counted.windows(2).map(|pair| pair[0].end - start..pair[1].start - start).collect();
+        let completion = text[start..end].to_owned();
+        text.truncate(start);
+        Ok(Self { prompt: text, completion, masked, remarks, ..Self::default() })
+    }
+
+    /// The same, written by a chat template.
+    pub(super) fn rendered(self) -> Self {
+        Self { rendered: true, ..self }
+    }
 }
 
 impl Template {
@@ -108,8 +143,12 @@ impl Template {
         template.path = path.to_owned();
         let whole = template.prompt.is_some() && template.completion.is_some();
         let none = template.prompt.is_none() && template.completion.is_none();
-        if template.turns.is_some() != none || whole == none {
-            let message = "a template has prompt and completion, or a table [turns], and not both".to_owned();
+        let alone = template.turns.is_some() || template.conversation.is_some() && !whole;
+        if alone != none || whole == none || template.turns.is_some() && template.conversation.is_some() {
+            let message =
+                "a template has prompt and completion, or a table [turns], and not both; a table [conversation] \
+                           instead of both, or beside prompt and completion"
+                    .to_owned();
             return Err(diagnostics::at(path, text, 0, message));
         }
         let mut sources: Vec<(&str, &str)> = vec![];
@@ -131,42 +170,89 @@ impl Template {
         Digest::of_json(self)
     }
 
-    /// Formats one row.
+    /// Whether rows may go through a chat template.
+    pub fn uses_chat_template(&self) -> bool {
+        self.conversation.is_some()
+    }
+
+    /// The columns that it reads.
+    pub(super) fn used_columns(&self) -> BTreeSet<String> {
+        let environment = environment();
+        let sources = [&self.prompt, &self.completion, &self.rejected];
+        let named = sources.into_iter().flatten().filter_map(|source| environment.template_from_str(source).ok());
+        let mut used: BTreeSet<String> = named.flat_map(|template| template.undeclared_variables(false)).collect();
+        used.extend(self.columns.iter().cloned());
+        used.extend(
+            self.turns.iter().flat_map(|turns| [Some(&turns.column), turns.system_column.as_ref()]).flatten().cloned(),
+        );
+        used.extend(self.conversation.iter().flat_map(Conversation::columns).cloned());
+        used
+    }
+
+    /// Formats one row; conversations that go through a chat template need one.
     ///
     /// # Errors
-    /// A message that names the column if one is missing, or what the template stumbled over.
-    pub fn format(&self, row: &Map<String, Value>) -> Result<Formatted, String> {
+    /// The column that is missing or is no text, or what the template stumbled over.
+    pub fn format(&self, row: &Map<String, Value>, chat: Option<&Chat<'_>>) -> Result<Formatted, RowProblem> {
         for column in &self.columns {
             if !row.contains_key(column) {
                 let columns: Vec<&str> = row.keys().map(String::as_str).collect();
-                return Err(format!(
-                    "no column {column:?}, which template {} needs; the columns are {}",
-                    self.path.display(),
-                    columns.join(", ")
-                ));
+                let (path, columns) = (self.path.display(), columns.join(", "));
+                let reason = format!("no column {column:?}, which template {path} needs; the columns are {columns}");
+                return Err(reason.into());
             }
         }
         let environment = environment();
-        let render = |key: &str, source: &str, values: minijinja::Value| {
-            environment
+        let render = |key: &str, source: &str, values: minijinja::Value| -> Result<String, RowProblem> {
+            let text = environment
                 .render_str(source, values)
-                .map_err(|error| format!("template {}, {key}: {error}", self.path.display()))
+                .map_err(|error| format!("template {}, {key}: {error}", self.path.display()))?;
+            cell::unmarked(text).map_err(|found| {
+                format!("{found}, and template {} prints it in {key}, where text is needed", self.path.display()).into()
+            })
         };
         if let Some(turns) = &self.turns {
             return turns
                 .format(row, &|key, source, content| render(key, source, minijinja::context! { content => content }));
         }
-        let values = minijinja::Value::from(minijinja::value::Serde(row));
+        if let Some(conversation) = &self.conversation {
+            let formatted = match chat {
+                Some(chat) => conversation.format(row, chat)?,
+                None if conversation.is_in(row) => return Err("conversations need a tokenizer".to_owned().into()),
+                None => None,
+            };
+            match formatted {
+                Some(formatted) => return Ok(formatted),
+                None if self.completion.is_none() => {
+                    return Err(format!("template {} needs messages, the row holds text", self.path.display()).into());
+                }
+                None => {}
+            }
+        }
+        let split = self.conversation.as_ref().and_then(|conversation| conversation.split_texts(row));
+        let row = split.as_ref().unwrap_or(row);
+        let values = cell::values(row);
         let part = |key: &str, source: &Option<String>| {
             source.as_ref().map_or(Ok(String::new()), |source| render(key, source, values.clone()))
         };
         let (prompt, completion) = (part("prompt", &self.prompt)?, part("completion", &self.completion)?);
         let rejected = self.rejected.as_ref().map(|source| render("rejected", source, values.clone())).transpose()?;
-        Ok(Formatted { prompt, completion, masked: vec![], rejected })
+        let mut remarks = vec![];
+        if self.prompt.as_ref().is_some_and(|source| !source.is_empty()) && prompt.trim().is_empty() {
+            remarks.push("the prompt is empty".to_owned());
+        }
+        let answers = [("completion", Some(&completion)), ("rejected answer", rejected.as_ref())];
+        for (name, _) in answers.iter().filter(|(_, text)| text.is_some_and(|text| text.trim().is_empty())) {
+            remarks.push(format!("the {name} is empty"));
+        }
+        if rejected.as_ref() == Some(&completion) {
+            remarks.push("both answers are the same".to_owned());
+        }
+        Ok(Formatted { prompt, completion, rejected, remarks, ..Formatted::default() })
     }
 }
 
-/// Jinja as tasks use it: trailing newlines kept, nothing escaped.
+/// Jinja as tasks use it: trailing newlines kept, nothing escaped; but only text, numbers and booleans can be printed.
 fn environment() -> Environment<'static> {
     let mut environment = Environment::new();
     if let Ok(syntax) = SyntaxConfig::builder().keep_trailing_newline(true).build() {
@@ -174,6 +260,7 @@ fn environment() -> Environment<'static> {
     }
     environment.set_undefined_behavior(UndefinedBehavior::SemiStrict);
     environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
+    cell::install(&mut environment);
     environment
 }
 
@@ -184,7 +271,7 @@ mod tests {
     use super::*;
 
     fn format(template: &Template, row: Value) -> Result<Formatted, String> {
-        template.format(row.as_object().unwrap())
+        template.format(row.as_object().unwrap(), None).map_err(|problem| problem.to_string())
     }
 
     #[test]

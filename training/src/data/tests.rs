@@ -63,7 +63,7 @@ fn rows(n: usize) -> Vec<Map<String, Value>> {
 }
 
 fn prepared(n: usize, extra: &str) -> Result<Prepared, TrainingError> {
-    prepare(rows(n), &Template::built_in("instruction").unwrap(), &options(extra), Path::new("rows.jsonl"))
+    prepare(rows(n), &Template::built_in("instruction").unwrap(), &options(extra), Path::new("rows.jsonl"), None)
 }
 
 fn row(prompt: &str, completion: &str) -> PreparedRow {
@@ -73,6 +73,7 @@ fn row(prompt: &str, completion: &str) -> PreparedRow {
         completion: completion.into(),
         masked: vec![],
         rejected: None,
+        rendered: false,
         fields: Map::new(),
     }
 }
@@ -147,7 +148,7 @@ fn bad_rows_are_named() {
     let mut bad = rows(5);
     bad[2].remove("response");
     let template = Template::built_in("instruction").unwrap();
-    let message = prepare(bad, &template, &options(""), Path::new("rows.jsonl")).unwrap_err().to_string();
+    let message = prepare(bad, &template, &options(""), Path::new("rows.jsonl"), None).unwrap_err().to_string();
     assert!(message.starts_with("rows.jsonl: row 3: no column \"response\""), "{message}");
 }
 

@@ -15,8 +15,21 @@ pub trait Tokenize: Sync {
     /// [`TrainingError::Tokenizer`].
     fn encode(&self, text: &str) -> Result<Vec<u32>, TrainingError>;
 
+    /// The tokens of a text that has all special tokens already.
+    ///
+    /// # Errors
+    /// [`TrainingError::Tokenizer`].
+    fn encode_bare(&self, text: &str) -> Result<Vec<u32>, TrainingError> {
+        self.encode(text)
+    }
+
     /// The token that ends a sample.
     fn eos(&self) -> Option<u32>;
+
+    /// Whether a special token is the last one, white space aside; `_eos`: whether it must be the one that ends a sample.
+    fn is_ended(&self, tokens: &[u32], _eos: bool) -> bool {
+        tokens.last().copied() == self.eos()
+    }
 }
 
 impl Tokenize for TextTokenizer {
@@ -24,8 +37,18 @@ impl Tokenize for TextTokenizer {
         TextTokenizer::encode(self, text, true).map_err(|error| TrainingError::Tokenizer(error.to_string()))
     }
 
+    fn encode_bare(&self, text: &str) -> Result<Vec<u32>, TrainingError> {
+        TextTokenizer::encode(self, text, false).map_err(|error| TrainingError::Tokenizer(error.to_string()))
+    }
+
     fn eos(&self) -> Option<u32> {
         TextTokenizer::eos(self).map(|token| token.id)
+    }
+
+    fn is_ended(&self, tokens: &[u32], eos: bool) -> bool {
+        let is_space = |id: u32| !self.is_special(id) && self.token_text(id).trim().is_empty();
+        let last = tokens.iter().rev().find(|&&id| !is_space(id)).copied();
+        last.is_some_and(|id| Some(id) == Tokenize::eos(self) || !eos && self.is_special(id))
     }
 }
 
@@ -48,9 +71,10 @@ pub struct TokenCounts {
 
 /// Tokenises rows on all threads; the samples are in the order of the rows.
 ///
-/// Prompt and completion are tokenised together, as one text, followed by EOS where the tokenizer has one. The prompt
-/// ends at the first token in which the whole differs from the prompt tokenised alone, so a token that straddles the
-/// joint counts as completion.
+/// Prompt and completion are tokenised together, as one text, followed by EOS where the tokenizer has one and the text does
+/// not end with it. The prompt ends at the first token in which the whole differs from the prompt tokenised alone, so a token
+/// that straddles the joint counts as completion. A text that a chat template has written has all its special tokens; EOS
+/// follows only where it ends with none.
 ///
 /// # Errors
 /// If the tokenizer fails.
@@ -63,7 +87,7 @@ pub fn tokenize(
     let samples: Vec<Sample> = rows
         .par_iter()
         .with_min_len(8)
-        .map(|row| sample(row, tokenizer, loss, max_length))
+        .map(|row| sample(row, tokenizer, loss, max_length, false))
         .collect::<Result<_, _>>()?;
     let mut counts = TokenCounts::default();
     let mut kept = Vec::with_capacity(samples.len());
@@ -82,8 +106,9 @@ pub fn tokenize(
     Ok((kept, counts))
 }
 
-/// Tokenises rows of pairs on all threads: two samples a row, the preferred one first. A pair of which one has no token
-/// that counts is left out, and counted as one sample without labels.
+/// Tokenises rows of pairs on all threads: two samples a row, the preferred one first. Both answers begin at the same token,
+/// and nothing is added to what a chat template has written, as in TRL. A pair of which one has no token that counts is left
+/// out, and counted as one sample without labels.
 ///
 /// # Errors
 /// If a row has nothing rejected, or the tokenizer fails.
@@ -98,8 +123,11 @@ pub fn tokenize_pairs(
             TrainingError::setting("data.template", "a template without `rejected`", expected)
         })?;
         let rejected = PreparedRow { completion: rejected, masked: vec![], ..row.clone() };
-        let sample = |row: &PreparedRow| sample(row, tokenizer, Loss::Completion, max_length);
-        Ok([sample(row)?, sample(&rejected)?])
+        let sample = |row: &PreparedRow| sample(row, tokenizer, Loss::Completion, max_length, row.rendered);
+        let mut pair = [sample(row)?, sample(&rejected)?];
+        let from = pair[0].loss_from.min(pair[1].loss_from);
+        pair.iter_mut().for_each(|sample| sample.loss_from = from);
+        Ok(pair)
     };
     let pairs: Vec<[Sample; 2]> = rows.par_iter().with_min_len(8).map(pair).collect::<Result<_, _>>()?;
     let mut counts = TokenCounts::default();
@@ -121,12 +149,19 @@ pub fn tokenize_pairs(
     Ok((kept, counts))
 }
 
-/// One row as a sample.
-fn sample(row: &PreparedRow, tokenizer: &dyn Tokenize, loss: Loss, max_length: usize) -> Result<Sample, TrainingError> {
-    let mut tokens = tokenizer.encode(&row.text())?;
+/// One row as a sample; `complete`: nothing may be added at its end.
+fn sample(
+    row: &PreparedRow,
+    tokenizer: &dyn Tokenize,
+    loss: Loss,
+    max_length: usize,
+    complete: bool,
+) -> Result<Sample, TrainingError> {
+    let encode = |text: &str| if row.rendered { tokenizer.encode_bare(text) } else { tokenizer.encode(text) };
+    let mut tokens = encode(&row.text())?;
     // The first token in which the whole differs from a beginning of it tokenised alone.
     let boundary = |text: &str| -> Result<usize, TrainingError> {
-        let beginning = tokenizer.encode(text)?;
+        let beginning = encode(text)?;
         Ok(tokens.iter().zip(&beginning).take_while(|(a, b)| a == b).count())
     };
     let mut masked = vec![];
@@ -142,9 +177,7 @@ fn sample(row: &PreparedRow, tokenizer: &dyn Tokenize, loss: Loss, max_length: u
         Loss::Completion if row.prompt.is_empty() => 1,
         Loss::Completion => boundary(&row.prompt)?.max(1),
     };
-    if let Some(eos) = tokenizer.eos()
-        && tokens.last() != Some(&eos)
-    {
+    if let Some(eos) = tokenizer.eos().filter(|_| !complete && !tokenizer.is_ended(&tokens, !row.rendered)) {
         tokens.push(eos);
     }
     let truncated = tokens.len().saturating_sub(max_length);

@@ -1,11 +1,14 @@
-//! Conversations: lists of turns, of which the loss counts what the assistant says.
+//! Conversations in a form that a template file spells out, of which the loss counts what the assistant says.
 
 use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::Formatted;
+use super::{
+    Formatted, RowProblem, TRAILING,
+    message::{Keys, Message, Role, put_system, read_messages},
+};
 
 /// How a list of turns becomes text.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -17,6 +20,9 @@ pub struct Turns {
     pub role: String,
     /// The key of a turn that holds what is said.
     pub content: String,
+    /// A column whose text is a system turn before the others.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub system_column: Option<String>,
     /// Text of a system turn, with `content`.
     pub system: String,
     /// Text of a user's turn, with `content`.
@@ -37,53 +43,58 @@ impl Turns {
     /// assistant's last one are left out.
     ///
     /// # Errors
-    /// What is wrong with the list, in words.
+    /// What is wrong with the list.
     pub(super) fn format(
         &self,
         row: &Map<String, Value>,
-        render: &dyn Fn(&str, &str, &str) -> Result<String, String>,
-    ) -> Result<Formatted, String> {
-        // Chat logs are sometimes stored as JSON in a text column.
-        let parsed;
-        let turns = match row.get(&self.column) {
-            Some(Value::Array(turns)) => turns,
-            Some(Value::String(text)) => {
-                parsed = serde_json::from_str::<Vec<Value>>(text)
-                    .map_err(|error| format!("column {:?} holds no list of turns: {error}", self.column))?;
-                &parsed
-            }
-            _ => return Err(format!("column {:?} holds no list of turns", self.column)),
-        };
+        render: &dyn Fn(&str, &str, &str) -> Result<String, RowProblem>,
+    ) -> Result<Formatted, RowProblem> {
+        let keys = Keys { role: &self.role, content: &self.content };
+        let list = row.get(&self.column).unwrap_or(&Value::Null);
+        let mut messages = read_messages(list, &self.column, Some(keys))?;
+        if let Some(column) = &self.system_column {
+            put_system(&mut messages, row, column)?;
+        }
+        let mut remarks = vec![];
         let mut text = String::new();
         let mut counted: Vec<Range<usize>> = vec![];
-        for (number, turn) in turns.iter().enumerate() {
-            let place = |what: String| format!("turn {} of {:?}: {what}", number + 1, self.column);
-            let get = |key: &str| {
-                let value = turn.get(key).and_then(Value::as_str);
-                value.ok_or_else(|| place(format!("has no text under {key:?}")))
-            };
-            let (role, content) = (get(&self.role)?, get(&self.content)?);
-            match role {
-                "system" => text += &render("system", &self.system, content)?,
-                "user" | "human" => text += &render("user", &self.user, content)?,
-                "assistant" | "gpt" | "model" | "bot" => {
+        for message in &messages {
+            self.check(message, &mut remarks)?;
+            let content = message.text();
+            match message.role {
+                Role::System => text += &render("system", &self.system, content)?,
+                Role::User => text += &render("user", &self.user, content)?,
+                Role::Assistant => {
                     text += &self.assistant_begin;
                     let said = render("assistant", &self.assistant, content)?;
-                    counted.push(text.len()..text.len() + said.len());
+                    if message.counts {
+                        counted.push(text.len()..text.len() + said.len());
+                    }
                     text += &said;
                 }
-                other => {
-                    return Err(place(format!("{:?} is {other:?}; expected system, user or assistant", self.role)));
+                Role::Developer | Role::Tool => {
+                    let reason =
+                        format!("{:?} is {:?}, for which the template has no text", self.role, message.written);
+                    return Err(RowProblem::at(&message.place, reason));
                 }
             }
         }
-        let (Some(first), Some(last)) = (counted.first(), counted.last()) else {
-            return Err(format!("column {:?}: the assistant says nothing", self.column));
-        };
-        let (start, end) = (first.start, last.end);
-        let masked = counted.windows(2).map(|pair| pair[0].end - start..pair[1].start - start).collect();
-        let completion = text[start..end].to_owned();
-        text.truncate(start);
-        Ok(Formatted { prompt: text, completion, masked, rejected: None })
+        if messages.last().is_some_and(|message| message.role != Role::Assistant) {
+            remarks.push(TRAILING.to_owned());
+        }
+        Formatted::of_spans(&self.column, text, &counted, remarks)
+    }
+
+    /// Fails if the assistant says something that has no place in the text; names other fields that have none.
+    fn check(&self, message: &Message, remarks: &mut Vec<String>) -> Result<(), RowProblem> {
+        if let Some(field) = message.fields.keys().find(|field| message.says(field)) {
+            let reason = match message.written.as_str() {
+                "function_call" => format!("{:?} is \"function_call\", for which the template has no text", self.role),
+                _ => format!("the template has no text for the assistant's {field:?}"),
+            };
+            return Err(RowProblem::at(&message.place, reason));
+        }
+        remarks.extend(message.fields.keys().map(|field| format!("field {field:?} of messages is not used")));
+        Ok(())
     }
 }

@@ -28,6 +28,17 @@ pub enum Padding {
     MaxLength,
 }
 
+/// What is done about rows of which no sample can be made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum UnusableRows {
+    /// The run ends at the first one.
+    #[default]
+    Refuse,
+    /// They are left out, and counted by reason.
+    Drop,
+}
+
 /// Fractions of the rows for training, validation and test; they sum to 1.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(from = "[f64; 3]", into = "[f64; 3]")]
@@ -74,9 +85,12 @@ pub struct DataOptions {
     /// The template: one that ships with the program, by name, or a `.toml` file relative to the recipe.
     #[serde(default = "default_template")]
     pub template: String,
-    /// Columns that must not be empty (after stripping); rows where one is are dropped and counted.
+    /// Columns that must not be null or empty (after stripping); rows where one is are dropped and counted.
     #[serde(default)]
     pub drop_empty: Vec<String>,
+    /// What is done about rows of which no sample can be made.
+    #[serde(default, skip_serializing_if = "refuses")]
+    pub unusable_rows: UnusableRows,
     /// Whether white space at both ends of every text column is removed.
     #[serde(default = "yes")]
     pub strip: bool,
@@ -107,6 +121,10 @@ pub struct DataOptions {
 
 fn is_none(padding: &Padding) -> bool {
     *padding == Padding::None
+}
+
+fn refuses(rows: &UnusableRows) -> bool {
+    *rows == UnusableRows::Refuse
 }
 
 fn default_split_name() -> String {

@@ -3,12 +3,13 @@
 use std::path::PathBuf;
 
 use harness_core::{Digest, Hasher};
+use harness_engine::{ChatContext, ChatTemplate, TextTokenizer};
 use harness_store::{DataFiles, DataLocator, DataQuery, FileHashes};
 
 use super::{Method, Recipe};
 use crate::{
     TrainingError,
-    data::{Prepared, Template, prepare},
+    data::{Chat, Prepared, Template, prepare},
 };
 
 /// A recipe that can be run.
@@ -77,26 +78,47 @@ impl ResolvedRecipe {
         Self { cache: Some(folder), ..self }
     }
 
+    /// What conversations are rendered with over a base that has this tokenizer and chat template; `None` if the recipe's
+    /// template needs nothing of the kind.
+    ///
+    /// # Errors
+    /// Never for a base that could be loaded.
+    pub fn chat<'a>(
+        &self,
+        tokenizer: &'a TextTokenizer,
+        template: Option<&ChatTemplate>,
+    ) -> Result<Option<Chat<'a>>, TrainingError> {
+        if !self.template.uses_chat_template() {
+            return Ok(None);
+        }
+        let chat = Chat::new(template, tokenizer, self.recipe.dpo.is_some(), ChatContext::default());
+        chat.map(Some).map_err(|error| TrainingError::Engine(Box::new(error)))
+    }
+
     /// Reads the data and makes its three parts.
     ///
     /// # Errors
     /// If a file is bad (naming the line) or does not have what recipe and template need (naming the row).
-    pub fn prepare(&self) -> Result<Prepared, TrainingError> {
-        prepare(self.data.rows()?, &self.template, &self.recipe.data, self.source())
+    pub fn prepare(&self, chat: Option<&Chat<'_>>) -> Result<Prepared, TrainingError> {
+        let mut prepared = prepare(self.data.rows()?, &self.template, &self.recipe.data, &self.data, chat)?;
+        if self.recipe.dpo.is_none() && self.template.rejected.is_some() {
+            let counts = &mut prepared.counts;
+            let used = counts.train + counts.validation + counts.test;
+            counts.remarks.insert("the rejected answer is not used, as the recipe has no [dpo]".to_owned(), used);
+        }
+        Ok(prepared)
     }
 
-    /// The first file of the data, for messages.
-    fn source(&self) -> &std::path::Path {
-        self.data.files.first().map_or(std::path::Path::new("data"), PathBuf::as_path)
-    }
-
-    /// Hash of recipe, template and the content of the data files; with the identity of the base it names the result.
+    /// Hash of recipe, templates and the content of the data files; with the identity of the base it names the result.
     ///
     /// # Errors
     /// If a file cannot be read.
-    pub fn digest(&self, hashes: &FileHashes) -> Result<Digest, TrainingError> {
+    pub fn digest(&self, chat_template: Option<&ChatTemplate>, hashes: &FileHashes) -> Result<Digest, TrainingError> {
         let mut hasher = Hasher::new("resolved recipe");
         hasher.part(self.recipe.hash().as_bytes()).part(self.template.digest().as_bytes());
+        if let Some(template) = chat_template.filter(|_| self.template.uses_chat_template()) {
+            hasher.part(template.digest().as_bytes());
+        }
         for entry in self.data.entries(hashes)? {
             hasher.part(entry.hash.as_bytes());
         }
@@ -130,10 +152,10 @@ mod tests {
         let hashes = FileHashes::open(folder.path());
 
         let file = recipe("source = \"rows.jsonl\"", "base = \"x\"").resolve(None, &locator).unwrap();
-        assert_eq!((file.base.as_deref(), file.prepare().unwrap().counts.train), (Some("x"), 16));
+        assert_eq!((file.base.as_deref(), file.prepare(None).unwrap().counts.train), (Some("x"), 16));
         let named = recipe("dataset = \"dolly\"", "base = \"x\"").resolve(Some("y"), &locator).unwrap();
-        assert_eq!((named.base.as_deref(), named.prepare().unwrap().counts.train), (Some("y"), 8));
-        assert_ne!(file.digest(&hashes).unwrap(), named.digest(&hashes).unwrap());
+        assert_eq!((named.base.as_deref(), named.prepare(None).unwrap().counts.train), (Some("y"), 8));
+        assert_ne!(file.digest(None, &hashes).unwrap(), named.digest(None, &hashes).unwrap());
 
         let refused = |data, base| recipe(data, base).resolve(None, &locator).unwrap_err().to_string();
         assert!(refused("dataset = \"dolly\"", "").contains("a model to start from"));

@@ -1,7 +1,7 @@
 //! What a run would take, from its files alone: no weights are read and nothing is computed.
 
 use harness_core::Seed;
-use harness_engine::{DecoderConfig, Placement, Projection, TextTokenizer};
+use harness_engine::{ChatTemplate, DecoderConfig, Placement, Projection, TextTokenizer};
 use harness_store::FileHashes;
 use serde::{Deserialize, Serialize};
 
@@ -68,15 +68,15 @@ pub fn trained_bytes(layout: &Layout, all: bool, sharding: Sharding, ranks: usiz
     floats.map(|floats| FLOAT * floats as u64)
 }
 
-/// The outline of a recipe for a decoder on a device, over so many ranks. Without a tokenizer rows take `max_length` tokens
-/// each.
+/// The outline of a recipe for a decoder on a device, over so many ranks; the tokenizer comes with the chat template beside
+/// it. Without a tokenizer rows take `max_length` tokens each.
 ///
 /// # Errors
 /// Whatever is wrong with recipe or data for this decoder.
 pub fn outline(
     resolved: &ResolvedRecipe,
     config: &DecoderConfig,
-    tokenizer: Option<&TextTokenizer>,
+    tokenizer: Option<(&TextTokenizer, Option<&ChatTemplate>)>,
     hashes: &FileHashes,
     placement: Placement,
     ranks: usize,
@@ -87,15 +87,15 @@ pub fn outline(
     recipe.check_ranks(ranks)?;
     let layout = spec.as_ref().map_or_else(|| full_layout(config).0, |spec| lora_layout(config, spec).0);
     let (rows, batches, tokens, longest) = match tokenizer {
-        Some(tokenizer) => {
-            let set = resolved.prepared_set(tokenizer, hashes)?;
+        Some((tokenizer, chat_template)) => {
+            let set = resolved.prepared_set(tokenizer, chat_template, hashes)?;
             let source = batches(resolved, &set, Seed(options.seed))?;
             let (count, tokens, longest) =
                 (source.batches_per_epoch(), source.tokens_per_epoch(), source.longest_batch());
             (set.rows, Some(count), Some(tokens), longest)
         }
         None => {
-            let rows = resolved.prepare()?.counts;
+            let rows = resolved.prepare(None)?.counts;
             let count = (!data.packing).then(|| rows.train.div_ceil(options.batch_size));
             (rows, count, None, options.batch_size * data.max_length)
         }
