@@ -109,7 +109,7 @@ impl Endpoint {
                 answer::read(self.options.api, stop, bounds, body)
             }
             (Request::Generate { prompt, stop, sampling }, _) => {
-                let (mut response, replaced) = answer::read(self.options.api, &[], bounds, body)?;
+                let mut response = answer::read(self.options.api, &[], bounds, body)?;
                 if let Output::Text { text, finish, .. } = &mut response.output {
                     let end = sampling.think_end.as_deref();
                     let opened = begins_in_thinking(prompt, end.unwrap_or_default(), *finish);
@@ -117,7 +117,7 @@ impl Endpoint {
                         *finish = Finish::Stop;
                     }
                 }
-                Ok((response, replaced))
+                Ok(response)
             }
             _ => Err("an answer to nothing".into()),
         }
