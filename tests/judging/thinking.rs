@@ -35,11 +35,14 @@ metric_list:
 /// `long` the thinking does not end.
 fn thinking() -> (World, Server) {
     let world = World::empty(PROGRAM);
-    let script = |prompt: &str, _: &_| {
-        let end = if prompt.contains("long") { "" } else { "\n</think>\n\nIt is 7. Question: 9?" };
-        (format!("<think>\nQuestion: 3 or 4? 12?{end}"), vec![])
-    };
-    let server = Server::sound(Arc::new(Scripted::new(1_000_000, Box::new(script))), "m");
+    let says = Scripted::new(
+        1_000_000,
+        Box::new(|prompt, _| {
+            let end = if prompt.contains("long") { "" } else { "\n</think>\n\nIt is 7. Question: 9?" };
+            (format!("<think>\nQuestion: 3 or 4? 12?{end}"), vec![])
+        }),
+    );
+    let server = Server::sound(Arc::new(says), "m");
     world.write("harness.toml", format!("[models.m]\nendpoint = \"openai:m@{}\"\n", server.url()));
     world.write("tasks/sum.yaml", TASK);
     let rows: Vec<String> =
