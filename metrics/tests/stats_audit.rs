@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use harness_core::{Digest, DocId, MetricKey, SampleScore, Seed};
+use harness_core::{Digest, DocId, Irregular, MetricKey, SampleScore, Seed};
 use harness_metrics::{
-    comparison::{Caveat, Column, Comparison, ModelFacts, Overlap, Scale, Settings, Table, TaskFacts, Verdict},
+    comparison::{
+        Aggregate, Caveat, Column, Comparison, ModelFacts, Overlap, Scale, Settings, Table, TaskFacts, Verdict,
+    },
     simulation::false_alarms,
 };
 
@@ -129,6 +131,33 @@ fn zero_because_nothing_was_parsed() {
     let tables = [strict, table("flexible-extract", &[("a", flexible), ("b", binary(100, 0.5, 1))])];
     let text = sentence(&audit(&tables, &[]), |c| matches!(c, Caveat::NothingParsed { .. }));
     assert!(text.contains("exact_match,strict-match `a` 100 of 100"), "{text}");
+}
+
+#[test]
+fn answers_that_are_none_are_no_wrong_answers() {
+    let mut tables = [table("none", &[("a", vec![0.0; 40]), ("b", binary(40, 0.5, 1))])];
+    tables[0].columns[0].scores.iter_mut().for_each(|score| score.parsed = false);
+    let of = |irregular: &[(Irregular, usize)]| {
+        let irregular = irregular.iter().copied().collect();
+        let task = TaskFacts { requests: 40, irregular, ..TaskFacts::default() };
+        ModelFacts { tasks: [("t".to_owned(), task)].into(), ..facts("a") }
+    };
+    let format = |c: &Caveat| matches!(c, Caveat::NothingParsed { .. } | Caveat::UnparsedAnswers { .. });
+    let all = audit(&tables, &[of(&[(Irregular::Refused, 30), (Irregular::Filtered, 10)])]);
+    let text = sentence(&all, |c| matches!(c, Caveat::IrregularAnswers { .. }));
+    assert_eq!(
+        text,
+        "Some answers are none: t `a` 10 of 40 withheld by the server's filter; t `a` 30 of 40 refused by the model."
+    );
+    assert!(!all.iter().any(format), "the format is not to blame");
+    assert!(audit(&tables, &[of(&[(Irregular::Refused, 30)])]).iter().any(format), "ten were answered");
+    assert!(audit(&tables, &[of(&[(Irregular::UnknownEnd, 40)])]).iter().any(format), "these are texts");
+    // A judge's verdicts that could not be read are neither wrong answers nor imported means.
+    tables[0].judged = true;
+    tables[0].columns[0].aggregate = Some(Aggregate { value: f64::NAN, standard_error: None, n: None });
+    tables[0].columns[0].scores.clear();
+    let judged = audit(&tables, &[]);
+    assert!(!judged.iter().any(|c| format(c) || matches!(c, Caveat::Unpaired { .. })), "{judged:?}");
 }
 
 #[test]
