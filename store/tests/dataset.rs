@@ -226,6 +226,27 @@ fn paths_are_names() {
 }
 
 #[test]
+fn rows_are_found_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
+    write("train-00000-of-00002.jsonl", "{\"a\": 1}\n\n{\"a\": 2}\n");
+    write("train-00001-of-00002.jsonl", "\n{\"a\": 3}\n");
+    write("c.csv", "a,b\n1,\"x\ny\"\n2,z\n");
+    write("d.json", "[{\"a\": 1}, {\"a\": 2}]");
+    let files = |path: &Path| DataLocator::default().locate(&DataQuery::new(path.to_string_lossy(), "train")).unwrap();
+    let place = |path: &Path, row: usize| {
+        let (file, place) = files(path).place_of(row).unwrap();
+        (file.file_name().unwrap().to_string_lossy().into_owned(), place)
+    };
+    let expected = |file: &str, place: &str| (file.to_owned(), place.to_owned());
+    assert_eq!(place(folder.path(), 1), expected("train-00000-of-00002.jsonl", "line 3"));
+    assert_eq!(place(folder.path(), 2), expected("train-00001-of-00002.jsonl", "line 2"));
+    assert_eq!(place(&folder.path().join("c.csv"), 1), expected("c.csv", "row 2 (line 4)"));
+    assert_eq!(place(&folder.path().join("d.json"), 1), expected("d.json", "row 2"));
+    assert!(files(folder.path()).place_of(3).is_err());
+}
+
+#[test]
 fn filters_select_rows() {
     let dir = tempfile::tempdir().unwrap();
     fs::create_dir_all(dir.path().join("mmlu/law")).unwrap();

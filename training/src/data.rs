@@ -30,8 +30,10 @@ pub use template::{Formatted, Template};
 pub use tokenize::{TokenCounts, Tokenize, tokenize, tokenize_pairs};
 pub use turns::Turns;
 
-/// A remark about a conversation.
+/// Remarks about conversations, and about pairs.
 const TRAILING: &str = "turns after the assistant's last one are left out";
+const EMPTY: &str = "a turn of the assistant is empty";
+const SAME: &str = "both answers are the same";
 
 #[cfg(test)]
 mod tests;

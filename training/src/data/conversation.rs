@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::{
-    Formatted, RowProblem, TRAILING,
+    EMPTY, Formatted, RowProblem, SAME, TRAILING,
     message::{Message, Role, is_conversation, is_empty, is_python_list, list, put_system, read_messages},
 };
 
@@ -259,6 +259,8 @@ impl Spoken<'_> {
         if messages.len() < all {
             self.remarks.push(TRAILING.to_owned());
         }
+        self.remarks
+            .extend(messages.iter().find(|message| message.counts && message.is_empty()).map(|_| EMPTY.to_owned()));
         if self.chat.template.marks_generations() {
             let json = messages.iter().map(|message| message.to_json(None)).collect();
             let context = self.chat.context(ChatEnding::Complete, &self.tools);
@@ -317,6 +319,15 @@ impl Spoken<'_> {
                 return Err(reason.to_owned().into());
             };
             texts.push(said.to_owned());
+        }
+        let is_empty = |answer: &Vec<Message>| answer.iter().all(Message::is_empty);
+        let names = ["completion", "rejected answer"].into_iter().zip(answers);
+        let empty = names.filter(|(_, answer)| is_empty(answer));
+        self.remarks.extend(empty.map(|(name, _)| format!("the {name} is empty")));
+        if let [chosen, rejected] = texts.as_slice()
+            && chosen == rejected
+        {
+            self.remarks.push(SAME.to_owned());
         }
         let mut texts = texts.into_iter();
         let completion = texts.next().unwrap_or_default();

@@ -84,6 +84,11 @@ impl Message {
         &self.content
     }
 
+    /// Whether nothing is said, in whatever way.
+    pub(super) fn is_empty(&self) -> bool {
+        self.content.trim().is_empty() && !self.fields.keys().any(|field| self.says(field))
+    }
+
     /// Whether a further field is something that the assistant says.
     pub(super) fn says(&self, field: &str) -> bool {
         self.role == Role::Assistant && SAID.contains(&field)

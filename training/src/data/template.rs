@@ -11,7 +11,7 @@ use minijinja::{Environment, UndefinedBehavior, syntax::SyntaxConfig};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::{Chat, Conversation, RowProblem, Turns, cell};
+use super::{Chat, Conversation, RowProblem, SAME, Turns, cell};
 use crate::{TrainingError, recipe::diagnostics};
 
 /// The templates that ship with the program: name and file.
@@ -246,7 +246,7 @@ impl Template {
             remarks.push(format!("the {name} is empty"));
         }
         if rejected.as_ref() == Some(&completion) {
-            remarks.push("both answers are the same".to_owned());
+            remarks.push(SAME.to_owned());
         }
         Ok(Formatted { prompt, completion, rejected, remarks, ..Formatted::default() })
     }

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::{
-    Formatted, RowProblem, TRAILING,
+    EMPTY, Formatted, RowProblem, TRAILING,
     message::{Keys, Message, Role, put_system, read_messages},
 };
 
@@ -68,6 +68,7 @@ impl Turns {
                     text += &self.assistant_begin;
                     let said = render("assistant", &self.assistant, content)?;
                     if message.counts {
+                        remarks.extend(message.is_empty().then(|| EMPTY.to_owned()));
                         counted.push(text.len()..text.len() + said.len());
                     }
                     text += &said;
