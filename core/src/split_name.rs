@@ -43,7 +43,9 @@ mod tests {
         let name = SplitName::parse("a-b-of-c-00002-of-00003.gguf").unwrap();
         assert_eq!((name.index, name.count), (1, 3));
         assert_eq!(name.parts().collect::<Vec<_>>()[2], "a-b-of-c-00003-of-00003.gguf");
-        for other in ["model.gguf", "m-00000-of-00002.gguf", "m-00003-of-00002.gguf", "m-1-of-2.gguf", "00001-of-00002.bin"] {
+        for other in
+            ["model.gguf", "m-00000-of-00002.gguf", "m-00003-of-00002.gguf", "m-1-of-2.gguf", "00001-of-00002.bin"]
+        {
             assert_eq!(SplitName::parse(other), None, "{other}");
         }
     }

@@ -7,7 +7,7 @@ use harness_judges::{
     },
     parser::{label_preference, lmsys_parser, ranking_parser, regex_parser},
 };
-use harness_test_support::{Case, beside, close, float, vectors, vectors_dir};
+use harness_test_support::{Case, beside, close, float, skipped, vectors, vectors_dir};
 use serde_json::Value;
 
 fn numbers(value: &Value) -> Vec<f64> {
@@ -105,7 +105,7 @@ fn order_switches_of_the_official_instructions() {
     let official: Vec<&Case> = cases.iter().filter(|case| case.group == "switch_official").collect();
     let file = folder.join("alpaca_eval/alpaca_eval_gpt4_baseline.jsonl.zst");
     if official.is_empty() || !file.is_file() {
-        return eprintln!("skipped: no case of the official instructions, or no {}", file.display());
+        return skipped(format_args!("no case of the official instructions, or no {}", file.display()));
     }
     let items = harness_judges::files::alpaca_eval::read_outputs(&file).expect("the instructions");
     let bits: String =
@@ -118,7 +118,7 @@ fn order_switches_of_the_official_instructions() {
 fn calibration() -> Option<Calibration> {
     let path = vectors_dir()?.join("alpaca_gamed_surrogate.csv");
     if !path.is_file() {
-        eprintln!("skipped: no {}", path.display());
+        skipped(format_args!("no {}", path.display()));
         return None;
     }
     Some(Calibration::read(Some(&path), None).expect("the calibration table"))

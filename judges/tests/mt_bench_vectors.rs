@@ -7,7 +7,7 @@ use harness_judges::{
     files::fastchat::SingleJudgment,
     results::{PairRow, WinLossTie, fastchat_pairwise, fastchat_single},
 };
-use harness_test_support::{beside, close, vectors};
+use harness_test_support::{beside, close, skipped, vectors};
 use serde_json::Value;
 
 fn text<'a>(value: &'a Value, key: &str) -> &'a str {
@@ -103,7 +103,7 @@ fn official_prompts_are_rendered_as_fastchat_does() {
     let (Some(cases), Some(data)) = (vectors("mtbench_prompts"), beside("HARNESS_DATA_DIR", "data")) else { return };
     let file = data.join("mt_bench/judge_prompts.jsonl.zst");
     if !file.is_file() {
-        return eprintln!("skipped: no {}", file.display());
+        return skipped(format_args!("no {}", file.display()));
     }
     let packed = harness_store::read_rows(&[file], None).expect("the prompts");
     let folder = tempfile::tempdir().expect("a folder");

@@ -339,8 +339,14 @@ fn texts_are_counted_by_where_they_end() {
     let sampling = |end: Option<&str>| Sampling { think_end: end.map(str::to_owned), ..Sampling::default() };
     let count = |end: Option<&str>, text: &str, finish: Finish| {
         let request = Request::Generate { prompt: "Q".into(), stop: vec![], sampling: sampling(end) };
-        let output =
-            Output::Text { text: text.into(), token_ids: vec![], token_logprobs: vec![], finish, top_logprobs: vec![] };
+        let output = Output::Text {
+            text: text.into(),
+            token_ids: vec![],
+            token_logprobs: vec![],
+            finish,
+            top_logprobs: vec![],
+            reasoning: String::new(),
+        };
         let mut facts = TaskFacts::default();
         facts.count(&request, &Response { output, usage: Usage::default() });
         [facts.requests, facts.cut_by_limit, facts.cut_in_thinking, facts.thinking_scored]

@@ -58,8 +58,7 @@ fn prune(app: &App, args: &PruneArgs) -> Result<(), Failure> {
 }
 
 fn prepare(app: &App, args: &PrepareArgs) -> Result<(), Failure> {
-    let (resolved, set) =
-        train::recipe_and_set(app, &args.name, args.base.as_deref(), &Changes::keys(&args.set)?)?;
+    let (resolved, set) = train::recipe_and_set(app, &args.name, args.base.as_deref(), &Changes::keys(&args.set)?)?;
     if let Some(note) = &set.note {
         app.progress().say(note);
     }

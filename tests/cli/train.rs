@@ -318,7 +318,8 @@ fn what_is_no_text_is_not_trained_on() {
     assert!(!world.path(".harness/models").exists());
     world.replace("recipes/r4.toml", "[lora]", "unusable_rows = \"drop\"\n[lora]");
     world.write("data/instructions.jsonl", rows(Value::Null));
-    let reason = "column \"response\" is null, and template <instruction> prints it in completion, where text is needed";
+    let reason =
+        "column \"response\" is null, and template <instruction> prints it in completion, where text is needed";
     let left_out = format!("1 row left out: {reason}");
     let said = world.run(&["data", "prepare", "r4"]).expect(0).stdout;
     assert!(said.contains(&left_out) && said.contains("39 rows: column \"source\" is not used"), "{said}");

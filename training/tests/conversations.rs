@@ -157,7 +157,7 @@ fn pairs_have_the_tokens_and_losses_of_trl() {
     let reference = backend.zeros(store.len());
     let step = MicroStep { scale: 1.0, dropout: None, noise: None };
     for (name, row, [prompt, chosen, rejected], expected) in pairs() {
-        let set = prepare(&[row.clone()], "preference", "strip = false\n[dpo]", &files).expect(name);
+        let set = prepare(std::slice::from_ref(&row), "preference", "strip = false\n[dpo]", &files).expect(name);
         let samples = samples(&set);
         let whole = |answer: &Vec<u32>| (prompt.len(), [prompt.clone(), answer.clone()].concat());
         let found: Vec<(usize, Vec<u32>)> = samples.iter().map(|s| (s.loss_from, s.tokens.clone())).collect();
@@ -210,7 +210,7 @@ fn the_loss_counts_the_turns_of_the_assistant() {
     let mut parts = talk();
     parts[1]["content"] = json!([{"type": "text", "text": "On"}, {"type": "text", "text": "e?"}]);
     for row in [shared, as_text, json!({"messages": parts}), json!({"system": "S.", "messages": &talk()[1..]})] {
-        assert_eq!(samples(&prepare(&[row.clone()], "model", "", &files).unwrap()), plain, "{row}");
+        assert_eq!(samples(&prepare(std::slice::from_ref(&row), "model", "", &files).unwrap()), plain, "{row}");
     }
     let split = json!({"prompt": &talk()[..4], "completion": [talk()[4]]});
     let split = &samples(&prepare(&[split], "model", "", &files).unwrap())[0];

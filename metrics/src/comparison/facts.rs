@@ -2,9 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use harness_core::{
-    Digest, DocId, Finish, Irregular, Output, Request, Response, THINK_END, Thinking, split_thinking,
-};
+use harness_core::{Digest, DocId, Finish, Irregular, Output, Request, Response, THINK_END, Thinking, split_thinking};
 use serde::{Deserialize, Serialize};
 
 /// Facts about one model, for caveats; everything is optional.

@@ -11,13 +11,21 @@ pub mod outcome;
 pub mod tasks;
 pub mod world;
 
-use std::path::{Path, PathBuf};
+use std::{
+    fmt::Display,
+    path::{Path, PathBuf},
+};
 
 use serde_json::Value;
 
 pub use model::{Dims, tiny_adapter, tiny_model};
 pub use outcome::{Outcome, wait_until};
 pub use world::World;
+
+/// Says on standard error that a test is skipped, and why.
+pub fn skipped(reason: impl Display) {
+    eprintln!("skipped: {reason}");
+}
 
 /// One case of a vector file.
 #[derive(Clone, Debug)]
@@ -45,7 +53,7 @@ pub fn beside(variable: &str, name: &str) -> Option<PathBuf> {
     if path.exists() {
         return Some(path);
     }
-    eprintln!("skipped: {} does not exist (set {variable})", path.display());
+    skipped(format_args!("{} does not exist (set {variable})", path.display()));
     None
 }
 
@@ -67,14 +75,14 @@ pub fn reference_dir() -> Option<PathBuf> {
 pub fn vectors(name: &str) -> Option<Vec<Case>> {
     let path = vectors_dir()?.join(format!("{name}.json"));
     if !path.is_file() {
-        eprintln!("skipped: {} does not exist", path.display());
+        skipped(format_args!("{} does not exist", path.display()));
         return None;
     }
     let text = std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
     let file: Value = serde_json::from_str(&text).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
     let cases = file["cases"].as_array().unwrap_or_else(|| panic!("{}: no cases", path.display()));
     if cases.is_empty() {
-        eprintln!("skipped: {} has no cases", path.display());
+        skipped(format_args!("{} has no cases", path.display()));
         return None;
     }
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
