@@ -151,7 +151,7 @@ pub(super) fn incomplete(models: &[String], facts: &[ModelFacts], rows: &[Row]) 
             // Bounded, so that groups that contain each other end somewhere.
             (0..rows.len()).any(|_| match above.get(at) {
                 Some(group) => {
-                    at = group;
+                    at = *group;
                     partly(at)
                 }
                 None => false,

@@ -31,6 +31,7 @@ pub(in crate::commands) use tables::{imported_tables, not_shared, require, requi
 /// If the file is wrong, or the name is taken.
 pub(super) fn import(app: &App, args: &ImportArgs) -> Result<(), Failure> {
     check_name(app, args)?;
+    check_options(args)?;
     let mut imported = match args.format {
         ImportFormat::Csv | ImportFormat::Jsonl => from_rows(args)?,
         ImportFormat::LmEval => {
@@ -144,6 +145,23 @@ fn check_name(app: &App, args: &ImportArgs) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Nothing was given that the format would not look at.
+fn check_options(args: &ImportArgs) -> Result<(), Failure> {
+    let columns = matches!(args.format, ImportFormat::Csv | ImportFormat::Jsonl);
+    let given = [
+        ("--map", !args.map.is_empty() && !columns),
+        ("--lower-is-better", !args.lower_is_better.is_empty() && !columns),
+        ("--task", args.task.is_some() && args.format == ImportFormat::LmEval),
+    ];
+    match given.into_iter().find(|(_, wrong)| *wrong) {
+        Some((option, _)) => {
+            let format = args.format.name();
+            Err(Failure::usage(format!("{option}: files of {format} say this themselves")))
+        }
+        None => Ok(()),
+    }
+}
+
 /// All rows of a file.
 fn rows_of(path: &Path) -> Result<Vec<Map<String, Value>>, Failure> {
     Ok(open_rows(path)?.collect::<Result<_, _>>()?)
@@ -156,12 +174,6 @@ fn of_file(path: &Path) -> impl FnOnce(Failure) -> Failure {
 }
 
 fn from_judgments(args: &ImportArgs) -> Result<Imported, Failure> {
-    if !args.map.is_empty() {
-        let format = args.format.name();
-        return Err(Failure::usage(format!(
-            "--map: {format} files have their own columns; use csv or jsonl to map others"
-        )));
-    }
     let rows = rows_of(&args.path)?;
     let options = options(args);
     let read = match args.format {

@@ -18,6 +18,9 @@ use super::{
 const FIELDS: [&str; 11] =
     ["id", "task", "cluster", "repeat", "output", "baseline", "first", "model", "mean", "stderr", "n"];
 
+/// Name of the metric of results without documents.
+const MEAN: &str = "score";
+
 /// Judge of verdicts in files that do not name one.
 pub(super) const UNNAMED: &str = "not named";
 
@@ -48,9 +51,12 @@ impl ColumnMap {
                 return Err(Failure::usage(format!("--map {field}={column}: the field {field} is given twice")));
             }
             let plain = matches!(mapped.values, Values::Numbers);
-            if FIELDS[..6].contains(&mapped.field.as_str()) && !plain {
-                let field = &mapped.field;
-                return Err(Failure::usage(format!("--map {field}: values can be mapped for metrics, mean and first")));
+            let field = mapped.field.as_str();
+            let is_text = FIELDS.contains(&field) && !matches!(field, "first" | "mean" | "stderr");
+            if is_text && !plain {
+                return Err(Failure::usage(format!(
+                    "--map {field}: values can be mapped for metrics, mean, stderr and first"
+                )));
             }
         }
         let has = |name: &str| fields.iter().any(|mapped| mapped.field == name);
@@ -142,6 +148,17 @@ pub(super) fn read(
     }
     let known: BTreeSet<&str> = rows.iter().flat_map(|row| row.keys().map(String::as_str)).collect();
     map.check(&known)?;
+    if options.model.is_some() && map.column("model").is_none() {
+        return Err(Failure::usage("--model: no column names models; give one with --map model=COLUMN"));
+    }
+    let metrics: Vec<&str> = match map.column("id") {
+        Some(_) => map.metrics().map(|mapped| mapped.field.as_str()).collect(),
+        None => vec![MEAN],
+    };
+    if let Some(unknown) = options.lower_is_better.iter().find(|name| !metrics.contains(&name.as_str())) {
+        let metrics = metrics.join(", ");
+        return Err(Failure::usage(format!("--lower-is-better {unknown}: the metrics are {metrics}")));
+    }
     let texts = map.judged_texts(rows);
     let id = map.column("id").map(|column| id_columns(column, &known).into_iter().map(str::to_owned).collect());
     let mut reader = Reader {
@@ -194,7 +211,8 @@ pub(super) fn read(
         {
             let scores: Vec<f64> = metric.scores.iter().map(|(_, stats)| stats[0]).collect();
             // Unread verdicts are of the first metric where there is one task, as in files of judges.
-            let count = if reader.unread.is_empty() { 0 } else { task.labels.len() - scores.len() };
+            let read = metric.n().unwrap_or_default();
+            let count = if reader.unread.is_empty() { 0 } else { task.labels.len().saturating_sub(read) };
             findings.extend(pairs::unread(&scores, count, [low, high]));
         }
         task.judged = (!findings.is_empty()).then(|| Judged { judge: UNNAMED.to_owned(), findings });
@@ -385,7 +403,7 @@ impl Reader<'_> {
                 "row {number}: the task {task} has a mean already; give each task once"
             )));
         }
-        let mut metric = self.metric("score", true, None);
+        let mut metric = self.metric(MEAN, true, None);
         metric.aggregate = Some(Aggregate { value, standard_error, n });
         self.tasks[at].metrics.push(metric);
         Ok(())

@@ -200,7 +200,7 @@ fn not_shared_imports(tables: &[Table], records: &[&ImportRecord], only: &[Strin
         }
         let lost: Vec<Option<&MetricKey>> = if any(&task.id) {
             let keys = task.metrics.iter().map(|metric| &metric.key);
-            keys.filter(|key| !shown.contains(&(task.id.as_str(), key))).map(Some).collect()
+            keys.filter(|key| !shown.contains(&(task.id.as_str(), *key))).map(Some).collect()
         } else {
             vec![None]
         };

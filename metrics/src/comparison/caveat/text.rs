@@ -10,7 +10,9 @@ const SHOWN: usize = 4;
 impl fmt::Display for Caveat {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::SameModelTwice { models: [a, b] } => write!(f, "`{a}` and `{b}` are the same model."),
+            Self::SameModelTwice { models: [a, b] } => {
+                write!(f, "`{a}` and `{b}` are the same model. What differs between the two is the noise floor.")
+            }
             Self::NoOpAdapter { model, base } => match base {
                 Some(base) => write!(f, "The adapter of `{model}` changes nothing: it answers as `{base}` does."),
                 None => write!(f, "The adapter of `{model}` changes nothing."),
