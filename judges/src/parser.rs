@@ -7,6 +7,7 @@
 mod alpaca_eval;
 mod diagnosis;
 mod fastchat;
+mod marks;
 mod prometheus;
 mod python_int;
 mod strict;
@@ -17,6 +18,7 @@ use serde::{Deserialize, Serialize};
 pub use self::{
     alpaca_eval::{label_preference, lmsys_parser, ranking_parser, regex_parser},
     fastchat::{FastChatWinner, fastchat_pair, fastchat_pair_rating, fastchat_rating},
+    marks::{Marked, marked},
     prometheus::{prometheus_eval_script, prometheus_inline, prometheus_package},
 };
 use crate::{Answer, Kind, Outcome, Protocol, Unparsed, Verdict};

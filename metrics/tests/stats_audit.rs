@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use harness_core::{Digest, DocId, Irregular, MetricKey, SampleScore, Seed};
 use harness_metrics::{
     comparison::{
-        Aggregate, Caveat, Column, Comparison, ModelFacts, Overlap, Scale, Settings, Table, TaskFacts, Verdict,
+        Aggregate, Caveat, Column, Comparison, Coverage, ModelFacts, Overlap, Scale, Settings, Table, TaskFacts,
+        Verdict,
     },
     simulation::false_alarms,
 };
@@ -81,6 +82,70 @@ fn imports_of_one_file_are_named() {
     let tables = [table("none", &[("a", binary(60, 0.5, 1)), ("b", binary(60, 0.5, 2))])];
     let caveats = audit(&tables, &[of("a"), of("b")]);
     assert!(sentence(&caveats, |c| matches!(c, Caveat::SameFile { .. })).contains("`a` and `b`"));
+}
+
+/// A row of imported means.
+fn means(task: &str, filter: &str, values: &[(&str, f64)]) -> Table {
+    let known = |value: f64| Aggregate { value, standard_error: Some(0.01 * value), n: Some(500) };
+    let column = |&(model, value): &(&str, f64)| Column { aggregate: Some(known(value)), ..Column::new(model, vec![]) };
+    Table::new(task, MetricKey::new("exact_match", filter), values.iter().map(column).collect())
+}
+
+fn import(model: &str) -> ModelFacts {
+    ModelFacts { source: Some(Digest::of(model)), ..facts(model) }
+}
+
+#[test]
+fn imported_zeros_behind_a_filter() {
+    let row = |filter: &str, a: f64, b: f64| means("gsm", filter, &[("a", a), ("b", b)]);
+    let found = |tables: &[Table]| {
+        let caveats = audit(tables, &[import("a"), import("b")]);
+        caveats.iter().find(|c| matches!(c, Caveat::NothingParsed { .. })).map(Caveat::to_string)
+    };
+    let text = found(&[row("strict-match", 0.0, 0.0), row("flexible-extract", 0.05, 0.06)]).expect("a caveat");
+    assert!(text.contains("nothing was extracted: gsm exact_match,strict-match for all models, `a`; `b`"), "{text}");
+    assert!(text.contains("beside up to 6.0 % behind flexible-extract"), "{text}");
+    let text = found(&[row("strict-match", 0.0, 0.4), row("flexible-extract", 0.05, 0.06)]).expect("a caveat");
+    assert!(text.contains("strict-match `a`, beside up to 5.0 %"), "{text}");
+    assert!(found(&[row("strict-match", 0.0, 0.0)]).is_some(), "for all models");
+    assert_eq!(found(&[row("strict-match", 0.0, 0.4)]), None, "one model alone may be wrong throughout");
+    assert_eq!(found(&[row("none", 0.0, 0.0)]), None, "no filter");
+}
+
+#[test]
+fn imports_of_one_model() {
+    let rows = |b: f64| ["x", "y", "z"].map(|task| means(task, "none", &[("a", 0.3), ("b", b)]));
+    let of = |tables: &[Table], facts: [ModelFacts; 2]| {
+        let caveats = audit(tables, &facts);
+        caveats.into_iter().filter(|c| !c.is_statistical()).map(|c| c.to_string()).collect::<Vec<_>>()
+    };
+    let same = of(&rows(0.3), [import("a"), import("b")]);
+    assert!(same.len() == 1 && same[0].contains("same means in all of 3 rows"), "{same:?}");
+    let named = |model: &str| ModelFacts { told: Some("lab/m".into()), ..import(model) };
+    let runs = of(&rows(0.32), [named("a"), named("b")]);
+    assert!(runs.len() == 1 && runs[0].contains("noise floor, up to 2.0 percentage points"), "{runs:?}");
+    // Run in another way it is no noise.
+    let other = ModelFacts { conditions: map(&[("examples", "5")]), ..named("b") };
+    let asked = ModelFacts { conditions: map(&[("examples", "0")]), ..named("a") };
+    assert!(of(&rows(0.32), [asked, other]).iter().all(|text| !text.contains("noise floor")));
+    assert!(of(&rows(0.32), [import("a"), import("b")]).is_empty());
+}
+
+#[test]
+fn a_part_of_a_benchmark_is_named_by_its_group() {
+    let part = |found, of| TaskFacts {
+        coverage: Some(Coverage { found, of, unit: "document".into(), missing: vec![] }),
+        ..TaskFacts::default()
+    };
+    let tasks = [("all".to_owned(), part(30, 40)), ("one".to_owned(), part(10, 20))].into();
+    let mut tables = ["all", "one"].map(|task| means(task, "none", &[("a", 0.3)]));
+    let found = |tables: &[Table]| {
+        let facts = ModelFacts { tasks: BTreeMap::clone(&tasks), ..import("a") };
+        sentence(&audit(tables, &[facts]), |c| matches!(c, Caveat::IncompleteBenchmark { .. }))
+    };
+    assert!(found(&tables).contains("all `a` has 30 of 40 documents; one `a` has 10 of 20 documents"));
+    (tables[1].group, tables[1].depth) = (Some("all".into()), 1);
+    assert!(!found(&tables).contains("one"));
 }
 
 #[test]

@@ -47,7 +47,7 @@ fn a_clear_winner_and_a_clear_loser() {
     let tables = [table("t", vec![column("base", &base), column("good", &good), column("bad", &bad)])];
     let comparison = Comparison::compute(&tables, &[], &settings()).unwrap();
     let row = &comparison.rows[0];
-    assert_eq!(row.n, 600);
+    assert_eq!(row.n, Some(600));
     let verdicts: Vec<Verdict> = row.contrasts.iter().map(|c| c.verdict).collect();
     assert_eq!(verdicts, [Verdict::Better, Verdict::Worse]);
     assert!(comparison.any_worse());
@@ -90,7 +90,7 @@ fn small_and_empty_tables_do_not_panic() {
                 let tables = [table("t", vec![column("base", &values), column("r8", &other)])];
                 let comparison = Comparison::compute(&tables, &[], &settings()).unwrap();
                 let row = &comparison.rows[0];
-                assert_eq!((row.n, row.cells[0].value.is_some()), (n, n > 0));
+                assert_eq!((row.n, row.cells[0].value.is_some()), (Some(n), n > 0));
                 assert_eq!(row.contrasts[0].p.is_some(), n > 0);
                 let text = serde_json::to_string(&comparison).unwrap();
                 assert_eq!(serde_json::from_str::<Comparison>(&text).unwrap(), comparison);
@@ -135,7 +135,7 @@ fn misaligned_documents_are_named_or_left_out() {
     assert!(message.contains("`r8` lacks 1 document") && message.contains(&doc(1).0.short()), "{message}");
     let shared = Settings { alignment: Alignment::Intersect, ..settings() };
     let comparison = Comparison::compute(&tables, &[], &shared).unwrap();
-    assert_eq!(comparison.rows[0].n, 2);
+    assert_eq!(comparison.rows[0].n, Some(2));
     let Caveat::PartialOverlap { rows } = &comparison.caveats[0] else { panic!("{:?}", comparison.caveats) };
     assert_eq!((rows[0].used, &rows[0].dropped[..]), (2, &[("base".to_owned(), 1)][..]));
     assert!(comparison.caveats[0].to_string().contains("1 of `base` left out"));
@@ -210,7 +210,7 @@ fn clusters_widen_intervals_and_change_the_test() {
     clustered.clusters = (0..200).map(|i| (doc(i), format!("passage {}", i / 10))).collect();
     let comparison = Comparison::compute(&[clustered], &[], &settings()).unwrap();
     let (row, plain) = (&comparison.rows[0], &independent.rows[0]);
-    assert_eq!((row.n, row.clusters, plain.clusters), (200, Some(20), None));
+    assert_eq!((row.n, row.clusters, plain.clusters), (Some(200), Some(20), None));
     assert!(row.cells[0].interval.unwrap().half_width() > 2.0 * plain.cells[0].interval.unwrap().half_width());
     assert_ne!(row.contrasts[0].test, Some(TestMethod::McnemarExact));
     assert!(row.contrasts[0].p > plain.contrasts[0].p);

@@ -75,7 +75,7 @@ pub fn csv(comparison: &Comparison) -> Result<String, ReportError> {
                     row.higher_is_better.to_string(),
                     name(&row.scale),
                     row.primary.to_string(),
-                    row.n.to_string(),
+                    row.n.map(|n| n.to_string()).unwrap_or_default(),
                     row.clusters.map(|n| n.to_string()).unwrap_or_default(),
                     row.family.clone(),
                     cell.model.clone(),

@@ -2,7 +2,7 @@
 
 use harness_metrics::comparison::{Comparison, Contrast, Row, Scale, Verdict};
 
-use crate::number::count;
+use crate::number::documents;
 
 /// Most models that stand side by side in one table.
 pub(crate) const SIDE_BY_SIDE: usize = 4;
@@ -86,7 +86,7 @@ pub(crate) fn description(row: &Row, up: &str, down: &str) -> Vec<String> {
     if row.key.filter != "none" {
         parts.push(row.key.filter.clone());
     }
-    parts.push(format!("n = {}", count(row.n)));
+    parts.push(format!("n = {}", documents(row.n)));
     parts
 }
 

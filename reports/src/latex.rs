@@ -11,7 +11,7 @@ use self::table::{Align, Cell, Table};
 use crate::{
     Meta,
     document::{all_pairs, bold, contrast, description, letters, metric, sections, side_by_side, top},
-    number::{Spread, Style, count, needed, p_value},
+    number::{Spread, Style, documents, needed, p_value},
     words,
 };
 
@@ -144,7 +144,7 @@ fn values(comparison: &Comparison, rows: &[&Row]) -> Table {
     let top = top(rows);
     for row in rows {
         let style = Style::of(row);
-        let mut line = vec![Cell::new(task(row, top)), Cell::new(metric_name(row)), Cell::new(count(row.n))];
+        let mut line = vec![Cell::new(task(row, top)), Cell::new(metric_name(row)), Cell::new(documents(row.n))];
         for cell in &row.cells {
             let [value, mut half] = value_cells(row, &cell.model, style);
             half.text.push_str(match contrast(row, &cell.model).map(|contrast| contrast.verdict) {

@@ -110,6 +110,11 @@ pub(crate) fn needed(n: Option<u64>) -> String {
     count(usize::try_from(n.div_ceil(unit).saturating_mul(unit)).unwrap_or(usize::MAX))
 }
 
+/// A number of documents, which means without documents need not tell.
+pub(crate) fn documents(n: Option<usize>) -> String {
+    n.map_or_else(|| "unknown".into(), count)
+}
+
 /// A count with thousands separators.
 pub(crate) fn count(n: usize) -> String {
     thousands(n as u64)

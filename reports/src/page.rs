@@ -5,7 +5,7 @@ use harness_metrics::comparison::{Cell, Comparison, Row, Verdict};
 use crate::{
     Meta,
     document::{all_pairs, bold, contrast, description, label, letters, metric, sections, side_by_side, top},
-    number::{Spread, Style, count, needed, p_value},
+    number::{Spread, Style, documents, needed, p_value},
     words,
 };
 
@@ -161,7 +161,7 @@ fn values(comparison: &Comparison, rows: &[&Row]) -> Table {
     let top = top(rows);
     for row in rows {
         let style = Style::of(row);
-        let mut line = vec![text(label(row, top, "· ")), text(metric(row, "↑", "↓")), number(count(row.n))];
+        let mut line = vec![text(label(row, top, "· ")), text(metric(row, "↑", "↓")), number(documents(row.n))];
         for cell in &row.cells {
             let mut spans = value(row, cell, style);
             let verdict = contrast(row, &cell.model).map(|contrast| contrast.verdict);

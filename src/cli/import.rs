@@ -42,9 +42,11 @@ pub struct ImportArgs {
     /// Name under which the results are compared
     #[arg(long, value_name = "NAME")]
     pub name: String,
-    /// Which columns hold what, as FIELD=COLUMN: id, task, cluster, repeat, output, or the name of a metric; for results
-    /// without documents mean, stderr and n
-    #[arg(long, value_delimiter = ',', value_name = "FIELD=COLUMN")]
+    /// Which columns hold what, as FIELD=COLUMN: id (of several columns COLUMN+COLUMN), task, cluster, repeat, output,
+    /// baseline (the other output of a pair), first (whether the model's was shown first), or the name of a metric; for
+    /// results without documents mean, stderr and n. Values: COLUMN:percent, COLUMN:1..10 (a scale), or labels,
+    /// win=preference:A=1,B=0,tie=0.5; marks such as [[A]], [[7]] and [RESULT] 4 are found inside texts
+    #[arg(long, value_name = "FIELD=COLUMN,...")]
     pub map: Vec<String>,
     /// Task of all rows, where no column says it
     #[arg(long, value_name = "TASK")]
@@ -55,6 +57,10 @@ pub struct ImportArgs {
     /// Metrics of which smaller values are better
     #[arg(long, value_delimiter = ',', value_name = "METRIC")]
     pub lower_is_better: Vec<String>,
+    /// What the model was trained with, so that candidates that differ in more than one thing are named: a recipe, a
+    /// training.json, an adapter_config.json, or a list of KEY = VALUE
+    #[arg(long, value_name = "FILE")]
+    pub facts: Option<PathBuf>,
     /// Replace results of this name
     #[arg(long)]
     pub force: bool,

@@ -115,7 +115,7 @@ pub(super) fn explain(app: &App, args: &ExplainArgs) -> Result<(), Failure> {
         format!("value of {model} on {} {}", row.task, row.key),
         value.map_or("none".to_owned(), |value| format!("{value:?}")),
     );
-    chain.note("documents", row.n.to_string());
+    chain.note("documents", row.n.map_or("unknown".to_owned(), |n| n.to_string()));
     match manifest {
         None => chain.note("manifest", "none: the results are imported, or the report was moved without manifest.json"),
         Some(manifest) => {

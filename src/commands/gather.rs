@@ -1,6 +1,6 @@
 //! Models to compare: own ones are placed, loaded and asked, imported results are read.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use harness_metrics::comparison::{Caveat, Comparison, ComparisonError, ModelFacts, Settings, Table};
 use harness_tasks::Task as _;
@@ -8,14 +8,14 @@ use harness_tasks::Task as _;
 use super::{
     App, Failure,
     evaluate::{Evaluated, evaluate, limits},
-    import::ImportRecord,
+    import::{ImportRecord, imported_tables, not_shared, require, require_of_suite},
     judge::{Judged, Judging, remote},
     lineage,
     load::{Loader, Missing, Ready},
     noise, probe,
     provenance::{Training, split_leaks},
     suite::Suite,
-    tables::{Noise, Scores, imported_tables, tables},
+    tables::{Noise, Scores, tables},
     train::{self, Changes},
 };
 use crate::{
@@ -146,11 +146,19 @@ impl Gathered {
                 names.join(", ")
             )));
         }
-        let mut comparison =
-            Comparison::compute(&tables, &self.facts, settings).map_err(|error| self.explain(&error))?;
+        let compared: BTreeSet<&str> = tables.iter().map(|table| table.task.as_str()).collect();
+        let mut facts = self.facts.clone();
+        for facts in facts.iter_mut().filter(|facts| facts.source.is_some()) {
+            facts.tasks.retain(|task, _| compared.contains(task.as_str()));
+        }
+        let mut comparison = Comparison::compute(&tables, &facts, settings).map_err(|error| self.explain(&error))?;
         comparison.caveats.extend(self.trained_otherwise.iter().cloned());
         comparison.caveats.extend(split_leaks(&self.trainings));
         comparison.caveats.extend(self.judged.caveats.iter().cloned());
+        comparison.caveats.extend(self.imported.iter().flat_map(|record| record.judged(&compared)));
+        let own: Vec<&str> = self.evaluated.iter().map(|model| model.name.as_str()).collect();
+        let records: Vec<&ImportRecord> = self.imported.iter().collect();
+        comparison.caveats.extend(not_shared(&tables, self.suite.as_ref(), (&own, &records), &self.tasks));
         Ok(comparison)
     }
 
@@ -202,7 +210,7 @@ pub(super) fn gather(
             (imported, at)
         })
         .collect();
-    let imported = subjects
+    let imported: Vec<ImportRecord> = subjects
         .iter()
         .filter_map(|subject| match subject {
             Subject::Imported(record) => Some((**record).clone()),
@@ -210,6 +218,11 @@ pub(super) fn gather(
         })
         .collect();
     let suite = if models.is_empty() { None } else { Some(Suite::load(app, args)?) };
+    match &suite {
+        None => require(&imported.iter().collect::<Vec<_>>(), &args.tasks)?,
+        Some(suite) if !args.tasks.is_empty() => require_of_suite(&imported, suite)?,
+        Some(_) => {}
+    }
     let mut gathered = Gathered {
         suite,
         evaluated: vec![],

@@ -54,21 +54,7 @@ impl Training {
 
     /// The recipe with dotted names, and the hashes of data and template.
     pub(super) fn recipe(&self) -> BTreeMap<String, String> {
-        let mut flat = BTreeMap::new();
-        flatten("", &self.manifest["recipe"], &mut flat);
-        // Where the files lie does not matter, what they hold does.
-        flat.retain(|name, _| {
-            !matches!(name.as_str(), "name" | "base" | "data.source" | "data.dataset" | "data.template")
-        });
-        for data in self.manifest["data"].as_array().into_iter().flatten() {
-            if let Some(hash) = data["hash"].as_str() {
-                flat.insert("data".to_owned(), hash.chars().take(12).collect());
-            }
-        }
-        if let Some(hash) = self.manifest["template_hash"].as_str() {
-            flat.insert("template".to_owned(), hash.chars().take(12).collect());
-        }
-        flat
+        recipe_of_manifest(&self.manifest)
     }
 
     /// The texts of one part of its rows: `train`, `validation`.
@@ -106,6 +92,23 @@ impl Training {
         }
         seen
     }
+}
+
+/// The recipe in a `training.json` with dotted names, and the hashes of data and template.
+pub(super) fn recipe_of_manifest(manifest: &Value) -> BTreeMap<String, String> {
+    let mut flat = BTreeMap::new();
+    flatten("", &manifest["recipe"], &mut flat);
+    // Where the files lie does not matter, what they hold does.
+    flat.retain(|name, _| !matches!(name.as_str(), "name" | "base" | "data.source" | "data.dataset" | "data.template"));
+    for data in manifest["data"].as_array().into_iter().flatten() {
+        if let Some(hash) = data["hash"].as_str() {
+            flat.insert("data".to_owned(), hash.chars().take(12).collect());
+        }
+    }
+    if let Some(hash) = manifest["template_hash"].as_str() {
+        flat.insert("template".to_owned(), hash.chars().take(12).collect());
+    }
+    flat
 }
 
 /// Validation rows of one model that another was trained on.
@@ -171,7 +174,8 @@ fn files_of(path: &Path, hashes: &FileHashes) -> Result<Vec<DataEntry>, Failure>
     paths.iter().map(|path| Ok(DataEntry { path: absolute(path), hash: hashes.hash(path)? })).collect()
 }
 
-fn flatten(name: &str, value: &Value, flat: &mut BTreeMap<String, String>) {
+/// A value with dotted names; null is left out.
+pub(super) fn flatten(name: &str, value: &Value, flat: &mut BTreeMap<String, String>) {
     match value {
         Value::Object(map) => {
             for (key, value) in map {

@@ -52,7 +52,7 @@ impl Look {
                 }
             }
             // What was trained is known by its recipe, anything else by its content.
-            let identity = if recipe.is_empty() { facts.identity.or(facts.source) } else { None };
+            let identity = if recipe.is_empty() { facts.identity.or(facts.source) } else { facts.source };
             models.push(json!({"name": facts.model, "recipe": recipe, "identity": identity}));
         }
         let tasks: Vec<(String, usize)> = gathered

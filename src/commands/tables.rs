@@ -5,16 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use harness_core::{DocId, MetricKey, SampleScore};
 use harness_metrics::{
     Statistic,
-    comparison::{Column, ModelFacts, Scale, Table},
+    comparison::{CLUSTERED_GROUP, Column, ModelFacts, Scale, Table},
 };
 use harness_tasks::{Aggregate, Group, Member, MetricSpec, Task as _};
 use serde_json::Value;
 
 use super::{evaluate::Evaluated, import::ImportRecord, suite::Suite};
-
-/// Groups of at least this many tasks take their tasks as clusters: their documents are drawn in blocks. The tasks of
-/// smaller groups are too few to be a sample of tasks; they are taken as they are.
-const CLUSTERED_GROUP: usize = 10;
 
 /// The scores of one model: its own answers, or results of another tool.
 #[derive(Clone, Copy)]
@@ -64,37 +60,6 @@ pub(super) fn tables(suite: &Suite, models: &[Scores<'_>], noise: &Noise) -> Vec
     tables
 }
 
-/// One table a task and metric that all imports have.
-pub(super) fn imported_tables(records: &[&ImportRecord], only: &[String]) -> Vec<Table> {
-    let Some((first, others)) = records.split_first() else { return vec![] };
-    let mut tables = vec![];
-    for task in first.tasks.iter().filter(|task| only.is_empty() || only.contains(&task.id)) {
-        for metric in &task.metrics {
-            let of = |record: &&ImportRecord| {
-                let same = record.task(&task.id)?.metrics.iter().find(|other| other.key == metric.key)?;
-                Some((same.column(&record.name), same.scale()))
-            };
-            let Some(found) = others.iter().map(of).collect::<Option<Vec<_>>>() else { continue };
-            let raw = metric.scale() == Scale::Raw || found.iter().any(|(_, scale)| *scale == Scale::Raw);
-            let mut columns = vec![metric.column(&first.name)];
-            columns.extend(found.into_iter().map(|(column, _)| column));
-            let mut clusters = BTreeMap::new();
-            let own = records.iter().filter_map(|record| record.task(&task.id)).flat_map(|task| &task.clusters);
-            own.for_each(|(doc, cluster)| drop(clusters.insert(*doc, cluster.clone())));
-            tables.push(Table {
-                alias: task.alias.clone(),
-                statistic: metric.statistic.clone(),
-                higher_is_better: metric.higher_is_better,
-                scale: if raw { Scale::Raw } else { metric.scale() },
-                primary: metric.primary,
-                clusters,
-                ..Table::new(&task.id, metric.key.clone(), columns)
-            });
-        }
-    }
-    tables
-}
-
 struct Builder<'a> {
     suite: &'a Suite,
     models: &'a [Scores<'a>],
@@ -131,7 +96,7 @@ impl Builder<'_> {
     fn task(&self, task: usize, group: Option<&str>, depth: usize, tables: &mut Vec<Table>) {
         let definition = &self.suite.tasks[task];
         for spec in definition.metrics() {
-            let Some(columns) = self.columns(&[(task, None)], &spec.key) else { continue };
+            let Some(columns) = self.columns(definition.id(), &[(task, None)], &spec.key) else { continue };
             tables.push(Table {
                 alias: Some(definition.alias().to_owned()),
                 group: group.map(str::to_owned),
@@ -165,7 +130,7 @@ impl Builder<'_> {
                     (leaf, equally.then(|| 1.0 / documents as f64))
                 })
                 .collect();
-            let Some(columns) = self.columns(&parts, &spec.key) else { continue };
+            let Some(columns) = self.columns(&group.name, &parts, &spec.key) else { continue };
             let noise = self.pooled_noise(&parts, &spec.key);
             tables.push(Table {
                 alias: Some(group.alias.clone()),
@@ -200,12 +165,19 @@ impl Builder<'_> {
         own.unwrap_or_else(|| self.suite.tasks[task].documents().len())
     }
 
-    /// The columns of all models; `None` where imported results lack the metric.
-    fn columns(&self, parts: &[(usize, Option<f64>)], key: &MetricKey) -> Option<Vec<Column>> {
-        self.models.iter().map(|model| self.column(model, parts, key)).collect()
+    /// The columns of all models for a task or group; `None` where imported results lack the metric.
+    fn columns(&self, id: &str, parts: &[(usize, Option<f64>)], key: &MetricKey) -> Option<Vec<Column>> {
+        self.models.iter().map(|model| self.column(model, id, parts, key)).collect()
     }
 
-    fn column(&self, model: &Scores<'_>, parts: &[(usize, Option<f64>)], key: &MetricKey) -> Option<Column> {
+    fn column(&self, model: &Scores<'_>, id: &str, parts: &[(usize, Option<f64>)], key: &MetricKey) -> Option<Column> {
+        // A mean of a task or group; that of a group is not made from means of its tasks.
+        if let Scores::Imported(record) = model
+            && let Some(metric) = record.task(id).and_then(|task| task.metrics.iter().find(|metric| metric.key == *key))
+            && metric.aggregate.is_some()
+        {
+            return Some(metric.column(&record.name));
+        }
         let mut column = Column::new(model.name(), vec![]);
         for &(task, weight) in parts {
             let mut scores: Vec<SampleScore> = match model {
@@ -214,8 +186,7 @@ impl Builder<'_> {
                     let imported = record.task(self.suite.tasks[task].id())?;
                     let metric = imported.metrics.iter().find(|metric| metric.key == *key)?;
                     if metric.aggregate.is_some() {
-                        // A mean of one task; that of a group would need the weights of its tasks.
-                        return (parts.len() == 1).then(|| metric.column(&record.name));
+                        return None;
                     }
                     column.repeated |= metric.repeated;
                     metric.column(&record.name).scores

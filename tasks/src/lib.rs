@@ -26,6 +26,7 @@ mod python;
 mod registry;
 mod sampler;
 mod score;
+pub mod sizes;
 mod task;
 mod template;
 mod wikitext;
@@ -37,7 +38,7 @@ pub use declarative::DeclarativeTask;
 pub use error::{Place, TaskError};
 pub use generation::postprocess_generation;
 pub use group::{Aggregate, Group, Member};
-pub use registry::{CheckReport, PythonNeed, Registry, Selection, TaskInfo, TaskRef};
+pub use registry::{CheckReport, PythonNeed, Registry, Selection, TaskInfo, TaskRef, wildcard};
 pub use task::{
     Answer, AnswerOutcome, BuildOptions, DocumentRequests, Gold, Limit, MetricSpec, OutputType, Prepared,
     PromptFormatter, PromptPart, PromptPiece, PromptView, Scored, Task,

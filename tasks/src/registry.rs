@@ -13,7 +13,7 @@ use harness_core::nearest_few;
 use rayon::prelude::*;
 
 pub use check::{CheckReport, PythonNeed};
-pub use select::{Selection, TaskRef};
+pub use select::{Selection, TaskRef, wildcard};
 
 use crate::{
     DeclarativeTask, OutputType, Place, TaskError, builtin,

@@ -9,6 +9,7 @@ mod experiment;
 mod generate;
 mod golden;
 mod help;
+mod imports;
 mod models;
 mod run;
 mod statistics;

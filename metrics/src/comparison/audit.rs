@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
     Caveat, Cell, Confounded, DifferentCondition, FilterConflict, ModelFacts, Overlap, Row, SameScores, SeenDocuments,
-    Share, SharedOutputs, TaskFacts, Verdict, alignment::Aligned, facts::no_answer, table::Table,
+    Share, SharedOutputs, TaskFacts, Verdict, alignment::Aligned, facts::no_answer, imports, table::Table,
 };
 use crate::Statistic;
 
@@ -18,20 +18,17 @@ const AGREEMENT: [f64; 2] = [0.9, 0.5];
 const GRADED: usize = 10;
 
 /// The facts of the models in their order.
-fn ordered<'a>(models: &[String], facts: &'a [ModelFacts]) -> Vec<&'a ModelFacts> {
+pub(super) fn ordered<'a>(models: &[String], facts: &'a [ModelFacts]) -> Vec<&'a ModelFacts> {
     models.iter().filter_map(|model| facts.iter().find(|facts| &facts.model == model)).collect()
 }
 
-/// Outputs shared in part, imports of one file, differing conditions, randomness without repeats, confounded recipes.
+/// Outputs shared in part, differing conditions, randomness without repeats, confounded recipes.
 pub(super) fn models(models: &[String], facts: &[ModelFacts]) -> Vec<Caveat> {
     let ordered = ordered(models, facts);
     let mut caveats = Vec::new();
     for (i, a) in ordered.iter().enumerate() {
         for b in &ordered[i + 1..] {
             let pair = [a.model.clone(), b.model.clone()];
-            if a.source.is_some() && a.source == b.source {
-                caveats.push(Caveat::SameFile { models: pair.clone() });
-            }
             let same_model = a.identity.is_some() && a.identity == b.identity;
             let shared: Vec<SharedOutputs> = a
                 .tasks
@@ -251,20 +248,22 @@ pub(super) fn seen_caveat(rows: Vec<SeenDocuments>) -> Option<Caveat> {
 pub(super) fn rows(rows: &[Row], facts: &[ModelFacts]) -> Vec<Caveat> {
     let mut caveats = Vec::new();
     let mut nothing = Vec::new();
-    for row in rows.iter().filter(|row| !row.pooled && !row.judged && row.n > 0) {
-        let zero = |cell: &&Cell| cell.value == Some(0.0) && 10 * cell.unparsed >= 9 * row.n;
+    let own = rows.iter().filter(|row| !row.pooled && !row.judged);
+    for (row, n) in own.filter_map(|row| Some((row, row.n.filter(|&n| n > 0)?))) {
+        let zero = |cell: &&Cell| cell.value == Some(0.0) && 10 * cell.unparsed >= 9 * n;
         for cell in row.cells.iter().filter(zero).filter(|cell| !no_answer(facts, &row.task, &cell.model)) {
             nothing.push(Share {
                 task: row.task.clone(),
                 key: Some(row.key.clone()),
                 model: cell.model.clone(),
                 count: cell.unparsed,
-                of: row.n,
+                of: n,
             });
         }
     }
-    if !nothing.is_empty() {
-        caveats.push(Caveat::NothingParsed { shares: nothing });
+    let zeros = imports::zero_filters(rows, facts);
+    if !nothing.is_empty() || !zeros.is_empty() {
+        caveats.push(Caveat::NothingParsed { shares: nothing, zeros });
     }
     let mut conflicts = Vec::new();
     for (i, one) in rows.iter().enumerate() {
@@ -304,22 +303,6 @@ pub(super) fn rows(rows: &[Row], facts: &[ModelFacts]) -> Vec<Caveat> {
         caveats.push(Caveat::BelowNoise { rows: below });
     }
     caveats
-}
-
-/// Models of which only aggregates are known somewhere. Against a value that is known exactly (½ as the win rate against
-/// oneself) there is nothing to pair.
-pub(super) fn unpaired(tables: &[Table]) -> Option<Caveat> {
-    let exact = |table: &&Table| {
-        let base = table.columns.first().and_then(|base| base.aggregate);
-        base.is_some_and(|base| base.standard_error == Some(0.0))
-    };
-    let columns = tables
-        .iter()
-        .filter(|table| !table.judged && !exact(table))
-        .flat_map(|table| &table.columns)
-        .filter(|column| column.aggregate.is_some());
-    let models: BTreeSet<&String> = columns.map(|column| &column.model).collect();
-    (!models.is_empty()).then(|| Caveat::Unpaired { models: models.into_iter().cloned().collect() })
 }
 
 #[cfg(test)]

@@ -2,12 +2,12 @@
 
 mod text;
 
-pub use text::thousands;
+pub use text::{counted, thousands};
 
 use harness_core::{Irregular, MetricKey};
 use serde::{Deserialize, Serialize};
 
-use super::{JudgeFinding, Scale, Verdict};
+use super::{Coverage, JudgeFinding, Scale, Verdict};
 
 /// A limit on what the comparison shows. `Display` says what was found; [`Caveat::advice`] what to do about it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -136,6 +136,25 @@ pub enum Caveat {
     SameFile {
         /// The models.
         models: [String; 2],
+        /// The files they share, where they share only some.
+        #[serde(default)]
+        files: Vec<String>,
+    },
+    /// Imported results of two runs of one model, as their files name it: what differs is the noise floor.
+    SameModelRuns {
+        /// The names they were imported under.
+        models: [String; 2],
+        /// The model as the files name it.
+        told: String,
+        /// The largest differences, one a scale.
+        largest: Vec<NoiseFloor>,
+    },
+    /// Two models with equal means in every row.
+    SameMeans {
+        /// The models.
+        models: [String; 2],
+        /// Number of rows.
+        rows: usize,
     },
     /// Two models gave outputs equal to the last bit on some documents.
     SharedOutputs {
@@ -163,8 +182,11 @@ pub enum Caveat {
     },
     /// A value of 0 because (nearly) nothing could be extracted.
     NothingParsed {
-        /// By row and model.
+        /// By row and model, where answers are known.
         shares: Vec<Share>,
+        /// Imported values that are 0 behind a filter, where no answers are known.
+        #[serde(default)]
+        zeros: Vec<ZeroFilter>,
     },
     /// Differences that change their sign with the extraction filter, at least one of them decided.
     FilterConflicts {
@@ -216,6 +238,66 @@ pub enum Caveat {
         /// The models.
         models: Vec<String>,
     },
+    /// Results over a part of a benchmark.
+    IncompleteBenchmark {
+        /// By task and model.
+        parts: Vec<Incomplete>,
+    },
+    /// Tasks and metrics of some models that others have no results of.
+    NotCompared {
+        /// Those tasks and metrics.
+        rows: Vec<NotShared>,
+    },
+}
+
+/// The largest difference between two runs of one model.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct NoiseFloor {
+    /// The task.
+    pub task: String,
+    /// The metric.
+    pub key: MetricKey,
+    /// What the values are in.
+    pub scale: Scale,
+    /// Its size.
+    pub difference: f64,
+}
+
+/// An imported value of 0 behind a filter.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ZeroFilter {
+    /// The task.
+    pub task: String,
+    /// The metric and the filter.
+    pub key: MetricKey,
+    /// The models whose value is 0.
+    pub models: Vec<String>,
+    /// Whether that is all models.
+    pub all: bool,
+    /// Another filter behind which the same metric is not 0 for these models, with the largest of their values.
+    pub beside: Option<(MetricKey, f64)>,
+}
+
+/// A model's results on a part of a benchmark.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Incomplete {
+    /// The task.
+    pub task: String,
+    /// The model.
+    pub model: String,
+    /// How much there is.
+    pub coverage: Coverage,
+}
+
+/// A task or metric that only some models have results of.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NotShared {
+    /// The task.
+    pub task: String,
+    /// The metric, where it is not the whole task.
+    pub key: Option<MetricKey>,
+    /// The models that have results of it.
+    pub models: Vec<String>,
 }
 
 /// A task on which two models gave the same outputs.
@@ -461,7 +543,15 @@ impl Caveat {
                 "Simplify the pattern (nested repetitions such as `(a+)+` backtrack without end): these answers count as not parsed."
             }
             Self::Judge { finding, .. } => finding.advice(),
-            Self::SameFile { .. } => "Check the paths given to `harness import`: one of the two is under a wrong name.",
+            Self::SameFile { .. } => {
+                "Check the paths given to `harness import`: one of the two is under a wrong name, or one model stands here twice."
+            }
+            Self::SameModelRuns { .. } => {
+                "Take no difference of this size between other models for one of models: two runs of one model differ as much."
+            }
+            Self::SameMeans { .. } => {
+                "Check that the results are of two models: a copied file or a wrong path gives equal means."
+            }
             Self::SharedOutputs { .. } => {
                 "Different weights do not give equal log-probabilities: check that results were not copied or mixed up."
             }
@@ -501,6 +591,12 @@ impl Caveat {
             Self::Unpaired { .. } => {
                 "Import results by document if the other tool can write them: pairing shows much smaller differences."
             }
+            Self::IncompleteBenchmark { .. } => {
+                "Find out what is missing and why: documents that a run lost or left out may be the hard ones, and the value is not the benchmark's."
+            }
+            Self::NotCompared { .. } => {
+                "Import the missing results, or choose what all models share with --tasks, so that nothing is left out unseen."
+            }
         }
     }
 
@@ -512,6 +608,6 @@ impl Caveat {
                 | Self::TooFewResamples { .. }
                 | Self::BelowNoise { .. }
                 | Self::Unpaired { .. }
-        )
+        ) || matches!(self, Self::Judge { finding, .. } if finding.is_statistical())
     }
 }

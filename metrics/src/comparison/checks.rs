@@ -73,14 +73,15 @@ pub(super) fn rows(rows: &[Row], settings: &Settings) -> Vec<Caveat> {
     let mut caveats = Vec::new();
     let mut empty: Vec<String> = rows
         .iter()
-        .filter(|row| row.n == 0 && row.cells.iter().all(|c| c.value.is_none()))
+        .filter(|row| row.n.unwrap_or(0) == 0 && row.cells.iter().all(|c| c.value.is_none()))
         .map(|row| row.task.clone())
         .collect();
     empty.dedup();
     if !empty.is_empty() {
         caveats.push(Caveat::NoDocuments { tasks: empty });
     }
-    let tested: Vec<&Row> = rows.iter().filter(|row| row.primary && row.n > 0 && !row.contrasts.is_empty()).collect();
+    let tested: Vec<&Row> =
+        rows.iter().filter(|row| row.primary && row.n > Some(0) && !row.contrasts.is_empty()).collect();
     let weak: Vec<Underpowered> = tested.iter().filter_map(|row| underpowered(row, settings.alpha)).collect();
     if !weak.is_empty() {
         caveats.push(Caveat::TooFewDocuments { power: POWER, rows: weak, of: tested.len() });
@@ -89,8 +90,8 @@ pub(super) fn rows(rows: &[Row], settings: &Settings) -> Vec<Caveat> {
 }
 
 fn underpowered(row: &Row, alpha: f64) -> Option<Underpowered> {
-    let margin = row.margin?;
-    let enough_to_test = row.clusters.unwrap_or(row.n) >= fewest_units(alpha);
+    let (margin, n) = (row.margin?, row.n?);
+    let enough_to_test = row.clusters.unwrap_or(n) >= fewest_units(alpha);
     // A contrast without a detectable difference comes first, then the one with the largest.
     let worst = row.contrasts.iter().max_by(|a, b| {
         let size = |d: Option<f64>| d.unwrap_or(f64::INFINITY);
@@ -101,12 +102,12 @@ fn underpowered(row: &Row, alpha: f64) -> Option<Underpowered> {
         return None;
     }
     // The standard error falls with the root of the number of documents.
-    let needed = worst.detectable.map(|detectable| (row.n as f64 * (detectable / margin).powi(2)).ceil() as u64);
+    let needed = worst.detectable.map(|detectable| (n as f64 * (detectable / margin).powi(2)).ceil() as u64);
     Some(Underpowered {
         task: row.task.clone(),
         key: row.key.clone(),
         model: worst.model.clone(),
-        n: row.n,
+        n,
         scale: row.scale,
         detectable: worst.detectable,
         margin,
@@ -142,7 +143,7 @@ pub(super) fn answers(rows: &[Row], models: &[String], facts: &[ModelFacts]) -> 
                 key: Some(row.key.clone()),
                 model: cell.model.clone(),
                 count: cell.unparsed,
-                of: row.n,
+                of: row.n.unwrap_or_default(),
             });
         }
     }

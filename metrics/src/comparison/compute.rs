@@ -6,7 +6,7 @@ use super::{
     Cell, Column, Comparison, ComparisonError, Contrast, Family, IntervalMethod, ModelFacts, Pairs, Ranked, Row,
     SCHEMA_VERSION, Settings, Table, Verdict,
     alignment::Aligned,
-    audit, checks,
+    audit, checks, imports,
     inference::{Finding, Inference, POWER},
     unpaired::{Estimate, unpaired},
 };
@@ -51,11 +51,13 @@ impl Comparison {
         }
         let families = decide(&mut rows, &powers, settings);
         caveats.extend(checks::models(&models, facts));
+        caveats.extend(imports::models(&models, facts, &rows));
         caveats.extend(audit::models(&models, facts));
         caveats.extend(audit::same_scores_caveat(same_scores));
         caveats.extend(audit::seen_caveat(seen));
         caveats.extend(audit::rows(&rows, facts));
-        caveats.extend(audit::unpaired(tables));
+        caveats.extend(imports::unpaired(tables, facts));
+        caveats.extend(imports::incomplete(&models, facts, &rows));
         caveats.extend(checks::partial_overlap(dropped));
         caveats.extend(checks::rows(&rows, settings));
         caveats.extend(checks::resamples(&rows, &families, settings));
@@ -161,7 +163,7 @@ fn row(table: &Table, aligned: &Aligned, tables: &[Table], settings: &Settings) 
         higher_is_better: table.higher_is_better,
         scale: table.scale,
         primary: table.primary,
-        n: if aligned.with_scores.is_empty() { known.unwrap_or(0) } else { aligned.columns.units() },
+        n: if aligned.with_scores.is_empty() { known } else { Some(aligned.columns.units()) },
         clusters: aligned.clusters.as_ref().map(|_| inference.units()),
         family: family(table, tables),
         margin: table.scale.margin(settings.margin, value(0)),
@@ -222,7 +224,7 @@ fn decide(rows: &mut [Row], powers: &[Vec<Power>], settings: &Settings) -> Vec<F
         let mut decided = 0;
         for (&(i, j), (p, equivalence)) in members.iter().zip(corrected) {
             let (higher_is_better, margin, noise) = (rows[i].higher_is_better, rows[i].margin, rows[i].noise);
-            let documents = rows[i].n as f64;
+            let documents = rows[i].n.unwrap_or_default() as f64;
             let contrast = &mut rows[i].contrasts[j];
             contrast.p_corrected = Some(p);
             contrast.equivalence_p_corrected = contrast.equivalence_p.map(|_| equivalence);

@@ -25,9 +25,15 @@ pub struct ModelFacts {
     /// The recipe it was trained with, flattened: `training.learning_rate` and so on; empty where there is none.
     #[serde(default)]
     pub recipe: BTreeMap<String, String>,
-    /// Hash of the file its results were imported from.
+    /// Hash of the files its results were imported from and of what was taken from them; `None` where they were made here.
     #[serde(default)]
     pub source: Option<Digest>,
+    /// The model as these files name it.
+    #[serde(default)]
+    pub told: Option<String>,
+    /// Names of these files by the hash of their content.
+    #[serde(default)]
+    pub files: BTreeMap<Digest, String>,
     /// By task id.
     #[serde(default)]
     pub tasks: BTreeMap<String, TaskFacts>,
@@ -91,6 +97,22 @@ pub struct TaskFacts {
     /// Documents of the task that the model was trained on.
     #[serde(default)]
     pub seen: BTreeMap<DocId, Overlap>,
+    /// How much of the benchmark there is, where its size is known and not all of it is.
+    #[serde(default)]
+    pub coverage: Option<Coverage>,
+}
+
+/// A part of a benchmark.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Coverage {
+    /// Documents with a result.
+    pub found: usize,
+    /// Documents of the benchmark.
+    pub of: usize,
+    /// What it calls one of them: `document`, `instruction`, `turn`.
+    pub unit: String,
+    /// Names of the missing ones, where they are known.
+    pub missing: Vec<String>,
 }
 
 /// How a document was found in training data.

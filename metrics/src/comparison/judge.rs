@@ -17,6 +17,39 @@ pub enum JudgeFinding {
         /// Pairs judged.
         pairs: usize,
     },
+    /// In imported verdicts, a model stands at the same position in every pair.
+    OnePosition {
+        /// The model.
+        model: String,
+        /// Whether it is the first position.
+        first: bool,
+        /// Pairs judged.
+        pairs: usize,
+    },
+    /// In imported verdicts of one order each, the judge favours a position.
+    FirstWins {
+        /// Share of decided verdicts for the output shown first.
+        share: f64,
+        /// Decided verdicts.
+        decided: usize,
+        /// p of the exact test that neither position is favoured.
+        p: f64,
+    },
+    /// How often the longer output wins in imported verdicts.
+    LongerWins {
+        /// The model.
+        model: String,
+        /// Share of decided verdicts, on outputs of unequal length, for the longer one.
+        share: f64,
+        /// Its interval.
+        interval: Option<Interval>,
+        /// Such verdicts.
+        decided: usize,
+        /// Share of pairs in which the model's output is the longer one.
+        longer: f64,
+        /// p of the exact test that length does not matter.
+        p: f64,
+    },
     /// The judge favours a position.
     PositionBias {
         /// Share of pairs with the same winner in both orders.
@@ -233,10 +266,24 @@ impl UnreadCause {
 }
 
 impl JudgeFinding {
+    /// Whether it states a figure that nothing is wrong with.
+    pub fn is_statistical(&self) -> bool {
+        matches!(self, Self::LongerWins { p, .. } if *p >= 0.05)
+    }
+
     /// What to do about it.
     pub fn advice(&self) -> &'static str {
         match self {
             Self::OneOrderOnly { .. } => "Judge both orders: a judge that favours a position shifts the result unseen.",
+            Self::OnePosition { .. } => {
+                "Judge both orders: what the judge does for a position is in this result, and nothing in the file tells it apart."
+            }
+            Self::FirstWins { .. } => {
+                "Judge both orders of every pair; one order each leaves the position in every verdict."
+            }
+            Self::LongerWins { .. } => {
+                "Compare at equal lengths (a length-controlled win rate) before you read the result as one of quality."
+            }
             Self::PositionBias { .. } => {
                 "Rely on both orders together, never on one; a judge this sensitive to order decides little by content."
             }
@@ -301,6 +348,10 @@ fn because(reasons: &[(String, usize)]) -> String {
     }
 }
 
+fn p_value(p: f64) -> String {
+    if p < 0.001 { "p < 0.001".to_owned() } else { format!("p = {p:.3}") }
+}
+
 fn range(interval: &Interval) -> String {
     format!("[{:.1}, {:.1}] %", 100.0 * interval.low, 100.0 * interval.high)
 }
@@ -309,13 +360,36 @@ impl fmt::Display for JudgeFinding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::OneOrderOnly { pairs } => write!(f, "All {pairs} pairs were shown in one order only."),
+            Self::OnePosition { model, first, pairs } => write!(
+                f,
+                "`{model}` stands {} in all of {pairs} pairs: always the same position, as far as the file tells.",
+                if *first { "first" } else { "second" }
+            ),
+            Self::FirstWins { share, decided, p } => write!(
+                f,
+                "The output shown first wins in {} of {decided} decided verdicts ({}).",
+                percent(*share),
+                p_value(*p)
+            ),
+            Self::LongerWins { model, share, interval, decided, longer, p } => {
+                write!(f, "The longer output wins in {} of {decided} decided verdicts", percent(*share))?;
+                if let Some(interval) = interval {
+                    write!(f, " {}", range(interval))?;
+                }
+                write!(
+                    f,
+                    " ({}); that of `{model}` is the longer one in {} of the pairs.",
+                    p_value(*p),
+                    percent(*longer)
+                )
+            }
             Self::PositionBias { consistency, first_position_rate, pairs, p } => write!(
                 f,
                 "The judge names the same winner in both orders for {} of {pairs} pairs, and the output shown first in {} \
-                 of its decided verdicts (p {}).",
+                 of its decided verdicts ({}).",
                 percent(*consistency),
                 percent(*first_position_rate),
-                if *p < 0.001 { "< 0.001".to_owned() } else { format!("= {p:.3}") }
+                p_value(*p)
             ),
             Self::LengthBias { slope, interval, win_rate, controlled } => write!(
                 f,

@@ -10,6 +10,7 @@ mod checks;
 mod compute;
 mod error;
 mod facts;
+mod imports;
 mod inference;
 mod judge;
 mod row;
@@ -20,15 +21,16 @@ mod unpaired;
 use serde::{Deserialize, Serialize};
 
 pub use caveat::{
-    BelowNoise, Caveat, Confounded, DifferentCondition, Dropped, FilterConflict, IdenticalTask, IrregularShare,
-    NamedDocuments, SameScores, SeenDocuments, Share, SharedOutputs, Underpowered, thousands,
+    BelowNoise, Caveat, Confounded, DifferentCondition, Dropped, FilterConflict, IdenticalTask, Incomplete,
+    IrregularShare, NamedDocuments, NoiseFloor, NotShared, SameScores, SeenDocuments, Share, SharedOutputs,
+    Underpowered, ZeroFilter, counted, thousands,
 };
 pub use error::{ComparisonError, Documents, Place};
-pub use facts::{ModelFacts, Overlap, TaskFacts};
+pub use facts::{Coverage, ModelFacts, Overlap, TaskFacts};
 pub use judge::{JudgeFinding, UnreadCause};
 pub use row::{Cell, Contrast, Family, Flips, IntervalMethod, Ranked, Row, TestMethod, Verdict};
 pub use settings::{Alignment, Pairs, Settings, TestChoice};
-pub use table::{Aggregate, Column, Scale, Table};
+pub use table::{Aggregate, CLUSTERED_GROUP, Column, Scale, Table};
 
 /// Version of the serialised form of [`Comparison`].
 pub const SCHEMA_VERSION: u32 = 2;

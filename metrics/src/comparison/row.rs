@@ -29,8 +29,8 @@ pub struct Row {
     pub scale: Scale,
     /// Whether this is the task's main metric.
     pub primary: bool,
-    /// Documents compared.
-    pub n: usize,
+    /// Documents compared; `None` where only means are known and not over how many documents.
+    pub n: Option<usize>,
     /// Clusters of dependent documents, where there are any.
     pub clusters: Option<usize>,
     /// Name of the family whose p-values are corrected together.

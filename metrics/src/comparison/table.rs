@@ -8,6 +8,10 @@ use serde::{Deserialize, Serialize};
 use super::Place;
 use crate::{Statistic, stats::Range};
 
+/// Groups of at least this many tasks take their tasks as clusters: their documents are drawn in blocks. The tasks of
+/// smaller groups are too few to be a sample of tasks; they are taken as they are.
+pub const CLUSTERED_GROUP: usize = 10;
+
 /// The scores of all models on one task under one metric. A group (mmlu, its categories) is a table over the pooled
 /// documents of its tasks, with [`Table::pooled`] set.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -120,6 +120,7 @@ fn facts(tables: &[Table], run: u64, native: bool) -> Vec<ModelFacts> {
             recipe,
             source: (!native).then(|| Digest::of(format!("file {run} {model}"))),
             tasks,
+            ..ModelFacts::default()
         }
     };
     MODELS.iter().enumerate().map(of).collect()

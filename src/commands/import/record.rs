@@ -1,14 +1,15 @@
 //! Results of another tool, as they are kept below `HARNESS_HOME/imports`.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
 };
 
 use harness_core::{Digest, DocId, MetricKey, SampleScore};
 use harness_metrics::{
     Statistic,
-    comparison::{Aggregate, Column, ModelFacts, Scale, TaskFacts},
+    comparison::{Aggregate, Caveat, Column, Coverage, JudgeFinding, ModelFacts, Scale, TaskFacts},
+    stats::Range,
 };
 use harness_store::{DataEntry, atomic_write};
 use serde::{Deserialize, Serialize};
@@ -31,6 +32,9 @@ pub(in crate::commands) struct ImportRecord {
     pub model: Option<String>,
     /// The files read, with their hashes.
     pub files: Vec<DataEntry>,
+    /// What the model was trained with, by name, where `--facts` tells it.
+    #[serde(default)]
+    pub training: BTreeMap<String, String>,
     /// What the results were made under, by name.
     pub conditions: BTreeMap<String, String>,
     /// The tasks.
@@ -43,8 +47,12 @@ pub(in crate::commands) struct ImportRecord {
 pub(in crate::commands) struct ImportedTask {
     /// Its id.
     pub id: String,
-    /// Name in tables, where it has one.
+    /// The tool's other name of it, where it has one.
     pub alias: Option<String>,
+    /// Whether it is a group, of whose members there are results too.
+    pub is_group: bool,
+    /// The group directly above, if any.
+    pub group: Option<String>,
     /// What its results were made under, by name.
     pub conditions: BTreeMap<String, String>,
     /// The tool's own ids of the documents.
@@ -53,8 +61,44 @@ pub(in crate::commands) struct ImportedTask {
     pub clusters: BTreeMap<DocId, String>,
     /// Hash of all outputs in order of the documents, where they are known.
     pub outputs: Option<Digest>,
+    /// Number of documents that the benchmark has, where the file tells it.
+    pub available: Option<usize>,
+    /// What verdicts of a judge show of it, where there are some.
+    pub judged: Option<Judged>,
     /// The metrics.
     pub metrics: Vec<ImportedMetric>,
+}
+
+impl ImportedTask {
+    /// What the values of the main metric are between, as a condition: as the format or the call says, else where they are
+    /// plainly shares or plainly not.
+    fn scale(&self) -> Option<(String, String)> {
+        let metric = self.metrics.iter().find(|metric| metric.primary)?;
+        let text = match metric.range {
+            Some(Range { low: Some(low), high: Some(high) }) => format!("{low} to {high}"),
+            _ if metric.statistic != Statistic::Mean => return None,
+            _ => {
+                let scores = metric.scores.iter().map(|(_, stats)| stats[0] / stats[1]);
+                let largest = scores.chain(metric.aggregate.map(|known| known.value)).fold(0.0, f64::max);
+                match largest {
+                    x if x > 0.0 && x <= 1.0 => "0 to 1".to_owned(),
+                    x if x > 10.0 => "beyond 10".to_owned(),
+                    _ => return None,
+                }
+            }
+        };
+        Some(("scale".to_owned(), text))
+    }
+}
+
+/// Who judged, and what the verdicts show.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(in crate::commands) struct Judged {
+    /// The judge as the file names it.
+    pub judge: String,
+    /// What was found.
+    pub findings: Vec<JudgeFinding>,
 }
 
 /// The results of one metric.
@@ -71,17 +115,49 @@ pub(in crate::commands) struct ImportedMetric {
     pub primary: bool,
     /// Additive statistics by document; repeats of a document follow each other.
     pub scores: Vec<(DocId, Vec<f64>)>,
+    /// Documents from whose answers nothing could be taken.
+    #[serde(default)]
+    pub unparsed: BTreeSet<DocId>,
     /// Whether documents have several scores.
     pub repeated: bool,
+    /// The values that a document's score can have, where the format or the call says so.
+    #[serde(default)]
+    pub range: Option<Range>,
     /// What is known where there are no documents.
     pub aggregate: Option<Aggregate>,
 }
 
 impl ImportedMetric {
+    /// A mean, better where larger, without scores.
+    pub(super) fn new(key: MetricKey) -> Self {
+        Self {
+            key,
+            statistic: Statistic::Mean,
+            higher_is_better: true,
+            primary: true,
+            scores: vec![],
+            unparsed: BTreeSet::new(),
+            repeated: false,
+            range: None,
+            aggregate: None,
+        }
+    }
+
+    /// Number of documents that the value is over, where it is known.
+    pub(in crate::commands) fn n(&self) -> Option<usize> {
+        match self.aggregate {
+            Some(known) => known.n,
+            None => Some(self.scores.iter().map(|(doc, _)| doc).collect::<BTreeSet<_>>().len()),
+        }
+    }
+
     /// What the values are in: shares where all lie between 0 and 1.
     pub(in crate::commands) fn scale(&self) -> Scale {
         if let Some(scale) = self.statistic.scale() {
             return scale;
+        }
+        if let Some(range) = self.range {
+            return if range == Range::between(0.0, 1.0) { Scale::Fraction } else { Scale::Raw };
         }
         let unit = |value: f64| (0.0..=1.0).contains(&value);
         let all = self.scores.iter().all(|(_, stats)| unit(stats[0] / stats[1].max(1.0)));
@@ -95,7 +171,7 @@ impl ImportedMetric {
             doc: *doc,
             key: self.key.clone(),
             stats: stats.clone(),
-            parsed: true,
+            parsed: !self.unparsed.contains(doc),
         };
         Column {
             model: model.to_owned(),
@@ -110,7 +186,16 @@ impl ImportRecord {
     /// A record without tasks.
     pub(super) fn new(name: &str, format: &str, files: Vec<DataEntry>) -> Self {
         let (name, format) = (name.to_owned(), format.to_owned());
-        Self { version: VERSION, name, format, model: None, files, conditions: BTreeMap::new(), tasks: Vec::new() }
+        Self {
+            version: VERSION,
+            name,
+            format,
+            model: None,
+            files,
+            training: BTreeMap::new(),
+            conditions: BTreeMap::new(),
+            tasks: Vec::new(),
+        }
     }
 
     /// Where the results of a name lie.
@@ -153,9 +238,11 @@ impl ImportRecord {
         Ok(path)
     }
 
-    /// Hash of the content of all files.
+    /// Hash of the content of all files and of what was taken from them: of one file with several models each is another.
     pub(in crate::commands) fn digest(&self) -> Digest {
-        Digest::of_json(&self.files.iter().map(|file| file.hash).collect::<Vec<_>>())
+        let files: Vec<Digest> = self.files.iter().map(|file| file.hash).collect();
+        let taken: Vec<_> = self.tasks.iter().map(|task| (&task.id, &task.metrics)).collect();
+        Digest::of_json(&(files, taken))
     }
 
     /// A task by its id.
@@ -168,15 +255,49 @@ impl ImportRecord {
         let facts = |task: &ImportedTask| TaskFacts {
             outputs: task.outputs,
             requests: task.labels.len(),
-            conditions: task.conditions.clone(),
+            conditions: task.conditions.clone().into_iter().chain(task.scale()).collect(),
+            coverage: self.coverage(task),
             ..TaskFacts::default()
         };
         ModelFacts {
             model: self.name.clone(),
             source: Some(self.digest()),
+            told: self.model.clone(),
+            files: self.files.iter().map(|file| (file.hash, file_name(&file.path))).collect(),
+            recipe: self.training.clone(),
             conditions: self.conditions.clone(),
             tasks: self.tasks.iter().map(|task| (task.id.clone(), facts(task))).collect(),
             ..ModelFacts::default()
         }
     }
+
+    /// How much of the benchmark the results of a task cover, where its size is known and not all of it is there.
+    fn coverage(&self, task: &ImportedTask) -> Option<Coverage> {
+        let found = task.metrics.iter().filter_map(ImportedMetric::n).max()?;
+        let labels: Vec<&str> = task.labels.values().map(String::as_str).collect();
+        let size = harness_tasks::sizes::of(&task.id, found, &labels);
+        let (of, unit, missing) = match (task.available, size) {
+            (Some(available), _) => (available, "document".to_owned(), vec![]),
+            (None, Some(size)) => (size.of, size.unit.to_owned(), size.missing),
+            (None, None) => return None,
+        };
+        (found < of).then_some(Coverage { found, of, unit, missing })
+    }
+
+    /// What verdicts of judges show, for the tasks of these ids.
+    pub(in crate::commands) fn judged<'a>(&'a self, shown: &'a BTreeSet<&str>) -> impl Iterator<Item = Caveat> + 'a {
+        let tasks = self.tasks.iter().filter(|task| shown.contains(task.id.as_str()));
+        tasks.flat_map(|task| {
+            task.judged.iter().flat_map(move |judged| {
+                judged.findings.iter().map(move |finding| {
+                    let (task, judge, finding) = (task.id.clone(), judged.judge.clone(), finding.clone());
+                    Caveat::Judge { task, judge, finding }
+                })
+            })
+        })
+    }
+}
+
+fn file_name(path: &Path) -> String {
+    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }

@@ -3,25 +3,36 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use harness_core::{DocId, Hasher, MetricKey};
-use harness_metrics::{Statistic, comparison::Aggregate};
+use harness_metrics::{comparison::Aggregate, stats::Range};
 use harness_store::nearest;
 use serde_json::{Map, Value};
 
 use super::{
     super::Failure,
-    record::{ImportedMetric, ImportedTask},
+    pairs::{self, Pair},
+    record::{ImportedMetric, ImportedTask, Judged},
+    values::{Cell, Mapped, Values, is_judged_text, parse, text},
 };
 
 /// Fields that are not metrics.
-const FIELDS: [&str; 9] = ["id", "task", "cluster", "repeat", "output", "model", "mean", "stderr", "n"];
+const FIELDS: [&str; 11] =
+    ["id", "task", "cluster", "repeat", "output", "baseline", "first", "model", "mean", "stderr", "n"];
+
+/// Name of the metric of results without documents.
+const MEAN: &str = "score";
+
+/// Judge of verdicts in files that do not name one.
+pub(super) const UNNAMED: &str = "not named";
 
 /// Columns by field, in the order given.
 pub(super) struct ColumnMap {
-    fields: Vec<(String, String)>,
+    fields: Vec<Mapped>,
 }
 
 /// What a call says besides the map.
 pub(super) struct RowOptions<'a> {
+    /// Name under which the results are compared.
+    pub(super) name: &'a str,
     /// Task of rows without one.
     pub(super) task: Option<&'a str>,
     /// Only rows of this model.
@@ -33,44 +44,51 @@ pub(super) struct RowOptions<'a> {
 impl ColumnMap {
     /// From `FIELD=COLUMN` arguments; `id=id,score=score` where there are none.
     pub(super) fn parse(arguments: &[String]) -> Result<Self, Failure> {
-        let mut fields: Vec<(String, String)> = Vec::new();
-        for argument in arguments {
-            let pair = argument.split_once('=').filter(|(field, column)| !field.is_empty() && !column.is_empty());
-            let Some((field, column)) = pair else {
-                return Err(Failure::usage(format!("--map {argument}: expected FIELD=COLUMN, e.g. id=question_id")));
-            };
-            if fields.iter().any(|(known, _)| known == field) {
-                return Err(Failure::usage(format!("--map {argument}: the field {field} is given twice")));
+        let mut fields = parse(arguments)?;
+        for (i, mapped) in fields.iter().enumerate() {
+            if fields[..i].iter().any(|known| known.field == mapped.field) {
+                let (field, column) = (&mapped.field, &mapped.column);
+                return Err(Failure::usage(format!("--map {field}={column}: the field {field} is given twice")));
             }
-            fields.push((field.to_owned(), column.to_owned()));
+            let plain = matches!(mapped.values, Values::Numbers);
+            let field = mapped.field.as_str();
+            let is_text = FIELDS.contains(&field) && !matches!(field, "first" | "mean" | "stderr");
+            if is_text && !plain {
+                return Err(Failure::usage(format!(
+                    "--map {field}: values can be mapped for metrics, mean, stderr and first"
+                )));
+            }
         }
-        let has = |name: &str| fields.iter().any(|(field, _)| field == name);
+        let has = |name: &str| fields.iter().any(|mapped| mapped.field == name);
         if fields.is_empty() {
-            fields = vec![("id".into(), "id".into()), ("score".into(), "score".into())];
+            fields = parse(&["id=id,score=score".to_owned()])?;
         } else if !has("id") && !has("mean") {
             return Err(Failure::usage(
                 "--map: expected a column for `id` (results by document) or for `mean` (results without documents)",
             ));
-        } else if has("id") && fields.iter().all(|(field, _)| FIELDS.contains(&field.as_str())) {
+        } else if has("id") && fields.iter().all(|mapped| FIELDS.contains(&mapped.field.as_str())) {
             return Err(Failure::usage("--map: no metric; expected METRIC=COLUMN, e.g. acc=correct"));
         }
         Ok(Self { fields })
     }
 
     fn column(&self, field: &str) -> Option<&str> {
-        self.fields.iter().find(|(known, _)| known == field).map(|(_, column)| column.as_str())
+        self.mapped(field).map(|mapped| mapped.column.as_str())
     }
 
-    fn metrics(&self) -> impl Iterator<Item = (&str, &str)> {
-        let metrics = self.fields.iter().filter(|(field, _)| !FIELDS.contains(&field.as_str()));
-        metrics.map(|(field, column)| (field.as_str(), column.as_str()))
+    fn mapped(&self, field: &str) -> Option<&Mapped> {
+        self.fields.iter().find(|mapped| mapped.field == field)
+    }
+
+    fn metrics(&self) -> impl Iterator<Item = &Mapped> {
+        self.fields.iter().filter(|mapped| !FIELDS.contains(&mapped.field.as_str()))
     }
 
     /// Every column that is named exists in some row.
-    fn check(&self, rows: &[Map<String, Value>]) -> Result<(), Failure> {
-        let known: BTreeSet<&str> = rows.iter().flat_map(|row| row.keys().map(String::as_str)).collect();
-        for (field, column) in &self.fields {
-            if !known.contains(column.as_str()) {
+    fn check(&self, known: &BTreeSet<&str>) -> Result<(), Failure> {
+        for Mapped { field, column, .. } in &self.fields {
+            let columns = if field == "id" { id_columns(column, known) } else { vec![column.as_str()] };
+            for column in columns.into_iter().filter(|column| !known.contains(column)) {
                 let near = nearest(column, known.iter().copied());
                 let near = near.map_or(String::new(), |near| format!("; did you mean {near:?}?"));
                 let known: Vec<&str> = known.iter().copied().collect();
@@ -80,6 +98,29 @@ impl ColumnMap {
         }
         Ok(())
     }
+
+    /// Where numbers were asked for and a column holds a judge's texts, the scale of such verdicts: Prometheus' behind
+    /// `[RESULT]`, else MT-Bench's.
+    fn judged_texts(&mut self, rows: &[Map<String, Value>]) -> BTreeSet<String> {
+        let mut judged = BTreeSet::new();
+        for mapped in self.fields.iter_mut().filter(|mapped| !FIELDS.contains(&mapped.field.as_str())) {
+            let cells: Vec<&Value> = rows.iter().filter_map(|row| row.get(&mapped.column)).collect();
+            if !cells.iter().any(|cell| is_judged_text(cell)) {
+                continue;
+            }
+            if mapped.values == Values::Numbers {
+                let ratings = cells.iter().filter_map(|cell| cell.as_str()).any(|text| text.contains("[["));
+                mapped.values = Values::Within(1.0, if ratings { 10.0 } else { 5.0 });
+            }
+            judged.insert(mapped.column.clone());
+        }
+        judged
+    }
+}
+
+/// The columns of an id: `question_id+turn` is two, unless there is a column of that name.
+fn id_columns<'a>(column: &'a str, known: &BTreeSet<&str>) -> Vec<&'a str> {
+    if known.contains(column) { vec![column] } else { column.split('+').collect() }
 }
 
 /// What rows of a file became.
@@ -88,24 +129,50 @@ pub(super) struct RowsRead {
     pub(super) tasks: Vec<ImportedTask>,
     /// Scores that are empty or null.
     pub(super) missing: usize,
+    /// Rows of texts without a readable verdict, with the reason.
+    pub(super) unread: Vec<(usize, String)>,
 }
 
 /// Turns rows into tasks.
 ///
 /// # Errors
-/// If a column does not exist, a score is no finite number, an id is missing or occurs twice, or models are mixed; rows
-/// are named by their number from 1.
+/// If a column does not exist, a score is no finite number, none of the labels that were given or outside its scale, an
+/// id is missing or occurs twice, or models are mixed; rows are named by their number from 1.
 pub(super) fn read(
     rows: &[Map<String, Value>],
-    map: &ColumnMap,
+    mut map: ColumnMap,
     options: &RowOptions<'_>,
 ) -> Result<RowsRead, Failure> {
     if rows.is_empty() {
         return Err(Failure::usage("the file has no rows"));
     }
-    map.check(rows)?;
-    let mut reader =
-        Reader { map, options, tasks: Vec::new(), seen: BTreeMap::new(), missing: 0, outputs: BTreeMap::new() };
+    let known: BTreeSet<&str> = rows.iter().flat_map(|row| row.keys().map(String::as_str)).collect();
+    map.check(&known)?;
+    if options.model.is_some() && map.column("model").is_none() {
+        return Err(Failure::usage("--model: no column names models; give one with --map model=COLUMN"));
+    }
+    let metrics: Vec<&str> = match map.column("id") {
+        Some(_) => map.metrics().map(|mapped| mapped.field.as_str()).collect(),
+        None => vec![MEAN],
+    };
+    if let Some(unknown) = options.lower_is_better.iter().find(|name| !metrics.contains(&name.as_str())) {
+        let metrics = metrics.join(", ");
+        return Err(Failure::usage(format!("--lower-is-better {unknown}: the metrics are {metrics}")));
+    }
+    let texts = map.judged_texts(rows);
+    let id = map.column("id").map(|column| id_columns(column, &known).into_iter().map(str::to_owned).collect());
+    let mut reader = Reader {
+        map: &map,
+        id: id.unwrap_or_default(),
+        texts,
+        options,
+        tasks: Vec::new(),
+        seen: BTreeMap::new(),
+        missing: 0,
+        unread: Vec::new(),
+        outputs: BTreeMap::new(),
+        pairs: BTreeMap::new(),
+    };
     let mut models: BTreeSet<String> = BTreeSet::new();
     for (i, row) in rows.iter().enumerate() {
         if let Some(model) = map.column("model").and_then(|column| text(row.get(column)?)) {
@@ -122,7 +189,7 @@ pub(super) fn read(
                 )));
             }
         }
-        if map.column("id").is_some() { reader.score(i + 1, row)? } else { reader.aggregate(i + 1, row)? }
+        if reader.id.is_empty() { reader.aggregate(i + 1, row)? } else { reader.score(i + 1, row)? }
     }
     if reader.tasks.is_empty() {
         let wanted = options.model.unwrap_or_default();
@@ -137,8 +204,20 @@ pub(super) fn read(
             });
             task.outputs = Some(hasher.finish());
         }
+        let own = reader.pairs.get(&task.id).map(Vec::as_slice).unwrap_or_default();
+        let mut findings = pairs::findings(options.name, own);
+        if let Some(metric) = task.metrics.first()
+            && let Some(Range { low: Some(low), high: Some(high) }) = metric.range
+        {
+            let scores: Vec<f64> = metric.scores.iter().map(|(_, stats)| stats[0]).collect();
+            // Unread verdicts are of the first metric where there is one task, as in files of judges.
+            let read = metric.n().unwrap_or_default();
+            let count = if reader.unread.is_empty() { 0 } else { task.labels.len().saturating_sub(read) };
+            findings.extend(pairs::unread(&scores, count, [low, high]));
+        }
+        task.judged = (!findings.is_empty()).then(|| Judged { judge: UNNAMED.to_owned(), findings });
     }
-    Ok(RowsRead { tasks: reader.tasks, missing: reader.missing })
+    Ok(RowsRead { tasks: reader.tasks, missing: reader.missing, unread: reader.unread })
 }
 
 /// The id of a document that is known by a task's and a tool's name alone.
@@ -149,12 +228,18 @@ pub(super) fn document(task: &str, id: &str) -> DocId {
 
 struct Reader<'a> {
     map: &'a ColumnMap,
+    /// The columns of a document's id; empty where there are only means.
+    id: Vec<String>,
+    /// Columns of a judge's texts.
+    texts: BTreeSet<String>,
     options: &'a RowOptions<'a>,
     tasks: Vec<ImportedTask>,
     /// Rows by task, document and metric.
     seen: BTreeMap<(String, DocId), usize>,
     missing: usize,
+    unread: Vec<(usize, String)>,
     outputs: BTreeMap<String, BTreeMap<DocId, String>>,
+    pairs: BTreeMap<String, Vec<Pair>>,
 }
 
 impl Reader<'_> {
@@ -172,67 +257,133 @@ impl Reader<'_> {
         Ok(self.tasks.len() - 1)
     }
 
-    fn metric(&self, name: &str, first: bool) -> ImportedMetric {
+    fn metric(&self, name: &str, first: bool, range: Option<Range>) -> ImportedMetric {
         ImportedMetric {
-            key: MetricKey::new(name, "none"),
-            statistic: Statistic::Mean,
             higher_is_better: !self.options.lower_is_better.iter().any(|lower| lower == name),
             primary: first,
-            scores: Vec::new(),
             repeated: self.map.column("repeat").is_some(),
-            aggregate: None,
+            range,
+            ..ImportedMetric::new(MetricKey::new(name, "none"))
         }
+    }
+
+    /// The tool's own id of a document: of several columns, `81 turn 1`.
+    fn label(&self, number: usize, row: &Map<String, Value>) -> Result<String, Failure> {
+        let mut label = String::new();
+        for (i, column) in self.id.iter().enumerate() {
+            let Some(part) = row.get(column).and_then(text) else {
+                return Err(Failure::usage(format!(
+                    "row {number}: the column {column:?} is empty; every row needs an id"
+                )));
+            };
+            label.push_str(&if i == 0 { part } else { format!(" {column} {part}") });
+        }
+        Ok(label)
     }
 
     fn score(&mut self, number: usize, row: &Map<String, Value>) -> Result<(), Failure> {
         let at = self.task(number, row)?;
-        let column = self.map.column("id").unwrap_or("id");
-        let Some(label) = row.get(column).and_then(text) else {
-            return Err(Failure::usage(format!("row {number}: the column {column:?} is empty; every row needs an id")));
-        };
+        let label = self.label(number, row)?;
         let task = self.tasks[at].id.clone();
         let doc = document(&task, &label);
         let repeat = self.map.column("repeat").and_then(|column| text(row.get(column)?)).unwrap_or_default();
         let place = document(&task, &format!("{label}\u{1f}{repeat}"));
         if let Some(first) = self.seen.insert((task.clone(), place), number) {
             return Err(Failure::usage(format!(
-                "row {number}: the id {label:?} is that of row {first} too; every document once, or --map repeat=COLUMN"
+                "row {number}: the id {label:?} is that of row {first} too; every document once, or --map \
+                 repeat=COLUMN, or an id of several columns, --map id=COLUMN+COLUMN"
             )));
         }
         if let Some(cluster) = self.map.column("cluster").and_then(|column| text(row.get(column)?)) {
             self.tasks[at].clusters.insert(doc, cluster);
         }
-        if let Some(output) = self.map.column("output").and_then(|column| text(row.get(column)?)) {
-            self.outputs.entry(task).or_default().insert(doc, output);
-        }
         self.tasks[at].labels.insert(doc, label);
-        let metrics: Vec<(String, String)> =
-            self.map.metrics().map(|(field, column)| (field.to_owned(), column.to_owned())).collect();
-        for (m, (name, column)) in metrics.iter().enumerate() {
+        let mut share = None;
+        for (m, mapped) in self.map.metrics().enumerate() {
+            let range = mapped.values.range(&mapped.field);
             if self.tasks[at].metrics.len() <= m {
-                let metric = self.metric(name, m == 0);
+                let metric = self.metric(&mapped.field, m == 0, range);
                 self.tasks[at].metrics.push(metric);
             }
-            match number_of(row.get(column)) {
-                Ok(Some(value)) => self.tasks[at].metrics[m].scores.push((doc, vec![value, 1.0])),
-                Ok(None) => self.missing += 1,
-                Err(found) => {
-                    return Err(Failure::usage(format!(
-                        "row {number}, column {column:?}: found {found}, expected a finite number, true or false"
-                    )));
+            match self.cell(number, row, mapped, range)? {
+                Cell::Score(value) => {
+                    self.tasks[at].metrics[m].scores.push((doc, vec![value, 1.0]));
+                    share = share.or((m == 0 && (0.0..=1.0).contains(&value)).then_some((value, mapped)));
                 }
+                Cell::Empty => self.missing += 1,
+                Cell::Unread(why) => self.unread.push((number, why)),
             }
         }
+        let own = self.map.column("output").and_then(|column| text(row.get(column)?));
+        if let Some((share, mapped)) = share {
+            let pair = self.pair(number, row, share, mapped, own.as_deref())?;
+            self.pairs.entry(task.clone()).or_default().extend(pair);
+        }
+        if let Some(output) = own {
+            self.outputs.entry(task).or_default().insert(doc, output);
+        }
         Ok(())
+    }
+
+    /// What a row tells of two outputs; `None` where it tells of one.
+    fn pair(
+        &self,
+        number: usize,
+        row: &Map<String, Value>,
+        share: f64,
+        mapped: &Mapped,
+        own: Option<&str>,
+    ) -> Result<Option<Pair>, Failure> {
+        let first = match self.map.mapped("first") {
+            Some(first) => match self.cell(number, row, first, Some(Range::between(0.0, 1.0)))? {
+                Cell::Score(value) => Some(value > 0.5),
+                Cell::Empty | Cell::Unread(_) => None,
+            },
+            None => mapped.values.position(),
+        };
+        let other = self.map.column("baseline").and_then(|column| text(row.get(column)?));
+        let lengths = own.zip(other).map(|(own, other)| (own.chars().count(), other.chars().count()));
+        Ok((first.is_some() || lengths.is_some()).then_some(Pair { share, lengths, first }))
+    }
+
+    fn cell(
+        &self,
+        number: usize,
+        row: &Map<String, Value>,
+        mapped: &Mapped,
+        range: Option<Range>,
+    ) -> Result<Cell, Failure> {
+        let column = &mapped.column;
+        let cell = mapped
+            .values
+            .read(row.get(column), self.texts.contains(column))
+            .map_err(|message| Failure::usage(format!("row {number}, column {column:?}: {message}")))?;
+        if let (Cell::Score(value), Some(Range { low: Some(low), high: Some(high) })) = (&cell, range)
+            && !(low..=high).contains(value)
+        {
+            let (field, found) = (&mapped.field, row.get(column).and_then(text).unwrap_or_default());
+            let hint = if high == 1.0 && *value <= 100.0 && *value > 1.0 {
+                format!("; if these are percentages, say --map {field}={column}:percent")
+            } else {
+                String::new()
+            };
+            return Err(Failure::usage(format!(
+                "row {number}, column {column:?}: {found} is outside the scale of {field}, {low} to {high}{hint}"
+            )));
+        }
+        Ok(cell)
     }
 
     fn aggregate(&mut self, number: usize, row: &Map<String, Value>) -> Result<(), Failure> {
         let at = self.task(number, row)?;
         let get = |field: &str| -> Result<Option<f64>, Failure> {
-            let Some(column) = self.map.column(field) else { return Ok(None) };
-            number_of(row.get(column)).map_err(|found| {
-                Failure::usage(format!("row {number}, column {column:?}: found {found}, expected a finite number"))
-            })
+            let Some(mapped) = self.map.mapped(field) else { return Ok(None) };
+            // A mean goes by the name of its column.
+            let range = (field == "mean").then(|| mapped.values.range(&mapped.column.to_lowercase())).flatten();
+            match self.cell(number, row, mapped, range)? {
+                Cell::Score(value) => Ok(Some(value)),
+                Cell::Empty | Cell::Unread(_) => Ok(None),
+            }
         };
         let Some(value) = get("mean")? else {
             return Err(Failure::usage(format!("row {number}: no mean")));
@@ -241,51 +392,27 @@ impl Reader<'_> {
         if let Some(error) = standard_error.filter(|error| *error < 0.0) {
             return Err(Failure::usage(format!("row {number}: the standard error {error} is negative")));
         }
-        let n = get("n")?.map(|n| n as usize);
+        let n = get("n")?;
+        if let Some(n) = n.filter(|n| *n < 1.0 || n.fract() != 0.0) {
+            return Err(Failure::usage(format!("row {number}: n is {n}, expected a number of documents")));
+        }
+        let n = n.map(|n| n as usize);
         if !self.tasks[at].metrics.is_empty() {
             let task = &self.tasks[at].id;
             return Err(Failure::usage(format!(
                 "row {number}: the task {task} has a mean already; give each task once"
             )));
         }
-        let mut metric = self.metric("score", true);
+        let mut metric = self.metric(MEAN, true, None);
         metric.aggregate = Some(Aggregate { value, standard_error, n });
         self.tasks[at].metrics.push(metric);
         Ok(())
     }
 }
 
-/// A cell as text; `None` where it is empty.
-pub(super) fn text(value: &Value) -> Option<String> {
-    let text = match value {
-        Value::Null => return None,
-        Value::String(text) => text.clone(),
-        other => other.to_string(),
-    };
-    (!text.trim().is_empty()).then_some(text)
-}
-
-/// A score: a number, a number as text (`85%` is 0.85), true or false; `None` where the cell is empty.
-fn number_of(value: Option<&Value>) -> Result<Option<f64>, String> {
-    let text = match value {
-        None | Some(Value::Null) => return Ok(None),
-        Some(Value::Bool(yes)) => return Ok(Some(f64::from(u8::from(*yes)))),
-        Some(Value::Number(number)) => number.to_string(),
-        Some(Value::String(text)) if text.trim().is_empty() => return Ok(None),
-        Some(Value::String(text)) => text.trim().to_owned(),
-        Some(other) => return Err(other.to_string()),
-    };
-    match text.to_lowercase().as_str() {
-        "true" | "yes" | "correct" => return Ok(Some(1.0)),
-        "false" | "no" | "incorrect" => return Ok(Some(0.0)),
-        _ => {}
-    }
-    let (digits, factor) = text.strip_suffix('%').map_or((text.as_str(), 1.0), |digits| (digits.trim(), 0.01));
-    digits.parse::<f64>().ok().filter(|value| value.is_finite()).map(|v| Some(v * factor)).ok_or(format!("{text:?}"))
-}
-
 #[cfg(test)]
 mod tests {
+    use harness_metrics::comparison::JudgeFinding;
     use serde_json::json;
 
     use super::*;
@@ -296,9 +423,9 @@ mod tests {
 
     fn import(value: Value, map: &[&str]) -> Result<RowsRead, String> {
         let map: Vec<String> = map.iter().map(|pair| (*pair).to_owned()).collect();
-        let options = RowOptions { task: Some("t"), model: None, lower_is_better: &[] };
+        let options = RowOptions { name: "m", task: Some("t"), model: None, lower_is_better: &[] };
         let map = ColumnMap::parse(&map).map_err(|e| e.message().to_owned())?;
-        read(&rows(value), &map, &options).map_err(|e| e.message().to_owned())
+        read(&rows(value), map, &options).map_err(|e| e.message().to_owned())
     }
 
     #[test]
@@ -344,5 +471,55 @@ mod tests {
         let read = import(value, &["task=task", "mean=acc", "stderr=se", "n=n"]).unwrap_or_else(|e| panic!("{e}"));
         let known = read.tasks[0].metrics[0].aggregate.unwrap();
         assert_eq!((known.value, known.standard_error, known.n), (0.5, Some(0.02), Some(600)));
+    }
+
+    #[test]
+    fn preferences_of_a_judge_by_label() {
+        let row = |id: u32, verdict: &str| json!({"q": id, "a": "long answer", "b": "short", "verdict": verdict});
+        let map = ["id=q,win=verdict:A=1,B=0,tie=0.5", "output=a,baseline=b"];
+        let value = json!([row(1, "A"), row(2, "b"), row(3, "Tie"), row(4, "The first one. [[A]]")]);
+        let read = import(value, &map).unwrap_or_else(|e| panic!("{e}"));
+        let scores: Vec<f64> = read.tasks[0].metrics[0].scores.iter().map(|(_, stats)| stats[0]).collect();
+        assert_eq!(scores, [1.0, 0.0, 0.5, 1.0]);
+        let findings = &read.tasks[0].judged.as_ref().unwrap().findings;
+        assert!(matches!(&findings[0], JudgeFinding::OnePosition { model, first: true, pairs: 4 } if model == "m"));
+        assert!(matches!(&findings[1], JudgeFinding::LongerWins { decided: 3, .. }), "{findings:?}");
+        let error = import(json!([row(1, "A"), row(2, "C")]), &map).err().unwrap();
+        assert!(error.contains("row 2, column \"verdict\": found \"C\"") && error.contains("\"tie\""), "{error}");
+    }
+
+    #[test]
+    fn ratings_inside_texts_by_question_and_turn() {
+        let row = |turn: u32, raw: &str| json!({"question_id": 81, "turn": turn, "raw": raw});
+        let map = ["id=question_id+turn", "score=raw", "cluster=question_id"];
+        let value = json!([row(1, "Good. [RESULT] 4"), row(2, "It goes on and")]);
+        let read = import(value, &map).unwrap_or_else(|e| panic!("{e}"));
+        let task = &read.tasks[0];
+        assert_eq!((task.metrics[0].scores[0].1[0], read.unread[0].0), (4.0, 2));
+        assert!(task.labels.values().any(|label| label == "81 turn 2"));
+        let finding = &task.judged.as_ref().unwrap().findings[0];
+        assert!(
+            matches!(finding, JudgeFinding::UnparsedVerdicts { count: 1, of: 2, worst, best } if (*worst, *best) == (2.5, 4.5))
+        );
+    }
+
+    #[test]
+    fn percentages_in_a_column_of_shares() {
+        let value = || json!([{"id": 1, "a": 0.5}, {"id": 2, "a": 85}]);
+        let error = import(value(), &["id=id", "acc=a"]).err().unwrap();
+        for part in ["row 2, column \"a\"", "85", "0 to 1", "acc=a:percent"] {
+            assert!(error.contains(part), "{error}");
+        }
+        let read = import(json!([{"id": 1, "a": 50}, {"id": 2, "a": "85%"}]), &["id=id", "acc=a:percent"]);
+        let read = read.unwrap_or_else(|e| panic!("{e}"));
+        assert_eq!(read.tasks[0].metrics[0].scores[0].1[0], 0.5);
+        assert!(
+            import(value(), &["id=id", "score=a:1..10"])
+                .err()
+                .unwrap()
+                .contains("0.5 is outside the scale of score, 1 to 10")
+        );
+        let mean = json!([{"task": "arc", "acc": 41.3}]);
+        assert!(import(mean, &["task=task", "mean=acc"]).err().unwrap().contains("acc:percent"));
     }
 }

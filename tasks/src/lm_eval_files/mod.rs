@@ -3,6 +3,7 @@
 //! [`read_runs`] reads what any lm-eval from 0.3 on wrote into a folder; [`write_run`] writes what lm-eval 0.4.13 would
 //! have written for an evaluation of this program, hashes included, so that its own tools read it.
 
+mod groups;
 mod read;
 mod results;
 mod samples;
@@ -11,5 +12,5 @@ mod write;
 
 pub use read::{read_results, read_runs, read_samples};
 pub use results::{TaskOutcome, TaskResult, aggregate_group, aggregate_task};
-pub use saved::{SavedMetric, SavedRun, SavedSample, SavedScores, SavedTask};
+pub use saved::{SavedGroup, SavedMetric, SavedRun, SavedSample, SavedScores, SavedTask};
 pub use write::{RunDescription, sanitize_model_name, write_run};

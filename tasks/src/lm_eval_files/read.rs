@@ -8,7 +8,10 @@ use std::{
 use harness_core::MetricKey;
 use serde_json::{Map, Value};
 
-use super::saved::{SavedMetric, SavedRun, SavedSample, SavedTask};
+use super::{
+    groups,
+    saved::{SavedMetric, SavedRun, SavedSample, SavedTask},
+};
 use crate::{
     TaskError,
     python::{json::standard_json, text::str as python_str},
@@ -75,54 +78,35 @@ pub fn read_results(path: &Path) -> Result<SavedRun, TaskError> {
     };
     let object = |key: &str| root.get(key).and_then(Value::as_object);
     let config = object("config").cloned().unwrap_or_default();
-    let date = date_of(path);
-    let members: BTreeMap<String, Vec<String>> = object("group_subtasks")
-        .map(|groups| {
-            let names = |value: &Value| {
-                value.as_array().map_or(Vec::new(), |a| a.iter().filter_map(Value::as_str).map(str::to_owned).collect())
-            };
-            groups.iter().map(|(name, value)| (name.clone(), names(value))).filter(|(_, m)| !m.is_empty()).collect()
-        })
-        .unwrap_or_default();
+    let (date, named) = (date_of(path), model_name(&root, &config));
     let mut run = SavedRun {
         results: Some(path.to_owned()),
-        model: model_name(&root, &config, path),
+        named: named.is_some(),
+        model: named.unwrap_or_else(|| folder_name(path.parent().unwrap_or(Path::new("")))),
         source: ["model_source"].iter().find_map(|k| root.get(*k)?.as_str()).map(str::to_owned),
         version: root.get("lm_eval_version").and_then(Value::as_str).map(str::to_owned),
-        members,
+        conditions: conditions(&root, &config),
         date,
         ..SavedRun::default()
     };
     run.source = run.source.or_else(|| config.get("model").and_then(Value::as_str).map(str::to_owned));
     run.config = config;
-    let is_group =
-        |name: &str| object("groups").is_some_and(|groups| groups.contains_key(name)) || run.members.contains_key(name);
-    for (name, entry) in results {
-        let Some(entry) = entry.as_object() else { continue };
-        let values = metrics_of(entry);
-        if is_group(name) {
-            run.groups.insert(name.clone(), values);
-            continue;
-        }
-        let higher = object("higher_is_better").and_then(|all| all.get(name)?.as_object());
-        run.tasks.push(SavedTask {
-            alias: entry
-                .get("alias")
-                .and_then(Value::as_str)
-                .map_or(name.as_str(), |alias| alias.trim_start_matches([' ', '-']))
-                .to_owned(),
-            version: object("versions").and_then(|v| v.get(name)).map_or_else(|| "0".to_owned(), python_str),
-            num_fewshot: object("n-shot").and_then(|v| v.get(name)?.as_u64()).map(|n| n as usize),
-            config: object("configs").and_then(|v| v.get(name)?.as_object()).cloned().unwrap_or_default(),
-            results: values,
-            higher_is_better: higher
-                .map(|h| h.iter().filter_map(|(k, v)| Some((k.clone(), v.as_bool()?))).collect())
-                .unwrap_or_default(),
-            name: name.clone(),
-            ..SavedTask::default()
-        });
+    let members = groups::members(&root, results);
+    for (name, members) in &members {
+        // Versions differ in whether values of groups stand among the results, beside them, or in both places.
+        let places = [object("groups"), Some(results)];
+        let entries = places.into_iter().flatten().filter_map(|place| place.get(name)?.as_object());
+        let found = entries.map(|entry| (entry, metrics_of(entry))).max_by_key(|(_, values)| values.len());
+        let empty = Map::new();
+        let (entry, values) = found.unwrap_or((&empty, BTreeMap::new()));
+        run.groups.push(groups::group(&root, name.clone(), entry, values, members.clone()));
     }
-    attach_samples(&mut run, path)?;
+    for (name, entry) in results.iter().filter(|(name, _)| members.iter().all(|(group, _)| group != *name)) {
+        let Some(entry) = entry.as_object() else { continue };
+        run.tasks.push(groups::task(&root, name.clone(), entry, metrics_of(entry)));
+    }
+    attach_samples(&mut run, &root, path)?;
+    groups::sum_up(&mut run);
     Ok(run)
 }
 
@@ -241,7 +225,8 @@ fn metrics_of(entry: &Map<String, Value>) -> BTreeMap<MetricKey, SavedMetric> {
 
 const MISSING: SavedMetric = SavedMetric { value: f64::NAN, stderr: None };
 
-fn model_name(root: &Value, config: &Map<String, Value>, path: &Path) -> String {
+/// The model as the file names it.
+fn model_name(root: &Value, config: &Map<String, Value>) -> Option<String> {
     let arguments = config.get("model_args");
     let named = ["peft", "delta", "pretrained", "model", "path", "engine"].iter().find_map(|key| match arguments? {
         Value::Object(map) => map.get(*key).map(python_str),
@@ -251,15 +236,47 @@ fn model_name(root: &Value, config: &Map<String, Value>, path: &Path) -> String 
         _ => None,
     });
     let told = root.get("model_name").and_then(Value::as_str).map(str::to_owned);
-    told.or(named).unwrap_or_else(|| folder_name(path.parent().unwrap_or(Path::new(""))))
+    told.or(named).filter(|name| !name.trim().is_empty())
 }
 
 fn folder_name(folder: &Path) -> String {
     folder.file_name().map_or_else(|| "lm-eval".to_owned(), |name| name.to_string_lossy().into_owned())
 }
 
-/// Samples files beside a results file: those of its time, or, where neither has one, those of its tasks.
-fn attach_samples(run: &mut SavedRun, path: &Path) -> Result<(), TaskError> {
+/// What a run was made under, for all tasks: only what the file says, so that older files tell less.
+fn conditions(root: &Value, config: &Map<String, Value>) -> BTreeMap<String, String> {
+    let short = |value: &Value| match value {
+        Value::Null => "none".to_owned(),
+        Value::String(text) => text.chars().take(12).collect(),
+        other => other.to_string(),
+    };
+    let places = [
+        ("chat template", root.get("chat_template_sha")),
+        ("system instruction", root.get("system_instruction_sha")),
+        ("examples as turns", root.get("fewshot_as_multiturn").filter(|value| !value.is_null())),
+        ("generation settings", config.get("gen_kwargs").filter(|value| !value.is_null())),
+        ("seed of examples", config.get("fewshot_seed").filter(|value| !value.is_null())),
+    ];
+    let mut found: BTreeMap<String, String> =
+        places.into_iter().filter_map(|(name, value)| Some((format!("lm-eval {name}"), short(value?)))).collect();
+    if let Some(dtype) = config.get("model_dtype").and_then(Value::as_str) {
+        found.insert("lm-eval dtype".to_owned(), dtype.trim_start_matches("torch.").to_owned());
+    }
+    if let Some(version) = root.get("lm_eval_version").and_then(Value::as_str) {
+        found.insert("lm-eval version".to_owned(), version.to_owned());
+    }
+    found
+}
+
+/// Samples of a results file: those in it (`simple_evaluate` gives them so), else the files beside it: those of its
+/// time, or, where neither has one, those of its tasks.
+fn attach_samples(run: &mut SavedRun, root: &Value, path: &Path) -> Result<(), TaskError> {
+    for task in &mut run.tasks {
+        for item in root.get("samples").and_then(|all| all.get(&task.name)?.as_array()).into_iter().flatten() {
+            let Value::Object(item) = item.clone() else { continue };
+            task.samples.push(sample(item).map_err(|m| wrong(path, format!("samples of {}: {m}", task.name)))?);
+        }
+    }
     let mut files = Vec::new();
     collect(path.parent().unwrap_or(Path::new(".")), &mut files, MOST_DEPTH)?;
     files.sort();

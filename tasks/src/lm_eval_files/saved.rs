@@ -1,12 +1,18 @@
 //! What lm-eval's files say of a run.
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+};
 
 use harness_core::{Document, MetricKey, canonical_json};
 use harness_metrics::{
     Average, Bleu, Chrf, ClassMeasure, Classification, Statistic, Ter, brier_score, confusion_stats, mean_stats,
 };
 use serde_json::{Map, Value};
+
+/// What lm-eval's filters give for an answer without a match.
+const NOTHING: &str = "[invalid]";
 
 /// One run: a results file and the samples files beside it.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -15,6 +21,8 @@ pub struct SavedRun {
     pub results: Option<PathBuf>,
     /// The model as lm-eval names it (`pretrained=` of its arguments), else the name of the folder.
     pub model: String,
+    /// Whether the file names the model, so that it is not the folder's name.
+    pub named: bool,
     /// lm-eval's back end, e.g. `hf`.
     pub source: Option<String>,
     /// Time in the files' names, e.g. `2026-11-22T01-49-42.758627`.
@@ -23,12 +31,52 @@ pub struct SavedRun {
     pub version: Option<String>,
     /// `config` of the results file: model arguments, seeds, limits.
     pub config: Map<String, Value>,
+    /// What the run was made under beside its model, by name: chat template, system instruction and so on.
+    pub conditions: BTreeMap<String, String>,
     /// Tasks in the order of the file, groups apart.
     pub tasks: Vec<SavedTask>,
-    /// Values of groups by name.
-    pub groups: BTreeMap<String, BTreeMap<MetricKey, SavedMetric>>,
-    /// `group_subtasks`: members of each group.
-    pub members: BTreeMap<String, Vec<String>>,
+    /// Groups, those above others first.
+    pub groups: Vec<SavedGroup>,
+}
+
+impl SavedRun {
+    /// The group directly above a task or group, if any.
+    pub fn above(&self, name: &str) -> Option<&SavedGroup> {
+        self.groups.iter().find(|group| group.members.iter().any(|member| member == name))
+    }
+
+    /// The tasks below a group, through the groups within it.
+    pub fn leaves(&self, group: &str) -> Vec<&SavedTask> {
+        let mut leaves: Vec<&SavedTask> = Vec::new();
+        let mut open = vec![group];
+        let mut seen = BTreeSet::new();
+        while let Some(name) = open.pop() {
+            if let Some(group) = self.groups.iter().find(|group| group.name == name && seen.insert(name)) {
+                open.extend(group.members.iter().rev().map(String::as_str));
+            }
+            leaves.extend(self.tasks.iter().find(|task| task.name == name && seen.insert(name)));
+        }
+        leaves
+    }
+}
+
+/// A group of a run with the values that the file has of it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct SavedGroup {
+    /// lm-eval's name.
+    pub name: String,
+    /// Name in tables.
+    pub alias: String,
+    /// Version of the definition; empty where the file has none.
+    pub version: String,
+    /// Values by metric and filter; empty for a group or tag that is not aggregated.
+    pub results: BTreeMap<MetricKey, SavedMetric>,
+    /// By metric, whether larger is better.
+    pub higher_is_better: BTreeMap<String, bool>,
+    /// Number of documents of all its tasks, where it is known.
+    pub n: Option<usize>,
+    /// Tasks and groups directly below.
+    pub members: Vec<String>,
 }
 
 /// A value with its standard error.
@@ -57,6 +105,13 @@ pub struct SavedTask {
     pub results: BTreeMap<MetricKey, SavedMetric>,
     /// By metric, whether larger is better.
     pub higher_is_better: BTreeMap<String, bool>,
+    /// Number of documents the values are over: as the file tells, else as its standard errors of shares imply; `None`
+    /// where neither does.
+    pub n: Option<usize>,
+    /// Number of documents of the split, where the file tells it.
+    pub available: Option<usize>,
+    /// lm-eval's hash of documents, prompts and targets, where the file has one.
+    pub hash: Option<String>,
     /// Documents, one entry a document and filter; empty where samples were not logged.
     pub samples: Vec<SavedSample>,
     /// The samples file.
@@ -101,6 +156,10 @@ pub struct SavedScores {
     pub higher_is_better: bool,
     /// `doc_id` and additive statistics of each document.
     pub stats: Vec<(usize, Vec<f64>)>,
+    /// `doc_id` of the documents from whose answers the filter took nothing.
+    pub unparsed: BTreeSet<usize>,
+    /// Number of documents that were logged without a value.
+    pub missing: usize,
 }
 
 impl SavedTask {
@@ -142,22 +201,27 @@ impl SavedTask {
     }
 
     fn scores_of(&self, key: MetricKey) -> SavedScores {
-        let values: Vec<(usize, &Value)> = self
-            .samples
-            .iter()
-            .filter(|sample| sample.filter == key.filter)
+        let of_filter = || self.samples.iter().filter(|sample| sample.filter == key.filter);
+        let values: Vec<(usize, &Value)> = of_filter()
             .filter_map(|sample| {
                 let (_, value) = sample.metrics.iter().find(|(metric, _)| *metric == key.metric)?;
                 Some((sample.doc_id, value))
             })
             .collect();
+        let nothing = |sample: &&SavedSample| {
+            !sample.filtered.is_empty() && sample.filtered.iter().all(|answer| answer.as_str() == Some(NOTHING))
+        };
+        let unparsed = of_filter().filter(nothing).map(|sample| sample.doc_id).collect();
         let classes = values.iter().filter_map(|(_, value)| class_pair(value)).map(|(g, p)| g.max(p) + 1).max();
         let statistic = self.statistic(&key.metric, values.first().map(|(_, value)| *value), classes.unwrap_or(2));
-        let stats = values.into_iter().filter_map(|(id, value)| Some((id, stats(&statistic, value)?))).collect();
+        let all = values.len();
+        let stats: Vec<(usize, Vec<f64>)> =
+            values.into_iter().filter_map(|(id, value)| Some((id, stats(&statistic, value)?))).collect();
+        let missing = all - stats.len();
         let higher_is_better = self.higher_is_better.get(&key.metric).copied().unwrap_or_else(|| {
             harness_metrics::lm_eval::MetricInfo::of(&key.metric).is_none_or(|info| info.higher_is_better)
         });
-        SavedScores { key, statistic, higher_is_better, stats }
+        SavedScores { key, statistic, higher_is_better, stats, unparsed, missing }
     }
 
     /// The aggregation that the definition names for a metric, else lm-eval's own for the name.

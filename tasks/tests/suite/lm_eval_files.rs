@@ -128,9 +128,12 @@ fn every_reference_run_reads_back_to_its_values() {
         }
     }
     assert_eq!((values, documents), (74, 200 + 200 + 150 + 20 + 40 + 40 + 15 + 171 + 3));
-    let mmlu = runs.iter().find(|run| run.groups.contains_key("mmlu")).unwrap();
+    let mmlu = runs.iter().find(|run| !run.groups.is_empty()).unwrap();
     assert_eq!((mmlu.tasks.len(), mmlu.groups.len()), (57, 5));
-    let acc = mmlu.groups["mmlu"][&MetricKey::new("acc", "none")];
+    let group = &mmlu.groups[0];
+    assert_eq!((group.name.as_str(), group.n, mmlu.leaves("mmlu").len()), ("mmlu", Some(171), 57));
+    assert_eq!(mmlu.above("mmlu_anatomy").map(|group| group.name.as_str()), Some("mmlu_stem"));
+    let acc = group.results[&MetricKey::new("acc", "none")];
     assert!((acc.value - 42.0 / 171.0).abs() < 1e-15 && acc.stderr.is_some());
 }
 

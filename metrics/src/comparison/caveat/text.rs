@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{Caveat, IrregularShare, NamedDocuments, Scale, Share};
+use super::{Caveat, Coverage, IrregularShare, NamedDocuments, Scale, Share, ZeroFilter};
 
 /// How many items of a list are spelled out.
 const SHOWN: usize = 4;
@@ -10,7 +10,9 @@ const SHOWN: usize = 4;
 impl fmt::Display for Caveat {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::SameModelTwice { models: [a, b] } => write!(f, "`{a}` and `{b}` are the same model."),
+            Self::SameModelTwice { models: [a, b] } => {
+                write!(f, "`{a}` and `{b}` are the same model. What differs between the two is the noise floor.")
+            }
             Self::NoOpAdapter { model, base } => match base {
                 Some(base) => write!(f, "The adapter of `{model}` changes nothing: it answers as `{base}` does."),
                 None => write!(f, "The adapter of `{model}` changes nothing."),
@@ -114,9 +116,36 @@ impl fmt::Display for Caveat {
             Self::CostlyPatterns { tasks } => {
                 documents_text(f, "A pattern was given up because it backtracked beyond all bounds", tasks)
             }
-            Self::SameFile { models: [a, b] } => {
-                write!(f, "The results of `{a}` and `{b}` were imported from files with the same content.")
+            Self::SameFile { models: [a, b], files } if files.is_empty() => write!(
+                f,
+                "The results of `{a}` and `{b}` were imported from files with the same content: one model twice. What \
+                 differs between the two is the noise floor."
+            ),
+            Self::SameFile { models: [a, b], files } => {
+                write!(f, "Some results of `{a}` and `{b}` were imported from files with the same content: ")?;
+                list(f, files, |f, file| f.write_str(file))?;
+                f.write_str(".")
             }
+            Self::SameModelRuns { models: [a, b], told, largest } => {
+                write!(
+                    f,
+                    "`{a}` and `{b}` are results of the same model, as their files say (`{told}`): what differs "
+                )?;
+                f.write_str("between the two is the noise floor")?;
+                if !largest.is_empty() {
+                    f.write_str(", up to ")?;
+                    list(f, largest, |f, floor| {
+                        write!(f, "{} ({} {})", amount(floor.difference, floor.scale), floor.task, floor.key)
+                    })?;
+                }
+                f.write_str(".")
+            }
+            Self::SameMeans { models: [a, b], rows } => write!(
+                f,
+                "`{a}` and `{b}` have the same means in all of {}: one model twice, it seems. What differs between the two is \
+                 the noise floor.",
+                counted(*rows, "row")
+            ),
             Self::SharedOutputs { models: [a, b], tasks } => {
                 write!(f, "`{a}` and `{b}` gave outputs equal to the last bit: ")?;
                 list(f, tasks, |f, t| write!(f, "{} on {} of {}", t.task, t.same, counted(t.of, "document")))?;
@@ -125,7 +154,7 @@ impl fmt::Display for Caveat {
             Self::SameScores { models: [a, b], rows } => {
                 write!(f, "`{a}` and `{b}` have equal scores on more documents than chance allows: ")?;
                 list(f, rows, |f, r| write!(f, "{} {} on {} of {}", r.task, r.key, r.same, counted(r.of, "document")))?;
-                f.write_str(".")
+                f.write_str(". If this is one model twice, what differs between the two is the noise floor.")
             }
             Self::DifferentConditions { conditions } => {
                 f.write_str("The models were not run in the same way: ")?;
@@ -144,8 +173,17 @@ impl fmt::Display for Caveat {
             Self::SampledOnce { shares } => {
                 shares_text(f, "Answers were drawn at random, once each", "requests", shares)
             }
-            Self::NothingParsed { shares } => {
-                shares_text(f, "The value is 0 because nothing was extracted", "answers without one", shares)
+            Self::NothingParsed { shares, zeros } => {
+                if !shares.is_empty() {
+                    shares_text(f, "The value is 0 because nothing was extracted", "answers without one", shares)?;
+                }
+                if !zeros.is_empty() {
+                    let before = if shares.is_empty() { "" } else { " " };
+                    write!(f, "{before}The value is exactly 0 behind a filter, as where nothing was extracted: ")?;
+                    list(f, zeros, zero)?;
+                    f.write_str(".")?;
+                }
+                Ok(())
             }
             Self::FilterConflicts { rows } => {
                 f.write_str("The difference turns with the extraction filter: ")?;
@@ -214,8 +252,51 @@ impl fmt::Display for Caveat {
                 list(f, models, |f, model| write!(f, "`{model}`"))?;
                 f.write_str(".")
             }
+            Self::IncompleteBenchmark { parts } => {
+                f.write_str("Results are not over the whole benchmark: ")?;
+                list(f, parts, |f, part| {
+                    let Coverage { found, of, unit, missing } = &part.coverage;
+                    write!(
+                        f,
+                        "{} `{}` has {} of {}",
+                        part.task,
+                        part.model,
+                        thousands(*found as u64),
+                        counted(*of, unit)
+                    )?;
+                    if !missing.is_empty() && missing.len() <= SHOWN {
+                        write!(f, " ({} missing)", missing.join(", "))?;
+                    }
+                    Ok(())
+                })?;
+                f.write_str(".")
+            }
+            Self::NotCompared { rows } => {
+                f.write_str("Not compared, because not all models have results of it: ")?;
+                list(f, rows, |f, row| {
+                    f.write_str(&row.task)?;
+                    if let Some(key) = &row.key {
+                        write!(f, " {key}")?;
+                    }
+                    let models: Vec<String> = row.models.iter().map(|model| format!("`{model}`")).collect();
+                    write!(f, " (only {})", models.join(", "))
+                })?;
+                f.write_str(".")
+            }
         }
     }
+}
+
+fn zero(f: &mut fmt::Formatter<'_>, zero: &ZeroFilter) -> fmt::Result {
+    write!(f, "{} {} ", zero.task, zero.key)?;
+    if zero.all {
+        f.write_str(if zero.models.len() == 1 { "for " } else { "for all models, " })?;
+    }
+    list(f, &zero.models, |f, model| write!(f, "`{model}`"))?;
+    if let Some((key, value)) = &zero.beside {
+        write!(f, ", beside up to {:.1} % behind {}", 100.0 * value, key.filter)?;
+    }
+    Ok(())
 }
 
 fn list<T>(
@@ -273,7 +354,8 @@ fn times(n: usize) -> String {
     if n == 1 { "once".to_owned() } else { format!("{} times", thousands(n as u64)) }
 }
 
-fn counted(n: usize, noun: &str) -> String {
+/// A count with its noun, which gets an `s` unless it is one.
+pub fn counted(n: usize, noun: &str) -> String {
     format!("{} {noun}{}", thousands(n as u64), if n == 1 { "" } else { "s" })
 }
 
