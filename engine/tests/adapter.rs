@@ -80,13 +80,14 @@ fn reads_what_peft_writes() {
 fn targets_are_those_of_peft() {
     type Row = (String, serde_json::Map<String, Value>, Option<String>);
     let rows: Vec<Row> = serde_json::from_str(include_str!("recorded/targets.json")).unwrap();
+    let llama = base();
     let mixtral = DecoderConfig { experts: Some(Experts { count: 4, per_token: 2 }), ..base() };
     for (family, changes, expected) in &rows {
         let mut config = json!({"peft_type": "LORA", "r": 4, "lora_alpha": 8});
         config.as_object_mut().unwrap().extend(changes.clone());
         config.as_object_mut().unwrap().retain(|_, value| !value.is_null());
         let config: AdapterConfig = serde_json::from_value(config).unwrap();
-        let layers = config.targets(if family == "llama" { &base() } else { &mixtral });
+        let layers = config.targets(if family == "llama" { &llama } else { &mixtral });
         let found = layers.ok().map(|layers| {
             let name = |layer: usize, projection: &Projection, target: &harness_engine::TargetRank| {
                 let short = projection.module().rsplit('.').next().unwrap().trim_end_matches("_proj");

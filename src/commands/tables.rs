@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use harness_core::{DocId, MetricKey, SampleScore};
 use harness_metrics::{
     Statistic,
-    comparison::{CLUSTERED_GROUP, Column, ModelFacts, Scale, Table},
+    comparison::{CLUSTERED_GROUP, Column, ModelFacts, Table},
 };
 use harness_tasks::{Aggregate, Group, Member, MetricSpec, Task as _};
 use serde_json::Value;

@@ -1,7 +1,7 @@
 //! What verdicts on pairs show beside who won: positions and lengths.
 
 use harness_metrics::{
-    comparison::JudgeFinding,
+    comparison::{JudgeFinding, UnreadCause},
     stats::{ProportionInterval, distribution::binomial_half_test, proportion_interval},
 };
 
@@ -86,7 +86,14 @@ pub(super) fn both_orders(games: &[[f64; 2]]) -> Option<JudgeFinding> {
 pub(super) fn unread(scores: &[f64], count: usize, [low, high]: [f64; 2]) -> Option<JudgeFinding> {
     let of = scores.len() + count;
     let with = |end: f64| (scores.iter().sum::<f64>() + end * count as f64) / of as f64;
-    (count > 0).then(|| JudgeFinding::UnparsedVerdicts { count, of, worst: with(low), best: with(high) })
+    (count > 0).then(|| JudgeFinding::UnparsedVerdicts {
+        count,
+        of,
+        worst: with(low),
+        best: with(high),
+        reasons: vec![],
+        cause: UnreadCause::Form,
+    })
 }
 
 #[cfg(test)]

@@ -88,7 +88,7 @@ impl ColumnMap {
     fn check(&self, known: &BTreeSet<&str>) -> Result<(), Failure> {
         for Mapped { field, column, .. } in &self.fields {
             let columns = if field == "id" { id_columns(column, known) } else { vec![column.as_str()] };
-            for column in columns.into_iter().filter(|column| !known.contains(column)) {
+            if let Some(column) = columns.into_iter().find(|column| !known.contains(column)) {
                 let near = nearest(column, known.iter().copied());
                 let near = near.map_or(String::new(), |near| format!("; did you mean {near:?}?"));
                 let known: Vec<&str> = known.iter().copied().collect();
@@ -499,7 +499,7 @@ mod tests {
         assert!(task.labels.values().any(|label| label == "81 turn 2"));
         let finding = &task.judged.as_ref().unwrap().findings[0];
         assert!(
-            matches!(finding, JudgeFinding::UnparsedVerdicts { count: 1, of: 2, worst, best } if (*worst, *best) == (2.5, 4.5))
+            matches!(finding, JudgeFinding::UnparsedVerdicts { count: 1, of: 2, worst, best, .. } if (*worst, *best) == (2.5, 4.5))
         );
     }
 
