@@ -73,6 +73,11 @@ impl Adapter {
         Self { layers, modules_to_save, config, digest }
     }
 
+    /// Rows of the embedding with this adapter: tokens that it knows. `base`: the base's.
+    pub fn embedding_rows(&self, base: usize) -> usize {
+        self.modules_to_save.get("model.embed_tokens").and_then(|tensor| tensor.shape.first()).copied().unwrap_or(base)
+    }
+
     /// Number of trained values.
     pub fn num_parameters(&self) -> usize {
         let pairs = self.layers.iter().flat_map(BTreeMap::values).map(|pair| pair.a.len() + pair.b.len());

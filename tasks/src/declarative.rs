@@ -1,11 +1,12 @@
 //! A task read from a definition.
 
 use std::{
+    cell::Cell,
     collections::{BTreeSet, HashMap},
     path::PathBuf,
     sync::{
         Arc, OnceLock,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicUsize, Ordering},
     },
 };
 
@@ -23,7 +24,7 @@ use crate::{
     generation,
     metric::Kind,
     native::ProcessDocs,
-    prompt::{self, Message},
+    prompt::{self, Message, SystemMessage},
     sampler,
     template::{Template, columns},
 };
@@ -271,7 +272,7 @@ impl DeclarativeTask {
         turns: &HashMap<usize, Turn>,
         options: &BuildOptions,
         formatter: Option<&dyn PromptFormatter>,
-        dropped_system: &AtomicBool,
+        system: &SystemCounts,
     ) -> Result<(Vec<Message>, DocumentRequests), TaskError> {
         let config = &self.config;
         let doc = &self.documents[index];
@@ -283,6 +284,7 @@ impl DeclarativeTask {
             return Ok((Vec::new(), DocumentRequests { doc: doc.clone(), requests, target: text, gold, choices }));
         }
         let (before, gen_prefix) = self.context(doc, shots, turns, options)?;
+        let lost = Cell::new(SystemMessage::Shown);
         let render = |messages: &[Message]| -> Result<String, TaskError> {
             if !options.apply_chat_template {
                 return Ok(prompt::plain(messages));
@@ -291,9 +293,11 @@ impl DeclarativeTask {
                 task: config.id.clone(),
                 message: "apply_chat_template needs a model with a chat template".to_owned(),
             })?;
-            let (text, dropped) = prompt::chat(messages, options.fewshot_as_multiturn, formatter)
+            let (text, became) = prompt::chat(messages, options.fewshot_as_multiturn, formatter)
                 .map_err(|source| TaskError::Chat { task: config.id.clone(), source })?;
-            dropped_system.fetch_or(dropped, Ordering::Relaxed);
+            if became != SystemMessage::Shown {
+                lost.set(became);
+            }
             Ok(text)
         };
         let full = |question: &str, delimiter: &str| {
@@ -317,6 +321,7 @@ impl DeclarativeTask {
             contexts.push(render(&shown)?);
         }
         let requests = self.requests(contexts, &choices, &text, options)?;
+        system.count(lost.get(), requests.len());
         Ok((shown, DocumentRequests { doc: doc.clone(), requests, target: text, gold, choices }))
     }
 
@@ -416,11 +421,11 @@ impl Task for DeclarativeTask {
         let available = self.documents.len();
         let count = options.limit.map_or(available, |limit| limit.of(available));
         let (shots, turns) = self.examples(count, options)?;
-        let dropped = AtomicBool::new(false);
+        let system = SystemCounts::default();
         let documents = shots
             .par_iter()
             .enumerate()
-            .map(|(index, shots)| Ok(self.item(index, shots, &turns, options, formatter, &dropped)?.1))
+            .map(|(index, shots)| Ok(self.item(index, shots, &turns, options, formatter, &system)?.1))
             .collect::<Result<Vec<_>, TaskError>>()?;
         let mut warnings = Vec::new();
         let id = &self.config.id;
@@ -431,9 +436,6 @@ impl Task for DeclarativeTask {
         }
         if self.shots(options) > 0 && self.pool_split() == Some(self.split.as_str()) {
             warnings.push(format!("{id}: its few-shot examples come from the evaluated split {:?}", self.split));
-        }
-        if dropped.into_inner() {
-            warnings.push(format!("{}: the chat template refuses a system message; it was left out", self.config.id));
         }
         let unanswerable: Vec<usize> =
             documents.iter().filter(|document| document.gold.is_missing()).map(|document| document.doc.index).collect();
@@ -446,7 +448,14 @@ impl Task for DeclarativeTask {
                 shown.join(", ")
             ));
         }
-        Ok(Prepared { documents, available, num_fewshot: self.shots(options), warnings })
+        Ok(Prepared {
+            documents,
+            available,
+            num_fewshot: self.shots(options),
+            system_left_out: system.left_out.into_inner(),
+            system_hidden: system.hidden.into_inner(),
+            warnings,
+        })
     }
 
     fn score(&self, item: &DocumentRequests, responses: &[Response]) -> Result<Scored, TaskError> {
@@ -464,8 +473,27 @@ impl Task for DeclarativeTask {
             return Err(TaskError::Options { task: self.config.id.clone(), message });
         }
         let (shots, turns) = self.examples(index + 1, options)?;
-        let (messages, item) = self.item(index, &shots[index], &turns, options, formatter, &AtomicBool::new(false))?;
+        let (messages, item) = self.item(index, &shots[index], &turns, options, formatter, &SystemCounts::default())?;
         Ok(PromptView { pieces: prompt::pieces(&messages), item })
+    }
+}
+
+/// Requests of a task whose system message was lost.
+#[derive(Default)]
+struct SystemCounts {
+    left_out: AtomicUsize,
+    hidden: AtomicUsize,
+}
+
+impl SystemCounts {
+    /// Counts the requests of one document.
+    fn count(&self, became: SystemMessage, requests: usize) {
+        let counter = match became {
+            SystemMessage::Shown => return,
+            SystemMessage::LeftOut => &self.left_out,
+            SystemMessage::Hidden => &self.hidden,
+        };
+        counter.fetch_add(requests, Ordering::Relaxed);
     }
 }
 

@@ -167,7 +167,11 @@ pub struct Prepared {
     pub available: usize,
     /// Number of examples before each question.
     pub num_fewshot: usize,
-    /// What the user should know, e.g. that the chat template took no system message.
+    /// Prompts without the system message, because the chat template refuses one.
+    pub system_left_out: usize,
+    /// Prompts whose chat template shows nothing of the system message.
+    pub system_hidden: usize,
+    /// What the user should know, e.g. that the definition fixes the number of examples.
     pub warnings: Vec<String>,
 }
 

@@ -10,6 +10,7 @@ mod generate;
 mod golden;
 mod help;
 mod models;
+mod prompts;
 mod run;
 mod statistics;
 mod tasks;

@@ -33,6 +33,9 @@ pub(crate) fn call(
             let messages = messages.unwrap_or_else(|| vec![ChatMessage::new(ChatRole::User, prompt)]);
             let length = messages.iter().map(|message| message.content.len() + 32).sum();
             body.insert("messages".into(), json!(messages));
+            if !options.chat_template_kwargs.is_empty() {
+                body.insert("chat_template_kwargs".into(), json!(options.chat_template_kwargs));
+            }
             ("/chat/completions", length)
         }
         (Api::Completions, None) => {
@@ -179,6 +182,8 @@ fn completion_logprobs(logprobs: &Value) -> Logprobs {
 
 #[cfg(test)]
 mod tests {
+    use harness_core::ChatKwargs;
+
     use super::*;
     use crate::EndpointSpec;
 
@@ -212,6 +217,10 @@ mod tests {
         assert!(body.get("top_k").is_none() && body["max_completion_tokens"] == 7, "{body}");
         let greedy = Sampling { top_k: Some(4), ..Sampling::default() };
         assert!(call(&openai, &chat, &[], &greedy).is_ok(), "without draws top_k changes nothing");
+        let mut thinking = options("openai:m@http://localhost:1/v1");
+        thinking.chat_template_kwargs = ChatKwargs::parse(&["enable_thinking=false", "tags=[1, \"a\"]"]).unwrap();
+        let body = call(&thinking, &chat, &[], &Sampling::default()).unwrap().body;
+        assert_eq!(body["chat_template_kwargs"], json!({"enable_thinking": false, "tags": [1, "a"]}));
         let mut plain = options("openai:m@http://localhost:1/v1");
         plain.api = Api::Completions;
         let call_plain = call(&plain, "Hi", &[], &Sampling::default()).unwrap();

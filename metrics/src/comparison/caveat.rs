@@ -88,6 +88,21 @@ pub enum Caveat {
         /// By task and model.
         shares: Vec<Share>,
     },
+    /// Requests without the system message that was given, because the chat template refuses one.
+    SystemLeftOut {
+        /// By task and model.
+        shares: Vec<Share>,
+    },
+    /// Requests whose chat template shows nothing of the system message.
+    SystemHidden {
+        /// By task and model.
+        shares: Vec<Share>,
+    },
+    /// Generations that a stop string ended inside their thinking.
+    StoppedInThinking {
+        /// By task and model.
+        shares: Vec<Share>,
+    },
     /// Documents whose right answer is none of their choices: no model can be right about them.
     NoRightChoice {
         /// By task.
@@ -185,6 +200,13 @@ pub enum Caveat {
         model: String,
         /// In what, each a clause such as `was trained without BOS, prompts here are with it`.
         how: Vec<String>,
+    },
+    /// An adapter that is asked with a tokenizer or chat template of its own, which is not that of its base.
+    OwnTexts {
+        /// The model.
+        model: String,
+        /// What is its own, e.g. `chat template`.
+        what: Vec<String>,
     },
     /// Models of which only means are known, compared unpaired.
     Unpaired {
@@ -401,6 +423,15 @@ impl Caveat {
             Self::FirstTokensUnscored { .. } => {
                 "The server begins texts with no BOS: have it add one, or compare models behind such servers only."
             }
+            Self::SystemLeftOut { .. } => {
+                "Put the instruction into the task's description, or compare models whose templates take a system message."
+            }
+            Self::SystemHidden { .. } => {
+                "Check the chat template: the models may not have been given the same instruction."
+            }
+            Self::StoppedInThinking { .. } => {
+                "Let the thinking end first (think_end_token): such a text holds no answer."
+            }
             Self::NoRightChoice { .. } => {
                 "Correct the data or doc_to_target: these documents count as wrong for every model, as in lm-eval."
             }
@@ -444,6 +475,9 @@ impl Caveat {
             }
             Self::TrainedOtherwise { .. } => {
                 "Evaluate it as it was trained, or read the difference as one of training and setting together."
+            }
+            Self::OwnTexts { .. } => {
+                "Read a difference to the base as one of weights and prompts together; tokenizer = \"base\" asks both alike."
             }
             Self::Unpaired { .. } => {
                 "Import results by document if the other tool can write them: pairing shows much smaller differences."

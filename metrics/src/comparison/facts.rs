@@ -54,6 +54,15 @@ pub struct TaskFacts {
     /// Texts whose first token was not scored.
     #[serde(default)]
     pub first_unscored: usize,
+    /// Requests without the system message that was given, because the chat template refuses one.
+    #[serde(default)]
+    pub system_left_out: usize,
+    /// Requests whose chat template shows nothing of the system message.
+    #[serde(default)]
+    pub system_hidden: usize,
+    /// Generations that a stop string ended inside their thinking.
+    #[serde(default)]
+    pub stopped_in_thinking: usize,
     /// Positions of documents whose right answer is none of their choices.
     #[serde(default)]
     pub no_right_choice: Vec<usize>,

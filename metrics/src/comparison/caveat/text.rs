@@ -80,6 +80,18 @@ impl fmt::Display for Caveat {
             Self::FirstTokensUnscored { shares } => {
                 shares_text(f, "The server gave no log-probability for the first token", "texts", shares)
             }
+            Self::SystemLeftOut { shares } => shares_text(
+                f,
+                "The chat template refuses a system message, which was left out",
+                "requests",
+                shares,
+            ),
+            Self::SystemHidden { shares } => {
+                shares_text(f, "The chat template does not show the system message", "requests", shares)
+            }
+            Self::StoppedInThinking { shares } => {
+                shares_text(f, "A stop string ended the text inside its thinking", "requests", shares)
+            }
             Self::NoRightChoice { tasks } => {
                 documents_text(f, "The right answer is none of the choices, so every model scores 0", tasks)
             }
@@ -181,6 +193,9 @@ impl fmt::Display for Caveat {
             }
             Self::Judge { task, judge, finding } => write!(f, "{task}, judge `{judge}`: {finding}"),
             Self::TrainedOtherwise { model, how } => write!(f, "`{model}` {}.", how.join("; ")),
+            Self::OwnTexts { model, what } => {
+                write!(f, "`{model}` is asked with its own {}, not its base's.", what.join(" and "))
+            }
             Self::Unpaired { models } => {
                 f.write_str("Only means are known, so that differences are not paired by document: ")?;
                 list(f, models, |f, model| write!(f, "`{model}`"))?;
