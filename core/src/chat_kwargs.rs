@@ -95,7 +95,10 @@ impl TryFrom<Map<String, Value>> for ChatKwargs {
             if RESERVED.contains(&name.as_str()) {
                 return Err(format!("{name} is given to every chat template already; it cannot be set"));
             }
-            if name.is_empty() || !name.chars().all(|c| c.is_alphanumeric() || c == '_') || name.starts_with(|c: char| c.is_numeric()) {
+            if name.is_empty()
+                || !name.chars().all(|c| c.is_alphanumeric() || c == '_')
+                || name.starts_with(|c: char| c.is_numeric())
+            {
                 return Err(format!("{name:?} is no name of a variable; expected letters, digits and _"));
             }
             if value.get("$__toml_private_datetime").is_some() {

@@ -166,7 +166,8 @@ impl ChatTemplate {
         variables.extend(tokenizer.roles().map(|(name, text)| (name.to_owned(), Value::from(text))));
         if let Some(now) = context.now {
             let strftime_now = move |format: String| {
-                now.strftime(&format).map_err(|reason| minijinja::Error::new(minijinja::ErrorKind::InvalidOperation, reason))
+                now.strftime(&format)
+                    .map_err(|reason| minijinja::Error::new(minijinja::ErrorKind::InvalidOperation, reason))
             };
             variables.push(("strftime_now".to_owned(), Value::from_function(strftime_now)));
         }

@@ -11,16 +11,16 @@ use std::{
 
 use device::ModelDevice;
 use harness_core::{
-    Capabilities, ChatMessage, ChatOptions, Control, Digest, LanguageModel, ModelError, ModelIdentity, ModelStats, Output,
-    PairTokens, Request, Response, Sampling, Usage,
+    Capabilities, ChatMessage, ChatOptions, Control, Digest, LanguageModel, ModelError, ModelIdentity, ModelStats,
+    Output, PairTokens, Request, Response, Sampling, Usage,
 };
 pub use plan::Plan;
 use rayon::prelude::*;
 
 use crate::{
-    Adapter, BaseModel, ChatEnding, ChatSettings, ChatTemplate, DateUse, ComputeType, Decoder, DecoderConfig, EncodedPair,
-    EngineError, GenerationDefaults, ModelFiles, PairOptions, Placement, Quantization, TextTokenizer, Weights,
-    encode_pair, encode_prompt,
+    Adapter, BaseModel, ChatEnding, ChatSettings, ChatTemplate, ComputeType, DateUse, Decoder, DecoderConfig,
+    EncodedPair, EngineError, GenerationDefaults, ModelFiles, PairOptions, Placement, Quantization, TextTokenizer,
+    Weights, encode_pair, encode_prompt,
     generate::{Generated, Generator, Listener, Pattern, Prompt, Vocabulary},
     rolling_windows,
     schedule::{Limits, Scored, Sequence, Work, score},
@@ -116,8 +116,7 @@ impl LoadedBase {
         let ModelFiles { config, weights, tokenizer, chat_template, generation, digest } = files;
         let max_length = options.max_length.unwrap_or(config.max_position_embeddings);
         let model = Arc::new(place(config, weights, max_length)?);
-        let texts =
-            Texts { tokenizer, chat_template, pair: options.pair.clone(), chat: options.chat.clone() };
+        let texts = Texts { tokenizer, chat_template, pair: options.pair.clone(), chat: options.chat.clone() };
         Ok(Self::assemble(model, digest, generation, texts, options))
     }
 

@@ -179,7 +179,8 @@ impl TextTokenizer {
 
     /// The special tokens by role, as chat templates know them: `bos_token` and so on.
     pub fn roles(&self) -> impl Iterator<Item = (&str, &str)> {
-        let own = [("bos_token", &self.bos), ("eos_token", &self.eos), ("unk_token", &self.unk), ("pad_token", &self.pad)];
+        let own =
+            [("bos_token", &self.bos), ("eos_token", &self.eos), ("unk_token", &self.unk), ("pad_token", &self.pad)];
         let own = own.into_iter().filter_map(|(name, token)| Some((name, token.as_ref()?.text.as_str())));
         own.chain(self.others.iter().map(|(name, text)| (name.as_str(), text.as_str())))
     }

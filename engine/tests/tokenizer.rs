@@ -227,11 +227,16 @@ fn digests_of_flags_that_change_nothing_stay() {
             "single": [{"SpecialToken": {"id": "<s>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}],
             "pair": pair, "special_tokens": {"<s>": {"id": "<s>", "ids": [0], "tokens": ["<s>"]}}})
     };
-    let sequences = serde_json::json!([{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}]);
+    let sequences =
+        serde_json::json!([{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}]);
     let swapped = serde_json::json!([{"Sequence": {"id": "B", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 1}}]);
     assert_eq!(with(&bos(sequences.clone()), Some(true)), with(&bos(swapped.clone()), Some(true)));
     assert_ne!(with(&bos(sequences.clone()), None), with(&bos(swapped), None));
-    assert_eq!(with(&bos(sequences.clone()), Some(false)), with(&bos(sequences), None), "the file goes before the flag");
+    assert_eq!(
+        with(&bos(sequences.clone()), Some(false)),
+        with(&bos(sequences), None),
+        "the file goes before the flag"
+    );
 }
 
 #[test]

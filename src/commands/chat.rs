@@ -48,7 +48,8 @@ pub(super) fn chat(app: &App, args: &ChatArgs) -> Result<(), Failure> {
                 messages.push(ChatMessage::new(ChatRole::User, text));
                 let rendered = model.apply_chat_template(&messages, ChatOptions { add_generation_prompt: true })?;
                 let (stop, sampling) = (args.sampling.stop.clone(), args.sampling.sampling());
-                let request = Request::Generate { prompt: rendered.clone(), stop: stop.clone(), sampling: sampling.clone() };
+                let request =
+                    Request::Generate { prompt: rendered.clone(), stop: stop.clone(), sampling: sampling.clone() };
                 let mut out = std::io::stdout();
                 let response = model.stream(&rendered, &stop, &sampling, &mut |text| {
                     if !app.global.json {
@@ -59,7 +60,8 @@ pub(super) fn chat(app: &App, args: &ChatArgs) -> Result<(), Failure> {
                 if let Some(response) = response {
                     let caveats = caveats(args.system.as_deref(), &request, &response);
                     if app.global.json {
-                        let said = json!({"prompt": text, "rendered": rendered, "response": response, "caveats": caveats});
+                        let said =
+                            json!({"prompt": text, "rendered": rendered, "response": response, "caveats": caveats});
                         app.print(canonical_json(&said))?;
                     } else {
                         app.print("\n")?;

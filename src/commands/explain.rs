@@ -326,7 +326,11 @@ fn suite(app: &App, manifest: &Manifest) -> Result<Suite, Failure> {
 fn texts(entry: &ModelEntry) -> Result<PromptArgs, Failure> {
     let told = |name: &str| entry.identity.extra.get(name);
     let date = told("date").map(|day| day.parse()).transpose().map_err(Failure::usage)?;
-    Ok(PromptArgs { date, chat_template_kwargs: told("chat_template_kwargs").into_iter().cloned().collect(), tokenizer: None })
+    Ok(PromptArgs {
+        date,
+        chat_template_kwargs: told("chat_template_kwargs").into_iter().cloned().collect(),
+        tokenizer: None,
+    })
 }
 
 /// The requests of one task; a chat template needs the model.

@@ -27,7 +27,8 @@ pub(super) fn generate(app: &App, args: &GenerateArgs) -> Result<(), Failure> {
         prompts.iter().map(|prompt| render(&ready.model, prompt, args)).collect::<Result<_, _>>()?;
     let system = args.system.as_deref();
     let what = &ready.own_texts;
-    let own = (!what.is_empty()).then(|| Caveat::OwnTexts { model: ready.name.clone(), what: what.clone() }.to_string());
+    let own =
+        (!what.is_empty()).then(|| Caveat::OwnTexts { model: ready.name.clone(), what: what.clone() }.to_string());
     if let ([prompt], false) = (&rendered[..], app.global.json) {
         return stream(app, &ready.model, prompt, args);
     }
@@ -55,7 +56,8 @@ pub(super) fn generate(app: &App, args: &GenerateArgs) -> Result<(), Failure> {
             .zip(&responses)
             .zip(&requests)
             .map(|(((prompt, rendered), response), request)| {
-                let mut caveats = response.as_ref().map_or_else(Vec::new, |response| caveats(system, request, response));
+                let mut caveats =
+                    response.as_ref().map_or_else(Vec::new, |response| caveats(system, request, response));
                 caveats.extend(own.clone());
                 json!({ "prompt": prompt, "rendered": rendered, "response": response, "caveats": caveats })
             })
@@ -145,11 +147,8 @@ fn stream(app: &App, model: &Model, prompt: &str, args: &GenerateArgs) -> Result
     let live = sampling.stop.is_empty();
     let mut out = std::io::stdout();
     let mut broken = None;
-    let request = Request::Generate {
-        prompt: prompt.to_owned(),
-        stop: sampling.stop.clone(),
-        sampling: sampling.sampling(),
-    };
+    let request =
+        Request::Generate { prompt: prompt.to_owned(), stop: sampling.stop.clone(), sampling: sampling.sampling() };
     let response = model.stream(prompt, &sampling.stop, &sampling.sampling(), &mut |text| {
         if live {
             broken = write!(out, "{text}").and_then(|()| out.flush()).err();

@@ -53,7 +53,8 @@ pub(super) fn caveats(app: &App, suite: &Suite, ready: &Ready) -> Vec<Caveat> {
     let model = || ready.name.clone();
     let own = (!ready.own_texts.is_empty()).then(|| Caveat::OwnTexts { model: model(), what: ready.own_texts.clone() });
     let mut how = ready.differences.clone();
-    let used = ready.model.local().and_then(|model| model.base().chat_template().map(|used| (used, model.base().tokenizer())));
+    let used =
+        ready.model.local().and_then(|model| model.base().chat_template().map(|used| (used, model.base().tokenizer())));
     let template = |folder| template_difference(folder, suite.uses_chat_template(), used);
     if let Some(difference) = ready.entry.adapter.as_deref().and_then(template) {
         app.progress().say(format!("warning: {} {difference}", ready.name));
@@ -81,7 +82,9 @@ fn template_difference(folder: &Path, chat: bool, used: Option<(&ChatTemplate, &
             let trained = trained_template(folder).ok().flatten();
             let same = trained.is_some_and(|trained| renders_alike(&trained, used, tokenizer));
             (!same).then(|| {
-                format!("was trained on conversations in another form (template {name}) than that of the chat template here")
+                format!(
+                    "was trained on conversations in another form (template {name}) than that of the chat template here"
+                )
             })
         }
         (false, false) => None,

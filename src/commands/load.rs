@@ -7,9 +7,11 @@ use std::{
 };
 
 use harness_core::Digest;
-use harness_engine::{Adapter, Limits, LoadedBase, LocalModel, ModelFiles, ModelOptions, Placement, Quantization, Texts};
-use harness_metrics::comparison::Caveat;
+use harness_engine::{
+    Adapter, Limits, LoadedBase, LocalModel, ModelFiles, ModelOptions, Placement, Quantization, Texts,
+};
 use harness_http::{Budget, Endpoint, EndpointOptions};
+use harness_metrics::comparison::Caveat;
 use harness_store::{ModelEntry, ModelSource};
 
 use super::{

@@ -2,12 +2,10 @@
 
 use std::{path::Path, time::SystemTime};
 
-use harness_core::ChatKwargs;
-use harness_engine::{
-    ChatSettings, ChatTemplate, CivilTime, DateUse, LoadedBase, PairOptions, TextTokenizer, Texts,
-};
 use super::{App, Failure, lineage};
 use crate::experiment::{Candidate, Day, ModelSection, PreTokenizer, ResolvedModel, TokenizerChoice};
+use harness_core::ChatKwargs;
+use harness_engine::{ChatSettings, ChatTemplate, CivilTime, DateUse, LoadedBase, PairOptions, TextTokenizer, Texts};
 
 /// The file in `HARNESS_HOME` with the day that templates are told.
 const DATE: &str = "date";
@@ -79,7 +77,9 @@ pub(super) fn choose(
         if let Some(its) = its.filter(|its| loaded.chat_template().map(ChatTemplate::digest) != Some(its.digest())) {
             match used {
                 true => own.push("chat template".to_owned()),
-                false if is_saved => unused.push("was saved with a chat template of its own, which is not used here".to_owned()),
+                false if is_saved => {
+                    unused.push("was saved with a chat template of its own, which is not used here".to_owned())
+                }
                 // How it was trained is compared with how it is asked when the tasks are known.
                 false => {}
             }
@@ -153,7 +153,9 @@ pub(super) fn base_section(resolved: &ResolvedModel) -> &ModelSection {
 /// A chat template in a file of its own, else one of this name that the model has.
 fn named_template(file: &Path, model: &Path, name: &Path) -> Result<ChatTemplate, Failure> {
     let name = name.to_string_lossy();
-    if !file.exists() && model.is_dir() && ChatTemplate::names(model)?.iter().any(|known| *known == name)
+    if !file.exists()
+        && model.is_dir()
+        && ChatTemplate::names(model)?.iter().any(|known| *known == name)
         && let Some(template) = ChatTemplate::load(model, Some(&name))?
     {
         return Ok(template);
@@ -170,7 +172,9 @@ fn check_variables(name: &str, template: Option<&ChatTemplate>, kwargs: &ChatKwa
         None => Ok(()),
         Some(variable) => Err(Failure::usage(match template {
             Some(_) => format!("{name}: chat_template_kwargs: its chat template speaks of no {variable:?}"),
-            None => format!("{name}: chat_template_kwargs: it has no chat template that {variable:?} could be given to"),
+            None => {
+                format!("{name}: chat_template_kwargs: it has no chat template that {variable:?} could be given to")
+            }
         })),
     }
 }

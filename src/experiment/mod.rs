@@ -9,6 +9,6 @@ mod resolve;
 
 pub use file::{CompareSection, Experiment, ModelSection, PreTokenizer, SuiteSection};
 pub use judge::JudgeSection;
-pub use prompt::{Day, TokenizerChoice};
 pub(crate) use place::syntax as syntax_error;
+pub use prompt::{Day, TokenizerChoice};
 pub use resolve::{Candidate, ResolvedModel};

@@ -144,8 +144,7 @@ fn variables_reach_the_template_with_their_types() {
     let world = world();
     template(&world, THINKS);
     let with = |arguments: &[&str]| {
-        let flags: Vec<&str> =
-            arguments.iter().flat_map(|argument| ["--chat-template-kwargs", *argument]).collect();
+        let flags: Vec<&str> = arguments.iter().flat_map(|argument| ["--chat-template-kwargs", *argument]).collect();
         rendered(&world, "base", &flags)
     };
     assert_eq!(with(&[]), "Hello");
@@ -210,7 +209,8 @@ fn lost_system_messages_and_cut_prompts_are_told() {
     let object = world.run(&[&run[..], &["--system-instruction", "Be brief."]].concat()).expect(0).json();
     let found = caveats(&object, "system_hidden");
     assert_eq!(found[0]["shares"][0]["count"], found[0]["shares"][0]["of"], "{found:?}");
-    let refuses = "{% if messages[0].role == 'system' %}{{ raise_exception('no system') }}{% endif %}{{ messages[0].content }}";
+    let refuses =
+        "{% if messages[0].role == 'system' %}{{ raise_exception('no system') }}{% endif %}{{ messages[0].content }}";
     template(&world, refuses);
     let object = world.run(&[&run[..], &["--system-instruction", "Be brief."]].concat()).expect(0).json();
     assert_eq!(caveats(&object, "system_left_out").len(), 1);

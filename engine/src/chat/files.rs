@@ -84,7 +84,10 @@ fn sources(dir: &Path) -> Result<BTreeMap<String, (PathBuf, String)>, EngineErro
             Some(Value::Array(templates)) => {
                 for template in templates {
                     let (Some(name), Some(source)) = (template["name"].as_str(), template["template"].as_str()) else {
-                        return Err(in_path(&path, "chat_template is a list: expected name and template in each entry"));
+                        return Err(in_path(
+                            &path,
+                            "chat_template is a list: expected name and template in each entry",
+                        ));
                     };
                     found.insert(name.to_owned(), (path.clone(), source.to_owned()));
                 }

@@ -49,7 +49,11 @@ impl Class {
     ///
     /// # Errors
     /// A reason, if it is a class of encoders.
-    pub(super) fn of(config: &Map<String, Value>, model: &Map<String, Value>, byte_level: bool) -> Result<Self, String> {
+    pub(super) fn of(
+        config: &Map<String, Value>,
+        model: &Map<String, Value>,
+        byte_level: bool,
+    ) -> Result<Self, String> {
         let text = |map: &Map<String, Value>, key: &str| map.get(key).and_then(Value::as_str).map(str::to_owned);
         let declared = text(config, "tokenizer_class").or_else(|| text(model, "tokenizer_class"));
         let declared = declared.as_deref().map(|name| name.strip_suffix("Fast").unwrap_or(name));

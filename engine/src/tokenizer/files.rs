@@ -153,7 +153,9 @@ fn added_token(value: &Value, special: bool) -> Option<AddedToken> {
 /// The special tokens that a configuration names: roles, tokens of the model's own, further ones.
 fn named(config: &Map<String, Value>) -> Vec<AddedToken> {
     let own = config.iter().filter(|(key, value)| {
-        key.ends_with("_token") && !ROLES.contains(&key.as_str()) && (value.is_string() || value.get("content").is_some())
+        key.ends_with("_token")
+            && !ROLES.contains(&key.as_str())
+            && (value.is_string() || value.get("content").is_some())
     });
     let extra = config.get("extra_special_tokens").filter(|extra| match extra {
         Value::Array(items) => !items.is_empty(),
@@ -178,7 +180,8 @@ fn listed(config: &Map<String, Value>, named: &[AddedToken]) -> Vec<(u32, AddedT
         .filter_map(|(id, value)| {
             let text = token_text(Some(value))?;
             let special = value.get("special").and_then(Value::as_bool).unwrap_or(false);
-            let token = added_token(value, special)?.special(special || named.iter().any(|token| token.content == text));
+            let token =
+                added_token(value, special)?.special(special || named.iter().any(|token| token.content == text));
             Some((id.parse().ok()?, token))
         })
         .collect();

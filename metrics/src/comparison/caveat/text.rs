@@ -80,12 +80,9 @@ impl fmt::Display for Caveat {
             Self::FirstTokensUnscored { shares } => {
                 shares_text(f, "The server gave no log-probability for the first token", "texts", shares)
             }
-            Self::SystemLeftOut { shares } => shares_text(
-                f,
-                "The chat template refuses a system message, which was left out",
-                "requests",
-                shares,
-            ),
+            Self::SystemLeftOut { shares } => {
+                shares_text(f, "The chat template refuses a system message, which was left out", "requests", shares)
+            }
             Self::SystemHidden { shares } => {
                 shares_text(f, "The chat template does not show the system message", "requests", shares)
             }
