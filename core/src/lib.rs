@@ -4,6 +4,7 @@
 //! ask and score them, the store that keeps them and the statistics that compare them.
 
 mod canonical;
+mod chat_kwargs;
 mod digest;
 mod document;
 mod model;
@@ -21,6 +22,7 @@ mod split_name;
 mod thinking;
 
 pub use canonical::canonical_json;
+pub use chat_kwargs::ChatKwargs;
 pub use digest::{Digest, Hasher, ParseDigestError};
 pub use document::{DocId, Document};
 pub use model::{

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Digest, Request, Response};
+use crate::{Digest, Request, Response, canonical_json};
 
 /// What a model's answers depend on; its [`ModelIdentity::digest`] is part of the key of every stored response.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -74,6 +74,14 @@ impl ChatMessage {
     /// A message of the given role.
     pub fn new(role: ChatRole, content: impl Into<String>) -> Self {
         Self { role, content: content.into() }
+    }
+
+    /// Whether a rendered chat holds what is said, but for white space around it: as it is, or in JSON, as chats for servers
+    /// are written.
+    pub fn stands_in(&self, rendered: &str) -> bool {
+        let text = self.content.trim();
+        let json = canonical_json(text);
+        rendered.contains(text) || rendered.contains(json.trim_matches('"'))
     }
 }
 

@@ -10,8 +10,8 @@ use std::{collections::BTreeMap, fmt};
 
 pub use config::{AdapterConfig, TargetModules};
 pub(crate) use files::write_whole;
-pub use patterns::Patterns;
 use harness_core::{Digest, Hasher};
+pub use patterns::Patterns;
 pub use targets::TargetRank;
 
 use crate::{DecoderConfig, HostTensor, weights::digest_tensors};

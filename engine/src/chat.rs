@@ -7,7 +7,7 @@ mod files;
 use std::{fmt, ops::Range, sync::Arc};
 
 pub use clock::CivilTime;
-use harness_core::{ChatMessage, Digest};
+use harness_core::{ChatKwargs, ChatMessage, Digest};
 use minijinja::{Environment, Value, value::Serde};
 
 use crate::{EngineError, TextTokenizer};
@@ -57,6 +57,33 @@ impl ChatContext {
     }
 }
 
+/// What all chats of a model are rendered with.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ChatSettings {
+    /// The time that templates are told ([`ChatContext::now`]).
+    pub now: Option<CivilTime>,
+    /// Variables that they are given.
+    pub kwargs: ChatKwargs,
+}
+
+impl ChatSettings {
+    /// The context of a chat that ends so.
+    pub fn context(&self, ending: ChatEnding) -> ChatContext {
+        ChatContext { ending, tools: None, now: self.now, variables: self.kwargs.variables().clone() }
+    }
+}
+
+/// Whether a template tells the date.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DateUse {
+    /// It does not.
+    None,
+    /// It does if it is given one, and has a date of its own otherwise.
+    IfGiven,
+    /// It does.
+    Always,
+}
+
 /// A compiled chat template.
 #[derive(Clone)]
 pub struct ChatTemplate {
@@ -83,6 +110,25 @@ impl ChatTemplate {
     /// Hash of the source.
     pub fn digest(&self) -> Digest {
         self.digest
+    }
+
+    /// Whether the template tells the date (`strftime_now`).
+    pub fn date_use(&self) -> DateUse {
+        if !self.mentions("strftime_now") {
+            DateUse::None
+        } else if environment::ASKS_FOR_CLOCK.is_match(&*self.source).unwrap_or(false) {
+            DateUse::IfGiven
+        } else {
+            DateUse::Always
+        }
+    }
+
+    /// Whether the template speaks of a variable.
+    pub fn mentions(&self, variable: &str) -> bool {
+        let ends = |at: usize| self.source[at..].chars().next().is_none_or(|c| !c.is_alphanumeric() && c != '_');
+        let begins = |at: usize| self.source[..at].chars().next_back().is_none_or(|c| !c.is_alphanumeric() && c != '_');
+        let mut found = self.source.match_indices(variable);
+        found.any(|(at, _)| begins(at) && ends(at + variable.len()))
     }
 
     /// The text of a chat. Special tokens (`bos_token` …) come from the tokenizer.
@@ -162,17 +208,12 @@ impl ChatTemplate {
         }
         let mut variables: Vec<(String, Value)> =
             context.variables.iter().map(|(name, value)| (name.clone(), Value::from(Serde(value.clone())))).collect();
-        let roles = [
-            ("bos_token", tokenizer.bos()),
-            ("eos_token", tokenizer.eos()),
-            ("unk_token", tokenizer.unk()),
-            ("pad_token", tokenizer.pad()),
-        ];
-        for (name, token) in roles {
-            variables.extend(token.map(|token| (name.to_owned(), Value::from(token.text.as_str()))));
-        }
+        variables.extend(tokenizer.roles().map(|(name, text)| (name.to_owned(), Value::from(text))));
         if let Some(now) = context.now {
-            let strftime_now = move |format: String| now.strftime(&format);
+            let strftime_now = move |format: String| {
+                now.strftime(&format)
+                    .map_err(|reason| minijinja::Error::new(minijinja::ErrorKind::InvalidOperation, reason))
+            };
             variables.push(("strftime_now".to_owned(), Value::from_function(strftime_now)));
         }
         variables.push(("messages".to_owned(), Value::from(Serde(messages))));

@@ -100,19 +100,18 @@ fn is_gguf(path: &Path) -> bool {
     path.is_file() || path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gguf"))
 }
 
-/// A tokenizer may have fewer tokens than the embedding has rows, never more.
+/// Fails if the tokenizer has tokens for which the embedding has no rows.
 fn check_vocabulary(path: &Path, config: &DecoderConfig, tokenizer: &TextTokenizer) -> Result<(), EngineError> {
     let rows = config.vocab_size;
-    match tokenizer.largest_id() {
-        Some(id) if id as usize >= rows => Err(EngineError::TokenizerFile {
+    tokenizer.beyond(rows).map_or(Ok(()), |id| {
+        Err(EngineError::TokenizerFile {
             path: path.to_owned(),
             reason: format!(
                 "the tokenizer has token id {id}, but the model's embedding has {rows} rows (`vocab_size`); \
                  tokenizer and weights belong to different models"
             ),
-        }),
-        _ => Ok(()),
-    }
+        })
+    })
 }
 
 /// The digest of the weights together with all constants that computation depends on.

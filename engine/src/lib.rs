@@ -20,12 +20,12 @@ mod tokenizer;
 mod weights;
 
 pub use adapter::{Adapter, AdapterConfig, AdapterLayer, LoraPair, Patterns, Projection, TargetModules, TargetRank};
-pub use chat::{ChatContext, ChatEnding, ChatTemplate, CivilTime};
+pub use chat::{ChatContext, ChatEnding, ChatSettings, ChatTemplate, CivilTime, DateUse};
 pub use config::{Architecture, DecoderConfig, Experts, GenerationDefaults, Rope, RopeScaling};
 pub use decoder::{BaseModel, Decoder, inverse_frequencies};
 pub use error::EngineError;
 pub use files::ModelFiles;
-pub use model::{LoadedBase, LocalModel, ModelOptions, Plan};
+pub use model::{LoadedBase, LocalModel, ModelOptions, Plan, Texts};
 pub use nf4::{BlockScales, CODEBOOK, NestedScales, Nf4Tensor, Quantization, QuantizationKind, save_quantised};
 pub use placement::{ComputeType, Placement};
 pub use schedule::Limits;

@@ -11,16 +11,16 @@ use std::{
 
 use device::ModelDevice;
 use harness_core::{
-    Capabilities, ChatMessage, ChatOptions, Control, LanguageModel, ModelError, ModelIdentity, ModelStats, Output,
-    PairTokens, Request, Response, Sampling, Usage,
+    Capabilities, ChatMessage, ChatOptions, Control, Digest, LanguageModel, ModelError, ModelIdentity, ModelStats,
+    Output, PairTokens, Request, Response, Sampling, Usage,
 };
 pub use plan::Plan;
 use rayon::prelude::*;
 
 use crate::{
-    Adapter, BaseModel, ChatContext, ChatEnding, ChatTemplate, ComputeType, Decoder, DecoderConfig, EncodedPair,
-    EngineError, GenerationDefaults, ModelFiles, PairOptions, Placement, Quantization, TextTokenizer, Weights,
-    encode_pair, encode_prompt,
+    Adapter, BaseModel, ChatEnding, ChatSettings, ChatTemplate, ComputeType, DateUse, Decoder, DecoderConfig,
+    EncodedPair, EngineError, GenerationDefaults, ModelFiles, PairOptions, Placement, Quantization, TextTokenizer,
+    Weights, encode_pair, encode_prompt,
     generate::{Generated, Generator, Listener, Pattern, Prompt, ThinkEnd, Vocabulary},
     rolling_windows,
     schedule::{Limits, Scored, Sequence, Work, score},
@@ -42,6 +42,21 @@ pub struct ModelOptions {
     pub compute: Option<ComputeType>,
     /// Deviations from the tokenizer's rules about BOS.
     pub pair: PairOptions,
+    /// What chats are rendered with.
+    pub chat: ChatSettings,
+}
+
+/// How texts and messages become tokens.
+#[derive(Clone, Debug)]
+pub struct Texts {
+    /// The tokenizer.
+    pub tokenizer: TextTokenizer,
+    /// The chat template, if there is one.
+    pub chat_template: Option<ChatTemplate>,
+    /// Deviations from the tokenizer's rules about BOS.
+    pub pair: PairOptions,
+    /// What chats are rendered with.
+    pub chat: ChatSettings,
 }
 
 /// A base model in memory with its tokenizer: what several adapters share.
@@ -100,21 +115,47 @@ impl LoadedBase {
     ) -> Result<Self, E> {
         let ModelFiles { config, weights, tokenizer, chat_template, generation, digest } = files;
         let max_length = options.max_length.unwrap_or(config.max_position_embeddings);
-        let mut end_tokens = config.eos_token_ids.clone();
+        let model = Arc::new(place(config, weights, max_length)?);
+        let texts = Texts { tokenizer, chat_template, pair: options.pair.clone(), chat: options.chat.clone() };
+        Ok(Self::assemble(model, digest, generation, texts, options))
+    }
+
+    /// The same weights, which stay in memory once, behind another tokenizer or chat template.
+    #[must_use]
+    pub fn with_texts(&self, texts: Texts) -> Self {
+        let options = ModelOptions { pair: texts.pair.clone(), chat: texts.chat.clone(), ..self.options.clone() };
+        Self::assemble(Arc::clone(&self.model), self.digest(), self.generation.clone(), texts, options)
+    }
+
+    fn assemble(
+        model: Arc<BaseModel>,
+        weights: Digest,
+        generation: GenerationDefaults,
+        texts: Texts,
+        options: ModelOptions,
+    ) -> Self {
+        let Texts { tokenizer, chat_template, pair, chat } = texts;
+        let mut end_tokens = model.config().eos_token_ids.clone();
         end_tokens.extend(&generation.eos_token_ids);
         end_tokens.extend(tokenizer.eos().map(|token| token.id));
         end_tokens.sort_unstable();
         end_tokens.dedup();
-        let mut extra = BTreeMap::from([("max_length".to_owned(), max_length.to_string())]);
-        if let Some(add) = options.pair.add_bos {
+        let mut extra = BTreeMap::from([("max_length".to_owned(), model.max_length().to_string())]);
+        if let Some(add) = pair.add_bos {
             extra.insert("add_bos".to_owned(), add.to_string());
         }
-        if let Some(prefix) = &options.pair.prefix_token {
+        if let Some(prefix) = &pair.prefix_token {
             extra.insert("prefix_token".to_owned(), prefix.id.to_string());
         }
-        let model = Arc::new(place(config, weights, max_length)?);
+        if !chat.kwargs.is_empty() {
+            extra.insert("chat_template_kwargs".to_owned(), chat.kwargs.to_string());
+        }
+        let tells_date = chat_template.as_ref().is_some_and(|template| template.date_use() != DateUse::None);
+        if let Some(now) = chat.now.filter(|_| tells_date) {
+            extra.insert("date".to_owned(), now.to_string());
+        }
         let identity = ModelIdentity {
-            weights: digest,
+            weights,
             adapter: None,
             tokenizer: tokenizer.digest(),
             chat_template: chat_template.as_ref().map(ChatTemplate::digest),
@@ -122,7 +163,7 @@ impl LoadedBase {
             extra,
         };
         let (vocabulary, patterns) = (OnceLock::new(), Mutex::default());
-        Ok(Self { model, tokenizer, chat_template, generation, identity, end_tokens, options, vocabulary, patterns })
+        Self { model, tokenizer, chat_template, generation, identity, end_tokens, options, vocabulary, patterns }
     }
 
     /// The packed weights.
@@ -140,8 +181,13 @@ impl LoadedBase {
         &self.tokenizer
     }
 
+    /// What its answers depend on.
+    pub fn identity(&self) -> &ModelIdentity {
+        &self.identity
+    }
+
     /// Hash of the weights and of the configuration.
-    pub fn digest(&self) -> harness_core::Digest {
+    pub fn digest(&self) -> Digest {
         self.identity.weights
     }
 
@@ -549,7 +595,7 @@ impl LanguageModel for LocalModel {
         };
         let ending = if options.add_generation_prompt { ChatEnding::OpenAssistant } else { ChatEnding::ContinueFinal };
         template
-            .render(messages, &ChatContext::ending(ending), &self.base.tokenizer)
+            .render(messages, &self.base.options.chat.context(ending), &self.base.tokenizer)
             .map_err(|error| ModelError::ChatTemplate(error.to_string()))
     }
 

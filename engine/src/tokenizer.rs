@@ -2,12 +2,13 @@
 
 mod build;
 mod bytes;
+mod class;
 mod files;
 mod lines;
 mod pair;
 mod stream;
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use harness_core::{Digest, Hasher};
 pub use harness_core::{RollingWindow, rolling_windows};
@@ -15,7 +16,7 @@ use lines::Lines;
 pub use pair::{EncodedPair, PairOptions, encode_pair, encode_prompt};
 use rayon::prelude::*;
 pub use stream::TextStream;
-use tokenizers::Tokenizer;
+use tokenizers::{PostProcessorWrapper, Tokenizer};
 
 pub(crate) use self::{
     build::{Parts, post_processor},
@@ -42,6 +43,8 @@ pub struct TextTokenizer {
     eos: Option<SpecialToken>,
     unk: Option<SpecialToken>,
     pad: Option<SpecialToken>,
+    /// Further special tokens by role, for chat templates.
+    others: BTreeMap<String, String>,
     adds_bos: bool,
     model_max_length: Option<usize>,
     digest: Digest,
@@ -126,6 +129,24 @@ impl TextTokenizer {
         self.inner.get_added_vocabulary().get_added_tokens_decoder().get(&id).is_some_and(|token| token.special)
     }
 
+    /// Whether this and another tokenizer give every text the same ids, and have the same BOS and EOS: what files say about
+    /// padding, pairs of texts or special tokens that they name twice makes no difference.
+    pub fn encodes_like(&self, other: &Self) -> bool {
+        let parts = |tokenizer: &Self| {
+            let mut inner = tokenizer.inner.clone();
+            inner.with_post_processor(None::<PostProcessorWrapper>);
+            let around = tokenizer.encode_whole("a", true).ok();
+            Some((inner.to_string(false).ok()?, around?))
+        };
+        self.digest == other.digest || (self.bos == other.bos && self.eos == other.eos && parts(self) == parts(other))
+    }
+
+    /// The largest token id, if an embedding of so many rows has none for it: a tokenizer may have fewer tokens than the
+    /// embedding has rows, never more.
+    pub fn beyond(&self, rows: usize) -> Option<u32> {
+        self.largest_id().filter(|&id| id as usize >= rows)
+    }
+
     /// Number of tokens, added ones included. The model's embedding may have more rows.
     pub fn vocab_size(&self) -> usize {
         self.inner.get_vocab_size(true)
@@ -154,6 +175,14 @@ impl TextTokenizer {
     /// Padding token.
     pub fn pad(&self) -> Option<&SpecialToken> {
         self.pad.as_ref()
+    }
+
+    /// The special tokens by role, as chat templates know them: `bos_token` and so on.
+    pub fn roles(&self) -> impl Iterator<Item = (&str, &str)> {
+        let own =
+            [("bos_token", &self.bos), ("eos_token", &self.eos), ("unk_token", &self.unk), ("pad_token", &self.pad)];
+        let own = own.into_iter().filter_map(|(name, token)| Some((name, token.as_ref()?.text.as_str())));
+        own.chain(self.others.iter().map(|(name, text)| (name.as_str(), text.as_str())))
     }
 
     /// The token that stands for an empty context: BOS, else EOS.

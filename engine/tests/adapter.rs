@@ -5,7 +5,8 @@ mod loading_support;
 use std::{collections::BTreeMap, fs, path::Path};
 
 use harness_engine::{
-    Adapter, AdapterConfig, DecoderConfig, EngineError, Experts, LoraPair, ModelFiles, Patterns, Projection, TargetModules,
+    Adapter, AdapterConfig, DecoderConfig, EngineError, Experts, LoraPair, ModelFiles, Patterns, Projection,
+    TargetModules,
 };
 use loading_support::{Tensors, raw, safetensors, tiny, values};
 use serde_json::{Value, json};
@@ -92,7 +93,8 @@ fn targets_are_those_of_peft() {
             let name = |layer: usize, projection: &Projection, target: &harness_engine::TargetRank| {
                 let short = projection.module().rsplit('.').next().unwrap().trim_end_matches("_proj");
                 let default = target.rank == 4 && target.scale == 2.0;
-                let own = if default { String::new() } else { format!(":{}:{}", target.rank, significant(target.scale)) };
+                let own =
+                    if default { String::new() } else { format!(":{}:{}", target.rank, significant(target.scale)) };
                 format!("{layer}.{short}{own}")
             };
             let of = |(layer, targets): (usize, &BTreeMap<_, _>)| {
@@ -262,7 +264,10 @@ fn embedding_and_head_come_from_where_peft_takes_them() {
     assert_eq!(modules(false, ensured, &[(E, 8)]).unwrap().0, is(&[(E, E)]));
     // What the configuration names and the file has must be the same.
     assert_says(modules(false, both, &[(E, 8)]), &["modules_to_save", "`lm_head.weight`"]);
-    assert_says(modules(false, none.clone(), &[("lm_head.modules_to_save", 8)]), &["lm_head.modules_to_save", "does not name"]);
+    assert_says(
+        modules(false, none.clone(), &[("lm_head.modules_to_save", 8)]),
+        &["lm_head.modules_to_save", "does not name"],
+    );
     assert_says(modules(false, none, &[("lm_head.lora_A", 2)]), &["lm_head.lora_A", "merge the adapter with PEFT"]);
 }
 

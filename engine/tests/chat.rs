@@ -281,3 +281,25 @@ fn templates_are_found_in_a_directory() {
     let error = load(None).unwrap_err().to_string();
     assert!(error.contains("chat_template.jinja") && error.contains("line 2"), "{error}");
 }
+
+/// Idioms of templates, against what transformers 5.24 renders (recorded by tests/tools/chat_templates.py): the same text,
+/// or a refusal.
+#[test]
+fn idioms_render_as_in_transformers_or_are_refused() {
+    let recorded: Value = serde_json::from_str(include_str!("fixtures/chat_templates.json")).unwrap();
+    let messages = recorded["messages"].as_array().unwrap();
+    let mut variables = recorded["variables"].as_object().unwrap().clone();
+    variables.remove("bos_token");
+    let context = ChatContext { ending: ChatEnding::Complete, variables, ..ChatContext::default() };
+    let (mut refused, mut wrong) = (vec![], vec![]);
+    for case in recorded["cases"].as_array().unwrap() {
+        let (source, expected) = (case[0].as_str().unwrap(), case[1].as_str());
+        match (render(source, messages.clone(), &context), expected) {
+            (Ok(text), Some(expected)) if text == expected => {}
+            (Err(_), None) => {}
+            (Err(error), Some(_)) => refused.push(format!("{source}: {error}")),
+            (Ok(text), expected) => wrong.push(format!("{source}\n  {text:?}\n  {expected:?}")),
+        }
+    }
+    assert!(wrong.is_empty() && refused.is_empty(), "{}\nrefused:\n{}", wrong.join("\n"), refused.join("\n"));
+}

@@ -110,7 +110,11 @@ fn configurations_are_read_as_transformers_reads_them() {
             }
             let keys = json.as_object_mut().unwrap();
             for (key, value) in changes.as_object().unwrap() {
-                if value == "__absent__" { keys.remove(key) } else { keys.insert(key.clone(), value.clone()) };
+                if value == "__absent__" {
+                    keys.remove(key)
+                } else {
+                    keys.insert(key.clone(), value.clone())
+                };
             }
             fs::write(dir.path().join("config.json"), json.to_string()).unwrap();
             let (found, case) = (ModelFiles::load_config(dir.path()), format!("{family} {changes}"));
@@ -264,7 +268,10 @@ fn bad_configurations_are_named() {
     assert_says(config_with(&[("vocab_size", Value::Null)]), &["`vocab_size`", "found null"]);
     assert_says(config_with(&[("num_key_value_heads", json!(3))]), &["`num_key_value_heads`", "divisor of 4"]);
     assert_says(config_with(&[("is_causal", json!(false))]), &["`is_causal`", "later tokens"]);
-    assert_says(config_with(&[("per_layer_config", json!({"0": {"num_key_value_heads": 1}}))]), &["`per_layer_config`"]);
+    assert_says(
+        config_with(&[("per_layer_config", json!({"0": {"num_key_value_heads": 1}}))]),
+        &["`per_layer_config`"],
+    );
     assert_says(config_with(&[("hidden_act", json!("gelu"))]), &["`hidden_act`", "gelu", "silu"]);
     assert_says(config_with(&[("mlp_bias", json!(true))]), &["`mlp_bias`"]);
     let quantised = json!({"quant_method": "bitsandbytes"});
@@ -322,7 +329,10 @@ fn a_head_that_differs_counts_although_it_is_tied() {
 #[test]
 fn classifiers_and_reward_models_are_refused_by_name() {
     for class in ["LlamaForSequenceClassification", "LlamaForTokenClassification", "LlamaModel"] {
-        assert_says(with_tensors(&json!({"architectures": [class]}), |_| ()), &["`architectures`", class, "…ForCausalLM"]);
+        assert_says(
+            with_tensors(&json!({"architectures": [class]}), |_| ()),
+            &["`architectures`", class, "…ForCausalLM"],
+        );
     }
     assert_says(with_tensors(&json!({"num_labels": 1}), |_| ()), &["`num_labels`", "…ForCausalLM"]);
     for tensor in ["score.weight", "v_head.summary.weight", "classifier.dense.weight"] {

@@ -430,7 +430,11 @@ fn parts_that_are_missing_or_of_other_models_are_named() {
     let twice = |index: usize, _: &mut Metadata, tensors: &mut Tensors| {
         let q = "blk.0.attn_q.weight";
         let tensor = tensors_of(tiny("llama").path(), Some((4, 2)), GgmlDType::F32).remove(q).unwrap();
-        if index == 1 { tensors.insert(q.into(), tensor) } else { None };
+        if index == 1 {
+            tensors.insert(q.into(), tensor)
+        } else {
+            None
+        };
     };
     assert_says(other(twice), &["`blk.0.attn_q.weight` is in", "different models"]);
     let fewer = |index: usize, _: &mut Metadata, tensors: &mut Tensors| {

@@ -128,7 +128,7 @@ fn batches_equal_single_texts() {
 }
 
 #[test]
-fn the_configuration_decides_about_bos() {
+fn the_configuration_names_tokens() {
     let special = |id: u32, content: &str| {
         serde_json::json!({"id": id, "content": content, "single_word": false, "lstrip": false, "rstrip": false,
                            "normalized": false, "special": true})
@@ -143,14 +143,9 @@ fn the_configuration_decides_about_bos() {
     let ids = |config: &str| build(config).encode("aaa", true).unwrap();
     let roles = r#""bos_token": "<s>", "eos_token": {"content": "</s>"}"#;
     assert_eq!(ids(&format!("{{{roles}}}")), [2, 2, 2], "truncation is off");
-    assert_eq!(ids(&format!(r#"{{{roles}, "add_bos_token": true}}"#)), [0, 2, 2, 2]);
-    assert_eq!(ids(&format!(r#"{{{roles}, "add_bos_token": true, "add_eos_token": true}}"#)), [0, 2, 2, 2, 1]);
-    assert_eq!(ids(&format!(r#"{{{roles}, "add_bos_token": false}}"#)), [2, 2, 2]);
-    let adds = build(&format!(r#"{{{roles}, "add_bos_token": true, "model_max_length": 1e30}}"#));
-    assert!(adds.adds_bos());
-    assert_eq!(adds.model_max_length(), None);
-    assert_ne!(adds.digest(), build(&format!("{{{roles}}}")).digest());
-    assert!(!build(r#"{"add_bos_token": true}"#).adds_bos(), "without a BOS there is nothing to add");
+    assert_eq!(ids(&format!(r#"{{{roles}, "add_bos_token": true}}"#)), [2, 2, 2], "tokenizer.json adds none");
+    let long = build(&format!(r#"{{{roles}, "model_max_length": 1e30}}"#));
+    assert_eq!((long.adds_bos(), long.model_max_length()), (false, None));
 
     let with = build(r#"{"eos_token": "</s>", "added_tokens_decoder": {"3": {"content": "<pad>", "special": true}}}"#);
     assert_eq!(with.encode("a<pad></s>", false).unwrap(), [2, 3, 1]);
@@ -158,6 +153,90 @@ fn the_configuration_decides_about_bos() {
     assert_eq!(with.prefix_token().unwrap().text, "</s>");
     let error = TextTokenizer::from_json(&json, Some(r#"{"added_tokens_decoder": {"9": {"content": "<x>"}}}"#));
     assert!(error.unwrap_err().to_string().contains("\"<x>\""));
+}
+
+/// Every way of saying what is put around a text and which tokens are special, against what transformers 5.24 does
+/// (recorded by tests/tools/tokenizer_grid.py).
+#[test]
+fn special_tokens_are_those_of_transformers() {
+    let grid: Value = serde_json::from_str(include_str!("fixtures/tokenizers/grid.json")).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let mut seen = 0;
+    for case in grid["cases"].as_array().unwrap() {
+        let listed = serde_json::json!([{"id": 0, "content": "<s>", "single_word": false, "lstrip": false, "rstrip": false,
+                                         "normalized": false, "special": true}]);
+        let file = serde_json::json!({
+            "version": "1.0", "added_tokens": case.get("added").unwrap_or(&listed), "pre_tokenizer": case.get("pre"),
+            "post_processor": grid["posts"][case["post"].as_str().unwrap()],
+            "model": {"type": "BPE", "vocab": grid["vocabulary"], "merges": []},
+        });
+        let none = serde_json::Map::new();
+        let mut files = case.get("files").and_then(Value::as_object).unwrap_or(&none).clone();
+        files.insert("tokenizer.json".to_owned(), file);
+        files.insert("tokenizer_config.json".to_owned(), case["config"].clone());
+        files.insert("config.json".to_owned(), serde_json::json!({"model_type": case["model"]}));
+        let dir = folder.path().join(seen.to_string());
+        std::fs::create_dir(&dir).unwrap();
+        for (name, content) in &files {
+            std::fs::write(dir.join(name), content.to_string()).unwrap();
+        }
+        let tokenizer = TextTokenizer::load(&dir).unwrap_or_else(|error| panic!("{case}: {error}"));
+        let texts = case.get("texts").unwrap_or(&grid["texts"]).as_array().unwrap();
+        let ids: Vec<Vec<u32>> =
+            texts.iter().map(|text| tokenizer.encode(text.as_str().unwrap(), true).unwrap()).collect();
+        assert_eq!(serde_json::json!(ids), case["ids"], "{case}");
+        let mut special: Vec<u32> = ids.concat().into_iter().filter(|&id| tokenizer.is_special(id)).collect();
+        special.sort_unstable();
+        special.dedup();
+        assert_eq!(serde_json::json!(special), case["special"], "{case}");
+        let roles = [tokenizer.bos(), tokenizer.eos(), tokenizer.unk(), tokenizer.pad()];
+        for (role, expected) in roles.into_iter().zip(case["roles"].as_array().unwrap()) {
+            // A class names tokens that the vocabulary lacks; here they are not made up.
+            let expected = expected.as_str().filter(|text| tokenizer.token_to_id(text).is_some());
+            assert_eq!(role.map(|token| token.text.as_str()), expected, "{case}");
+        }
+        seen += 1;
+    }
+    assert!(seen > 300, "{seen} cases");
+}
+
+#[test]
+fn a_class_of_encoders_is_refused() {
+    let json = r#"{"version": "1.0", "model": {"type": "BPE", "vocab": {"a": 0}, "merges": []}}"#;
+    let error = TextTokenizer::from_json(json, Some(r#"{"tokenizer_class": "T5TokenizerFast"}"#)).unwrap_err();
+    assert!(error.to_string().contains("tokenizer_class T5Tokenizer"), "{error}");
+}
+
+/// Flags that ask for what the file does anyway leave the digest what it was when the flags were followed.
+#[test]
+fn digests_of_flags_that_change_nothing_stay() {
+    let special = |id: u32, content: &str| {
+        serde_json::json!({"id": id, "content": content, "single_word": false, "lstrip": false, "rstrip": false,
+                           "normalized": false, "special": true})
+    };
+    let with = |post: &Value, flag: Option<bool>| {
+        let file = serde_json::json!({
+            "version": "1.0", "added_tokens": [special(0, "<s>")], "post_processor": post,
+            "model": {"type": "BPE", "vocab": {"<s>": 0, "a": 1}, "merges": []},
+        });
+        let config = serde_json::json!({"bos_token": "<s>", "add_bos_token": flag}).to_string();
+        TextTokenizer::from_json(&file.to_string(), Some(&config)).unwrap().digest()
+    };
+    let bos = |pair: Value| {
+        serde_json::json!({"type": "TemplateProcessing",
+            "single": [{"SpecialToken": {"id": "<s>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}],
+            "pair": pair, "special_tokens": {"<s>": {"id": "<s>", "ids": [0], "tokens": ["<s>"]}}})
+    };
+    let sequences =
+        serde_json::json!([{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}]);
+    let swapped = serde_json::json!([{"Sequence": {"id": "B", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 1}}]);
+    assert_eq!(with(&bos(sequences.clone()), Some(true)), with(&bos(swapped.clone()), Some(true)));
+    assert_ne!(with(&bos(sequences.clone()), None), with(&bos(swapped), None));
+    assert_eq!(
+        with(&bos(sequences.clone()), Some(false)),
+        with(&bos(sequences), None),
+        "the file goes before the flag"
+    );
 }
 
 #[test]

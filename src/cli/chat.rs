@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use super::SamplingArgs;
+use super::{PromptArgs, SamplingArgs};
 
 /// Arguments of `harness chat`.
 #[derive(Clone, Debug, Args)]
@@ -12,6 +12,9 @@ pub struct ChatArgs {
     /// System message
     #[arg(long, value_name = "TEXT")]
     pub system: Option<String>,
+    /// How texts become prompts.
+    #[command(flatten)]
+    pub texts: PromptArgs,
     /// How tokens are chosen.
     #[command(flatten)]
     pub sampling: SamplingArgs,

@@ -3,7 +3,7 @@
 use clap::Args;
 use harness_core::Sampling;
 
-use super::number::whole;
+use super::{PromptArgs, number::whole};
 
 /// How tokens are chosen.
 #[derive(Clone, Debug, Args)]
@@ -70,6 +70,9 @@ pub struct GenerateArgs {
     /// System message of the chat
     #[arg(long, value_name = "TEXT", requires = "chat")]
     pub system: Option<String>,
+    /// How texts become prompts.
+    #[command(flatten)]
+    pub texts: PromptArgs,
     /// How tokens are chosen.
     #[command(flatten)]
     pub sampling: SamplingArgs,

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
+use super::PromptArgs;
+
 /// Options of endpoints.
 #[derive(Clone, Debug, Default, Args)]
 pub struct RemoteArgs {
@@ -44,6 +46,9 @@ pub struct JudgeArgs {
     /// What pairs are compared with: a model or a file of outputs
     #[arg(long, value_name = "MODEL")]
     pub baseline: Option<String>,
+    /// How texts become prompts of the models that are judged.
+    #[command(flatten)]
+    pub texts: PromptArgs,
     /// Compare every two of the models instead of each with a baseline
     #[arg(long, conflicts_with = "baseline")]
     pub all_pairs: bool,

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::{RemoteArgs, number::whole};
+use super::{PromptArgs, RemoteArgs, number::whole};
 
 /// What is evaluated and how.
 #[derive(Clone, Debug, Default, Args)]
@@ -30,6 +30,9 @@ pub struct EvaluationArgs {
     /// With a chat template: examples in one user message instead of turns of their own
     #[arg(long, requires = "apply_chat_template")]
     pub fewshot_in_one_turn: bool,
+    /// How texts become prompts.
+    #[command(flatten)]
+    pub texts: PromptArgs,
     /// Text before everything else (the system message of a chat)
     #[arg(long, value_name = "TEXT")]
     pub system_instruction: Option<String>,

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
-use super::number::whole;
+use super::{PromptArgs, number::whole};
 
 /// Arguments of `harness tasks`.
 #[derive(Clone, Debug, Args)]
@@ -38,6 +38,9 @@ pub enum TasksCommand {
         /// Render the prompt through the model's chat template
         #[arg(long, requires = "model")]
         apply_chat_template: bool,
+        /// How texts become prompts.
+        #[command(flatten)]
+        texts: PromptArgs,
     },
     /// Check the definitions in a folder
     Check {

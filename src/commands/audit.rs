@@ -15,7 +15,7 @@ use harness_metrics::comparison::{Alignment, Caveat, Settings};
 /// # Errors
 /// If a model or task is wrong, or answers are missing; with exit code 3 under `--strict` if there is an alarm.
 pub(super) fn audit(app: &App, args: &AuditArgs) -> Result<(), Failure> {
-    let subjects = Subject::resolve(app, args.models.iter().map(String::as_str))?;
+    let subjects = Subject::resolve(app, args.models.iter().map(String::as_str), &args.evaluation.texts)?;
     let settings = Settings { alignment: Alignment::Intersect, ..super::compare::section_settings(app) };
     settings.validate()?;
     let asking = Asking { missing: Missing::Refuse, from_store: true, probe: 8, until_decided: false };

@@ -2,23 +2,27 @@
 
 use std::io::{BufRead as _, IsTerminal as _, Write as _};
 
-use harness_core::{ChatMessage, ChatOptions, ChatRole, Control, Output, split_thinking_after};
+use harness_core::{
+    ChatMessage, ChatOptions, ChatRole, Control, Output, Request, canonical_json, split_thinking_after,
+};
+use serde_json::json;
 
 use super::{
     App, Failure,
-    generate::check_sampling,
+    generate::{caveats, check_sampling},
     load::{Loader, Missing},
 };
 use crate::cli::ChatArgs;
 
-/// Runs `harness chat`: reads messages from standard input until it ends, or `/exit`; `/reset` forgets them.
+/// Runs `harness chat`: reads messages from standard input until it ends, or `/exit`; `/reset` forgets them. With `--json`
+/// every answer is an object on a line.
 ///
 /// # Errors
 /// If the model cannot be loaded, or has no chat template.
 pub(super) fn chat(app: &App, args: &ChatArgs) -> Result<(), Failure> {
     check_sampling(&args.sampling)?;
-    let resolved = app.experiment.model(&args.model)?;
-    let ready = Loader::new(app, app.device.limits()).load(&resolved, Missing::Refuse)?;
+    let resolved = app.experiment.model(&args.model)?.asked(&args.texts)?;
+    let ready = Loader::new(app, app.device.limits()).for_a_look().load(&resolved, Missing::Refuse)?;
     let (model, sampling) = (ready.model, args.sampling.sampling(ready.think_end_token.as_deref()));
     if !model.capabilities().chat {
         return Err(Failure::usage(format!(
@@ -46,16 +50,31 @@ pub(super) fn chat(app: &App, args: &ChatArgs) -> Result<(), Failure> {
             text => {
                 messages.push(ChatMessage::new(ChatRole::User, text));
                 let rendered = model.apply_chat_template(&messages, ChatOptions { add_generation_prompt: true })?;
+                let stop = args.sampling.stop.clone();
+                let request =
+                    Request::Generate { prompt: rendered.clone(), stop: stop.clone(), sampling: sampling.clone() };
                 let mut out = std::io::stdout();
-                let response = model.stream(&rendered, &args.sampling.stop, &sampling, &mut |text| {
-                    let _ = write!(out, "{text}").and_then(|()| out.flush());
+                let response = model.stream(&rendered, &stop, &sampling, &mut |text| {
+                    if !app.global.json {
+                        let _ = write!(out, "{text}").and_then(|()| out.flush());
+                    }
                     if app.interrupted() { Control::Stop } else { Control::Continue }
                 })?;
-                app.print("\n")?;
-                if let Some(Output::Text { text, .. }) = response.map(|response| response.output) {
-                    // What the model thought before is not sent back to it, as its own template leaves it out.
-                    let answer = split_thinking_after(&rendered, &text).answer().trim();
-                    messages.push(ChatMessage::new(ChatRole::Assistant, answer));
+                if let Some(response) = response {
+                    let caveats = caveats(args.system.as_deref(), &request, &response);
+                    if app.global.json {
+                        let said =
+                            json!({"prompt": text, "rendered": rendered, "response": response, "caveats": caveats});
+                        app.print(canonical_json(&said))?;
+                    } else {
+                        app.print("\n")?;
+                        caveats.iter().for_each(|caveat| app.progress().say(caveat));
+                    }
+                    if let Output::Text { text, .. } = response.output {
+                        // What the model thought before is not sent back to it, as its own template leaves it out.
+                        let answer = split_thinking_after(&rendered, &text).answer().trim();
+                        messages.push(ChatMessage::new(ChatRole::Assistant, answer));
+                    }
                 }
             }
         }

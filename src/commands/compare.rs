@@ -27,7 +27,7 @@ const PRINTED_DEPTH: usize = 1;
 /// If a model or task is wrong, training or evaluation fails, or, with exit code 3, if the condition of `--fail-on` holds.
 pub(super) fn compare(app: &App, args: &CompareArgs) -> Result<(), Failure> {
     let names: Vec<&str> = std::iter::once(&args.base).chain(&args.candidates).map(String::as_str).collect();
-    let subjects = Subject::resolve(app, names.iter().copied())?;
+    let subjects = Subject::resolve(app, names.iter().copied(), &args.evaluation.texts)?;
     let settings = settings(app, args);
     settings.validate()?;
     if args.plan {

@@ -6,8 +6,8 @@ use std::{
 };
 
 use harness_core::{
-    Digest, Hasher, LanguageModel, ModelError, Output, Request, RequestKey, Response, SampleScore, Sampling,
-    canonical_json,
+    Digest, Finish, Hasher, LanguageModel, ModelError, Output, Request, RequestKey, Response, SampleScore, Sampling,
+    THINK_END, canonical_json, opens_thinking, split_thinking,
 };
 use harness_engine::Limits;
 use harness_http::HttpError;
@@ -120,6 +120,8 @@ pub(super) fn evaluate(app: &App, suite: &Suite, ready: &Ready, from_store: bool
             conditions: task_conditions(task, prepared),
             examples_from_test: if prepared.evaluated_split_shown { prepared.documents.len() } else { 0 },
             shared_examples: prepared.shared_examples.clone(),
+            system_left_out: prepared.system_left_out,
+            system_hidden: prepared.system_hidden,
             ..TaskFacts::default()
         };
         let mut outputs = Hasher::new("outputs");
@@ -136,6 +138,8 @@ pub(super) fn evaluate(app: &App, suite: &Suite, ready: &Ready, from_store: bool
             }
             let sampled =
                 |request: &&Request| matches!(request, Request::Generate { sampling, .. } if !sampling.is_greedy());
+            let asked = document.requests.iter().zip(&answers);
+            facts.stopped_in_thinking += asked.filter(|(request, answer)| stopped_in_thinking(request, answer)).count();
             facts.sampled += document.requests.iter().filter(sampled).count();
             let generations = document.requests.iter().filter(|r| matches!(r, Request::Generate { .. })).count();
             facts.repeats = facts.repeats.max(generations);
@@ -158,6 +162,16 @@ pub(super) fn evaluate(app: &App, suite: &Suite, ready: &Ready, from_store: bool
         evaluated.responses.push(responses);
     }
     Ok(evaluated)
+}
+
+/// Whether a stop string ended a text inside its thinking.
+pub(super) fn stopped_in_thinking(request: &Request, response: &Response) -> bool {
+    match (request, &response.output) {
+        (Request::Generate { prompt, .. }, Output::Text { text, finish: Finish::Stop, .. }) => {
+            split_thinking(text, THINK_END, opens_thinking(prompt, THINK_END)).is_open()
+        }
+        _ => false,
+    }
 }
 
 /// What all answers of a model are made under.

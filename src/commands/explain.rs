@@ -17,7 +17,7 @@ use super::{
     suite::Suite,
     tables::{Noise, Scores, tables},
 };
-use crate::cli::{EvaluationArgs, ExplainArgs};
+use crate::cli::{EvaluationArgs, ExplainArgs, PromptArgs};
 
 /// Name of the manifest's setting that holds what follows, by model.
 pub(super) const LINEAGE: &str = "lineage";
@@ -328,6 +328,17 @@ fn suite(app: &App, manifest: &Manifest) -> Result<Suite, Failure> {
     Ok(suite.with_documents(&documents))
 }
 
+/// What the model's chats were told, by its identity.
+fn texts(entry: &ModelEntry) -> Result<PromptArgs, Failure> {
+    let told = |name: &str| entry.identity.extra.get(name);
+    let date = told("date").map(|day| day.parse()).transpose().map_err(Failure::usage)?;
+    Ok(PromptArgs {
+        date,
+        chat_template_kwargs: told("chat_template_kwargs").into_iter().cloned().collect(),
+        tokenizer: None,
+    })
+}
+
 /// The requests of one task; a chat template needs the model.
 fn prepare(
     app: &App,
@@ -338,7 +349,7 @@ fn prepare(
 ) -> Result<Prepared, Failure> {
     let model = if suite.uses_chat_template() {
         let mut loader = Loader::new(app, app.device.limits());
-        Some(loader.load(&app.experiment.model(&entry.name)?, Missing::Refuse)?.model)
+        Some(loader.load(&app.experiment.model(&entry.name)?.asked(&texts(entry)?)?, Missing::Refuse)?.model)
     } else {
         None
     };

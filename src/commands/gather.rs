@@ -19,7 +19,7 @@ use super::{
     train::{self, Changes},
 };
 use crate::{
-    cli::EvaluationArgs,
+    cli::{EvaluationArgs, PromptArgs},
     experiment::{Experiment, ResolvedModel},
 };
 
@@ -44,12 +44,16 @@ impl Subject {
     ///
     /// # Errors
     /// If there is no such model, or two have the same name.
-    pub(super) fn resolve<'a>(app: &App, names: impl IntoIterator<Item = &'a str>) -> Result<Vec<Self>, Failure> {
+    pub(super) fn resolve<'a>(
+        app: &App,
+        names: impl IntoIterator<Item = &'a str>,
+        texts: &PromptArgs,
+    ) -> Result<Vec<Self>, Failure> {
         let mut subjects: Vec<Self> = vec![];
         for name in names {
             let subject = match imported(app, name)? {
                 Some(record) => Self::Imported(Box::new(record)),
-                None => Self::Model(Box::new(app.experiment.model(name)?)),
+                None => Self::Model(Box::new(app.experiment.model(name)?.asked(texts)?)),
             };
             if subjects.iter().any(|other| other.name() == subject.name()) {
                 return Err(Failure::usage(format!(
@@ -94,8 +98,8 @@ pub(super) struct Gathered {
     order: Vec<(bool, usize)>,
     /// Training of the models that were trained here.
     pub(super) trainings: Vec<(String, Training)>,
-    /// What of their training differs from how they are asked.
-    trained_otherwise: Vec<Caveat>,
+    /// How models are asked with texts of their own, or otherwise than they were trained.
+    asked_how: Vec<Caveat>,
     /// Largest changes when documents were scored again.
     noise: Noise,
     facts: Vec<ModelFacts>,
@@ -152,7 +156,7 @@ impl Gathered {
             facts.tasks.retain(|task, _| compared.contains(task.as_str()));
         }
         let mut comparison = Comparison::compute(&tables, &facts, settings).map_err(|error| self.explain(&error))?;
-        comparison.caveats.extend(self.trained_otherwise.iter().cloned());
+        comparison.caveats.extend(self.asked_how.iter().cloned());
         comparison.caveats.extend(split_leaks(&self.trainings));
         comparison.caveats.extend(self.judged.caveats.iter().cloned());
         comparison.caveats.extend(self.imported.iter().flat_map(|record| record.judged(&compared)));
@@ -229,7 +233,7 @@ pub(super) fn gather(
         imported,
         order,
         trainings: vec![],
-        trained_otherwise: vec![],
+        asked_how: vec![],
         noise: Noise::new(),
         facts: vec![],
         tasks: args.tasks.clone(),
@@ -248,7 +252,7 @@ pub(super) fn gather(
         if !asking.from_store {
             ready.iter().try_for_each(|ready| probe::require(app, suite, ready))?;
         }
-        gathered.trained_otherwise = ready.iter().filter_map(|ready| lineage::caveat(app, suite, ready)).collect();
+        gathered.asked_how = ready.iter().flat_map(|ready| lineage::caveats(app, suite, ready)).collect();
         gathered.evaluated = if asking.until_decided {
             until_decided(app, suite, &ready, asking, settings)?
         } else {

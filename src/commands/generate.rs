@@ -3,10 +3,12 @@
 use std::io::{BufRead as _, Write as _};
 
 use harness_core::{ChatMessage, ChatOptions, ChatRole, Control, Output, Request, Response, Sampling};
+use harness_metrics::comparison::Caveat;
 use serde_json::json;
 
 use super::{
     App, Failure,
+    evaluate::stopped_in_thinking,
     load::{Loader, Missing},
     model::Model,
 };
@@ -18,14 +20,18 @@ use crate::cli::{GenerateArgs, SamplingArgs};
 /// If the model cannot be loaded or refuses a prompt.
 pub(super) fn generate(app: &App, args: &GenerateArgs) -> Result<(), Failure> {
     check_sampling(&args.sampling)?;
-    let resolved = app.experiment.model(&args.model)?;
-    let ready = Loader::new(app, app.device.limits()).load(&resolved, Missing::Refuse)?;
+    let resolved = app.experiment.model(&args.model)?.asked(&args.texts)?;
+    let ready = Loader::new(app, app.device.limits()).for_a_look().load(&resolved, Missing::Refuse)?;
     let prompts = if args.prompt == "-" { read_lines()? } else { vec![args.prompt.clone()] };
     let rendered: Vec<String> =
         prompts.iter().map(|prompt| render(&ready.model, prompt, args)).collect::<Result<_, _>>()?;
     let sampling = args.sampling.sampling(ready.think_end_token.as_deref());
+    let system = args.system.as_deref();
+    let what = &ready.own_texts;
+    let own =
+        (!what.is_empty()).then(|| Caveat::OwnTexts { model: ready.name.clone(), what: what.clone() }.to_string());
     if let ([prompt], false) = (&rendered[..], app.global.json) {
-        return stream(app, &ready.model, prompt, &args.sampling.stop, &sampling);
+        return stream(app, &ready.model, prompt, args, &sampling);
     }
     let requests: Vec<Request> = rendered
         .iter()
@@ -49,11 +55,19 @@ pub(super) fn generate(app: &App, args: &GenerateArgs) -> Result<(), Failure> {
             .iter()
             .zip(&rendered)
             .zip(&responses)
-            .map(|((prompt, rendered), response)| json!({ "prompt": prompt, "rendered": rendered, "response": response }))
+            .zip(&requests)
+            .map(|(((prompt, rendered), response), request)| {
+                let mut caveats =
+                    response.as_ref().map_or_else(Vec::new, |response| caveats(system, request, response));
+                caveats.extend(own.clone());
+                json!({ "prompt": prompt, "rendered": rendered, "response": response, "caveats": caveats })
+            })
             .collect();
         app.output(&json!({ "model": ready.name, "completions": completions }), String::new)?;
     } else {
-        for response in responses.into_iter().flatten() {
+        for (request, response) in requests.iter().zip(responses) {
+            let Some(response) = response else { continue };
+            caveats(system, request, &response).iter().for_each(|caveat| app.progress().say(caveat));
             if let Output::Text { text, .. } = response.output {
                 app.print(text.replace('\n', "\\n"))?;
             }
@@ -63,6 +77,26 @@ pub(super) fn generate(app: &App, args: &GenerateArgs) -> Result<(), Failure> {
         0 => Ok(()),
         _ => Err(Failure::work(format!("interrupted: {left} prompts are not answered")).after_output()),
     }
+}
+
+/// What limits an answer: a system message that the prompt does not hold, a prompt that was cut, thinking that was.
+pub(super) fn caveats(system: Option<&str>, request: &Request, response: &Response) -> Vec<String> {
+    let Request::Generate { prompt, sampling, .. } = request else { return vec![] };
+    let mut found = vec![];
+    if system.is_some_and(|system| !ChatMessage::new(ChatRole::System, system).stands_in(prompt)) {
+        found.push("the chat template does not show the system message".to_owned());
+    }
+    let (cut, of) = (response.usage.truncated_tokens, response.usage.prompt_tokens);
+    if cut > 0 {
+        found.push(format!(
+            "the first {cut} of {of} tokens of the prompt were cut, to leave room for {} new ones",
+            sampling.max_new_tokens
+        ));
+    }
+    if stopped_in_thinking(request, response) {
+        found.push("a stop string ended the text inside its thinking, so it holds no answer".to_owned());
+    }
+    found
 }
 
 /// Refuses settings of sampling that mean nothing.
@@ -108,11 +142,13 @@ fn render(model: &Model, prompt: &str, args: &GenerateArgs) -> Result<String, Fa
 }
 
 /// Prints text as it comes.
-fn stream(app: &App, model: &Model, prompt: &str, stop: &[String], sampling: &Sampling) -> Result<(), Failure> {
+fn stream(app: &App, model: &Model, prompt: &str, args: &GenerateArgs, sampling: &Sampling) -> Result<(), Failure> {
+    let stop = &args.sampling.stop;
     // Stop strings are cut from the finished text only, so with them the text is printed at the end.
     let live = stop.is_empty();
     let mut out = std::io::stdout();
     let mut broken = None;
+    let request = Request::Generate { prompt: prompt.to_owned(), stop: stop.to_owned(), sampling: sampling.clone() };
     let response = model.stream(prompt, stop, sampling, &mut |text| {
         if live {
             broken = write!(out, "{text}").and_then(|()| out.flush()).err();
@@ -121,6 +157,9 @@ fn stream(app: &App, model: &Model, prompt: &str, stop: &[String], sampling: &Sa
     })?;
     if let Some(error) = broken {
         return Err(Failure::work(format!("cannot print: {error}")));
+    }
+    if let Some(response) = &response {
+        caveats(args.system.as_deref(), &request, response).iter().for_each(|caveat| app.progress().say(caveat));
     }
     match response.map(|response| response.output) {
         Some(Output::Text { text, .. }) if !live => app.print(text),

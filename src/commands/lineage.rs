@@ -2,11 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
-use harness_engine::LoadedBase;
+use harness_core::{ChatMessage, ChatRole};
+use harness_engine::{ChatContext, ChatTemplate, LoadedBase, TextTokenizer};
 use harness_metrics::comparison::Caveat;
 use serde_json::Value;
 
-use super::{App, load::Ready, suite::Suite};
+use super::{App, Failure, load::Ready, suite::Suite};
 
 /// Where the training of an adapter is recorded: beside it, or above a checkpoint of a finished run.
 fn record(folder: &Path) -> PathBuf {
@@ -46,23 +47,26 @@ pub(super) fn differences(folder: &Path, base: &LoadedBase, add_bos: Option<bool
     found
 }
 
-/// Everything that differs between the training of a model and how it is about to be asked, for the report; what depends on
+/// The caveats of a model that say how it is asked: with texts of its own, or otherwise than it was trained. What depends on
 /// the tasks is told to the user here, the rest when the model was loaded.
-pub(super) fn caveat(app: &App, suite: &Suite, ready: &Ready) -> Option<Caveat> {
+pub(super) fn caveats(app: &App, suite: &Suite, ready: &Ready) -> Vec<Caveat> {
+    let model = || ready.name.clone();
+    let own = (!ready.own_texts.is_empty()).then(|| Caveat::OwnTexts { model: model(), what: ready.own_texts.clone() });
     let mut how = ready.differences.clone();
-    let template = |folder| template_difference(folder, suite.uses_chat_template());
+    let used =
+        ready.model.local().and_then(|model| model.base().chat_template().map(|used| (used, model.base().tokenizer())));
+    let template = |folder| template_difference(folder, suite.uses_chat_template(), used);
     if let Some(difference) = ready.entry.adapter.as_deref().and_then(template) {
         app.progress().say(format!("warning: {} {difference}", ready.name));
         how.push(difference);
     }
-    (!how.is_empty()).then(|| Caveat::TrainedOtherwise { model: ready.name.clone(), how })
+    own.into_iter().chain((!how.is_empty()).then(|| Caveat::TrainedOtherwise { model: model(), how })).collect()
 }
 
-/// Whether the prompts of an evaluation are conversations while the training texts were none, or the other way round, in a
-/// sentence; `chat`: whether prompts go through the model's chat template.
-fn template_difference(folder: &Path, chat: bool) -> Option<String> {
-    let text = std::fs::read_to_string(record(folder)).ok()?;
-    let record: Value = serde_json::from_str(&text).ok()?;
+/// Whether the prompts of an evaluation are conversations while the training texts were none, or the other way round, or
+/// conversations in another form, in a sentence; `chat`: whether prompts go through a chat template, `used`.
+fn template_difference(folder: &Path, chat: bool, used: Option<(&ChatTemplate, &TextTokenizer)>) -> Option<String> {
+    let record = trained(folder)?;
     let turns = !record["template"].as_object()?.get("turns").is_none_or(Value::is_null);
     let trained_on_chats = turns || record["chat_template"].is_object();
     let name = record["recipe"]["data"]["template"].as_str().unwrap_or_default();
@@ -73,6 +77,66 @@ fn template_difference(folder: &Path, chat: bool) -> Option<String> {
         (false, true) => Some(format!(
             "was trained on plain texts (template {name}), prompts here go through the model's chat template"
         )),
-        _ => None,
+        (true, true) => {
+            let (used, tokenizer) = used?;
+            let trained = trained_template(folder).ok().flatten();
+            let same = trained.is_some_and(|trained| renders_alike(&trained, used, tokenizer));
+            (!same).then(|| {
+                format!(
+                    "was trained on conversations in another form (template {name}) than that of the chat template here"
+                )
+            })
+        }
+        (false, false) => None,
     }
+}
+
+/// Whether two templates give the same text, but for a BOS that the tokenizer would add anyway.
+fn renders_alike(one: &ChatTemplate, other: &ChatTemplate, tokenizer: &TextTokenizer) -> bool {
+    let chat = [
+        ChatMessage::new(ChatRole::User, "A b?"),
+        ChatMessage::new(ChatRole::Assistant, "C."),
+        ChatMessage::new(ChatRole::User, "D"),
+    ];
+    let bos = tokenizer.bos().map_or("", |bos| bos.text.as_str());
+    let text = |template: &ChatTemplate| {
+        let text = template.render(&chat, &ChatContext::default(), tokenizer).ok()?;
+        Some(text.strip_prefix(bos).map_or_else(|| text.clone(), str::to_owned))
+    };
+    text(one).is_some_and(|text_of_one| text(other) == Some(text_of_one))
+}
+
+/// What training recorded beside an adapter.
+fn trained(folder: &Path) -> Option<Value> {
+    serde_json::from_str(&std::fs::read_to_string(record(folder)).ok()?).ok()
+}
+
+/// The chat template of an adapter that was trained here on conversations, from the texts of their turns. `None` where it was
+/// not, or the texts hold more of Jinja than expressions.
+///
+/// # Errors
+/// If the texts make no template.
+pub(super) fn trained_template(folder: &Path) -> Result<Option<ChatTemplate>, Failure> {
+    let Some(record) = trained(folder) else { return Ok(None) };
+    if let Some(source) = record["chat_template"]["source"].as_str() {
+        return Ok(Some(ChatTemplate::new(source)?));
+    }
+    let turns = &record["template"]["turns"];
+    let texts = ["system", "user", "assistant_begin", "assistant"].map(|key| turns[key].as_str());
+    let [Some(system), Some(user), Some(begin), Some(assistant)] = texts else { return Ok(None) };
+    if [system, user, assistant].iter().any(|text| text.contains("{%") || text.contains("{#")) {
+        return Ok(None);
+    }
+    // Empty expressions keep the lines of the texts from what Jinja does to lines of blocks.
+    let text = |source: &str| format!("{{{{ '' }}}}{source}{{{{ '' }}}}");
+    let begin = format!("{{{{ {} }}}}", Value::from(begin));
+    let source = format!(
+        "{{% for message in messages %}}{{% set content = message['content'] %}}{{% if message['role'] == 'system' %}}{}\
+         {{% elif message['role'] == 'user' %}}{}{{% else %}}{begin}{}{{% endif %}}{{% endfor %}}\
+         {{% if add_generation_prompt %}}{begin}{{% endif %}}",
+        text(system),
+        text(user),
+        text(assistant)
+    );
+    Ok(Some(ChatTemplate::new(&source)?))
 }

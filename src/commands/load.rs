@@ -8,14 +8,19 @@ use std::{
 
 use harness_core::Digest;
 use harness_engine::{
-    Adapter, ChatTemplate, Limits, LoadedBase, LocalModel, ModelFiles, ModelOptions, PairOptions, Placement,
-    Quantization,
+    Adapter, Limits, LoadedBase, LocalModel, ModelFiles, ModelOptions, Placement, Quantization, Texts,
 };
 use harness_http::{Budget, Endpoint, EndpointOptions};
+use harness_metrics::comparison::Caveat;
 use harness_store::{ModelEntry, ModelSource};
 
-use super::{App, Failure, lineage, model::Model, train};
-use crate::experiment::{Candidate, ModelSection, PreTokenizer, ResolvedModel};
+use super::{
+    App, Failure, lineage,
+    model::Model,
+    texts::{self, Chosen, Keep},
+    train,
+};
+use crate::experiment::{Candidate, ResolvedModel};
 
 /// A model ready to answer.
 pub(super) struct Ready {
@@ -31,6 +36,8 @@ pub(super) struct Ready {
     pub differences: Vec<String>,
     /// The mark that ends its thinking, where the experiment names one.
     pub think_end_token: Option<String>,
+    /// What of an adapter's own folder it is asked with instead of its base's.
+    pub own_texts: Vec<String>,
 }
 
 /// What is done about candidates that are not trained yet.
@@ -47,11 +54,14 @@ pub(super) struct Loader<'a> {
     app: &'a App,
     limits: Limits,
     remote: Remote,
-    bases: BTreeMap<BaseKey, Arc<LoadedBase>>,
+    keep: Keep,
+    weights: BTreeMap<WeightsKey, Arc<LoadedBase>>,
+    /// The same weights behind different tokenizers, templates and settings.
+    bases: Vec<Arc<LoadedBase>>,
 }
 
-/// What loaded bases are told apart by: path, context length, BOS, chat template, pre-tokenizer, quantisation.
-type BaseKey = (PathBuf, Option<usize>, Option<bool>, Option<PathBuf>, Option<PreTokenizer>, Option<Quantization>);
+/// What loaded weights are told apart by: path, context length, quantisation.
+type WeightsKey = (PathBuf, Option<usize>, Option<Quantization>);
 
 /// What a command says about all endpoints it asks.
 #[derive(Clone, Debug, Default)]
@@ -76,7 +86,12 @@ pub(super) struct Place {
 impl<'a> Loader<'a> {
     /// A loader whose models keep to these bounds.
     pub(super) fn new(app: &'a App, limits: Limits) -> Self {
-        Self { app, limits, remote: Remote::default(), bases: BTreeMap::new() }
+        Self { app, limits, remote: Remote::default(), keep: Keep::Yes, weights: BTreeMap::new(), bases: vec![] }
+    }
+
+    /// The same loader for work of which nothing is stored.
+    pub(super) fn for_a_look(self) -> Self {
+        Self { keep: Keep::No, ..self }
     }
 
     /// The same loader with options for endpoints.
@@ -99,7 +114,7 @@ impl<'a> Loader<'a> {
     /// If it cannot be loaded.
     pub(super) fn load_at(&mut self, resolved: &ResolvedModel, place: Place) -> Result<Ready, Failure> {
         let think_end_token = resolved.section.think_end_token.clone();
-        let think_end_token = think_end_token.or_else(|| base_section(resolved).think_end_token.clone());
+        let think_end_token = think_end_token.or_else(|| texts::base_section(resolved).think_end_token.clone());
         if let Some(options) = place.endpoint {
             let mut options = *options;
             options.concurrency = self.remote.concurrency.unwrap_or(options.concurrency);
@@ -110,20 +125,37 @@ impl<'a> Loader<'a> {
             let model = Model::Remote(Box::new(endpoint));
             let (name, identity) = (resolved.name.clone(), model.identity().clone());
             let entry = ModelEntry { name: name.clone(), identity, path: None, adapter: None, recipe: None };
-            return Ok(Ready { name, model, base: None, entry, differences: vec![], think_end_token });
+            return Ok(Ready {
+                name,
+                model,
+                base: None,
+                entry,
+                differences: vec![],
+                think_end_token,
+                own_texts: vec![],
+            });
         }
-        let base = self.base(resolved, &place.base)?;
-        let mut differences = vec![];
-        let model = match &place.adapter {
-            None => LocalModel::new(base),
-            Some(folder) => {
-                let adapter = Adapter::load(folder, base.model().config())?;
-                differences = lineage::differences(folder, &base, resolved.section.add_bos);
+        let loaded = self.weights(resolved, &place.base)?;
+        let config = loaded.model().config();
+        let adapter = place.adapter.as_deref().map(|folder| Adapter::load(folder, config)).transpose()?;
+        let rows = adapter.as_ref().map_or(config.vocab_size, |adapter| adapter.vocab_size(config));
+        let files = (place.base.as_path(), place.adapter.as_deref());
+        let Chosen { texts, own, unused } = texts::choose(self.app, resolved, &loaded, files, rows, self.keep)?;
+        let base = self.behind(&loaded, texts);
+        if !own.is_empty() {
+            let caveat = Caveat::OwnTexts { model: resolved.name.clone(), what: own.clone() };
+            self.app.progress().say(format!("{caveat} --tokenizer base asks it as its base."));
+        }
+        let mut differences = unused;
+        let model = match (&place.adapter, adapter) {
+            (Some(folder), Some(adapter)) => {
+                differences.extend(lineage::differences(folder, &base, resolved.section.add_bos));
                 for difference in &differences {
                     self.app.progress().say(format!("warning: {} {difference}", resolved.name));
                 }
                 LocalModel::with_adapter(base, &adapter)?
             }
+            _ => LocalModel::new(base),
         };
         let model = Model::Local(Box::new(model.with_stop(self.app.stop_flag())));
         let entry = ModelEntry {
@@ -134,7 +166,7 @@ impl<'a> Loader<'a> {
             recipe: place.recipe,
         };
         let name = resolved.name.clone();
-        Ok(Ready { name, model, base: place.base_name, entry, differences, think_end_token })
+        Ok(Ready { name, model, base: place.base_name, entry, differences, think_end_token, own_texts: own })
     }
 
     /// Finds a model's weights, and makes them first if they come from a recipe and are not there.
@@ -181,33 +213,34 @@ impl<'a> Loader<'a> {
         }
     }
 
-    fn base(&mut self, resolved: &ResolvedModel, path: &Path) -> Result<Arc<LoadedBase>, Failure> {
-        let section = base_section(resolved);
+    /// The weights behind a tokenizer and a template, once for all models that share them.
+    fn behind(&mut self, loaded: &LoadedBase, texts: Texts) -> Arc<LoadedBase> {
+        let base = loaded.with_texts(texts);
+        if let Some(known) = self.bases.iter().find(|known| known.identity() == base.identity()) {
+            return Arc::clone(known);
+        }
+        let base = Arc::new(base);
+        self.bases.push(Arc::clone(&base));
+        base
+    }
+
+    fn weights(&mut self, resolved: &ResolvedModel, path: &Path) -> Result<Arc<LoadedBase>, Failure> {
+        let section = texts::base_section(resolved);
         let max_length = resolved.section.max_length.or(section.max_length);
-        let add_bos = resolved.section.add_bos.or(section.add_bos);
-        let template = resolved.section.chat_template.as_ref().or(section.chat_template.as_ref());
-        let template = template.map(|file| self.app.experiment.folder.join(file));
         let quantization = resolved.section.quantization().or(section.quantization());
-        let splits = resolved.section.pre_tokenizer.or(section.pre_tokenizer);
-        let key = (path.to_owned(), max_length, add_bos, template.clone(), splits, quantization);
-        if let Some(base) = self.bases.get(&key) {
+        let key = (path.to_owned(), max_length, quantization);
+        if let Some(base) = self.weights.get(&key) {
             return Ok(Arc::clone(base));
         }
         self.app.device.check()?;
         let bar = self.app.progress().bar(&format!("load {}", path.display()), 1);
-        let pair = PairOptions { add_bos, ..PairOptions::default() };
         let mut files = ModelFiles::load(path)?;
-        if let Some(file) = &template {
-            files.chat_template = Some(read_template(file)?);
-        }
-        if let Some(PreTokenizer::Gpt2) = splits {
-            files.tokenizer = files.tokenizer.with_gpt2_splits()?;
-        }
         if let Some(quantization) = &quantization {
             files.quantise(quantization)?;
         }
         let (placement, compute) = (self.app.device, self.app.dtype);
-        let options = ModelOptions { max_length, limits: self.limits, placement, compute, quantization, pair };
+        let limits = self.limits;
+        let options = ModelOptions { max_length, limits, placement, compute, quantization, ..ModelOptions::default() };
         let base = Arc::new(LoadedBase::place(files, options)?);
         let config = base.model().config();
         bar.finish(&format!(
@@ -217,22 +250,7 @@ impl<'a> Loader<'a> {
             base.model().compute(),
             if placement == Placement::Cpu { String::new() } else { format!(" on {placement}") }
         ));
-        self.bases.insert(key, Arc::clone(&base));
+        self.weights.insert(key, Arc::clone(&base));
         Ok(base)
     }
-}
-
-/// What the experiment says of the model that a candidate sits on or starts from, or of itself.
-fn base_section(resolved: &ResolvedModel) -> &ModelSection {
-    match &resolved.candidate {
-        Candidate::Adapter { base, .. } | Candidate::Recipe { base: Some(base), .. } => &base.section,
-        Candidate::Base { .. } | Candidate::Endpoint { .. } | Candidate::Recipe { base: None, .. } => &resolved.section,
-    }
-}
-
-/// A chat template in a file of its own.
-pub(super) fn read_template(file: &Path) -> Result<ChatTemplate, Failure> {
-    let source = std::fs::read_to_string(file)
-        .map_err(|e| Failure::usage(format!("cannot read the chat template {}: {e}", file.display())))?;
-    ChatTemplate::new(&source).map_err(|e| Failure::usage(format!("{}: {e}", file.display())))
 }

@@ -36,6 +36,7 @@ mod stored_report;
 mod suite;
 mod tables;
 mod tasks;
+mod texts;
 mod train;
 mod train_output;
 mod verify;

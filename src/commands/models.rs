@@ -7,7 +7,7 @@ use harness_store::{HubCache, ModelSource, hub::RepoKind, list_models};
 use harness_training::Recipe;
 use serde_json::{Value, json};
 
-use super::{App, Failure, load::Missing, train::ensure_trained};
+use super::{App, Failure, load::Missing, texts, train::ensure_trained};
 use crate::{
     cli::{ModelsArgs, ModelsCommand},
     experiment::{Candidate, ResolvedModel},
@@ -105,6 +105,7 @@ fn show(app: &App, resolved: &ResolvedModel) -> Result<(), Failure> {
         Candidate::Base { path } => whole_model(resolved, path)?,
         Candidate::Adapter { path, base } => {
             let config = AdapterConfig::load(path)?;
+            let [tokenizer, template] = texts::sources(resolved, path)?;
             json!({
                 "name": resolved.name,
                 "kind": "adapter",
@@ -114,6 +115,8 @@ fn show(app: &App, resolved: &ResolvedModel) -> Result<(), Failure> {
                 "alpha": config.lora_alpha,
                 "rslora": config.use_rslora,
                 "target_modules": config.target_modules,
+                "tokenizer": tokenizer,
+                "chat_template": template,
             })
         }
         Candidate::Endpoint { options } => json!({

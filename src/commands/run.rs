@@ -31,7 +31,7 @@ use crate::cli::RunArgs;
 pub(super) fn run(app: &App, args: &RunArgs) -> Result<(), Failure> {
     let started = SystemTime::now();
     let limits = limits(app, &args.evaluation)?;
-    let resolved = app.experiment.model(&args.model)?;
+    let resolved = app.experiment.model(&args.model)?.asked(&args.evaluation.texts)?;
     let mut suite = Suite::load(app, &args.evaluation)?;
     let ready =
         Loader::new(app, limits).with_remote(remote(&args.evaluation.remote)?).load(&resolved, Missing::Train)?;
@@ -48,12 +48,12 @@ pub(super) fn run(app: &App, args: &RunArgs) -> Result<(), Failure> {
         app.progress().say(format!("{}; the other tasks are run", failure.message()));
         refused = Some(Failure::work(failure.message()).after_output());
     }
-    let trained_otherwise = lineage::caveat(app, &suite, &ready);
+    let asked_how = lineage::caveats(app, &suite, &ready);
     let evaluated = [evaluate(app, &suite, &ready, false)?];
     let facts = [evaluated[0].facts.clone()];
     let scores = [Scores::Evaluated(&evaluated[0])];
     let mut comparison = Comparison::compute(&tables(&suite, &scores, &Noise::new()), &facts, &Settings::default())?;
-    comparison.caveats.extend(trained_otherwise);
+    comparison.caveats.extend(asked_how);
     if let Some(folder) = &args.out {
         write(app, &suite, &evaluated[0], folder)?;
     }
@@ -112,7 +112,7 @@ fn write_lm_eval(
 ) -> Result<Vec<std::path::PathBuf>, Failure> {
     let since = |time: SystemTime| time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     let now = since(SystemTime::now());
-    let date = CivilTime::from_unix(now.as_secs() as i64).strftime("%Y-%m-%dT%H-%M-%S");
+    let date = CivilTime::from_unix(now.as_secs() as i64).strftime("%Y-%m-%dT%H-%M-%S").unwrap_or_default();
     let entry = &ready.entry;
     let path = entry.path.as_ref().map_or_else(|| ready.name.clone(), |path| path.display().to_string());
     let mut model_args = Map::new();

@@ -21,13 +21,13 @@ pub(super) fn tasks(app: &App, args: &TasksArgs) -> Result<(), Failure> {
     match &args.command {
         TasksCommand::List => list(app, &registry(app, &args.include_path)?),
         TasksCommand::Check { dir } => check(app, dir),
-        TasksCommand::Show { task, doc, num_fewshot, model, apply_chat_template } => {
+        TasksCommand::Show { task, doc, num_fewshot, model, apply_chat_template, texts } => {
             let registry = registry(app, &args.include_path)?;
             let ready = match model {
                 None => None,
                 Some(name) => {
-                    let resolved = app.experiment.model(name)?;
-                    Some(Loader::new(app, app.device.limits()).load(&resolved, Missing::Refuse)?)
+                    let resolved = app.experiment.model(name)?.asked(texts)?;
+                    Some(Loader::new(app, app.device.limits()).for_a_look().load(&resolved, Missing::Refuse)?)
                 }
             };
             let options = BuildOptions {

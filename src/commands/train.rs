@@ -23,10 +23,11 @@ use super::{
     App, Failure,
     eval_tasks::TaskEvaluator,
     launch,
-    load::{Missing, read_template},
+    load::Missing,
     matrix, outline,
     progress::{Progress, TrainingProgress},
     run_folder::{self, DONE},
+    texts::template_of,
     train_output::{counted, describe, ending, plots, row_lines},
 };
 use crate::{
@@ -350,8 +351,7 @@ impl Plan {
         changes: &Changes,
     ) -> Result<Self, Failure> {
         let (recipe, base) = recipe_and_base(app, resolved, base, changes)?;
-        let template = base.as_ref().and_then(|base| base.section.chat_template.as_ref());
-        let template = template.map(|file| read_template(&app.experiment.folder.join(file))).transpose()?;
+        let template = base.as_ref().map(|base| template_of(app, base)).transpose()?.flatten();
         let base = match base {
             None => None,
             Some(ResolvedModel { name, candidate: Candidate::Base { path }, .. }) => {

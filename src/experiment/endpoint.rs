@@ -26,6 +26,12 @@ impl ModelSection {
         if self.endpoint.is_some() { None } else { set.into_iter().find(|(_, set)| *set).map(|(key, _)| key) }
     }
 
+    /// A key about prompts that is set although the model is an endpoint, whose server makes them.
+    pub(super) fn stray_local_key(&self) -> Option<&'static str> {
+        let set = [("tokenizer", self.tokenizer.is_some()), ("date", self.date.is_some())];
+        if self.endpoint.is_none() { None } else { set.into_iter().find(|(_, set)| *set).map(|(key, _)| key) }
+    }
+
     /// How the endpoint is asked. `spec` is `openai:MODEL@URL`, or the URL alone, where `model` names the model.
     ///
     /// # Errors
@@ -65,6 +71,7 @@ impl ModelSection {
         options.output_price = self.output_price;
         options.patterns = self.patterns.unwrap_or(false);
         options.extended_sampling = self.extended_sampling;
+        options.chat_template_kwargs.clone_from(&self.chat_template_kwargs);
         if let Some(concurrency) = self.concurrency {
             options.concurrency = concurrency;
         }

@@ -5,12 +5,13 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use harness_core::ChatKwargs;
 use harness_engine::Quantization;
 use harness_metrics::{comparison::Settings, stats::Correction};
 use harness_store::nearest;
 use serde::Deserialize;
 
-use super::{JudgeSection, place};
+use super::{Day, JudgeSection, TokenizerChoice, place};
 use crate::commands::Failure;
 
 /// Name of the file that is looked for.
@@ -59,11 +60,17 @@ pub struct ModelSection {
     pub max_length: Option<usize>,
     /// Whether prompts begin with BOS, instead of what the tokenizer does.
     pub add_bos: Option<bool>,
-    /// A Jinja file, relative to the experiment, instead of the model's own chat template.
+    /// A Jinja file, relative to the experiment, or the name of one of the model's templates, instead of the model's default.
     pub chat_template: Option<PathBuf>,
     /// The mark that ends its thinking, where it thinks before it answers: `</think>` for most such models. Stop strings
     /// then apply to the answer alone, and only the answer is scored.
     pub think_end_token: Option<String>,
+    /// Where tokenizer and chat template come from: `adapter` (default), `base`, or a folder, relative to the experiment.
+    pub tokenizer: Option<TokenizerChoice>,
+    /// Variables for the chat template, e.g. `{ enable_thinking = false }`; also sent to an endpoint.
+    pub chat_template_kwargs: ChatKwargs,
+    /// The day that chat templates are told, instead of that of the first run.
+    pub date: Option<Day>,
     /// How texts are split before merges, instead of what the tokenizer's file says.
     pub pre_tokenizer: Option<PreTokenizer>,
     /// Quantisation of the blocks' linears when the model is loaded: `nf4`, or `nf4-plain` without double quantisation.
@@ -193,6 +200,9 @@ impl Experiment {
             }
             if let Some(key) = model.stray_endpoint_key() {
                 return fail(&format!("`{key}` belongs to an endpoint; set `endpoint` to the server's URL"));
+            }
+            if let Some(key) = model.stray_local_key() {
+                return fail(&format!("`{key}` belongs to a model on this machine; the endpoint's server has its own"));
             }
             if let Some(endpoint) = &model.endpoint
                 && let Err(error) = model.endpoint_options(endpoint)

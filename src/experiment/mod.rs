@@ -4,9 +4,11 @@ mod endpoint;
 mod file;
 mod judge;
 mod place;
+mod prompt;
 mod resolve;
 
 pub use file::{CompareSection, Experiment, ModelSection, PreTokenizer, SuiteSection};
 pub use judge::JudgeSection;
 pub(crate) use place::syntax as syntax_error;
+pub use prompt::{Day, TokenizerChoice};
 pub use resolve::{Candidate, ResolvedModel};

@@ -1,11 +1,12 @@
 //! A task read from a definition.
 
 use std::{
+    cell::Cell,
     collections::{BTreeSet, HashMap},
     path::PathBuf,
     sync::{
         Arc, OnceLock,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicUsize, Ordering},
     },
 };
 
@@ -23,7 +24,7 @@ use crate::{
     generation,
     metric::{Kind, OfChoices},
     native::ProcessDocs,
-    prompt::{self, Message},
+    prompt::{self, Message, SystemMessage},
     sampler,
     template::{Template, columns},
 };
@@ -328,7 +329,7 @@ impl DeclarativeTask {
         turns: &HashMap<usize, Turn>,
         options: &BuildOptions,
         formatter: Option<&dyn PromptFormatter>,
-        dropped_system: &AtomicBool,
+        system: &SystemCounts,
     ) -> Result<(Vec<Message>, DocumentRequests), TaskError> {
         let config = &self.config;
         let doc = &self.documents[index];
@@ -340,6 +341,7 @@ impl DeclarativeTask {
             return Ok((Vec::new(), DocumentRequests { doc: doc.clone(), requests, target: text, gold, choices }));
         }
         let (before, gen_prefix) = self.context(doc, shots, turns, options)?;
+        let lost = Cell::new(SystemMessage::Shown);
         let render = |messages: &[Message]| -> Result<String, TaskError> {
             if !options.apply_chat_template {
                 return Ok(prompt::plain(messages));
@@ -348,9 +350,11 @@ impl DeclarativeTask {
                 task: config.id.clone(),
                 message: "apply_chat_template needs a model with a chat template".to_owned(),
             })?;
-            let (text, dropped) = prompt::chat(messages, options.fewshot_as_multiturn, formatter)
+            let (text, became) = prompt::chat(messages, options.fewshot_as_multiturn, formatter)
                 .map_err(|source| TaskError::Chat { task: config.id.clone(), source })?;
-            dropped_system.fetch_or(dropped, Ordering::Relaxed);
+            if became != SystemMessage::Shown {
+                lost.set(became);
+            }
             Ok(text)
         };
         let full = |question: &str, delimiter: &str| {
@@ -374,6 +378,7 @@ impl DeclarativeTask {
             contexts.push(render(&shown)?);
         }
         let requests = self.requests(contexts, &choices, &text, options)?;
+        system.count(lost.get(), requests.len());
         Ok((shown, DocumentRequests { doc: doc.clone(), requests, target: text, gold, choices }))
     }
 
@@ -514,11 +519,11 @@ impl Task for DeclarativeTask {
         let available = self.documents.len();
         let count = options.limit.map_or(available, |limit| limit.of(available));
         let examples = self.examples(count, options)?;
-        let dropped = AtomicBool::new(false);
+        let system = SystemCounts::default();
         let documents = (examples.rows)
             .par_iter()
             .enumerate()
-            .map(|(index, shots)| Ok(self.item(index, shots, &examples.turns, options, formatter, &dropped)?.1))
+            .map(|(index, shots)| Ok(self.item(index, shots, &examples.turns, options, formatter, &system)?.1))
             .collect::<Result<Vec<_>, TaskError>>()?;
         let mut warnings = Vec::new();
         let id = &self.config.id;
@@ -526,9 +531,6 @@ impl Task for DeclarativeTask {
             warnings.push(format!(
                 "{id}: the definition fixes num_fewshot to 0, so {asked} examples are not given (as in lm-eval)"
             ));
-        }
-        if dropped.into_inner() {
-            warnings.push(format!("{}: the chat template refuses a system message; it was left out", self.config.id));
         }
         let unanswerable: Vec<usize> =
             documents.iter().filter(|document| document.gold.is_missing()).map(|document| document.doc.index).collect();
@@ -551,6 +553,8 @@ impl Task for DeclarativeTask {
             num_fewshot: self.shots(options),
             evaluated_split_shown: self.shows_evaluated_split(options),
             shared_examples: examples.shared,
+            system_left_out: system.left_out.into_inner(),
+            system_hidden: system.hidden.into_inner(),
             warnings,
         })
     }
@@ -570,8 +574,27 @@ impl Task for DeclarativeTask {
             return Err(TaskError::Options { task: self.config.id.clone(), message });
         }
         let Examples { rows, turns, .. } = self.examples(index + 1, options)?;
-        let (messages, item) = self.item(index, &rows[index], &turns, options, formatter, &AtomicBool::new(false))?;
+        let (messages, item) = self.item(index, &rows[index], &turns, options, formatter, &SystemCounts::default())?;
         Ok(PromptView { pieces: prompt::pieces(&messages), item })
+    }
+}
+
+/// Requests of a task whose system message was lost.
+#[derive(Default)]
+struct SystemCounts {
+    left_out: AtomicUsize,
+    hidden: AtomicUsize,
+}
+
+impl SystemCounts {
+    /// Counts the requests of one document.
+    fn count(&self, became: SystemMessage, requests: usize) {
+        let counter = match became {
+            SystemMessage::Shown => return,
+            SystemMessage::LeftOut => &self.left_out,
+            SystemMessage::Hidden => &self.hidden,
+        };
+        counter.fetch_add(requests, Ordering::Relaxed);
     }
 }
 

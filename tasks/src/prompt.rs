@@ -120,21 +120,35 @@ fn turns(messages: &[Message], multiturn: bool) -> Vec<ChatMessage> {
     chat
 }
 
-/// Renders through the chat template. If the template refuses a system message it is left out, and the second value is
-/// true.
+/// What became of a system message in a chat template.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum SystemMessage {
+    /// It stands in the text, or there was none.
+    Shown,
+    /// The template refused it, and it was left out.
+    LeftOut,
+    /// The template took it, and the text does not hold it.
+    Hidden,
+}
+
+/// Renders through the chat template. If the template refuses a system message it is left out.
 pub(crate) fn chat(
     messages: &[Message],
     multiturn: bool,
     formatter: &dyn PromptFormatter,
-) -> Result<(String, bool), ModelError> {
+) -> Result<(String, SystemMessage), ModelError> {
     let mut chat = turns(messages, multiturn);
     let prefix = messages.last().is_some_and(|m| m.part == PromptPart::AnswerPrefix);
     let options = ChatOptions { add_generation_prompt: !prefix };
     match formatter.apply_chat_template(&chat, options) {
         Err(ModelError::ChatTemplate(_)) if chat.iter().any(|m| m.role == ChatRole::System) => {
             chat.retain(|m| m.role != ChatRole::System);
-            Ok((formatter.apply_chat_template(&chat, options)?, true))
+            Ok((formatter.apply_chat_template(&chat, options)?, SystemMessage::LeftOut))
         }
-        other => Ok((other?, false)),
+        other => {
+            let text = other?;
+            let hidden = chat.iter().any(|m| m.role == ChatRole::System && !m.stands_in(&text));
+            Ok((text, if hidden { SystemMessage::Hidden } else { SystemMessage::Shown }))
+        }
     }
 }

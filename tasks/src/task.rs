@@ -175,7 +175,11 @@ pub struct Prepared {
     pub evaluated_split_shown: bool,
     /// Positions of documents whose prompts show a row with their own question and answer: one that two splits share.
     pub shared_examples: Vec<usize>,
-    /// What the user should know, e.g. that the chat template took no system message.
+    /// Prompts without the system message, because the chat template refuses one.
+    pub system_left_out: usize,
+    /// Prompts whose chat template shows nothing of the system message.
+    pub system_hidden: usize,
+    /// What the user should know, e.g. that the definition fixes the number of examples.
     pub warnings: Vec<String>,
 }
 

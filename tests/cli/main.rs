@@ -11,6 +11,7 @@ mod golden;
 mod help;
 mod imports;
 mod models;
+mod prompts;
 mod run;
 mod statistics;
 mod tasks;

@@ -6,7 +6,7 @@ use std::{
 };
 
 use harness_test_support::{Dims, World, tiny_model, wait_until};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{
     PROGRAM, fixture,
@@ -81,4 +81,27 @@ fn settings_that_a_server_does_not_take_are_reported() {
     let world = world(&server, "extended_sampling = false\n", "");
     let outcome = world.run(&["generate", "m", "-p", "Hi", "--temperature", "1", "--top-k", "5"]).expect(2);
     assert!(outcome.stderr.contains("top_k 5"), "asked for by name it is refused: {}", outcome.stderr);
+}
+
+#[test]
+fn variables_for_chat_templates_are_sent() {
+    let server = Server::sound(Arc::new(says()), "m");
+    let sent = |model: &str, further: &[&str]| {
+        let world = world(&server, model, "");
+        let call = ["generate", "m", "-p", "Hi", "--chat", "--max-new-tokens", "5"];
+        world.run(&[&call[..], further].concat()).expect(0);
+        server.bodies().pop().unwrap().get("chat_template_kwargs").cloned()
+    };
+    let section = "chat_template_kwargs = { enable_thinking = false, effort = 2 }\n";
+    assert_eq!(sent("", &[]), None);
+    assert_eq!(sent(section, &[]), Some(json!({"enable_thinking": false, "effort": 2})));
+    let line = ["--chat-template-kwargs", r#"{"enable_thinking": true}"#];
+    assert_eq!(sent(section, &line), Some(json!({"enable_thinking": true, "effort": 2})));
+    let refused = |model: &str, says: &str| {
+        let outcome = world(&server, model, "").run(&["generate", "m", "-p", "Hi"]).expect(2);
+        assert!(outcome.stderr.contains(says), "{}", outcome.stderr);
+    };
+    refused("api = \"completions\"\nchat_template_kwargs = { a = 1 }\n", "expected api = \"chat\"");
+    refused("date = \"2025-01-30\"\n", "`date` belongs to a model on this machine");
+    refused("tokenizer = \"base\"\n", "`tokenizer` belongs to a model on this machine");
 }

@@ -51,6 +51,9 @@ pub(crate) fn call(
             let messages = messages.unwrap_or_else(|| vec![ChatMessage::new(ChatRole::User, prompt)]);
             let length = messages.iter().map(|message| message.content.len() + 32).sum();
             body.insert("messages".into(), json!(messages));
+            if !options.chat_template_kwargs.is_empty() {
+                body.insert("chat_template_kwargs".into(), json!(options.chat_template_kwargs));
+            }
             ("/chat/completions", length)
         }
         (Api::Completions, None) => {
@@ -200,6 +203,8 @@ fn completion_logprobs(logprobs: &Value) -> Result<Logprobs, Unreadable> {
 
 #[cfg(test)]
 mod tests {
+    use harness_core::ChatKwargs;
+
     use super::*;
     use crate::EndpointSpec;
 
@@ -236,6 +241,10 @@ mod tests {
         let thinking = Sampling { think_end: Some("</think>".into()), ..Sampling::default() };
         let body = call(&openai, &chat, &["x".into()], &thinking).unwrap().body;
         assert!(body.get("stop").is_none(), "a server applies stop strings to the thinking too: {body}");
+        let mut thinking = options("openai:m@http://localhost:1/v1");
+        thinking.chat_template_kwargs = ChatKwargs::parse(&["enable_thinking=false", "tags=[1, \"a\"]"]).unwrap();
+        let body = call(&thinking, &chat, &[], &Sampling::default()).unwrap().body;
+        assert_eq!(body["chat_template_kwargs"], json!({"enable_thinking": false, "tags": [1, "a"]}));
         let mut plain = options("openai:m@http://localhost:1/v1");
         plain.api = Api::Completions;
         let call_plain = call(&plain, "Hi", &[], &Sampling::default()).unwrap();

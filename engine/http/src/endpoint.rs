@@ -119,6 +119,9 @@ impl Endpoint {
         if let Some(length) = options.max_length {
             extra.insert("max_length".to_owned(), length.to_string());
         }
+        if !options.chat_template_kwargs.is_empty() {
+            extra.insert("chat_template_kwargs".to_owned(), options.chat_template_kwargs.to_string());
+        }
         let identity = ModelIdentity {
             weights: Hasher::new("endpoint").part(&options.spec.url).part(&options.spec.model).finish(),
             adapter: None,

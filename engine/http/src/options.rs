@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use harness_core::{Request, Sampling, Usage};
+use harness_core::{ChatKwargs, Request, Sampling, Usage};
 
 use crate::{Budget, HttpError};
 
@@ -116,6 +116,8 @@ pub struct EndpointOptions {
     pub patterns: bool,
     /// Whether the server takes `top_k`, `min_p` and `repetition_penalty`; `None` = all but api.openai.com do.
     pub extended_sampling: Option<bool>,
+    /// Variables for the chat template that the server renders, sent as `chat_template_kwargs` (vLLM, SGLang, llama.cpp).
+    pub chat_template_kwargs: ChatKwargs,
     /// Limit on cost, shared by all that hold it.
     pub budget: Option<Arc<Budget>>,
     /// Set from outside to end the work: requests in flight are dropped.
@@ -141,6 +143,7 @@ impl EndpointOptions {
             output_price: None,
             patterns: false,
             extended_sampling: None,
+            chat_template_kwargs: ChatKwargs::default(),
             budget: None,
             stop: None,
         }
@@ -163,6 +166,15 @@ impl EndpointOptions {
         for (name, price) in [("input_price", self.input_price), ("output_price", self.output_price)] {
             if let Some(price) = price.filter(|price| !(price.is_finite() && *price >= 0.0)) {
                 return wrong(name, price.to_string(), "the price of a million tokens");
+            }
+        }
+        if !self.chat_template_kwargs.is_empty() {
+            let found = self.chat_template_kwargs.to_string();
+            if self.api == Api::Completions {
+                return wrong("chat_template_kwargs", found, "api = \"chat\": with completions no chat is rendered");
+            }
+            if self.is_openai() {
+                return wrong("chat_template_kwargs", found, "none for api.openai.com, which takes no such setting");
             }
         }
         if self.budget.is_some() && (self.input_price.is_none() || self.output_price.is_none()) {

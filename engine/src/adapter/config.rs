@@ -228,7 +228,8 @@ fn refuse_unsupported(path: &Path, json: &Map<String, Value>) -> Result<(), Engi
     for (key, value) in json.iter().filter(|(_, value)| !empty(value)) {
         match key.as_str() {
             "task_type" if value != "CAUSAL_LM" => {
-                let expected = "\"CAUSAL_LM\" (an adapter for another task, such as a classifier's, predicts no tokens)";
+                let expected =
+                    "\"CAUSAL_LM\" (an adapter for another task, such as a classifier's, predicts no tokens)";
                 return Err(refused(key, value, expected));
             }
             "bias" if value != "none" => {

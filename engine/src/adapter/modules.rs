@@ -87,7 +87,9 @@ impl<'a> Modules<'a> {
         }
         let one = |tensors: &BTreeMap<&str, HostTensor>| match (tensors.get(EMBED), tensors.get(HEAD)) {
             (Some(embed), Some(head)) if embed.shape != head.shape || embed.to_f32() != head.to_f32() => {
-                Err(failed(format!("`{EMBED}` and `{HEAD}` differ, but this base ties them; the adapter was made for another base")))
+                Err(failed(format!(
+                    "`{EMBED}` and `{HEAD}` differ, but this base ties them; the adapter was made for another base"
+                )))
             }
             (embed, head) => Ok(embed.or(head).cloned()),
         };

@@ -127,12 +127,16 @@ impl<'a> ChosenLayers<'a> {
         let (layers, patterns) = (config.layers_to_transform.as_deref(), config.layers_pattern.as_deref());
         for (key, given) in [("layers_to_transform", layers.is_some()), ("layers_pattern", patterns.is_some())] {
             if given && !named {
-                return Err(format!("`{key}` cannot be used where `target_modules` is an expression; give a list of names"));
+                return Err(format!(
+                    "`{key}` cannot be used where `target_modules` is an expression; give a list of names"
+                ));
             }
         }
         let patterns = patterns.unwrap_or_default();
         if !patterns.is_empty() && layers.is_none() {
-            return Err("`layers_pattern` is given and `layers_to_transform` is not; expected both or neither".to_owned());
+            return Err(
+                "`layers_pattern` is given and `layers_to_transform` is not; expected both or neither".to_owned()
+            );
         }
         let expression = |pattern: &String| {
             Expression::new("layers_pattern", pattern, &format!(r"(?:^|.*?\.){pattern}\.(?P<idx>\d+)\."))

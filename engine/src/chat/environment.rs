@@ -3,9 +3,9 @@
 use std::sync::LazyLock;
 
 use fancy_regex::Regex;
-use harness_core::PythonJson;
+use harness_core::{PythonJson, python_float};
 use minijinja::{
-    Environment, Error, ErrorKind, Value,
+    Environment, Error, ErrorKind, Value, escape_formatter,
     syntax::SyntaxConfig,
     value::{Kwargs, ValueKind},
 };
@@ -20,6 +20,11 @@ const FUEL: u64 = 5_000_000;
 /// `{% generation %}` marks what an assistant says, for loss masks; it does not change the text.
 static GENERATION: LazyLock<Regex> = LazyLock::new(|| pattern(r"\{%([-+]?)\s*generation\s*([-+]?)%\}"));
 static END_GENERATION: LazyLock<Regex> = LazyLock::new(|| pattern(r"\{%([-+]?)\s*endgeneration\s*([-+]?)%\}"));
+
+/// A template that looks whether it is told the date.
+pub(super) static ASKS_FOR_CLOCK: LazyLock<Regex> = LazyLock::new(|| {
+    pattern(r"strftime_now\s+is\s+(not\s+)?(defined|undefined|none|callable)|(if|and|or|not)\s+strftime_now\b(?!\s*\()")
+});
 
 fn pattern(pattern: &str) -> Regex {
     Regex::new(pattern).expect("a constant pattern")
@@ -42,13 +47,24 @@ pub(super) fn compile(source: &str) -> Result<Environment<'static>, EngineError>
     let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build().map_err(failed)?;
     environment.set_syntax(syntax);
     environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
-    environment.set_unknown_method_callback(unknown_method_callback);
+    environment.set_unknown_method_callback(|state, value, method, args| match (method, value.as_str(), args) {
+        ("title", Some(text), []) => Ok(python_title(text).into()),
+        _ => unknown_method_callback(state, value, method, args),
+    });
+    environment.set_formatter(|out, state, value| match f64::try_from(value.clone()) {
+        Ok(number) if value.kind() == ValueKind::Number && !value.is_integer() => {
+            Ok(out.write_str(&python_float(number))?)
+        }
+        _ => escape_formatter(out, state, value),
+    });
     environment.set_fuel(Some(FUEL));
     environment.set_debug(true);
     environment.add_function("raise_exception", |message: String| -> Result<Value, Error> {
         Err(Error::new(ErrorKind::InvalidOperation, message).with_source(Raised))
     });
     environment.add_filter("tojson", tojson);
+    environment.add_filter("e", escape);
+    environment.add_filter("escape", escape);
     environment.add_test("iterable", |value: &Value| {
         matches!(
             value.kind(),
@@ -84,9 +100,30 @@ pub(super) fn failed(error: Error) -> EngineError {
     EngineError::ChatTemplate(format!("{line}{}{detail}", error.kind()))
 }
 
+/// `str.title` of Python: a letter is large where no letter stands before it.
+fn python_title(text: &str) -> String {
+    let mut inside = false;
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        if inside {
+            out.extend(c.to_lowercase());
+        } else {
+            out.extend(c.to_uppercase());
+        }
+        inside = c.is_alphabetic();
+    }
+    out
+}
+
+/// HTML's letters in the way of Jinja's `escape`.
+fn escape(value: &Value) -> String {
+    let html = value.to_string().replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
+    html.replace('"', "&#34;").replace('\'', "&#39;")
+}
+
 /// `json.dumps(value, ensure_ascii=…, indent=…, separators=…, sort_keys=…)`; unlike Jinja's own filter it does not
 /// escape HTML.
-fn tojson(value: &Value, indent: Option<usize>, options: Kwargs) -> Result<String, Error> {
+fn tojson(value: &Value, ascii: Option<Value>, indent: Option<usize>, options: Kwargs) -> Result<String, Error> {
     if value.is_undefined() {
         return Err(Error::new(ErrorKind::InvalidOperation, "an undefined value cannot be written as JSON"));
     }
@@ -97,7 +134,10 @@ fn tojson(value: &Value, indent: Option<usize>, options: Kwargs) -> Result<Strin
     let separators = options.get::<Option<Vec<String>>>("separators")?;
     let style = PythonJson {
         indent,
-        ensure_ascii: options.get::<Option<bool>>("ensure_ascii")?.unwrap_or(false),
+        ensure_ascii: match ascii {
+            Some(ascii) => ascii.is_true(),
+            None => options.get::<Option<bool>>("ensure_ascii")?.unwrap_or(false),
+        },
         sort_keys: options.get::<Option<bool>>("sort_keys")?.unwrap_or(false),
         separators: match separators.as_deref() {
             None => None,

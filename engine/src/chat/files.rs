@@ -1,63 +1,109 @@
-//! Where a Hugging Face directory keeps its chat template.
+//! Where a Hugging Face directory keeps its chat templates.
 
-use std::path::Path;
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 
 use serde_json::Value;
 
 use super::ChatTemplate;
 use crate::{EngineError, config::read_json};
 
+/// The name of the template that is taken where none is asked for.
+const DEFAULT: &str = "default";
+
 impl ChatTemplate {
-    /// The template of a directory: `chat_template.jinja`, else `chat_template.json`, else `chat_template` in
-    /// `tokenizer_config.json`, which is one template or a list of named ones. `name` picks one of these; without it the
-    /// one named `default` is taken. `None` where the model has no template and no name is asked for.
+    /// The template of a directory: `chat_template.jinja` and the files of `additional_chat_templates`, else
+    /// `chat_template` in `tokenizer_config.json` or `chat_template.json`, which is one template or a list of named ones.
+    /// `name` picks one of these; without it the one named `default` is taken. `None` where the model has no template and no
+    /// name is asked for, or has named ones and none of them is the default.
     ///
     /// # Errors
     /// If the template does not compile, or there is none of the name.
     pub fn load(dir: &Path, name: Option<&str>) -> Result<Option<Self>, EngineError> {
-        let named = name.is_some_and(|name| name != "default");
-        let path = dir.join("chat_template.jinja");
-        if !named && path.exists() {
-            let source = std::fs::read_to_string(&path).map_err(|e| EngineError::read(&path, e))?;
-            return in_file(&path, &source).map(Some);
+        let templates = sources(dir)?;
+        match templates.get(name.unwrap_or(DEFAULT)) {
+            Some((path, source)) => Self::new(source).map(Some).map_err(|error| match error {
+                EngineError::ChatTemplate(reason) => in_path(path.as_ref(), &reason),
+                other => other,
+            }),
+            None => match name {
+                None | Some(DEFAULT) => Ok(None),
+                Some(name) if templates.is_empty() => {
+                    Err(in_path(dir, &format!("there is no chat template, so none named {name:?}")))
+                }
+                Some(name) => {
+                    let names: Vec<&str> = templates.keys().map(String::as_str).collect();
+                    Err(in_path(dir, &format!("no chat template named {name:?}; there are {}", names.join(", "))))
+                }
+            },
         }
-        for file in ["chat_template.json", "tokenizer_config.json"] {
-            let path = dir.join(file);
-            if !path.exists() {
-                continue;
-            }
-            let config: Value = read_json(&path)?;
-            match config.get("chat_template") {
-                Some(Value::String(source)) if !named => return in_file(&path, source).map(Some),
-                Some(Value::Array(templates)) => return pick(&path, templates, name),
-                _ => {}
-            }
-        }
-        match name {
-            Some(name) if named => Err(in_path(dir, &format!("there is no chat template named {name:?}"))),
-            _ => Ok(None),
-        }
+    }
+
+    /// The names of the templates of a directory.
+    ///
+    /// # Errors
+    /// If a file cannot be read.
+    pub fn names(dir: &Path) -> Result<Vec<String>, EngineError> {
+        Ok(sources(dir)?.into_keys().collect())
     }
 }
 
-fn pick(path: &Path, templates: &[Value], name: Option<&str>) -> Result<Option<ChatTemplate>, EngineError> {
-    let name_of = |template: &Value| template["name"].as_str().unwrap_or_default().to_owned();
-    let names: Vec<String> = templates.iter().map(name_of).collect();
-    let wanted = name.unwrap_or("default");
-    let found = templates.iter().find(|template| name_of(template) == wanted);
-    match found.and_then(|template| template["template"].as_str()) {
-        Some(source) => in_file(path, source).map(Some),
-        None if name.is_none() && templates.is_empty() => Ok(None),
-        None => Err(in_path(path, &format!("no chat template named {wanted:?}; there are {}", names.join(", ")))),
+/// The templates of a directory by name, each with the file that holds it.
+fn sources(dir: &Path) -> Result<BTreeMap<String, (PathBuf, String)>, EngineError> {
+    let read = |path: &Path| std::fs::read_to_string(path).map_err(|e| EngineError::read(path, e));
+    let mut found = BTreeMap::new();
+    let main = dir.join("chat_template.jinja");
+    if main.exists() {
+        let source = read(&main)?;
+        found.insert(DEFAULT.to_owned(), (main, source));
     }
-}
-
-/// Compiles, with the file's name in the error.
-fn in_file(path: &Path, source: &str) -> Result<ChatTemplate, EngineError> {
-    ChatTemplate::new(source).map_err(|error| match error {
-        EngineError::ChatTemplate(reason) => in_path(path, &reason),
-        other => other,
-    })
+    let further = dir.join("additional_chat_templates");
+    if further.is_dir() {
+        for entry in std::fs::read_dir(&further).map_err(|e| EngineError::read(&further, e))? {
+            let path = entry.map_err(|e| EngineError::read(&further, e))?.path();
+            if path.extension().is_some_and(|extension| extension == "jinja") {
+                let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+                let source = read(&path)?;
+                found.insert(name, (path, source));
+            }
+        }
+    }
+    // Files of their own go before everything in configurations.
+    for file in ["tokenizer_config.json", "chat_template.json"] {
+        let path = dir.join(file);
+        if !found.is_empty() || !path.exists() {
+            continue;
+        }
+        let config: Value = read_json(&path)?;
+        match config.get("chat_template") {
+            Some(Value::String(source)) => {
+                found.insert(DEFAULT.to_owned(), (path, source.clone()));
+            }
+            Some(Value::Array(templates)) => {
+                for template in templates {
+                    let (Some(name), Some(source)) = (template["name"].as_str(), template["template"].as_str()) else {
+                        return Err(in_path(
+                            &path,
+                            "chat_template is a list: expected name and template in each entry",
+                        ));
+                    };
+                    found.insert(name.to_owned(), (path.clone(), source.to_owned()));
+                }
+            }
+            Some(Value::Object(templates)) => {
+                for (name, source) in templates {
+                    let Some(source) = source.as_str() else {
+                        return Err(in_path(&path, &format!("chat_template {name:?} is no text")));
+                    };
+                    found.insert(name.clone(), (path.clone(), source.to_owned()));
+                }
+            }
+            _ => {}
+        }
+    }
+    Ok(found)
 }
 
 fn in_path(path: &Path, reason: &str) -> EngineError {

@@ -196,7 +196,8 @@ fn refuse_unsupported(keys: &Keys<'_>, family: &Family) -> Result<(), EngineErro
     if keys.value("is_causal", "true or false")? == Some(false) {
         return Err(keys.error("is_causal", false, "true (attention to later tokens is not supported)"));
     }
-    if let Some(layers) = keys.get("per_layer_config").filter(|layers| layers.as_object().is_none_or(|l| !l.is_empty())) {
+    if let Some(layers) = keys.get("per_layer_config").filter(|layers| layers.as_object().is_none_or(|l| !l.is_empty()))
+    {
         return Err(keys.error("per_layer_config", layers, "nothing (layers that differ are not supported)"));
     }
     if let Some(quantised) = keys.get("quantization_config") {

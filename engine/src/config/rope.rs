@@ -20,7 +20,11 @@ pub(super) fn rope(keys: &Keys<'_>, class_theta: f64, max_position_embeddings: u
     let prefix = format!("{key}.");
     let inner = Keys { path: keys.path, json, prefix: &prefix };
     if let Some((kind, value)) = json.iter().find(|(_, value)| value.is_object()) {
-        return Err(inner.error(kind, value, "no parameters by layer type (this architecture has one rotary embedding)"));
+        return Err(inner.error(
+            kind,
+            value,
+            "no parameters by layer type (this architecture has one rotary embedding)",
+        ));
     }
     let theta = match inner.has("rope_theta") {
         true => inner.required_number("rope_theta")?,

@@ -21,7 +21,11 @@ pub(super) fn read(file: &GgufFile) -> Result<DecoderConfig, EngineError> {
         return Err(refused("pooling_type", kind.to_string(), expected));
     }
     if file.flag(&key("attention.causal"))? == Some(false) {
-        return Err(refused("attention.causal", "false".to_owned(), "true (attention to later tokens is not supported)"));
+        return Err(refused(
+            "attention.causal",
+            "false".to_owned(),
+            "true (attention to later tokens is not supported)",
+        ));
     }
     let experts = match file.integer(&key("expert_count"))?.filter(|&n| n > 0) {
         None => None,

@@ -59,7 +59,9 @@ pub(super) fn open(path: &Path) -> Result<Vec<Part>, EngineError> {
         let mut differing: Vec<&String> = part.content.metadata.iter().filter(differs).map(|(key, _)| key).collect();
         differing.sort();
         if let Some(key) = differing.first() {
-            return Err(part.error(format!("`{key}` is not that of the first part; the parts belong to different models")));
+            return Err(
+                part.error(format!("`{key}` is not that of the first part; the parts belong to different models"))
+            );
         }
     }
     Ok(parts)
@@ -72,7 +74,9 @@ pub(super) fn places(parts: &[Part]) -> Result<BTreeMap<String, usize>, EngineEr
         for name in part.content.tensor_infos.keys() {
             if let Some(other) = places.insert(name.clone(), index) {
                 let other = parts[other].path.display();
-                return Err(part.error(format!("tensor `{name}` is in {other} too; the parts belong to different models")));
+                return Err(
+                    part.error(format!("tensor `{name}` is in {other} too; the parts belong to different models"))
+                );
             }
         }
     }
@@ -92,8 +96,8 @@ impl Part {
     fn number(&self, key: &str) -> Result<Option<usize>, EngineError> {
         let Some(value) = self.content.metadata.get(key) else { return Ok(None) };
         // llama-gguf-split writes the tensors' count as a signed integer.
-        unsigned(value).map(|number| Some(number as usize)).ok_or_else(|| {
-            self.error(format!("`{key}`: found {value:?}, expected an unsigned integer"))
-        })
+        unsigned(value)
+            .map(|number| Some(number as usize))
+            .ok_or_else(|| self.error(format!("`{key}`: found {value:?}, expected an unsigned integer")))
     }
 }

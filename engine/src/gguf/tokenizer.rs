@@ -1,5 +1,7 @@
 //! The tokenizer from GGUF metadata: byte-level BPE (`gpt2`) and SentencePiece's BPE (`llama`).
 
+use std::collections::BTreeMap;
+
 use tokenizers::{
     AddedToken, DecoderWrapper, NormalizerWrapper, Tokenizer,
     decoders::{byte_fallback::ByteFallback, fuse::Fuse, sequence::Sequence as Decoders, strip::Strip},
@@ -74,7 +76,7 @@ pub(super) fn read(file: &GgufFile) -> Result<TextTokenizer, EngineError> {
     let after = eos.as_deref().filter(|_| add_eos);
     let processor = post_processor(&inner, before, after).map_err(failed)?;
     inner.with_post_processor(Some(processor));
-    Parts { inner, bos, eos, unk, pad, model_max_length: None }.build().map_err(failed)
+    Parts { inner, bos, eos, unk, pad, others: BTreeMap::new(), model_max_length: None }.build().map_err(failed)
 }
 
 /// Byte-level BPE with the merges of the file; the second value is whether BOS is added where the file does not say.

@@ -1,6 +1,6 @@
 //! Putting a tokenizer together from its parts.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use tokenizers::{Tokenizer, pre_tokenizers::byte_level::ByteLevel, processors::template::TemplateProcessing};
 
@@ -14,6 +14,8 @@ pub(crate) struct Parts {
     pub(crate) eos: Option<String>,
     pub(crate) unk: Option<String>,
     pub(crate) pad: Option<String>,
+    /// Further special tokens by role, for chat templates.
+    pub(crate) others: BTreeMap<String, String>,
     pub(crate) model_max_length: Option<usize>,
 }
 
@@ -23,7 +25,7 @@ impl Parts {
     /// # Errors
     /// A reason, if a special token is not in the vocabulary.
     pub(crate) fn build(self) -> Result<TextTokenizer, String> {
-        let Self { mut inner, bos, eos, unk, pad, model_max_length } = self;
+        let Self { mut inner, bos, eos, unk, pad, others, model_max_length } = self;
         inner.with_truncation(None).map_err(|error| error.to_string())?;
         inner.with_padding(None);
         let find = |role: &str, text: Option<String>| {
@@ -41,7 +43,7 @@ impl Parts {
         let adds_bos = bos.as_ref().is_some_and(|bos| probe.get_ids().first() == Some(&bos.id));
         let digest = digest(&inner, [&bos, &eos, &unk, &pad])?;
         let lines = Lines::of(&inner).map(Arc::new);
-        Ok(TextTokenizer { inner, bos, eos, unk, pad, adds_bos, model_max_length, digest, lines })
+        Ok(TextTokenizer { inner, bos, eos, unk, pad, others, adds_bos, model_max_length, digest, lines })
     }
 }
 
@@ -53,10 +55,10 @@ impl TextTokenizer {
     /// # Errors
     /// If a special token is not in the vocabulary.
     pub fn with_gpt2_splits(self) -> Result<Self, EngineError> {
-        let Self { mut inner, bos, eos, unk, pad, model_max_length, .. } = self;
+        let Self { mut inner, bos, eos, unk, pad, others, model_max_length, .. } = self;
         inner.with_pre_tokenizer(Some(ByteLevel::new(false, true, true)));
         let [bos, eos, unk, pad] = [bos, eos, unk, pad].map(|token| token.map(|token| token.text));
-        Parts { inner, bos, eos, unk, pad, model_max_length }.build().map_err(EngineError::Tokenizer)
+        Parts { inner, bos, eos, unk, pad, others, model_max_length }.build().map_err(EngineError::Tokenizer)
     }
 }
 

@@ -1,6 +1,7 @@
 //! What every token adds to a decoded text, in bytes.
 
 use rayon::prelude::*;
+use serde::Serialize;
 use serde_json::Value;
 
 use super::TextTokenizer;
@@ -54,6 +55,11 @@ fn given(bytes: Vec<u8>) -> Option<Box<[u8]>> {
 
 /// Whether the decoder joins tokens by the byte-level alphabet.
 fn is_byte_level(tokenizer: &TextTokenizer) -> bool {
+    names_byte_level(tokenizer.inner.get_decoder())
+}
+
+/// Whether a part of a tokenizer is byte-level, or holds one that is.
+pub(super) fn names_byte_level(part: Option<&impl Serialize>) -> bool {
     fn holds(value: &Value) -> bool {
         match value {
             Value::Object(map) => map.get("type").is_some_and(|kind| kind == "ByteLevel") || map.values().any(holds),
@@ -61,11 +67,7 @@ fn is_byte_level(tokenizer: &TextTokenizer) -> bool {
             _ => false,
         }
     }
-    tokenizer
-        .inner
-        .get_decoder()
-        .and_then(|decoder| serde_json::to_value(decoder).ok())
-        .is_some_and(|json| holds(&json))
+    part.and_then(|part| serde_json::to_value(part).ok()).is_some_and(|json| holds(&json))
 }
 
 /// The letters by which byte-level vocabularies write the 256 bytes: printable ones stand for themselves, the others

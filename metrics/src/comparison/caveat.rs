@@ -113,6 +113,21 @@ pub enum Caveat {
         /// By task.
         tasks: Vec<NamedDocuments>,
     },
+    /// Requests without the system message that was given, because the chat template refuses one.
+    SystemLeftOut {
+        /// By task and model.
+        shares: Vec<Share>,
+    },
+    /// Requests whose chat template shows nothing of the system message.
+    SystemHidden {
+        /// By task and model.
+        shares: Vec<Share>,
+    },
+    /// Generations that a stop string ended inside their thinking.
+    StoppedInThinking {
+        /// By task and model.
+        shares: Vec<Share>,
+    },
     /// Documents whose right answer is none of their choices: no model can be right about them.
     NoRightChoice {
         /// By task.
@@ -232,6 +247,13 @@ pub enum Caveat {
         model: String,
         /// In what, each a clause such as `was trained without BOS, prompts here are with it`.
         how: Vec<String>,
+    },
+    /// An adapter that is asked with a tokenizer or chat template of its own, which is not that of its base.
+    OwnTexts {
+        /// The model.
+        model: String,
+        /// What is its own, e.g. `chat template`.
+        what: Vec<String>,
     },
     /// Models of which only means are known, compared unpaired.
     Unpaired {
@@ -536,6 +558,15 @@ impl Caveat {
                 "Remove them from the split that examples are drawn from: what is evaluated and what is shown share these \
                  rows, and their answers are given away (in lm-eval too)."
             }
+            Self::SystemLeftOut { .. } => {
+                "Put the instruction into the task's description, or compare models whose templates take a system message."
+            }
+            Self::SystemHidden { .. } => {
+                "Check the chat template: the models may not have been given the same instruction."
+            }
+            Self::StoppedInThinking { .. } => {
+                "Let the thinking end first (think_end_token): such a text holds no answer."
+            }
             Self::NoRightChoice { .. } => {
                 "Correct the data or doc_to_target: these documents count as wrong for every model, as in lm-eval."
             }
@@ -587,6 +618,9 @@ impl Caveat {
             }
             Self::TrainedOtherwise { .. } => {
                 "Evaluate it as it was trained, or read the difference as one of training and setting together."
+            }
+            Self::OwnTexts { .. } => {
+                "Read a difference to the base as one of weights and prompts together; tokenizer = \"base\" asks both alike."
             }
             Self::Unpaired { .. } => {
                 "Import results by document if the other tool can write them: pairing shows much smaller differences."

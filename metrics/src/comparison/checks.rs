@@ -193,6 +193,9 @@ pub(super) fn answers(rows: &[Row], models: &[String], facts: &[ModelFacts]) -> 
     add(shares(|facts| facts.thinking_scored), |shares| Caveat::ThinkingScored { shares });
     add(shares(|facts| facts.boundary_shifted), |shares| Caveat::BoundaryShifts { shares });
     add(shares(|facts| facts.first_unscored), |shares| Caveat::FirstTokensUnscored { shares });
+    add(shares(|facts| facts.system_left_out), |shares| Caveat::SystemLeftOut { shares });
+    add(shares(|facts| facts.system_hidden), |shares| Caveat::SystemHidden { shares });
+    add(shares(|facts| facts.stopped_in_thinking), |shares| Caveat::StoppedInThinking { shares });
     if !from_test.is_empty() {
         caveats.push(Caveat::ExamplesFromTest { tasks: from_test });
     }

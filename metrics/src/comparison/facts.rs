@@ -75,6 +75,15 @@ pub struct TaskFacts {
     /// Positions of documents whose prompts show a row with their own question and answer.
     #[serde(default)]
     pub shared_examples: Vec<usize>,
+    /// Requests without the system message that was given, because the chat template refuses one.
+    #[serde(default)]
+    pub system_left_out: usize,
+    /// Requests whose chat template shows nothing of the system message.
+    #[serde(default)]
+    pub system_hidden: usize,
+    /// Generations that a stop string ended inside their thinking.
+    #[serde(default)]
+    pub stopped_in_thinking: usize,
     /// Positions of documents whose right answer is none of their choices.
     #[serde(default)]
     pub no_right_choice: Vec<usize>,

@@ -148,7 +148,7 @@ pub(super) fn outputs(
     protocol: &Protocol,
 ) -> Result<Judged, Failure> {
     if !is_file(name) {
-        let resolved = app.experiment.model(name)?;
+        let resolved = app.experiment.model(name)?.asked(&args.texts)?;
         let ready = loader.load(&resolved, Missing::Train)?;
         let usual = if protocol.is_multi_turn() { fastchat::MAX_NEW_TOKENS } else { MAX_NEW_TOKENS };
         let before = ready.model.endpoint().map(Endpoint::usage);

@@ -83,7 +83,9 @@ impl ModelSource {
             match gguf.as_slice() {
                 [path] => return detect_file(path),
                 [] => {}
-                [first, rest @ ..] if rest.iter().all(|path| parts_of(first).contains(path)) => return detect_file(first),
+                [first, rest @ ..] if rest.iter().all(|path| parts_of(first).contains(path)) => {
+                    return detect_file(first);
+                }
                 _ => return Err(files.error("several GGUF files: name the one that is meant")),
             }
         }

@@ -110,6 +110,15 @@ impl fmt::Display for Caveat {
                 "Prompts show the evaluated document's own question and answer among the examples",
                 tasks,
             ),
+            Self::SystemLeftOut { shares } => {
+                shares_text(f, "The chat template refuses a system message, which was left out", "requests", shares)
+            }
+            Self::SystemHidden { shares } => {
+                shares_text(f, "The chat template does not show the system message", "requests", shares)
+            }
+            Self::StoppedInThinking { shares } => {
+                shares_text(f, "A stop string ended the text inside its thinking", "requests", shares)
+            }
             Self::NoRightChoice { tasks } => {
                 documents_text(f, "The right answer is none of the choices, so every model scores 0", tasks)
             }
@@ -247,6 +256,9 @@ impl fmt::Display for Caveat {
             }
             Self::Judge { task, judge, finding } => write!(f, "{task}, judge `{judge}`: {finding}"),
             Self::TrainedOtherwise { model, how } => write!(f, "`{model}` {}.", how.join("; ")),
+            Self::OwnTexts { model, what } => {
+                write!(f, "`{model}` is asked with its own {}, not its base's.", what.join(" and "))
+            }
             Self::Unpaired { models } => {
                 f.write_str("Only means are known, so that differences are not paired by document: ")?;
                 list(f, models, |f, model| write!(f, "`{model}`"))?;
