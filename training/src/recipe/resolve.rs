@@ -99,7 +99,9 @@ impl ResolvedRecipe {
         let chat = chat.map_err(|error| TrainingError::Engine(Box::new(error)))?;
         // Anywhere in the template: what a variable is for, only the template knows.
         match variables.keys().find(|name| !chat.template().source().contains(name.as_str())) {
-            Some(name) => Err(self.recipe.problem(KEY, format!("names {name:?}, of which the chat template does not speak"))),
+            Some(name) => {
+                Err(self.recipe.problem(KEY, format!("names {name:?}, of which the chat template does not speak")))
+            }
             None => Ok(Some(chat)),
         }
     }
