@@ -362,6 +362,22 @@ fn bases_without_a_template_have_chatml() {
 }
 
 #[test]
+fn variables_reach_the_chat_template() {
+    let mut files = tiny();
+    let source = "{% if brief %}!{% endif %}{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}";
+    files.chat_template = Some(ChatTemplate::new(source).unwrap());
+    let row = || json!({"messages": &talk()[1..3]});
+    let with = |template: &str, kwargs: &str| {
+        let extra = format!("chat_template_kwargs = {kwargs}");
+        prepare(&[row()], template, &extra, &files).map(|set| text(&samples(&set)[0], &files.tokenizer))
+    };
+    assert!(with("model", "{ brief = true }").unwrap().starts_with("!user: One?"));
+    assert!(with("model", "{ brief = false }").unwrap().starts_with("user: One?"));
+    assert!(with("model", "{ enable_thinking = false }").unwrap_err().contains("names \"enable_thinking\", of which"));
+    assert!(with("chat", "{ brief = true }").unwrap_err().contains("data.chat_template_kwargs: has no effect"));
+}
+
+#[test]
 fn a_text_that_ends_itself_gets_no_second_end() {
     let mut files = tiny();
     let config = r#"{"bos_token": "<s>", "eos_token": "<|im_end|>"}"#;

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use harness_core::Digest;
+use harness_core::{Digest, Hasher, canonical_json};
 use harness_engine::{ChatContext, ChatEnding, ChatTemplate, EngineError, TextTokenizer};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -76,7 +76,8 @@ impl<'a> Chat<'a> {
 
     /// Of everything that a rendered text depends on beside the conversation.
     pub fn digest(&self) -> Digest {
-        self.template.digest()
+        let variables = canonical_json(&Value::from(self.context.variables.clone()));
+        Hasher::new("chat").part(self.template.digest().as_bytes()).part(variables).finish()
     }
 
     fn context(&self, ending: ChatEnding, tools: &Option<Vec<Value>>) -> ChatContext {

@@ -223,9 +223,10 @@ fn refuse(
     if counts.len() > 1 {
         message += &format!(" ({})", reasons(&counts));
     }
-    if problems.len() < rows {
-        message += "; mend them, or leave them out with data.unusable_rows = \"drop\"";
-    }
+    message += match problems.len() < rows {
+        true => "; mend them, or leave them out with data.unusable_rows = \"drop\"",
+        false => "; choose another template, or data with what it needs",
+    };
     Err(TrainingError::Data { path, message })
 }
 

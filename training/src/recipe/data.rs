@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 /// Which tokens the loss counts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -85,6 +86,9 @@ pub struct DataOptions {
     /// The template: one that ships with the program, by name, or a `.toml` file relative to the recipe.
     #[serde(default = "default_template")]
     pub template: String,
+    /// Variables for the chat template of the base, such as `enable_thinking`.
+    #[serde(default, skip_serializing_if = "Map::is_empty")]
+    pub chat_template_kwargs: Map<String, Value>,
     /// Columns that must not be null or empty (after stripping); rows where one is are dropped and counted.
     #[serde(default)]
     pub drop_empty: Vec<String>,

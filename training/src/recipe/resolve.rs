@@ -82,17 +82,28 @@ impl ResolvedRecipe {
     /// template needs nothing of the kind.
     ///
     /// # Errors
-    /// Never for a base that could be loaded.
+    /// If the recipe has variables for a chat template that knows none of the name.
     pub fn chat<'a>(
         &self,
         tokenizer: &'a TextTokenizer,
         template: Option<&ChatTemplate>,
     ) -> Result<Option<Chat<'a>>, TrainingError> {
+        const KEY: &str = "data.chat_template_kwargs";
+        let variables = &self.recipe.data.chat_template_kwargs;
         if !self.template.uses_chat_template() {
-            return Ok(None);
+            let message = "has no effect: the template of the recipe is no chat template";
+            return if variables.is_empty() { Ok(None) } else { Err(self.recipe.problem(KEY, message)) };
         }
-        let chat = Chat::new(template, tokenizer, self.recipe.dpo.is_some(), ChatContext::default());
-        chat.map(Some).map_err(|error| TrainingError::Engine(Box::new(error)))
+        let context = ChatContext { variables: variables.clone(), ..ChatContext::default() };
+        let chat = Chat::new(template, tokenizer, self.recipe.dpo.is_some(), context);
+        let chat = chat.map_err(|error| TrainingError::Engine(Box::new(error)))?;
+        // Anywhere in the template: what a variable is for, only the template knows.
+        match variables.keys().find(|name| !chat.template().source().contains(name.as_str())) {
+            Some(name) => {
+                Err(self.recipe.problem(KEY, format!("names {name:?}, of which the chat template does not speak")))
+            }
+            None => Ok(Some(chat)),
+        }
     }
 
     /// Reads the data and makes its three parts.
