@@ -14,13 +14,16 @@ multiversion! {
     }
 }
 
+/// The largest element of a row and `Σ exp(x − max)`; a maximum that is not finite is NaN or infinite with a sum of 1.
+pub fn max_and_sum(row: &[f32]) -> (f32, f64) {
+    let max = max_row(row);
+    (max, if max.is_finite() { exp_sum(row, max) } else { 1.0 })
+}
+
 /// `ln Σ exp(x)` of a row; NaN if the row holds one.
 pub fn log_sum_exp(row: &[f32]) -> f64 {
-    let max = max_row(row);
-    if !max.is_finite() {
-        return f64::from(max);
-    }
-    f64::from(max) + exp_sum(row, max).ln()
+    let (max, sum) = max_and_sum(row);
+    f64::from(max) + sum.ln()
 }
 
 /// The position of the first largest element.

@@ -12,5 +12,5 @@ pub mod logits;
 mod matrix;
 pub mod rope;
 
-pub use gemm::{PackedMatrix, gemm, gemm_packed, gemm_packed_transposed};
+pub use gemm::{PackedMatrix, gemm, gemm_in_chains, gemm_packed, gemm_packed_transposed};
 pub use matrix::{MatMut, MatRef};

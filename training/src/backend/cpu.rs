@@ -14,7 +14,7 @@ use std::sync::{
 
 use harness_engine::{
     HostData, HostTensor,
-    kernels::{MatMut as Out, MatRef, PackedMatrix, gemm, gemm_packed, gemm_packed_transposed},
+    kernels::{MatMut as Out, MatRef, PackedMatrix, gemm, gemm_in_chains, gemm_packed, gemm_packed_transposed},
 };
 pub use memory::CpuBuf;
 use memory::Pool;
@@ -180,7 +180,7 @@ impl Backend for CpuBackend {
     fn linear_backward(&self, dy: Mat<'_, CpuBuf>, w: Weight<'_, Self>, dx: MatMut<'_, CpuBuf>) {
         match w {
             Weight::Frozen(w) => gemm_packed_transposed(1.0, view(dy), &w.matrix, 0.0, out(dx)),
-            Weight::Live(w) => self.gemm(1.0, dy, w, 0.0, dx),
+            Weight::Live(w) => gemm_in_chains(1.0, view(dy), view(w), 0.0, out(dx)),
         }
     }
 

@@ -7,8 +7,19 @@ pub(super) const MR: usize = 14;
 /// Columns of a tile.
 pub(in crate::kernels) const NR: usize = 32;
 
-/// Arguments: steps, packed A, packed B, C, stride of C, whether to start from C instead of 0.
-type Kernel = unsafe fn(usize, *const f32, *const f32, *mut f32, usize, bool);
+/// What becomes of what is in a tile of C.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Start {
+    /// Nothing: it is overwritten.
+    Zero,
+    /// The chain of every element begins with it.
+    Loaded,
+    /// The chain begins with 0, and its end is added to it.
+    Added,
+}
+
+/// Arguments: steps, packed A, packed B, C, stride of C, what becomes of what is in C.
+type Kernel = unsafe fn(usize, *const f32, *const f32, *mut f32, usize, Start);
 
 /// One kernel for each number of rows, for one instruction set.
 #[derive(Clone, Copy)]
@@ -75,21 +86,21 @@ impl Microkernel {
         b: *const f32,
         c: *mut f32,
         ldc: usize,
-        load: bool,
+        start: Start,
     ) {
         // SAFETY: as the caller promises.
-        unsafe { self.by_rows[rows - 1](k, a, b, c, ldc, load) }
+        unsafe { self.by_rows[rows - 1](k, a, b, c, ldc, start) }
     }
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f")]
-unsafe fn avx512<const ROWS: usize>(k: usize, a: *const f32, b: *const f32, c: *mut f32, ldc: usize, load: bool) {
+unsafe fn avx512<const ROWS: usize>(k: usize, a: *const f32, b: *const f32, c: *mut f32, ldc: usize, start: Start) {
     use std::arch::x86_64::*;
     // SAFETY: all pointers stay inside of what the caller vouches for.
     unsafe {
         let mut acc = [[_mm512_setzero_ps(); 2]; ROWS];
-        if load {
+        if start == Start::Loaded {
             for (i, row) in acc.iter_mut().enumerate() {
                 *row = [_mm512_loadu_ps(c.add(i * ldc)), _mm512_loadu_ps(c.add(i * ldc + 16))];
             }
@@ -105,6 +116,12 @@ unsafe fn avx512<const ROWS: usize>(k: usize, a: *const f32, b: *const f32, c: *
             a = a.add(ROWS);
             b = b.add(NR);
         }
+        if start == Start::Added {
+            for (i, row) in acc.iter_mut().enumerate() {
+                row[0] = _mm512_add_ps(_mm512_loadu_ps(c.add(i * ldc)), row[0]);
+                row[1] = _mm512_add_ps(_mm512_loadu_ps(c.add(i * ldc + 16)), row[1]);
+            }
+        }
         for (i, row) in acc.iter().enumerate() {
             _mm512_storeu_ps(c.add(i * ldc), row[0]);
             _mm512_storeu_ps(c.add(i * ldc + 16), row[1]);
@@ -115,7 +132,7 @@ unsafe fn avx512<const ROWS: usize>(k: usize, a: *const f32, b: *const f32, c: *
 /// AVX2 has 16 registers of 8 lanes: the tile is done in strips of 6 rows and 16 columns.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma")]
-unsafe fn avx2<const ROWS: usize>(k: usize, a: *const f32, b: *const f32, c: *mut f32, ldc: usize, load: bool) {
+unsafe fn avx2<const ROWS: usize>(k: usize, a: *const f32, b: *const f32, c: *mut f32, ldc: usize, start: Start) {
     // SAFETY: each strip lies inside of the tile.
     unsafe {
         for col in [0, 16] {
@@ -123,12 +140,12 @@ unsafe fn avx2<const ROWS: usize>(k: usize, a: *const f32, b: *const f32, c: *mu
             while row < ROWS {
                 let (a, b, c) = (a.add(row), b.add(col), c.add(row * ldc + col));
                 match ROWS - row {
-                    1 => avx2_strip::<1>(k, a, ROWS, b, c, ldc, load),
-                    2 => avx2_strip::<2>(k, a, ROWS, b, c, ldc, load),
-                    3 => avx2_strip::<3>(k, a, ROWS, b, c, ldc, load),
-                    4 => avx2_strip::<4>(k, a, ROWS, b, c, ldc, load),
-                    5 => avx2_strip::<5>(k, a, ROWS, b, c, ldc, load),
-                    _ => avx2_strip::<6>(k, a, ROWS, b, c, ldc, load),
+                    1 => avx2_strip::<1>(k, a, ROWS, b, c, ldc, start),
+                    2 => avx2_strip::<2>(k, a, ROWS, b, c, ldc, start),
+                    3 => avx2_strip::<3>(k, a, ROWS, b, c, ldc, start),
+                    4 => avx2_strip::<4>(k, a, ROWS, b, c, ldc, start),
+                    5 => avx2_strip::<5>(k, a, ROWS, b, c, ldc, start),
+                    _ => avx2_strip::<6>(k, a, ROWS, b, c, ldc, start),
                 }
                 row += 6;
             }
@@ -145,13 +162,13 @@ unsafe fn avx2_strip<const ROWS: usize>(
     b: *const f32,
     c: *mut f32,
     ldc: usize,
-    load: bool,
+    start: Start,
 ) {
     use std::arch::x86_64::*;
     // SAFETY: as for the whole tile.
     unsafe {
         let mut acc = [[_mm256_setzero_ps(); 2]; ROWS];
-        if load {
+        if start == Start::Loaded {
             for (i, row) in acc.iter_mut().enumerate() {
                 *row = [_mm256_loadu_ps(c.add(i * ldc)), _mm256_loadu_ps(c.add(i * ldc + 8))];
             }
@@ -167,6 +184,12 @@ unsafe fn avx2_strip<const ROWS: usize>(
             a = a.add(a_stride);
             b = b.add(NR);
         }
+        if start == Start::Added {
+            for (i, row) in acc.iter_mut().enumerate() {
+                row[0] = _mm256_add_ps(_mm256_loadu_ps(c.add(i * ldc)), row[0]);
+                row[1] = _mm256_add_ps(_mm256_loadu_ps(c.add(i * ldc + 8)), row[1]);
+            }
+        }
         for (i, row) in acc.iter().enumerate() {
             _mm256_storeu_ps(c.add(i * ldc), row[0]);
             _mm256_storeu_ps(c.add(i * ldc + 8), row[1]);
@@ -180,19 +203,24 @@ fn multiply_add(x: f32, y: f32, z: f32) -> f32 {
     if cfg!(any(target_feature = "fma", target_arch = "aarch64")) { x.mul_add(y, z) } else { x * y + z }
 }
 
-unsafe fn portable<const ROWS: usize>(k: usize, a: *const f32, b: *const f32, c: *mut f32, ldc: usize, load: bool) {
+unsafe fn portable<const ROWS: usize>(k: usize, a: *const f32, b: *const f32, c: *mut f32, ldc: usize, start: Start) {
     // SAFETY: all pointers stay inside of what the caller vouches for.
     unsafe {
         for i in 0..ROWS {
             let mut acc = [0f32; NR];
             let row = c.add(i * ldc);
-            if load {
+            if start == Start::Loaded {
                 std::ptr::copy_nonoverlapping(row, acc.as_mut_ptr(), NR);
             }
             for step in 0..k {
                 let x = *a.add(step * ROWS + i);
                 for (j, y) in acc.iter_mut().enumerate() {
                     *y = multiply_add(x, *b.add(step * NR + j), *y);
+                }
+            }
+            if start == Start::Added {
+                for (j, y) in acc.iter_mut().enumerate() {
+                    *y += *row.add(j);
                 }
             }
             std::ptr::copy_nonoverlapping(acc.as_ptr(), row, NR);

@@ -2,8 +2,12 @@
 //! register-tiled kernel runs over them.
 //!
 //! Every element of the result is one chain of fused multiply-adds over the inner dimension, in order, starting from
-//! 0 or from what is there. Blocking, tile sizes and threads therefore change no bits, and neither does the number of
-//! rows computed together: that is what makes answers independent of batching.
+//! 0 or from what is there. Tile sizes and threads therefore change no bits, and neither does the number of rows
+//! computed together: that is what makes answers independent of batching.
+//!
+//! Gradients of inputs are sums over the outputs of a layer, which at the head are a vocabulary. There one chain would
+//! lose what is small against what it already holds: after the label's -1 the probabilities of a long tail, which add up
+//! to much more than each of them. They are therefore sums of chains of [`KC`] steps each, in order.
 
 mod kernel;
 mod nf4;
@@ -13,13 +17,14 @@ mod transpose;
 use rayon::prelude::*;
 
 pub(super) use self::kernel::NR;
-use self::kernel::{MR, Microkernel};
+use self::kernel::{MR, Microkernel, Start};
 pub use self::nf4::PackedNf4;
 use self::pack::PackedRows;
 pub use self::pack::{PackedData, PackedMatrix};
 use super::{MatMut, MatRef};
 
-/// Depth of the inner dimension that is worked on at once: a panel of B of this depth stays in the L1 cache.
+/// Depth of the inner dimension that is worked on at once: a panel of B of this depth stays in the L1 cache. It is also
+/// the length of the chains of a sum of chains.
 const KC: usize = 256;
 /// Panels of A worked on at once: they stay in the L2 cache.
 const MC_PANELS: usize = 16;
@@ -33,9 +38,21 @@ const SERIAL: usize = 1 << 17;
 /// # Panics
 /// If the shapes do not agree.
 pub fn gemm(alpha: f32, a: MatRef<'_>, b: MatRef<'_>, beta: f32, c: MatMut<'_>) {
+    multiply_once(alpha, a, b, Sum::Chain, beta, c);
+}
+
+/// As [`gemm`], every element a sum of chains: for the gradients of inputs.
+///
+/// # Panics
+/// If the shapes do not agree.
+pub fn gemm_in_chains(alpha: f32, a: MatRef<'_>, b: MatRef<'_>, beta: f32, c: MatMut<'_>) {
+    multiply_once(alpha, a, b, Sum::Chains, beta, c);
+}
+
+fn multiply_once(alpha: f32, a: MatRef<'_>, b: MatRef<'_>, sum: Sum, beta: f32, c: MatMut<'_>) {
     assert_eq!(a.cols, b.rows, "inner dimensions");
     let packed = PackedMatrix::pack_once(b, a.rows * b.rows * b.cols >= SERIAL);
-    gemm_packed(alpha, a, &packed, beta, c);
+    multiply(alpha, a, Operand { matrix: &packed, transposed: false }, sum, beta, c);
     packed.recycle();
 }
 
@@ -44,16 +61,25 @@ pub fn gemm(alpha: f32, a: MatRef<'_>, b: MatRef<'_>, beta: f32, c: MatMut<'_>) 
 /// # Panics
 /// If the shapes do not agree.
 pub fn gemm_packed(alpha: f32, a: MatRef<'_>, b: &PackedMatrix, beta: f32, c: MatMut<'_>) {
-    multiply(alpha, a, Operand { matrix: b, transposed: false }, beta, c);
+    multiply(alpha, a, Operand { matrix: b, transposed: false }, Sum::Chain, beta, c);
 }
 
-/// `C = beta·C + alpha·A·Bᵀ` with the same packed B `[n, k]`: for the gradients of inputs of frozen weights, which need no
-/// second packing. Panels are transposed as they are read, which changes no bits.
+/// `C = beta·C + alpha·A·Bᵀ` with the same packed B `[n, k]`, every element a sum of chains: for the gradients of inputs of
+/// frozen weights, which need no second packing. Panels are transposed as they are read, which changes no bits.
 ///
 /// # Panics
 /// If the shapes do not agree.
 pub fn gemm_packed_transposed(alpha: f32, a: MatRef<'_>, b: &PackedMatrix, beta: f32, c: MatMut<'_>) {
-    multiply(alpha, a, Operand { matrix: b, transposed: true }, beta, c);
+    multiply(alpha, a, Operand { matrix: b, transposed: true }, Sum::Chains, beta, c);
+}
+
+/// How the terms of an element are added up.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Sum {
+    /// One chain.
+    Chain,
+    /// Chains of [`KC`] terms, added up in order.
+    Chains,
 }
 
 /// A packed matrix as the right operand, as it is or transposed.
@@ -87,7 +113,7 @@ impl<'a> Operand<'a> {
     }
 }
 
-fn multiply(alpha: f32, a: MatRef<'_>, b: Operand<'_>, beta: f32, c: MatMut<'_>) {
+fn multiply(alpha: f32, a: MatRef<'_>, b: Operand<'_>, sum: Sum, beta: f32, c: MatMut<'_>) {
     assert_eq!(a.cols, b.rows(), "inner dimensions");
     assert_eq!((a.rows, b.cols()), (c.rows, c.cols), "shape of the result");
     if c.rows == 0 || c.cols == 0 {
@@ -96,7 +122,7 @@ fn multiply(alpha: f32, a: MatRef<'_>, b: Operand<'_>, beta: f32, c: MatMut<'_>)
     let parallel = a.rows * a.cols * b.cols() >= SERIAL && rayon::current_num_threads() > 1;
     let kernel = Microkernel::best();
     let rows = PackedRows::pack(alpha, a, parallel);
-    let tiles = Tiles { rows: &rows, b, beta, c: c.data.as_mut_ptr(), ldc: c.row_stride, kernel };
+    let tiles = Tiles { rows: &rows, b, sum, beta, c: c.data.as_mut_ptr(), ldc: c.row_stride, kernel };
     let row_blocks = rows.panels().div_ceil(MC_PANELS);
     let col_block = if parallel { columns_per_task(b.panels(), row_blocks) } else { b.panels() };
     let col_blocks = b.panels().div_ceil(col_block);
@@ -122,6 +148,7 @@ fn columns_per_task(panels: usize, row_blocks: usize) -> usize {
 struct Tiles<'a> {
     rows: &'a PackedRows,
     b: Operand<'a>,
+    sum: Sum,
     beta: f32,
     c: *mut f32,
     ldc: usize,
@@ -144,22 +171,26 @@ impl Tiles<'_> {
             // SAFETY: as the caller promises.
             unsafe { self.scale(row_panels.clone(), col_panels.clone()) };
         }
-        for start in (0..depth).step_by(KC) {
-            let k = KC.min(depth - start);
-            let load = start > 0 || self.beta != 0.0;
+        for from in (0..depth).step_by(KC) {
+            let k = KC.min(depth - from);
+            let start = match self.sum {
+                _ if from == 0 && self.beta == 0.0 => Start::Zero,
+                Sum::Chain => Start::Loaded,
+                Sum::Chains => Start::Added,
+            };
             for col_panel in col_panels.clone() {
-                let b = self.b.panel(col_panel, start, k, &mut widened);
+                let b = self.b.panel(col_panel, from, k, &mut widened);
                 let cols = NR.min(self.b.cols() - col_panel * NR);
                 for row_panel in row_panels.clone() {
-                    let (a, rows) = self.rows.panel(row_panel, start);
+                    let (a, rows) = self.rows.panel(row_panel, from);
                     // SAFETY: the tile lies inside of C (shapes were checked), and a and b hold k steps of a panel.
                     unsafe {
                         let c = self.c.add(row_panel * MR * self.ldc + col_panel * NR);
                         if cols == NR {
-                            self.kernel.run(rows, k, a.as_ptr(), b.as_ptr(), c, self.ldc, load);
+                            self.kernel.run(rows, k, a.as_ptr(), b.as_ptr(), c, self.ldc, start);
                         } else {
-                            copy(c, self.ldc, edge.as_mut_ptr(), NR, rows, if load { cols } else { 0 });
-                            self.kernel.run(rows, k, a.as_ptr(), b.as_ptr(), edge.as_mut_ptr(), NR, load);
+                            copy(c, self.ldc, edge.as_mut_ptr(), NR, rows, if start == Start::Zero { 0 } else { cols });
+                            self.kernel.run(rows, k, a.as_ptr(), b.as_ptr(), edge.as_mut_ptr(), NR, start);
                             copy(edge.as_ptr(), NR, c, self.ldc, rows, cols);
                         }
                     }
@@ -229,9 +260,9 @@ impl SerialGemm {
                 unsafe {
                     let c_tile = c.data.as_mut_ptr().add(panel * c.row_stride + col);
                     if cols == NR {
-                        kernel.run(rows, k_used, self.a.as_ptr(), b.as_ptr(), c_tile, c.row_stride, false);
+                        kernel.run(rows, k_used, self.a.as_ptr(), b.as_ptr(), c_tile, c.row_stride, Start::Zero);
                     } else {
-                        kernel.run(rows, k_used, self.a.as_ptr(), b.as_ptr(), edge.as_mut_ptr(), NR, false);
+                        kernel.run(rows, k_used, self.a.as_ptr(), b.as_ptr(), edge.as_mut_ptr(), NR, Start::Zero);
                         copy(edge.as_ptr(), NR, c_tile, c.row_stride, rows, cols);
                     }
                 }

@@ -22,6 +22,19 @@ fn naive(alpha: f32, a: MatRef<'_>, b: MatRef<'_>, beta: f32, c: &mut [f32]) {
     }
 }
 
+/// Chains of [`KC`] steps, added up in order.
+fn naive_chains(alpha: f32, a: MatRef<'_>, b: MatRef<'_>, c: &mut [f32]) {
+    for from in (0..a.cols).step_by(KC) {
+        let part = from..a.cols.min(from + KC);
+        for i in 0..a.rows {
+            for j in 0..b.cols {
+                let chain = part.clone().fold(0.0, |sum, k| (alpha * a.at(i, k)).mul_add(b.at(k, j), sum));
+                c[i * b.cols + j] += chain;
+            }
+        }
+    }
+}
+
 fn has_fma() -> bool {
     crate::kernels::isa::isa() != crate::kernels::isa::Isa::Portable
 }
@@ -51,6 +64,11 @@ proptest! {
         let mut found = expected.clone();
         naive(alpha, a, b, beta, &mut expected);
         gemm(alpha, a, b, beta, MatMut::new(&mut found, m, n));
+        assert_same(&found, &expected);
+        let mut found = vec![0.0; m * n];
+        let mut expected = found.clone();
+        naive_chains(alpha, a, b, &mut expected);
+        gemm_in_chains(alpha, a, b, 0.0, MatMut::new(&mut found, m, n));
         assert_same(&found, &expected);
     }
 
@@ -112,14 +130,15 @@ fn stored_halves_are_widened_exactly() {
 #[test]
 fn instruction_sets_agree() {
     let k = 100;
-    for rows in 1..=MR {
+    let starts = [Start::Zero, Start::Loaded, Start::Added];
+    for (rows, start) in (1..=MR).flat_map(|rows| starts.map(|start| (rows, start))) {
         let (a, b) = (random(10, rows * k), random(11, k * NR));
         let results: Vec<Vec<f32>> = available()
             .into_iter()
             .map(|isa| {
                 let mut c = random(12, rows * NR);
                 // SAFETY: the buffers have the sizes that the kernel reads and writes, and the processor can run it.
-                unsafe { Microkernel::of(isa).run(rows, k, a.as_ptr(), b.as_ptr(), c.as_mut_ptr(), NR, true) };
+                unsafe { Microkernel::of(isa).run(rows, k, a.as_ptr(), b.as_ptr(), c.as_mut_ptr(), NR, start) };
                 c
             })
             .collect();
@@ -142,7 +161,7 @@ fn a_packed_matrix_serves_transposed_too() {
         let mut found = expected.clone();
         let halves: Vec<bf16> = w.iter().map(|&x| bf16::from_f32(x)).collect();
         let widened: Vec<f32> = halves.iter().map(|x| x.to_f32()).collect();
-        naive(0.5, MatRef::new(&d, m, n), MatRef::new(&widened, n, k), 1.0, &mut expected);
+        naive_chains(0.5, MatRef::new(&d, m, n), MatRef::new(&widened, n, k), &mut expected);
         for packed in [PackedMatrix::weight_bf16(&halves, n, k), PackedMatrix::weight_f32(&widened, n, k)] {
             let mut found = std::mem::replace(&mut found, random(22, m * k));
             gemm_packed_transposed(0.5, MatRef::new(&d, m, n), &packed, 1.0, MatMut::new(&mut found, m, k));
@@ -168,7 +187,7 @@ fn four_bit_codes_give_the_products_of_their_values() {
         gemm_packed(1.0, MatRef::new(&x, m, k), &packed, 0.0, MatMut::new(&mut y, m, n));
         gemm_packed_transposed(1.0, MatRef::new(&d, m, n), &packed, 0.0, MatMut::new(&mut dx, m, k));
         naive(1.0, MatRef::new(&x, m, k), MatRef::new(&widened, n, k).t(), 0.0, &mut expected_y);
-        naive(1.0, MatRef::new(&d, m, n), MatRef::new(&widened, n, k), 0.0, &mut expected_dx);
+        naive_chains(1.0, MatRef::new(&d, m, n), MatRef::new(&widened, n, k), &mut expected_dx);
         assert_same(&y, &expected_y);
         assert_same(&dx, &expected_dx);
         let mut row = vec![0.0; k];
