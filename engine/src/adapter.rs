@@ -76,9 +76,9 @@ impl Adapter {
         Self { layers, modules_to_save, config, digest }
     }
 
-    /// Rows of the embedding and of the head over this base: more than the base's where tokens were added before training.
-    pub fn vocab_size(&self, base: &DecoderConfig) -> usize {
-        self.modules_to_save.get("lm_head").map_or(base.vocab_size, HostTensor::rows)
+    /// Rows of the embedding with this adapter: tokens that it knows. `base`: the base's.
+    pub fn embedding_rows(&self, base: usize) -> usize {
+        self.modules_to_save.get("model.embed_tokens").and_then(|tensor| tensor.shape.first()).copied().unwrap_or(base)
     }
 
     /// Number of trained values.

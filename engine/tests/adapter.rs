@@ -228,7 +228,7 @@ fn embedding_and_head_come_from_where_peft_takes_them() {
                 let of = |(name, rows): &&(&str, usize)| values(name, rows * 8) == *tensor.to_f32();
                 (module.clone(), files.iter().find(of).map(|(name, _)| (*name).to_owned()).unwrap())
             });
-            (sources.collect::<BTreeMap<String, String>>(), adapter.vocab_size(&base))
+            (sources.collect::<BTreeMap<String, String>>(), adapter.embedding_rows(8))
         })
     };
     let is = |pairs: &[(&str, &str)]| pairs.iter().map(|(a, b)| ((*a).to_owned(), (*b).to_owned())).collect();

@@ -303,6 +303,14 @@ fn types_are_kept_or_widened() {
         let error = (widened - embed).unwrap().abs().unwrap().max_all().unwrap().to_scalar::<f32>().unwrap();
         assert!(error < 0.2, "{dtype:?}: {error}");
     }
+    let stored = [("a", GgmlDType::Q4_0), ("b", GgmlDType::Q4_0), ("c", GgmlDType::F16)]
+        .map(|(name, dtype)| (name.to_owned(), QTensor::quantize(embed, dtype).unwrap()));
+    let file = tempfile::NamedTempFile::with_suffix(".gguf").unwrap();
+    fs::write(file.path(), bytes(&Metadata::new(), &stored.into())).unwrap();
+    let types = ModelFiles::stored_types(file.path()).unwrap();
+    let counts: Vec<_> = types.iter().map(|(name, stored)| (name.as_str(), stored.tensors, stored.bytes)).collect();
+    let elements = 512 * 64;
+    assert_eq!(counts, [("Q4_0", 2, 2 * elements / 32 * 18), ("f16", 1, 2 * elements)]);
 }
 
 #[test]

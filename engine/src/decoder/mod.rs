@@ -242,7 +242,7 @@ impl Decoder {
         }
         let changes_nothing = linear::is_zero(&adapter.layers) && head.is_none() && embedding.is_none();
         let lora = Some(Arc::new(PackedAdapter {
-            vocab_size: adapter.vocab_size(config),
+            vocab_size: adapter.embedding_rows(config.vocab_size),
             layers,
             head,
             embedding,
@@ -270,7 +270,7 @@ impl Decoder {
         let changes_nothing = linear::is_zero(&adapter.layers) && head.is_none() && embedding.is_none();
         let device = crate::cuda::decoder::DeviceAdapter::new(device, &adapter.layers, embedding, head)?;
         let (layers, head, embedding) = (vec![], None, None);
-        let vocab_size = adapter.vocab_size(&base.config);
+        let vocab_size = adapter.embedding_rows(base.config.vocab_size);
         let lora = PackedAdapter { vocab_size, layers, head, embedding, changes_nothing, device: Some(device) };
         Ok(Self { base, lora: Some(Arc::new(lora)), rounded: false })
     }

@@ -28,7 +28,7 @@ pub(super) fn open(path: &Path) -> Result<Vec<Part>, EngineError> {
              parts their names again, or join them with llama-gguf-split --merge"
         )));
     };
-    let folder = path.parent().unwrap_or(Path::new(""));
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let missing: Vec<String> = name.parts().filter(|part| !folder.join(part).is_file()).collect();
     if !missing.is_empty() {
         return Err(EngineError::Missing {
