@@ -138,7 +138,7 @@ impl<'a> Loader<'a> {
         let loaded = self.weights(resolved, &place.base)?;
         let config = loaded.model().config();
         let adapter = place.adapter.as_deref().map(|folder| Adapter::load(folder, config)).transpose()?;
-        let rows = adapter.as_ref().map_or(config.vocab_size, |adapter| adapter.vocab_size(config));
+        let rows = adapter.as_ref().map_or(config.vocab_size, |adapter| adapter.embedding_rows(config.vocab_size));
         let files = (place.base.as_path(), place.adapter.as_deref());
         let Chosen { texts, own, unused } = texts::choose(self.app, resolved, &loaded, files, rows, self.keep)?;
         let base = self.behind(&loaded, texts);

@@ -59,7 +59,8 @@ pub(super) fn choose(
         template = ChatTemplate::load(folder, None)?.or(template);
     }
     if let Some(folder) = adapter {
-        let used = choice == TokenizerChoice::Adapter;
+        let chosen = named.as_ref().is_some_and(|named| named.canonicalize().ok() == folder.canonicalize().ok());
+        let used = choice == TokenizerChoice::Adapter || chosen;
         if folder.join("tokenizer.json").exists() {
             let its = TextTokenizer::load(folder)?;
             if !its.encodes_like(loaded.tokenizer()) {

@@ -169,7 +169,7 @@ fn variables_reach_the_template_with_their_types() {
     world.run(&run).expect(0);
     assert!(world.stored() > stored, "another identity");
     world.replace("harness.toml", "enable_thinking", "add_generation_prompt");
-    world.run(&run).expect(2).says(&["harness.toml:", "add_generation_prompt is given"]);
+    world.run(&["models", "list"]).expect(2).says(&["harness.toml:", "add_generation_prompt is given"]);
 }
 
 #[test]

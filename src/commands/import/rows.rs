@@ -308,7 +308,8 @@ impl Reader<'_> {
             match self.cell(number, row, mapped, range)? {
                 Cell::Score(value) => {
                     self.tasks[at].metrics[m].scores.push((doc, vec![value, 1.0]));
-                    share = share.or((m == 0 && (0.0..=1.0).contains(&value)).then_some((value, mapped)));
+                    let won = m == 0 && range == Some(Range::between(0.0, 1.0));
+                    share = share.or(won.then_some((value, mapped)));
                 }
                 Cell::Empty => self.missing += 1,
                 Cell::Unread(why) => self.unread.push((number, why)),
