@@ -191,12 +191,10 @@ impl<B: Backend + Clone> Run<B> {
             Checkpointing::Auto => SavePolicy::choose(config, longest, backend.room() / 2),
         };
         let stored = storage(&weights);
-        // A chat template writes BOS itself, or leaves it out.
+        // Where a chat template leaves BOS out, the tokenizer's is not added.
         let chat = resolved.chat(tokenizer, chat_template)?.filter(|_| prepared.rows.rendered > 0);
-        let adds_bos = match (&chat, tokenizer.bos()) {
-            (Some(_), Some(bos)) => prepared.train.get(0).tokens.first() == Some(&bos.id),
-            _ => tokenizer.adds_bos(),
-        };
+        let begins_with_bos = || prepared.train.get(0).tokens.first().copied() == tokenizer.bos().map(|bos| bos.id);
+        let adds_bos = tokenizer.adds_bos() && (chat.is_none() || begins_with_bos());
         let ranks_world = ranks.world();
         let control = ranks.collective::<B>();
         let facts = [

@@ -375,6 +375,15 @@ fn variables_reach_the_chat_template() {
     assert!(with("model", "{ brief = false }").unwrap().starts_with("user: One?"));
     assert!(with("model", "{ enable_thinking = false }").unwrap_err().contains("names \"enable_thinking\", of which"));
     assert!(with("chat", "{ brief = true }").unwrap_err().contains("data.chat_template_kwargs: has no effect"));
+    let source = "{% for m in messages %}{{ m.role }} {{ strftime_now('%d.%m.%y') }}: {{ m.content }}\n{% endfor %}";
+    files.chat_template = Some(ChatTemplate::new(source).unwrap());
+    let on = |date: &str| {
+        let set = prepare(&[row()], "model", date, &files);
+        set.map(|set| text(&samples(&set)[0], &files.tokenizer))
+    };
+    assert!(on("date = \"2025-01-30\"").unwrap().starts_with("user 30.01.25: One?"));
+    assert!(on("").unwrap_err().contains("data.date: is missing"));
+    assert!(on("date = \"2025-02-30\"").unwrap_err().contains("there is no such day"));
 }
 
 #[test]

@@ -77,7 +77,8 @@ impl<'a> Chat<'a> {
     /// Of everything that a rendered text depends on beside the conversation.
     pub fn digest(&self) -> Digest {
         let variables = canonical_json(&Value::from(self.context.variables.clone()));
-        Hasher::new("chat").part(self.template.digest().as_bytes()).part(variables).finish()
+        let day = self.context.now.map_or(String::new(), |now| now.to_string());
+        Hasher::new("chat").part(self.template.digest().as_bytes()).part(variables).part(day).finish()
     }
 
     fn context(&self, ending: ChatEnding, tools: &Option<Vec<Value>>) -> ChatContext {

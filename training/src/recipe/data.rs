@@ -2,8 +2,8 @@
 
 use std::path::PathBuf;
 
+use harness_core::ChatKwargs;
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
 
 /// Which tokens the loss counts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -87,8 +87,11 @@ pub struct DataOptions {
     #[serde(default = "default_template")]
     pub template: String,
     /// Variables for the chat template of the base, such as `enable_thinking`.
-    #[serde(default, skip_serializing_if = "Map::is_empty")]
-    pub chat_template_kwargs: Map<String, Value>,
+    #[serde(default, skip_serializing_if = "ChatKwargs::is_empty")]
+    pub chat_template_kwargs: ChatKwargs,
+    /// The day that the chat template is told, such as `2025-01-30`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub date: Option<String>,
     /// Columns that must not be null or empty (after stripping); rows where one is are dropped and counted.
     #[serde(default)]
     pub drop_empty: Vec<String>,

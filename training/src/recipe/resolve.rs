@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use harness_core::{Digest, Hasher};
-use harness_engine::{ChatContext, ChatTemplate, TextTokenizer};
+use harness_engine::{ChatContext, ChatTemplate, CivilTime, DateUse, TextTokenizer};
 use harness_store::{DataFiles, DataLocator, DataQuery, FileHashes};
 
 use super::{Method, Recipe};
@@ -82,28 +82,40 @@ impl ResolvedRecipe {
     /// template needs nothing of the kind.
     ///
     /// # Errors
-    /// If the recipe has variables for a chat template that knows none of the name.
+    /// If the recipe gives variables or a date that the chat template does not know, or lacks a date that it needs.
     pub fn chat<'a>(
         &self,
         tokenizer: &'a TextTokenizer,
         template: Option<&ChatTemplate>,
     ) -> Result<Option<Chat<'a>>, TrainingError> {
-        const KEY: &str = "data.chat_template_kwargs";
-        let variables = &self.recipe.data.chat_template_kwargs;
+        const KWARGS: &str = "data.chat_template_kwargs";
+        const DATE: &str = "data.date";
+        let options = &self.recipe.data;
+        let variables = options.chat_template_kwargs.variables();
+        let now = options.date.as_deref().map(CivilTime::parse_date).transpose();
+        let now = now.map_err(|reason| self.recipe.problem(DATE, format!("is {reason}")))?;
         if !self.template.uses_chat_template() {
-            let message = "has no effect: the template of the recipe is no chat template";
-            return if variables.is_empty() { Ok(None) } else { Err(self.recipe.problem(KEY, message)) };
+            let stray = [(KWARGS, !variables.is_empty()), (DATE, now.is_some())];
+            return match stray.into_iter().find(|(_, given)| *given) {
+                Some((key, _)) => {
+                    Err(self.recipe.problem(key, "has no effect: the recipe's template is no chat template"))
+                }
+                None => Ok(None),
+            };
         }
-        let context = ChatContext { variables: variables.clone(), ..ChatContext::default() };
+        let context = ChatContext { variables: variables.clone(), now, ..ChatContext::default() };
         let chat = Chat::new(template, tokenizer, self.recipe.dpo.is_some(), context);
         let chat = chat.map_err(|error| TrainingError::Engine(Box::new(error)))?;
-        // Anywhere in the template: what a variable is for, only the template knows.
-        match variables.keys().find(|name| !chat.template().source().contains(name.as_str())) {
-            Some(name) => {
-                Err(self.recipe.problem(KEY, format!("names {name:?}, of which the chat template does not speak")))
-            }
-            None => Ok(Some(chat)),
+        if let Some(name) = variables.keys().find(|name| !chat.template().mentions(name)) {
+            return Err(self
+                .recipe
+                .problem(KWARGS, format!("names {name:?}, of which the chat template does not speak")));
         }
+        if now.is_none() && chat.template().date_use() == DateUse::Always {
+            let message = "is missing; the chat template tells the date: expected a day such as \"2025-01-30\"";
+            return Err(self.recipe.problem(DATE, message));
+        }
+        Ok(Some(chat))
     }
 
     /// Reads the data and makes its three parts.
