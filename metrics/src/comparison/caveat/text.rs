@@ -2,7 +2,10 @@
 
 use std::fmt;
 
-use super::{Caveat, Coverage, IrregularShare, NamedDocuments, Scale, Share, ZeroFilter};
+use super::{
+    super::{Coverage, Scale},
+    Caveat, IrregularShare, NamedDocuments, Share, ZeroFilter,
+};
 
 /// How many items of a list are spelled out.
 const SHOWN: usize = 4;
