@@ -180,6 +180,13 @@ fn special_tokens_are_those_of_transformers() {
         for (name, content) in &files {
             std::fs::write(dir.join(name), content.to_string()).unwrap();
         }
+        // The class of Qwen 2 has a pre-tokenizer of its own: what the file says of spaces would split otherwise.
+        if case["model"] == "qwen2" && case["pre"]["type"] == "Metaspace" {
+            let error = TextTokenizer::load(&dir).expect_err("a pre-tokenizer that is not the class's").to_string();
+            assert!(error.contains("Qwen2Tokenizer") && error.contains("Metaspace"), "{error}");
+            seen += 1;
+            continue;
+        }
         let tokenizer = TextTokenizer::load(&dir).unwrap_or_else(|error| panic!("{case}: {error}"));
         let texts = case.get("texts").unwrap_or(&grid["texts"]).as_array().unwrap();
         let ids: Vec<Vec<u32>> =

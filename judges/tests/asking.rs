@@ -205,7 +205,7 @@ fn weighted_verdicts_come_from_the_labels() {
             usage: Usage::default(),
         };
         // The output shown second is three times as probable.
-        ask.answer(&[response(0.1f64.ln()), response(0.3f64.ln())])
+        ask.answer(&[response(0.2f64.ln()), response(0.6f64.ln())])
     });
     for judgment in judgments.iter().filter(|judgment| judgment.attempts > 0) {
         let expected = if judgment.order == Order::BaselineFirst { 0.75 } else { 0.25 };

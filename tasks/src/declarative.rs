@@ -4,10 +4,7 @@ use std::{
     cell::Cell,
     collections::{BTreeSet, HashMap},
     path::PathBuf,
-    sync::{
-        Arc, OnceLock,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::{Arc, OnceLock},
 };
 
 use harness_core::{Digest, Document, Request, Response, Sampling, canonical_json};
@@ -24,7 +21,7 @@ use crate::{
     generation,
     metric::{Kind, OfChoices},
     native::ProcessDocs,
-    prompt::{self, Message, SystemMessage},
+    prompt::{self, Message, SystemCounts, SystemMessage},
     sampler,
     template::{Template, columns},
 };
@@ -576,25 +573,6 @@ impl Task for DeclarativeTask {
         let Examples { rows, turns, .. } = self.examples(index + 1, options)?;
         let (messages, item) = self.item(index, &rows[index], &turns, options, formatter, &SystemCounts::default())?;
         Ok(PromptView { pieces: prompt::pieces(&messages), item })
-    }
-}
-
-/// Requests of a task whose system message was lost.
-#[derive(Default)]
-struct SystemCounts {
-    left_out: AtomicUsize,
-    hidden: AtomicUsize,
-}
-
-impl SystemCounts {
-    /// Counts the requests of one document.
-    fn count(&self, became: SystemMessage, requests: usize) {
-        let counter = match became {
-            SystemMessage::Shown => return,
-            SystemMessage::LeftOut => &self.left_out,
-            SystemMessage::Hidden => &self.hidden,
-        };
-        counter.fetch_add(requests, Ordering::Relaxed);
     }
 }
 

@@ -1,5 +1,7 @@
 //! A prompt as messages: system text, examples, question; and its rendering, plain or through a chat template.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use harness_core::{ChatMessage, ChatOptions, ChatRole, ModelError};
 
 use crate::{
@@ -150,5 +152,24 @@ pub(crate) fn chat(
             let hidden = chat.iter().any(|m| m.role == ChatRole::System && !m.stands_in(&text));
             Ok((text, if hidden { SystemMessage::Hidden } else { SystemMessage::Shown }))
         }
+    }
+}
+
+/// Requests of a task whose system message was lost.
+#[derive(Default)]
+pub(crate) struct SystemCounts {
+    pub(crate) left_out: AtomicUsize,
+    pub(crate) hidden: AtomicUsize,
+}
+
+impl SystemCounts {
+    /// Counts the requests of one document.
+    pub(crate) fn count(&self, became: SystemMessage, requests: usize) {
+        let counter = match became {
+            SystemMessage::Shown => return,
+            SystemMessage::LeftOut => &self.left_out,
+            SystemMessage::Hidden => &self.hidden,
+        };
+        counter.fetch_add(requests, Ordering::Relaxed);
     }
 }

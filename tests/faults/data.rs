@@ -41,11 +41,10 @@ fn a_missing_column_is_named() {
 }
 
 #[test]
-fn a_target_that_is_no_column_and_no_choice_is_warned_of() {
+fn a_target_that_is_no_column_and_no_choice_is_named() {
     let world = world();
     world.replace("tasks/toy_choice.yaml", "doc_to_target: answer", "doc_to_target: anser");
-    let outcome = world.run(&["run", "base", "-t", "toy_choice"]).expect(0);
-    outcome.says(&["toy_choice", "the answer of 12 documents is none of their choices"]);
+    refused(&world, &["toy_choice", "doc_to_target", "anser", "did you mean answer?"]);
 }
 
 #[test]

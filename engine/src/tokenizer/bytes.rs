@@ -60,14 +60,21 @@ fn is_byte_level(tokenizer: &TextTokenizer) -> bool {
 
 /// Whether a part of a tokenizer is byte-level, or holds one that is.
 pub(super) fn names_byte_level(part: Option<&impl Serialize>) -> bool {
-    fn holds(value: &Value) -> bool {
+    names(part, "ByteLevel")
+}
+
+/// Whether a part of a tokenizer is of a kind, or holds one that is.
+pub(super) fn names(part: Option<&impl Serialize>, kind: &str) -> bool {
+    fn holds(value: &Value, kind: &str) -> bool {
         match value {
-            Value::Object(map) => map.get("type").is_some_and(|kind| kind == "ByteLevel") || map.values().any(holds),
-            Value::Array(items) => items.iter().any(holds),
+            Value::Object(map) => {
+                map.get("type").is_some_and(|found| found == kind) || map.values().any(|value| holds(value, kind))
+            }
+            Value::Array(items) => items.iter().any(|value| holds(value, kind)),
             _ => false,
         }
     }
-    part.and_then(|part| serde_json::to_value(part).ok()).is_some_and(|json| holds(&json))
+    part.and_then(|part| serde_json::to_value(part).ok()).is_some_and(|json| holds(&json, kind))
 }
 
 /// The letters by which byte-level vocabularies write the 256 bytes: printable ones stand for themselves, the others

@@ -39,6 +39,8 @@ const ENCODERS: [&str; 25] = [
 pub(super) struct Class {
     /// Whether BOS is put before a text, in place of the file's post-processor; `None` = as the file says.
     pub(super) adds_bos: Option<bool>,
+    /// Whether texts are split into bytes, whatever the file says.
+    pub(super) splits_bytes: bool,
     /// BOS, EOS, UNK and PAD where the configuration names none and the vocabulary has them.
     pub(super) roles: [Option<&'static str>; 4],
 }
@@ -80,11 +82,13 @@ impl Class {
         let end = Some("<|endoftext|>");
         let llama = [Some("<s>"), Some("</s>"), Some("<unk>"), None];
         Ok(match name {
-            "LlamaTokenizer" => Self { adds_bos: None, roles: llama },
-            "CodeLlamaTokenizer" => Self { adds_bos: Some(true), roles: llama },
-            "GPT2Tokenizer" => Self { adds_bos: None, roles: [end, end, end, None] },
-            "GPTNeoXTokenizer" => Self { adds_bos: Some(false), roles: [end, end, end, Some("<|padding|>")] },
-            "Qwen2Tokenizer" => Self { adds_bos: None, roles: [None, end, end, end] },
+            "LlamaTokenizer" => Self { roles: llama, ..Self::default() },
+            "CodeLlamaTokenizer" => Self { adds_bos: Some(true), roles: llama, ..Self::default() },
+            "GPT2Tokenizer" => Self { roles: [end, end, end, None], ..Self::default() },
+            "GPTNeoXTokenizer" => {
+                Self { adds_bos: Some(false), roles: [end, end, end, Some("<|padding|>")], ..Self::default() }
+            }
+            "Qwen2Tokenizer" => Self { splits_bytes: true, roles: [None, end, end, end], ..Self::default() },
             _ => Self::default(),
         })
     }

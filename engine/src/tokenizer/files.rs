@@ -5,7 +5,12 @@ use std::path::Path;
 use serde_json::{Map, Value};
 use tokenizers::{AddedToken, PostProcessorWrapper, Tokenizer};
 
-use super::{Parts, TextTokenizer, bytes::names_byte_level, class::Class, post_processor};
+use super::{
+    Parts, TextTokenizer,
+    bytes::{names, names_byte_level},
+    class::Class,
+    post_processor,
+};
 use crate::{EngineError, config::read_json};
 
 /// Lengths above this are transformers' way to say "none".
@@ -88,6 +93,11 @@ fn from_json(mut inner: Tokenizer, beside: Beside) -> Result<TextTokenizer, Stri
         || names_byte_level(inner.get_decoder())
         || names_byte_level(inner.get_post_processor());
     let class = Class::of(&config, &model, byte_level)?;
+    if class.splits_bytes && names(inner.get_pre_tokenizer(), "Metaspace") {
+        return Err("transformers gives this model the class Qwen2Tokenizer, which splits texts into bytes, but \
+                    tokenizer.json splits them at spaces (Metaspace); expected a byte-level pre-tokenizer"
+            .to_owned());
+    }
     let keys = ["bos_token", "eos_token", "unk_token", "pad_token"];
     for (key, usual) in keys.into_iter().zip(class.roles) {
         if let Some(usual) = usual.filter(|usual| inner.token_to_id(usual).is_some()) {

@@ -141,14 +141,15 @@ impl TaskFacts {
         self.truncated += usize::from(response.usage.truncated_tokens > 0);
         self.boundary_shifted += usize::from(response.usage.boundary_shifted);
         self.first_unscored += usize::from(response.usage.first_unscored);
-        if let Some(reason) = response.irregular() {
+        let open = request.divide(&response.output).is_some_and(|divided| divided.is_open());
+        // An answer that was cut inside its thinking is counted as that alone.
+        if let Some(reason) = response.irregular().filter(|reason| !open || *reason != Irregular::OnlyReasoning) {
             *self.irregular.entry(reason).or_default() += 1;
         }
         let (Request::Generate { sampling, .. }, Output::Text { text, finish, .. }) = (request, &response.output)
         else {
             return;
         };
-        let open = request.divide(&response.output).is_some_and(|divided| divided.is_open());
         let unset = sampling.think_end.is_none() && sampling.pattern.is_none();
         self.cut_in_thinking += usize::from(open);
         self.cut_by_limit += usize::from(!open && *finish == Finish::Length);
