@@ -350,7 +350,8 @@ impl Plan {
         out: Option<&Path>,
         changes: &Changes,
     ) -> Result<Self, Failure> {
-        let (recipe, base) = recipe_and_base(app, resolved, base, changes)?;
+        let (mut recipe, base) = recipe_and_base(app, resolved, base, changes)?;
+        let told = base.as_ref().map(|base| (base.section.chat_template_kwargs.clone(), base.section.date));
         let template = base.as_ref().map(|base| template_of(app, base)).transpose()?.flatten();
         let base = match base {
             None => None,
@@ -374,7 +375,15 @@ impl Plan {
         if let (Some(files), Some(template)) = (&mut files, template) {
             files.chat_template = Some(template);
         }
-        let resolved_recipe = recipe.resolve(base.as_ref().map(|(name, _)| name.as_str()), &app.locator())?;
+        let mut resolved_recipe = recipe.resolve(base.as_ref().map(|(name, _)| name.as_str()), &app.locator())?;
+        if let Some((kwargs, date)) = told
+            && resolved_recipe.template.uses_chat_template()
+        {
+            // What the experiment tells the base's chat template, it is told in training too.
+            recipe.data.chat_template_kwargs = kwargs.with(&recipe.data.chat_template_kwargs);
+            recipe.data.date = recipe.data.date.take().or_else(|| date.map(|day| day.to_string()));
+            resolved_recipe.recipe = recipe.clone();
+        }
         let folder = match out {
             Some(folder) => folder.to_owned(),
             None => {

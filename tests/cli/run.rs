@@ -133,6 +133,36 @@ fn an_adapter_that_was_trained_on_other_texts_is_told() {
 }
 
 #[test]
+fn an_adapter_of_conversations_is_asked_as_it_was_trained() {
+    let world = world();
+    let row = |i: usize| {
+        let message = |role: &str, content: String| serde_json::json!({"role": role, "content": content});
+        let answer = message("assistant", i.to_string());
+        serde_json::json!({"messages": [message("user", format!("Say {i}.")), answer]})
+    };
+    world.write("data/instructions.jsonl", harness_test_support::tasks::lines(&(0..40).map(row).collect::<Vec<_>>()));
+    world.replace("recipes/r4.toml", "template = \"instruction\"", "template = \"model\"");
+    let folder = world.run(&["train", "r4"]).expect(0).stdout.trim().to_owned();
+    let text: Value =
+        serde_json::from_str(world.read(&format!("{folder}/data/train.jsonl")).lines().next().unwrap()).unwrap();
+    assert!(text["text"].as_str().unwrap().starts_with("<user> Say "), "{text}");
+    let call = ["run", "r4", "-t", "toy_answer", "-L", "1", "--apply-chat-template"];
+    let same = world.run(&call).expect(0);
+    assert!(!same.stdout.contains("was trained") && !same.stderr.contains("warning"), "{same:?}");
+    world.run(&call[..6]).expect(0).says(&["r4 was trained on conversations (template model), prompts here do not go"]);
+
+    // The base gets another template: the adapter keeps that of its training, and is told where it is not asked with it.
+    let experiment = world.read("harness.toml").replace("adapter = \"adapters/a4\"", &format!("adapter = {folder:?}"));
+    world.write("harness.toml", experiment);
+    let config = world.read("models/base/tokenizer_config.json").replace("<{{", "<<{{");
+    world.write("models/base/tokenizer_config.json", config);
+    let call = ["run", "a4", "-t", "toy_answer", "-L", "1", "--apply-chat-template", "--tokenizer", "base"];
+    let own = world.run(&call[..7]).expect(0);
+    assert!(!own.stderr.contains("was trained on"), "{own:?}");
+    world.run(&call).expect(0).says(&["a4 was trained on conversations in another form (template model)"]);
+}
+
+#[test]
 fn one_run_serves_every_command() {
     let world = world();
     world.run(&["run", "base"]).expect(0);
