@@ -4,7 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
     Caveat, Cell, Confounded, DifferentCondition, FilterConflict, ModelFacts, Overlap, Row, SameScores, SeenDocuments,
-    Share, SharedOutputs, TaskFacts, Verdict, alignment::Aligned, facts::no_answer, imports, table::Table,
+    Share, SharedOutputs, TaskFacts, Verdict,
+    alignment::Aligned,
+    facts::{no_answer, ordered},
+    imports,
+    table::Table,
 };
 use crate::Statistic;
 
@@ -16,11 +20,6 @@ const CHANCE: f64 = 1e-6;
 const AGREEMENT: [f64; 2] = [0.9, 0.5];
 /// Distinct values from which scores count as graded.
 const GRADED: usize = 10;
-
-/// The facts of the models in their order.
-pub(super) fn ordered<'a>(models: &[String], facts: &'a [ModelFacts]) -> Vec<&'a ModelFacts> {
-    models.iter().filter_map(|model| facts.iter().find(|facts| &facts.model == model)).collect()
-}
 
 /// Outputs shared in part, differing conditions, randomness without repeats, confounded recipes.
 pub(super) fn models(models: &[String], facts: &[ModelFacts]) -> Vec<Caveat> {

@@ -158,6 +158,11 @@ impl TaskFacts {
     }
 }
 
+/// The facts of the models in their order.
+pub(super) fn ordered<'a>(models: &[String], facts: &'a [ModelFacts]) -> Vec<&'a ModelFacts> {
+    models.iter().filter_map(|model| facts.iter().find(|facts| &facts.model == model)).collect()
+}
+
 /// Whether none of a model's answers to a task is one: then nothing could be extracted, and another caveat says why.
 pub(super) fn no_answer(facts: &[ModelFacts], task: &str, model: &str) -> bool {
     let of = facts.iter().find(|facts| facts.model == model).and_then(|facts| facts.tasks.get(task));

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
-    Caveat, Cell, Incomplete, IntervalMethod, ModelFacts, NoiseFloor, Row, Scale, ZeroFilter, audit::ordered,
+    Caveat, Cell, Incomplete, IntervalMethod, ModelFacts, NoiseFloor, Row, Scale, ZeroFilter, facts::ordered,
     table::Table,
 };
 
