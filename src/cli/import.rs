@@ -45,7 +45,7 @@ pub struct ImportArgs {
     /// Which columns hold what, as FIELD=COLUMN: id (of several columns COLUMN+COLUMN), task, cluster, repeat, output,
     /// baseline (the other output of a pair), first (whether the model's was shown first), or the name of a metric; for
     /// results without documents mean, stderr and n. Values: COLUMN:percent, COLUMN:1..10 (a scale), or labels,
-    /// win=preference:A=1,B=0,tie=0.5; marks such as [[A]], [[7]] and [RESULT] 4 are found inside texts
+    /// win=preference:A=1,B=0,tie=0.5; marks such as `[[A]]`, `[[7]]` and `[RESULT] 4` are found inside texts
     #[arg(long, value_name = "FIELD=COLUMN,...")]
     pub map: Vec<String>,
     /// Task of all rows, where no column says it

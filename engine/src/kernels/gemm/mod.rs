@@ -7,7 +7,7 @@
 //!
 //! Gradients of inputs are sums over the outputs of a layer, which at the head are a vocabulary. There one chain would
 //! lose what is small against what it already holds: after the label's -1 the probabilities of a long tail, which add up
-//! to much more than each of them. They are therefore sums of chains of [`KC`] steps each, in order.
+//! to much more than each of them. They are therefore sums of chains of `KC` steps each, in order.
 
 mod kernel;
 mod nf4;
