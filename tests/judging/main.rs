@@ -2,7 +2,7 @@
 //! the protocol's form, and everything that can be wrong with what a judge is given or says; and the thinking of models
 //! behind a server.
 
-#[path = "../../engine/http/tests/server/mod.rs"]
+#[path = "../../crates/http/tests/server/mod.rs"]
 mod server;
 
 mod bad;

@@ -1,6 +1,6 @@
 """What transformers renders for the idioms of chat templates.
 
-    python chat_templates.py > engine/tests/fixtures/chat_templates.json      (recorded with transformers 5.24, Jinja 3.1)
+    python chat_templates.py > crates/engine/tests/fixtures/chat_templates.json      (recorded with transformers 5.24, Jinja 3.1)
 
 A case is the template's text and what it gives for MESSAGES and VARIABLES, or null where it fails.
 """

@@ -1,6 +1,6 @@
 """Asks transformers which special tokens it puts around a text, and which ones it knows, for every way of saying so.
 
-Usage: python tokenizer_grid.py > engine/tests/fixtures/tokenizers/grid.json    (recorded with transformers 5.24)
+Usage: python tokenizer_grid.py > crates/engine/tests/fixtures/tokenizers/grid.json    (recorded with transformers 5.24)
 """
 
 import itertools

@@ -8,7 +8,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a benchmark prints its figures")]
 
 mod cases;
-#[path = "../../engine/benches/shapes/mod.rs"]
+#[path = "../../crates/engine/benches/shapes/mod.rs"]
 mod shapes;
 
 use std::{
