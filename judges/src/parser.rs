@@ -12,7 +12,7 @@ mod prometheus;
 mod python_int;
 mod strict;
 
-use harness_core::{Finish, THINK_END, split_marked_thinking, split_thinking};
+use harness_core::{Finish, split_marked_thinking, split_opened_thinking};
 use serde::{Deserialize, Serialize};
 
 pub use self::{
@@ -129,7 +129,7 @@ impl Protocol {
             Answer::Labels { logprobs } => self.read_labels(logprobs),
             Answer::Text { text, reasoning, opened, finish } => {
                 let divided = match opened {
-                    true => split_thinking(text, THINK_END, true),
+                    true => split_opened_thinking(text),
                     false => split_marked_thinking(text),
                 };
                 let thinking = [reasoning.trim(), divided.thinking().unwrap_or_default().trim()];

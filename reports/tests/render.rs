@@ -187,7 +187,7 @@ fn html_is_well_formed_and_says_what_markdown_says() {
     }
 }
 
-/// Compiles a document with pdflatex, where it is installed, and returns its log.
+/// Compiles a document with pdflatex, where it and the packages of the document are installed, and returns its log.
 #[allow(clippy::print_stderr, reason = "tests say on standard error what they skip")]
 fn compile(text: &str) -> Option<(bool, String)> {
     let folder = tempfile::tempdir().unwrap();
@@ -199,6 +199,12 @@ fn compile(text: &str) -> Option<(bool, String)> {
         return None;
     };
     let log = String::from_utf8_lossy(&output.stdout).into_owned();
+    if let Some(missing) =
+        log.lines().find(|line| line.starts_with("! LaTeX Error: File `") && line.ends_with("' not found."))
+    {
+        eprintln!("skipped: pdflatex lacks a package: {missing}");
+        return None;
+    }
     Some((output.status.success() && folder.path().join("report.pdf").is_file(), log))
 }
 

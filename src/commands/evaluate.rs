@@ -7,7 +7,7 @@ use std::{
 
 use harness_core::{
     Digest, Finish, Hasher, LanguageModel, ModelError, Output, Request, RequestKey, Response, SampleScore, Sampling,
-    THINK_END, canonical_json, opens_thinking, split_thinking,
+    canonical_json, split_thinking_after,
 };
 use harness_engine::Limits;
 use harness_http::HttpError;
@@ -168,7 +168,7 @@ pub(super) fn evaluate(app: &App, suite: &Suite, ready: &Ready, from_store: bool
 pub(super) fn stopped_in_thinking(request: &Request, response: &Response) -> bool {
     match (request, &response.output) {
         (Request::Generate { prompt, .. }, Output::Text { text, finish: Finish::Stop, .. }) => {
-            split_thinking(text, THINK_END, opens_thinking(prompt, THINK_END)).is_open()
+            split_thinking_after(prompt, text).is_open()
         }
         _ => false,
     }

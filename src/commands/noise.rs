@@ -1,5 +1,5 @@
-//! The numerical noise floor: the first documents of each task are asked again, one at a time and in reverse order, and
-//! once more with activations in bf16 where the model computes in f32. What changes cannot be told from a difference of
+//! The numerical noise floor: the first documents of each task are asked again, one by one and in reverse order, and once
+//! more with activations in bf16 where the model computes in f32. What changes cannot be told from a difference of
 //! models.
 
 use std::{collections::BTreeMap, path::PathBuf};
@@ -84,15 +84,15 @@ fn change(spec: &MetricSpec, metric: usize, first: &[Scored], again: &BTreeMap<u
     (spec.statistic == Statistic::Mean && before.is_finite() != after.is_finite()).then_some(f64::MAX)
 }
 
-/// The responses to the requests of one document, asked one by one from the last to the first.
+/// The responses to the requests of one document, asked alone and from the last to the first. They are asked together, as
+/// the choices of a question share its tokens: with a call for each, the probe of MMLU would cost more than MMLU.
 fn ask_reversed(model: &Model, name: &str, requests: &[Request]) -> Result<Vec<Response>, Failure> {
+    let reversed: Vec<Request> = requests.iter().rev().cloned().collect();
     let mut responses: Vec<Option<Response>> = vec![None; requests.len()];
-    for at in (0..requests.len()).rev() {
-        model.answer(&requests[at..=at], &mut |_, response| {
-            responses[at] = Some(response);
-            Control::Continue
-        })?;
-    }
+    model.answer(&reversed, &mut |at, response| {
+        responses[requests.len() - 1 - at] = Some(response);
+        Control::Continue
+    })?;
     let missing = || Failure::work(format!("{name} did not answer when asked again"));
     responses.into_iter().map(|response| response.ok_or_else(missing)).collect()
 }

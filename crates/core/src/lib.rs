@@ -41,6 +41,6 @@ pub use seed::{Seed, StreamRng};
 pub use split::{Split, split_80_10_10};
 pub use split_name::SplitName;
 pub use thinking::{
-    CHAT_PROMPT_MARK, THINK_END, Thinking, begins_in_thinking, cut_at_stops, opens_thinking, split_marked_thinking,
-    split_thinking, split_thinking_after, thinking_marks,
+    CHAT_PROMPT_MARK, THINK_END, Thinking, begins_in_thinking, cut_at_stops, opens_marked_thinking, opens_thinking,
+    split_marked_thinking, split_opened_thinking, split_thinking, split_thinking_after, thinking_marks,
 };

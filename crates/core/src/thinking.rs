@@ -88,9 +88,30 @@ pub fn split_marked_thinking(text: &str) -> Thinking<'_> {
     split_thinking(text, begun.unwrap_or(&THINK_END), false)
 }
 
-/// The same for the text after a prompt, which may have opened the thinking.
+/// The same for the text after a prompt, which may have opened the thinking with any known mark.
 pub fn split_thinking_after<'a>(prompt: &str, text: &'a str) -> Thinking<'a> {
-    if opens_thinking(prompt, THINK_END) { split_thinking(text, THINK_END, true) } else { split_marked_thinking(text) }
+    match opened_by(prompt) {
+        Some(end) => split_thinking(text, end, true),
+        None => split_marked_thinking(text),
+    }
+}
+
+/// The same for a text whose prompt opened the thinking, with a mark that is not known: any known end mark ends it.
+pub fn split_opened_thinking(text: &str) -> Thinking<'_> {
+    split_thinking(text, known_ends().find(|end| text.contains(end)).unwrap_or(THINK_END), true)
+}
+
+/// Whether a prompt ends with a known start mark of the thinking.
+pub fn opens_marked_thinking(prompt: &str) -> bool {
+    opened_by(prompt).is_some()
+}
+
+fn opened_by(prompt: &str) -> Option<&'static str> {
+    known_ends().find(|end| opens_thinking(prompt, end))
+}
+
+fn known_ends() -> impl Iterator<Item = &'static str> {
+    std::iter::once(THINK_END).chain(OTHER_ENDS)
 }
 
 /// Whether the text generated after a prompt begins inside a thinking block: the chat templates of models that always
@@ -187,6 +208,16 @@ mod tests {
         assert_eq!(split("a</think>b").answer(), "b");
         assert!(split("<|START_THINKING|>a").is_open());
         assert_eq!(split("It ends in </thinking> here"), Thinking::None("It ends in </thinking> here"));
+    }
+
+    #[test]
+    fn a_prompt_opens_it_with_any_known_mark() {
+        assert!(split_thinking_after("[INST]x[/INST][THINK]", "a").is_open());
+        assert_eq!(split_thinking_after("assistant\n[THINK]", "a[/THINK]b").answer(), "b");
+        assert_eq!(split_thinking_after("assistant\n", "a").answer(), "a");
+        assert!(opens_marked_thinking("assistant\n<think>\n") && !opens_marked_thinking("assistant\n"));
+        assert_eq!(split_opened_thinking("a[/THINK]b").answer(), "b");
+        assert!(split_opened_thinking("a").is_open());
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::sync::LazyLock;
 
-use harness_core::{THINK_END, split_thinking};
+use harness_core::split_marked_thinking;
 use regex::Regex;
 
 /// What a text holds by the usual marks: `[[7]]`, `[[A]]`, or `[RESULT] 4`.
@@ -24,7 +24,7 @@ pub fn marked(text: &str) -> Marked {
     static RESULT: LazyLock<Regex> = LazyLock::new(|| {
         Regex::new(r"(?i)\[RESULT\]:?\s*[(\[]?\s*([0-9]+(?:\.[0-9]+)?|[A-Za-z]+)").expect("a pattern")
     });
-    let thinking = split_thinking(text, THINK_END, false);
+    let thinking = split_marked_thinking(text);
     let text = thinking.answer();
     for mark in [&DOUBLE, &RESULT] {
         let mut found: Vec<String> = mark.captures_iter(text).map(|found| found[1].to_owned()).collect();
@@ -50,6 +50,7 @@ mod tests {
         assert_eq!(marked("Rating: [[7]] because of that. Rating: [[7]]"), one("7"));
         assert_eq!(marked("It lacks depth. So the overall score is 4. [RESULT] 4"), one("4"));
         assert_eq!(marked("<think>[[B]] at first</think>[[A]]"), one("A"));
+        assert_eq!(marked("[THINK][[B]] at first[/THINK][[A]]"), one("A"));
         assert_eq!(marked("[[A]] or [[B]]"), Marked::Several(vec!["A".into(), "B".into()]));
         assert_eq!((marked("7 of 10"), marked("<think>[[A]]")), (Marked::None, Marked::None));
     }

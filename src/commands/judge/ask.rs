@@ -7,7 +7,7 @@ use std::{
 
 use harness_core::{
     ChatMessage, ChatOptions, ChatRole, Finish, Hasher, Irregular, ModelError, Output, Request, RequestKey, Response,
-    Sampling, THINK_END, opens_thinking,
+    Sampling, opens_marked_thinking,
 };
 use harness_http::{Endpoint, EndpointStats};
 use harness_judges::{Answer, AnswerForm, Ask, Asking, Judgment, Plan, Purpose};
@@ -296,7 +296,7 @@ impl Asker<'_> {
         // What is kept to a pattern does not begin inside the thinking that the prompt may have opened.
         let opened = requests.iter().any(|(_, request)| {
             matches!(request, Request::Generate { prompt, sampling, .. }
-                if sampling.pattern.is_none() && opens_thinking(prompt, THINK_END))
+                if sampling.pattern.is_none() && opens_marked_thinking(prompt))
         });
         let mut answer = Answer::of_text(response, opened);
         if let (true, false, Answer::Text { finish: finish @ Finish::Length, .. }) =

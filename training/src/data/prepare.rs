@@ -218,7 +218,8 @@ fn refuse(
     }
     let mut message = format!("{place}: {problem}");
     if rows > 1 {
-        message += &format!("; {} of {rows} rows are unusable", problems.len());
+        message +=
+            &format!("; {} of {rows} rows {} unusable", problems.len(), if problems.len() == 1 { "is" } else { "are" });
     }
     if counts.len() > 1 {
         message += &format!(" ({})", reasons(&counts));

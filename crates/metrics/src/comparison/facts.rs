@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use harness_core::{Digest, DocId, Finish, Irregular, Output, Request, Response, THINK_END, Thinking, split_thinking};
+use harness_core::{Digest, DocId, Finish, Irregular, Output, Request, Response, Thinking, split_marked_thinking};
 use serde::{Deserialize, Serialize};
 
 /// Facts about one model, for caveats; everything is optional.
@@ -153,7 +153,7 @@ impl TaskFacts {
         let unset = sampling.think_end.is_none() && sampling.pattern.is_none();
         self.cut_in_thinking += usize::from(open);
         self.cut_by_limit += usize::from(!open && *finish == Finish::Length);
-        let thinks = !matches!(split_thinking(text, THINK_END, false), Thinking::None(_));
+        let thinks = !matches!(split_marked_thinking(text), Thinking::None(_));
         self.thinking_scored += usize::from(unset && thinks);
     }
 }
