@@ -1,52 +1,38 @@
 //! What the commands do, one file a command.
 
-mod answer;
 mod app;
 mod audit;
 mod chat;
 mod compare;
 mod data;
-mod eval_tasks;
-mod evaluate;
 mod explain;
-mod failure;
 mod flips;
-mod gather;
 mod generate;
 mod golden;
 mod import;
 mod judge;
 mod launch;
-mod lineage;
-mod load;
 mod matrix;
-mod model;
 mod models;
-mod noise;
 mod outline;
 mod plan;
-mod probe;
+mod print;
 mod progress;
-mod provenance;
 mod report;
 mod run;
-mod run_folder;
-mod stored;
 mod stored_report;
-mod suite;
-mod tables;
 mod tasks;
-mod texts;
 mod train;
 mod train_output;
 mod verify;
 
 use std::io::Write as _;
 
+use crate::{
+    cli::{Cli, Command},
+    failure::Failure,
+};
 use app::App;
-pub use failure::Failure;
-
-use crate::cli::{Cli, Command};
 
 /// Runs a command.
 ///

@@ -3,8 +3,9 @@
 use std::process::ExitCode;
 
 use harness::{
+    Failure,
     cli::Cli,
-    commands::{Failure, report_failure, run},
+    commands::{report_failure, run},
 };
 
 fn main() -> ExitCode {

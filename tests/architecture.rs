@@ -170,7 +170,9 @@ fn unsafe_is_only_where_tensors_are() {
 
 #[test]
 fn every_unsafe_block_says_why() {
-    for path in sources().iter().filter(|path| path.starts_with("crates/engine/src") || path.starts_with("training/src")) {
+    for path in
+        sources().iter().filter(|path| path.starts_with("crates/engine/src") || path.starts_with("training/src"))
+    {
         let text = read(path);
         let lines: Vec<&str> = text.lines().collect();
         let is_block = |line: &str| code(line).contains("unsafe {") || code(line).contains("unsafe impl");

@@ -5,8 +5,10 @@ mod forest;
 mod legend;
 mod lines;
 mod radar;
+mod series;
 
 pub use forest::forest_plot;
 pub(crate) use forest::forest_svg;
-pub use lines::{Series, line_chart};
+pub use lines::line_chart;
 pub use radar::{RadarSeries, radar_chart};
+pub use series::Series;

@@ -19,15 +19,14 @@ pub enum ImportFormat {
     Csv,
 }
 
-impl ImportFormat {
-    /// The name on the command line.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::LmEval => "lm-eval",
-            Self::AlpacaEval => "alpaca-eval",
-            Self::Fastchat => "fastchat",
-            Self::Jsonl => "jsonl",
-            Self::Csv => "csv",
+impl From<ImportFormat> for harness_evaluation::import::ImportFormat {
+    fn from(format: ImportFormat) -> Self {
+        match format {
+            ImportFormat::LmEval => Self::LmEval,
+            ImportFormat::AlpacaEval => Self::AlpacaEval,
+            ImportFormat::Fastchat => Self::Fastchat,
+            ImportFormat::Jsonl => Self::Jsonl,
+            ImportFormat::Csv => Self::Csv,
         }
     }
 }

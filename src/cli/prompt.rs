@@ -1,9 +1,7 @@
 //! How texts become prompts, for all commands that ask models.
 
 use clap::Args;
-use harness_core::ChatKwargs;
-
-use crate::{commands::Failure, experiment::Day};
+use harness_evaluation::experiment::Day;
 
 /// How texts become prompts; what is given here goes before what the experiment says.
 #[derive(Clone, Debug, Default, Args)]
@@ -17,15 +15,4 @@ pub struct PromptArgs {
     /// Tokenizer and chat template: adapter (its own where it has them), base, or a folder [default: adapter]
     #[arg(long, value_name = "WHICH")]
     pub tokenizer: Option<String>,
-}
-
-impl PromptArgs {
-    /// The variables for chat templates.
-    ///
-    /// # Errors
-    /// If they are wrong.
-    pub fn kwargs(&self) -> Result<ChatKwargs, Failure> {
-        ChatKwargs::parse(&self.chat_template_kwargs)
-            .map_err(|reason| Failure::usage(format!("--chat-template-kwargs: {reason}")))
-    }
 }

@@ -1,7 +1,8 @@
-//! What every command works with: experiment, folders, store, output.
+//! What every command works with: the session of the evaluation, and the program's output.
 
 use std::{
     io::{IsTerminal as _, Write as _},
+    ops::Deref,
     path::PathBuf,
     sync::{
         Arc,
@@ -9,32 +10,32 @@ use std::{
     },
 };
 
-use harness_engine::{ComputeType, Placement};
-use harness_store::{DataLocator, DiskStore, FileHashes};
+use harness_evaluation::{Session, experiment::Experiment};
+use harness_store::DataLocator;
 use serde::Serialize;
 
-use super::{Failure, progress::Progress};
-use crate::{cli::GlobalArgs, experiment::Experiment};
+use super::{Failure, launch, progress::Display};
+use crate::cli::GlobalArgs;
 
 /// The surroundings of one command.
 pub(super) struct App {
     /// Options of every command.
     pub global: GlobalArgs,
-    /// Where models are trained and run.
-    pub device: Placement,
-    /// In which type.
-    pub dtype: Option<ComputeType>,
-    /// The experiment.
-    pub experiment: Experiment,
-    /// Store and caches: `HARNESS_HOME`, else `.harness` beside the experiment.
-    pub home: PathBuf,
-    interrupted: Arc<AtomicBool>,
+    session: Session,
     waiting: Arc<AtomicBool>,
+}
+
+impl Deref for App {
+    type Target = Session;
+
+    fn deref(&self) -> &Session {
+        &self.session
+    }
 }
 
 impl App {
     /// Reads the experiment and watches for Ctrl-C: the first ends the work after the batch or token in flight, the second
-    /// at once.
+    /// at once. Store and caches lie in `HARNESS_HOME`, else in `.harness` beside the experiment.
     ///
     /// # Errors
     /// If the experiment file is wrong, or there is no such device or type.
@@ -44,26 +45,25 @@ impl App {
         let dtype = global.dtype.as_deref().map(str::parse).transpose().map_err(|e| wrong("--dtype", e))?;
         let experiment = Experiment::load(global.experiment.as_deref())?;
         let home = std::env::var_os("HARNESS_HOME").map_or_else(|| experiment.folder.join(".harness"), PathBuf::from);
-        let interrupted = Arc::new(AtomicBool::new(false));
+        let mut folders = global.data_dir.clone();
+        folders.extend(experiment.data_dirs.iter().map(|dir| experiment.folder.join(dir)));
+        let stop = Arc::new(AtomicBool::new(false));
         let waiting = Arc::new(AtomicBool::new(false));
-        let (flag, idle) = (Arc::clone(&interrupted), Arc::clone(&waiting));
+        let (flag, idle) = (Arc::clone(&stop), Arc::clone(&waiting));
         ctrlc::set_handler(move || {
             if flag.swap(true, Ordering::SeqCst) || idle.load(Ordering::SeqCst) {
                 std::process::exit(130);
             }
         })
         .map_err(|e| Failure::work(format!("cannot watch for Ctrl-C: {e}")))?;
-        Ok(Self { global, device: device.unwrap_or_default(), dtype, experiment, home, interrupted, waiting })
-    }
-
-    /// Whether the user wants to stop.
-    pub(super) fn interrupted(&self) -> bool {
-        self.interrupted.load(Ordering::SeqCst)
-    }
-
-    /// The flag behind [`App::interrupted`].
-    pub(super) fn stop_flag(&self) -> Arc<AtomicBool> {
-        Arc::clone(&self.interrupted)
+        let display = Display::new(global.quiet, std::io::stderr().is_terminal());
+        let mut session = Session::new(experiment, home).watched_by(Arc::new(display)).stopped_by(stop);
+        session.data = DataLocator::from_env(folders);
+        session.device = device.unwrap_or_default();
+        session.dtype = dtype;
+        session.is_rank = launch::is_rank();
+        session.command = std::env::args().collect();
+        Ok(Self { global, session, waiting })
     }
 
     /// Waits for the user: there is no work in flight, so that Ctrl-C ends the program at once.
@@ -72,39 +72,6 @@ impl App {
         let answer = for_user();
         self.waiting.store(false, Ordering::SeqCst);
         answer
-    }
-
-    /// Where data sets are looked for.
-    pub(super) fn locator(&self) -> DataLocator {
-        let mut folders = self.global.data_dir.clone();
-        folders.extend(self.experiment.data_dirs.iter().map(|dir| self.experiment.folder.join(dir)));
-        let mut locator = DataLocator::from_env(folders);
-        // Splits that a training run wrote can be evaluated.
-        locator.data_dirs.push(self.home.join("data"));
-        locator
-    }
-
-    /// Where prepared training data are kept.
-    pub(super) fn prepared(&self) -> PathBuf {
-        self.home.join("prepared")
-    }
-
-    /// The store of responses.
-    ///
-    /// # Errors
-    /// If its folder is no folder.
-    pub(super) fn store(&self) -> Result<DiskStore, Failure> {
-        Ok(DiskStore::open(&self.home.join("store"))?)
-    }
-
-    /// Hashes of files, remembered between runs.
-    pub(super) fn hashes(&self) -> FileHashes {
-        FileHashes::open(&self.home)
-    }
-
-    /// A progress display on standard error.
-    pub(super) fn progress(&self) -> Progress {
-        Progress::new(self.global.quiet, std::io::stderr().is_terminal())
     }
 
     /// Prints text to standard output.

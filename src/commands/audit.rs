@@ -2,24 +2,26 @@
 
 use serde_json::json;
 
-use super::{
-    App, Failure,
+use harness_evaluation::{
     gather::{Asking, Subject, alarms, gather},
-    load::Missing,
+    models::Missing,
 };
-use crate::cli::AuditArgs;
 use harness_metrics::comparison::{Alignment, Caveat, Settings};
+
+use super::{App, Failure};
+use crate::{cli::AuditArgs, options};
 
 /// Runs `harness audit`: what would make the comparison of stored results misleading. No model is asked.
 ///
 /// # Errors
 /// If a model or task is wrong, or answers are missing; with exit code 3 under `--strict` if there is an alarm.
 pub(super) fn audit(app: &App, args: &AuditArgs) -> Result<(), Failure> {
-    let subjects = Subject::resolve(app, args.models.iter().map(String::as_str), &args.evaluation.texts)?;
-    let settings = Settings { alignment: Alignment::Intersect, ..super::compare::section_settings(app) };
+    let options = options::evaluation(&args.evaluation, app.device)?;
+    let subjects = Subject::resolve(app, args.models.iter().map(String::as_str), &options.texts)?;
+    let settings = Settings { alignment: Alignment::Intersect, ..app.experiment.compare.settings() };
     settings.validate()?;
     let asking = Asking { missing: Missing::Refuse, from_store: true, probe: 8, until_decided: false };
-    let gathered = gather(app, &subjects, &args.evaluation, asking, &settings, None)?;
+    let gathered = gather(app, &subjects, &options, asking, &settings, None)?;
     let comparison = gathered.compare(&settings)?;
     let found: Vec<&Caveat> = comparison.caveats.iter().collect();
     let count = alarms(&comparison).count();

@@ -5,14 +5,17 @@ use std::io::{BufRead as _, IsTerminal as _, Write as _};
 use harness_core::{
     ChatMessage, ChatOptions, ChatRole, Control, Output, Request, canonical_json, split_thinking_after,
 };
+use harness_evaluation::{
+    models::{Loader, Missing},
+    training::ensure_trained,
+};
 use serde_json::json;
 
 use super::{
     App, Failure,
     generate::{caveats, check_sampling},
-    load::{Loader, Missing},
 };
-use crate::cli::ChatArgs;
+use crate::{cli::ChatArgs, options};
 
 /// Runs `harness chat`: reads messages from standard input until it ends, or `/exit`; `/reset` forgets them. With `--json`
 /// every answer is an object on a line.
@@ -21,8 +24,8 @@ use crate::cli::ChatArgs;
 /// If the model cannot be loaded, or has no chat template.
 pub(super) fn chat(app: &App, args: &ChatArgs) -> Result<(), Failure> {
     check_sampling(&args.sampling)?;
-    let resolved = app.experiment.model(&args.model)?.asked(&args.texts)?;
-    let ready = Loader::new(app, app.device.limits()).for_a_look().load(&resolved, Missing::Refuse)?;
+    let resolved = app.experiment.model(&args.model)?.asked(&options::prompts(&args.texts)?);
+    let ready = Loader::new(app, app.device.limits(), ensure_trained).for_a_look().load(&resolved, Missing::Refuse)?;
     let (model, sampling) = (ready.model, args.sampling.sampling(ready.think_end_token.as_deref()));
     if !model.capabilities().chat {
         return Err(Failure::usage(format!(
@@ -68,7 +71,7 @@ pub(super) fn chat(app: &App, args: &ChatArgs) -> Result<(), Failure> {
                         app.print(canonical_json(&said))?;
                     } else {
                         app.print("\n")?;
-                        caveats.iter().for_each(|caveat| app.progress().say(caveat));
+                        caveats.iter().for_each(|caveat| app.note(caveat));
                     }
                     if let Output::Text { text, .. } = response.output {
                         // What the model thought before is not sent back to it, as its own template leaves it out.

@@ -2,24 +2,21 @@
 
 use std::path::Path;
 
-use harness_metrics::comparison::{Alignment, Comparison, Pairs, Row, Settings, Verdict};
-use harness_reports::{Format as ReportFormat, Meta, Report, markdown, write_all};
-use harness_store::Manifest;
-use serde_json::json;
-
-use super::{
-    App, Failure, flips,
-    gather::{Asking, Gathered, Subject, gather},
-    load::Missing,
-    plan::plan,
-    run::manifest,
-    stored::{Look, Stored, keep},
-    tables::Scores,
+use harness_evaluation::{
+    CompareOptions, compare as evaluate_and_compare,
+    flips::flips as find_flips,
+    gather::{Asking, Subject},
+    models::Missing,
+    plan::{Rates, plan as make_plan},
 };
-use crate::cli::{CompareArgs, FailOn, Format, PairsArg, StopWhen};
+use harness_metrics::comparison::{Alignment, Comparison, Pairs, Row, Settings, Verdict};
+use harness_reports::{Format as ReportFormat, write_all};
 
-/// Groups deeper than this are printed only when asked for.
-const PRINTED_DEPTH: usize = 1;
+use super::{App, Failure, flips, plan, print};
+use crate::{
+    cli::{CompareArgs, FailOn, Format, PairsArg, StopWhen},
+    options,
+};
 
 /// Runs `harness compare`.
 ///
@@ -27,81 +24,44 @@ const PRINTED_DEPTH: usize = 1;
 /// If a model or task is wrong, training or evaluation fails, or, with exit code 3, if the condition of `--fail-on` holds.
 pub(super) fn compare(app: &App, args: &CompareArgs) -> Result<(), Failure> {
     let names: Vec<&str> = std::iter::once(&args.base).chain(&args.candidates).map(String::as_str).collect();
-    let subjects = Subject::resolve(app, names.iter().copied(), &args.evaluation.texts)?;
-    let settings = settings(app, args);
-    settings.validate()?;
+    let options = CompareOptions {
+        evaluation: options::evaluation(&args.evaluation, app.device)?,
+        asking: Asking {
+            missing: if args.no_train || args.from_store { Missing::Refuse } else { Missing::Train },
+            from_store: args.from_store,
+            probe: args.noise_probe,
+            until_decided: args.stop_when == Some(StopWhen::Decided),
+        },
+        settings: settings(app, args),
+        judges: args.judge.clone(),
+        judge_protocol: args.judge_protocol.clone(),
+    };
     if args.plan {
-        return plan(app, args, &subjects, &settings);
+        let subjects = Subject::resolve(app, names, &options.evaluation.texts)?;
+        options.settings.validate()?;
+        let rates = Rates { tokens_per_second: args.tokens_per_second, price: args.price };
+        return plan::print(app, &make_plan(app, &subjects, &options.evaluation, &options.settings, rates)?, rates);
     }
-    let asking = Asking {
-        missing: if args.no_train || args.from_store { Missing::Refuse } else { Missing::Train },
-        from_store: args.from_store,
-        probe: args.noise_probe,
-        until_decided: args.stop_when == Some(StopWhen::Decided),
-    };
-    let judging = (!args.judge.is_empty()).then_some((args.judge.as_slice(), args.judge_protocol.as_str()));
-    let gathered = gather(app, &subjects, &args.evaluation, asking, &settings, judging)?;
-    let bar = app.progress().bar("compare", 1);
-    let mut comparison = gathered.compare(&settings)?;
-    let look = Look::of(&gathered, &args.evaluation, &settings);
-    comparison.caveats.extend(look.earlier(&app.home));
-    bar.finish(&format!("{} rows, {} caveats", comparison.rows.len(), comparison.caveats.len()));
-    let manifest = match &gathered.suite {
-        Some(suite) => {
-            let mut manifest = manifest(app, suite, &gathered.evaluated, &names.join(" "))?;
-            manifest.settings.insert("compare".to_owned(), json!(settings));
-            manifest.settings.extend(gathered.judging().map(|record| ("judge".to_owned(), record.clone())));
-            manifest.settings.insert("include_path".to_owned(), json!(args.evaluation.include_path));
-            Some(manifest)
-        }
-        None => None,
-    };
-    let report = Report { comparison, meta: meta(manifest.as_ref(), &gathered) };
+    let compared = evaluate_and_compare(app, names, &options)?;
+    let report = &compared.stored.report;
     if let Some(folder) = &args.out {
-        let formats = formats(&args.format);
-        let files =
-            write_all(folder, &report.comparison, &report.meta, &formats).map_err(|e| Failure::work(e.to_string()))?;
-        if let Some(manifest) = &manifest {
+        let files = write_all(folder, &report.comparison, &report.meta, &formats(&args.format))?;
+        if let Some(manifest) = &compared.stored.manifest {
             manifest.write(&folder.join("manifest.json"))?;
         }
         let shown: Vec<String> = files.iter().map(|path| file_name(path)).collect();
-        app.progress().say(format!("wrote {} to {}", shown.join(", "), folder.display()));
+        app.note(format!("wrote {} to {}", shown.join(", "), folder.display()));
     }
-    let stored = Stored { look, report, manifest };
-    keep(app, &stored)?;
-    let comparison = &stored.report.comparison;
     if args.flips {
-        flips::print(app, &flips::flips(&gathered, comparison), args.most_flips)?;
+        flips::print(app, &find_flips(&compared.gathered, &report.comparison), args.most_flips)?;
     } else {
-        print(app, comparison, args.all_rows)?;
+        print::comparison(app, &report.comparison, args.all_rows)?;
     }
-    check(comparison, args.fail_on)
-}
-
-/// Prints a comparison: as Markdown, or as one JSON object.
-pub(super) fn print(app: &App, comparison: &Comparison, all_rows: bool) -> Result<(), Failure> {
-    app.output(comparison, || {
-        let mut shown = comparison.clone();
-        shown.rows.retain(|row| all_rows || row.depth <= PRINTED_DEPTH);
-        markdown(&shown, &Meta::default())
-    })
-}
-
-/// The settings of the experiment.
-pub(super) fn section_settings(app: &App) -> Settings {
-    let section = &app.experiment.compare;
-    Settings {
-        confidence: section.confidence,
-        alpha: section.alpha,
-        correction: section.correction,
-        margin: section.margin,
-        resamples: section.resamples,
-        ..Settings::default()
-    }
+    check(&report.comparison, args.fail_on)
 }
 
 fn settings(app: &App, args: &CompareArgs) -> Settings {
-    let section = section_settings(app);
+    let section = app.experiment.compare.settings();
     Settings {
         alpha: args.alpha.unwrap_or(section.alpha),
         margin: args.margin.unwrap_or(section.margin),
@@ -131,21 +91,6 @@ fn formats(asked: &[Format]) -> Vec<ReportFormat> {
         }
     }
     formats
-}
-
-fn meta(manifest: Option<&Manifest>, gathered: &Gathered) -> Meta {
-    let mut lines = vec![];
-    lines.extend(manifest.map(|manifest| ("manifest".to_owned(), manifest.hash().short())));
-    for scores in gathered.scores() {
-        let digest = match scores {
-            Scores::Evaluated(model) => model.entry.identity.digest(),
-            Scores::Imported(record) => record.digest(),
-        };
-        let what = if matches!(scores, Scores::Imported(_)) { "imported" } else { "model" };
-        lines.push((format!("{what} {}", scores.name()), digest.short()));
-    }
-    lines.push(("harness".to_owned(), env!("CARGO_PKG_VERSION").to_owned()));
-    Meta { title: String::new(), manifest: lines }
 }
 
 fn file_name(path: &Path) -> String {

@@ -3,19 +3,19 @@
 use std::time::{Duration, SystemTime};
 
 use harness_core::Seed;
-use harness_metrics::comparison::thousands;
+use harness_evaluation::training::{recipe_and_set, row_lines};
+use harness_metrics::comparison::{counted, thousands};
 use harness_training::{
     data::{KeptSet, PreparedSet},
     run::batches,
 };
 use serde_json::json;
 
-use super::{
-    App, Failure,
-    train::{self, Changes},
-    train_output::{counted, row_lines},
+use super::{App, Failure};
+use crate::{
+    cli::{DataArgs, DataCommand, PrepareArgs, PruneArgs},
+    options,
 };
-use crate::cli::{DataArgs, DataCommand, PrepareArgs, PruneArgs};
 
 /// Runs `harness data`.
 ///
@@ -46,21 +46,21 @@ fn prune(app: &App, args: &PruneArgs) -> Result<(), Failure> {
     app.output(&object, || {
         let told = |set: &KeptSet| {
             let (folder, days) = (set.folder.display(), age(set).as_secs() / 86_400);
-            let (size, days) = (thousands(set.bytes.div_ceil(1024)), counted(days, "day"));
+            let (size, days) = (thousands(set.bytes.div_ceil(1024)), counted(days as usize, "day"));
             format!("  {folder}  {size} KiB, last used {days} ago\n")
         };
         let mib = |sets: &[KeptSet]| bytes(sets) as f64 / f64::from(1 << 20);
         let verb = if args.dry_run { "would be removed" } else { "removed" };
         let lines: String = old.iter().map(told).collect();
-        let removed = counted(old.len() as u64, "set");
+        let removed = counted(old.len(), "set");
         format!("{removed} {verb}, {:.1} MiB; {} kept, {:.1} MiB\n{lines}", mib(&old), kept.len(), mib(&kept))
     })
 }
 
 fn prepare(app: &App, args: &PrepareArgs) -> Result<(), Failure> {
-    let (resolved, set) = train::recipe_and_set(app, &args.name, args.base.as_deref(), &Changes::keys(&args.set)?)?;
+    let (resolved, set) = recipe_and_set(app, &args.name, args.base.as_deref(), &options::changes(&args.set)?)?;
     if let Some(note) = &set.note {
-        app.progress().say(note);
+        app.note(note);
     }
     let source = batches(&resolved, &set, Seed(resolved.recipe.training.seed))?;
     let (tokens, padding) = (source.tokens_per_epoch(), source.padding_per_epoch());

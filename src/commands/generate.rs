@@ -3,16 +3,19 @@
 use std::io::{BufRead as _, Write as _};
 
 use harness_core::{ChatMessage, ChatOptions, ChatRole, Control, Output, Request, Response, Sampling};
+use harness_evaluation::{
+    evaluate::stopped_in_thinking,
+    models::{Loader, Missing, Model},
+    training::ensure_trained,
+};
 use harness_metrics::comparison::Caveat;
 use serde_json::json;
 
-use super::{
-    App, Failure,
-    evaluate::stopped_in_thinking,
-    load::{Loader, Missing},
-    model::Model,
+use super::{App, Failure};
+use crate::{
+    cli::{GenerateArgs, SamplingArgs},
+    options,
 };
-use crate::cli::{GenerateArgs, SamplingArgs};
 
 /// Runs `harness generate`.
 ///
@@ -20,8 +23,8 @@ use crate::cli::{GenerateArgs, SamplingArgs};
 /// If the model cannot be loaded or refuses a prompt.
 pub(super) fn generate(app: &App, args: &GenerateArgs) -> Result<(), Failure> {
     check_sampling(&args.sampling)?;
-    let resolved = app.experiment.model(&args.model)?.asked(&args.texts)?;
-    let ready = Loader::new(app, app.device.limits()).for_a_look().load(&resolved, Missing::Refuse)?;
+    let resolved = app.experiment.model(&args.model)?.asked(&options::prompts(&args.texts)?);
+    let ready = Loader::new(app, app.device.limits(), ensure_trained).for_a_look().load(&resolved, Missing::Refuse)?;
     let prompts = if args.prompt == "-" { read_lines()? } else { vec![args.prompt.clone()] };
     let rendered: Vec<String> =
         prompts.iter().map(|prompt| render(&ready.model, prompt, args)).collect::<Result<_, _>>()?;
@@ -41,7 +44,7 @@ pub(super) fn generate(app: &App, args: &GenerateArgs) -> Result<(), Failure> {
             sampling: sampling.clone(),
         })
         .collect();
-    let bar = app.progress().bar("generate", requests.len() as u64);
+    let bar = app.stage("generate", requests.len() as u64);
     let mut responses: Vec<Option<Response>> = vec![None; requests.len()];
     ready.model.answer(&requests, &mut |index, response| {
         responses[index] = Some(response);
@@ -67,7 +70,7 @@ pub(super) fn generate(app: &App, args: &GenerateArgs) -> Result<(), Failure> {
     } else {
         for (request, response) in requests.iter().zip(responses) {
             let Some(response) = response else { continue };
-            caveats(system, request, &response).iter().for_each(|caveat| app.progress().say(caveat));
+            caveats(system, request, &response).iter().for_each(|caveat| app.note(caveat));
             if let Output::Text { text, .. } = response.output {
                 app.print(text.replace('\n', "\\n"))?;
             }
@@ -159,7 +162,7 @@ fn stream(app: &App, model: &Model, prompt: &str, args: &GenerateArgs, sampling:
         return Err(Failure::work(format!("cannot print: {error}")));
     }
     if let Some(response) = &response {
-        caveats(args.system.as_deref(), &request, response).iter().for_each(|caveat| app.progress().say(caveat));
+        caveats(args.system.as_deref(), &request, response).iter().for_each(|caveat| app.note(caveat));
     }
     match response.map(|response| response.output) {
         Some(Output::Text { text, .. }) if !live => app.print(text),

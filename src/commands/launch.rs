@@ -9,9 +9,10 @@ use std::{
     time::{Duration, Instant},
 };
 
+use harness_metrics::comparison::counted;
 use harness_training::parallel::{Launch, Ranks};
 
-use super::{App, Failure, train_output::counted};
+use super::{App, Failure};
 
 /// How long ranks look for each other.
 const MEETING: Duration = Duration::from_secs(120);
@@ -28,6 +29,11 @@ const STARTED: &str = "HARNESS_STARTED_BY";
 /// Whether this process was started together with others on this host, as another than the first.
 pub(super) fn follows() -> bool {
     std::env::var_os(STARTED).is_some() && std::env::var_os("RANK").is_some_and(|rank| rank != "0")
+}
+
+/// Whether this process is one of several ranks.
+pub(super) fn is_rank() -> bool {
+    place().is_ok_and(|place| place.is_some())
 }
 
 /// This process's place among several, if a launcher gave it one.
@@ -91,7 +97,7 @@ pub(super) fn spawn(app: &App, n: usize) -> Result<(), Failure> {
         }
     }
     let threads = (cores / n).max(1);
-    app.progress().say(format!("{n} ranks on this host, {} each", counted(threads as u64, "thread")));
+    app.note(format!("{n} ranks on this host, {} each", counted(threads, "thread")));
     wait(app, ranks)
 }
 

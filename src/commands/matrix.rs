@@ -10,15 +10,13 @@ use harness_metrics::comparison::thousands;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{
-    App, Failure, outline,
-    report::table::Table,
-    train::{Changes, check},
-};
-use crate::{
-    cli::TrainArgs,
+use harness_evaluation::{
     experiment::{Candidate, ResolvedModel, syntax_error},
+    training::check,
 };
+
+use super::{App, Failure, outline, report::table::Table};
+use crate::{cli::TrainArgs, options};
 
 /// A grid: every recipe over every base with every number of ranks and every sharding.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
@@ -136,7 +134,7 @@ pub(super) fn train(app: &App, args: &TrainArgs, path: &Path) -> Result<(), Fail
     // Everything that can be wrong with a recipe is found before the first run.
     for cell in &cells {
         let set: Vec<String> = cell.set.iter().chain(&args.set).cloned().collect();
-        let changes = Changes::keys(&set)?;
+        let changes = options::changes(&set)?;
         let recipe = changes.load(&cell.recipe)?;
         recipe.check_ranks(cell.ranks)?;
         let base = cell.base.as_deref().or(recipe.base.as_deref());
@@ -160,7 +158,7 @@ pub(super) fn train(app: &App, args: &TrainArgs, path: &Path) -> Result<(), Fail
     let program = std::env::current_exe().map_err(|e| Failure::work(format!("cannot find this program: {e}")))?;
     let (mut done, mut failed, mut plans) = (vec![], vec![], vec![]);
     for (number, cell) in cells.iter().enumerate() {
-        app.progress().say(format!("matrix {}/{}: {}", number + 1, cells.len(), cell.name));
+        app.note(format!("matrix {}/{}: {}", number + 1, cells.len(), cell.name));
         let mut command = Command::new(&program);
         command.arg("train").arg(&cell.recipe).arg("--out").arg(out.join(&cell.name));
         for folder in &app.global.data_dir {
@@ -200,7 +198,7 @@ pub(super) fn train(app: &App, args: &TrainArgs, path: &Path) -> Result<(), Fail
             let told = command.args(["--dry-run", "--json"]).stderr(Stdio::inherit()).output().map_err(failure)?;
             let plan: Value = serde_json::from_slice(&told.stdout).unwrap_or_default();
             if let (false, Some(error)) = (told.status.success(), plan["error"].as_str()) {
-                app.progress().say(format!("error: {error}"));
+                app.note(format!("error: {error}"));
             }
             plans.push((cell, plan));
             told.status.success()

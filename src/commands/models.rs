@@ -3,15 +3,17 @@
 use std::{fmt::Write as _, path::Path};
 
 use harness_engine::{AdapterConfig, ModelFiles, Quantization, save_quantised};
+use harness_evaluation::{
+    experiment::{Candidate, ResolvedModel},
+    models::{Missing, sources},
+    training::ensure_trained,
+};
 use harness_store::{HubCache, ModelSource, hub::RepoKind, list_models};
 use harness_training::Recipe;
 use serde_json::{Value, json};
 
-use super::{App, Failure, load::Missing, texts, train::ensure_trained};
-use crate::{
-    cli::{ModelsArgs, ModelsCommand},
-    experiment::{Candidate, ResolvedModel},
-};
+use super::{App, Failure};
+use crate::cli::{ModelsArgs, ModelsCommand};
 
 /// Runs `harness models`.
 ///
@@ -30,7 +32,7 @@ fn list(app: &App) -> Result<(), Failure> {
     for name in app.experiment.models.keys() {
         let (kind, place) = match app.experiment.model(name) {
             Ok(resolved) => describe(&resolved),
-            Err(failure) => ("missing", failure.message().lines().next().unwrap_or_default().to_owned()),
+            Err(error) => ("missing", error.message().lines().next().unwrap_or_default().to_owned()),
         };
         let _ = writeln!(text, "{name:<20} {kind:<10} {place}");
         experiment.push(json!({ "name": name, "kind": kind, "place": place }));
@@ -94,7 +96,7 @@ fn quantize(app: &App, resolved: &ResolvedModel, out: &Path, kind: &str) -> Resu
         return Err(Failure::usage(format!("--out {}: holds a model already; choose another folder", out.display())));
     }
     let options = Quantization::from_name(kind).unwrap_or_default();
-    let bar = app.progress().bar(&format!("quantize {}", resolved.name), 1);
+    let bar = app.stage(&format!("quantize {}", resolved.name), 1);
     save_quantised(path, out, &options)?;
     bar.finish(&options.to_string());
     app.output(&json!({ "name": resolved.name, "folder": out, "quantization": options }), || out.display().to_string())
@@ -105,7 +107,7 @@ fn show(app: &App, resolved: &ResolvedModel) -> Result<(), Failure> {
         Candidate::Base { path } => whole_model(resolved, path)?,
         Candidate::Adapter { path, base } => {
             let config = AdapterConfig::load(path)?;
-            let [tokenizer, template] = texts::sources(resolved, path)?;
+            let [tokenizer, template] = sources(resolved, path)?;
             json!({
                 "name": resolved.name,
                 "kind": "adapter",
@@ -141,7 +143,7 @@ fn show(app: &App, resolved: &ResolvedModel) -> Result<(), Failure> {
                 "lora": recipe.lora,
                 "training": recipe.training,
                 "data": recipe.data,
-                "trained": trained.map_or_else(|failure| failure.message().to_owned(), |run| run.folder.display().to_string()),
+                "trained": trained.map_or_else(|error| error.message(), |run| run.folder.display().to_string()),
             })
         }
     };

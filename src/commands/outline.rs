@@ -3,6 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use harness_engine::{ChatTemplate, DecoderConfig, ModelFiles, TextTokenizer};
+use harness_evaluation::{
+    experiment::{Candidate, ResolvedModel},
+    training::Changes,
+};
 use harness_metrics::comparison::thousands;
 use harness_training::{
     Recipe,
@@ -10,8 +14,7 @@ use harness_training::{
 };
 use serde_json::json;
 
-use super::{App, Failure, train::Changes};
-use crate::experiment::{Candidate, ResolvedModel};
+use super::{App, Failure};
 
 /// A recipe over a base that is only a shape.
 pub(super) struct Shape {

@@ -3,36 +3,34 @@
 use std::{
     collections::BTreeMap,
     io::Write as _,
-    path::Path,
     time::{Duration, Instant},
 };
 
-use super::eval_tasks::TaskEvaluator;
-use harness_training::telemetry::{self, LeftOut, StepReport};
+use harness_evaluation::events::{Events, StageEvents, TrainingEvents};
+use harness_training::telemetry::{LeftOut, StepReport};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 /// How progress is shown.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Progress {
+pub(super) struct Display {
     quiet: bool,
     terminal: bool,
 }
 
-impl Progress {
+impl Display {
     /// A display; `terminal` says whether standard error is one.
     pub(super) fn new(quiet: bool, terminal: bool) -> Self {
         Self { quiet, terminal }
     }
 
     /// Says something in a line of its own.
-    pub(super) fn say(&self, text: impl AsRef<str>) {
+    fn say(self, text: impl AsRef<str>) {
         if !self.quiet {
             let _ = writeln!(std::io::stderr(), "{}", text.as_ref());
         }
     }
 
-    /// A bar of `total` steps.
-    pub(super) fn bar(&self, title: &str, total: u64) -> Bar {
+    fn bar(self, title: &str, total: u64) -> ProgressBar {
         let bar = if self.terminal && !self.quiet {
             ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr())
         } else {
@@ -43,42 +41,49 @@ impl Progress {
         bar.set_style(style);
         bar.set_prefix(title.to_owned());
         bar.enable_steady_tick(Duration::from_millis(500));
-        Bar { bar, progress: *self, title: title.to_owned(), start: Instant::now() }
+        bar
+    }
+}
+
+impl Events for Display {
+    fn note(&self, text: &str) {
+        self.say(text);
+    }
+
+    fn stage(&self, title: &str, steps: u64) -> Box<dyn StageEvents> {
+        Box::new(Stage { bar: self.bar(title, steps), display: *self, title: title.to_owned() })
+    }
+
+    fn training(&self, name: &str) -> Box<dyn TrainingEvents> {
+        let (now, name) = (Instant::now(), name.to_owned());
+        Box::new(Training { display: *self, name, bar: None, start: now, said: now, events: 0 })
     }
 }
 
 /// One stage's progress.
-pub(super) struct Bar {
+struct Stage {
     bar: ProgressBar,
-    progress: Progress,
+    display: Display,
     title: String,
-    start: Instant,
 }
 
-impl Bar {
-    /// One step more.
-    pub(super) fn step(&self) {
+impl StageEvents for Stage {
+    fn step(&self) {
         self.bar.inc(1);
     }
 
-    /// Seconds since the beginning.
-    pub(super) fn seconds(&self) -> f64 {
-        self.start.elapsed().as_secs_f64()
-    }
-
-    /// Ends the bar and leaves a line that says what was done.
-    pub(super) fn finish(self, summary: &str) {
+    fn finished(&self, summary: &str, seconds: f64) {
         self.bar.finish_and_clear();
-        self.progress.say(format!("{}: {summary} ({:.1} s)", self.title, self.start.elapsed().as_secs_f64()));
+        self.display.say(format!("{}: {summary} ({seconds:.1} s)", self.title));
     }
 }
 
 /// The progress of training.
-pub(super) struct TrainingProgress<'a> {
-    tasks: Option<TaskEvaluator<'a>>,
-    progress: Progress,
+struct Training {
+    display: Display,
     name: String,
-    bar: Option<Bar>,
+    bar: Option<ProgressBar>,
+    start: Instant,
     said: Instant,
     events: usize,
 }
@@ -86,17 +91,12 @@ pub(super) struct TrainingProgress<'a> {
 /// Spikes and updates left out that get a line each; later ones are counted.
 const EVENTS: usize = 5;
 
-impl<'a> TrainingProgress<'a> {
-    /// For the run of this name, which may want tasks evaluated.
-    pub(super) fn new(progress: Progress, name: &str, tasks: Option<TaskEvaluator<'a>>) -> Self {
-        Self { tasks, progress, name: name.to_owned(), bar: None, said: Instant::now(), events: 0 }
-    }
-
+impl Training {
     /// A line that does not tear the bar.
     fn say(&self, line: &str) {
         match &self.bar {
-            Some(bar) if self.progress.terminal => bar.bar.suspend(|| self.progress.say(line)),
-            _ => self.progress.say(line),
+            Some(bar) if self.display.terminal => bar.suspend(|| self.display.say(line)),
+            _ => self.display.say(line),
         }
     }
 
@@ -116,20 +116,13 @@ impl<'a> TrainingProgress<'a> {
             self.say(&format!("train {}: step {}: {what}{more}", self.name, report.step));
         }
     }
-
-    /// Ends the display.
-    pub(super) fn finish(mut self, summary: &str) {
-        if let Some(bar) = self.bar.take() {
-            bar.finish(summary);
-        }
-    }
 }
 
-impl telemetry::Progress for TrainingProgress<'_> {
-    fn started(&mut self, done: u64, total_steps: u64) {
-        let bar = self.progress.bar(&format!("train {}", self.name), total_steps);
-        bar.bar.set_position(done);
-        self.bar = Some(bar);
+impl TrainingEvents for Training {
+    fn started(&mut self, done: u64, total: u64) {
+        let bar = self.display.bar(&format!("train {}", self.name), total);
+        bar.set_position(done);
+        (self.bar, self.start) = (Some(bar), Instant::now());
         if done > 0 {
             self.say(&format!("train {}: goes on after step {done}", self.name));
         }
@@ -146,35 +139,31 @@ impl telemetry::Progress for TrainingProgress<'_> {
                 text += &format!("  {count} {what}");
             }
         }
-        if !self.progress.terminal && self.said.elapsed() > Duration::from_secs(10) {
+        if !self.display.terminal && self.said.elapsed() > Duration::from_secs(10) {
             self.said = Instant::now();
             let (name, step, total, left) = (&self.name, report.step, report.total_steps, report.seconds_left);
-            self.progress.say(format!("train {name}: step {step}/{total}  {text}  {left:.0} s left"));
+            self.display.say(format!("train {name}: step {step}/{total}  {text}  {left:.0} s left"));
         }
         if let Some(bar) = &self.bar {
-            bar.bar.set_position(report.step);
-            bar.bar.set_message(text);
+            bar.set_position(report.step);
+            bar.set_message(text);
         }
     }
 
-    fn evaluated(&mut self, step: u64, eval_loss: f64, perplexity: Option<f64>) {
+    fn validated(&mut self, step: u64, loss: f64, perplexity: Option<f64>) {
         let perplexity = perplexity.map_or(String::new(), |perplexity| format!(", perplexity {perplexity:.3}"));
-        self.say(&format!("train {}: step {step}: validation loss {eval_loss:.4}{perplexity}", self.name));
+        self.say(&format!("train {}: step {step}: validation loss {loss:.4}{perplexity}", self.name));
     }
 
-    fn tasks(
-        &mut self,
-        step: u64,
-        folder: &Path,
-        _: &[String],
-        _: Option<f64>,
-    ) -> Result<BTreeMap<String, f64>, String> {
-        let Some(tasks) = &mut self.tasks else { return Ok(BTreeMap::new()) };
-        let metrics = tasks.evaluate(step, folder).map_err(|failure| failure.message().to_owned())?;
+    fn evaluated(&mut self, step: u64, metrics: &BTreeMap<String, f64>) {
         let shown: Vec<String> = metrics.iter().map(|(name, value)| format!("{name} {value:.4}")).collect();
         self.say(&format!("train {}: step {step}: {}", self.name, shown.join(", ")));
-        Ok(metrics)
     }
 
-    fn saved(&mut self, _: &Path) {}
+    fn finished(&mut self, summary: &str) {
+        if let Some(bar) = self.bar.take() {
+            bar.finish_and_clear();
+            self.display.say(format!("train {}: {summary} ({:.1} s)", self.name, self.start.elapsed().as_secs_f64()));
+        }
+    }
 }

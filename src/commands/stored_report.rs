@@ -17,7 +17,7 @@ pub(super) fn report(app: &App, args: &ComparisonReportArgs) -> Result<(), Failu
     let failed = |error: harness_reports::ReportError| Failure::work(error.to_string());
     if let Some(folder) = &args.out {
         let files = write_all(folder, &report.comparison, &report.meta, &ReportFormat::ALL).map_err(failed)?;
-        app.progress().say(format!("wrote {} files to {}", files.len(), folder.display()));
+        app.note(format!("wrote {} files to {}", files.len(), folder.display()));
         return Ok(());
     }
     if app.global.json {

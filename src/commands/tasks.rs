@@ -3,15 +3,19 @@
 use std::{fmt::Write as _, path::Path, sync::Arc};
 
 use harness_core::{LanguageModel, Request};
+use harness_evaluation::{
+    models::{Loader, Missing, Ready},
+    suite::registry,
+    training::ensure_trained,
+};
 use harness_tasks::{BuildOptions, FileData, PromptFormatter, Registry, Task as _};
 use serde_json::json;
 
-use super::{
-    App, Failure,
-    load::{Loader, Missing, Ready},
-    suite::registry,
+use super::{App, Failure};
+use crate::{
+    cli::{TasksArgs, TasksCommand},
+    options,
 };
-use crate::cli::{TasksArgs, TasksCommand};
 
 /// Runs `harness tasks`.
 ///
@@ -26,8 +30,12 @@ pub(super) fn tasks(app: &App, args: &TasksArgs) -> Result<(), Failure> {
             let ready = match model {
                 None => None,
                 Some(name) => {
-                    let resolved = app.experiment.model(name)?.asked(texts)?;
-                    Some(Loader::new(app, app.device.limits()).for_a_look().load(&resolved, Missing::Refuse)?)
+                    let resolved = app.experiment.model(name)?.asked(&options::prompts(texts)?);
+                    Some(
+                        Loader::new(app, app.device.limits(), ensure_trained)
+                            .for_a_look()
+                            .load(&resolved, Missing::Refuse)?,
+                    )
                 }
             };
             let options = BuildOptions {
@@ -47,7 +55,7 @@ fn list(app: &App, registry: &Registry) -> Result<(), Failure> {
         let info = match registry.info(name) {
             Ok(info) => info,
             Err(error) => {
-                app.progress().say(format!("left out: {error}"));
+                app.note(format!("left out: {error}"));
                 continue;
             }
         };
@@ -59,7 +67,7 @@ fn list(app: &App, registry: &Registry) -> Result<(), Failure> {
         }));
     }
     for error in registry.broken() {
-        app.progress().say(format!("left out: {error}"));
+        app.note(format!("left out: {error}"));
     }
     let groups = registry.groups();
     app.output(&json!({ "tasks": objects, "groups": groups }), || {
@@ -68,7 +76,7 @@ fn list(app: &App, registry: &Registry) -> Result<(), Failure> {
 }
 
 fn check(app: &App, dir: &Path) -> Result<(), Failure> {
-    let bar = app.progress().bar(&format!("check {}", dir.display()), 1);
+    let bar = app.stage(&format!("check {}", dir.display()), 1);
     let mut registry = Registry::default();
     registry.add_folder(dir)?;
     let report = registry.check();

@@ -159,7 +159,7 @@ fn simulated(app: &App, args: &VerifyArgs) -> Result<(), Failure> {
     // Before the work: a file that cannot be read must not cost a simulation.
     let earlier = args.out.as_deref().map(earlier).transpose()?.unwrap_or_default();
     let kinds = if args.scores.is_empty() { Kind::ALL.to_vec() } else { args.scores.clone() };
-    let bar = app.progress().bar("simulate", (kinds.len() * args.documents.len() + 3) as u64);
+    let bar = app.stage("simulate", (kinds.len() * args.documents.len() + 3) as u64);
     let mut outcomes = vec![];
     for kind in kinds {
         for &n in &args.documents {

@@ -15,6 +15,9 @@ mod memory;
 #[cfg(feature = "nccl")]
 mod nccl;
 mod ops;
+mod pool;
+mod products;
+mod raw;
 mod reduce;
 mod side;
 

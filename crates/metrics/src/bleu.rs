@@ -11,10 +11,10 @@ pub use nltk::{NltkBleu, NltkSmoothing};
 pub use tokenizer::BleuTokenizer;
 pub(crate) use tokenizer::{part_periods, part_punctuation};
 
+use crate::MetricsError;
 use crate::ngrams::{Interner, max_into, overlap};
 use crate::python_text::{split_whitespace, trim_end};
-use crate::statistic::corpus_sums;
-use crate::{MetricsError, Statistic};
+use crate::sums::corpus_sums;
 
 /// The version of sacreBLEU whose behaviour, and so whose signature, this is.
 pub(crate) const SACREBLEU_VERSION: &str = "2.6.0";
@@ -165,11 +165,6 @@ impl Bleu {
     /// The settings of `sacrebleu.sentence_bleu`: effective order.
     pub fn sentence() -> Self {
         Self { formula: BleuFormula { effective_order: true, ..BleuFormula::default() }, ..Self::default() }
-    }
-
-    /// The function from summed statistics to the score.
-    pub fn statistic(&self) -> Statistic {
-        Statistic::Bleu(self.formula)
     }
 
     /// Statistics of one document: hypothesis length, length of the closest reference (the shorter of two equally

@@ -2,11 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::Statistic;
 use crate::bleu::SACREBLEU_VERSION;
 use crate::ngrams::{Interner, overlap};
 use crate::python_text::{is_ascii_punctuation, is_space, split_whitespace};
-use crate::statistic::corpus_sums;
+use crate::sums::corpus_sums;
 
 /// From summed n-gram counts to chrF.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -76,11 +75,6 @@ impl Chrf {
     /// chrF++: words up to order 2 beside the characters.
     pub fn plus_plus() -> Self {
         Self { formula: ChrfFormula { word_order: 2, ..ChrfFormula::default() }, ..Self::default() }
-    }
-
-    /// The function from summed statistics to the score.
-    pub fn statistic(&self) -> Statistic {
-        Statistic::Chrf(self.formula)
     }
 
     /// Statistics of one document against the reference with the best sentence score, the first of equals.

@@ -25,7 +25,7 @@ pub use caveat::{
     IrregularShare, NamedDocuments, NoiseFloor, NotShared, SameScores, SeenDocuments, Share, SharedOutputs,
     Underpowered, ZeroFilter, counted, thousands,
 };
-pub use error::{ComparisonError, Documents, Place};
+pub use error::{ComparisonError, Documents, NamedDocument, Place};
 pub use facts::{Coverage, ModelFacts, Overlap, TaskFacts};
 pub use judge::{JudgeFinding, UnreadCause};
 pub use row::{Cell, Contrast, Family, Flips, IntervalMethod, Ranked, Row, TestMethod, Verdict};

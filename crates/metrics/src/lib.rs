@@ -18,6 +18,7 @@ mod rouge;
 pub mod simulation;
 mod statistic;
 pub mod stats;
+mod sums;
 mod ter;
 mod token_f1;
 

@@ -4,7 +4,7 @@ use harness_core::PythonRandom;
 use rayon::prelude::*;
 
 use crate::Statistic;
-use crate::statistic::add;
+use crate::sums::add;
 
 /// Replicates drawn from one generator by lm-eval's bootstrap.
 const CHUNK: usize = 1000;

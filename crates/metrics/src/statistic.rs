@@ -1,13 +1,14 @@
 //! How the summed statistics of documents become one number.
 
-use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use crate::bleu::{BleuFormula, HfBleu, NltkBleu};
-use crate::chrf::ChrfFormula;
+use crate::bleu::{Bleu, BleuFormula, HfBleu, NltkBleu};
+use crate::chrf::{Chrf, ChrfFormula};
 use crate::classification::{Classification, matthews};
 use crate::comparison::Scale;
 use crate::stats::Range;
+use crate::sums::add;
+use crate::ter::Ter;
 
 /// The function from summed per-document statistics to the reported value.
 ///
@@ -109,36 +110,33 @@ impl Statistic {
     }
 }
 
+impl Bleu {
+    /// The function from summed statistics to the score.
+    pub fn statistic(&self) -> Statistic {
+        Statistic::Bleu(self.formula)
+    }
+}
+
+impl Chrf {
+    /// The function from summed statistics to the score.
+    pub fn statistic(&self) -> Statistic {
+        Statistic::Chrf(self.formula)
+    }
+}
+
+impl Ter {
+    /// The function from summed statistics to the score.
+    pub fn statistic(&self) -> Statistic {
+        Statistic::Ter
+    }
+}
+
 /// Statistics of one document under [`Statistic::Mean`]; a value that does not exist (`None`, NaN) takes no part in the
 /// mean.
 pub fn mean_stats(value: impl Into<Option<f64>>) -> Vec<f64> {
     match value.into() {
         Some(value) if !value.is_nan() => vec![value, 1.0],
         _ => vec![0.0, 0.0],
-    }
-}
-
-/// The sum of the statistics of the documents of a corpus, which are computed in parallel.
-pub(crate) fn corpus_sums<H: AsRef<str> + Sync, R: Sync>(
-    dim: usize,
-    hypotheses: &[H],
-    references: &[Vec<R>],
-    stats: impl Fn(&str, &[R]) -> Vec<f64> + Sync,
-) -> Vec<f64> {
-    let documents: Vec<Vec<f64>> = hypotheses
-        .par_iter()
-        .zip(references)
-        .map(|(hypothesis, references)| stats(hypothesis.as_ref(), references))
-        .collect();
-    let mut sums = vec![0.0; dim];
-    documents.iter().for_each(|stats| add(&mut sums, stats));
-    sums
-}
-
-/// Adds a document's statistics to a sum.
-pub(crate) fn add(sums: &mut [f64], stats: &[f64]) {
-    for (sum, value) in sums.iter_mut().zip(stats) {
-        *sum += value;
     }
 }
 

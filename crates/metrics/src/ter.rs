@@ -5,11 +5,10 @@ mod shift;
 
 use serde::{Deserialize, Serialize};
 
-use crate::Statistic;
 use crate::bleu::{SACREBLEU_VERSION, part_periods, part_punctuation};
 use crate::ngrams::Interner;
 use crate::python_text::split_whitespace;
-use crate::statistic::corpus_sums;
+use crate::sums::corpus_sums;
 
 /// How texts are prepared for TER. Tercom's handling of Asian scripts is not there.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -23,11 +22,6 @@ pub struct Ter {
 }
 
 impl Ter {
-    /// The function from summed statistics to the score.
-    pub fn statistic(&self) -> Statistic {
-        Statistic::Ter
-    }
-
     /// Statistics of one document: the fewest edits to any reference, and the mean length of the references in words.
     pub fn stats<S: AsRef<str>>(&self, hypothesis: &str, references: &[S]) -> Vec<f64> {
         if references.is_empty() {

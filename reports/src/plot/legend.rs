@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use plotters::prelude::SeriesLabelPosition as Position;
 
-use super::lines::Series;
+use super::series::Series;
 
 /// Width and height of what lies between the axes of a line chart, in pixels, roughly.
 const PLOT: (f64, f64) = (790.0, 430.0);

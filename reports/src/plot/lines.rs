@@ -7,17 +7,9 @@ use plotters::{coord::Shift, prelude::*};
 use super::{
     canvas::{Drawing, Drawn, FONT, PALETTE, draw_file, range, tick},
     legend,
+    series::Series,
 };
 use crate::ReportError;
-
-/// A named line.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Series {
-    /// Name in the legend.
-    pub name: String,
-    /// Points by ascending x; points that are not finite interrupt the line.
-    pub points: Vec<(f64, f64)>,
-}
 
 /// Draws lines against a common axis and writes them as SVG or PNG, by the extension of the path; 900 × 540 pixels.
 ///

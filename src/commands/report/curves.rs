@@ -6,7 +6,9 @@ use harness_reports::{ReportError, Series, line_chart};
 use harness_training::telemetry::MetricLine;
 
 use super::run_record::RunRecord;
-use crate::commands::{Failure, train_output::counted};
+use harness_metrics::comparison::counted;
+
+use crate::failure::Failure;
 
 /// Bytes.
 const MIB: f64 = (1 << 20) as f64;
@@ -66,7 +68,7 @@ fn together(names: &[&str]) -> String {
     let all = names.join(" = ");
     match names {
         [first, others @ ..] if all.chars().count() > 48 && !others.is_empty() => {
-            format!("{first} = {}", counted(others.len() as u64, "other"))
+            format!("{first} = {}", counted(others.len(), "other"))
         }
         _ => all,
     }

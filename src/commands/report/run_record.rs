@@ -12,7 +12,7 @@ use harness_training::{
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::commands::Failure;
+use crate::failure::Failure;
 
 /// What a report says of a run.
 #[derive(Clone, Debug, Serialize)]

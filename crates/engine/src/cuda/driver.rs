@@ -3,10 +3,10 @@
 use std::{
     cell::Cell,
     collections::{HashMap, VecDeque},
-    ffi::{CStr, CString, c_void},
+    ffi::{CString, c_void},
     fmt,
     sync::{
-        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+        Arc, Mutex, OnceLock,
         atomic::{AtomicU64, Ordering},
     },
 };
@@ -14,10 +14,10 @@ use std::{
 use cudarc::driver::sys::{self, CUresult};
 
 use super::{
-    Gpu,
-    gemm::Products,
-    gpu,
-    memory::{Pool, Widened},
+    Gpu, gpu,
+    pool::{Pool, Widened},
+    products::Products,
+    raw::{describe, lock},
 };
 use crate::EngineError;
 
@@ -310,21 +310,4 @@ impl Drop for Inner {
             sys::cuStreamDestroy_v2(self.stream);
         }
     }
-}
-
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// The driver's words for an error.
-pub(super) fn describe(error: CUresult) -> String {
-    let mut text = std::ptr::null();
-    // SAFETY: the driver gives a static string, or leaves null.
-    let text = unsafe {
-        if sys::cuGetErrorString(error, &mut text) != CUresult::CUDA_SUCCESS || text.is_null() {
-            return format!("{error:?}");
-        }
-        CStr::from_ptr(text).to_string_lossy().into_owned()
-    };
-    format!("{text} ({error:?})")
 }

@@ -4,7 +4,7 @@ use std::ffi::CStr;
 
 use cudarc::driver::sys::{self, CUresult};
 
-use super::driver::describe;
+use super::raw::describe;
 use crate::EngineError;
 
 /// Oldest driver whose version answers to CUDA 13.0.

@@ -1,60 +1,17 @@
 //! The GPU's memory: buffers that go back to a pool, and copies to and from the host.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::sync::Arc;
 
 use cudarc::driver::sys::{self, CUresult};
 use half::{bf16, f16};
 
 use super::{
     Device, Float, HostMemory, View,
-    driver::{Inner, lock},
+    driver::Inner,
+    pool::{Widened, block_size},
+    raw::lock,
 };
 use crate::EngineError;
-
-/// Freed blocks by size, for the next buffer of about that size. Once every size of a step has come up, nothing is
-/// allocated any more.
-#[derive(Default)]
-pub(super) struct Pool {
-    free: BTreeMap<usize, Vec<u64>>,
-    /// Bytes in buffers, and in all blocks.
-    used: usize,
-    held: usize,
-    peak: usize,
-}
-
-/// Sizes of blocks: eighths of powers of two, so that at most an eighth is wasted and like sizes meet.
-fn block_size(bytes: usize) -> usize {
-    let bytes = bytes.max(512);
-    let step = (bytes.next_power_of_two() / 16).max(512);
-    bytes.div_ceil(step) * step
-}
-
-impl Pool {
-    /// Frees all blocks that are in no buffer.
-    pub(super) fn release(&mut self) {
-        for (size, blocks) in std::mem::take(&mut self.free) {
-            for block in blocks {
-                self.held -= size;
-                // SAFETY: the block came from `cuMemAlloc` and is in no buffer; the driver waits for work that uses it.
-                unsafe { sys::cuMemFree_v2(block) };
-            }
-        }
-    }
-}
-
-/// A matrix of 4-bit codes in floats, which the device owns.
-pub(super) struct Widened {
-    id: u64,
-    ptr: u64,
-    size: usize,
-}
-
-impl Widened {
-    pub(super) fn give_back(self, pool: &mut Pool) {
-        pool.used -= self.size;
-        pool.free.entry(self.size).or_default().push(self.ptr);
-    }
-}
 
 /// Widened matrices kept: those of one block, which a replay and the backward after it use in turn.
 const WIDENED: usize = 4;
@@ -91,9 +48,7 @@ impl std::fmt::Debug for DeviceBuffer {
 impl Drop for DeviceBuffer {
     fn drop(&mut self) {
         if let Home::Pool = self.home {
-            let mut pool = lock(&self.inner.pool);
-            pool.used -= self.size;
-            pool.free.entry(self.size).or_default().push(self.ptr);
+            lock(&self.inner.pool).give_back(self.ptr, self.size);
         }
     }
 }
@@ -157,17 +112,11 @@ impl DeviceBuffer {
 
 impl Device {
     fn raw(&self, bytes: usize) -> Result<(u64, usize), EngineError> {
-        let size = block_size(bytes);
         let mut pool = lock(&self.0.pool);
-        let near =
-            pool.free.range(size..=size + size / 4).find(|(_, blocks)| !blocks.is_empty()).map(|(&size, _)| size);
-        if let Some(size) = near
-            && let Some(block) = pool.free.get_mut(&size).and_then(Vec::pop)
-        {
-            pool.used += size;
-            pool.peak = pool.peak.max(pool.used);
-            return Ok((block, size));
+        if let Some(block) = pool.take(bytes) {
+            return Ok(block);
         }
+        let size = block_size(bytes);
         self.bind();
         let mut ptr = 0;
         // SAFETY: the out-pointer is a live local.
@@ -185,9 +134,7 @@ impl Device {
             return Err(EngineError::DeviceMemory { device: self.label(), asked: size, used: pool.used });
         }
         self.check("allocating", result)?;
-        pool.held += size;
-        pool.used += size;
-        pool.peak = pool.peak.max(pool.used);
+        pool.add(size);
         Ok((ptr, size))
     }
 
@@ -423,19 +370,5 @@ impl Device {
     pub(super) fn read_doubles(&self, from: &DeviceBuffer, len: usize) -> Result<Vec<f64>, EngineError> {
         assert!(len * 8 <= from.len, "numbers inside of the buffer");
         self.download(from.ptr, len)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::block_size;
-
-    #[test]
-    fn blocks_waste_little() {
-        for bytes in [1, 512, 513, 5000, 100_000, 1 << 20, (1 << 20) + 1, 123_456_789] {
-            let size = block_size(bytes);
-            assert!(size >= bytes && (size < 8192 || size <= bytes + bytes / 7), "{bytes} {size}");
-            assert_eq!(block_size(size), size);
-        }
     }
 }

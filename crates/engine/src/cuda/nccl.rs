@@ -12,7 +12,7 @@ use std::{
 
 use cudarc::nccl::sys::{self, ncclComm_t, ncclDataType_t, ncclRedOp_t, ncclResult_t, ncclUniqueId};
 
-use super::{Device, DeviceBuffer, Float, Moment, SideStream, View, driver::lock};
+use super::{Device, DeviceBuffer, Float, Moment, SideStream, View, raw::lock};
 use crate::EngineError;
 
 /// What the first rank tells the others, so that they meet.

@@ -74,8 +74,8 @@ impl Aligned {
                 at: table.place(),
                 model: column.model.clone(),
                 base: base.model.clone(),
-                theirs: Documents(scores.keys().copied().collect()),
-                ours: Documents(first.keys().copied().collect()),
+                theirs: scores.keys().copied().collect(),
+                ours: first.keys().copied().collect(),
             });
         }
         let vectors: Vec<Vec<&[f64]>> =
@@ -110,7 +110,7 @@ fn index<'a>(
                 at: table.place(),
                 found: score.key.clone(),
                 model: column.model.clone(),
-                doc,
+                doc: doc.into(),
             });
         }
         match scores.entry(doc) {
@@ -118,7 +118,11 @@ fn index<'a>(
                 free.insert(Cow::Borrowed(score));
             }
             Entry::Occupied(_) if !column.repeated => {
-                return Err(ComparisonError::DuplicateDocument { at: table.place(), model: column.model.clone(), doc });
+                return Err(ComparisonError::DuplicateDocument {
+                    at: table.place(),
+                    model: column.model.clone(),
+                    doc: doc.into(),
+                });
             }
             Entry::Occupied(mut first) => {
                 let sum = first.get_mut().to_mut();
@@ -140,7 +144,7 @@ fn absent<'a>(
     scores: impl Iterator<Item = &'a SampleScore>,
     from: &BTreeMap<DocId, Cow<'_, SampleScore>>,
 ) -> Documents {
-    Documents(scores.map(|score| score.doc).filter(|doc| !from.contains_key(doc)).collect())
+    scores.map(|score| score.doc).filter(|doc| !from.contains_key(doc)).collect()
 }
 
 fn clusters(table: &Table, shared: &[DocId]) -> Result<Option<Vec<String>>, ComparisonError> {
@@ -148,7 +152,7 @@ fn clusters(table: &Table, shared: &[DocId]) -> Result<Option<Vec<String>>, Comp
         return Ok(None);
     }
     let label = |doc: &DocId| {
-        let missing = || ComparisonError::NoCluster { task: table.task.clone(), doc: *doc };
+        let missing = || ComparisonError::NoCluster { task: table.task.clone(), doc: (*doc).into() };
         table.clusters.get(doc).cloned().ok_or_else(missing)
     };
     let labels: Vec<String> = shared.iter().map(label).collect::<Result<_, _>>()?;
@@ -161,10 +165,10 @@ fn describe(table: &Table, columns: &[&super::Column], shared: &[DocId], error: 
     let model = |column: usize| columns[column].model.clone();
     match error {
         ColumnsError::NotFinite { column, document, value } => {
-            ComparisonError::NotFinite { at, model: model(column), doc: shared[document], value }
+            ComparisonError::NotFinite { at, model: model(column), doc: shared[document].into(), value }
         }
         ColumnsError::Width { column, document, found, expected, .. } => {
-            ComparisonError::Width { at, model: model(column), doc: shared[document], found, expected }
+            ComparisonError::Width { at, model: model(column), doc: shared[document].into(), found, expected }
         }
         source => ComparisonError::Columns { at, source },
     }

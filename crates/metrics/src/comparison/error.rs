@@ -1,5 +1,7 @@
 //! Why a comparison cannot be computed.
 
+use std::collections::BTreeMap;
+
 use harness_core::{DocId, MetricKey};
 
 use crate::stats::ColumnsError;
@@ -52,19 +54,17 @@ pub enum ComparisonError {
         expected: String,
     },
     /// A model has two scores for one document.
-    #[error("{at}: model `{model}` has two scores for document {}", .doc.0.short())]
+    #[error("{at}: model `{model}` has two scores for document {doc}")]
     DuplicateDocument {
         /// The task and metric.
         at: Box<Place>,
         /// The model.
         model: String,
         /// The document.
-        doc: DocId,
+        doc: NamedDocument,
     },
     /// A score belongs to another metric than its table.
-    #[error(
-        "{at}: the table holds a score of the metric `{found}` (model `{model}`, document {})", .doc.0.short()
-    )]
+    #[error("{at}: the table holds a score of the metric `{found}` (model `{model}`, document {doc})")]
     OtherMetric {
         /// The task and metric.
         at: Box<Place>,
@@ -73,12 +73,12 @@ pub enum ComparisonError {
         /// The model.
         model: String,
         /// The document.
-        doc: DocId,
+        doc: NamedDocument,
     },
     /// Two models were not scored on the same documents.
     #[error(
         "{at}: model `{model}` lacks {missing} and has {extra} that `{base}` has not; evaluate \
-         both on the same documents, or ask for the documents they share"
+         both on the same documents, or compare those they share with --intersect"
     )]
     Misaligned {
         /// The task and metric.
@@ -111,8 +111,8 @@ pub enum ComparisonError {
     },
     /// A score is NaN or infinite.
     #[error(
-        "{at}: model `{model}` has the score {value} for document {}; expected finite numbers, \
-         score it again", .doc.0.short()
+        "{at}: model `{model}` has the score {value} for document {doc}; expected finite numbers, \
+         score it again"
     )]
     NotFinite {
         /// The task and metric.
@@ -120,14 +120,14 @@ pub enum ComparisonError {
         /// The model.
         model: String,
         /// The document.
-        doc: DocId,
+        doc: NamedDocument,
         /// The offending statistic.
         value: f64,
     },
     /// A score has the wrong number of statistics.
     #[error(
-        "{at}: model `{model}` has {found} statistics for document {}, expected {expected}; \
-         score it again with this version", .doc.0.short()
+        "{at}: model `{model}` has {found} statistics for document {doc}, expected {expected}; \
+         score it again with this version"
     )]
     Width {
         /// The task and metric.
@@ -135,19 +135,19 @@ pub enum ComparisonError {
         /// The model.
         model: String,
         /// The document.
-        doc: DocId,
+        doc: NamedDocument,
         /// How many were found.
         found: usize,
         /// How many the metric has.
         expected: usize,
     },
     /// A document has no cluster although others have.
-    #[error("task `{task}`: document {} has no cluster although others have; give all or none", .doc.0.short())]
+    #[error("task `{task}`: document {doc} has no cluster although others have; give all or none")]
     NoCluster {
         /// The task.
         task: String,
         /// The document.
-        doc: DocId,
+        doc: NamedDocument,
     },
     /// Aligned columns still do not form a table.
     #[error("{at}: {source}")]
@@ -174,9 +174,45 @@ impl std::fmt::Display for Place {
     }
 }
 
+/// A document, with the name that its source has for it where there is one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NamedDocument {
+    /// Hash of its content.
+    pub id: DocId,
+    /// What its source calls it.
+    pub label: Option<String>,
+}
+
+impl NamedDocument {
+    fn labelled(&mut self, labels: &BTreeMap<DocId, String>) {
+        self.label = labels.get(&self.id).cloned();
+    }
+}
+
+impl From<DocId> for NamedDocument {
+    fn from(id: DocId) -> Self {
+        Self { id, label: None }
+    }
+}
+
+impl std::fmt::Display for NamedDocument {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match &self.label {
+            Some(label) => write!(f, "{label:?}"),
+            None => f.write_str(&self.id.0.short()),
+        }
+    }
+}
+
 /// A list of documents, of which at most three are shown.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Documents(pub Vec<DocId>);
+pub struct Documents(pub Vec<NamedDocument>);
+
+impl FromIterator<DocId> for Documents {
+    fn from_iter<I: IntoIterator<Item = DocId>>(documents: I) -> Self {
+        Self(documents.into_iter().map(NamedDocument::from).collect())
+    }
+}
 
 impl std::fmt::Display for Documents {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -185,7 +221,33 @@ impl std::fmt::Display for Documents {
             1 => write!(f, "1 document")?,
             n => write!(f, "{n} documents")?,
         }
-        let shown: Vec<String> = self.0.iter().take(3).map(|doc| doc.0.short()).collect();
+        let shown: Vec<String> = self.0.iter().take(3).map(NamedDocument::to_string).collect();
         write!(f, " ({}{})", shown.join(", "), if self.0.len() > 3 { ", …" } else { "" })
+    }
+}
+
+impl ComparisonError {
+    /// The same error, in which documents have the names of their source.
+    #[must_use]
+    pub fn with_labels(mut self, labels: &BTreeMap<DocId, String>) -> Self {
+        match &mut self {
+            Self::DuplicateDocument { doc, .. }
+            | Self::OtherMetric { doc, .. }
+            | Self::NotFinite { doc, .. }
+            | Self::Width { doc, .. }
+            | Self::NoCluster { doc, .. } => doc.labelled(labels),
+            Self::Misaligned { missing: some, extra: others, .. }
+            | Self::NothingShared { theirs: some, ours: others, .. } => {
+                some.0.iter_mut().chain(&mut others.0).for_each(|doc| doc.labelled(labels));
+            }
+            Self::Setting { .. }
+            | Self::Nothing { .. }
+            | Self::DuplicateModel(_)
+            | Self::DuplicateTable { .. }
+            | Self::Models { .. }
+            | Self::UnknownFacts { .. }
+            | Self::Columns { .. } => {}
+        }
+        self
     }
 }

@@ -8,7 +8,7 @@ use std::{
 
 use crate::{
     EngineError,
-    cuda::{Device, DeviceBuffer, Float, KeySegment, View, driver::lock},
+    cuda::{Device, DeviceBuffer, Float, KeySegment, View, raw::lock},
 };
 
 /// Positions a tail grows by at least: one step of the attention kernel.

@@ -5,7 +5,7 @@ use std::ops::Range;
 use super::{DeviceAdapter, DeviceLinear, DeviceLora, DeviceModel};
 use crate::{
     EngineError,
-    cuda::{AttentionWork, DeviceBuffer, Float, View, attention::Query, driver::lock},
+    cuda::{AttentionWork, DeviceBuffer, Float, View, attention::Query, raw::lock},
     decoder::Piece,
 };
 
