@@ -131,7 +131,7 @@ const TABLE: &[(&str, &str, Native)] = &[
     ("race", "preprocess_race.doc_to_target", Native::Field(fields::race_target)),
     ("race", "preprocess_race.doc_to_text", Native::Field(fields::race_text)),
     ("squadv2", "squad2.process_results", Native::Results(squad::squad2)),
-    ("squadv2", "task.SQuAD2", Native::Class(include_str!("squadv2.yaml"))),
+    ("squadv2", "task.SQuAD2", Native::Class(include_str!("native/squadv2.yaml"))),
     ("tasks/mmlu_pro", "utils.doc_to_text", Native::Field(fields::mmlu_pro_text)),
     ("tasks/mmlu_pro", "utils.fewshot_to_target", Native::Field(fields::mmlu_pro_target)),
     ("tasks/mmlu_pro", "utils.fewshot_to_text", Native::Field(fields::mmlu_pro_text)),

@@ -6,6 +6,7 @@
 //! them and finds none says so and passes; every crate has tests of its own that stand without them.
 #![allow(clippy::print_stderr, reason = "tests say on standard error what they skip")]
 
+pub mod imports;
 pub mod model;
 pub mod outcome;
 pub mod tasks;
