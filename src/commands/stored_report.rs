@@ -1,8 +1,9 @@
 //! `harness report comparison`: stored comparisons again, in any form.
 
+use harness_evaluation::stored;
 use harness_reports::{Format as ReportFormat, csv, html, json, latex_document, markdown, write_all};
 
-use super::{App, Failure, stored};
+use super::{App, Failure};
 use crate::cli::{ComparisonReportArgs, Format};
 
 /// Runs `harness report comparison`.

@@ -3,7 +3,7 @@
 use harness_evaluation::training::Changes;
 use harness_training::recipe::Sharding;
 
-use crate::{cli::TrainArgs, commands::Failure};
+use crate::{cli::TrainArgs, failure::Failure};
 
 /// What the arguments of a run say.
 ///

@@ -9,7 +9,7 @@ use harness_store::{DiskStore, RunStore as _};
 use crate::{EvaluationError, Session, events::Stage, models::Ready};
 
 /// What is asked of a model.
-pub struct Open<'a> {
+pub(crate) struct Open<'a> {
     /// The requests.
     pub requests: &'a [&'a Request],
     /// Their keys.
@@ -31,7 +31,7 @@ impl Open<'_> {
     ///
     /// # Errors
     /// If the model fails, the store cannot be written, or the user interrupts; what came before is stored.
-    pub fn ask(
+    pub(crate) fn ask(
         mut self,
         session: &Session,
         ready: &Ready,

@@ -10,7 +10,7 @@ mod tables;
 mod values;
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeSet,
     path::{Path, PathBuf},
 };
 

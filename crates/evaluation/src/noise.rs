@@ -22,7 +22,7 @@ use crate::{
 ///
 /// # Errors
 /// If the model or the store fails.
-pub fn floor(
+pub(crate) fn floor(
     session: &Session,
     suite: &Suite,
     ready: &Ready,

@@ -19,7 +19,7 @@ fn scores_texts(task: &DeclarativeTask) -> bool {
 ///
 /// # Errors
 /// If the server is not there or refuses the key, or a document does not fit its task.
-pub fn refusal(
+pub(crate) fn refusal(
     session: &Session,
     suite: &Suite,
     ready: &Ready,
@@ -58,7 +58,7 @@ pub fn refusal(
 ///
 /// # Errors
 /// If the model cannot be asked a task.
-pub fn require(session: &Session, suite: &Suite, ready: &Ready) -> Result<(), EvaluationError> {
+pub(crate) fn require(session: &Session, suite: &Suite, ready: &Ready) -> Result<(), EvaluationError> {
     match refusal(session, suite, ready)? {
         None => Ok(()),
         Some((tasks, source)) => Err(EvaluationError::CannotBeAsked { source: Box::new(source), tasks }),

@@ -29,7 +29,7 @@ use serde_json::Value;
 
 use crate::{
     EvaluationError, Session,
-    events::{Events as _, Unwatched},
+    events::Unwatched,
     experiment::{Candidate, ResolvedModel},
     models::{Missing, Trained, template_of},
 };
@@ -101,7 +101,10 @@ pub fn ensure_trained(
 }
 
 /// The model whose recipe is meant: a name of the experiment, or a recipe file.
-fn recipe_of(session: &Session, name: &str) -> Result<ResolvedModel, EvaluationError> {
+///
+/// # Errors
+/// If there is no such model, or it has no recipe.
+pub fn recipe_of(session: &Session, name: &str) -> Result<ResolvedModel, EvaluationError> {
     let path = Path::new(name);
     if !session.experiment.models.contains_key(name) && path.extension().is_some_and(|e| e == "toml") {
         let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
@@ -202,7 +205,10 @@ impl TrainingPlan {
     }
 
     /// What names the run in `training.json`.
-    fn digest(&self, session: &Session) -> Result<Digest, EvaluationError> {
+    ///
+    /// # Errors
+    /// If a file cannot be read.
+    pub fn digest(&self, session: &Session) -> Result<Digest, EvaluationError> {
         let recipe = self.resolve(session)?.digest(self.chat_template()?.as_ref(), &session.hashes())?;
         Ok(run::run_digest(recipe, self.files.as_ref().map(|files| files.digest), self.tokenizer()?.digest()))
     }
@@ -238,7 +244,11 @@ impl TrainingPlan {
         Ok(self.recipe.resolve(name, &session.locator())?.with_cache(session.prepared()))
     }
 
-    fn new(
+    /// The run that makes a model, begun or not; `base`, `out` and `changes` are what is wanted otherwise.
+    ///
+    /// # Errors
+    /// If the recipe is wrong, or its base or data are missing.
+    pub fn new(
         session: &Session,
         resolved: &ResolvedModel,
         base: Option<&str>,
@@ -312,7 +322,10 @@ impl TrainingPlan {
     }
 
     /// Trains; goes on from the latest checkpoint if there is one and `resume` says so.
-    fn run(&self, session: &Session, resume: bool, ranks: Ranks) -> Result<TrainingSummary, EvaluationError> {
+    ///
+    /// # Errors
+    /// If the training fails, or the caller interrupts.
+    pub fn run(&self, session: &Session, resume: bool, ranks: Ranks) -> Result<TrainingSummary, EvaluationError> {
         let (rank, world) = (ranks.rank(), ranks.world());
         let begun = world > 1 || !harness_training::checkpoint::steps(&self.folder).is_empty();
         let tasks = if rank == 0 { self.tasks(session)? } else { None };

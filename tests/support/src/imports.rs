@@ -258,7 +258,10 @@ mod tests {
     fn what_a_parent_hands_on_is_no_arrow_back() {
         let folder = tempfile::tempdir().unwrap();
         let parent = "mod child;\npub(crate) use child::C;\npub struct P;\n";
-        write(folder.path(), &[("lib.rs", "mod p;\n"), ("p.rs", parent), ("p/child.rs", "use super::P;\npub struct C(P);\n")]);
+        write(
+            folder.path(),
+            &[("lib.rs", "mod p;\n"), ("p.rs", parent), ("p/child.rs", "use super::P;\npub struct C(P);\n")],
+        );
         assert!(Imports::of(folder.path()).circles().is_empty());
     }
 }

@@ -22,7 +22,7 @@ pub fn syntax(path: &Path, text: &str, error: &toml::de::Error) -> EvaluationErr
 }
 
 /// Something wrong at the key of this path, or at the deepest table on the way to it.
-pub fn key(path: &Path, text: &str, keys: &[&str], message: &str) -> EvaluationError {
+pub(super) fn key(path: &Path, text: &str, keys: &[&str], message: &str) -> EvaluationError {
     at(path, text, find(text, keys).unwrap_or(0), message)
 }
 

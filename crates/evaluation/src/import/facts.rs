@@ -29,7 +29,7 @@ const NAMES: [(&str, &str); 9] = [
 ///
 /// # Errors
 /// If the file cannot be read or a line of it is no key with a value.
-pub fn read(path: &Path) -> Result<BTreeMap<String, String>, EvaluationError> {
+pub(super) fn read(path: &Path) -> Result<BTreeMap<String, String>, EvaluationError> {
     if path.extension().is_some_and(|end| end == "toml")
         && let Ok(recipe) = Recipe::load(path)
     {

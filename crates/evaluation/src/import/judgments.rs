@@ -16,7 +16,7 @@ use super::{
 use crate::EvaluationError;
 
 /// What a file of verdicts became.
-pub struct Verdicts {
+pub(super) struct Verdicts {
     /// The task.
     pub task: ImportedTask,
     /// The model as the file names it.
@@ -30,7 +30,7 @@ pub struct Verdicts {
 ///
 /// # Errors
 /// If a record is not alpaca_eval's, or the file holds several models and none was chosen.
-pub fn alpaca_eval(rows: &[Map<String, Value>], options: &RowOptions<'_>) -> Result<Verdicts, EvaluationError> {
+pub(super) fn alpaca_eval(rows: &[Map<String, Value>], options: &RowOptions<'_>) -> Result<Verdicts, EvaluationError> {
     let chosen = choose(rows, &["generator_2"], options.model)?;
     let mut task = Scores::new("alpaca_eval", "win_rate", [0.0, 1.0]);
     for (i, row) in rows.iter().enumerate() {
@@ -87,7 +87,7 @@ fn names_first(raw: &Value) -> Option<bool> {
 ///
 /// # Errors
 /// If a line is not FastChat's, or the file holds several models and none was chosen.
-pub fn fastchat(rows: &[Map<String, Value>], options: &RowOptions<'_>) -> Result<Verdicts, EvaluationError> {
+pub(super) fn fastchat(rows: &[Map<String, Value>], options: &RowOptions<'_>) -> Result<Verdicts, EvaluationError> {
     let pairs = rows.iter().any(|row| row.contains_key("g1_winner") || row.contains_key("g1_judgment"));
     let names: &[&str] = if pairs { &["model_1", "model_2"] } else { &["model"] };
     let chosen = choose(rows, names, options.model)?;

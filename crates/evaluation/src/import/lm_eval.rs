@@ -25,7 +25,7 @@ const SAME: f64 = 1e-9;
 ///
 /// # Errors
 /// If a file is wrong, the folder holds several models, or a task occurs twice.
-pub fn read(options: &ImportOptions) -> Result<(ImportRecord, usize), EvaluationError> {
+pub(super) fn read(options: &ImportOptions) -> Result<(ImportRecord, usize), EvaluationError> {
     let mut runs: Vec<SavedRun> = read_runs(&options.path)?;
     let mut models: Vec<String> = runs.iter().map(|run| run.model.clone()).collect();
     models.sort();

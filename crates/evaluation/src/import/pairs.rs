@@ -14,7 +14,7 @@ const CONSISTENCY: f64 = 0.75;
 
 /// One verdict on an output of the model and another one.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Pair {
+pub(super) struct Pair {
     /// 1 if the model won, 0 if the other did, ½ for a tie.
     pub share: f64,
     /// Characters of the model's output and of the other's, where both are known.
@@ -24,7 +24,7 @@ pub struct Pair {
 }
 
 /// The findings about a model's pairs, each judged once.
-pub fn findings(model: &str, pairs: &[Pair]) -> Vec<JudgeFinding> {
+pub(super) fn findings(model: &str, pairs: &[Pair]) -> Vec<JudgeFinding> {
     let mut found = vec![];
     let known: Vec<(bool, f64)> = pairs.iter().filter_map(|pair| Some((pair.first?, pair.share))).collect();
     if let Some(first) = known.first().map(|(first, _)| *first) {
@@ -66,7 +66,7 @@ pub fn findings(model: &str, pairs: &[Pair]) -> Vec<JudgeFinding> {
 
 /// The finding about pairs judged in both orders: 1 where the model shown second in the first game won it, and the same
 /// model in the second game, where it is shown first.
-pub fn both_orders(games: &[[f64; 2]]) -> Option<JudgeFinding> {
+pub(super) fn both_orders(games: &[[f64; 2]]) -> Option<JudgeFinding> {
     let count = |condition: &dyn Fn(&[f64; 2]) -> bool| games.iter().filter(|pair| condition(pair)).count();
     let consistent = count(&|[a, b]| a == b);
     let (always_first, always_second) = (count(&|pair| *pair == [0.0, 1.0]), count(&|pair| *pair == [1.0, 0.0]));
@@ -83,7 +83,7 @@ pub fn both_orders(games: &[[f64; 2]]) -> Option<JudgeFinding> {
 }
 
 /// Verdicts that are missing, with what the value would be if all of them were the lowest or the highest possible.
-pub fn unread(scores: &[f64], count: usize, [low, high]: [f64; 2]) -> Option<JudgeFinding> {
+pub(super) fn unread(scores: &[f64], count: usize, [low, high]: [f64; 2]) -> Option<JudgeFinding> {
     let of = scores.len() + count;
     let with = |end: f64| (scores.iter().sum::<f64>() + end * count as f64) / of as f64;
     (count > 0).then(|| JudgeFinding::UnparsedVerdicts {

@@ -22,15 +22,15 @@ const FIELDS: [&str; 11] =
 const MEAN: &str = "score";
 
 /// Judge of verdicts in files that do not name one.
-pub const UNNAMED: &str = "not named";
+pub(super) const UNNAMED: &str = "not named";
 
 /// Columns by field, in the order given.
-pub struct ColumnMap {
+pub(super) struct ColumnMap {
     fields: Vec<Mapped>,
 }
 
 /// What a call says besides the map.
-pub struct RowOptions<'a> {
+pub(super) struct RowOptions<'a> {
     /// Name under which the results are compared.
     pub name: &'a str,
     /// Task of rows without one.
@@ -43,7 +43,7 @@ pub struct RowOptions<'a> {
 
 impl ColumnMap {
     /// From `FIELD=COLUMN` arguments; `id=id,score=score` where there are none.
-    pub fn parse(arguments: &[String]) -> Result<Self, EvaluationError> {
+    pub(super) fn parse(arguments: &[String]) -> Result<Self, EvaluationError> {
         let mut fields = parse(arguments)?;
         for (i, mapped) in fields.iter().enumerate() {
             if fields[..i].iter().any(|known| known.field == mapped.field) {
@@ -128,7 +128,7 @@ fn id_columns<'a>(column: &'a str, known: &BTreeSet<&str>) -> Vec<&'a str> {
 }
 
 /// What rows of a file became.
-pub struct RowsRead {
+pub(super) struct RowsRead {
     /// The tasks in order of appearance.
     pub tasks: Vec<ImportedTask>,
     /// Scores that are empty or null.
@@ -142,7 +142,7 @@ pub struct RowsRead {
 /// # Errors
 /// If a column does not exist, a score is no finite number, none of the labels that were given or outside its scale, an
 /// id is missing or occurs twice, or models are mixed; rows are named by their number from 1.
-pub fn read(
+pub(super) fn read(
     rows: &[Map<String, Value>],
     mut map: ColumnMap,
     options: &RowOptions<'_>,
@@ -225,7 +225,7 @@ pub fn read(
 }
 
 /// The id of a document that is known by a task's and a tool's name alone.
-pub fn document(task: &str, id: &str) -> DocId {
+pub(super) fn document(task: &str, id: &str) -> DocId {
     let mut hasher = Hasher::new("imported document");
     DocId(hasher.part(task).part(id).finish())
 }

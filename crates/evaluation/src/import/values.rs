@@ -12,7 +12,7 @@ const SHARES: [&str; 12] =
 
 /// How the cells of a column become scores.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Values {
+pub(super) enum Values {
     /// Numbers, true and false, or a verdict inside a text.
     Numbers,
     /// Percentages, of which 100 is 1.
@@ -24,7 +24,7 @@ pub enum Values {
 }
 
 /// What a cell holds.
-pub enum Cell {
+pub(super) enum Cell {
     /// A score.
     Score(f64),
     /// Nothing.
@@ -47,7 +47,7 @@ impl Values {
     }
 
     /// The scale of the scores, as the call or the metric's name says.
-    pub fn range(&self, metric: &str) -> Option<Range> {
+    pub(super) fn range(&self, metric: &str) -> Option<Range> {
         match self {
             Self::Within(low, high) => Some(Range::between(*low, *high)),
             Self::Percent => Some(Range::between(0.0, 1.0)),
@@ -60,7 +60,7 @@ impl Values {
     }
 
     /// Whether the model always stands first, where labels name positions: with `A=1,B=0` it is always A.
-    pub fn position(&self) -> Option<bool> {
+    pub(super) fn position(&self) -> Option<bool> {
         let Self::Labels(labels) = self else { return None };
         let of = |names: [&str; 2]| {
             let plain = |label: &str| label.trim_matches(['[', ']']).to_lowercase();
@@ -74,7 +74,7 @@ impl Values {
     ///
     /// # Errors
     /// If the cell is neither a number, a label nor such a text, with what was found and expected.
-    pub fn read(&self, value: Option<&Value>, texts: bool) -> Result<Cell, String> {
+    pub(super) fn read(&self, value: Option<&Value>, texts: bool) -> Result<Cell, String> {
         let Some(cell) = value.and_then(text) else { return Ok(Cell::Empty) };
         let plain = match self {
             Self::Labels(labels) => find(labels, &cell),
@@ -122,7 +122,7 @@ impl Values {
 }
 
 /// A cell as text; `None` where it is empty.
-pub fn text(value: &Value) -> Option<String> {
+pub(super) fn text(value: &Value) -> Option<String> {
     let text = match value {
         Value::Null => return None,
         Value::String(text) => text.clone(),
@@ -132,12 +132,12 @@ pub fn text(value: &Value) -> Option<String> {
 }
 
 /// Whether a cell is a judge's text with a verdict in it.
-pub fn is_judged_text(value: &Value) -> bool {
+pub(super) fn is_judged_text(value: &Value) -> bool {
     value.as_str().is_some_and(|cell| plain(cell).is_none() && marked(cell) != Marked::None)
 }
 
 /// A `FIELD=COLUMN` argument with what its column's values mean.
-pub struct Mapped {
+pub(super) struct Mapped {
     /// The field.
     pub field: String,
     /// The column.
@@ -151,7 +151,7 @@ pub struct Mapped {
 ///
 /// # Errors
 /// If an argument is none of these, or a label is given twice.
-pub fn parse(arguments: &[String]) -> Result<Vec<Mapped>, EvaluationError> {
+pub(super) fn parse(arguments: &[String]) -> Result<Vec<Mapped>, EvaluationError> {
     let mut fields: Vec<Mapped> = vec![];
     for argument in arguments {
         let mut open = false;

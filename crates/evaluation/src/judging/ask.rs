@@ -80,7 +80,7 @@ impl Asked {
 
 /// How a judge is asked.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct AskOptions {
+pub(super) struct AskOptions {
     /// Most tokens of a verdict, instead of the protocol's.
     pub max_new_tokens: Option<usize>,
     /// Whether it is kept within the protocol's form, where it can be.
@@ -107,7 +107,12 @@ struct Asker<'a> {
 /// # Errors
 /// If the judge fails, the limit on cost is reached, or the user interrupts: what was answered stays stored. With
 /// `from_store`, if an answer is not stored.
-pub fn ask(session: &Session, ready: &Ready, plan: &Plan, options: AskOptions) -> Result<Asked, EvaluationError> {
+pub(super) fn ask(
+    session: &Session,
+    ready: &Ready,
+    plan: &Plan,
+    options: AskOptions,
+) -> Result<Asked, EvaluationError> {
     let start = Instant::now();
     let before = ready.model.endpoint().map(Endpoint::usage);
     let (refused, dropped, counted) = (BTreeMap::new(), BTreeSet::new(), BTreeSet::new());

@@ -53,7 +53,7 @@ impl Case {
 
 /// What is judged, and how it is computed.
 #[derive(Clone, Copy)]
-pub struct Setting<'a> {
+pub(super) struct Setting<'a> {
     pub protocol: &'a Protocol,
     pub judge: &'a Judge,
     /// Name of the set of instructions.
@@ -74,22 +74,22 @@ pub struct Setting<'a> {
 
 impl Setting<'_> {
     /// Whether pairs are compared.
-    pub fn is_pairwise(&self) -> bool {
+    pub(super) fn is_pairwise(&self) -> bool {
         self.protocol.kind == Kind::Pairwise
     }
 
     /// Whether every two models are compared, and no one is the baseline.
-    pub fn is_all_pairs(&self) -> bool {
+    pub(super) fn is_all_pairs(&self) -> bool {
         self.pairs.iter().any(|(baseline, _)| *baseline != 0)
     }
 
     /// What verdicts can be: the scale, or 0 to 1.
-    pub fn range(&self) -> [f64; 2] {
+    pub(super) fn range(&self) -> [f64; 2] {
         if self.is_pairwise() { [0.0, 1.0] } else { self.protocol.scale.unwrap_or([1.0, 5.0]) }
     }
 
     /// Resamples, confidence and seed of intervals that are refitted.
-    pub fn bootstrap(&self) -> (usize, f64, Seed) {
+    pub(super) fn bootstrap(&self) -> (usize, f64, Seed) {
         let settings = self.settings;
         (settings.resamples.min(REFITS), settings.confidence, Seed(settings.seed))
     }

@@ -3,7 +3,7 @@
 use harness_judges::{Judgment, Outcome, Plan, Question, Unparsed};
 
 /// The plan's judgments: the settled ones, then what `verdict` says of each question. `None` is no verdict.
-pub fn judgments(plan: &Plan, verdict: impl Fn(&Question) -> Option<Outcome>) -> Vec<Judgment> {
+pub(super) fn judgments(plan: &Plan, verdict: impl Fn(&Question) -> Option<Outcome>) -> Vec<Judgment> {
     let mut all = plan.settled.clone();
     all.extend(plan.questions.iter().map(|question| Judgment {
         question: question.id,

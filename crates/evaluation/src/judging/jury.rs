@@ -6,7 +6,7 @@ use harness_judges::{Judgment, Outcome, QuestionId, Verdict};
 
 /// For every question the mean of the verdicts there are; unparsed only where no member's could be read. Members may leave
 /// questions out (people are not asked twice).
-pub fn mean(votes: &[Vec<Judgment>]) -> Vec<Judgment> {
+pub(super) fn mean(votes: &[Vec<Judgment>]) -> Vec<Judgment> {
     let Some(most) = votes.iter().max_by_key(|judgments| judgments.len()) else { return vec![] };
     let mut by_question: BTreeMap<QuestionId, Vec<&Judgment>> = BTreeMap::new();
     for judgment in votes.iter().flatten() {

@@ -10,7 +10,7 @@ use super::{ask::Asked, backend::Judge, case::Setting, jury};
 
 /// A finding for every judge, or member of a jury, and every model that share a base, with what gold labels, or else the
 /// other members of the jury, say of the judge's preference for it.
-pub fn caveats(setting: &Setting<'_>, asked: &Asked) -> Vec<Caveat> {
+pub(super) fn caveats(setting: &Setting<'_>, asked: &Asked) -> Vec<Caveat> {
     let members = setting.judge.members();
     if members.is_empty() {
         return of_judge(setting, setting.judge, &asked.judgments, None);

@@ -35,7 +35,7 @@ const MT_BENCH: [&str; 4] =
     ["mt_bench/question.jsonl", "mt_bench/train.jsonl", "mt_bench/train.jsonl.zst", "mt_bench/question.jsonl.zst"];
 
 /// The instructions, and the name of their set.
-pub struct Instructions {
+pub(super) struct Instructions {
     pub set: String,
     pub items: Vec<Item>,
 }
@@ -44,7 +44,7 @@ pub struct Instructions {
 const MAX_NEW_TOKENS: usize = 512;
 
 /// What is judged of one model.
-pub struct Judged {
+pub(super) struct Judged {
     /// The outputs.
     pub set: OutputSet,
     /// Where the model is from.
@@ -56,7 +56,7 @@ pub struct Judged {
 }
 
 /// Whether an argument is a file of outputs and no model.
-pub fn is_file(name: &str) -> bool {
+pub(super) fn is_file(name: &str) -> bool {
     OUTPUT_FILES.iter().any(|end| name.ends_with(end))
 }
 
@@ -64,7 +64,7 @@ pub fn is_file(name: &str) -> bool {
 ///
 /// # Errors
 /// If there are none, or their file is wrong.
-pub fn instructions(
+pub(super) fn instructions(
     session: &Session,
     options: &JudgingOptions,
     protocol: &Protocol,
@@ -133,7 +133,7 @@ fn single_turn(path: &Path) -> Result<Vec<Item>, EvaluationError> {
 ///
 /// # Errors
 /// If their file is wrong.
-pub fn official(session: &Session) -> Result<Option<Vec<Item>>, EvaluationError> {
+pub(super) fn official(session: &Session) -> Result<Option<Vec<Item>>, EvaluationError> {
     found(session, &ALPACA).map(|path| single_turn(&path)).transpose()
 }
 
@@ -141,7 +141,7 @@ pub fn official(session: &Session) -> Result<Option<Vec<Item>>, EvaluationError>
 ///
 /// # Errors
 /// If the file is wrong or does not fit the instructions, or the model fails.
-pub fn outputs(
+pub(super) fn outputs(
     session: &Session,
     loader: &mut Loader<'_>,
     name: &str,

@@ -16,7 +16,7 @@ const EQUAL: f64 = 1e-9;
 ///
 /// # Errors
 /// If an item has no reference.
-pub fn judge(plan: &Plan, items: &[Item], outputs: &[OutputSet]) -> Result<Vec<Judgment>, EvaluationError> {
+pub(super) fn judge(plan: &Plan, items: &[Item], outputs: &[OutputSet]) -> Result<Vec<Judgment>, EvaluationError> {
     let items: BTreeMap<&str, &Item> = items.iter().map(|item| (item.id.as_str(), item)).collect();
     let without: Vec<&str> = plan
         .questions
@@ -59,18 +59,18 @@ fn reference<'a>(items: &BTreeMap<&str, &'a Item>, item: &str, turn: usize) -> O
 }
 
 /// The overlap of an output with a reference, from 0 to 1.
-pub struct Overlap {
+pub(super) struct Overlap {
     rouge: Rouge,
     chrf: Chrf,
 }
 
 impl Overlap {
-    pub fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self { rouge: Rouge::new([RougeType::L], false), chrf: Chrf::default() }
     }
 
     /// Mean of the F-measure of ROUGE-L and chrF.
-    pub fn score(&self, reference: &str, output: &str) -> f64 {
+    pub(super) fn score(&self, reference: &str, output: &str) -> f64 {
         let rouge = self.rouge.score(reference, output).first().map_or(0.0, |score| score.fmeasure);
         (rouge + self.chrf.sentence_score(output, &[reference]) / 100.0) / 2.0
     }

@@ -8,7 +8,6 @@ use harness_judges::{
         alpaca_eval::{AnnotationOrder, annotations},
         fastchat,
     },
-    length_control::Calibration,
     results::{
         Combine, ControlledWinRate, FastChatScores, FindingInputs, FlipRate, GoldResult, JuryResult, LabelShares,
         NullAnswer, PairResult, PairRow, Placebo, PositionBias, ScoreResult, WinLossTie, against_gold,
@@ -16,10 +15,10 @@ use harness_judges::{
         position_bias, score_results,
     },
 };
-use harness_metrics::comparison::{Caveat, JudgeFinding, Settings};
+use harness_metrics::comparison::{Caveat, JudgeFinding};
 use serde::Serialize;
 
-use super::{ask::Asked, case::Setting, kinship};
+use super::{ask::Asked, backend::Judge, case::Setting, kinship};
 use crate::EvaluationError;
 
 /// The result of one model.
@@ -112,7 +111,7 @@ impl Results {
 ///
 /// # Errors
 /// If outputs are missing, or calibration data do not cover the instructions.
-pub fn results(setting: &Setting<'_>, plan: &Plan, asked: &Asked) -> Result<Results, EvaluationError> {
+pub(super) fn results(setting: &Setting<'_>, plan: &Plan, asked: &Asked) -> Result<Results, EvaluationError> {
     let confidence = setting.settings.confidence;
     let judgments = &asked.judgments;
     let pairs = pair_results(judgments, Combine::default(), confidence);

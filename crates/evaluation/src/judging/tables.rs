@@ -19,7 +19,7 @@ const GAP: Aggregate = Aggregate { value: f64::NAN, standard_error: None, n: Non
 
 /// The rows: with gold labels, what they correct the judge to; with a jury, its verdict with the choice of judges in the
 /// intervals; with verdicts that could not be read, the intervals that allow for them; what was judged. The first of them is the main row, and the others stand beside it.
-pub fn tables(setting: &Setting<'_>, asked: &Asked, results: &Results) -> Vec<Table> {
+pub(super) fn tables(setting: &Setting<'_>, asked: &Asked, results: &Results) -> Vec<Table> {
     let mut tables = vec![judged(setting, &asked.judgments)];
     let confidence = setting.settings.confidence;
     let name = setting.judge.name();

@@ -17,7 +17,7 @@ impl Report {
 
 /// The results of each model, what was found about the judge, and what asking took.
 fn text(report: &Report, plot: bool) -> String {
-    let Report { setting, results, .. } = report;
+    let (setting, results) = (&report.setting(), &report.results);
     let mut text = format!("Judged by {} under the protocol {}.\n", setting.judge.name(), setting.protocol.name);
     if let Some(note) = setting.judge.note() {
         let _ = writeln!(text, "{note}");

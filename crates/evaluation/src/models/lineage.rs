@@ -19,7 +19,7 @@ fn record(folder: &Path) -> PathBuf {
 
 /// Sentences about what differs between the training of an adapter and its use on this base: another base, tokenizer,
 /// rule about BOS, or storage of the weights. None if the folder does not say how it was trained.
-pub fn differences(folder: &Path, base: &LoadedBase, add_bos: Option<bool>) -> Vec<String> {
+pub(super) fn differences(folder: &Path, base: &LoadedBase, add_bos: Option<bool>) -> Vec<String> {
     let path = record(folder);
     let Ok(text) = std::fs::read_to_string(&path) else { return vec![] };
     let Ok(record) = serde_json::from_str::<Value>(&text) else {

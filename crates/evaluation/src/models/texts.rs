@@ -14,7 +14,7 @@ use harness_engine::{ChatSettings, ChatTemplate, CivilTime, DateUse, LoadedBase,
 const DATE: &str = "date";
 
 /// How a model is asked.
-pub struct Chosen {
+pub(super) struct Chosen {
     /// Its tokenizer and template, and what its chats are told.
     pub texts: Texts,
     /// What of an adapter's own differs from its base's and is used, in words.
@@ -25,7 +25,7 @@ pub struct Chosen {
 
 /// Whether the day of a first run is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Keep {
+pub(super) enum Keep {
     /// It is, and all later runs are told it.
     Yes,
     /// Nothing of the work is stored, and no day with it.
@@ -36,7 +36,7 @@ pub enum Keep {
 ///
 /// # Errors
 /// If something is asked for that is not there, or does not fit the model.
-pub fn choose(
+pub(super) fn choose(
     session: &Session,
     resolved: &ResolvedModel,
     loaded: &LoadedBase,
@@ -147,7 +147,7 @@ pub fn sources(resolved: &ResolvedModel, adapter: &Path) -> Result<[String; 2], 
 }
 
 /// What the experiment says of the model itself, or of the base it sits on.
-pub fn base_section(resolved: &ResolvedModel) -> &ModelSection {
+pub(super) fn base_section(resolved: &ResolvedModel) -> &ModelSection {
     match &resolved.candidate {
         Candidate::Adapter { base, .. } | Candidate::Recipe { base: Some(base), .. } => &base.section,
         Candidate::Base { .. } | Candidate::Endpoint { .. } | Candidate::Recipe { base: None, .. } => &resolved.section,

@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// Evaluates what a run has made so far; the base and the tasks stay in memory between evaluations.
-pub struct TaskEvaluator<'a> {
+pub(super) struct TaskEvaluator<'a> {
     session: &'a Session,
     name: String,
     base: Option<PathBuf>,
@@ -36,7 +36,7 @@ impl<'a> TaskEvaluator<'a> {
     ///
     /// # Errors
     /// If a task is unknown or its data are missing: before anything is trained.
-    pub fn new(
+    pub(super) fn new(
         session: &'a Session,
         name: &str,
         base: Option<&Path>,
@@ -69,7 +69,7 @@ impl<'a> TaskEvaluator<'a> {
     ///
     /// # Errors
     /// If it cannot be loaded or asked.
-    pub fn evaluate(&mut self, step: u64, folder: &Path) -> Result<BTreeMap<String, f64>, EvaluationError> {
+    pub(super) fn evaluate(&mut self, step: u64, folder: &Path) -> Result<BTreeMap<String, f64>, EvaluationError> {
         let candidate = match &self.base {
             None => Candidate::Base { path: folder.to_owned() },
             Some(base) => {
