@@ -7,11 +7,11 @@ use std::{
     process::Command,
 };
 
-use harness_test_support::workspace_root;
+use harness_test_support::{imports::Imports, workspace_root};
 use serde_json::Value;
 
 /// Which crates of this workspace a crate may be built on.
-const BUILT_ON: [(&str, &[&str]); 10] = [
+const BUILT_ON: [(&str, &[&str]); 11] = [
     ("harness-core", &[]),
     ("harness-metrics", &["harness-core"]),
     ("harness-store", &["harness-core"]),
@@ -21,36 +21,67 @@ const BUILT_ON: [(&str, &[&str]); 10] = [
     ("harness-judges", &["harness-core", "harness-metrics", "harness-store"]),
     ("harness-training", &["harness-core", "harness-store", "harness-engine"]),
     ("harness-reports", &["harness-core", "harness-metrics"]),
-    (
-        "harness",
-        &[
-            "harness-core",
-            "harness-metrics",
-            "harness-store",
-            "harness-engine",
-            "harness-http",
-            "harness-tasks",
-            "harness-judges",
-            "harness-training",
-            "harness-reports",
-        ],
-    ),
+    ("harness-evaluation", EVERY_OTHER),
+    ("harness", &ALL),
+];
+
+/// What the evaluation is built on.
+const EVERY_OTHER: &[&str] = ALL.split_at(9).0;
+
+/// All crates but the program.
+const ALL: [&str; 10] = [
+    "harness-core",
+    "harness-metrics",
+    "harness-store",
+    "harness-engine",
+    "harness-http",
+    "harness-tasks",
+    "harness-judges",
+    "harness-training",
+    "harness-reports",
+    "harness-evaluation",
 ];
 
 /// Which crates may use these.
-const RESERVED: [(&str, &[&str]); 7] = [
+const RESERVED: [(&str, &[&str]); 9] = [
     ("candle-", &["harness-engine", "harness-training"]),
     ("tokenizers", &["harness-engine", "harness-training"]),
     ("cudarc", &["harness-engine"]),
     ("reqwest", &["harness-http", "harness-store"]),
-    ("anyhow", &["harness"]),
     ("clap", &["harness"]),
+    ("ctrlc", &["harness"]),
+    ("indicatif", &["harness"]),
     ("plotters", &["harness-reports"]),
+    ("tokio", &["harness-http"]),
+];
+
+/// Folders with the sources of one crate.
+const CRATES: [&str; 11] = [
+    "src",
+    "tasks/src",
+    "judges/src",
+    "training/src",
+    "reports/src",
+    "crates/core/src",
+    "crates/metrics/src",
+    "crates/store/src",
+    "crates/engine/src",
+    "crates/http/src",
+    "crates/evaluation/src",
 ];
 
 /// Crates that do without `unsafe`.
-const SAFE: [&str; 8] =
-    ["crates/core", "crates/metrics", "crates/store", "crates/http", "reports", "tasks", "judges", "src"];
+const SAFE: [&str; 9] = [
+    "crates/core",
+    "crates/metrics",
+    "crates/store",
+    "crates/http",
+    "crates/evaluation",
+    "reports",
+    "tasks",
+    "judges",
+    "src",
+];
 
 /// Longest source file.
 const LINES: usize = 600;
@@ -190,6 +221,32 @@ fn the_definitions_of_the_command_line_do_nothing() {
         let text = read(path);
         for word in ["harness_engine", "harness_store", "harness_training", "fs"] {
             assert!(!has_word(&text, word), "{}: {word} in a definition", path.display());
+        }
+    }
+}
+
+#[test]
+fn files_of_a_crate_form_no_circles() {
+    let circles: Vec<String> = CRATES
+        .iter()
+        .flat_map(|folder| Imports::of(&workspace_root().join(folder)).circles())
+        .map(|circle| {
+            let names = circle.iter().map(|file| file.strip_prefix(workspace_root()).unwrap_or(file).display());
+            names.map(|name| name.to_string()).collect::<Vec<_>>().join(", ")
+        })
+        .collect();
+    assert!(circles.is_empty(), "files that take names from each other:\n{}", circles.join("\n"));
+}
+
+#[test]
+fn the_evaluation_prints_nothing_and_ends_nothing() {
+    for path in sources().iter().filter(|path| path.starts_with("crates/evaluation/src")) {
+        let text = read(path);
+        for (number, line) in text.lines().enumerate() {
+            for word in ["println", "eprintln", "print", "eprint", "stdout", "stderr", "exit", "ctrlc", "clap"] {
+                let line = code(line);
+                assert!(!has_word(line, word), "{}:{}: {word} in the evaluation", path.display(), number + 1);
+            }
         }
     }
 }

@@ -3,7 +3,7 @@
 pub mod alpaca_eval;
 pub mod fastchat;
 
-use std::{fs, path::Path};
+use std::path::Path;
 
 use harness_store::{Row, read_rows};
 use serde::Serialize;
@@ -66,16 +66,10 @@ fn texts(path: &Path, number: usize, row: &Row, column: &str) -> Result<Vec<Stri
     }
 }
 
-/// Writes a file by way of another one beside it, so that it appears whole or not at all.
+/// [`harness_core::atomic_write`] with the path in its error.
 fn write(path: &Path, content: &str) -> Result<()> {
     let failed = |source| JudgesError::Io { action: "write", path: path.to_owned(), source };
-    if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
-        fs::create_dir_all(folder).map_err(failed)?;
-    }
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(".part");
-    let beside = path.with_file_name(name);
-    fs::write(&beside, content).and_then(|()| fs::rename(&beside, path)).map_err(failed)
+    harness_core::atomic_write(path, content).map_err(failed)
 }
 
 /// Values as JSON Lines.

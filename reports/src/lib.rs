@@ -25,4 +25,4 @@ pub use latex::{escape as latex_escape, latex_document, latex_fragment};
 pub use markdown::markdown;
 pub use meta::Meta;
 pub use plot::{RadarSeries, Series, forest_plot, line_chart, radar_chart};
-pub use write::{Format, write_all, write_atomically};
+pub use write::{Format, write_all};

@@ -1,8 +1,7 @@
 //! Reports as files.
 
 use std::{
-    fs::{self, File},
-    io::Write,
+    fs,
     path::{Path, PathBuf},
     str::FromStr,
 };
@@ -66,7 +65,7 @@ impl FromStr for Format {
 }
 
 /// Writes the report in the given formats to a folder, which is made if it does not exist, and returns the files
-/// written. Each file appears whole or not at all: it is written beside its place and renamed.
+/// written. Each file appears whole or not at all.
 ///
 /// # Errors
 /// [`ReportError::Write`] names the file that could not be written; files written before it stay.
@@ -95,33 +94,16 @@ pub fn write_all(
                 continue;
             }
         };
-        write_atomically(&path, text.as_bytes())?;
+        write(&path, text.as_bytes())?;
         written.push(path);
     }
     Ok(written)
 }
 
-/// Writes a file by way of a temporary one in the same folder, so that readers see the old or the new content only.
+/// [`harness_core::atomic_write`] with the path in its error.
 ///
 /// # Errors
-/// [`ReportError::Write`] with the path; the temporary file is removed.
-pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<(), ReportError> {
-    let temporary = beside(path);
-    let write = || {
-        let mut file = File::create(&temporary)?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        fs::rename(&temporary, path)
-    };
-    write().map_err(|source| {
-        // Best effort: the first error is the one to report.
-        let _ = fs::remove_file(&temporary);
-        ReportError::Write { path: path.to_owned(), source }
-    })
-}
-
-/// The temporary name of a file, in its folder and with its extension.
-pub(crate) fn beside(path: &Path) -> PathBuf {
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    path.with_file_name(format!(".{}.{name}", std::process::id()))
+/// [`ReportError::Write`].
+pub(crate) fn write(path: &Path, bytes: &[u8]) -> Result<(), ReportError> {
+    harness_core::atomic_write(path, bytes).map_err(|source| ReportError::Write { path: path.to_owned(), source })
 }

@@ -1,8 +1,9 @@
 //! Types every other crate speaks: documents, requests, responses, scores, models and seeds.
 //!
-//! No I/O and no tensors: this crate is the seam between the engine that answers requests, the tasks that
+//! No tensors, and no I/O but one function, [`atomic_write`]: this crate is the seam between the engine that answers requests, the tasks that
 //! ask and score them, the store that keeps them and the statistics that compare them.
 
+mod atomic;
 mod canonical;
 mod chat_kwargs;
 mod digest;
@@ -21,6 +22,7 @@ mod split;
 mod split_name;
 mod thinking;
 
+pub use atomic::{atomic_replace, atomic_write, temporary};
 pub use canonical::canonical_json;
 pub use chat_kwargs::ChatKwargs;
 pub use digest::{Digest, Hasher, ParseDigestError};

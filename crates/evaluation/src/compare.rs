@@ -57,10 +57,23 @@ pub fn compare<'a>(
 ) -> Result<Compared, EvaluationError> {
     let names: Vec<&str> = models.into_iter().collect();
     let subjects = Subject::resolve(session, names.iter().copied(), &options.evaluation.texts)?;
+    compare_subjects(session, &subjects, &names.join(" "), options)
+}
+
+/// The same for subjects that are resolved, or given by the caller; `name` is what the manifest calls the comparison.
+///
+/// # Errors
+/// As [`compare`].
+pub fn compare_subjects(
+    session: &Session,
+    subjects: &[Subject],
+    name: &str,
+    options: &CompareOptions,
+) -> Result<Compared, EvaluationError> {
     let CompareOptions { evaluation, asking, settings, judges, judge_protocol } = options;
     settings.validate()?;
     let judging = (!judges.is_empty()).then_some((judges.as_slice(), judge_protocol.as_str()));
-    let gathered = gather(session, &subjects, evaluation, *asking, settings, judging)?;
+    let gathered = gather(session, subjects, evaluation, *asking, settings, judging)?;
     let stage = session.stage("compare", 1);
     let mut comparison = gathered.compare(settings)?;
     let look = Look::of(&gathered, evaluation, settings);
@@ -68,7 +81,7 @@ pub fn compare<'a>(
     stage.finish(&format!("{} rows, {} caveats", comparison.rows.len(), comparison.caveats.len()));
     let manifest = match &gathered.suite {
         Some(suite) => {
-            let mut manifest = manifest(session, suite, &gathered.evaluated, &names.join(" "))?;
+            let mut manifest = manifest(session, suite, &gathered.evaluated, name)?;
             manifest.settings.insert("compare".to_owned(), json!(settings));
             manifest.settings.extend(gathered.judging().map(|record| ("judge".to_owned(), record.clone())));
             manifest.settings.insert("include_path".to_owned(), json!(evaluation.include_path));

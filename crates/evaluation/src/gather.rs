@@ -1,8 +1,11 @@
 //! Models to compare: own ones are placed, loaded and asked, imported results are read.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
-use harness_core::DocId;
+use harness_core::{DocId, LanguageModel};
 use harness_metrics::comparison::{Caveat, Comparison, ModelFacts, Settings, Table};
 use harness_tasks::Task as _;
 
@@ -26,6 +29,13 @@ use crate::{
 pub enum Subject {
     /// A model that can be asked.
     Model(Box<ResolvedModel>),
+    /// A model of the caller's own.
+    Given {
+        /// Its name in reports.
+        name: String,
+        /// The model.
+        model: Arc<dyn LanguageModel>,
+    },
     /// Results of another tool.
     Imported(Box<ImportRecord>),
 }
@@ -35,6 +45,7 @@ impl Subject {
     pub fn name(&self) -> &str {
         match self {
             Self::Model(model) => &model.name,
+            Self::Given { name, .. } => name,
             Self::Imported(record) => &record.name,
         }
     }
@@ -195,13 +206,7 @@ pub fn gather(
     if judging.is_some() && subjects.iter().any(|subject| matches!(subject, Subject::Imported(_))) {
         return Err(EvaluationError::usage("--judge: imported results hold no outputs that could be judged"));
     }
-    let models: Vec<&ResolvedModel> = subjects
-        .iter()
-        .filter_map(|subject| match subject {
-            Subject::Model(model) => Some(model.as_ref()),
-            Subject::Imported(_) => None,
-        })
-        .collect();
+    let own: Vec<&Subject> = subjects.iter().filter(|subject| !matches!(subject, Subject::Imported(_))).collect();
     let mut counts = [0usize; 2];
     let order = subjects
         .iter()
@@ -216,10 +221,10 @@ pub fn gather(
         .iter()
         .filter_map(|subject| match subject {
             Subject::Imported(record) => Some((**record).clone()),
-            Subject::Model(_) => None,
+            Subject::Model(_) | Subject::Given { .. } => None,
         })
         .collect();
-    let suite = if models.is_empty() { None } else { Some(Suite::load(session, options)?) };
+    let suite = if own.is_empty() { None } else { Some(Suite::load(session, options)?) };
     match &suite {
         None => require(&imported.iter().collect::<Vec<_>>(), &options.tasks)?,
         Some(suite) if !options.tasks.is_empty() => require_of_suite(&imported, suite)?,
@@ -238,13 +243,26 @@ pub fn gather(
         judged: Judged::default(),
     };
     if let Some(suite) = &gathered.suite {
-        models.iter().try_for_each(|model| check(session, model, None, &Changes::default()))?;
+        for subject in &own {
+            if let Subject::Model(model) = subject {
+                check(session, model, None, &Changes::default())?;
+            }
+        }
         let mut loader = Loader::new(session, limits, ensure_trained).with_remote(options.remote.clone());
         // All candidates and the judge are there before the first one is asked anything.
-        let places = models.iter().map(|model| loader.place(model, asking.missing)).collect::<Result<Vec<_>, _>>()?;
-        let mut ready: Vec<Ready> = vec![];
-        for (model, place) in models.iter().zip(places) {
-            ready.push(loader.load_at(model, place)?);
+        let mut places = vec![];
+        for subject in &own {
+            if let Subject::Model(model) = subject {
+                places.push(loader.place(model, asking.missing)?);
+            }
+        }
+        let (mut ready, mut places): (Vec<Ready>, _) = (vec![], places.into_iter());
+        for subject in &own {
+            match subject {
+                Subject::Model(model) => ready.extend(places.next().map(|at| loader.load_at(model, at)).transpose()?),
+                Subject::Given { name, model } => ready.push(Ready::given(name, Arc::clone(model))),
+                Subject::Imported(_) => {}
+            }
         }
         let judging =
             judging.map(|judging| Judging::load(session, &mut loader, judging, asking.from_store)).transpose()?;

@@ -100,7 +100,7 @@ pub fn plan(
     let limits = options.limits.unwrap_or_else(|| session.device.limits());
     let model = subjects.iter().find_map(|subject| match subject {
         Subject::Model(model) => Some(model),
-        Subject::Imported(_) => None,
+        Subject::Given { .. } | Subject::Imported(_) => None,
     });
     let mut loader = Loader::new(session, limits, ensure_trained).with_remote(options.remote.clone());
     let ready = match model.map(|model| (model, loader.place(model, Missing::Refuse))) {
@@ -140,7 +140,7 @@ pub fn plan(
             detectable: DISAGREEMENTS.iter().map(|&d| (format!("{d}"), detectable(documents, d))).collect(),
         });
     }
-    let models = subjects.iter().filter(|subject| matches!(subject, Subject::Model(_))).count();
+    let models = subjects.iter().filter(|subject| !matches!(subject, Subject::Imported(_))).count();
     let total = |of: fn(&TaskPlan) -> u64| tasks.iter().map(of).sum::<u64>() * models as u64;
     let (tokens, generated) = (total(|task| task.tokens), total(|task| task.generated));
     let largest = tasks.iter().map(|task| task.available).max().unwrap_or(0);

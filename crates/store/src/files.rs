@@ -3,12 +3,9 @@
 use std::{
     collections::BTreeMap,
     fs::{self, File},
-    io::{Read as _, Write as _},
+    io::Read as _,
     path::{Path, PathBuf},
-    sync::{
-        Mutex,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::Mutex,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -17,40 +14,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Result, StoreError};
 
-/// Writes a file so that whoever looks, after whatever interruption, finds either the former or the new content:
-/// a temporary file in the same folder, `fsync`, rename, `fsync` of the folder. Missing folders are made.
+/// [`harness_core::atomic_write`] with the path in its error.
 ///
 /// # Errors
 /// If the folder cannot be made or written; the former content is then untouched and no temporary file is left.
 pub fn atomic_write(path: &Path, bytes: impl AsRef<[u8]>) -> Result<()> {
-    static COUNTER: AtomicU64 = AtomicU64::new(0);
-    let name = path.file_name().ok_or_else(|| StoreError::bad_file(path, "no file name", "a path to a file"))?;
-    let folder = match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
-    fs::create_dir_all(folder).map_err(StoreError::io("make the folder", folder))?;
-    let mut temporary = std::ffi::OsString::from(".");
-    temporary.push(name);
-    temporary.push(format!(".{}-{}.tmp", std::process::id(), COUNTER.fetch_add(1, Ordering::Relaxed)));
-    let temporary = folder.join(temporary);
-    let written = write_synced(&temporary, bytes.as_ref()).and_then(|()| fs::rename(&temporary, path));
-    if let Err(error) = written {
-        // Whether this succeeds does not matter: the first error is the one to report.
-        let _ = fs::remove_file(&temporary);
-        return Err(StoreError::io("write", path)(error));
-    }
-    // Some file systems refuse to sync folders; the rename is then as durable as they make it.
-    if let Ok(folder) = File::open(folder) {
-        let _ = folder.sync_all();
-    }
-    Ok(())
-}
-
-fn write_synced(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
-    let mut file = File::create_new(path)?;
-    file.write_all(bytes)?;
-    file.sync_all()
+    harness_core::atomic_write(path, bytes).map_err(StoreError::io("write", path))
 }
 
 /// BLAKE3 of a file's content, streamed.

@@ -2,13 +2,14 @@
 
 use std::{fs, path::Path, sync::OnceLock};
 
+use harness_core::{atomic_replace, temporary};
 use plotters::{
     coord::Shift,
     prelude::*,
     style::{FontStyle, register_font},
 };
 
-use crate::{ReportError, write::beside, write_atomically};
+use crate::{ReportError, write::write};
 
 /// Name under which the embedded font is registered.
 pub(super) const FONT: &str = "sans-serif";
@@ -52,24 +53,24 @@ pub(super) fn draw_file(path: &Path, size: (u32, u32), drawing: &impl Drawing) -
         return Err(failed("the embedded font cannot be read".into()));
     }
     match path.extension().and_then(|extension| extension.to_str()) {
-        Some("svg") => write_atomically(path, draw_svg(size, drawing).map_err(failed)?.as_bytes()),
+        Some("svg") => write(path, draw_svg(size, drawing).map_err(failed)?.as_bytes()),
         Some("png") => {
-            let temporary = beside(path);
-            // The encoder reports failures to write as text; an unwritable folder is found out here, with its cause.
-            fs::File::create(&temporary).map_err(|source| ReportError::Write { path: path.to_owned(), source })?;
+            let written = |source| ReportError::Write { path: path.to_owned(), source };
+            // The encoder goes by the extension, and reports failures to write as text: an unwritable folder is found out
+            // here, with its cause.
+            let temporary = temporary(path).map_err(written)?.with_extension("png");
+            fs::File::create(&temporary).map_err(written)?;
             let draw = || {
                 let area = BitMapBackend::new(&temporary, size).into_drawing_area();
                 drawing.draw(&area)?;
                 area.present().map_err(|error| error.to_string())
             };
-            let result = draw().map_err(failed).and_then(|()| {
-                fs::rename(&temporary, path).map_err(|source| ReportError::Write { path: path.to_owned(), source })
-            });
-            if result.is_err() {
+            if let Err(reason) = draw() {
                 // Best effort: the first error is the one to report.
                 let _ = fs::remove_file(&temporary);
+                return Err(failed(reason));
             }
-            result
+            atomic_replace(&temporary, path).map_err(written)
         }
         _ => Err(ReportError::Extension { path: path.to_owned() }),
     }

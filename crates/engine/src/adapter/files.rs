@@ -187,18 +187,7 @@ fn parse(path: &str) -> Option<Key> {
     }
 }
 
-/// Writes a file beside its place and moves it there.
+/// [`harness_core::atomic_write`] with the path in its error.
 pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), EngineError> {
-    let mut partial = path.as_os_str().to_owned();
-    partial.push(".partial");
-    let partial = Path::new(&partial);
-    let written = fs::File::create(partial).and_then(|mut file| {
-        std::io::Write::write_all(&mut file, bytes)?;
-        file.sync_all()
-    });
-    written.and_then(|()| fs::rename(partial, path)).map_err(|source| {
-        // What could not be finished is of no use; a failure to remove it changes nothing.
-        let _ = fs::remove_file(partial);
-        EngineError::write(path, source)
-    })
+    harness_core::atomic_write(path, bytes).map_err(|source| EngineError::write(path, source))
 }

@@ -116,8 +116,7 @@ impl<'a> Loader<'a> {
             options.requests_per_minute = self.remote.requests_per_minute.or(options.requests_per_minute);
             options.budget.clone_from(&self.remote.budget);
             options.stop = Some(self.session.stop_flag());
-            let endpoint = Endpoint::new(options)?;
-            let model = Model::Remote(Box::new(endpoint));
+            let model = Model::Remote(Box::new(Endpoint::new(options)?));
             let (name, identity) = (resolved.name.clone(), model.identity().clone());
             let entry = ModelEntry { name: name.clone(), identity, path: None, adapter: None, recipe: None };
             return Ok(Ready {

@@ -1,6 +1,6 @@
-//! A model ready to answer, on this machine or behind a server.
+//! A model that answers: on this machine, behind a server, or the caller's own.
 
-use std::ops::Deref;
+use std::{ops::Deref, sync::Arc};
 
 use harness_core::{Control, LanguageModel, ModelError, Output, Request, Response, Sampling};
 use harness_engine::LocalModel;
@@ -14,6 +14,8 @@ pub enum Model {
     Local(Box<LocalModel>),
     /// Behind a server.
     Remote(Box<Endpoint>),
+    /// The caller's own.
+    Given(Arc<dyn LanguageModel>),
 }
 
 impl Deref for Model {
@@ -23,6 +25,7 @@ impl Deref for Model {
         match self {
             Self::Local(model) => &**model,
             Self::Remote(endpoint) => &**endpoint,
+            Self::Given(model) => &**model,
         }
     }
 }
@@ -42,14 +45,14 @@ impl Model {
     pub fn local(&self) -> Option<&LocalModel> {
         match self {
             Self::Local(model) => Some(model),
-            Self::Remote(_) => None,
+            Self::Remote(_) | Self::Given(_) => None,
         }
     }
 
     /// The endpoint, if it is one.
     pub fn endpoint(&self) -> Option<&Endpoint> {
         match self {
-            Self::Local(_) => None,
+            Self::Local(_) | Self::Given(_) => None,
             Self::Remote(endpoint) => Some(endpoint),
         }
     }
@@ -70,7 +73,7 @@ impl Model {
         Ok(())
     }
 
-    /// Continues one prompt and hands over text as it comes; an endpoint's comes in one piece. `None` if it was stopped.
+    /// Continues one prompt and hands over text as it comes; only a model on this machine has it in more than one piece. `None` if it was stopped.
     ///
     /// # Errors
     /// If the model does not answer.
@@ -81,19 +84,18 @@ impl Model {
         sampling: &Sampling,
         on_text: &mut dyn FnMut(&str) -> Control,
     ) -> Result<Option<Response>, ModelError> {
-        let endpoint = match self {
-            Self::Local(model) => return model.stream(prompt, stop, sampling, on_text),
-            Self::Remote(endpoint) => endpoint,
-        };
+        if let Self::Local(model) = self {
+            return model.stream(prompt, stop, sampling, on_text);
+        }
         let request = Request::Generate { prompt: prompt.to_owned(), stop: stop.to_vec(), sampling: sampling.clone() };
         let mut found = None;
-        endpoint.answer(&[request], &mut |_, response| {
+        self.answer(&[request], &mut |_, response| {
             if let Output::Text { text, .. } = &response.output {
                 on_text(text);
             }
             found = Some(response);
             Control::Continue
         })?;
-        found.map(Some).ok_or_else(|| ModelError::Other("the endpoint gave no answer".into()))
+        found.map(Some).ok_or_else(|| ModelError::Other("the model gave no answer".into()))
     }
 }

@@ -1,5 +1,8 @@
 //! A model ready to answer.
 
+use std::sync::Arc;
+
+use harness_core::LanguageModel;
 use harness_store::ModelEntry;
 
 use super::Model;
@@ -20,4 +23,20 @@ pub struct Ready {
     pub think_end_token: Option<String>,
     /// What of an adapter's own folder it is asked with instead of its base's.
     pub own_texts: Vec<String>,
+}
+
+impl Ready {
+    /// A model of the caller's own, under a name.
+    pub fn given(name: &str, model: Arc<dyn LanguageModel>) -> Self {
+        let (name, identity) = (name.to_owned(), model.identity().clone());
+        Self {
+            entry: ModelEntry { name: name.clone(), identity, path: None, adapter: None, recipe: None },
+            name,
+            model: Model::Given(model),
+            base: None,
+            differences: vec![],
+            think_end_token: None,
+            own_texts: vec![],
+        }
+    }
 }

@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use harness_core::atomic_replace;
 use reqwest::{StatusCode, blocking::Client};
 use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
@@ -137,7 +138,7 @@ impl HubClient {
         let temporary = PathBuf::from(temporary);
         let result = self
             .receive(url, file, &mut response, &temporary, total, report)
-            .and_then(|()| fs::rename(&temporary, target).map_err(StoreError::io("write", target)));
+            .and_then(|()| atomic_replace(&temporary, target).map_err(StoreError::io("write", target)));
         if result.is_err() {
             // Whether this succeeds does not matter: the first error is the one to report.
             let _ = fs::remove_file(&temporary);

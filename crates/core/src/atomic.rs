@@ -1,0 +1,60 @@
+//! How every crate writes a file: so that it is whole or absent.
+
+use std::{
+    fs::{self, File},
+    io::{self, Write as _},
+    path::{Path, PathBuf},
+    sync::atomic::{AtomicU64, Ordering},
+};
+
+/// Writes a file so that whoever looks, after whatever interruption, finds either the former or the new content: a
+/// temporary file in the same folder, `fsync`, rename, `fsync` of the folder. Missing folders are made.
+///
+/// # Errors
+/// If the folder cannot be made or written; the former content is then untouched and no temporary file is left.
+pub fn atomic_write(path: &Path, bytes: impl AsRef<[u8]>) -> io::Result<()> {
+    let temporary = temporary(path)?;
+    let written = File::create_new(&temporary).and_then(|mut file| file.write_all(bytes.as_ref()));
+    if let Err(error) = written {
+        // Whether this succeeds does not matter: the first error is the one to report.
+        let _ = fs::remove_file(&temporary);
+        return Err(error);
+    }
+    atomic_replace(&temporary, path)
+}
+
+/// A name for a temporary file in the folder of `path`, which is made if it is missing.
+///
+/// # Errors
+/// If the path has no file name, or the folder cannot be made.
+pub fn temporary(path: &Path) -> io::Result<PathBuf> {
+    static COUNTER: AtomicU64 = AtomicU64::new(0);
+    let name =
+        path.file_name().ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "the path has no file name"))?;
+    fs::create_dir_all(folder(path))?;
+    let mut temporary = std::ffi::OsString::from(".");
+    temporary.push(name);
+    temporary.push(format!(".{}-{}.tmp", std::process::id(), COUNTER.fetch_add(1, Ordering::Relaxed)));
+    Ok(path.with_file_name(temporary))
+}
+
+/// Puts a finished temporary file in the place of another, with the promise of [`atomic_write`].
+///
+/// # Errors
+/// If it cannot be synced or renamed; the temporary file is then removed.
+pub fn atomic_replace(temporary: &Path, path: &Path) -> io::Result<()> {
+    let replaced = File::open(temporary).and_then(|file| file.sync_all()).and_then(|()| fs::rename(temporary, path));
+    if let Err(error) = replaced {
+        let _ = fs::remove_file(temporary);
+        return Err(error);
+    }
+    // Some file systems refuse to sync folders; the rename is then as durable as they make it.
+    if let Ok(folder) = File::open(folder(path)) {
+        let _ = folder.sync_all();
+    }
+    Ok(())
+}
+
+fn folder(path: &Path) -> &Path {
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
