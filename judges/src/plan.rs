@@ -1,6 +1,7 @@
 //! Which questions are asked: items, models, orders, repetitions, placebos.
 
-use harness_core::{ChatMessage, ChatRole, Digest, Hasher, PythonRandom, Seed};
+use harness_core::{ChatMessage, ChatRole, Digest, Hasher, Seed};
+use harness_python::PythonRandom;
 use serde::{Deserialize, Serialize};
 
 use crate::{

@@ -193,7 +193,7 @@ impl TaskConfig {
             None => defaults,
         };
         let metadata = keys.map("metadata")?.unwrap_or_default();
-        let version = metadata.get("version").map_or_else(|| "0".to_owned(), crate::python::text::str);
+        let version = metadata.get("version").map_or_else(|| "0".to_owned(), harness_python::str);
         let generation_kwargs = keys.map("generation_kwargs")?;
         let generation_kwargs = crate::generation::defaults(generation_kwargs, &fewshot_delimiter);
         if let Err(message) = crate::generation::settings(&generation_kwargs) {

@@ -13,8 +13,8 @@ use serde_json::Value;
 use crate::{
     builtin,
     config::{DatasetConfig, DeriveSplits},
-    python::text::strip,
 };
+use harness_python::trim as strip;
 
 /// Gives the rows of a split.
 pub trait DataSource: Send + Sync {

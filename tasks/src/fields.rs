@@ -10,9 +10,9 @@ use crate::{
     DeclarativeTask, Gold, OutputType, TaskError,
     config::Field,
     error::no_column,
-    python::{literal::literal_eval, text::str as python_str},
     template::{Template, columns},
 };
+use harness_python::{literal_eval, str as python_str};
 
 /// Question and answer of a document as the templates give them.
 #[derive(PartialEq)]

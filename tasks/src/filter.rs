@@ -6,17 +6,17 @@
 use std::collections::BTreeMap;
 
 use harness_core::nearest_few;
-use harness_metrics::{MetricsError, PythonRegex};
+use harness_python::{PythonRegex, RegexError};
 use serde_json::{Map, Value};
 use unicode_properties::{GeneralCategoryGroup, UnicodeGeneralCategory};
 
 use crate::{
     TaskError,
     keys::{Keys, text},
-    python::text::{is_space, str as python_str, strip},
     task::{Answer, AnswerOutcome},
     yaml::{Node, Yaml},
 };
+use harness_python::{is_space, str as python_str, trim as strip};
 
 const FILTERS: [&str; 11] = [
     "regex",
@@ -218,7 +218,7 @@ impl Extract {
     }
 
     /// The selected match: `None` where there is none, `Some("")` where it is empty.
-    fn select(&self, pattern: &PythonRegex, response: &str) -> Result<Option<String>, MetricsError> {
+    fn select(&self, pattern: &PythonRegex, response: &str) -> Result<Option<String>, RegexError> {
         let mut matches = pattern.find_all(response)?;
         let count = matches.len() as i64;
         let index = if self.group_select < 0 { count + self.group_select } else { self.group_select };
@@ -239,7 +239,7 @@ fn compile(key: &str, node: &Node) -> Result<PythonRegex, TaskError> {
 }
 
 impl Ignore {
-    fn clean(&self, text: &str) -> Result<String, MetricsError> {
+    fn clean(&self, text: &str) -> Result<String, RegexError> {
         let mut text = text.to_owned();
         for regex in &self.regexes {
             text = regex.sub("", &text, 0)?;
@@ -369,7 +369,7 @@ impl Step {
     }
 }
 
-fn extracted(found: Result<Option<String>, MetricsError>, extract: &Extract) -> Item {
+fn extracted(found: Result<Option<String>, RegexError>, extract: &Extract) -> Item {
     match found {
         Ok(Some(text)) => (Value::from(text), AnswerOutcome::Parsed),
         Ok(None) => (Value::from(extract.fallback.as_str()), AnswerOutcome::Fallback),
@@ -383,7 +383,7 @@ fn choose(
     ignore: &Ignore,
     response: &str,
     doc: &Map<String, Value>,
-) -> Result<Option<String>, MetricsError> {
+) -> Result<Option<String>, RegexError> {
     if let Some(found) = extract.select(&extract.pattern, response)?.filter(|found| !found.is_empty()) {
         return Ok(Some(found));
     }
@@ -409,7 +409,7 @@ fn choose(
 }
 
 /// Named entities as `label: value $ label: value`.
-fn format_span(response: &str, pattern: &PythonRegex) -> Result<String, MetricsError> {
+fn format_span(response: &str, pattern: &PythonRegex) -> Result<String, RegexError> {
     const LABELS: [(&str, &str); 15] = [
         ("person", "PER"),
         ("location", "LOC"),

@@ -124,7 +124,7 @@ pub fn postprocess_generation(text: &str, stop: &[String], think_end: Option<&st
     if let Some(mark) = think_end.filter(|mark| !mark.is_empty())
         && let Some((_, after)) = text.rsplit_once(mark)
     {
-        text = after.trim_start_matches(crate::python::text::is_space);
+        text = after.trim_start_matches(harness_python::is_space);
     }
     let mut text = text.to_owned();
     cut_at_stops(&mut text, stop, None, false);

@@ -128,7 +128,7 @@ pub(crate) fn read(node: &Node) -> Result<(Group, &[Node]), TaskError> {
         });
     }
     let version = match keys.map("metadata") {
-        Ok(Some(metadata)) => metadata.get("version").map_or_else(|| "N/A".to_owned(), crate::python::text::str),
+        Ok(Some(metadata)) => metadata.get("version").map_or_else(|| "N/A".to_owned(), harness_python::str),
         _ => "N/A".to_owned(),
     };
     let members = match node.get("task") {

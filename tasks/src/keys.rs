@@ -190,7 +190,7 @@ pub(crate) fn python(key: &str, node: &Node) -> Result<(), TaskError> {
 pub(crate) fn text(key: &str, node: &Node) -> Result<String, TaskError> {
     match &node.value {
         Yaml::Text(text) => Ok(text.clone()),
-        Yaml::Int(_) | Yaml::Float(_) | Yaml::Bool(_) => Ok(crate::python::text::str(&node.json())),
+        Yaml::Int(_) | Yaml::Float(_) | Yaml::Bool(_) => Ok(harness_python::str(&node.json())),
         _ => node.error(format!("{key} must be a string, found {}", shown(node))),
     }
 }

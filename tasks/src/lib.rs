@@ -22,7 +22,6 @@ pub mod lm_eval_files;
 mod metric;
 mod native;
 mod prompt;
-mod python;
 mod registry;
 mod sampler;
 mod score;

@@ -287,8 +287,8 @@ fn config(name: &str, output: OutputType, node: Option<&Node>) -> Result<MetricC
             "exact_match" => {
                 let regexes = match &options["regexes_to_ignore"] {
                     Value::Null => Vec::new(),
-                    Value::Array(items) => items.iter().map(crate::python::text::str).collect(),
-                    other => vec![crate::python::text::str(other)],
+                    Value::Array(items) => items.iter().map(harness_python::str).collect(),
+                    other => vec![harness_python::str(other)],
                 };
                 let options = ExactMatchOptions {
                     regexes_to_ignore: regexes,

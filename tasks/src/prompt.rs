@@ -4,10 +4,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use harness_core::{ChatMessage, ChatOptions, ChatRole, ModelError};
 
-use crate::{
-    python::text::is_space,
-    task::{PromptFormatter, PromptPart, PromptPiece},
-};
+use crate::task::{PromptFormatter, PromptPart, PromptPiece};
+use harness_python::is_space;
 
 /// A piece of a prompt with the delimiter that follows it in plain text.
 #[derive(Clone, Debug, PartialEq)]

@@ -1,6 +1,6 @@
 //! The choice of examples, draw for draw as lm-eval's samplers make them.
 
-use harness_core::PythonRandom;
+use harness_python::PythonRandom;
 use serde_json::{Map, Value};
 
 /// Row numbers of the examples of every document, in evaluation order.

@@ -11,8 +11,8 @@ use crate::{
     generation,
     metric::{Kind, MetricConfig, OfText},
     native::{Answers, NativeScores},
-    python::text::str as python_str,
 };
+use harness_python::str as python_str;
 
 impl DeclarativeTask {
     pub(crate) fn score_document(&self, item: &DocumentRequests, responses: &[Response]) -> Result<Scored, TaskError> {

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use harness_metrics::{MetricsError, PythonRegex};
+use harness_python::{PythonRegex, RegexError};
 use minijinja::{
     Environment, Error, ErrorKind, State, UndefinedBehavior, Value,
     syntax::SyntaxConfig,
@@ -13,7 +13,8 @@ use minijinja::{
 };
 use serde_json::{Map, Value as Json};
 
-use crate::{Place, TaskError, error::no_column, python::text, yaml::Node};
+use crate::{Place, TaskError, error::no_column, yaml::Node};
+use harness_python as text;
 
 /// Most template instructions of one rendering.
 const FUEL: u64 = 2_000_000;
@@ -171,7 +172,7 @@ fn python_str(value: &Value) -> String {
 
 /// lm-eval's filter `regex_replace(pattern, repl, count=0)`.
 fn regex_replace(text: &str, pattern: &str, replacement: &str, count: Option<usize>) -> Result<String, Error> {
-    let failed = |e: MetricsError| Error::new(ErrorKind::InvalidOperation, e.to_string());
+    let failed = |e: RegexError| Error::new(ErrorKind::InvalidOperation, e.to_string());
     PythonRegex::new(pattern).and_then(|regex| regex.sub(replacement, text, count.unwrap_or(0))).map_err(failed)
 }
 

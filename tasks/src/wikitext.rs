@@ -2,7 +2,7 @@
 
 use std::sync::LazyLock;
 
-use harness_metrics::{MetricsError, PythonRegex};
+use harness_python::{PythonRegex, RegexError};
 use harness_store::Row;
 use serde_json::Value;
 
@@ -86,7 +86,7 @@ static PAIRS: LazyLock<Vec<(PythonRegex, &str)>> = LazyLock::new(|| {
 });
 
 /// Undoes the tokenisation of WikiText in the order in which lm-eval does.
-pub(crate) fn detokenize(text: &str) -> Result<String, MetricsError> {
+pub(crate) fn detokenize(text: &str) -> Result<String, RegexError> {
     // lm-eval also replaces `/' ` before a digit and a slash, which no page of the corpus has.
     let mut text = BEFORE.iter().fold(text.to_owned(), |text, (from, to)| text.replace(from, to));
     for (pattern, with) in PAIRS.iter() {

@@ -10,9 +10,6 @@ mod digest;
 mod document;
 mod model;
 mod nearest;
-mod python_json;
-mod python_random;
-mod python_regex;
 mod request;
 mod response;
 mod rolling;
@@ -32,9 +29,6 @@ pub use model::{
     PairTokens,
 };
 pub use nearest::{nearest, nearest_few};
-pub use python_json::{PythonJson, python_float};
-pub use python_random::PythonRandom;
-pub use python_regex::translate_python_regex;
 pub use request::{Request, RequestKey, Sampling};
 pub use response::{Finish, Irregular, Output, Response, TopLogprob, Usage};
 pub use rolling::{RollingWindow, rolling_windows};

@@ -1,5 +1,7 @@
 //! The thinking of reasoning models, and the answer after it.
 
+use harness_python::is_space;
+
 use crate::Finish;
 
 /// Begins a prompt that stands for the messages of a chat, as JSON, whose template a server applies: a control character
@@ -159,11 +161,6 @@ fn start_marks(end: &str) -> Vec<String> {
     const PAIRS: [(&str, &str); 5] =
         [("/", ""), ("END", "START"), ("END", "BEGIN"), ("end", "start"), ("end", "begin")];
     PAIRS.iter().filter(|(from, _)| end.contains(from)).map(|(from, to)| end.replacen(from, to, 1)).collect()
-}
-
-/// `str.isspace` of one character in Python.
-fn is_space(c: char) -> bool {
-    c.is_whitespace() || ('\u{1c}'..='\u{1f}').contains(&c)
 }
 
 #[cfg(test)]

@@ -1,12 +1,11 @@
 //! Chat templates: Jinja as Hugging Face's tokenizers write it.
 
-mod clock;
 mod environment;
 mod files;
 
 use std::{fmt, ops::Range, sync::Arc};
 
-pub use clock::CivilTime;
+use harness_python::CivilTime;
 use harness_core::{ChatKwargs, ChatMessage, Digest};
 use minijinja::{Environment, Value, value::Serde};
 

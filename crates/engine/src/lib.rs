@@ -20,7 +20,7 @@ mod tokenizer;
 mod weights;
 
 pub use adapter::{Adapter, AdapterConfig, AdapterLayer, LoraPair, Patterns, Projection, TargetModules, TargetRank};
-pub use chat::{ChatContext, ChatEnding, ChatSettings, ChatTemplate, CivilTime, DateUse};
+pub use chat::{ChatContext, ChatEnding, ChatSettings, ChatTemplate, DateUse};
 pub use config::{Architecture, DecoderConfig, Experts, GenerationDefaults, Rope, RopeScaling};
 pub use decoder::{BaseModel, Decoder, inverse_frequencies};
 pub use error::EngineError;

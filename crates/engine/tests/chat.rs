@@ -1,7 +1,8 @@
 //! Chat templates in the styles that models use, written here, with the text that Jinja2 gives.
 
 use harness_core::{ChatMessage, ChatRole};
-use harness_engine::{ChatContext, ChatEnding, ChatTemplate, CivilTime, EngineError, TextTokenizer};
+use harness_engine::{ChatContext, ChatEnding, ChatTemplate, EngineError, TextTokenizer};
+use harness_python::CivilTime;
 use serde_json::{Value, json};
 
 fn tokenizer() -> TextTokenizer {

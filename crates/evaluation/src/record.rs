@@ -7,7 +7,7 @@ use std::{
 };
 
 use harness_core::{LanguageModel, canonical_json};
-use harness_engine::CivilTime;
+use harness_python::CivilTime;
 use harness_store::{Manifest, atomic_write};
 use harness_tasks::{
     Task as _,

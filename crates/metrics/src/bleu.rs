@@ -13,8 +13,8 @@ pub(crate) use tokenizer::{part_periods, part_punctuation};
 
 use crate::MetricsError;
 use crate::ngrams::{Interner, max_into, overlap};
-use crate::python_text::{split_whitespace, trim_end};
 use crate::sums::corpus_sums;
+use harness_python::{split_whitespace, trim_end};
 
 /// The version of sacreBLEU whose behaviour, and so whose signature, this is.
 pub(crate) const SACREBLEU_VERSION: &str = "2.6.0";

@@ -4,8 +4,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::bleu::SACREBLEU_VERSION;
 use crate::ngrams::{Interner, overlap};
-use crate::python_text::{is_ascii_punctuation, is_space, split_whitespace};
 use crate::sums::corpus_sums;
+use harness_python::{is_ascii_punctuation, is_space, split_whitespace};
 
 /// From summed n-gram counts to chrF.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]

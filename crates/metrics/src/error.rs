@@ -6,26 +6,9 @@ use thiserror::Error;
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum MetricsError {
-    /// A regular expression could not be compiled.
-    #[error("regular expression `{pattern}` is not valid: {reason}; write it as Python's `re` takes it")]
-    Pattern {
-        /// The expression as it was given.
-        pattern: String,
-        /// What the compiler said.
-        reason: String,
-    },
-    /// A regular expression was given up on a text, because it would backtrack without end.
-    #[error(
-        "regular expression `{pattern}` gave up on a text of {length} bytes: {reason}; write it without nested repetition"
-    )]
-    Backtracking {
-        /// The expression as it was given.
-        pattern: String,
-        /// Length of the text in bytes.
-        length: usize,
-        /// What the matcher said.
-        reason: String,
-    },
+    /// A regular expression is wrong, or was given up.
+    #[error(transparent)]
+    Regex(#[from] harness_python::RegexError),
     /// A setting has a value that does not exist.
     #[error("unknown {setting} `{found}`: expected one of {expected}{}", nearest.map(|n| format!(" (did you mean `{n}`?)")).unwrap_or_default())]
     Unknown {

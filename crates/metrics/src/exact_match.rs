@@ -2,8 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::python_text::is_ascii_punctuation;
-use crate::{MetricsError, PythonRegex};
+use crate::MetricsError;
+use harness_python::PythonRegex;
+use harness_python::is_ascii_punctuation;
 
 /// Options of `exact_match`, by their names in task files.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

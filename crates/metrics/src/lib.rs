@@ -12,8 +12,6 @@ mod ngrams;
 pub mod overlap;
 mod perplexity;
 mod porter;
-mod python_regex;
-pub mod python_text;
 mod rouge;
 pub mod simulation;
 mod statistic;
@@ -32,7 +30,6 @@ pub use perplexity::{
     byte_perplexity_stats, perplexity_stats, token_perplexity_stats, word_count, word_perplexity_stats,
 };
 pub use porter::porter_stem;
-pub use python_regex::PythonRegex;
 pub use rouge::{Rouge, RougeScore, RougeType, rouge_tokens};
 pub use statistic::{Statistic, mean_stats};
 pub use ter::Ter;

@@ -1,6 +1,6 @@
 //! lm-eval's aggregation, standard errors and metric table, so that its numbers can be read across.
 
-use harness_core::PythonRandom;
+use harness_python::PythonRandom;
 use rayon::prelude::*;
 
 use crate::Statistic;

@@ -1,6 +1,6 @@
 //! Statistics of documents whose metric is a perplexity.
 
-use crate::python_text::is_space;
+use harness_python::is_space;
 
 /// Words as lm-eval counts them: the pieces that runs of white space cut a text into, so that an empty text has one and
 /// white space at an edge adds one.

@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::bleu::{SACREBLEU_VERSION, part_periods, part_punctuation};
 use crate::ngrams::Interner;
-use crate::python_text::split_whitespace;
 use crate::sums::corpus_sums;
+use harness_python::split_whitespace;
 
 /// How texts are prepared for TER. Tercom's handling of Asian scripts is not there.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

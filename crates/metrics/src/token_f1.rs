@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 use regex::Regex;
 
 use crate::ngrams::{Interner, overlap};
-use crate::python_text::{is_ascii_punctuation, split_whitespace};
+use harness_python::{is_ascii_punctuation, split_whitespace};
 
 /// An answer lower-cased, without ASCII punctuation and the articles a, an and the, and with single blanks.
 pub fn normalize_answer(answer: &str) -> String {

@@ -4,7 +4,7 @@
 //! itself would choose another C. Repeated are the order of the rows, the stopping rule, the shrinking, and the
 //! permutations, which are drawn from std::mt19937.
 
-use harness_core::PythonRandom;
+use harness_python::PythonRandom;
 
 use super::solver::LogisticRow;
 

@@ -154,7 +154,7 @@ fn alias(name: &str, entry: &Entry) -> String {
 }
 
 fn version(root: &Value, name: &str) -> Option<String> {
-    root.get("versions").and_then(|all| all.get(name)).map(crate::python::text::str)
+    root.get("versions").and_then(|all| all.get(name)).map(harness_python::str)
 }
 
 fn higher_is_better(root: &Value, name: &str) -> BTreeMap<String, bool> {

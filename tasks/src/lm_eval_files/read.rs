@@ -12,10 +12,8 @@ use super::{
     groups,
     saved::{SavedMetric, SavedRun, SavedSample, SavedTask},
 };
-use crate::{
-    TaskError,
-    python::{json::standard_json, text::str as python_str},
-};
+use crate::TaskError;
+use harness_python::{standard_json, str as python_str};
 
 /// All runs in a folder and the folders in it, in order of their paths; a file is one run, its samples are those of the
 /// same time beside it.

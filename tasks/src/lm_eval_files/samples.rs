@@ -1,7 +1,8 @@
 //! Documents as lm-eval logs them, with its hashes.
 
-use harness_core::{MetricKey, Output, PythonJson, Request, Response};
+use harness_core::{MetricKey, Output, Request, Response};
 use harness_metrics::{Statistic, softmax};
+use harness_python::PythonJson;
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
@@ -9,8 +10,8 @@ use super::results::TaskOutcome;
 use crate::{
     BuildOptions, DocumentRequests, Gold, OutputType, Scored, Task as _, generation,
     metric::{Kind, OfChoices, OfContinuation, OfText},
-    python::text::{float_repr, str as python_str},
 };
+use harness_python::{float_repr, str as python_str};
 
 /// Lower-case hexadecimal SHA-256.
 pub(super) fn sha256(text: &str) -> String {

@@ -5,7 +5,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use harness_core::{MetricKey, PythonJson};
+use harness_core::MetricKey;
+use harness_python::PythonJson;
 use harness_store::atomic_write;
 use serde_json::{Map, Value, json};
 

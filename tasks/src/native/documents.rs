@@ -2,12 +2,12 @@
 
 use std::sync::LazyLock;
 
-use harness_metrics::PythonRegex;
+use harness_python::PythonRegex;
 use harness_store::Row;
 use serde_json::{Value, json};
 
 use super::{missing, text, texts};
-use crate::python::text::{is_space, str as python_str, strip};
+use harness_python::{is_space, str as python_str, trim as strip};
 
 /// Brackets left over from WikiHow.
 static BRACKETS: LazyLock<PythonRegex> = LazyLock::new(|| PythonRegex::new(r"\[.*?\]").expect("a constant pattern"));

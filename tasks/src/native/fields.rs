@@ -2,15 +2,12 @@
 
 use std::sync::LazyLock;
 
-use harness_metrics::PythonRegex;
+use harness_python::PythonRegex;
 use harness_store::Row;
 use serde_json::{Value, json};
 
 use super::{missing, text, texts};
-use crate::python::{
-    literal::literal_eval,
-    text::{is_space, str as python_str, strip},
-};
+use harness_python::{is_space, literal_eval, str as python_str, trim as strip};
 
 /// WinoGrande asks which of two contexts suits the rest of a sentence: the question is the number of the right one.
 pub(super) fn winogrande_text(row: &Row) -> Result<Value, String> {

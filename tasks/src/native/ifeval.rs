@@ -19,7 +19,7 @@ use super::{
     results::{NativeScore, NativeScores, generated},
     texts,
 };
-use crate::python::text::strip;
+use harness_python::trim as strip;
 
 /// Whether all instructions are followed, and how many of them, by the answer itself (strict) and by the best of its
 /// variants without emphasis, first and last line (loose).

@@ -10,7 +10,7 @@ use super::{
     Answers, fields,
     results::{NativeScore, NativeScores, generated},
 };
-use crate::python::text::{float_repr, is_space, strip};
+use harness_python::{float_repr, is_space, trim as strip};
 
 /// CoQA: each accepted answer in turn is left out, and the prediction compared with the best of the others.
 pub(super) fn coqa(row: &Row, answers: &Answers<'_>) -> Result<NativeScores, String> {

@@ -9,7 +9,7 @@ use super::{
     results::{NativeScore, NativeScores, generated, loglikelihoods, numpy_sum},
     text, texts,
 };
-use crate::python::text::strip;
+use harness_python::trim as strip;
 
 /// mc2: the share of probability on the true answers.
 pub(super) fn mc2(row: &Row, answers: &Answers<'_>) -> Result<NativeScores, String> {

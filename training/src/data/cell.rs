@@ -5,7 +5,7 @@
 
 use std::{fmt, sync::Arc};
 
-use harness_core::python_float;
+use harness_python::python_float;
 use minijinja::{
     Environment, Error, ErrorKind, Output, State,
     value::{Enumerator, Kwargs, Object, ObjectRepr, Serde, Value, ValueKind},

@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 
 use harness_core::{Digest, Hasher};
-use harness_engine::{ChatContext, ChatTemplate, CivilTime, DateUse, TextTokenizer};
+use harness_engine::{ChatContext, ChatTemplate, DateUse, TextTokenizer};
+use harness_python::CivilTime;
 use harness_store::{DataFiles, DataLocator, DataQuery, FileHashes};
 
 use super::{Method, Recipe};

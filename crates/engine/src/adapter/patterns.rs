@@ -3,7 +3,7 @@
 use std::{fmt, marker::PhantomData};
 
 use fancy_regex::Regex;
-use harness_core::translate_python_regex;
+use harness_python::translate_python_regex;
 use serde::{
     Deserialize, Deserializer, Serialize, Serializer,
     de::{MapAccess, Visitor},

@@ -3,7 +3,7 @@
 use std::sync::LazyLock;
 
 use fancy_regex::Regex;
-use harness_core::{PythonJson, python_float};
+use harness_python::{PythonJson, python_float, title};
 use minijinja::{
     Environment, Error, ErrorKind, Value, escape_formatter,
     syntax::SyntaxConfig,
@@ -48,7 +48,7 @@ pub(super) fn compile(source: &str) -> Result<Environment<'static>, EngineError>
     environment.set_syntax(syntax);
     environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
     environment.set_unknown_method_callback(|state, value, method, args| match (method, value.as_str(), args) {
-        ("title", Some(text), []) => Ok(python_title(text).into()),
+        ("title", Some(text), []) => Ok(title(text).into()),
         _ => unknown_method_callback(state, value, method, args),
     });
     environment.set_formatter(|out, state, value| match f64::try_from(value.clone()) {
@@ -98,21 +98,6 @@ pub(super) fn failed(error: Error) -> EngineError {
     let line = error.line().map(|line| format!("line {line}: ")).unwrap_or_default();
     let detail = error.detail().map(|detail| format!(": {detail}")).unwrap_or_default();
     EngineError::ChatTemplate(format!("{line}{}{detail}", error.kind()))
-}
-
-/// `str.title` of Python: a letter is large where no letter stands before it.
-fn python_title(text: &str) -> String {
-    let mut inside = false;
-    let mut out = String::with_capacity(text.len());
-    for c in text.chars() {
-        if inside {
-            out.extend(c.to_lowercase());
-        } else {
-            out.extend(c.to_uppercase());
-        }
-        inside = c.is_alphabetic();
-    }
-    out
 }
 
 /// HTML's letters in the way of Jinja's `escape`.

@@ -2,7 +2,7 @@
 
 use std::{fmt, path::PathBuf, str::FromStr};
 
-use harness_engine::CivilTime;
+use harness_python::CivilTime;
 use serde::{Deserialize, Deserializer, de};
 
 use super::{Candidate, ResolvedModel};

@@ -8,7 +8,8 @@ use crate::{
     experiment::{Candidate, Day, ModelSection, PreTokenizer, ResolvedModel, TokenizerChoice},
 };
 use harness_core::ChatKwargs;
-use harness_engine::{ChatSettings, ChatTemplate, CivilTime, DateUse, LoadedBase, PairOptions, TextTokenizer, Texts};
+use harness_engine::{ChatSettings, ChatTemplate, DateUse, LoadedBase, PairOptions, TextTokenizer, Texts};
+use harness_python::CivilTime;
 
 /// The file in `HARNESS_HOME` with the day that templates are told.
 const DATE: &str = "date";

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Bleu, BleuFormula, BleuTokenizer};
 use crate::Statistic;
-use crate::python_text::split_whitespace;
+use harness_python::split_whitespace;
 
 /// BLEU on 0..1 with the length of the *shortest* reference, over 13a tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use unicode_properties::{GeneralCategoryGroup, UnicodeGeneralCategory};
 
 use crate::MetricsError;
-use crate::python_text::{split_whitespace, trim};
+use harness_python::{split_whitespace, trim};
 
 /// How a segment is cut into tokens before n-grams are counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -1,14 +1,11 @@
 //! The 25 kinds of instruction and what follows them.
 
-use harness_metrics::PythonRegex;
+use harness_python::PythonRegex;
 use serde::de::IgnoredAny;
 use serde_json::{Map, Value};
 
 use super::{capitals, language, sentences};
-use crate::python::{
-    json::standard_json,
-    text::{is_space, strip},
-};
+use harness_python::{is_space, standard_json, trim as strip};
 
 /// One instruction with its arguments.
 #[derive(Clone, Debug)]

@@ -1,12 +1,36 @@
 //! Regular expressions written for Python's `re`, as task files hold them.
 
 use fancy_regex::{Captures, Regex, RegexBuilder};
-use harness_core::translate_python_regex;
 
-use crate::MetricsError;
+use crate::translate_python_regex;
 
 /// Steps of backtracking after which a match is given up.
 const BACKTRACK_LIMIT: usize = 1_000_000;
+
+/// What can go wrong with a regular expression.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RegexError {
+    /// A regular expression could not be compiled.
+    #[error("regular expression `{pattern}` is not valid: {reason}; write it as Python's `re` takes it")]
+    Pattern {
+        /// The expression as it was given.
+        pattern: String,
+        /// What the compiler said.
+        reason: String,
+    },
+    /// A regular expression was given up on a text, because it would backtrack without end.
+    #[error(
+        "regular expression `{pattern}` gave up on a text of {length} bytes: {reason}; write it without nested repetition"
+    )]
+    Backtracking {
+        /// The expression as it was given.
+        pattern: String,
+        /// Length of the text in bytes.
+        length: usize,
+        /// What the matcher said.
+        reason: String,
+    },
+}
 
 /// A regular expression with the meaning it has in Python's `re`, for the syntax that task files use.
 ///
@@ -27,13 +51,13 @@ impl PythonRegex {
     /// Compiles an expression.
     ///
     /// # Errors
-    /// [`MetricsError::Pattern`] if the expression is not valid.
-    pub fn new(pattern: &str) -> Result<Self, MetricsError> {
+    /// [`RegexError::Pattern`] if the expression is not valid.
+    pub fn new(pattern: &str) -> Result<Self, RegexError> {
         RegexBuilder::new(&translate_python_regex(pattern))
             .backtrack_limit(BACKTRACK_LIMIT)
             .build()
             .map(|regex| Self { pattern: pattern.to_owned(), regex })
-            .map_err(|e| MetricsError::Pattern { pattern: pattern.to_owned(), reason: e.to_string() })
+            .map_err(|e| RegexError::Pattern { pattern: pattern.to_owned(), reason: e.to_string() })
     }
 
     /// `re.escape`: an expression that matches this text only.
@@ -54,8 +78,8 @@ impl PythonRegex {
     /// Whether the expression matches anywhere in the text (`re.search`).
     ///
     /// # Errors
-    /// [`MetricsError::Backtracking`] if the expression would backtrack without end.
-    pub fn is_match(&self, text: &str) -> Result<bool, MetricsError> {
+    /// [`RegexError::Backtracking`] if the expression would backtrack without end.
+    pub fn is_match(&self, text: &str) -> Result<bool, RegexError> {
         self.regex.is_match(text).map_err(|e| self.gave_up(text, &e))
     }
 
@@ -63,8 +87,8 @@ impl PythonRegex {
     /// empty where it did not take part.
     ///
     /// # Errors
-    /// [`MetricsError::Backtracking`] if the expression would backtrack without end.
-    pub fn find_all<'t>(&self, text: &'t str) -> Result<Vec<Vec<&'t str>>, MetricsError> {
+    /// [`RegexError::Backtracking`] if the expression would backtrack without end.
+    pub fn find_all<'t>(&self, text: &'t str) -> Result<Vec<Vec<&'t str>>, RegexError> {
         let first = usize::from(self.groups() > 0);
         let groups = |found: &Captures<'t, str>| {
             (first..=self.groups()).map(|i| found.get(i).map_or("", |m: fancy_regex::Match<'t>| m.as_str())).collect()
@@ -75,8 +99,8 @@ impl PythonRegex {
     /// `re.sub` with a Python replacement (`\1`, `\g<1>`, `\g<name>`, `\\`, `\n`), at most `count` times; 0 is no limit.
     ///
     /// # Errors
-    /// [`MetricsError::Backtracking`] if the expression would backtrack without end.
-    pub fn sub(&self, replacement: &str, text: &str, count: usize) -> Result<String, MetricsError> {
+    /// [`RegexError::Backtracking`] if the expression would backtrack without end.
+    pub fn sub(&self, replacement: &str, text: &str, count: usize) -> Result<String, RegexError> {
         let mut out = String::with_capacity(text.len());
         let mut position = 0;
         let limit = if count == 0 { usize::MAX } else { count };
@@ -93,8 +117,8 @@ impl PythonRegex {
     /// `re.split`: the parts between matches, and the groups of each match between them.
     ///
     /// # Errors
-    /// [`MetricsError::Backtracking`] if the expression would backtrack without end.
-    pub fn split<'t>(&self, text: &'t str) -> Result<Vec<&'t str>, MetricsError> {
+    /// [`RegexError::Backtracking`] if the expression would backtrack without end.
+    pub fn split<'t>(&self, text: &'t str) -> Result<Vec<&'t str>, RegexError> {
         let mut parts = Vec::new();
         let mut position = 0;
         for captures in self.matches(text)? {
@@ -110,13 +134,13 @@ impl PythonRegex {
     /// `re.sub(pattern, "", text)`: the text without the matches.
     ///
     /// # Errors
-    /// [`MetricsError::Backtracking`] if the expression would backtrack without end.
-    pub fn remove_all(&self, text: &str) -> Result<String, MetricsError> {
+    /// [`RegexError::Backtracking`] if the expression would backtrack without end.
+    pub fn remove_all(&self, text: &str) -> Result<String, RegexError> {
         self.sub("", text, 0)
     }
 
     /// All matches from left to right, empty ones included.
-    fn matches<'t>(&self, text: &'t str) -> Result<Vec<Captures<'t, str>>, MetricsError> {
+    fn matches<'t>(&self, text: &'t str) -> Result<Vec<Captures<'t, str>>, RegexError> {
         let mut found = Vec::new();
         let mut position = 0;
         while position <= text.len() {
@@ -134,8 +158,8 @@ impl PythonRegex {
         Ok(found)
     }
 
-    fn gave_up(&self, text: &str, error: &fancy_regex::Error) -> MetricsError {
-        MetricsError::Backtracking { pattern: self.pattern.clone(), length: text.len(), reason: error.to_string() }
+    fn gave_up(&self, text: &str, error: &fancy_regex::Error) -> RegexError {
+        RegexError::Backtracking { pattern: self.pattern.clone(), length: text.len(), reason: error.to_string() }
     }
 }
 
@@ -226,10 +250,10 @@ mod tests {
 
     #[test]
     fn bad_and_endless_expressions_are_errors() {
-        assert!(matches!(PythonRegex::new("(a"), Err(MetricsError::Pattern { .. })));
+        assert!(matches!(PythonRegex::new("(a"), Err(RegexError::Pattern { .. })));
         let endless = PythonRegex::new(r"(?:(?=(x))\1+)+\1 z").unwrap();
         let text = "x".repeat(60) + " y z";
-        assert!(matches!(endless.remove_all(&text), Err(MetricsError::Backtracking { .. })));
+        assert!(matches!(endless.remove_all(&text), Err(RegexError::Backtracking { .. })));
     }
 
     fn findall(pattern: &str, text: &str) -> Vec<Vec<String>> {
@@ -269,7 +293,7 @@ mod tests {
     #[test]
     fn costly_patterns_are_reported() {
         let pattern = PythonRegex::new(r"(?:a(?=a|!)|a(?!c))*d").unwrap();
-        assert!(matches!(pattern.find_all(&("a".repeat(60) + "!d")), Err(MetricsError::Backtracking { .. })));
+        assert!(matches!(pattern.find_all(&("a".repeat(60) + "!d")), Err(RegexError::Backtracking { .. })));
         assert_eq!(PythonRegex::new(r"\s*,\s*").unwrap().split("a , b,c").unwrap(), ["a", "b", "c"]);
         assert_eq!(PythonRegex::new("(x)|y").unwrap().split("axby").unwrap(), ["a", "x", "b", "", ""]);
     }

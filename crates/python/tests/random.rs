@@ -1,6 +1,6 @@
 //! CPython's generator against draws made by CPython 3.11.
 
-use harness_core::PythonRandom;
+use harness_python::PythonRandom;
 use harness_test_support::vectors;
 use serde_json::{Value, json};
 

@@ -3,7 +3,7 @@
 use serde_json::{Map, Number, Value};
 
 /// Reads one literal; `None` where Python would raise. Tuples become lists, keys become strings.
-pub(crate) fn literal_eval(text: &str) -> Option<Value> {
+pub fn literal_eval(text: &str) -> Option<Value> {
     let mut reader = Reader { rest: text.trim_start_matches([' ', '\t']), depth: 0 };
     let value = reader.value()?;
     reader.space();
@@ -92,7 +92,7 @@ impl Reader<'_> {
             }
             let key = match self.value()? {
                 Value::String(key) => key,
-                other => super::text::repr(&other),
+                other => crate::repr(&other),
             };
             self.space();
             if !self.eat(":") {

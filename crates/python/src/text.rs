@@ -1,7 +1,7 @@
 //! Text operations with the meaning they have in Python, where the reference implementations were written.
 
 /// `string.punctuation`: the ASCII punctuation and symbols.
-pub(crate) fn is_ascii_punctuation(c: char) -> bool {
+pub fn is_ascii_punctuation(c: char) -> bool {
     c.is_ascii_punctuation()
 }
 
@@ -23,6 +23,21 @@ pub fn trim_end(text: &str) -> &str {
 /// `text.strip()`.
 pub fn trim(text: &str) -> &str {
     text.trim_matches(is_space)
+}
+
+/// `str.title` of Python: a letter is large where no letter stands before it.
+pub fn title(text: &str) -> String {
+    let mut inside = false;
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        if inside {
+            out.extend(c.to_lowercase());
+        } else {
+            out.extend(c.to_uppercase());
+        }
+        inside = c.is_alphabetic();
+    }
+    out
 }
 
 #[cfg(test)]

@@ -1,19 +1,9 @@
-//! Strings as Python sees them.
+//! `str` and `repr` of values.
 
 use serde_json::Value;
 
-/// `str.isspace` of one character.
-pub(crate) fn is_space(c: char) -> bool {
-    c.is_whitespace() || matches!(c, '\x1c'..='\x1f')
-}
-
-/// `str.strip()`.
-pub(crate) fn strip(text: &str) -> &str {
-    text.trim_matches(is_space)
-}
-
 /// `str(value)` for a value of a data set.
-pub(crate) fn str(value: &Value) -> String {
+pub fn str(value: &Value) -> String {
     match value {
         Value::String(text) => text.clone(),
         other => repr(other),
@@ -21,7 +11,7 @@ pub(crate) fn str(value: &Value) -> String {
 }
 
 /// `repr(value)` for a value of a data set.
-pub(crate) fn repr(value: &Value) -> String {
+pub fn repr(value: &Value) -> String {
     let mut out = String::new();
     write_repr(value, &mut out);
     out
@@ -63,7 +53,7 @@ fn write_repr(value: &Value, out: &mut String) {
 }
 
 /// `repr` of a string: single quotes unless only double ones avoid an escape.
-pub(crate) fn quote(text: &str, out: &mut String) {
+pub fn quote(text: &str, out: &mut String) {
     let quote = if text.contains('\'') && !text.contains('"') { '"' } else { '\'' };
     out.push(quote);
     for c in text.chars() {
@@ -85,14 +75,14 @@ pub(crate) fn quote(text: &str, out: &mut String) {
 }
 
 /// `repr` of a float: shortest digits, scientific below 1e-4 and from 1e16 on.
-pub(crate) fn float_repr(x: f64) -> String {
+pub fn float_repr(x: f64) -> String {
     if x.is_nan() {
         return "nan".into();
     }
     if x.is_infinite() {
         return if x > 0.0 { "inf".into() } else { "-inf".into() };
     }
-    harness_core::python_float(x)
+    crate::python_float(x)
 }
 
 #[cfg(test)]
