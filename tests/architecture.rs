@@ -11,25 +11,27 @@ use harness_test_support::{imports::Imports, workspace_root};
 use serde_json::Value;
 
 /// Which crates of this workspace a crate may be built on.
-const BUILT_ON: [(&str, &[&str]); 11] = [
-    ("harness-core", &[]),
-    ("harness-metrics", &["harness-core"]),
+const BUILT_ON: [(&str, &[&str]); 12] = [
+    ("harness-python", &[]),
+    ("harness-core", &["harness-python"]),
+    ("harness-metrics", &["harness-core", "harness-python"]),
     ("harness-store", &["harness-core"]),
-    ("harness-engine", &["harness-core"]),
+    ("harness-engine", &["harness-core", "harness-python"]),
     ("harness-http", &["harness-core"]),
-    ("harness-tasks", &["harness-core", "harness-metrics", "harness-store"]),
-    ("harness-judges", &["harness-core", "harness-metrics", "harness-store"]),
-    ("harness-training", &["harness-core", "harness-store", "harness-engine"]),
+    ("harness-tasks", &["harness-core", "harness-python", "harness-metrics", "harness-store"]),
+    ("harness-judges", &["harness-core", "harness-python", "harness-metrics", "harness-store"]),
+    ("harness-training", &["harness-core", "harness-python", "harness-store", "harness-engine"]),
     ("harness-reports", &["harness-core", "harness-metrics"]),
     ("harness-evaluation", EVERY_OTHER),
     ("harness", &ALL),
 ];
 
 /// What the evaluation is built on.
-const EVERY_OTHER: &[&str] = ALL.split_at(9).0;
+const EVERY_OTHER: &[&str] = ALL.split_at(10).0;
 
 /// All crates but the program.
-const ALL: [&str; 10] = [
+const ALL: [&str; 11] = [
+    "harness-python",
     "harness-core",
     "harness-metrics",
     "harness-store",
@@ -56,12 +58,13 @@ const RESERVED: [(&str, &[&str]); 9] = [
 ];
 
 /// Folders with the sources of one crate.
-const CRATES: [&str; 11] = [
+const CRATES: [&str; 12] = [
     "src",
     "tasks/src",
     "judges/src",
     "training/src",
     "reports/src",
+    "crates/python/src",
     "crates/core/src",
     "crates/metrics/src",
     "crates/store/src",
@@ -71,7 +74,8 @@ const CRATES: [&str; 11] = [
 ];
 
 /// Crates that do without `unsafe`.
-const SAFE: [&str; 9] = [
+const SAFE: [&str; 10] = [
+    "crates/python",
     "crates/core",
     "crates/metrics",
     "crates/store",

@@ -14,7 +14,7 @@ use harness_core::{Digest, Hasher};
 pub use patterns::Patterns;
 pub use targets::TargetRank;
 
-use crate::{DecoderConfig, HostTensor, weights::digest_tensors};
+use crate::{DecoderConfig, EngineError, HostTensor, weights::digest_tensors};
 
 /// A linear of a decoder block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -79,6 +79,18 @@ impl Adapter {
     /// Rows of the embedding with this adapter: tokens that it knows. `base`: the base's.
     pub fn embedding_rows(&self, base: usize) -> usize {
         self.modules_to_save.get("model.embed_tokens").and_then(|tensor| tensor.shape.first()).copied().unwrap_or(base)
+    }
+
+    /// Head and embedding, where they are saved whole.
+    ///
+    /// # Errors
+    /// If another module is.
+    pub(crate) fn whole_modules(&self) -> Result<[Option<&HostTensor>; 2], EngineError> {
+        let known = ["lm_head", "model.embed_tokens"];
+        match self.modules_to_save.keys().find(|module| !known.contains(&module.as_str())) {
+            Some(other) => Err(EngineError::AdapterModule { module: other.clone() }),
+            None => Ok(known.map(|module| self.modules_to_save.get(module))),
+        }
     }
 
     /// Number of trained values.

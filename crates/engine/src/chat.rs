@@ -5,8 +5,8 @@ mod files;
 
 use std::{fmt, ops::Range, sync::Arc};
 
-use harness_python::CivilTime;
 use harness_core::{ChatKwargs, ChatMessage, Digest};
+use harness_python::CivilTime;
 use minijinja::{Environment, Value, value::Serde};
 
 use crate::{EngineError, TextTokenizer};

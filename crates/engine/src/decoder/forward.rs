@@ -4,12 +4,15 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-use super::{Decoder, FeedForward, KvBlock, Layer, LayerLora};
+use super::{
+    KvBlock,
+    host::{FeedForward, Host, Layer, LayerLora},
+};
 use crate::{
     EngineError,
     kernels::{
         attention::{Job, Segment, Strided, attention},
-        elementwise::{rms_norm, rms_norm_inplace, round_to_bf16, swiglu_rows},
+        elementwise::{rms_norm, rms_norm_inplace, swiglu_rows},
         logits::{log_prob, log_sum_exp},
     },
 };
@@ -51,18 +54,14 @@ struct Activations {
     inner: Vec<f32>,
 }
 
-impl Decoder {
+impl Host<'_> {
     /// Computes the pieces and returns the last hidden states (before the final norm) of all wanted rows, in order of
     /// pieces and rows. Tails receive the new keys and values.
     ///
     /// # Errors
     /// If a token lies outside of the vocabulary.
-    pub(crate) fn forward(&self, pieces: &mut [Piece<'_>]) -> Result<Vec<f32>, EngineError> {
-        #[cfg(feature = "cuda")]
-        if let Some(device) = &self.base.device {
-            return device.forward(self.device_adapter(), pieces);
-        }
-        let config = &self.base.config;
+    pub(super) fn forward(&self, pieces: &mut [Piece<'_>]) -> Result<Vec<f32>, EngineError> {
+        let config = self.config;
         let rows: usize = pieces.iter().map(|p| p.tokens.len()).sum();
         let mut x = Vec::with_capacity(rows * config.hidden_size);
         self.embedding().lookup(pieces.iter().flat_map(|p| p.tokens.iter().copied()), &mut x)?;
@@ -71,7 +70,7 @@ impl Decoder {
             .iter()
             .flat_map(|p| (p.position()..p.position() + p.tokens.len()).map(|position| position as u32))
             .collect();
-        let table = self.base.rotary.table(positions.iter().max().map_or(0, |&p| p as usize + 1));
+        let table = self.model.rotary.table(positions.iter().max().map_or(0, |&p| p as usize + 1));
         let mut starts = Vec::with_capacity(pieces.len());
         let mut start = 0;
         for piece in pieces.iter() {
@@ -88,9 +87,9 @@ impl Decoder {
             inner: vec![0.0; rows * config.intermediate_size],
             x,
         };
-        let last = self.base.layers.len() - 1;
-        for (index, layer) in self.base.layers.iter().enumerate() {
-            let lora = self.layer_lora(index);
+        let last = self.model.layers.len() - 1;
+        for (index, layer) in self.model.layers.iter().enumerate() {
+            let lora = self.lora(index);
             acts.project(self, layer, lora, rows);
             table.rotate(&mut acts.qkv, qkv_width, config.num_heads + config.num_kv_heads, &positions, false);
             self.round(&mut acts.qkv);
@@ -125,39 +124,25 @@ impl Decoder {
     }
 
     /// Logits `[rows, vocab]` of last hidden states.
-    ///
-    /// # Errors
-    /// If a GPU fails.
-    pub(crate) fn logits(&self, hidden: &[f32]) -> Result<Vec<f32>, EngineError> {
-        #[cfg(feature = "cuda")]
-        if let Some(device) = &self.base.device {
-            return device.logits(self.device_adapter(), hidden);
-        }
-        let config = &self.base.config;
+    pub(super) fn logits(&self, hidden: &[f32]) -> Vec<f32> {
+        let config = self.config;
         let rows = hidden.len() / config.hidden_size;
         let mut normed = vec![0.0; hidden.len()];
-        rms_norm(hidden, &self.base.norm, config.rms_norm_eps, &mut normed, None);
+        rms_norm(hidden, &self.model.norm, config.rms_norm_eps, &mut normed, None);
         self.round(&mut normed);
         let head = self.head();
         let mut logits = vec![0.0; rows * head.out()];
         head.forward(&normed, rows, None, false, &mut logits);
-        Ok(logits)
+        logits
     }
 
     /// Log-probability of every target (row of `hidden`, token), rows ascending, and whether it is the most probable
     /// token of its row.
-    ///
-    /// # Errors
-    /// If a GPU fails.
-    pub(crate) fn score(&self, hidden: &[f32], targets: &[(usize, u32)]) -> Result<Vec<(f32, bool)>, EngineError> {
-        #[cfg(feature = "cuda")]
-        if let Some(device) = &self.base.device {
-            return device.score(self.device_adapter(), hidden, targets);
-        }
-        let (width, vocab) = (self.base.config.hidden_size, self.vocab_size());
+    pub(super) fn score(&self, hidden: &[f32], targets: &[(usize, u32)]) -> Vec<(f32, bool)> {
+        let (width, vocab) = (self.config.hidden_size, self.head().out());
         let mut answers = Vec::with_capacity(targets.len());
         for (chunk, states) in hidden.chunks(LOGIT_ROWS * width).enumerate() {
-            let logits = self.logits(states)?;
+            let logits = self.logits(states);
             let base = chunk * LOGIT_ROWS;
             let found: Vec<Vec<(f32, bool)>> = logits
                 .par_chunks_exact(vocab)
@@ -172,40 +157,18 @@ impl Decoder {
                 .collect();
             answers.extend(found.into_iter().flatten());
         }
-        Ok(answers)
-    }
-
-    /// The most probable token of every row and its log-probability, where they can be had without all logits.
-    ///
-    /// # Errors
-    /// If a GPU fails.
-    pub(crate) fn greedy(&self, hidden: &[f32]) -> Result<Option<Vec<(u32, f32)>>, EngineError> {
-        #[cfg(feature = "cuda")]
-        if let Some(device) = &self.base.device {
-            return device.greedy(self.device_adapter(), hidden).map(Some);
-        }
-        let _ = hidden;
-        Ok(None)
-    }
-}
-
-impl Decoder {
-    /// Rounds activations where a model in bf16 stores them.
-    fn round(&self, activations: &mut [f32]) {
-        if self.rounded {
-            round_to_bf16(activations);
-        }
+        answers
     }
 }
 
 impl Activations {
     /// Norm, then queries, keys and values with their norms.
-    fn project(&mut self, decoder: &Decoder, layer: &Layer, lora: Option<&LayerLora>, rows: usize) {
-        let config = &decoder.base.config;
+    fn project(&mut self, host: &Host<'_>, layer: &Layer, lora: Option<&LayerLora>, rows: usize) {
+        let config = host.config;
         rms_norm(&self.x, &layer.input_norm, config.rms_norm_eps, &mut self.normed, None);
-        decoder.round(&mut self.normed);
+        host.round(&mut self.normed);
         layer.qkv.forward(&self.normed, rows, lora.and_then(|l| l.qkv.as_ref()), false, &mut self.qkv);
-        decoder.round(&mut self.qkv);
+        host.round(&mut self.qkv);
         let heads = [(&layer.q_norm, 0, config.q_dim()), (&layer.k_norm, config.q_dim(), config.kv_dim())];
         for (norm, first, width) in heads {
             if let Some(norm) = norm {
@@ -229,14 +192,14 @@ impl Activations {
 
     fn attend(
         &mut self,
-        decoder: &Decoder,
+        host: &Host<'_>,
         layer: usize,
         pieces: &[Piece<'_>],
         starts: &[usize],
         runs: &[Vec<Range<usize>>],
         rows: usize,
     ) {
-        let config = &decoder.base.config;
+        let config = host.config;
         let (q_dim, kv_dim) = (config.q_dim(), config.kv_dim());
         let width = q_dim + 2 * kv_dim;
         let mut jobs = Vec::with_capacity(pieces.len());
@@ -270,13 +233,13 @@ impl Activations {
                 });
             }
         }
-        attention(decoder.base.config.attention(layer), &self.qkv, width, &jobs, &mut self.attended, q_dim, None);
-        decoder.round(&mut self.attended);
+        attention(host.config.attention(layer), &self.qkv, width, &jobs, &mut self.attended, q_dim, None);
+        host.round(&mut self.attended);
     }
 
     /// Appends the new keys and values to the tails.
-    fn store(&self, decoder: &Decoder, layer: usize, pieces: &mut [Piece<'_>], starts: &[usize], rows: usize) {
-        let config = &decoder.base.config;
+    fn store(&self, host: &Host<'_>, layer: usize, pieces: &mut [Piece<'_>], starts: &[usize], rows: usize) {
+        let config = host.config;
         let (q_dim, kv_dim) = (config.q_dim(), config.kv_dim());
         let width = q_dim + 2 * kv_dim;
         pieces.par_iter_mut().zip(starts).for_each(|(piece, &start)| {
@@ -303,28 +266,28 @@ impl Activations {
     }
 
     /// Output projection, residual, norm, SwiGLU block, residual for the first `rows` rows.
-    fn feed_forward(&mut self, decoder: &Decoder, layer: &Layer, lora: Option<&LayerLora>, rows: usize) {
-        let config = &decoder.base.config;
+    fn feed_forward(&mut self, host: &Host<'_>, layer: &Layer, lora: Option<&LayerLora>, rows: usize) {
+        let config = host.config;
         let (hidden, inner) = (config.hidden_size, config.intermediate_size);
         let (x, normed) = (&mut self.x[..rows * hidden], &mut self.normed[..rows * hidden]);
         let attended = &self.attended[..rows * config.q_dim()];
         layer.o.forward(attended, rows, lora.and_then(|l| l.o.as_ref()), true, x);
-        decoder.round(x);
+        host.round(x);
         rms_norm(x, &layer.post_attention_norm, config.rms_norm_eps, normed, None);
-        decoder.round(normed);
+        host.round(normed);
         match &layer.feed_forward {
             FeedForward::Dense { gate_up, down } => {
                 let wide = &mut self.gate_up[..rows * 2 * inner];
                 gate_up.forward(normed, rows, lora.and_then(|l| l.gate_up.as_ref()), false, wide);
-                decoder.round(wide);
+                host.round(wide);
                 let activated = &mut self.inner[..rows * inner];
                 swiglu_rows(wide, inner, activated);
-                decoder.round(activated);
+                host.round(activated);
                 down.forward(activated, rows, lora.and_then(|l| l.down.as_ref()), true, x);
             }
             FeedForward::Experts(experts) => experts.add(normed, hidden, inner, x),
         }
-        decoder.round(x);
+        host.round(x);
     }
 }
 
