@@ -15,7 +15,11 @@ use harness_evaluation::{
     training::check,
 };
 
-use super::{App, Failure, outline, report::table::Table};
+use super::{
+    App, Failure, outline,
+    report::table::Table,
+    train::{self, Outcome},
+};
 use crate::{cli::TrainArgs, options};
 
 /// A grid: every recipe over every base with every number of ranks and every sharding.
@@ -155,67 +159,28 @@ pub(super) fn train(app: &App, args: &TrainArgs, path: &Path) -> Result<(), Fail
     }
     let stem = path.file_stem().unwrap_or_default();
     let out = args.out.clone().unwrap_or_else(|| app.home.join("matrices").join(stem));
-    let program = std::env::current_exe().map_err(|e| Failure::work(format!("cannot find this program: {e}")))?;
     let (mut done, mut failed, mut plans) = (vec![], vec![], vec![]);
     for (number, cell) in cells.iter().enumerate() {
         app.note(format!("matrix {}/{}: {}", number + 1, cells.len(), cell.name));
-        let mut command = Command::new(&program);
-        command.arg("train").arg(&cell.recipe).arg("--out").arg(out.join(&cell.name));
-        for folder in &app.global.data_dir {
-            command.arg("--data-dir").arg(folder);
-        }
-        if let Some(experiment) = &app.global.experiment {
-            command.arg("--experiment").arg(experiment);
-        }
-        for (option, value) in [("--device", &app.global.device), ("--dtype", &app.global.dtype)] {
-            if let Some(value) = value {
-                command.arg(option).arg(value);
+        let run = cell.run(args, &matrix, &out);
+        let result = if cell.ranks > 1 { in_processes(app, &run) } else { train::run(app, &run).map(object_of) };
+        match result {
+            Ok(plan) => {
+                done.push(&cell.name);
+                plans.push((cell, plan));
             }
-        }
-        if let Some(base) = &cell.base {
-            command.arg("--base").arg(base);
-        }
-        if cell.ranks > 1 {
-            command.arg("--nproc").arg(cell.ranks.to_string());
-        }
-        if let Some(sharding) = &cell.sharding {
-            command.arg("--sharding").arg(sharding);
-        }
-        for set in cell.set.iter().chain(&args.set) {
-            command.arg("--set").arg(set);
-        }
-        if let Some(steps) = args.max_steps.or(matrix.max_steps) {
-            command.arg("--max-steps").arg(steps.to_string());
-        }
-        if app.global.quiet {
-            command.arg("--quiet");
-        }
-        if args.force {
-            command.arg("--force");
-        }
-        let failure = |e: std::io::Error| Failure::work(format!("cannot start a run: {e}"));
-        let success = if args.dry_run {
-            let told = command.args(["--dry-run", "--json"]).stderr(Stdio::inherit()).output().map_err(failure)?;
-            let plan: Value = serde_json::from_slice(&told.stdout).unwrap_or_default();
-            if let (false, Some(error)) = (told.status.success(), plan["error"].as_str()) {
-                app.note(format!("error: {error}"));
+            Err(failure) => {
+                if !failure.message().is_empty() {
+                    app.note(format!("error: {}", failure.message()));
+                }
+                failed.push(cell.name.as_str());
             }
-            plans.push((cell, plan));
-            told.status.success()
-        } else {
-            command.stdout(Stdio::null()).status().map_err(failure)?.success()
-        };
-        if success {
-            done.push(&cell.name);
-        } else {
-            failed.push(cell.name.as_str());
         }
         if app.interrupted() {
             return Err(Failure::work("interrupted; the same command goes on".to_owned()));
         }
     }
     if args.dry_run {
-        let plans: Vec<(&Cell, Value)> = plans.into_iter().filter(|(_, plan)| plan["error"].is_null()).collect();
         let object: BTreeMap<&str, &Value> = plans.iter().map(|(cell, plan)| (cell.name.as_str(), plan)).collect();
         app.output(&json!({ "plans": object, "failed": failed }), || table(&plans).markdown())?;
     } else {
@@ -225,6 +190,72 @@ pub(super) fn train(app: &App, args: &TrainArgs, path: &Path) -> Result<(), Fail
         [] => Ok(()),
         failed => Err(Failure::work(format!("{} of {} runs failed: {}", failed.len(), cells.len(), failed.join(", ")))
             .after_output()),
+    }
+}
+
+impl Cell {
+    /// The arguments of the run.
+    fn run(&self, args: &TrainArgs, matrix: &Matrix, out: &Path) -> TrainArgs {
+        TrainArgs {
+            name: Some(self.recipe.to_string_lossy().into_owned()),
+            matrix: None,
+            base: self.base.clone(),
+            out: Some(out.join(&self.name)),
+            resume: false,
+            force: args.force,
+            dry_run: args.dry_run,
+            nproc: (self.ranks > 1).then_some(self.ranks),
+            sharding: self.sharding.clone(),
+            set: self.set.iter().chain(&args.set).cloned().collect(),
+            max_steps: args.max_steps.or(matrix.max_steps),
+        }
+    }
+}
+
+/// What a run would print with `--json`.
+fn object_of(outcome: Option<Outcome>) -> Value {
+    outcome.map_or(Value::Null, |outcome| outcome.object)
+}
+
+/// A run over several ranks, each a process of this program.
+fn in_processes(app: &App, run: &TrainArgs) -> Result<Value, Failure> {
+    let failed = |e: std::io::Error| Failure::work(format!("cannot start a run: {e}"));
+    let mut command = Command::new(std::env::current_exe().map_err(failed)?);
+    command.arg("train").args(&run.name).arg("--json");
+    for folder in &app.global.data_dir {
+        command.arg("--data-dir").arg(folder);
+    }
+    if let Some(experiment) = &app.global.experiment {
+        command.arg("--experiment").arg(experiment);
+    }
+    if let Some(out) = &run.out {
+        command.arg("--out").arg(out);
+    }
+    let (nproc, steps) = (run.nproc.map(|n| n.to_string()), run.max_steps.map(|n| n.to_string()));
+    for (option, value) in [
+        ("--device", &app.global.device),
+        ("--dtype", &app.global.dtype),
+        ("--base", &run.base),
+        ("--nproc", &nproc),
+        ("--sharding", &run.sharding),
+        ("--max-steps", &steps),
+    ] {
+        if let Some(value) = value {
+            command.arg(option).arg(value);
+        }
+    }
+    run.set.iter().for_each(|set| drop(command.arg("--set").arg(set)));
+    for (flag, given) in [("--quiet", app.global.quiet), ("--force", run.force), ("--dry-run", run.dry_run)] {
+        if given {
+            command.arg(flag);
+        }
+    }
+    let told = command.stderr(Stdio::inherit()).output().map_err(failed)?;
+    let object: Value = serde_json::from_slice(&told.stdout).unwrap_or_default();
+    match (told.status.success(), object["error"].as_str()) {
+        (true, _) => Ok(object),
+        // What went wrong is on standard error already, or stands in the object.
+        (false, error) => Err(Failure::work(error.unwrap_or_default())),
     }
 }
 

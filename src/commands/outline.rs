@@ -14,7 +14,7 @@ use harness_training::{
 };
 use serde_json::json;
 
-use super::{App, Failure};
+use super::{App, Failure, train::Outcome};
 
 /// A recipe over a base that is only a shape.
 pub(super) struct Shape {
@@ -64,11 +64,11 @@ impl Shape {
         Ok(config)
     }
 
-    /// Prints the outline of the run over so many ranks.
+    /// The outline of the run over so many ranks.
     ///
     /// # Errors
     /// Whatever is wrong with recipe, data or configuration.
-    pub(super) fn describe(&self, app: &App, ranks: usize) -> Result<(), Failure> {
+    pub(super) fn describe(&self, app: &App, ranks: usize) -> Result<Outcome, Failure> {
         let config = self.config()?;
         let tokenizer = match self.folder.join("tokenizer.json").is_file() {
             true => Some((TextTokenizer::load(&self.folder)?, ChatTemplate::load(&self.folder, None)?)),
@@ -77,7 +77,8 @@ impl Shape {
         let tokenizer = tokenizer.as_ref().map(|(tokenizer, template)| (tokenizer, template.as_ref()));
         let resolved = self.recipe.resolve(Some(&self.base), &app.locator())?.with_cache(app.prepared());
         let outline = outline(&resolved, &config, tokenizer, &app.hashes(), app.device, ranks)?;
-        app.output(&json!({ "outline": outline, "base": self.folder, "ranks": ranks }), || self.text(&outline, ranks))
+        let object = json!({ "outline": outline, "base": self.folder, "ranks": ranks });
+        Ok(Outcome { object, text: self.text(&outline, ranks) })
     }
 
     fn text(&self, outline: &Outline, ranks: usize) -> String {

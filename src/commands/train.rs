@@ -12,7 +12,7 @@ use harness_training::{
     backend::CpuBackend,
     parallel::{Ranks, all_gather_f64},
 };
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{App, Failure, launch, matrix, outline, train_output::describe};
 use crate::{cli::TrainArgs, options};
@@ -22,14 +22,6 @@ use crate::{cli::TrainArgs, options};
 /// # Errors
 /// If the recipe is wrong or the training fails.
 pub(super) fn train(app: &App, args: &TrainArgs) -> Result<(), Failure> {
-    match train_here(app, args) {
-        // All ranks that were started together have the same arguments and files; rank 0 tells what is wrong with them.
-        Err(failure) if failure.code() == 2 && launch::follows() => Err(failure.silent()),
-        result => result,
-    }
-}
-
-fn train_here(app: &App, args: &TrainArgs) -> Result<(), Failure> {
     if args.max_steps == Some(0) {
         return Err(Failure::usage("--max-steps 0: expected at least 1"));
     }
@@ -40,12 +32,34 @@ fn train_here(app: &App, args: &TrainArgs) -> Result<(), Failure> {
         }
         return matrix::train(app, args, path);
     }
+    match run(app, args) {
+        Ok(Some(outcome)) => app.output(&outcome.object, || outcome.text),
+        Ok(None) => Ok(()),
+        // All ranks that were started together have the same arguments and files; rank 0 tells what is wrong with them.
+        Err(failure) if failure.code() == 2 && launch::follows() => Err(failure.silent()),
+        Err(failure) => Err(failure),
+    }
+}
+
+/// What a run, or the plan of one, prints.
+pub(super) struct Outcome {
+    /// With `--json`.
+    pub object: Value,
+    /// Without.
+    pub text: String,
+}
+
+/// One run, or its plan; nothing to print where another process prints it.
+///
+/// # Errors
+/// As [`train`].
+pub(super) fn run(app: &App, args: &TrainArgs) -> Result<Option<Outcome>, Failure> {
     let place = launch::place()?;
     match args.nproc {
         Some(0) => return Err(Failure::usage("--nproc 0: expected at least 1")),
         Some(n) if n > 1 && place.is_none() && !args.dry_run => {
             app.device.check_ranks(n)?;
-            return launch::spawn(app, n);
+            return launch::spawn(app, n).map(|()| None);
         }
         _ => {}
     }
@@ -54,11 +68,11 @@ fn train_here(app: &App, args: &TrainArgs) -> Result<(), Failure> {
     let world = place.as_ref().map_or(args.nproc.unwrap_or(1), |place| place.world);
     if args.dry_run {
         if let Some(shape) = outline::shape(app, &resolved, args.base.as_deref(), &changes)? {
-            return if launch::follows() { Ok(()) } else { shape.describe(app, world) };
+            return if launch::follows() { Ok(None) } else { shape.describe(app, world).map(Some) };
         }
         if world > 1 && place.is_none() {
             app.device.check_ranks(world)?;
-            return launch::spawn(app, world);
+            return launch::spawn(app, world).map(|()| None);
         }
     }
     // Before a base is hashed or trained.
@@ -73,19 +87,18 @@ fn train_here(app: &App, args: &TrainArgs) -> Result<(), Failure> {
     let ranks = launch::connect(app, place.as_ref())?;
     let first = ranks.rank() == 0;
     if args.dry_run {
-        return dry_run(app, &plan, ranks);
+        return estimate(app, &plan, ranks);
     }
     // What rank 0 finds counts: the folder may be on its host alone.
     let mine = [f64::from(u8::from(plan.folder.join(DONE).is_file()))];
     let done = all_gather_f64(&*ranks.collective::<CpuBackend>(), &mine)?[0] == [1.0];
     if done && !args.force {
         if !first {
-            return Ok(());
+            return Ok(None);
         }
         app.note(format!("{} is already there; --force trains it again", plan.folder.display()));
-        return app.output(&json!({ "name": plan.name, "folder": plan.folder, "trained": false }), || {
-            plan.folder.display().to_string()
-        });
+        let object = json!({ "name": plan.name, "folder": plan.folder, "trained": false });
+        return Ok(Some(Outcome { object, text: plan.folder.display().to_string() }));
     }
     let begun = harness_training::checkpoint::steps(&plan.folder);
     if args.resume && begun.is_empty() && first {
@@ -99,18 +112,15 @@ fn train_here(app: &App, args: &TrainArgs) -> Result<(), Failure> {
         Err(error @ EvaluationError::Interrupted(_)) if !first => return Err(Failure::from(error).silent()),
         result => result?,
     };
-    if !first {
-        return Ok(());
-    }
-    app.output(&json!({ "name": plan.name, "folder": plan.folder, "trained": true, "summary": summary }), || {
-        plan.folder.display().to_string()
-    })
+    let object = json!({ "name": plan.name, "folder": plan.folder, "trained": true, "summary": summary });
+    Ok(first.then(|| Outcome { object, text: plan.folder.display().to_string() }))
 }
 
-/// Prints what the run would take, measured over these ranks.
-fn dry_run(app: &App, plan: &TrainingPlan, ranks: Ranks) -> Result<(), Failure> {
+/// What the run would take, measured over these ranks.
+fn estimate(app: &App, plan: &TrainingPlan, ranks: Ranks) -> Result<Option<Outcome>, Failure> {
     let world = ranks.world();
-    let Some((estimate, manifest)) = plan.estimate(app, ranks)? else { return Ok(()) };
-    let object = json!({ "estimate": estimate, "run": manifest, "ranks": world });
-    app.output(&object, || describe(&plan.name, &estimate, world))
+    Ok(plan.estimate(app, ranks)?.map(|(estimate, manifest)| Outcome {
+        object: json!({ "estimate": estimate, "run": manifest, "ranks": world }),
+        text: describe(&plan.name, &estimate, world),
+    }))
 }
