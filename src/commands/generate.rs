@@ -78,7 +78,7 @@ pub(super) fn generate(app: &App, args: &GenerateArgs) -> Result<(), Failure> {
     }
     match left {
         0 => Ok(()),
-        _ => Err(Failure::work(format!("interrupted: {left} prompts are not answered")).after_output()),
+        _ => Err(Failure::work(format!("interrupted: prompts without an answer: {left}")).after_output()),
     }
 }
 
@@ -97,7 +97,7 @@ pub(super) fn caveats(system: Option<&str>, request: &Request, response: &Respon
         ));
     }
     if stopped_in_thinking(request, response) {
-        found.push("a stop string ended the text inside its thinking, so it holds no answer".to_owned());
+        found.push("a stop string ended the text inside its thinking, so it contains no answer".to_owned());
     }
     found
 }
@@ -130,7 +130,7 @@ fn read_lines() -> Result<Vec<String>, Failure> {
     let lines: Result<Vec<String>, _> = std::io::stdin().lock().lines().collect();
     let lines = lines.map_err(|e| Failure::usage(format!("cannot read prompts from standard input: {e}")))?;
     if lines.is_empty() {
-        return Err(Failure::usage("no prompts on standard input; expected one a line"));
+        return Err(Failure::usage("no prompts on standard input; expected one per line"));
     }
     Ok(lines)
 }

@@ -27,7 +27,7 @@ pub(super) fn golden(app: &App, args: &GoldenArgs) -> Result<(), Failure> {
         GoldenCommand::Check(files) => {
             if !files.golden.exists() {
                 return Err(Failure::usage(format!(
-                    "{}: there are no golden metrics yet; `harness golden accept REPORT` makes them",
+                    "{}: there are no golden metrics yet; `harness golden accept REPORT` creates them",
                     files.golden.display()
                 )));
             }

@@ -53,7 +53,7 @@ fn dry_run(app: &App, suite: &Suite, ready: &Ready, started: SystemTime) -> Resu
     let requests: Vec<Request> =
         prepared.iter().flat_map(|p| p.documents.iter().flat_map(|d| d.requests.iter().cloned())).collect();
     let Some(local) = ready.model.local() else {
-        return Err(Failure::usage("--dry-run: the tokens of a model behind a server are not known here"));
+        return Err(Failure::usage("--dry-run: the number of tokens is unknown for a model behind a server"));
     };
     let plan = local.plan(&requests)?;
     let planned = seconds();
@@ -63,9 +63,9 @@ fn dry_run(app: &App, suite: &Suite, ready: &Ready, started: SystemTime) -> Resu
     });
     app.output(&object, || {
         format!(
-            "{} tasks, {documents} documents, {} requests\n{} input tokens asked for, {} to compute ({})\n{} requests \
-             whose join is crossed by a token, {} with a context that is cut\n{loaded:.2} s to load model and data, \
-             {:.2} s to build requests, {:.2} s to tokenise and plan\n",
+            "{} tasks, {documents} documents, {} requests\n{} input tokens asked for, {} to compute ({})\nrequests \
+             where a token crosses the boundary of context and continuation: {}; with a truncated context: \
+             {}\n{loaded:.2} s to load model and data, {:.2} s to build requests, {:.2} s to tokenise and plan\n",
             suite.tasks.len(),
             plan.requests,
             plan.requested_tokens,

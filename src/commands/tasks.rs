@@ -90,7 +90,7 @@ fn check(app: &App, dir: &Path) -> Result<(), Failure> {
             let _ = writeln!(text, "note: {note}");
         }
         if !report.needs_python.is_empty() {
-            let _ = writeln!(text, "{} tasks need Python functions that this program has not:", report.needing_python);
+            let _ = writeln!(text, "{} tasks need Python functions that are not built in:", report.needing_python);
             for need in &report.needs_python {
                 let names = match need.tasks.as_slice() {
                     [one] => one.clone(),
@@ -103,7 +103,7 @@ fn check(app: &App, dir: &Path) -> Result<(), Failure> {
         }
         let _ = writeln!(
             text,
-            "{} files, {} parse; {} tasks: {} run ({} of them with functions of this program), {} need Python, {} have \
+            "{} files, {} parse; {} tasks: {} run ({} of them with built-in functions), {} need Python, {} have \
              template errors; {} groups; {} problems",
             report.files,
             report.parsed,
@@ -177,8 +177,8 @@ fn show(
         if shifted > 0 {
             let _ = writeln!(
                 text,
-                "--- a token crosses the join of context and continuation in {shifted} of {} requests: what is scored does \
-                 not begin where the continuation does (lm-eval shifts it in the same way)",
+                "--- a token crosses the boundary of context and continuation in {shifted} of {} requests: scoring \
+                 does not start exactly at the continuation (lm-eval shifts it in the same way)",
                 all.len()
             );
         }

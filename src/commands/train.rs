@@ -82,14 +82,14 @@ fn train_here(app: &App, args: &TrainArgs) -> Result<(), Failure> {
         if !first {
             return Ok(());
         }
-        app.note(format!("{} is already there; --force trains it again", plan.folder.display()));
+        app.note(format!("{} already exists; --force trains it again", plan.folder.display()));
         return app.output(&json!({ "name": plan.name, "folder": plan.folder, "trained": false }), || {
             plan.folder.display().to_string()
         });
     }
     let begun = harness_training::checkpoint::steps(&plan.folder);
     if args.resume && begun.is_empty() && first {
-        return Err(Failure::usage(format!("--resume: {} holds no checkpoint", plan.folder.display())));
+        return Err(Failure::usage(format!("--resume: {} contains no checkpoint", plan.folder.display())));
     }
     if args.force && first {
         folder::remove(&plan.folder)?;

@@ -153,7 +153,7 @@ fn variables_reach_the_template_with_their_types() {
     assert_eq!(with(&["enable_thinking=0"]), "Hello", "0 is not false");
     for (argument, says) in [
         ("messages=[]", "messages is given to every chat template"),
-        ("enable_thinkng=false", "speaks of no \"enable_thinkng\""),
+        ("enable_thinkng=false", "does not use \"enable_thinkng\""),
         ("enable_thinking", "NAME=VALUE"),
     ] {
         let call = ["generate", "base", "-p", "x", "--chat-template-kwargs", argument];

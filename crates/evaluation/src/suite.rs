@@ -171,7 +171,7 @@ fn own_limits(
         let of_task: Vec<usize> = (0..tasks.len()).filter(|&task| members.contains(&tasks[task].id())).collect();
         of_task.iter().for_each(|&task| own[task] = Some(limit));
         if of_task.is_empty() {
-            return Err(EvaluationError::usage(format!("limits: {name} is no task or group of the suite")));
+            return Err(EvaluationError::usage(format!("limits: {name} is not a task or group of the suite")));
         }
     }
     Ok(own)

@@ -7,7 +7,7 @@ use thiserror::Error;
 #[non_exhaustive]
 pub enum MetricsError {
     /// A regular expression could not be compiled.
-    #[error("regular expression `{pattern}` is not valid: {reason}; write it as Python's `re` takes it")]
+    #[error("regular expression `{pattern}` is not valid: {reason}; expected the syntax of Python's `re`")]
     Pattern {
         /// The expression as it was given.
         pattern: String,
