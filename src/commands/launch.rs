@@ -97,7 +97,7 @@ pub(super) fn spawn(app: &App, n: usize) -> Result<(), Failure> {
         }
     }
     let threads = (cores / n).max(1);
-    app.note(format!("{n} ranks on this host, {} each", counted(threads, "thread")));
+    app.note(format!("{} on this host, {} each", counted(n, "rank"), counted(threads, "thread")));
     wait(app, ranks)
 }
 

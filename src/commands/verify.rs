@@ -5,6 +5,7 @@ use std::{fmt::Write as _, path::Path};
 use harness_core::Seed;
 use harness_metrics::{
     Bleu, BleuFormula, BleuTokenizer, Chrf, ChrfFormula, Rouge, RougeType, Statistic, Ter,
+    comparison::counted,
     simulation::{FalseAlarms, Kind, Outcome, SequentialOutcome, false_alarms, simulate, simulate_sequential},
     stats::{
         Correction, McNemar, PairedDifference, ProportionInterval,
@@ -78,7 +79,7 @@ fn certified(app: &App) -> Result<(), Failure> {
         let _ = writeln!(text, "{} of {} cases are correct", vectors.cases.len() - wrong.len(), vectors.cases.len());
         text
     })?;
-    if wrong.is_empty() { Ok(()) } else { Err(Failure::condition(format!("{} values are wrong", wrong.len()))) }
+    if wrong.is_empty() { Ok(()) } else { Err(Failure::condition(counted(wrong.len(), "wrong value"))) }
 }
 
 /// The values of a case; `None` where it is not understood.

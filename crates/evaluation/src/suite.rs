@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
+use harness_metrics::comparison::counted;
 use harness_store::{DataEntry, FileHashes, TaskEntry};
 use harness_tasks::{BuildOptions, DeclarativeTask, FileData, Group, Limit, Prepared, Registry, Task as _, TaskError};
 
@@ -67,7 +68,7 @@ impl Suite {
         }
         selection.remove(&left_out);
         let documents: usize = tasks.iter().map(|task| task.documents().len()).sum();
-        bar.finish(&format!("{} tasks, {documents} documents", tasks.len()));
+        bar.finish(&format!("{}, {}", counted(tasks.len(), "task"), counted(documents, "document")));
         let limits = if options.build.limit.is_some() { BTreeMap::new() } else { limits };
         let limits = own_limits(&limits, &tasks, &selection.groups)?;
         Ok(Self { tasks, groups: selection.groups, options: options.build.clone(), limits, names })

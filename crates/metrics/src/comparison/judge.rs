@@ -496,7 +496,8 @@ impl fmt::Display for JudgeFinding {
                  log-probabilities."
             ),
             Self::EmptyOutputs { model, count, of } => {
-                write!(f, "{count} of {of} outputs of `{model}` are empty; they were shown to the judge as they are.")
+                let (are, they) = if *count == 1 { ("is", "it was") } else { ("are", "they were") };
+                write!(f, "{count} of {of} outputs of `{model}` {are} empty; {they} shown to the judge unchanged.")
             }
             Self::LengthControlFails { model, reason } => {
                 write!(f, "The length-controlled win rate of `{model}` cannot be relied on: {reason}.")

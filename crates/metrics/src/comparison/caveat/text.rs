@@ -246,8 +246,9 @@ impl fmt::Display for Caveat {
             }
             Self::SplitLeak { validated, trained, rows, of } => write!(
                 f,
-                "{rows} of {} of `{validated}` are training rows of `{trained}`.",
-                counted(*of, "validation row")
+                "{rows} of {} of `{validated}` {} of `{trained}`.",
+                counted(*of, "validation row"),
+                if *rows == 1 { "is a training row" } else { "are training rows" }
             ),
             Self::BelowNoise { rows } => {
                 f.write_str("Differences below the numerical noise: ")?;
