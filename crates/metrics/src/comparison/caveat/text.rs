@@ -21,7 +21,7 @@ impl fmt::Display for Caveat {
                 None => write!(f, "The adapter of `{model}` changes nothing."),
             },
             Self::IdenticalOutputs { models: [a, b], tasks, of } => {
-                write!(f, "`{a}` and `{b}` gave identical outputs on {} of {of} tasks: ", tasks.len())?;
+                write!(f, "`{a}` and `{b}` gave identical outputs on {} of {}: ", tasks.len(), counted(*of, "task"))?;
                 list(f, tasks, |f, t| write!(f, "{} ({})", t.task, counted(t.requests, "request")))?;
                 f.write_str(".")
             }
@@ -44,9 +44,9 @@ impl fmt::Display for Caveat {
             Self::TooFewDocuments { power, rows, of } => {
                 write!(
                     f,
-                    "Too few documents in {} of {of} rows to show a difference as large as the margin with {:.0} % \
-                     power: ",
+                    "Too few documents in {} of {} to show a difference as large as the margin with {:.0} % power: ",
                     rows.len(),
+                    counted(*of, "row"),
                     power * 100.0
                 )?;
                 list(f, rows, |f, row| {
