@@ -112,7 +112,7 @@ pub(super) fn check_sampling(args: &SamplingArgs) -> Result<(), Failure> {
         (at_least(0.0, args.temperature), "temperature", args.temperature.to_string(), "0 (greedy) or more"),
         (args.top_k != Some(0), "top-k", "0".to_owned(), "at least 1"),
         (share(args.top_p), "top-p", shown(args.top_p), "a probability above 0 and up to 1"),
-        (args.min_p.is_none_or(|p| (0.0..=1.0).contains(&p)), "min-p", shown(args.min_p), "a share from 0 to 1"),
+        (args.min_p.is_none_or(|p| (0.0..=1.0).contains(&p)), "min-p", shown(args.min_p), "a fraction from 0 to 1"),
         (
             args.repetition_penalty > 0.0 && args.repetition_penalty.is_finite(),
             "repetition-penalty",

@@ -46,7 +46,7 @@ fn list(app: &App) -> Result<(), Failure> {
         .collect();
     app.output(&serde_json::json!({ "comparisons": entries }), || {
         if all.is_empty() {
-            return "no comparison is stored yet; `harness compare` makes one\n".to_owned();
+            return "no comparison is stored yet; `harness compare` creates one\n".to_owned();
         }
         all.iter()
             .map(|(id, stored)| {

@@ -113,7 +113,7 @@ impl DeclarativeTask {
     }
 
     fn score_choices(&self, item: &DocumentRequests, responses: &[Response]) -> Result<Scored, String> {
-        let wrong = || "the responses must be log-likelihoods, one a choice".to_owned();
+        let wrong = || "the responses must be log-likelihoods, one per choice".to_owned();
         let mut logprobs = Vec::with_capacity(responses.len());
         let mut greedy = Vec::with_capacity(responses.len());
         for response in responses {

@@ -82,7 +82,7 @@ pub fn ensure_trained(
     if !plan.folder.join(DONE).is_file() {
         if missing == Missing::Refuse {
             return Err(EvaluationError::usage(format!(
-                "{} is not trained yet; `harness train {}` makes it",
+                "{} is not trained yet; `harness train {}` trains it",
                 resolved.name, resolved.name
             )));
         }

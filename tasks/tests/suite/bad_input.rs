@@ -34,7 +34,7 @@ fn every_mistake_is_named() {
         (
             format!("{GOOD}num_fewshot: many\n"),
             &docs,
-            "dir/t.yaml:5:14: num_fewshot must be an integer from 0 on, found a string \"many\"",
+            "dir/t.yaml:5:14: num_fewshot must be an integer of at least 0, found a string \"many\"",
         ),
         (GOOD.replace("{{q}}", "Q: {{ q | nofilter }}"), &docs, "dir/t.yaml:3:"),
         (GOOD.replace("{{q}}", "Q: {{ q "), &docs, "template error"),
