@@ -39,7 +39,7 @@ pub use tasks::{TasksArgs, TasksCommand};
 pub use train::TrainArgs;
 pub use verify::VerifyArgs;
 
-/// Is the candidate really better than the base, on what, by how much, and can that answer be trusted?
+/// Is the candidate really better than the base, on which tasks, by how much, and can the answer be trusted?
 #[derive(Debug, Parser)]
 #[command(name = "harness", version, propagate_version = true, max_term_width = 100)]
 pub struct Cli {
@@ -73,22 +73,22 @@ fn numbers_may_be_negative(command: clap::Command) -> clap::Command {
 /// Options of every command.
 #[derive(Clone, Debug, Default, Args)]
 pub struct GlobalArgs {
-    /// Experiment file [default: harness.toml here or in a folder above]
+    /// Experiment file [default: harness.toml in this or a parent folder]
     #[arg(long, global = true, value_name = "FILE")]
     pub experiment: Option<PathBuf>,
-    /// Folder of data sets, looked in before HARNESS_DATA_DIR and the hub cache; may be repeated
+    /// Folder of data sets, searched before HARNESS_DATA_DIR and the Hugging Face cache; may be repeated
     #[arg(long, global = true, value_name = "DIR")]
     pub data_dir: Vec<PathBuf>,
-    /// Where models are trained and run: cpu, cuda, or cuda:N for the GPU with number N [default: cpu]
+    /// Device to train and run models on: cpu, cuda, or cuda:N for GPU number N [default: cpu]
     #[arg(long, global = true, value_name = "DEVICE", env = "HARNESS_DEVICE")]
     pub device: Option<String>,
-    /// Type of weights and activations in computation: f32, or bf16 on a GPU [default: f32 on the processor, bf16 on a GPU]
+    /// Data type for computation: f32, or bf16 (GPU only) [default: f32 on the CPU, bf16 on a GPU]
     #[arg(long, global = true, value_name = "TYPE")]
     pub dtype: Option<String>,
-    /// Print one machine-readable JSON object instead of text
+    /// Print one JSON object instead of text
     #[arg(long, global = true)]
     pub json: bool,
-    /// No progress on standard error
+    /// Do not print progress to standard error
     #[arg(long, short, global = true)]
     pub quiet: bool,
 }
@@ -96,34 +96,34 @@ pub struct GlobalArgs {
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Compare candidates with a base model: train what is missing, evaluate all on the same documents, print verdicts
+    /// Compare candidates with a base model: train what is missing, evaluate on the same documents, print verdicts
     Compare(CompareArgs),
     /// Evaluate one model
     Run(RunArgs),
-    /// Put outputs before a judge: AlpacaEval, MT-Bench, Prometheus-style grading
+    /// Have a judge rate outputs: AlpacaEval, MT-Bench, Prometheus-style grading
     Judge(JudgeArgs),
-    /// Train a candidate from its recipe
+    /// Train a candidate from a recipe
     Train(TrainArgs),
-    /// Training data: what becomes of them
+    /// Inspect and prepare training data
     Data(DataArgs),
     /// Complete a prompt
     Generate(GenerateArgs),
-    /// Talk with a model in the terminal
+    /// Chat with a model in the terminal
     Chat(ChatArgs),
-    /// Tasks: what there is, and what a model sees
+    /// List tasks and preview their prompts
     Tasks(TasksArgs),
-    /// Models: what there is
+    /// List, inspect and quantise models
     Models(ModelsArgs),
-    /// Compare a run's metrics with the golden ones
+    /// Check metrics against golden values
     Golden(GoldenArgs),
-    /// Say what would make the comparison of stored results misleading
+    /// Check stored results for anything that would make a comparison misleading
     Audit(AuditArgs),
-    /// Import another tool's results, to be compared as a model of this name
+    /// Import the results of another tool so that they can be compared like a model's
     Import(ImportArgs),
-    /// Show what a number of a report was made from, and compute it again
+    /// Trace a number in a report to its inputs and recompute it
     Explain(ExplainArgs),
-    /// Check metrics and statistics on this machine
+    /// Verify metrics and statistics on this machine
     Verify(VerifyArgs),
-    /// Tables and curves of what is stored already
+    /// Print stored comparisons and training runs as tables and curves
     Report(ReportArgs),
 }

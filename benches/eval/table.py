@@ -8,7 +8,8 @@ import statistics
 import sys
 
 EVALUATION = re.compile(
-    r"^evaluate .*: (\d+) requests, .* a second; (\d+) token positions computed, (\d+) asked for \(([\d.]+) s\)$", re.M
+    r"^evaluate .*: ([\d,]+) requests?, .* a second; (\d+) token positions computed, (\d+) asked for .*\(([\d.]+) s\)$",
+    re.M,
 )
 THROUGHPUT = re.compile(r"thrpt:\s+\[\S+ \S+ ([\d.]+) ([KMGT])elem/s")
 UNITS = {"K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}

@@ -207,7 +207,7 @@ impl<'a> Maker<'a> {
         }
         let mut seen = std::collections::BTreeSet::new();
         if let Some(twice) = items.iter().find(|item| !seen.insert(item.id.as_str())) {
-            return bad(format!("item `{}` is there twice; ids have to be unique", crate::error::shorten(&twice.id)));
+            return bad(format!("item `{}` occurs twice; ids have to be unique", crate::error::shorten(&twice.id)));
         }
         let chosen = |purpose: &str, share: f64| {
             let mut order: Vec<usize> = (0..items.len()).collect();

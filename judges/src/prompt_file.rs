@@ -90,7 +90,7 @@ fn chat_markers(text: &str, file: &str) -> Result<PromptText> {
         }
         position = end + END.len();
     }
-    let message = "no message of the user; expected <|im_start|>user".to_owned();
+    let message = "no user message; expected <|im_start|>user".to_owned();
     prompt.user = user.ok_or(JudgesError::Syntax { at: Location::new(file, None), message })?;
     Ok(prompt)
 }

@@ -158,7 +158,7 @@ fn values(comparison: &Comparison, rows: &[&Row]) -> Table {
         table.row(line);
     }
     table.note = Some(
-        "Bold: the best value of a row, where it was found better than the base. $^{+}$ better, $^{-}$ worse than the \
+        "Bold: the best value of a row, if it was found better than the base. $^{+}$ better, $^{-}$ worse than the \
          base, $^{\\dagger}$ equivalent to it within the margin; no mark: undecided."
             .into(),
     );

@@ -60,7 +60,7 @@ pub(crate) fn methods(comparison: &Comparison) -> Vec<String> {
         let ends =
             |row: &Row| row.cells.iter().any(|cell| matches!(Style::of(row).spread(row, cell), Some(Spread::Ends(_))));
         let cut = if comparison.rows.iter().any(ends) {
-            "; where that would leave the metric's range, the ends stand instead"
+            "; if that would leave the metric's range, both ends are given instead"
         } else {
             ""
         };
@@ -97,14 +97,16 @@ pub(crate) fn methods(comparison: &Comparison) -> Vec<String> {
             families.join(", ")
         ));
         lines.push(format!(
-            "Verdicts: better or worse where corrected p ≤ {0}; equivalent where two one-sided tests, corrected alike, show that \
-             the difference lies within the margin of {1}; else undecided, which does not mean that there is none.",
+            "Verdicts: better or worse where corrected p ≤ {0}; equivalent where two one-sided tests, corrected alike, \
+             show that the difference lies within the margin of {1}; otherwise undecided, which does not mean that \
+             there is no difference.",
             settings.alpha,
             margin(comparison)
         ));
         lines.push(
             "Detectable: the smallest true difference that these documents would have shown with 80 % power after the \
-             correction. To decide: about how many documents would decide, if the difference is the one observed."
+             correction. To decide: about how many documents a decision needs if the observed difference is the true \
+             one."
                 .to_owned(),
         );
     }
@@ -119,8 +121,8 @@ fn noise(comparison: &Comparison) -> Option<String> {
     if measured.is_empty() {
         return None;
     }
-    let how = "part of the documents was scored again in other batches, in another order and, on the processor, with \
-               activations in bf16";
+    let how =
+        "some documents were scored again in other batches, in another order and, on the CPU, with activations in bf16";
     let loud: Vec<String> = measured
         .iter()
         .filter_map(|row| row.noise.filter(|&noise| noise > 0.0).map(|noise| (row, noise)))
@@ -132,7 +134,7 @@ fn noise(comparison: &Comparison) -> Option<String> {
     let more = loud.len().saturating_sub(NAMED);
     let more = if more > 0 { format!(" and {more} more rows") } else { String::new() };
     Some(format!(
-        "Numerical noise: {how}; largest changes: {}{more}. A difference below is no verdict.",
+        "Numerical noise: {how}; largest changes: {}{more}. A smaller difference is not a verdict.",
         loud[..loud.len().min(NAMED)].join(", ")
     ))
 }

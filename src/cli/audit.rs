@@ -13,7 +13,7 @@ pub struct AuditArgs {
     /// What was evaluated.
     #[command(flatten)]
     pub evaluation: EvaluationArgs,
-    /// Exit with 3 if something is found that is not of statistical kind
+    /// Exit with code 3 if there are non-statistical findings
     #[arg(long)]
     pub strict: bool,
 }

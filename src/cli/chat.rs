@@ -7,12 +7,12 @@ use super::{PromptArgs, SamplingArgs};
 /// Arguments of `harness chat`.
 #[derive(Clone, Debug, Args)]
 pub struct ChatArgs {
-    /// A name from the experiment, a folder in Hugging Face layout, a .gguf file, or an adapter folder
+    /// Model: a name from harness.toml, a Hugging Face folder, a .gguf file, or a PEFT adapter folder
     pub model: String,
     /// System message
     #[arg(long, value_name = "TEXT")]
     pub system: Option<String>,
-    /// How texts become prompts.
+    /// Tokenizer, template and date.
     #[command(flatten)]
     pub texts: PromptArgs,
     /// How tokens are chosen.

@@ -13,7 +13,7 @@ use super::{EvaluationArgs, number::whole};
 pub enum Format {
     /// report.md
     Md,
-    /// report.html, with the plot inside
+    /// report.html, including the plot
     Html,
     /// report.tex
     Latex,
@@ -26,9 +26,9 @@ pub enum Format {
 /// Conditions under which a comparison that is done exits with 3.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum FailOn {
-    /// Some candidate is worse than the base on some task.
+    /// A candidate is worse than the base on at least one task.
     Worse,
-    /// Some verdict is not decided.
+    /// At least one verdict is undecided.
     Undecided,
 }
 
@@ -37,21 +37,21 @@ pub enum FailOn {
 pub enum PairsArg {
     /// Each candidate against the base.
     Base,
-    /// Every model against every other, with a ranking.
+    /// Every pair of models, with a ranking.
     All,
 }
 
 /// When documents are no longer added.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum StopWhen {
-    /// When a sequential test has decided about every task.
+    /// When a sequential test has decided every task.
     Decided,
 }
 
 /// Tests of a difference.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum TestArg {
-    /// Exact McNemar for right and wrong answers, else paired permutation
+    /// Exact McNemar for right or wrong answers, otherwise paired permutation
     Auto,
     /// Paired permutation
     Permutation,
@@ -78,13 +78,13 @@ impl From<TestArg> for TestChoice {
 /// Corrections for several tests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum CorrectionArg {
-    /// None
+    /// No correction
     None,
     /// Bonferroni
     Bonferroni,
-    /// Holm: any false verdict
+    /// Holm (controls the family-wise error rate)
     Holm,
-    /// Benjamini-Hochberg: share of false verdicts
+    /// Benjamini-Hochberg (controls the false discovery rate)
     Bh,
 }
 
@@ -102,80 +102,81 @@ impl From<CorrectionArg> for Correction {
 /// Arguments of `harness compare`.
 #[derive(Clone, Debug, Args)]
 pub struct CompareArgs {
-    /// The base, which all others are compared with: a name from the experiment, a folder in Hugging Face layout, a
-    /// .gguf file, or an adapter folder
+    /// Base model, which every candidate is compared with: a name from harness.toml, a Hugging Face folder, a .gguf
+    /// file, or a PEFT adapter folder
     pub base: String,
-    /// The candidates
+    /// Candidate models
     #[arg(required = true)]
     pub candidates: Vec<String>,
     /// What is evaluated.
     #[command(flatten)]
     pub evaluation: EvaluationArgs,
-    /// Write reports, plots and the manifest into this folder
+    /// Write reports, plots and the manifest to this folder
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
-    /// Formats written to --out [default: all]
+    /// Report formats to write to --out [default: all]
     #[arg(long, value_delimiter = ',', value_name = "FORMAT")]
     pub format: Vec<Format>,
-    /// Exit with 3 if the finished comparison shows this
+    /// Exit with code 3 if the finished comparison meets this condition
     #[arg(long, value_name = "CONDITION")]
     pub fail_on: Option<FailOn>,
-    /// Do not train candidates that are missing
+    /// Do not train missing candidates
     #[arg(long)]
     pub no_train: bool,
-    /// Score only what is stored; ask no model
+    /// Use stored answers only; do not run any model
     #[arg(long)]
     pub from_store: bool,
-    /// Seed of resampling
+    /// Random seed for resampling
     #[arg(long, default_value_t = 42, value_parser = whole::<u64>)]
     pub seed: u64,
-    /// Print the members of groups too (files hold them always)
+    /// Also print the members of groups (report files always list them)
     #[arg(long)]
     pub all_rows: bool,
-    /// Let this judge compare the outputs of generation tasks with the base's: overlap, human:FILE, a name from the
-    /// experiment, or a model; several are a jury
+    /// Judge that compares the outputs of generation tasks with those of the base: overlap, human:FILE, a name from
+    /// harness.toml, or a model. Repeat the option to form a jury
     #[arg(long, value_name = "NAME")]
     pub judge: Vec<String>,
-    /// Protocol of --judge
+    /// Judging protocol for --judge
     #[arg(long, value_name = "NAME", default_value = "pairwise", requires = "judge")]
     pub judge_protocol: String,
-    /// Compare on the documents all models share, instead of refusing when they differ
+    /// Compare on the documents that all models share instead of failing when they differ
     #[arg(long)]
     pub intersect: bool,
-    /// Which differences are tested
+    /// Which pairs of models to test
     #[arg(long, value_name = "WHICH", default_value = "base")]
     pub pairs: PairsArg,
-    /// The test of a difference
+    /// Significance test for a difference
     #[arg(long, value_name = "TEST", default_value = "auto")]
     pub test: TestArg,
-    /// Level of a verdict [default: the experiment's, else 0.05]
+    /// Significance level [default: the value in harness.toml, else 0.05]
     #[arg(long, value_name = "P")]
     pub alpha: Option<f64>,
-    /// Smallest difference that matters, as a fraction [default: the experiment's, else 0.01]
+    /// Equivalence margin: the smallest difference that matters, as a fraction [default: the value in harness.toml,
+    /// else 0.01]
     #[arg(long, value_name = "FRACTION")]
     pub margin: Option<f64>,
-    /// Correction for the number of tests [default: the experiment's, else holm]
+    /// Correction for multiple testing [default: the value in harness.toml, else holm]
     #[arg(long, value_name = "NAME")]
     pub correction: Option<CorrectionArg>,
-    /// List the documents that changed between models instead of the tables
+    /// Print the documents whose scores differ between models instead of the tables
     #[arg(long)]
     pub flips: bool,
-    /// Most documents listed for a task and candidate
+    /// Maximum number of documents to list per task and candidate
     #[arg(long, value_name = "N", default_value_t = 10, requires = "flips")]
     pub most_flips: usize,
-    /// Documents of each task that are asked again to see the numerical noise
+    /// Number of documents per task to run again to measure numerical noise
     #[arg(long, value_name = "N", default_value_t = 8)]
     pub noise_probe: usize,
-    /// Add documents until this holds; tests are those valid at any time of looking
+    /// Add documents until this condition holds, with tests that stay valid at every look (anytime-valid)
     #[arg(long, value_name = "WHEN", conflicts_with = "plan")]
     pub stop_when: Option<StopWhen>,
-    /// Say what the comparison would take and could show, and ask no model
+    /// Estimate cost and statistical power without running any model
     #[arg(long)]
     pub plan: bool,
-    /// Speed for the plan's estimate of time
+    /// Speed to assume for the time estimate of --plan
     #[arg(long, value_name = "RATE", requires = "plan")]
     pub tokens_per_second: Option<f64>,
-    /// Price of a million tokens for the plan's estimate of cost
+    /// Price of a million tokens to assume for the cost estimate of --plan
     #[arg(long, value_name = "PRICE", requires = "plan")]
     pub price: Option<f64>,
 }

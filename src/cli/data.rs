@@ -15,19 +15,19 @@ pub struct DataArgs {
 /// What `harness data` can do.
 #[derive(Clone, Debug, Subcommand)]
 pub enum DataCommand {
-    /// Format, filter, split and tokenise a recipe's data, keep them for training, and say what became of them
+    /// Format, filter, split and tokenise the data of a recipe, cache them for training, and report counts
     Prepare(PrepareArgs),
-    /// Remove prepared sets that were not used for some time; they are made again when they are needed
+    /// Remove cached prepared data that have not been used for some time
     Prune(PruneArgs),
 }
 
 /// Arguments of `harness data prune`.
 #[derive(Clone, Debug, Args)]
 pub struct PruneArgs {
-    /// Sets last used before so many days go; 0 removes all
+    /// Remove data last used more than N days ago; 0 removes everything
     #[arg(long, value_name = "N", default_value_t = 30, value_parser = whole::<u64>)]
     pub days: u64,
-    /// Say what would be removed, and remove nothing
+    /// Print what would be removed without removing it
     #[arg(long)]
     pub dry_run: bool,
 }
@@ -35,12 +35,12 @@ pub struct PruneArgs {
 /// Arguments of `harness data prepare`.
 #[derive(Clone, Debug, Args)]
 pub struct PrepareArgs {
-    /// A model of the experiment that has a recipe, or a recipe file
+    /// A model with a recipe in harness.toml, or a recipe file
     pub name: String,
-    /// The model whose tokenizer is used, instead of the one that experiment or recipe name
+    /// Model whose tokenizer to use, instead of the base in harness.toml or the recipe
     #[arg(long, value_name = "MODEL")]
     pub base: Option<String>,
-    /// Another value for a key of the recipe, such as data.max_length=512; may be repeated
+    /// Override a recipe key, such as data.max_length=512; may be repeated
     #[arg(long, value_name = "KEY=VALUE")]
     pub set: Vec<String>,
 }

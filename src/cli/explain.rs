@@ -5,8 +5,8 @@ use clap::Args;
 /// Arguments of `harness explain`.
 #[derive(Clone, Debug, Args)]
 pub struct ExplainArgs {
-    /// Folder that `harness compare --out` wrote, or the id of a stored comparison
+    /// Folder written by `harness compare --out`, or the id of a stored comparison
     pub report: String,
-    /// The number: TASK/MODEL, or TASK:METRIC,FILTER/MODEL
+    /// The number to explain: TASK/MODEL, or TASK:METRIC,FILTER/MODEL
     pub cell: String,
 }

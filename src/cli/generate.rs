@@ -8,32 +8,32 @@ use super::{PromptArgs, number::whole};
 /// How tokens are chosen.
 #[derive(Clone, Debug, Args)]
 pub struct SamplingArgs {
-    /// Most tokens generated
+    /// Maximum number of tokens to generate
     #[arg(long, value_name = "N", default_value_t = 256, value_parser = whole::<usize>)]
     pub max_new_tokens: usize,
-    /// Softmax temperature; 0 is greedy
+    /// Sampling temperature; 0 means greedy decoding
     #[arg(long, value_name = "T", default_value_t = 0.0)]
     pub temperature: f64,
-    /// Only the K most probable tokens
+    /// Sample only from the K most probable tokens
     #[arg(long, value_name = "K", value_parser = whole::<usize>)]
     pub top_k: Option<usize>,
-    /// Only the most probable tokens that make up this probability
+    /// Sample only from the most probable tokens whose probabilities add up to P
     #[arg(long, value_name = "P")]
     pub top_p: Option<f64>,
-    /// Only tokens at least this probable relative to the best
+    /// Sample only from tokens with at least P times the probability of the most probable one
     #[arg(long, value_name = "P")]
     pub min_p: Option<f64>,
-    /// Divisor of the logits of tokens already present
+    /// Repetition penalty: divides the logits of tokens that already occur
     #[arg(long, value_name = "X", default_value_t = 1.0)]
     pub repetition_penalty: f64,
-    /// Seed of sampling
+    /// Random seed for sampling
     #[arg(long, default_value_t = 0, value_parser = whole::<u64>)]
     pub seed: u64,
-    /// Strings that end the generation; may be repeated
+    /// Stop string; may be repeated
     #[arg(long, value_name = "TEXT")]
     pub stop: Vec<String>,
-    /// The mark that ends the model's thinking, e.g. `</think>`: stop strings apply to what follows it [default: the
-    /// model's think_end_token in the experiment]
+    /// Mark that ends the model's thinking, e.g. `</think>`; stop strings apply only after it [default: the model's
+    /// think_end_token in harness.toml]
     #[arg(long, value_name = "MARK")]
     pub think_end_token: Option<String>,
 }
@@ -59,18 +59,18 @@ impl SamplingArgs {
 /// Arguments of `harness generate`.
 #[derive(Clone, Debug, Args)]
 pub struct GenerateArgs {
-    /// A name from the experiment, a folder in Hugging Face layout, a .gguf file, or an adapter folder
+    /// Model: a name from harness.toml, a Hugging Face folder, a .gguf file, or a PEFT adapter folder
     pub model: String,
-    /// The prompt; `-` reads prompts from standard input, one a line
+    /// The prompt; `-` reads one prompt per line from standard input
     #[arg(long, short, value_name = "TEXT")]
     pub prompt: String,
-    /// Put the prompt as a user's message into the model's chat template
+    /// Send the prompt as a user message through the model's chat template
     #[arg(long)]
     pub chat: bool,
-    /// System message of the chat
+    /// System message for --chat
     #[arg(long, value_name = "TEXT", requires = "chat")]
     pub system: Option<String>,
-    /// How texts become prompts.
+    /// Tokenizer, template and date.
     #[command(flatten)]
     pub texts: PromptArgs,
     /// How tokens are chosen.

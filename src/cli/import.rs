@@ -7,13 +7,13 @@ use clap::{Args, ValueEnum};
 /// What wrote the results.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum ImportFormat {
-    /// lm-evaluation-harness: a folder or file of results_*.json and samples_*.jsonl
+    /// lm-evaluation-harness: a file or folder with results_*.json and samples_*.jsonl
     LmEval,
     /// alpaca_eval: annotations.json
     AlpacaEval,
-    /// FastChat: a file of model_judgment, single or pairwise
+    /// FastChat: a model_judgment file, single or pairwise
     Fastchat,
-    /// One JSON object a line, or a JSON array of objects
+    /// One JSON object per line, or a JSON array of objects
     Jsonl,
     /// Comma- or tab-separated values with a header line
     Csv,
@@ -34,33 +34,34 @@ impl From<ImportFormat> for harness_evaluation::import::ImportFormat {
 /// Arguments of `harness import`.
 #[derive(Clone, Debug, Args)]
 pub struct ImportArgs {
-    /// What wrote the results
+    /// Tool or format the results are from
     pub format: ImportFormat,
-    /// File or folder of the results
+    /// File or folder that contains the results
     pub path: PathBuf,
-    /// Name under which the results are compared
+    /// Name to use for the results in comparisons
     #[arg(long, value_name = "NAME")]
     pub name: String,
-    /// Which columns hold what, as FIELD=COLUMN: id (of several columns COLUMN+COLUMN), task, cluster, repeat, output,
-    /// baseline (the other output of a pair), first (whether the model's was shown first), or the name of a metric; for
-    /// results without documents mean, stderr and n. Values: COLUMN:percent, COLUMN:1..10 (a scale), or labels,
-    /// win=preference:A=1,B=0,tie=0.5; marks such as `[[A]]`, `[[7]]` and `[RESULT] 4` are found inside texts
+    /// Map columns to fields, as FIELD=COLUMN. Fields: id (COLUMN+COLUMN joins several columns), task, cluster, repeat,
+    /// output, baseline (the other output of a pair), first (whether the model's output was shown first), or the name
+    /// of a metric; for results without documents: mean, stderr and n. Values: COLUMN:percent, COLUMN:1..10 (a scale),
+    /// or labels such as win=preference:A=1,B=0,tie=0.5. Verdicts such as `[[A]]`, `[[7]]` and `[RESULT] 4` are also
+    /// read from inside texts
     #[arg(long, value_name = "FIELD=COLUMN,...")]
     pub map: Vec<String>,
-    /// Task of all rows, where no column says it
+    /// Task of all rows, if no column names it
     #[arg(long, value_name = "TASK")]
     pub task: Option<String>,
-    /// Model whose results are taken, where the file holds several
+    /// Model to import, if the file contains several
     #[arg(long, value_name = "MODEL")]
     pub model: Option<String>,
-    /// Metrics of which smaller values are better
+    /// Metrics for which lower values are better
     #[arg(long, value_delimiter = ',', value_name = "METRIC")]
     pub lower_is_better: Vec<String>,
-    /// What the model was trained with, so that candidates that differ in more than one thing are named: a recipe, a
-    /// training.json, an adapter_config.json, or a list of KEY = VALUE
+    /// How the model was trained: a recipe, training.json, adapter_config.json, or a file of KEY = VALUE lines. Used to
+    /// warn about candidates that differ in more than one setting
     #[arg(long, value_name = "FILE")]
     pub facts: Option<PathBuf>,
-    /// Replace results of this name
+    /// Replace existing results of this name
     #[arg(long)]
     pub force: bool,
 }

@@ -9,13 +9,13 @@ use super::PromptArgs;
 /// Options of endpoints.
 #[derive(Clone, Debug, Default, Args)]
 pub struct RemoteArgs {
-    /// Most requests in flight at an endpoint
+    /// Maximum number of concurrent requests per endpoint
     #[arg(long, value_name = "N")]
     pub concurrency: Option<usize>,
-    /// Most requests begun a minute at an endpoint
+    /// Maximum number of requests per minute and endpoint
     #[arg(long, value_name = "N")]
     pub requests_per_minute: Option<f64>,
-    /// Most that all endpoints together may cost, in the currency of their prices; work stops before it is passed
+    /// Spending limit for all endpoints together, in the currency of their prices; work stops before exceeding it
     #[arg(long, value_name = "COST")]
     pub max_cost: Option<f64>,
 }
@@ -23,93 +23,93 @@ pub struct RemoteArgs {
 /// In which orders pairs are shown.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum JudgeOrders {
-    /// In both
+    /// In both orders
     #[default]
     Both,
-    /// In the one that alpaca_eval draws for the instruction: half the questions
+    /// In the order that alpaca_eval draws for each instruction: half as many questions
     AlpacaEval,
-    /// The baseline first: open to every position bias
+    /// Baseline first: not protected against position bias
     BaselineFirst,
 }
 
 /// Arguments of `harness judge`.
 #[derive(Clone, Debug, Args)]
 pub struct JudgeArgs {
-    /// alpaca-eval, mt-bench, mt-bench-pair, absolute, pairwise, or a protocol's TOML file
+    /// alpaca-eval, mt-bench, mt-bench-pair, absolute, pairwise, or a protocol in a TOML file
     pub protocol: String,
-    /// What is judged: models (by name, path or openai:MODEL@URL), or files of outputs
+    /// What to judge: models (name, path or openai:MODEL@URL) or files of outputs
     #[arg(required = true, value_name = "MODEL")]
     pub models: Vec<String>,
-    /// Who judges: overlap, human:FILE, a name from the experiment, or a model; several are a jury
+    /// The judge: overlap, human:FILE, a name from harness.toml, or a model. Repeat the option to form a jury
     #[arg(long, value_name = "NAME", default_value = "overlap")]
     pub judge: Vec<String>,
-    /// What pairs are compared with: a model or a file of outputs
+    /// Baseline for pairwise protocols: a model or a file of outputs
     #[arg(long, value_name = "MODEL")]
     pub baseline: Option<String>,
-    /// How texts become prompts of the models that are judged.
+    /// Tokenizer, template and date of the judged models.
     #[command(flatten)]
     pub texts: PromptArgs,
-    /// Compare every two of the models instead of each with a baseline
+    /// Compare every pair of models instead of each model with a baseline
     #[arg(long, conflicts_with = "baseline")]
     pub all_pairs: bool,
-    /// Gold labels on a part of what is judged: people's verdicts, as for human:FILE. They correct the result
+    /// Human gold labels for some of the instructions, in the format of human:FILE; they correct the result
     #[arg(long, value_name = "FILE")]
     pub gold: Option<PathBuf>,
-    /// AlpacaEval's instruction_difficulty.csv, for its length control with difficulties
+    /// AlpacaEval's instruction_difficulty.csv, for length control with instruction difficulty
     #[arg(long, value_name = "FILE")]
     pub instruction_difficulty: Option<PathBuf>,
-    /// AlpacaEval's df_gamed.csv, for the length control of its leaderboard
+    /// AlpacaEval's df_gamed.csv, for the length control of the leaderboard
     #[arg(long, value_name = "FILE")]
     pub gamed_baselines: Option<PathBuf>,
-    /// File of instructions or questions [default: the protocol's own, from the data folders]
+    /// File of instructions or questions [default: the protocol's own, looked up in the data folders]
     #[arg(long, value_name = "FILE")]
     pub instructions: Option<PathBuf>,
-    /// File of reference answers in FastChat's form
+    /// File of reference answers in FastChat's format
     #[arg(long, value_name = "FILE")]
     pub references: Option<PathBuf>,
-    /// Rubric: a name, or a TOML file
+    /// Rubric: a name or a TOML file
     #[arg(long, value_name = "NAME")]
     pub rubric: Option<String>,
-    /// The protocol's official prompts from this file
+    /// Read the protocol's official prompts from this file
     #[arg(long, value_name = "FILE")]
     pub prompt_file: Option<PathBuf>,
-    /// Read verdicts as the reference tool does
+    /// Parse verdicts exactly as the reference tool does
     #[arg(long)]
     pub compat: bool,
-    /// Share of the probability that the labels need for a verdict [default: the protocol's, 0.5]
+    /// Minimum probability of the labels for a verdict to count [default: set by the protocol, 0.5]
     #[arg(long, value_name = "SHARE")]
     pub least_label_share: Option<f64>,
-    /// In which orders pairs are shown
+    /// Order in which the two outputs of a pair are shown
     #[arg(long, value_enum, default_value_t)]
     pub orders: JudgeOrders,
-    /// Only the first N instructions
+    /// Limit to N instructions
     #[arg(long, short = 'L', value_name = "N")]
     pub limit: Option<usize>,
-    /// Most tokens of an output, where a model writes it [default: 512, of MT-Bench 1024]
+    /// Maximum number of tokens per output that a model generates [default: 512; 1024 for MT-Bench]
     #[arg(long, value_name = "N")]
     pub max_new_tokens: Option<usize>,
-    /// Most tokens of a verdict [default: the protocol's]
+    /// Maximum number of tokens per verdict [default: set by the protocol]
     #[arg(long, value_name = "N")]
     pub judge_max_tokens: Option<usize>,
-    /// Let a local judge write freely instead of within the protocol's form
+    /// Do not constrain a local judge to the protocol's output format
     #[arg(long)]
     pub unconstrained: bool,
-    /// Share of instructions that are asked twice, for the judge's flip rate
+    /// Fraction of instructions to judge twice, to measure how often the judge changes its verdict
     #[arg(long, value_name = "SHARE", default_value_t = 0.1)]
     pub repeats: f64,
-    /// Share of instructions on which candidates meet themselves, as a placebo
+    /// Fraction of instructions on which each candidate is compared with itself, as a placebo
     #[arg(long, value_name = "SHARE", default_value_t = 0.1)]
     pub self_pairs: f64,
-    /// Share of instructions on which a null answer takes part
+    /// Fraction of instructions on which a null answer is judged too
     #[arg(long, value_name = "SHARE", default_value_t = 0.0)]
     pub null_answers: f64,
-    /// Seed of draws and of the judge's sampling
+    /// Random seed for draws and for sampling from the judge
     #[arg(long, default_value_t = 42)]
     pub seed: u64,
     /// Options of endpoints.
     #[command(flatten)]
     pub remote: RemoteArgs,
-    /// Write outputs, judgments, reports and the files of the reference tools into this folder
+    /// Write outputs, judgments, reports and files in the reference tools' formats to this folder
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
 }

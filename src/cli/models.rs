@@ -15,21 +15,21 @@ pub struct ModelsArgs {
 /// What `harness models` can do.
 #[derive(Clone, Debug, Subcommand)]
 pub enum ModelsCommand {
-    /// List the models of the experiment, trained candidates and the hub cache
+    /// List models in harness.toml, trained candidates and the Hugging Face cache
     List,
-    /// Show what a model is: architecture, dimensions, files, template
+    /// Show a model's architecture, dimensions, files and chat template
     Show {
-        /// A name from the experiment, or a path
+        /// A name from harness.toml, or a path
         model: String,
     },
-    /// Write a model with its linears in 4 bits, as bitsandbytes stores them
+    /// Write a copy of a model with linear layers in 4 bits, in the bitsandbytes format
     Quantize {
-        /// A name from the experiment, or a path of a model in Hugging Face layout
+        /// A name from harness.toml, or a Hugging Face folder
         model: String,
-        /// Folder for the result
+        /// Output folder
         #[arg(long, value_name = "DIR")]
         out: PathBuf,
-        /// Codes: nf4 with double quantisation of the scales, or nf4-plain without
+        /// Quantisation: nf4 (with double quantisation of the scales) or nf4-plain (without)
         #[arg(long = "type", value_name = "TYPE", default_value = "nf4", value_parser = ["nf4", "nf4-plain"])]
         kind: String,
     },

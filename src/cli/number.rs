@@ -1,4 +1,4 @@
-//! Numbers on the command line, refused in words.
+//! Numbers on the command line, with readable errors.
 
 use std::str::FromStr;
 

@@ -17,22 +17,22 @@ pub struct ReportArgs {
 /// What `harness report` can do.
 #[derive(Clone, Debug, Subcommand)]
 pub enum ReportCommand {
-    /// Tables and curves of training runs side by side
+    /// Compare training runs in tables and curves
     Training(TrainingReportArgs),
-    /// A stored comparison again, in any form
+    /// Print a stored comparison again, in any format
     Comparison(ComparisonReportArgs),
 }
 
 /// Arguments of `harness report training`.
 #[derive(Clone, Debug, Args)]
 pub struct TrainingReportArgs {
-    /// Folders of runs, or folders that hold them (as `harness train --matrix` makes)
+    /// Folders of training runs, or folders that contain them (as written by `harness train --matrix`)
     #[arg(required = true, value_name = "DIR")]
     pub folders: Vec<PathBuf>,
-    /// Write the table as Markdown, CSV, LaTeX and JSON, and the curves as SVG and PNG, into this folder
+    /// Write the table (Markdown, CSV, LaTeX, JSON) and the curves (SVG, PNG) to this folder
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
-    /// The run that speeds are compared with [default: for each the same training on the fewest ranks, else the first run]
+    /// Run to compare speeds with [default: the same training on the fewest ranks, else the first run]
     #[arg(long, value_name = "NAME")]
     pub baseline: Option<String>,
 }
@@ -40,12 +40,12 @@ pub struct TrainingReportArgs {
 /// Arguments of `harness report comparison`.
 #[derive(Clone, Debug, Args)]
 pub struct ComparisonReportArgs {
-    /// Folder that `harness compare --out` wrote, or the id of a stored comparison [default: list what is stored]
+    /// Folder written by `harness compare --out`, or the id of a stored comparison [default: list stored comparisons]
     pub report: Option<String>,
-    /// Form in which it is printed
+    /// Output format
     #[arg(long, value_name = "FORMAT", default_value = "md")]
     pub format: Format,
-    /// Write all forms and plots into this folder instead
+    /// Write all formats and plots to this folder instead
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
 }

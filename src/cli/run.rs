@@ -9,47 +9,47 @@ use super::{PromptArgs, RemoteArgs, number::whole};
 /// What is evaluated and how.
 #[derive(Clone, Debug, Default, Args)]
 pub struct EvaluationArgs {
-    /// Tasks, groups or tags, separated by commas [default: the suite of the experiment]
+    /// Tasks, groups or tags, separated by commas [default: the suite in harness.toml]
     #[arg(long, short, value_delimiter = ',', value_name = "NAME")]
     pub tasks: Vec<String>,
-    /// Only the first N documents of each task; below 1 a fraction of them
+    /// Limit to N documents per task (a value below 1 is a fraction)
     #[arg(long, short = 'L', value_name = "N")]
     pub limit: Option<f64>,
-    /// Examples before each question [default: the task's own number]
+    /// Number of few-shot examples [default: set by the task]
     #[arg(long, short = 'n', value_name = "K", value_parser = whole::<usize>)]
     pub num_fewshot: Option<usize>,
-    /// Seed of the examples' sampler
+    /// Random seed for choosing few-shot examples
     #[arg(long, value_name = "SEED", default_value_t = 1234)]
     pub fewshot_seed: i64,
-    /// Folder of further task definitions; may be repeated
+    /// Folder with additional task definitions; may be repeated
     #[arg(long, value_name = "DIR")]
     pub include_path: Vec<PathBuf>,
-    /// Render prompts through each model's chat template
+    /// Apply each model's chat template to prompts
     #[arg(long)]
     pub apply_chat_template: bool,
-    /// With a chat template: examples in one user message instead of turns of their own
+    /// With a chat template: put all few-shot examples into one user message instead of separate turns
     #[arg(long, requires = "apply_chat_template")]
     pub fewshot_in_one_turn: bool,
-    /// How texts become prompts.
+    /// Tokenizer, template and date.
     #[command(flatten)]
     pub texts: PromptArgs,
-    /// Text before everything else (the system message of a chat)
+    /// Text before each prompt (the system message with a chat template)
     #[arg(long, value_name = "TEXT")]
     pub system_instruction: Option<String>,
-    /// Overrides of the tasks' generation settings, e.g. max_gen_toks=128,temperature=0.7
+    /// Override the tasks' generation settings, e.g. max_gen_toks=128,temperature=0.7
     #[arg(long, value_delimiter = ',', value_name = "KEY=VALUE")]
     pub gen_kwargs: Vec<String>,
-    /// The mark that ends the models' thinking, e.g. `</think>`: only what follows the last one is an answer, to which stop
-    /// strings apply [default: each model's think_end_token in the experiment]
+    /// Mark that ends a model's thinking, e.g. `</think>`; only the text after the last mark is the answer, and stop
+    /// strings apply only there [default: each model's think_end_token in harness.toml]
     #[arg(long, value_name = "MARK")]
     pub think_end_token: Option<String>,
-    /// Memory for keys and values of shared prefixes and generated sequences, in MiB [default: 1024; 16384 on a GPU]
+    /// Memory for cached keys and values, in MiB [default: 1024; 16384 on a GPU]
     #[arg(long, value_name = "MIB", value_parser = whole::<usize>)]
     pub kv_memory: Option<usize>,
-    /// Tokens computed in one pass [default: 768; 16384 on a GPU]
+    /// Number of tokens per forward pass [default: 768; 16384 on a GPU]
     #[arg(long, value_name = "TOKENS", value_parser = whole::<usize>)]
     pub batch_tokens: Option<usize>,
-    /// Sequences generated together [default: 64; 256 on a GPU]
+    /// Number of sequences to generate together [default: 64; 256 on a GPU]
     #[arg(long, value_name = "N", value_parser = whole::<usize>)]
     pub batch_sequences: Option<usize>,
     /// Options of endpoints.
@@ -60,21 +60,21 @@ pub struct EvaluationArgs {
 /// Arguments of `harness run`.
 #[derive(Clone, Debug, Args)]
 pub struct RunArgs {
-    /// A name from the experiment, a folder in Hugging Face layout, a .gguf file, or an adapter folder
+    /// Model: a name from harness.toml, a Hugging Face folder, a .gguf file, or a PEFT adapter folder
     pub model: String,
     /// What is evaluated.
     #[command(flatten)]
     pub evaluation: EvaluationArgs,
-    /// Ask nothing: say how many requests and tokens there are, and how many of them are computed
+    /// Count requests and tokens without running the model
     #[arg(long)]
     pub dry_run: bool,
-    /// Write every document's requests, answers and scores, and the manifest, into this folder
+    /// Write the requests, answers and scores of every document, and the manifest, to this folder
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
-    /// Write results_*.json and samples_*.jsonl as lm-eval writes them, below this folder
+    /// Write results_*.json and samples_*.jsonl in lm-eval's format below this folder
     #[arg(long, value_name = "DIR")]
     pub lm_eval_output: Option<PathBuf>,
-    /// Replicates of bootstrap standard errors in those files, drawn as lm-eval draws them; 0 for none
+    /// Number of bootstrap replicates for the standard errors in lm-eval files; 0 for none
     #[arg(long, value_name = "N", default_value_t = 100_000, requires = "lm_eval_output")]
     pub bootstrap_iters: usize,
 }

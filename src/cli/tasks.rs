@@ -12,7 +12,7 @@ pub struct TasksArgs {
     /// What to do.
     #[command(subcommand)]
     pub command: TasksCommand,
-    /// Folder of further task definitions; may be repeated
+    /// Folder with additional task definitions; may be repeated
     #[arg(long, global = true, value_name = "DIR")]
     pub include_path: Vec<PathBuf>,
 }
@@ -22,29 +22,29 @@ pub struct TasksArgs {
 pub enum TasksCommand {
     /// List tasks and groups
     List,
-    /// Show a document's prompt as a model will see it
+    /// Show the prompt of a document exactly as a model sees it
     Show {
-        /// The task
+        /// Name of the task
         task: String,
-        /// Number of the document, from 0
+        /// Index of the document, from 0
         #[arg(long, default_value_t = 0, value_parser = whole::<usize>)]
         doc: usize,
-        /// Examples before the question [default: the task's own number]
+        /// Number of few-shot examples [default: set by the task]
         #[arg(long, short = 'n', value_name = "K", value_parser = whole::<usize>)]
         num_fewshot: Option<usize>,
-        /// Show token boundaries of this model's tokenizer
+        /// Show the token boundaries of this model's tokenizer
         #[arg(long, value_name = "MODEL")]
         model: Option<String>,
-        /// Render the prompt through the model's chat template
+        /// Apply the model's chat template to the prompt
         #[arg(long, requires = "model")]
         apply_chat_template: bool,
-        /// How texts become prompts.
+        /// Tokenizer, template and date.
         #[command(flatten)]
         texts: PromptArgs,
     },
-    /// Check the definitions in a folder
+    /// Check the task definitions in a folder
     Check {
-        /// The folder
+        /// Folder to check
         dir: PathBuf,
     },
 }

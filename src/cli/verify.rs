@@ -8,22 +8,22 @@ use harness_metrics::simulation::Kind;
 /// Arguments of `harness verify`.
 #[derive(Clone, Debug, Args)]
 pub struct VerifyArgs {
-    /// Simulate comparisons with known truths: coverage of intervals, false positives, power, false alarms
+    /// Simulate comparisons with known differences to measure coverage, false positives, power and false alarms
     #[arg(long)]
     pub simulate: bool,
-    /// Simulated comparisons a condition
+    /// Number of simulated comparisons per condition
     #[arg(long, value_name = "N", default_value_t = 1000, requires = "simulate")]
     pub runs: usize,
-    /// Numbers of documents
+    /// Numbers of documents to simulate
     #[arg(long, value_delimiter = ',', value_name = "N", default_values_t = [30, 100, 300, 1000, 3000], requires = "simulate")]
     pub documents: Vec<usize>,
-    /// Kinds of scores: binary, graded, perplexity, bleu, clustered [default: all]
+    /// Kinds of scores to simulate: binary, graded, perplexity, bleu, clustered [default: all]
     #[arg(long, value_delimiter = ',', value_name = "KIND", value_parser = kind_of_scores, requires = "simulate")]
     pub scores: Vec<Kind>,
-    /// Seed of the simulation
+    /// Random seed for the simulation
     #[arg(long, default_value_t = 42)]
     pub seed: u64,
-    /// Write results as Markdown, JSON and plots into this folder
+    /// Write results as Markdown, JSON and plots to this folder
     #[arg(long, value_name = "DIR", requires = "simulate")]
     pub out: Option<PathBuf>,
 }

@@ -6,7 +6,7 @@ use harness_evaluation::{
     gather::{Asking, Subject, alarms, gather},
     models::Missing,
 };
-use harness_metrics::comparison::{Alignment, Caveat, Settings};
+use harness_metrics::comparison::{Alignment, Caveat, Settings, counted};
 
 use super::{App, Failure};
 use crate::{cli::AuditArgs, options};
@@ -36,7 +36,7 @@ pub(super) fn audit(app: &App, args: &AuditArgs) -> Result<(), Failure> {
         found.iter().map(|caveat| format!("- {caveat}\n  {}\n", caveat.advice())).collect()
     })?;
     if args.strict && count > 0 {
-        return Err(Failure::condition(format!("--strict: {count} findings are not of statistical kind")));
+        return Err(Failure::condition(format!("--strict: {}", counted(count, "non-statistical finding"))));
     }
     Ok(())
 }

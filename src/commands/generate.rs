@@ -78,7 +78,7 @@ pub(super) fn generate(app: &App, args: &GenerateArgs) -> Result<(), Failure> {
     }
     match left {
         0 => Ok(()),
-        _ => Err(Failure::work(format!("interrupted: {left} prompts are not answered")).after_output()),
+        _ => Err(Failure::work(format!("interrupted: prompts without an answer: {left}")).after_output()),
     }
 }
 
@@ -97,7 +97,7 @@ pub(super) fn caveats(system: Option<&str>, request: &Request, response: &Respon
         ));
     }
     if stopped_in_thinking(request, response) {
-        found.push("a stop string ended the text inside its thinking, so it holds no answer".to_owned());
+        found.push("a stop string ended the text inside its thinking, so it contains no answer".to_owned());
     }
     found
 }
@@ -112,7 +112,7 @@ pub(super) fn check_sampling(args: &SamplingArgs) -> Result<(), Failure> {
         (at_least(0.0, args.temperature), "temperature", args.temperature.to_string(), "0 (greedy) or more"),
         (args.top_k != Some(0), "top-k", "0".to_owned(), "at least 1"),
         (share(args.top_p), "top-p", shown(args.top_p), "a probability above 0 and up to 1"),
-        (args.min_p.is_none_or(|p| (0.0..=1.0).contains(&p)), "min-p", shown(args.min_p), "a share from 0 to 1"),
+        (args.min_p.is_none_or(|p| (0.0..=1.0).contains(&p)), "min-p", shown(args.min_p), "a fraction from 0 to 1"),
         (
             args.repetition_penalty > 0.0 && args.repetition_penalty.is_finite(),
             "repetition-penalty",
@@ -130,7 +130,7 @@ fn read_lines() -> Result<Vec<String>, Failure> {
     let lines: Result<Vec<String>, _> = std::io::stdin().lock().lines().collect();
     let lines = lines.map_err(|e| Failure::usage(format!("cannot read prompts from standard input: {e}")))?;
     if lines.is_empty() {
-        return Err(Failure::usage("no prompts on standard input; expected one a line"));
+        return Err(Failure::usage("no prompts on standard input; expected one per line"));
     }
     Ok(lines)
 }

@@ -2,6 +2,7 @@
 
 use std::{fmt::Write as _, path::Path};
 
+use harness_metrics::comparison::counted;
 use harness_reports::Report;
 use harness_store::{Golden, Metrics, golden};
 use serde_json::json;
@@ -21,13 +22,13 @@ pub(super) fn golden(app: &App, args: &GoldenArgs) -> Result<(), Failure> {
             Golden::accept(former.as_ref(), &found, files.tolerance).write(&files.golden)?;
             let count: usize = found.values().map(|task| task.len()).sum();
             app.output(&json!({ "golden": files.golden, "metrics": count }), || {
-                format!("{}: {count} metrics accepted\n", files.golden.display())
+                format!("{}: {} accepted\n", files.golden.display(), counted(count, "metric"))
             })
         }
         GoldenCommand::Check(files) => {
             if !files.golden.exists() {
                 return Err(Failure::usage(format!(
-                    "{}: there are no golden metrics yet; `harness golden accept REPORT` makes them",
+                    "{}: there are no golden metrics yet; `harness golden accept REPORT` creates them",
                     files.golden.display()
                 )));
             }
@@ -45,7 +46,9 @@ pub(super) fn golden(app: &App, args: &GoldenArgs) -> Result<(), Failure> {
             if regressions.is_empty() {
                 return Ok(());
             }
-            Err(Failure::condition(format!("{} metrics differ from {}", regressions.len(), files.golden.display())))
+            let differ = if regressions.len() == 1 { "differs" } else { "differ" };
+            let (metrics, file) = (counted(regressions.len(), "metric"), files.golden.display());
+            Err(Failure::condition(format!("{metrics} {differ} from {file}")))
         }
     }
 }

@@ -69,9 +69,9 @@ fn line(task: &ImportedTask) -> String {
     let metrics: Vec<String> = task.metrics.iter().map(|metric| metric.key.to_string()).collect();
     let alone = task.metrics.iter().any(|metric| metric.aggregate.is_some());
     let what = match task.metrics.iter().filter_map(ImportedMetric::n).max() {
-        Some(n) if alone => format!("means alone over {}, compared unpaired", counted(n, "document")),
+        Some(n) if alone => format!("means only, over {}; compared unpaired", counted(n, "document")),
         Some(n) => counted(n, "document"),
-        None => "means alone over an unknown number of documents, compared unpaired".to_owned(),
+        None => "means only, over an unknown number of documents; compared unpaired".to_owned(),
     };
     format!("{}: {what}; {}", task.id, metrics.join(", "))
 }

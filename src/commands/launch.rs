@@ -97,7 +97,7 @@ pub(super) fn spawn(app: &App, n: usize) -> Result<(), Failure> {
         }
     }
     let threads = (cores / n).max(1);
-    app.note(format!("{n} ranks on this host, {} each", counted(threads, "thread")));
+    app.note(format!("{} on this host, {} each", counted(n, "rank"), counted(threads, "thread")));
     wait(app, ranks)
 }
 
@@ -163,7 +163,7 @@ fn wait(app: &App, mut ranks: Vec<Child>) -> Result<(), Failure> {
     let rank = status.iter().position(killed).or_else(|| status.iter().position(same)).unwrap_or(first);
     let code = status[rank].and_then(|status| status.code());
     let how = code.map_or("was killed".to_owned(), |code| format!("ended with exit code {code}"));
-    let message = format!("rank {rank} {how}; what it said is above");
+    let message = format!("rank {rank} {how}; its output is above");
     // Rank 0 has printed its result, or its failure.
     Err(if code == Some(2) { Failure::usage(message) } else { Failure::work(message) }.after_output())
 }

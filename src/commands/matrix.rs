@@ -177,7 +177,7 @@ pub(super) fn train(app: &App, args: &TrainArgs, path: &Path) -> Result<(), Fail
             }
         }
         if app.interrupted() {
-            return Err(Failure::work("interrupted; the same command goes on".to_owned()));
+            return Err(Failure::work("interrupted; run the same command again to continue".to_owned()));
         }
     }
     if args.dry_run {

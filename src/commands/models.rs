@@ -89,7 +89,7 @@ fn quantize(app: &App, resolved: &ResolvedModel, out: &Path, kind: &str) -> Resu
     if !path.is_dir() {
         let path = path.display();
         return Err(Failure::usage(format!(
-            "{path}: expected a model in Hugging Face layout; GGUF has codes of its own"
+            "{path}: expected a model in Hugging Face layout; GGUF has its own quantisation"
         )));
     }
     if out.join("config.json").exists() {

@@ -82,7 +82,7 @@ impl Shape {
     }
 
     fn text(&self, outline: &Outline, ranks: usize) -> String {
-        let number = |value: Option<u64>| value.map_or("not known without a tokenizer".to_owned(), thousands);
+        let number = |value: Option<u64>| value.map_or("unknown without a tokenizer".to_owned(), thousands);
         let Outline { trainable_parameters, parameters, rows, .. } = outline;
         let mib = |bytes: u64| thousands((bytes + (1 << 19)) >> 20);
         let (trained, all) = (thousands(*trainable_parameters as u64), thousands(*parameters as u64));

@@ -51,7 +51,7 @@ fn describe(plan: &Plan, rates: Rates) -> String {
         (None, _) => text.push_str("time: give --tokens-per-second, e.g. what `harness run` reported\n"),
     }
     if let Some(cost) = plan.cost {
-        text.push_str(&format!("cost: at most {cost:.2} at {} a million tokens\n", rates.price.unwrap_or_default()));
+        text.push_str(&format!("cost: at most {cost:.2} at {} per million tokens\n", rates.price.unwrap_or_default()));
     }
     if !plan.limits.is_empty() {
         text.push_str("\nwith --limit N, points detectable in a task at 15 % disagreement: ");

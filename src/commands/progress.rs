@@ -104,15 +104,17 @@ impl Training {
     fn tell(&mut self, report: &StepReport) {
         let what = match report.left_out {
             Some(LeftOut::Overflow { scale }) => {
-                format!("left out, the gradients overflow half precision; the loss scale is {scale:e} now")
+                format!("update skipped: the gradients overflow half precision; the loss scale is now {scale:e}")
             }
-            Some(LeftOut::Spike) => format!("left out, its loss of {:.4} lies far above those before", report.loss),
-            None if report.spike => format!("its loss of {:.4} lies far above those before", report.loss),
+            Some(LeftOut::Spike) => {
+                format!("update skipped: its loss of {:.4} is far above the previous ones", report.loss)
+            }
+            None if report.spike => format!("its loss of {:.4} is far above the previous ones", report.loss),
             None => return,
         };
         self.events += 1;
         if self.events <= EVENTS {
-            let more = if self.events == EVENTS { " (further ones are counted only)" } else { "" };
+            let more = if self.events == EVENTS { " (further ones are only counted)" } else { "" };
             self.say(&format!("train {}: step {}: {what}{more}", self.name, report.step));
         }
     }
@@ -124,7 +126,7 @@ impl TrainingEvents for Training {
         bar.set_position(done);
         (self.bar, self.start) = (Some(bar), Instant::now());
         if done > 0 {
-            self.say(&format!("train {}: goes on after step {done}", self.name));
+            self.say(&format!("train {}: continues after step {done}", self.name));
         }
     }
 

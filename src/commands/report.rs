@@ -28,7 +28,7 @@ fn training(app: &App, args: &TrainingReportArgs) -> Result<(), Failure> {
         let found = RunRecord::find(folder)?;
         if found.is_empty() {
             return Err(Failure::usage(format!(
-                "{}: holds no finished training run (training.json), nor do its folders",
+                "{}: contains no finished training run (training.json), and neither do its folders",
                 folder.display()
             )));
         }

@@ -11,6 +11,7 @@ use harness_evaluation::{
     run::{Run, run as evaluate_alone},
     training::ensure_trained,
 };
+use harness_metrics::comparison::counted;
 use serde_json::json;
 
 use super::{App, Failure, print};
@@ -53,7 +54,7 @@ fn dry_run(app: &App, suite: &Suite, ready: &Ready, started: SystemTime) -> Resu
     let requests: Vec<Request> =
         prepared.iter().flat_map(|p| p.documents.iter().flat_map(|d| d.requests.iter().cloned())).collect();
     let Some(local) = ready.model.local() else {
-        return Err(Failure::usage("--dry-run: the tokens of a model behind a server are not known here"));
+        return Err(Failure::usage("--dry-run: the number of tokens is unknown for a model behind a server"));
     };
     let plan = local.plan(&requests)?;
     let planned = seconds();
@@ -63,11 +64,12 @@ fn dry_run(app: &App, suite: &Suite, ready: &Ready, started: SystemTime) -> Resu
     });
     app.output(&object, || {
         format!(
-            "{} tasks, {documents} documents, {} requests\n{} input tokens asked for, {} to compute ({})\n{} requests \
-             whose join is crossed by a token, {} with a context that is cut\n{loaded:.2} s to load model and data, \
-             {:.2} s to build requests, {:.2} s to tokenise and plan\n",
-            suite.tasks.len(),
-            plan.requests,
+            "{}, {}, {}\n{} input tokens asked for, {} to compute ({})\nrequests where a token crosses the boundary of \
+             context and continuation: {}; with a truncated context: {}\n{loaded:.2} s to load model and data, {:.2} s \
+             to build requests, {:.2} s to tokenise and plan\n",
+            counted(suite.tasks.len(), "task"),
+            counted(documents, "document"),
+            counted(plan.requests, "request"),
             plan.requested_tokens,
             plan.computed_tokens,
             share(plan.computed_tokens, plan.requested_tokens),

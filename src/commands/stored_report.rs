@@ -1,6 +1,7 @@
 //! `harness report comparison`: stored comparisons again, in any form.
 
 use harness_evaluation::stored;
+use harness_metrics::comparison::counted;
 use harness_reports::{Format as ReportFormat, csv, html, json, latex_document, markdown, write_all};
 
 use super::{App, Failure};
@@ -18,7 +19,7 @@ pub(super) fn report(app: &App, args: &ComparisonReportArgs) -> Result<(), Failu
     let failed = |error: harness_reports::ReportError| Failure::work(error.to_string());
     if let Some(folder) = &args.out {
         let files = write_all(folder, &report.comparison, &report.meta, &ReportFormat::ALL).map_err(failed)?;
-        app.note(format!("wrote {} files to {}", files.len(), folder.display()));
+        app.note(format!("wrote {} to {}", counted(files.len(), "file"), folder.display()));
         return Ok(());
     }
     if app.global.json {
@@ -46,12 +47,12 @@ fn list(app: &App) -> Result<(), Failure> {
         .collect();
     app.output(&serde_json::json!({ "comparisons": entries }), || {
         if all.is_empty() {
-            return "no comparison is stored yet; `harness compare` makes one\n".to_owned();
+            return "no comparison is stored yet; `harness compare` creates one\n".to_owned();
         }
         all.iter()
             .map(|(id, stored)| {
                 let comparison = &stored.report.comparison;
-                format!("{id}  {}  {} rows\n", comparison.models.join(" "), comparison.rows.len())
+                format!("{id}  {}  {}\n", comparison.models.join(" "), counted(comparison.rows.len(), "row"))
             })
             .collect()
     })

@@ -8,6 +8,7 @@ use harness_evaluation::{
     suite::registry,
     training::ensure_trained,
 };
+use harness_metrics::comparison::counted;
 use harness_tasks::{BuildOptions, FileData, PromptFormatter, Registry, Task as _};
 use serde_json::json;
 
@@ -90,7 +91,8 @@ fn check(app: &App, dir: &Path) -> Result<(), Failure> {
             let _ = writeln!(text, "note: {note}");
         }
         if !report.needs_python.is_empty() {
-            let _ = writeln!(text, "{} tasks need Python functions that this program has not:", report.needing_python);
+            let tasks = counted(report.needing_python, "task");
+            let _ = writeln!(text, "Python functions that are not built in, needed by {tasks}:");
             for need in &report.needs_python {
                 let names = match need.tasks.as_slice() {
                     [one] => one.clone(),
@@ -103,17 +105,17 @@ fn check(app: &App, dir: &Path) -> Result<(), Failure> {
         }
         let _ = writeln!(
             text,
-            "{} files, {} parse; {} tasks: {} run ({} of them with functions of this program), {} need Python, {} have \
-             template errors; {} groups; {} problems",
-            report.files,
+            "{}, {} valid; {}: {} runnable ({} of them with built-in functions), {} needing Python, {} with template \
+             errors; {}; {}",
+            counted(report.files, "file"),
             report.parsed,
-            report.tasks,
+            counted(report.tasks, "task"),
             report.runnable,
             report.native,
             report.needing_python,
             report.template_errors.len(),
-            report.groups,
-            report.problems.len()
+            counted(report.groups, "group"),
+            counted(report.problems.len(), "problem")
         );
         text
     })?;
@@ -121,7 +123,8 @@ fn check(app: &App, dir: &Path) -> Result<(), Failure> {
     if hindered == 0 {
         return Ok(());
     }
-    Err(Failure::usage(format!("{hindered} definitions in {} cannot be used", dir.display())).after_output())
+    Err(Failure::usage(format!("{} in {} cannot be used", counted(hindered, "definition"), dir.display()))
+        .after_output())
 }
 
 fn show(
@@ -177,8 +180,8 @@ fn show(
         if shifted > 0 {
             let _ = writeln!(
                 text,
-                "--- a token crosses the join of context and continuation in {shifted} of {} requests: what is scored does \
-                 not begin where the continuation does (lm-eval shifts it in the same way)",
+                "--- a token crosses the boundary of context and continuation in {shifted} of {} requests: scoring \
+                 does not start exactly at the continuation (lm-eval shifts it in the same way)",
                 all.len()
             );
         }

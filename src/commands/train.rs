@@ -96,13 +96,13 @@ pub(super) fn run(app: &App, args: &TrainArgs) -> Result<Option<Outcome>, Failur
         if !first {
             return Ok(None);
         }
-        app.note(format!("{} is already there; --force trains it again", plan.folder.display()));
+        app.note(format!("{} already exists; --force trains it again", plan.folder.display()));
         let object = json!({ "name": plan.name, "folder": plan.folder, "trained": false });
         return Ok(Some(Outcome { object, text: plan.folder.display().to_string() }));
     }
     let begun = harness_training::checkpoint::steps(&plan.folder);
     if args.resume && begun.is_empty() && first {
-        return Err(Failure::usage(format!("--resume: {} holds no checkpoint", plan.folder.display())));
+        return Err(Failure::usage(format!("--resume: {} contains no checkpoint", plan.folder.display())));
     }
     if args.force && first {
         folder::remove(&plan.folder)?;

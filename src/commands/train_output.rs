@@ -7,10 +7,9 @@ use harness_training::trainer::Estimate;
 pub(super) fn describe(name: &str, estimate: &Estimate, ranks: usize) -> String {
     let each = if ranks > 1 { format!(" on each of {ranks} ranks") } else { String::new() };
     format!(
-        "{name}\n  updates               {} ({} warm-up, {:.2} epochs)\n  tokens                {}\n  \
-         trainable parameters  {} of {}\n  memory                {} MiB{each}, measured on one update\n  \
-         speed                 {:.0} tokens/s, measured on one update\n  \
-         time                  {}, evaluation not counted\n",
+        "{name}\n  updates               {} ({} warm-up, {:.2} epochs)\n  tokens                {}\n  trainable \
+         parameters  {} of {}\n  memory                {} MiB{each}, measured on one update\n  speed                 \
+         {:.0} tokens/s, measured on one update\n  time                  {}, without evaluation\n",
         thousands(estimate.steps),
         thousands(estimate.warmup_steps),
         estimate.epochs,

@@ -5,6 +5,7 @@ use std::{fmt::Write as _, path::Path};
 use harness_core::Seed;
 use harness_metrics::{
     Bleu, BleuFormula, BleuTokenizer, Chrf, ChrfFormula, Rouge, RougeType, Statistic, Ter,
+    comparison::counted,
     simulation::{FalseAlarms, Kind, Outcome, SequentialOutcome, false_alarms, simulate, simulate_sequential},
     stats::{
         Correction, McNemar, PairedDifference, ProportionInterval,
@@ -75,10 +76,10 @@ fn certified(app: &App) -> Result<(), Failure> {
         for line in &wrong {
             let _ = writeln!(text, "WRONG {line}");
         }
-        let _ = writeln!(text, "{} of {} cases are right", vectors.cases.len() - wrong.len(), vectors.cases.len());
+        let _ = writeln!(text, "{} of {} cases are correct", vectors.cases.len() - wrong.len(), vectors.cases.len());
         text
     })?;
-    if wrong.is_empty() { Ok(()) } else { Err(Failure::condition(format!("{} values are wrong", wrong.len()))) }
+    if wrong.is_empty() { Ok(()) } else { Err(Failure::condition(counted(wrong.len(), "wrong value"))) }
 }
 
 /// The values of a case; `None` where it is not understood.
@@ -273,7 +274,7 @@ fn describe(outcomes: &[Outcome], sequential: &[SequentialOutcome], alarms: &Fal
     }
     text.push_str(
         "\nSequential tests, looked at after every document:\n\n\
-         | Scores | Most documents | False positives | Difference | Found | Documents used |\n| --- | --: | --: | --: | --: | --: |\n",
+         | Scores | Maximum documents | False positives | Difference | Found | Documents used |\n| --- | --: | --: | --: | --: | --: |\n",
     );
     for o in sequential {
         let _ = writeln!(
@@ -291,7 +292,7 @@ fn describe(outcomes: &[Outcome], sequential: &[SequentialOutcome], alarms: &Fal
     let kinds = if kinds.is_empty() { String::new() } else { format!(" ({})", kinds.join(", ")) };
     let _ = writeln!(
         text,
-        "\nClean comparisons with an alarm that is not of statistical kind: {} of {}{kinds}.",
+        "\nClean comparisons with a non-statistical alarm: {} of {}{kinds}.",
         alarms.alarmed, alarms.runs
     );
     text

@@ -200,7 +200,7 @@ impl TaskConfig {
             return keys.get("generation_kwargs")?.unwrap_or(node).error(message);
         }
         let repeats = match keys.count("repeats")? {
-            Some(0) => return keys.require("repeats")?.error("repeats must be an integer from 1 on, found 0"),
+            Some(0) => return keys.require("repeats")?.error("repeats must be an integer of at least 1, found 0"),
             repeats => repeats.unwrap_or(1),
         };
         let pipelines: Vec<Pipeline> = match keys.list("filter_list")? {
@@ -276,7 +276,7 @@ fn averages(pipeline: &Pipeline, repeats: usize, metrics: &[MetricConfig]) -> Re
     };
     match metrics.iter().find(single) {
         Some(metric) if left > 1 => Err(format!(
-            "the filter pipeline {} leaves {left} answers to a document (repeats: {repeats}), and {} takes one; end it \
+            "the filter pipeline {} leaves {left} answers per document (repeats: {repeats}), and {} takes one; end it \
              with majority_vote or take_first",
             pipeline.name, metric.name
         )),

@@ -8,6 +8,7 @@ use std::{
 };
 
 use harness_core::{Digest, Document, Request, Response, Sampling, canonical_json};
+use harness_metrics::comparison::counted;
 use harness_store::Row;
 use rayon::prelude::*;
 use serde_json::Value;
@@ -274,7 +275,7 @@ impl DeclarativeTask {
         let key = if self.multiple_input { "doc_to_text" } else { "doc_to_target" };
         let columns: Vec<&str> = self.columns.iter().map(String::as_str).collect();
         let message = format!(
-            "{key}: the answer of none of the {} documents of {} is one of their choices, so all would score 0; that of the \
+            "{key}: none of the {} documents of {} has its answer among its choices, so all would score 0; that of the \
              first is {:?}, with the choices {:?}; the columns are {}",
             self.documents.len(),
             self.split,
@@ -444,8 +445,8 @@ impl DeclarativeTask {
                     return Err(TaskError::Options {
                         task: config.id.clone(),
                         message: format!(
-                            "--gen-kwargs temperature={temperature} changes nothing, because the task says do_sample: false; \
-                             add do_sample=true"
+                            "--gen-kwargs temperature={temperature} has no effect, because the task sets do_sample: \
+                             false; add do_sample=true"
                         ),
                     });
                 }
@@ -526,7 +527,7 @@ impl Task for DeclarativeTask {
         let id = &self.config.id;
         if let (Some(0), Some(asked @ 1..)) = (self.config.num_fewshot, options.num_fewshot) {
             warnings.push(format!(
-                "{id}: the definition fixes num_fewshot to 0, so {asked} examples are not given (as in lm-eval)"
+                "{id}: the definition fixes num_fewshot to 0, so --num-fewshot {asked} has no effect (as in lm-eval)"
             ));
         }
         let unanswerable: Vec<usize> =
@@ -539,8 +540,8 @@ impl Task for DeclarativeTask {
             let shown: Vec<String> = unanswerable.iter().take(5).map(usize::to_string).collect();
             let more = if unanswerable.len() > shown.len() { ", …" } else { "" };
             warnings.push(format!(
-                "{id}: the answer of {} documents is none of their choices; they score 0 (documents {}{more})",
-                unanswerable.len(),
+                "{id}: {} with no right choice, scored 0 (number {}{more})",
+                counted(unanswerable.len(), "document"),
                 shown.join(", ")
             ));
         }

@@ -308,7 +308,7 @@ impl Step {
             "take_first" => Self::TakeFirst,
             "take_first_k" => match keys.count("k")? {
                 Some(k) if k > 0 => Self::TakeFirstK(k),
-                _ => return node.error("take_first_k needs k, an integer from 1 on"),
+                _ => return node.error("take_first_k needs k, an integer of at least 1"),
             },
             "majority_vote" => Self::MajorityVote,
             "lowercase" => Self::Lowercase,

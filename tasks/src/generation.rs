@@ -63,7 +63,7 @@ pub(crate) fn settings(kwargs: &Map<String, Value>) -> Result<(Vec<String>, Samp
     };
     let integer = |key: &str| match kwargs.get(key) {
         None | Some(Value::Null) => Ok(None),
-        Some(value) => value.as_u64().map(Some).ok_or_else(|| wrong(key, "an integer from 0 on")),
+        Some(value) => value.as_u64().map(Some).ok_or_else(|| wrong(key, "an integer of at least 0")),
     };
     for key in ["num_beams", "num_return_sequences"] {
         if integer(key)?.is_some_and(|n| n != 1) {
@@ -82,7 +82,7 @@ pub(crate) fn settings(kwargs: &Map<String, Value>) -> Result<(Vec<String>, Samp
     };
     let temperature = number("temperature")?;
     if temperature.is_some_and(|t| t < 0.0) {
-        return Err(wrong("temperature", "a number from 0 on"));
+        return Err(wrong("temperature", "a number of at least 0"));
     }
     let temperature = match (do_sample, temperature) {
         // lm-eval 0.4.13 passes both on, and transformers ends with an error.

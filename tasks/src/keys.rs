@@ -120,7 +120,7 @@ impl<'a> Keys<'a> {
         self.get(key)?
             .map(|node| match node.value {
                 Yaml::Int(i) if i >= 0 => Ok(i as usize),
-                _ => node.error(format!("{key} must be an integer from 0 on, found {}", shown(node))),
+                _ => node.error(format!("{key} must be an integer of at least 0, found {}", shown(node))),
             })
             .transpose()
     }

@@ -113,7 +113,7 @@ impl DeclarativeTask {
     }
 
     fn score_choices(&self, item: &DocumentRequests, responses: &[Response]) -> Result<Scored, String> {
-        let wrong = || "the responses must be log-likelihoods, one a choice".to_owned();
+        let wrong = || "the responses must be log-likelihoods, one per choice".to_owned();
         let mut logprobs = Vec::with_capacity(responses.len());
         let mut greedy = Vec::with_capacity(responses.len());
         for response in responses {
@@ -157,7 +157,7 @@ impl DeclarativeTask {
                 (Request::LogLikelihood { .. }, Output::LogLikelihood { logprob, token_ids, .. }) => {
                     reference = Some((*logprob, token_ids.len().max(response.usage.completion_tokens)));
                 }
-                (request, _) => return Err(format!("the response is no answer to a {} request", request.kind())),
+                (request, _) => return Err(format!("the response is not an answer to a {} request", request.kind())),
             }
         }
         let references = match &item.gold {
@@ -222,7 +222,7 @@ fn native_scores(
                 cut &= open;
             }
             (Output::Text { .. }, None) => {
-                return Err(format!("the response is no answer to a {} request", request.kind()));
+                return Err(format!("the response is not an answer to a {} request", request.kind()));
             }
         }
     }

@@ -19,7 +19,7 @@ fn prepared_data_are_kept_and_damage_is_named() {
     world.write(&file, bytes);
     // Training says so as well, and trains on what it made again.
     let outcome = world.run(&["train", "r4", "--max-steps", "2", "--out", "mine"]).expect(0);
-    outcome.says(&["train.bin is damaged", "made again"]);
+    outcome.says(&["train.bin is damaged", "preparing it again"]);
     assert_eq!(world.run(&call).expect(0).json()["reused"], true);
 }
 

@@ -38,7 +38,7 @@ fn change(world: &World, change: impl Fn(f64) -> f64) {
 fn a_changed_metric_ends_with_3_and_is_named() {
     let world = accepted();
     change(&world, |value| value + 0.25);
-    let outcome = world.run(&CHECK).expect(3).says(&["1 metrics differ from golden.json"]);
+    let outcome = world.run(&CHECK).expect(3).says(&["1 metric differs from golden.json"]);
     assert!(outcome.stdout.starts_with("toy_choice acc,none a4: expected "), "{}", outcome.stdout);
     assert!(outcome.stdout.contains("(difference -2.5"), "{}", outcome.stdout);
     let regressions = world.run(&[&CHECK[..], &["--json"]].concat()).code;

@@ -114,10 +114,10 @@ fn preferences_of_a_published_study() {
         &text,
         &[
             "alpaca_eval `r8` has 800 of 805 instructions; alpaca_eval `r32` has 800 of 805",
-            "`r8` stands first in all of 800 pairs: always the same position",
+            "`r8` is shown first in all of 800 pairs: always the same position",
             "The longer output wins in 8",
             "that of `r32` is the longer one in 60.0 % of the pairs",
-            "The results of `r8` and `again` were imported from files with the same content: one model twice",
+            "The results of `r8` and `again` were imported from files with the same content: the same model twice",
             "noise floor",
             "`r8` and `r32` beyond what their names say in training.learning_rate (0.0002, 0.0001)",
         ],
@@ -168,10 +168,10 @@ fn means_with_groups_and_a_filter_that_reads_nothing() {
     says(
         &text,
         &[
-            "  exam: means alone over 400 documents",
-            "\n      exam_law_civil: means alone over 120 documents",
-            "truth: means alone over an unknown number of documents",
-            "exact_match,strict-match for `r8`, beside up to 5.5 % behind flexible-extract",
+            "  exam: means only, over 400 documents",
+            "\n      exam_law_civil: means only, over 120 documents",
+            "truth: means only, over an unknown number of documents",
+            "exact_match,strict-match for `r8`, but up to 5.5 % after flexible-extract",
         ],
     );
     import(&world, "lm-eval", "r32.json", "r32", &[]);
@@ -214,7 +214,7 @@ fn what_only_some_models_have_is_named() {
         import(&world, "lm-eval", &format!("{name}.json"), name, &[]);
     }
     let text = world.run(&["audit", "r8", "r32"]).expect(0).stdout;
-    says(&text, &["Not compared, because not all models have results of it: truth (only `r8`)"]);
+    says(&text, &["Not compared, because some models have no results for it: truth (only `r8`)"]);
     world.run(&["compare", "r8", "r32", "--tasks", "truth"]).expect(2).says(&["--tasks truth", "results of r32"]);
     // Beside a model that is asked here, too.
     world.write("toy.csv", "id,score\n1,1\n2,0\n");
@@ -241,11 +241,14 @@ fn the_same_means_are_one_model() {
         import(&world, "lm-eval", &format!("{name}.json"), name, &["--force"]);
     }
     let text = world.run(&["audit", "a", "b"]).expect(0).stdout;
-    says(&text, &["`a` and `b` have the same means in all of 8 rows", "noise floor"]);
+    says(&text, &["`a` and `b` have the same mean in every row (8 rows)", "noise floor"]);
     let text = world.run(&["audit", "c", "d"]).expect(0).stdout;
     says(
         &text,
-        &["same model, as their files say (`lab/model`)", "noise floor, up to 2.0 percentage points (truth acc,none)"],
+        &[
+            "same model, according to their files (`lab/model`)",
+            "noise floor, up to 2.0 percentage points (truth acc,none)",
+        ],
     );
 }
 

@@ -152,8 +152,8 @@ fn variables_reach_the_template_with_their_types() {
     assert_eq!(with(&["enable_thinking=false", "effort=low"]), "Hello<no>low");
     assert_eq!(with(&["enable_thinking=0"]), "Hello", "0 is not false");
     for (argument, says) in [
-        ("messages=[]", "messages is given to every chat template"),
-        ("enable_thinkng=false", "speaks of no \"enable_thinkng\""),
+        ("messages=[]", "every chat template already receives messages"),
+        ("enable_thinkng=false", "does not use \"enable_thinkng\""),
         ("enable_thinking", "NAME=VALUE"),
     ] {
         let call = ["generate", "base", "-p", "x", "--chat-template-kwargs", argument];
@@ -169,7 +169,7 @@ fn variables_reach_the_template_with_their_types() {
     world.run(&run).expect(0);
     assert!(world.stored() > stored, "another identity");
     world.replace("harness.toml", "enable_thinking", "add_generation_prompt");
-    world.run(&["models", "list"]).expect(2).says(&["harness.toml:", "add_generation_prompt is given"]);
+    world.run(&["models", "list"]).expect(2).says(&["harness.toml:", "already receives add_generation_prompt"]);
 }
 
 #[test]

@@ -122,7 +122,7 @@ fn a_report_is_explained_to_its_last_byte() {
     world.write("report/report.json", object.to_string());
     world.run(&call).expect(3).says(&["value recomputed from the store"]);
     world.run(&["explain", "report", "toy_choise/a4"]).expect(2).says(&["toy_choice:acc"]);
-    world.run(&["explain", "nothing", "toy_choice/a4"]).expect(2).says(&["no report folder"]);
+    world.run(&["explain", "nothing", "toy_choice/a4"]).expect(2).says(&["neither a report folder"]);
 }
 
 #[test]
@@ -161,7 +161,7 @@ fn stored_comparisons_are_rendered_again() {
     }
     let latex = world.run(&["report", "comparison", &id, "--format", "latex"]).expect(0).stdout;
     assert!(latex.contains("\\toprule"));
-    world.run(&["report", "comparison", "zzz"]).expect(2).says(&["no stored comparison", &id]);
+    world.run(&["report", "comparison", "zzz"]).expect(2).says(&["nor a stored comparison", &id]);
 }
 
 #[test]

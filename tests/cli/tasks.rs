@@ -52,7 +52,7 @@ fn check_accepts_good_definitions() {
     let outcome = world.run(&["tasks", "check", "tasks"]).expect(0);
     assert_eq!(
         outcome.stdout,
-        "3 files, 3 parse; 3 tasks: 3 run (0 of them with functions of this program), 0 need Python, 0 have template \
+        "3 files, 3 valid; 3 tasks: 3 runnable (0 of them with built-in functions), 0 needing Python, 0 with template \
          errors; 0 groups; 0 problems\n"
     );
     let object = world.run(&["tasks", "check", "tasks", "--json"]).expect(0).json();

@@ -50,10 +50,10 @@ fn draws_loss_perplexity_and_learning_rate() {
 fn is_done_once() {
     let world = world();
     trained(&world, &["train", "r4"]);
-    world.run(&["train", "r4"]).expect(0).says(&["already there", "--force"]);
+    world.run(&["train", "r4"]).expect(0).says(&["already exists", "--force"]);
     let object = world.run(&["train", "r4", "--json"]).expect(0).json();
     assert_eq!(object["trained"], false);
-    world.run(&["train", "r4", "--resume"]).expect(0).says(&["already there"]);
+    world.run(&["train", "r4", "--resume"]).expect(0).says(&["already exists"]);
 }
 
 #[test]
@@ -103,7 +103,7 @@ fn a_recipe_file_and_a_place_of_ones_own() {
 
 #[test]
 fn resume_needs_a_checkpoint() {
-    world().run(&["train", "r4", "--resume"]).expect(2).says(&["--resume", "holds no checkpoint"]);
+    world().run(&["train", "r4", "--resume"]).expect(2).says(&["--resume", "contains no checkpoint"]);
 }
 
 #[test]
@@ -178,9 +178,9 @@ fn a_folder_with_something_else_is_left_alone() {
     let world = world();
     trained(&world, &["train", "r4", "--max-steps", "2", "--out", "mine"]);
     let another = ["train", "r4", "--max-steps", "2", "--out", "mine", "--set", "lora.rank=2"];
-    world.run(&another).expect(2).says(&["--out mine", "holds the result of another run (r4)", "--force"]);
+    world.run(&another).expect(2).says(&["--out mine", "contains the result of another run (r4)", "--force"]);
     world.write("mine/notes.txt", "mine");
-    world.run(&[&another[..], &["--force"]].concat()).expect(2).says(&["notes.txt", "no training run wrote"]);
+    world.run(&[&another[..], &["--force"]].concat()).expect(2).says(&["notes.txt", "not written by a training run"]);
     assert_eq!(world.read("mine/notes.txt"), "mine");
     std::fs::remove_file(world.path("mine/notes.txt")).unwrap();
     world.run(&[&another[..], &["--force"]].concat()).expect(0);
@@ -209,8 +209,8 @@ fn updates_left_out_are_told() {
     let world = world();
     let scale = ["--set", "training.precision=fp16", "--set", "training.loss_scale=1e28"];
     let outcome = world.run(&[&["train", "r4", "--out", "runs/half"], &scale[..]].concat()).expect(0);
-    outcome.says(&["step 1: left out, the gradients overflow half precision", "6 updates left out"]);
-    assert!(world.run(&["report", "training", "runs"]).expect(0).stdout.contains("| Left out |"));
+    outcome.says(&["step 1: update skipped: the gradients overflow half precision", "6 updates skipped"]);
+    assert!(world.run(&["report", "training", "runs"]).expect(0).stdout.contains("| Skipped |"));
     let stop = ["--set", "training.early_stopping_patience=1", "--set", "training.early_stopping_threshold=9.0"];
     let call = [&["train", "r4", "--out", "runs/early"], &stop[..]].concat();
     world.run(&call).expect(0).says(&["stopped early of 6"]);
@@ -234,7 +234,7 @@ fn a_paged_optimizer_is_the_same_run() {
     let world = world();
     let paged = world.run(&["train", "r4", "--set", "training.paged_optimizer=true"]).expect(0);
     let paged = paged.says(&["training.paged_optimizer has no effect on the processor"]);
-    let again = world.run(&["train", "r4"]).expect(0).says(&["is already there"]);
+    let again = world.run(&["train", "r4"]).expect(0).says(&["already exists"]);
     assert_eq!(paged.stdout, again.stdout);
 }
 

@@ -68,7 +68,7 @@ fn a_target_outside_the_choices_is_warned_of() {
     let world = world();
     change_line(&world, 3, r#"{"question": "What?", "choices": ["a", "b"], "answer": 7}"#);
     let outcome = world.run(&["run", "base", "-t", "toy_choice"]).expect(0);
-    outcome.says(&["toy_choice", "the answer of 1 documents is none of their choices"]);
+    outcome.says(&["toy_choice", "1 document with no right choice, scored 0"]);
 }
 
 #[test]

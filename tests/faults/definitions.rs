@@ -52,7 +52,7 @@ fn a_costly_pattern_is_given_up_and_its_documents_are_named() {
     assert_eq!((&named["tasks"][0]["task"], &named["tasks"][0]["model"]), (&json!("toy_answer"), &json!("base")));
     assert!(!named["tasks"][0]["documents"].as_array().unwrap().is_empty());
     let text = world.run(&["run", "base", "-t", "toy_answer"]).expect(0).stdout;
-    assert!(text.contains("backtracked beyond all bounds: toy_answer `base` document"), "{text}");
+    assert!(text.contains("backtracked without end: toy_answer `base` document"), "{text}");
 }
 
 #[test]

@@ -62,7 +62,7 @@ fn a_full_disk_in_the_middle_of_an_evaluation() {
     let undisturbed = world().run(&["run", "base"]).expect(0);
     let world = world();
     let outcome = with_small_files(&world, 8, &["run", "base"]).expect(1);
-    outcome.says(&[".harness/store", "the next run goes on from there"]);
+    outcome.says(&[".harness/store", "the next run continues from there"]);
     let kept = world.stored();
     assert!(kept > 0 && kept < 60, "{kept} responses are kept");
     let rest = world.run(&["run", "base"]).expect(0);

@@ -40,7 +40,8 @@ fn ctrl_c_keeps_what_is_answered() {
     let child = world.start("first", &CALL);
     wait_until("some responses are stored", || world.stored() >= 20);
     signal(&child, "INT");
-    let outcome = world.finish("first", child).expect(1).says(&["interrupted", "the same command goes on"]);
+    let outcome =
+        world.finish("first", child).expect(1).says(&["interrupted", "run the same command again to continue"]);
     assert_eq!(outcome.stdout, "", "no half report");
     let kept = world.stored();
     assert!((20..DOCUMENTS).contains(&kept), "{kept} responses are kept");

@@ -13,7 +13,7 @@ fn a_torn_segment_costs_its_last_record_only() {
     let segment = world.segments().pop().unwrap();
     let bytes = fs::read(&segment).unwrap();
     fs::write(&segment, &bytes[..bytes.len() - 10]).unwrap();
-    let outcome = world.run(&CALL).expect(0).says(&["store of base", "1 requests"]);
+    let outcome = world.run(&CALL).expect(0).says(&["store of base", "1 request,"]);
     assert_eq!(outcome.stdout, whole.stdout);
     world.run(&CALL).expect(0).says(&["all 60 responses are stored"]);
 }
@@ -28,7 +28,7 @@ fn a_changed_record_is_noticed_and_asked_again() {
     let changed = line.replacen("\"logprob\":-", "\"logprob\":-1", 1);
     fs::write(&segment, text.replacen(line, &changed, 1)).unwrap();
     let place = format!("{}", number + 1);
-    let outcome = world.run(&CALL).expect(0).says(&["store of base", &place, "1 requests"]);
+    let outcome = world.run(&CALL).expect(0).says(&["store of base", &place, "1 request,"]);
     assert_eq!(outcome.stdout, whole.stdout);
 }
 

@@ -90,8 +90,10 @@ fn ctrl_c_writes_a_checkpoint_and_the_same_command_goes_on() {
     wait_until("a checkpoint is written", || !checkpoints(&world).is_empty());
     let status = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
     assert!(status.success());
-    let outcome =
-        world.finish("first", child).expect(1).says(&["interrupted after update", "the same command goes on"]);
+    let outcome = world
+        .finish("first", child)
+        .expect(1)
+        .says(&["interrupted after update", "run the same command again to continue"]);
     let last = *checkpoints(&world).last().unwrap();
     assert!(outcome.stderr.contains(&format!("interrupted after update {last} of 160")), "{}", outcome.stderr);
     world.run(&CALL).expect(0);

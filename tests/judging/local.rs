@@ -75,7 +75,7 @@ fn people_judge_from_a_file() {
     world.write("people.jsonl", r#"{"item": "another", "model": "m", "score": 3}"#);
     let message = world.run(&call).expect(2).json()["error"].as_str().unwrap().to_owned();
     assert!(
-        message.contains("no verdict is about what is judged here") && message.contains("\"another\""),
+        message.contains("no verdict is about anything judged here") && message.contains("\"another\""),
         "{message}"
     );
 }

@@ -101,7 +101,7 @@ fn every_two_models_can_be_compared() {
     let text = world.run(&[&call[..], &["--all-pairs"]].concat()).expect(0).stdout;
     assert!(text.contains("| Model | win | loss | tie |") && text.contains("- three against two: win rate"), "{text}");
     let one = world.run(&["judge", "mt-bench-pair", "one.jsonl", "--all-pairs"]).expect(2).stderr;
-    assert!(one.contains("--all-pairs: expected two models or more"), "{one}");
+    assert!(one.contains("--all-pairs: expected two or more models"), "{one}");
 }
 
 #[test]

@@ -134,7 +134,7 @@ fn a_cost_limit_stops_before_it_is_passed_and_the_rest_is_asked_later() {
     let stopped = world.run(&limited("0.006")).expect(1);
     let message = stopped.json()["error"].as_str().unwrap().to_owned();
     assert!(message.contains("--max-cost: the cost limit of 0.0060 is reached"), "{message}");
-    assert!(message.contains("are answered and stored") && message.contains("higher limit goes on"), "{message}");
+    assert!(message.contains("are answered and stored") && message.contains("higher limit to continue"), "{message}");
     let spent: f64 = message.split(": ").filter_map(|part| part.split(" are spent").next()?.parse::<f64>().ok()).sum();
     assert!(spent <= 0.006, "{message}");
     let first = world.stored();
@@ -211,7 +211,7 @@ fn a_server_that_cannot_score_texts_is_refused_before_it_is_asked() {
     // Generations go on beside tasks that are refused.
     let chat = ["--json", "--limit", "4"].map(str::to_owned);
     let outcome = world.run(&[call("toy_choice,toy_answer"), chat.to_vec()].concat()).expect(1);
-    let outcome = outcome.says(&["toy_choice cannot be asked; the other tasks are run", &server.url()]);
+    let outcome = outcome.says(&["toy_choice cannot be asked; running the other tasks", &server.url()]);
     let rows = outcome.json()["rows"].as_array().unwrap().clone();
     assert!(rows.iter().all(|row| row["task"] == "toy_answer") && !rows.is_empty(), "{rows:?}");
     assert_eq!(world.stored(), 4);

@@ -81,5 +81,5 @@ fn stop_strings_and_scores_begin_after_the_thinking() {
     assert_eq!(found(&world, &["--think-end-token", ""]), unset, "an empty mark takes it back");
     assert_eq!(server.bodies().len(), asked);
     let text = world.run(&CALL).expect(0).stdout;
-    assert!(text.contains("The thinking never ended, so that there is no answer: sum `m` 1 of 3"), "{text}");
+    assert!(text.contains("The thinking never ended, so there is no answer: sum `m` 1 of 3"), "{text}");
 }

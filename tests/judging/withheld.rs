@@ -192,7 +192,7 @@ fn counts_that_are_not_told_are_no_counts() {
         world(says("-"), &[("", Fault::Says(r#"{"choices": [{"message": {"content": "[RESULT] A"}}]}"#))]);
     let text = world.run(&CALL).expect(0).stdout;
     assert!(
-        text.contains("40 answers asked for, 0 from the store; token counts not told by the server, at most"),
+        text.contains("40 answers requested, 0 from the store; token counts not reported by the server, at most"),
         "{text}"
     );
     assert!(text.contains("cost at most"), "{text}");
@@ -213,7 +213,7 @@ fn a_run_that_goes_on_keeps_its_cost() {
     assert!((cost(&world, &[], 0).unwrap() - expected).abs() < 1e-12);
     let again = world.run(&CALL).expect(0).stdout;
     assert!(
-        again.contains("0 answers asked for, 40 from the store; cost 0.0000, and ") && again.contains(" before"),
+        again.contains("0 answers requested, 40 from the store; cost 0.0000, and ") && again.contains(" before"),
         "{again}"
     );
 }
@@ -242,9 +242,7 @@ fn evaluated_models_have_caveats_by_reason() {
     let spec = format!("openai:base@{}", server.url());
     let call = ["run", &spec, "-t", "toy_answer", "--include-path", "tasks", "--apply-chat-template"];
     let text = world.run(&call).expect(0).stdout;
-    for part in
-        ["2 of ", "withheld by the server's filter", "that are null instead of a text", "ended for an unknown reason"]
-    {
+    for part in ["2 of ", "withheld by the server's filter", "null instead of a text", "ended for an unknown reason"] {
         assert!(text.contains(part), "{part}: {text}");
     }
 }

@@ -68,7 +68,7 @@ impl LoraSpec {
             let (out, inp) = projection.dims(config);
             if options.rank > out.min(inp) {
                 let expected = format!(
-                    "at most {}: {projection} is a matrix of {out} x {inp}, and no larger rank says more",
+                    "at most {}: {projection} is a matrix of {out} x {inp}, and a larger rank adds nothing",
                     out.min(inp)
                 );
                 return Err(TrainingError::setting("lora.rank", options.rank, expected));
@@ -164,7 +164,7 @@ pub(crate) fn projection(name: &str) -> Option<Projection> {
 /// What is wrong with the expression.
 pub(crate) fn pattern(text: &str, layers: usize) -> Result<Vec<Vec<Projection>>, String> {
     let regex = regex::Regex::new(&format!(r"\A(?:{text})\z"))
-        .map_err(|error| format!("{text:?} is no regular expression: {error}"))?;
+        .map_err(|error| format!("{text:?} is not a regular expression: {error}"))?;
     let matches = |layer| Projection::ALL.into_iter().filter(|p| regex.is_match(&p.path(layer))).collect();
     Ok((0..layers).map(matches).collect())
 }
@@ -225,7 +225,7 @@ pub(crate) mod tests {
         let refused = |text: &str| spec(Targets::Pattern(text.into())).unwrap_err().to_string();
         assert!(refused("all-liner").contains("did you mean \"all-linear\"?"));
         assert!(refused("q_proj").contains("matches no module"));
-        assert!(refused("(").contains("no regular expression"));
+        assert!(refused("(").contains("not a regular expression"));
     }
 
     #[test]

@@ -157,7 +157,7 @@ impl Recipe {
             let mut inner = &mut table;
             for part in parts {
                 let entry = inner.entry(part).or_insert_with(|| toml::Table::new().into());
-                inner = entry.as_table_mut().ok_or_else(|| wrong(format!("{part} is no table")))?;
+                inner = entry.as_table_mut().ok_or_else(|| wrong(format!("{part} is not a table")))?;
             }
             inner.insert(last.to_owned(), value.clone());
         }

@@ -335,7 +335,7 @@ fn what_a_template_does_not_show_is_refused_or_named() {
         ),
         (
             "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% if loop.last %}!{% endif %}{% endfor %}",
-            "turn 3 of \"messages\": the chat template renders what comes before otherwise",
+            "turn 3 of \"messages\": the chat template renders earlier messages differently",
         ),
         (
             "{{ raise_exception('Roles must alternate') }}",
@@ -373,7 +373,11 @@ fn variables_reach_the_chat_template() {
     };
     assert!(with("model", "{ brief = true }").unwrap().starts_with("!user: One?"));
     assert!(with("model", "{ brief = false }").unwrap().starts_with("user: One?"));
-    assert!(with("model", "{ enable_thinking = false }").unwrap_err().contains("names \"enable_thinking\", of which"));
+    assert!(
+        with("model", "{ enable_thinking = false }")
+            .unwrap_err()
+            .contains("names \"enable_thinking\", which the chat template does not use")
+    );
     assert!(with("chat", "{ brief = true }").unwrap_err().contains("data.chat_template_kwargs: has no effect"));
     let source = "{% for m in messages %}{{ m.role }} {{ strftime_now('%d.%m.%y') }}: {{ m.content }}\n{% endfor %}";
     files.chat_template = Some(ChatTemplate::new(source).unwrap());

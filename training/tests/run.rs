@@ -233,7 +233,7 @@ fn prepared_data_are_kept_by_content() {
         fs::write(kept.join(name), bytes).expect("a file");
         let again = prepare(ADAPTER);
         let note = again.note.clone().unwrap_or_default();
-        assert!(!again.reused && note.contains(name) && note.contains("made again"), "{name}: {note}");
+        assert!(!again.reused && note.contains(name) && note.contains("preparing it again"), "{name}: {note}");
         assert_eq!(all(&again.train), all(&direct.train));
         assert!(prepare(ADAPTER).reused);
     }

@@ -93,16 +93,16 @@ impl TryFrom<Map<String, Value>> for ChatKwargs {
     fn try_from(variables: Map<String, Value>) -> Result<Self, String> {
         for (name, value) in &variables {
             if RESERVED.contains(&name.as_str()) {
-                return Err(format!("{name} is given to every chat template already; it cannot be set"));
+                return Err(format!("every chat template already receives {name}; it cannot be set"));
             }
             if name.is_empty()
                 || !name.chars().all(|c| c.is_alphanumeric() || c == '_')
                 || name.starts_with(|c: char| c.is_numeric())
             {
-                return Err(format!("{name:?} is no name of a variable; expected letters, digits and _"));
+                return Err(format!("{name:?} is not a variable name; expected letters, digits and _"));
             }
             if value.get("$__toml_private_datetime").is_some() {
-                return Err(format!("{name} is a date, which JSON has not; write it as text"));
+                return Err(format!("{name} is a date, which JSON does not have; write it as text"));
             }
         }
         Ok(Self(variables))
@@ -146,11 +146,11 @@ mod tests {
     #[test]
     fn what_a_template_has_already_is_refused() {
         for (text, says) in [
-            ("messages=[]", "messages is given"),
-            (r#"{"bos_token": "<s>"}"#, "bos_token is given"),
+            ("messages=[]", "already receives messages"),
+            (r#"{"bos_token": "<s>"}"#, "already receives bos_token"),
             ("enable_thinking", "NAME=VALUE"),
             ("{enable_thinking: false}", "expected a JSON object"),
-            ("a b=1", "no name of a variable"),
+            ("a b=1", "not a variable name"),
         ] {
             let error = ChatKwargs::parse(&[text]).unwrap_err();
             assert!(error.contains(says), "{error}");

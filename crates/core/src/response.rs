@@ -118,9 +118,9 @@ impl Irregular {
         match self {
             Self::Filtered => "withheld by the server's filter",
             Self::Refused => "refused by the model",
-            Self::NoChoice => "that came without a choice",
-            Self::NoContent => "that are null instead of a text",
-            Self::ToolCall => "that call a tool instead of a text",
+            Self::NoChoice => "without a choice in the reply",
+            Self::NoContent => "null instead of a text",
+            Self::ToolCall => "a tool call instead of a text",
             Self::OnlyReasoning => "with nothing after the reasoning",
             Self::Empty => "empty",
             Self::UnknownEnd => "ended for an unknown reason",

@@ -67,7 +67,9 @@ pub enum EngineError {
         reason: String,
     },
     /// Tensors that the configuration asks for are not in the weights.
-    #[error("{}: {} tensor(s) missing: {}", path.display(), names.len(), listed(names))]
+    #[error(
+        "{}: {} tensor{} missing: {}", path.display(), names.len(), if names.len() == 1 { "" } else { "s" }, listed(names)
+    )]
     MissingTensors {
         /// The file or directory.
         path: PathBuf,
@@ -225,8 +227,8 @@ pub enum EngineError {
     },
     /// The tokenizer's decoder changed a text that was generated within a pattern.
     #[error(
-        "a text generated within the pattern {expression:?} does not match it when decoded: {text:?}; \
-         this tokenizer's decoder joins tokens in a way that patterns do not know"
+        "a text generated within the pattern {expression:?} does not match it when decoded: {text:?}; this tokenizer's \
+         decoder joins tokens in a way that patterns do not support"
     )]
     PatternLost {
         /// The regular expression.

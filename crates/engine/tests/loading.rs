@@ -369,7 +369,7 @@ fn bad_weights_are_named() {
             tensors.remove("model.layers.1.mlp.up_proj.weight");
             tensors.remove("lm_head.weight");
         }),
-        &["2 tensor(s) missing", "model.layers.1.mlp.up_proj.weight", "lm_head.weight"],
+        &["2 tensors missing", "model.layers.1.mlp.up_proj.weight", "lm_head.weight"],
     );
     assert_says(
         with(|tensors| {

@@ -357,7 +357,7 @@ fn broken_files_are_named() {
     assert_says(with("general.architecture", text("gemma3")), &["\"gemma3\"", "llama, qwen2, qwen3"]);
     assert_says(with("general.alignment", Value::U32(0)), &["general.alignment"]);
     assert_says(with("llama.embedding_length", Value::U32(16)), &["token_embd.weight", "[8, 8]", "[8, 16]"]);
-    assert_says(with("llama.block_count", Value::U32(3)), &["9 tensor(s) missing", "blk.2.attn_q.weight"]);
+    assert_says(with("llama.block_count", Value::U32(3)), &["9 tensors missing", "blk.2.attn_q.weight"]);
     assert_says(with("llama.context_length", text("long")), &["llama.context_length", "long"]);
     assert_says(with("llama.expert_count", Value::U32(8)), &["llama.expert_used_count", "nothing"]);
     assert_says(with("tokenizer.ggml.pre", text("klingon")), &["klingon", "llama-bpe"]);

@@ -65,8 +65,8 @@ impl Open<'_> {
                 (Ok(()), _) if done.len() < open.len() => {
                     let (what, past) = self.called;
                     return Err(EvaluationError::Interrupted(format!(
-                        "interrupted: {answered} of {total} open {what} of {} are {past} and stored; the same command \
-                         goes on",
+                        "interrupted: {answered} of {total} open {what} of {} are {past} and stored; run the same \
+                         command again to continue",
                         ready.name
                     )));
                 }

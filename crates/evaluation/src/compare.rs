@@ -1,6 +1,6 @@
 //! Models compared.
 
-use harness_metrics::comparison::Settings;
+use harness_metrics::comparison::{Settings, counted};
 use harness_reports::{Meta, Report};
 use harness_store::Manifest;
 use serde_json::json;
@@ -78,7 +78,8 @@ pub fn compare_subjects(
     let mut comparison = gathered.compare(settings)?;
     let look = Look::of(&gathered, evaluation, settings);
     comparison.caveats.extend(look.earlier(&session.home));
-    stage.finish(&format!("{} rows, {} caveats", comparison.rows.len(), comparison.caveats.len()));
+    let (rows, caveats) = (counted(comparison.rows.len(), "row"), counted(comparison.caveats.len(), "caveat"));
+    stage.finish(&format!("{rows}, {caveats}"));
     let manifest = match &gathered.suite {
         Some(suite) => {
             let mut manifest = manifest(session, suite, &gathered.evaluated, name)?;

@@ -45,8 +45,8 @@ pub enum EvaluationError {
     },
     /// The limit on the cost of answers is reached.
     #[error(
-        "--max-cost: {}; {answered} of {open} open requests of {model} are answered and stored, the same command with a \
-         higher limit goes on",
+        "--max-cost: {}; {answered} of {open} open requests of {model} are answered and stored; run the same command \
+         with a higher limit to continue",
         source.message()
     )]
     Cost {

@@ -9,7 +9,7 @@ use harness_core::{
     Digest, Finish, Hasher, LanguageModel, Output, Request, RequestKey, Response, SampleScore, Sampling,
     canonical_json, split_thinking_after,
 };
-use harness_metrics::comparison::{ModelFacts, TaskFacts};
+use harness_metrics::comparison::{ModelFacts, TaskFacts, counted};
 use harness_store::{DiskStore, ModelEntry, RunStore as _};
 use harness_tasks::{AnswerOutcome, DeclarativeTask, Prepared, PromptFormatter, Scored, Task as _};
 
@@ -276,7 +276,8 @@ fn ask(
     let requested = stats.requested_tokens - before.requested_tokens;
     let seconds = bar.seconds();
     bar.finish(&format!(
-        "{answered} requests, {:.1} a second; {computed} token positions computed, {requested} asked for ({})",
+        "{}, {:.1} a second; {computed} token positions computed, {requested} asked for ({})",
+        counted(answered, "request"),
         answered as f64 / seconds.max(1e-9),
         share(computed, requested)
     ));

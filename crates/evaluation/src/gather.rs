@@ -204,7 +204,7 @@ pub fn gather(
 ) -> Result<Gathered, EvaluationError> {
     let limits = options.limits.unwrap_or_else(|| session.device.limits());
     if judging.is_some() && subjects.iter().any(|subject| matches!(subject, Subject::Imported(_))) {
-        return Err(EvaluationError::usage("--judge: imported results hold no outputs that could be judged"));
+        return Err(EvaluationError::usage("--judge: imported results contain no outputs to judge"));
     }
     let own: Vec<&Subject> = subjects.iter().filter(|subject| !matches!(subject, Subject::Imported(_))).collect();
     let mut counts = [0usize; 2];
@@ -335,7 +335,7 @@ fn until_decided(
         let left: Vec<usize> = undecided.iter().copied().filter(|&task| asked[task] < all[task]).collect();
         let (used, total): (usize, usize) = (asked.iter().sum(), all.iter().sum());
         session.note(format!(
-            "look at {used} of {total} documents: {} of {} tasks are decided",
+            "look at {used} of {total} documents: {} of {} tasks decided",
             all.len() - undecided.len(),
             all.len()
         ));

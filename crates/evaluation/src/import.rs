@@ -162,7 +162,7 @@ fn check_name(session: &Session, options: &ImportOptions) -> Result<(), Evaluati
     }
     if !options.force && ImportRecord::path(&session.home, name).exists() {
         return Err(EvaluationError::usage(format!(
-            "--name {name}: results of this name are there; --force replaces them"
+            "--name {name}: results with this name exist; --force replaces them"
         )));
     }
     Ok(())
@@ -179,7 +179,7 @@ fn check_options(options: &ImportOptions) -> Result<(), EvaluationError> {
     match given.into_iter().find(|(_, wrong)| *wrong) {
         Some((option, _)) => {
             let format = options.format.name();
-            Err(EvaluationError::usage(format!("{option}: files of {format} say this themselves")))
+            Err(EvaluationError::usage(format!("{option}: {format} files already contain this")))
         }
         None => Ok(()),
     }

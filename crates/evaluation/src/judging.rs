@@ -99,7 +99,7 @@ fn check(options: &JudgingOptions, protocol: &Protocol) -> Result<(), Evaluation
     }
     if options.all_pairs && (!pairwise || options.models.len() < 2) {
         return wrong(format!(
-            "--all-pairs: expected two models or more, and a protocol that compares them; found {} and `{}`",
+            "--all-pairs: expected two or more models, and a protocol that compares them; found {} and `{}`",
             options.models.len(),
             protocol.name
         ));
@@ -139,7 +139,7 @@ fn calibration(
     let read = Calibration::read(options.gamed_baselines.as_deref(), options.instruction_difficulty.as_deref())?;
     match outputs::official(session)? {
         None => session.note(format!(
-            "{}: the instructions are taken to be alpaca_eval's in its order; with its data in a --data-dir this is checked",
+            "{}: assuming alpaca_eval's instructions in its order; put its data into a --data-dir to have this checked",
             protocol.name
         )),
         Some(official) => {
@@ -147,7 +147,7 @@ fn calibration(
             let mut differ = other.enumerate().filter(|(_, (item, theirs))| theirs.is_none_or(|one| one.id != item.id));
             if let Some((at, (item, _))) = differ.next() {
                 return Err(EvaluationError::usage(format!(
-                    "difficulties go by alpaca_eval's order of instructions, and instruction {} is another here: {:?}",
+                    "difficulties follow alpaca_eval's order of instructions, but instruction {} differs here: {:?}",
                     at + 1,
                     item.instruction()
                 )));
@@ -162,7 +162,7 @@ fn gold(session: &Session, file: &Path, plan: &Plan) -> Result<Gold, EvaluationE
     let verdicts = HumanVerdicts::read(file)?;
     let (judgments, unused) = verdicts.labels(plan)?;
     if unused > 0 {
-        session.note(format!("{}: {unused} of its verdicts are about nothing that is judged here", file.display()));
+        session.note(format!("{}: verdicts that match nothing judged here: {unused}", file.display()));
     }
     let name = file.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
     Ok(Gold { name, judgments })

@@ -49,7 +49,9 @@ pub(crate) fn floor(
             for (at, document) in prepared.documents.iter().enumerate().take(count).rev() {
                 let responses = ask_reversed(model, &ready.name, &document.requests);
                 if session.interrupted() {
-                    return Err(EvaluationError::Interrupted("interrupted; the same command goes on".into()));
+                    return Err(EvaluationError::Interrupted(
+                        "interrupted; run the same command again to continue".into(),
+                    ));
                 }
                 again.insert(at, task.score(document, &responses?)?);
                 bar.step();

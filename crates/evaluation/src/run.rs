@@ -35,7 +35,7 @@ pub fn run(session: &Session, suite: Suite, ready: &Ready) -> Result<Run, Evalua
         if suite.tasks.is_empty() {
             return Err(error);
         }
-        session.note(format!("{}; the other tasks are run", error.message()));
+        session.note(format!("{}; running the other tasks", error.message()));
         refused = Some(error);
     }
     let asked_how = caveats(session, suite.uses_chat_template(), ready);

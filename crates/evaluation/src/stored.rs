@@ -139,14 +139,14 @@ pub fn find(session: &Session, name: &str) -> Result<(Report, Option<Manifest>),
     let mut found: Vec<&(String, Stored)> = all.iter().filter(|(id, _)| id.starts_with(name)).collect();
     match (found.pop(), found.is_empty()) {
         (Some((_, stored)), true) => Ok((stored.report.clone(), stored.manifest.clone())),
-        (Some(_), false) => {
-            Err(EvaluationError::usage(format!("{name}: several comparisons begin so; give more of the id")))
-        }
+        (Some(_), false) => Err(EvaluationError::usage(format!(
+            "{name}: several stored comparisons begin like this; give more of the id"
+        ))),
         (None, _) => {
             let ids: Vec<&str> = all.iter().map(|(id, _)| id.as_str()).collect();
-            let known = if ids.is_empty() { "there are none yet".to_owned() } else { ids.join(", ") };
+            let known = if ids.is_empty() { "none yet".to_owned() } else { ids.join(", ") };
             Err(EvaluationError::usage(format!(
-                "{name}: no report folder and no stored comparison; stored are: {known}"
+                "{name}: neither a report folder nor a stored comparison; stored comparisons: {known}"
             )))
         }
     }

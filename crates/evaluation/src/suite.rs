@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
+use harness_metrics::comparison::counted;
 use harness_store::{DataEntry, FileHashes, TaskEntry};
 use harness_tasks::{BuildOptions, DeclarativeTask, FileData, Group, Limit, Prepared, Registry, Task as _, TaskError};
 
@@ -67,7 +68,7 @@ impl Suite {
         }
         selection.remove(&left_out);
         let documents: usize = tasks.iter().map(|task| task.documents().len()).sum();
-        bar.finish(&format!("{} tasks, {documents} documents", tasks.len()));
+        bar.finish(&format!("{}, {}", counted(tasks.len(), "task"), counted(documents, "document")));
         let limits = if options.build.limit.is_some() { BTreeMap::new() } else { limits };
         let limits = own_limits(&limits, &tasks, &selection.groups)?;
         Ok(Self { tasks, groups: selection.groups, options: options.build.clone(), limits, names })
@@ -171,7 +172,7 @@ fn own_limits(
         let of_task: Vec<usize> = (0..tasks.len()).filter(|&task| members.contains(&tasks[task].id())).collect();
         of_task.iter().for_each(|&task| own[task] = Some(limit));
         if of_task.is_empty() {
-            return Err(EvaluationError::usage(format!("limits: {name} is no task or group of the suite")));
+            return Err(EvaluationError::usage(format!("limits: {name} is not a task or group of the suite")));
         }
     }
     Ok(own)

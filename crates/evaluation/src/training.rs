@@ -82,7 +82,7 @@ pub fn ensure_trained(
     if !plan.folder.join(DONE).is_file() {
         if missing == Missing::Refuse {
             return Err(EvaluationError::usage(format!(
-                "{} is not trained yet; `harness train {}` makes it",
+                "{} is not trained yet; `harness train {}` trains it",
                 resolved.name, resolved.name
             )));
         }
@@ -348,7 +348,7 @@ impl TrainingPlan {
             let (cut, lost) = (thousands(tokens.truncated_samples as u64), thousands(tokens.truncated_tokens as u64));
             let left_out = match tokens.without_labels {
                 0 => String::new(),
-                count => format!("; {} are left out, as no token of theirs counts", thousands(count as u64)),
+                count => format!("; left out because no token counts: {}", thousands(count as u64)),
             };
             let longest = self.recipe.data.max_length;
             events.note(&format!("data: {cut} samples lost {lost} tokens at data.max_length = {longest}{left_out}"));
@@ -374,7 +374,7 @@ impl TrainingPlan {
         }
         if summary.interrupted {
             return Err(EvaluationError::Interrupted(format!(
-                "interrupted after update {} of {}; the same command goes on from the checkpoint in {}",
+                "interrupted after update {} of {}; run the same command again to continue from the checkpoint in {}",
                 summary.steps,
                 summary.total_steps,
                 self.folder.display()

@@ -66,7 +66,7 @@ pub(crate) fn call(
     };
     let untaken = options.untaken(sampling);
     if !untaken.is_empty() {
-        return Err(format!("sample with {} (its server takes no such setting)", untaken.join(", ")));
+        return Err(format!("sample with {} (its server does not accept this setting)", untaken.join(", ")));
     }
     sample(options, stop, sampling, &mut body);
     let bounds = Bounds { prompt: length + 64, completion: sampling.max_new_tokens };

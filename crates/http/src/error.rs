@@ -49,7 +49,7 @@ pub enum HttpError {
         reason: String,
     },
     /// No usable answer after all attempts.
-    #[error("{url}: no answer after {attempts} attempts; the last: {last}")]
+    #[error("{url}: no answer after {attempts} attempt{}; the last: {last}", if *attempts == 1 { "" } else { "s" })]
     Unanswered {
         /// The address.
         url: String,
@@ -59,7 +59,7 @@ pub enum HttpError {
         last: String,
     },
     /// The work was ended from outside.
-    #[error("interrupted while {url} was asked")]
+    #[error("interrupted while waiting for {url}")]
     Interrupted {
         /// The address.
         url: String,

@@ -76,9 +76,8 @@ pub(crate) fn read_pair(
     let (first, shifted) = boundary(&tokens, &context, &continuation)?;
     let (before, scored) = tokens.split_at(first);
     let logprobs: Option<Vec<f32>> = scored.iter().map(|token| token.logprob).collect();
-    let logprobs = logprobs.ok_or(
-        "no log-probability for the first token of the text: the context is empty and the server begins with no BOS",
-    )?;
+    let logprobs = logprobs
+        .ok_or("no log-probability for the first token of the text: the context is empty and the server adds no BOS")?;
     let output = Output::LogLikelihood {
         logprob: logprobs.iter().map(|&x| f64::from(x)).sum(),
         is_greedy: scored.iter().all(|token| token.is_greedy),
@@ -205,7 +204,7 @@ fn echoed(logprobs: &Value) -> Result<Vec<Token>, Unreadable> {
         let best = top.and_then(|top| top.get(at)?.as_object()).into_iter().flat_map(|top| top.values());
         let best = best.filter_map(Value::as_f64).fold(f64::NEG_INFINITY, f64::max);
         Ok(Token {
-            text: text.as_str().ok_or("a token that is no text")?.to_owned(),
+            text: text.as_str().ok_or("a token that is not text")?.to_owned(),
             offset: offsets.and_then(|offsets| offsets.get(at)?.as_u64()).map(|offset| offset as usize),
             logprob,
             is_greedy: scores[at].as_f64().is_some_and(|told| told >= best),

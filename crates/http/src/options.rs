@@ -76,7 +76,7 @@ pub(crate) fn base_url(url: &str) -> Result<String, HttpError> {
     // The parts that can hold a secret are not repeated in the message.
     let shown = format!("{:?}", format!("{}://{}", parsed.scheme(), parsed.host_str().unwrap_or_default()));
     if !parsed.username().is_empty() || parsed.password().is_some() || parsed.query().is_some() {
-        let expected = "no user, password or query: keys belong into the environment (api_key_env)";
+        let expected = "no user, password or query: keys belong in the environment (api_key_env)";
         return Err(wrong(expected, format!("{shown} with one of them")));
     }
     Ok(parsed.as_str().trim_end_matches('/').to_owned())
@@ -174,7 +174,11 @@ impl EndpointOptions {
                 return wrong("chat_template_kwargs", found, "api = \"chat\": with completions no chat is rendered");
             }
             if self.is_openai() {
-                return wrong("chat_template_kwargs", found, "none for api.openai.com, which takes no such setting");
+                return wrong(
+                    "chat_template_kwargs",
+                    found,
+                    "none for api.openai.com, which does not accept this setting",
+                );
             }
         }
         if self.budget.is_some() && (self.input_price.is_none() || self.output_price.is_none()) {

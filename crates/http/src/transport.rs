@@ -53,7 +53,7 @@ impl Transport {
         {
             return Err(HttpError::Key {
                 url: options.spec.url.clone(),
-                reason: format!("the content of {variable} has characters that no key has"),
+                reason: format!("the content of {variable} has characters that are not allowed in a key"),
                 variable,
             });
         }
@@ -132,7 +132,7 @@ impl Transport {
                 } else if text.trim().is_empty() {
                     "an empty answer".to_owned()
                 } else {
-                    format!("an answer that is no JSON ({error}): {:?}", shorten(&text))
+                    format!("an answer that is not JSON ({error}): {:?}", shorten(&text))
                 }),
                 worked: true,
             })?;

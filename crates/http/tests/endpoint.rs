@@ -166,7 +166,7 @@ fn every_passing_fault_is_survived() {
 fn servers_that_never_recover_are_given_up_on() {
     for (fault, says) in [
         (Fault::Broken, "no answer after 4 attempts; the last: 500: the server stumbled"),
-        (Fault::Garbage, "an answer that is no JSON"),
+        (Fault::Garbage, "an answer that is not JSON"),
         (Fault::Html, "a web page instead of JSON titled \"Sign in\""),
         (Fault::Cut, "the connection broke"),
         (Fault::Throttle, "no answer after 25 attempts; the last: 429: slow down"),

@@ -103,10 +103,10 @@ fn imported_zeros_behind_a_filter() {
         caveats.iter().find(|c| matches!(c, Caveat::NothingParsed { .. })).map(Caveat::to_string)
     };
     let text = found(&[row("strict-match", 0.0, 0.0), row("flexible-extract", 0.05, 0.06)]).expect("a caveat");
-    assert!(text.contains("nothing was extracted: gsm exact_match,strict-match for all models, `a`; `b`"), "{text}");
-    assert!(text.contains("beside up to 6.0 % behind flexible-extract"), "{text}");
+    assert!(text.contains("nothing is extracted: gsm exact_match,strict-match for all models, `a`; `b`"), "{text}");
+    assert!(text.contains("but up to 6.0 % after flexible-extract"), "{text}");
     let text = found(&[row("strict-match", 0.0, 0.4), row("flexible-extract", 0.05, 0.06)]).expect("a caveat");
-    assert!(text.contains("strict-match `a`, beside up to 5.0 %"), "{text}");
+    assert!(text.contains("strict-match `a`, but up to 5.0 %"), "{text}");
     assert!(found(&[row("strict-match", 0.0, 0.0)]).is_some(), "for all models");
     assert_eq!(found(&[row("strict-match", 0.0, 0.4)]), None, "one model alone may be wrong throughout");
     assert_eq!(found(&[row("none", 0.0, 0.0)]), None, "no filter");
@@ -120,7 +120,7 @@ fn imports_of_one_model() {
         caveats.into_iter().filter(|c| !c.is_statistical()).map(|c| c.to_string()).collect::<Vec<_>>()
     };
     let same = of(&rows(0.3), [import("a"), import("b")]);
-    assert!(same.len() == 1 && same[0].contains("same means in all of 3 rows"), "{same:?}");
+    assert!(same.len() == 1 && same[0].contains("same mean in every row (3 rows)"), "{same:?}");
     let named = |model: &str| ModelFacts { told: Some("lab/m".into()), ..import(model) };
     let runs = of(&rows(0.32), [named("a"), named("b")]);
     assert!(runs.len() == 1 && runs[0].contains("noise floor, up to 2.0 percentage points"), "{runs:?}");
@@ -212,7 +212,8 @@ fn answers_that_are_none_are_no_wrong_answers() {
     let text = sentence(&all, |c| matches!(c, Caveat::IrregularAnswers { .. }));
     assert_eq!(
         text,
-        "Some answers are none: t `a` 10 of 40 withheld by the server's filter; t `a` 30 of 40 refused by the model."
+        "Some answers are not usable: t `a` 10 of 40 withheld by the server's filter; t `a` 30 of 40 refused by the \
+         model."
     );
     assert!(!all.iter().any(format), "the format is not to blame");
     assert!(audit(&tables, &[of(&[(Irregular::Refused, 30)])]).iter().any(format), "ten were answered");
@@ -272,7 +273,7 @@ fn documents_that_were_trained_on_are_taken_out_of_the_difference() {
     };
     assert_eq!((rows[0].exact, rows[0].ngram, rows[0].of, rows[0].clean), (20, 30, 200, Some(0.0)));
     assert!(rows[0].difference.unwrap() > 0.1);
-    assert!(caveats.iter().any(|c| c.to_string().contains("50 of 200 (20 whole, 30 by 13 words in a row)")));
+    assert!(caveats.iter().any(|c| c.to_string().contains("50 of 200 (20 whole, 30 by 13 consecutive words)")));
 }
 
 #[test]

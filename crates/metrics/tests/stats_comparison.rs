@@ -274,7 +274,7 @@ fn resamples_too_few_for_the_correction_are_reported() {
     let with = |resamples| Comparison::compute(&tables, &[], &Settings { resamples, ..settings() }).unwrap().caveats;
     let few = with(100);
     let found = few.iter().find(|caveat| matches!(caveat, Caveat::TooFewResamples { .. })).expect("a caveat");
-    assert!(found.to_string().contains("240 would do: main results (12 tests)"), "{found}");
+    assert!(found.to_string().contains("240 would be enough: main results (12 tests)"), "{found}");
     assert!(!with(240).iter().any(|caveat| matches!(caveat, Caveat::TooFewResamples { .. })));
 }
 
@@ -318,17 +318,17 @@ fn facts_become_caveats_with_figures_and_advice() {
     let has = |part: &str| assert!(text.iter().any(|line| line.contains(part)), "{part}: {text:#?}");
     has("The adapter of `noop` changes nothing: it answers as `base` does.");
     has("`r8` and `again` are the same model.");
-    has("`base` and `noop` gave identical outputs on 1 of 1 tasks: t (200 requests).");
+    has("`base` and `noop` gave identical outputs on 1 of 1 task: t (200 requests).");
     has("No answer could be extracted: t acc,none `r8` 2 of 200 answers (1.0 %).");
     has("Contexts were cut to the model's length: t `r8` 3 of 200 requests (1.5 %).");
     has("Answers were cut by the limit on tokens: t `r8` 5 of 200 requests (2.5 %).");
-    has("The thinking never ended, so that there is no answer: t `r8` 2 of 200 requests (1.0 %).");
+    has("The thinking never ended, so there is no answer: t `r8` 2 of 200 requests (1.0 %).");
     has("no think_end_token is set: their thinking was scored");
     has("Few-shot examples come from the evaluated split: t (1 document).");
     has("own question and answer among the examples: t documents 3, 17.");
     has("The token boundary before the answer moved: t `r8` 1 of 200 requests (0.5 %).");
     has("The server gave no log-probability for the first token: t `r8` 200 of 200 texts (100.0 %).");
-    has("Too few documents in 1 of 1 rows");
+    has("Too few documents in 1 of 1 row");
     assert!(comparison.caveats.iter().all(|caveat| !caveat.advice().is_empty()));
     let back: Vec<Caveat> = serde_json::from_str(&serde_json::to_string(&comparison.caveats).unwrap()).unwrap();
     assert_eq!(back, comparison.caveats);

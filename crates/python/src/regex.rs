@@ -11,7 +11,7 @@ const BACKTRACK_LIMIT: usize = 1_000_000;
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RegexError {
     /// A regular expression could not be compiled.
-    #[error("regular expression `{pattern}` is not valid: {reason}; write it as Python's `re` takes it")]
+    #[error("regular expression `{pattern}` is not valid: {reason}; expected the syntax of Python's `re`")]
     Pattern {
         /// The expression as it was given.
         pattern: String,

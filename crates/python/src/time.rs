@@ -94,7 +94,7 @@ impl CivilTime {
                     out.push_str(&text[last..]);
                 }
                 (Some(flag), Some(_)) => {
-                    return Err(format!("strftime: the flag {flag} of %{flag}{name} is not known here"));
+                    return Err(format!("strftime: the flag {flag} of %{flag}{name} is not supported"));
                 }
                 (flag, None) => out.extend(std::iter::once('%').chain(flag).chain([name])),
             }
@@ -151,7 +151,7 @@ impl CivilTime {
             'n' => "\n".to_owned(),
             't' => "\t".to_owned(),
             '%' => "%".to_owned(),
-            'G' | 'g' | 'V' | 's' | 'E' | 'O' => return Err(format!("strftime: %{name} is not known here")),
+            'G' | 'g' | 'V' | 's' | 'E' | 'O' => return Err(format!("strftime: %{name} is not supported")),
             _ => return Ok(None),
         }))
     }

@@ -116,7 +116,8 @@ pub enum StoreError {
         expected: Digest,
     },
     /// The hub was asked for and this program cannot reach it by construction.
-    #[error("{what} is not here and this program was built without feature `hub`: build with `--features hub`, or put the files in {}", place.display())]
+    #[error("{what} is not available locally, and this program was built without feature `hub`: build with `--features \
+             hub`, or put the files in {}", place.display())]
     NoHub {
         /// What should be downloaded.
         what: String,
@@ -209,8 +210,8 @@ fn advice(error: &std::io::Error) -> &'static str {
     use std::io::ErrorKind::*;
     match error.kind() {
         StorageFull | QuotaExceeded | FileTooLarge => {
-            "; free some space, or choose another place with HARNESS_HOME or the output option: what was stored \
-             before is intact, and the next run goes on from there"
+            "; free some space, or choose another place with HARNESS_HOME or the output option: what was stored before \
+             is intact, and the next run continues from there"
         }
         PermissionDenied | ReadOnlyFilesystem => {
             "; make it accessible, or choose another place with HARNESS_HOME or the output option"

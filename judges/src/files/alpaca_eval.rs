@@ -37,7 +37,12 @@ pub fn read_outputs(path: &Path) -> Result<OutputsFile> {
             };
             if let Some(first) = model.as_deref().filter(|first| *first != generator) {
                 let found = format!("generator `{generator}`");
-                return Err(bad_row(path, number, found, &format!("`{first}`, as in the first row: one model a file")));
+                return Err(bad_row(
+                    path,
+                    number,
+                    found,
+                    &format!("`{first}`, as in the first row: one model per file"),
+                ));
             }
             model = Some(generator.to_owned());
         }

@@ -52,7 +52,7 @@ pub fn read_questions(path: &Path) -> Result<Vec<Item>> {
         let temperature = match row.get("required_temperature") {
             None | Some(Value::Null) => None,
             Some(value) => Some(value.as_f64().filter(|t| t.is_finite() && *t >= 0.0).ok_or_else(|| {
-                bad_row(path, number, format!("{value} in `required_temperature`"), "a number from 0")
+                bad_row(path, number, format!("{value} in `required_temperature`"), "a number of at least 0")
             })?),
         };
         items.push(Item { id, turns, reference, category, temperature });
@@ -95,7 +95,7 @@ pub fn read_answers(path: &Path) -> Result<OutputSet> {
         let id = id_of(path, number, &row, "question_id")?;
         let name = text(path, number, &row, "model_id")?;
         if let Some(first) = model.as_deref().filter(|first| *first != name) {
-            return Err(bad_row(path, number, format!("model `{name}`"), &format!("`{first}`: one model a file")));
+            return Err(bad_row(path, number, format!("model `{name}`"), &format!("`{first}`: one model per file")));
         }
         model = Some(name.to_owned());
         let choice = row.get("choices").and_then(|choices| choices.get(0)).and_then(Value::as_object);
@@ -108,7 +108,7 @@ pub fn read_answers(path: &Path) -> Result<OutputSet> {
     if !duplicate.is_empty() {
         return Err(JudgesError::Coverage { source_name, problems: Coverage { duplicate, ..Coverage::default() } });
     }
-    let model = model.ok_or_else(|| bad_row(path, 1, "no rows", "one a question"))?;
+    let model = model.ok_or_else(|| bad_row(path, 1, "no rows", "one per question"))?;
     Ok(OutputSet { model, outputs })
 }
 

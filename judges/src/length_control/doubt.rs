@@ -68,7 +68,10 @@ impl fmt::Display for Doubt {
             Self::TooFew { n } => write!(f, "{n} instructions are too few for its regression (at least {FEWEST})"),
             Self::OneSided { candidate } => {
                 let side = if *candidate { "candidate" } else { "baseline" };
-                write!(f, "the {side} was preferred on every instruction for certain, so its regression has no optimum")
+                write!(
+                    f,
+                    "the {side} was preferred on every instruction with certainty, so its regression has no optimum"
+                )
             }
             Self::TermGone { unpenalised } => write!(
                 f,

@@ -31,7 +31,7 @@ impl Folds {
         let digit = |c: char| c.to_digit(FOLDS as u32).map(|d| d as u8);
         let folds: Option<Vec<u8>> = text.trim().chars().map(digit).collect();
         folds.map(Self::Given).ok_or_else(|| {
-            let what = "folds: expected the digits 0 to 4, one a row".into();
+            let what = "folds: expected the digits 0 to 4, one per row".into();
             JudgesError::Statistics { what }
         })
     }

@@ -11,7 +11,7 @@ pub(in crate::commands) struct Table {
 }
 
 impl Table {
-    /// One row a run. `Left out` are updates that overflow or a spike prevented; columns that no run has a value for are left out. Speed-ups are against the run `baseline`, or of each
+    /// One row a run. `Skipped` are updates that overflow or a spike prevented; columns that no run has a value for are left out. Speed-ups are against the run `baseline`, or of each
     /// run against the same training on the fewest ranks; where no training ran twice, against the first run.
     pub(super) fn new(runs: &[RunRecord], baseline: Option<usize>) -> Self {
         type Column<'a> = (&'static str, Box<dyn Fn(&RunRecord) -> Option<String> + 'a>);
@@ -32,7 +32,7 @@ impl Table {
             ("Sharding", Box::new(|run| run.sharding.clone())),
             ("Trained parameters", Box::new(|run| Some(run.summary.trainable_parameters.to_string()))),
             ("Updates", Box::new(|run| Some(run.summary.steps.to_string()))),
-            ("Left out", Box::new(move |run| counted(run.summary.skipped))),
+            ("Skipped", Box::new(move |run| counted(run.summary.skipped))),
             ("Spikes", Box::new(move |run| counted(run.summary.spikes))),
             ("Loss", Box::new(move |run| run.loss().map(fixed(4)))),
             ("Eval loss", Box::new(move |run| run.eval_loss().map(fixed(4)))),

@@ -72,7 +72,7 @@ const NO_PROBLEMS: &str = "the column problems is an empty list";
 
 fn problems(row: &Row) -> Result<Vec<Value>, String> {
     let value = match row.get("problems") {
-        Some(Value::String(text)) => literal_eval(text).ok_or("the column problems is no Python list")?,
+        Some(Value::String(text)) => literal_eval(text).ok_or("the column problems is not a Python list")?,
         Some(other) => other.clone(),
         None => return Err(missing(row, "problems")),
     };

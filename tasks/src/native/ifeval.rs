@@ -28,7 +28,7 @@ pub(super) fn results(row: &Row, answers: &Answers<'_>) -> Result<NativeScores, 
     let ids = texts(row, "instruction_id_list")?;
     let arguments = row.get("kwargs").ok_or_else(|| missing(row, "kwargs"))?;
     let arguments = arguments.as_array().filter(|list| list.len() == ids.len()).ok_or_else(|| {
-        format!("the column kwargs must be a list of {} mappings, one an instruction, found {arguments}", ids.len())
+        format!("the column kwargs must be a list of {} mappings, one per instruction, found {arguments}", ids.len())
     })?;
     let none = Map::new();
     let instructions: Vec<Instruction> = ids

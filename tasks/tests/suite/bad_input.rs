@@ -34,7 +34,7 @@ fn every_mistake_is_named() {
         (
             format!("{GOOD}num_fewshot: many\n"),
             &docs,
-            "dir/t.yaml:5:14: num_fewshot must be an integer from 0 on, found a string \"many\"",
+            "dir/t.yaml:5:14: num_fewshot must be an integer of at least 0, found a string \"many\"",
         ),
         (GOOD.replace("{{q}}", "Q: {{ q | nofilter }}"), &docs, "dir/t.yaml:3:"),
         (GOOD.replace("{{q}}", "Q: {{ q "), &docs, "template error"),
@@ -102,7 +102,7 @@ fn gold_outside_of_the_choices_scores_zero_with_a_warning() {
     let task = |docs: Value| crate::common::task(&config, MemoryData::default().with("test", rows(&docs)));
     let docs = json!([{"q": "?", "gold": 7}, {"q": "?", "gold": 1}]);
     let prepared = task(docs.clone()).build(&BuildOptions::default(), None).unwrap();
-    let warning = "t: the answer of 1 documents is none of their choices; they score 0 (documents 0)";
+    let warning = "t: 1 document with no right choice, scored 0 (number 0)";
     assert_eq!(prepared.warnings, [warning]);
     // A limit that leaves no other document does not make the data wrong.
     let first = BuildOptions { limit: Some(Limit::Count(1)), ..BuildOptions::default() };
@@ -111,7 +111,7 @@ fn gold_outside_of_the_choices_scores_zero_with_a_warning() {
     let error = task(json!([{"q": "?", "gold": "A"}, {"q": "?", "gold": "B"}])).build(&first, None).unwrap_err();
     assert_eq!(
         error.to_string(),
-        "task t: doc_to_target: the answer of none of the 2 documents of test is one of their choices, so all would score \
+        "task t: doc_to_target: none of the 2 documents of test has its answer among its choices, so all would score \
          0; that of the first is \"A\", with the choices [\"a\", \"b\"]; the columns are gold, q"
     );
 }

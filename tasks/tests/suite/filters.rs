@@ -155,7 +155,7 @@ fn repeated_answers_are_all_scored_or_refused() {
         ),
         (json!({"filter_list": [{"name": "f", "filter": two}]}), "look at the first 2 answers only"),
         (json!({"metric_list": [{"metric": "exact_match"}, {"metric": "bleu"}]}), "bleu takes one"),
-        (json!({"repeats": 0}), "repeats must be an integer from 1 on"),
+        (json!({"repeats": 0}), "repeats must be an integer of at least 1"),
         (
             json!({"filter_list": [{"name": "f", "filter": [{"function": "majority_vote"},
                 {"function": "take_first_k", "k": 2}]}]}),

@@ -316,7 +316,7 @@ fn what_is_done_to_examples_is_said() {
     };
     let asked = BuildOptions { num_fewshot: Some(2), ..BuildOptions::default() };
     let fixed = warnings("num_fewshot: 0\n", &asked);
-    assert_eq!(fixed, ["t: the definition fixes num_fewshot to 0, so 2 examples are not given (as in lm-eval)"]);
+    assert_eq!(fixed, ["t: the definition fixes num_fewshot to 0, so --num-fewshot 2 has no effect (as in lm-eval)"]);
     assert!(warnings("training_split: train\n", &asked).is_empty());
     assert!(warnings("num_fewshot: 0\n", &BuildOptions::default()).is_empty());
 }

@@ -110,7 +110,7 @@ fn is_null(value: &Value) -> bool {
 
 /// Prints numbers and booleans as Python does.
 fn print(out: &mut Output, _: &mut State, value: &Value) -> Result<(), Error> {
-    let refused = |what: &str| Err(Error::new(ErrorKind::InvalidOperation, format!("{what} is no text to be printed")));
+    let refused = |what: &str| Err(Error::new(ErrorKind::InvalidOperation, format!("{what} is not text")));
     let is_cell = value.downcast_object_ref::<Cell>().is_some();
     let whole = value.is_integer() || value.kind() != ValueKind::Number;
     let written = match value.kind() {

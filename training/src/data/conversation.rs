@@ -127,7 +127,7 @@ impl Conversation {
             let wanted: Vec<&str> = whole.chain(&self.completion).map(String::as_str).collect();
             let columns: Vec<&str> = row.keys().map(String::as_str).collect();
             let (wanted, columns) = (wanted.join(", "), columns.join(", "));
-            return Err(format!("none of the columns {wanted} holds anything; the columns are {columns}").into());
+            return Err(format!("the columns {wanted} are all empty or missing; the columns are {columns}").into());
         };
         let rejected = Some(&self.rejected).filter(|_| chat.pairs);
         let answers: Vec<&String> = std::iter::once(completion).chain(rejected).collect();
@@ -295,8 +295,9 @@ impl Spoken<'_> {
                 false => self.render(&messages[..=i], ChatEnding::Complete, None)?,
             };
             if !after.starts_with(&before) || !text.starts_with(&after) {
-                let reason = "the chat template renders what comes before otherwise once more is said, so that it cannot be \
-                              told what the assistant's turn is; {% generation %} blocks in the template would say it";
+                let reason = "the chat template renders earlier messages differently once more follow, so the \
+                              assistant's turn cannot be located; {% generation %} blocks in the template would mark \
+                              it";
                 return Err(RowProblem::at(&message.place, reason));
             }
             counted.push(before.len()..after.len());
@@ -310,14 +311,14 @@ impl Spoken<'_> {
         let mut texts = vec![];
         for answer in answers {
             if let Some(message) = answer.iter().find(|message| message.role == Role::Assistant && !message.counts) {
-                return Err(RowProblem::at(&message.place, "an answer that the loss shall not count"));
+                return Err(RowProblem::at(&message.place, "an answer that is excluded from the loss"));
             }
             let whole: Vec<Message> = prompt.iter().chain(answer).cloned().collect();
             let text = self.render(&whole, ChatEnding::Complete, None)?;
             self.check(&whole, &text)?;
             let Some(said) = text.strip_prefix(&before) else {
-                let reason = "the chat template renders the prompt otherwise in front of an answer than alone, so that it \
-                              cannot be told where the answer begins";
+                let reason = "the chat template renders the prompt differently before an answer than alone, so the \
+                              start of the answer cannot be located";
                 return Err(reason.to_owned().into());
             };
             texts.push(said.to_owned());

@@ -234,7 +234,7 @@ fn calls(value: &Value) -> Result<Value, String> {
         Value::Array(calls) if !calls.is_empty() => calls.iter().map(one).collect(),
         other => one(other).map(|call| vec![call]),
     };
-    calls.map(Value::from).ok_or_else(|| "a function_call that is no JSON with name and arguments".to_owned())
+    calls.map(Value::from).ok_or_else(|| "a function_call that is not JSON with name and arguments".to_owned())
 }
 
 /// OpenAI writes the arguments of a call as JSON in a text, chat templates want the object.

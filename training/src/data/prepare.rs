@@ -225,7 +225,7 @@ fn refuse(
         message += &format!(" ({})", reasons(&counts));
     }
     message += match problems.len() < rows {
-        true => "; mend them, or leave them out with data.unusable_rows = \"drop\"",
+        true => "; fix them, or leave them out with data.unusable_rows = \"drop\"",
         false => "; choose another template, or data with what it needs",
     };
     Err(TrainingError::Data { path, message })

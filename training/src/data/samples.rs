@@ -134,7 +134,7 @@ impl Samples {
         let map = unsafe { Mmap::map(&file) }.map_err(TrainingError::io("map", path))?;
         let wrong = |message: &str| TrainingError::Data { path: path.to_owned(), message: message.to_owned() };
         if map.len() < HEAD || map[..8] != MAGIC {
-            return Err(wrong("is no file of samples of this version"));
+            return Err(wrong("is not a file of samples of this version"));
         }
         let number = |at: usize| usize::try_from(read_u64(&map, at)).unwrap_or(usize::MAX);
         let (samples, tokens, runs) = (number(8), number(16), number(24));
@@ -246,7 +246,7 @@ mod tests {
             Samples::map(&path).unwrap_err().to_string()
         };
         assert!(refused(&good[..good.len() - 1]).contains("another length"));
-        assert!(refused(b"samples0").contains("no file of samples"));
+        assert!(refused(b"samples0").contains("not a file of samples"));
         let mut turned = good.clone();
         turned[HEAD..HEAD + 8].copy_from_slice(&53u64.to_le_bytes());
         assert!(refused(&turned).contains("not in order") || refused(&turned).contains("another length"));

@@ -83,7 +83,7 @@ impl ResolvedRecipe {
                     let _ = record.and_then(|file| file.set_modified(std::time::SystemTime::now()));
                     return Ok(set);
                 }
-                Err(why) => note = Some(format!("{}: {why}; it is made again", folder.display())),
+                Err(why) => note = Some(format!("{}: {why}; preparing it again", folder.display())),
             }
         }
         let mut set = self.make_set(tokenizer, chat.as_ref(), key)?;
@@ -92,7 +92,7 @@ impl ResolvedRecipe {
             let kept = set.keep(folder).map_err(|error| error.to_string());
             match kept.and_then(|()| PreparedSet::open(folder, key, hashes)) {
                 Ok(kept) => return Ok(PreparedSet { reused: false, note: set.note, ..kept }),
-                Err(why) => set.note = Some(format!("the prepared data are not kept: {why}")),
+                Err(why) => set.note = Some(format!("the prepared data are not cached: {why}")),
             }
         }
         Ok(set)

@@ -118,7 +118,7 @@ fn gather(launch: &Launch, end: Instant) -> Result<(TcpListener, Vec<(IpAddr, u1
         } else if hello.world != launch.world {
             Some(format!("it counts {} ranks, rank 0 counts {}", hello.world, launch.world))
         } else if places.get(hello.rank).is_none_or(Option::is_some) {
-            Some("a process of this rank is there already".to_owned())
+            Some("another process already has this rank".to_owned())
         } else {
             None
         };
@@ -130,7 +130,7 @@ fn gather(launch: &Launch, end: Instant) -> Result<(TcpListener, Vec<(IpAddr, u1
             Some(reason) => {
                 let _ = send(&mut stream, &Answer::Refused(reason.clone()));
                 if hello.program == PROGRAM && hello.job == launch.job {
-                    let message = format!("rank {} is turned away: {reason}", hello.rank);
+                    let message = format!("rank {} is refused: {reason}", hello.rank);
                     for stream in &mut streams {
                         let _ = send(stream, &Answer::Refused(message.clone()));
                     }
@@ -141,8 +141,7 @@ fn gather(launch: &Launch, end: Instant) -> Result<(TcpListener, Vec<(IpAddr, u1
     }
     let peers: Vec<(IpAddr, u16)> = places.into_iter().flatten().collect();
     for stream in &mut streams {
-        send(stream, &Answer::Peers(peers.clone()))
-            .map_err(|e| error(format!("a rank went away at the start: {e}")))?;
+        send(stream, &Answer::Peers(peers.clone())).map_err(|e| error(format!("a rank left at the start: {e}")))?;
     }
     Ok((listener, peers))
 }

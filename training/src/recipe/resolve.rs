@@ -99,7 +99,7 @@ impl ResolvedRecipe {
             let stray = [(KWARGS, !variables.is_empty()), (DATE, now.is_some())];
             return match stray.into_iter().find(|(_, given)| *given) {
                 Some((key, _)) => {
-                    Err(self.recipe.problem(key, "has no effect: the recipe's template is no chat template"))
+                    Err(self.recipe.problem(key, "has no effect: the recipe's template is not a chat template"))
                 }
                 None => Ok(None),
             };
@@ -108,12 +108,10 @@ impl ResolvedRecipe {
         let chat = Chat::new(template, tokenizer, self.recipe.dpo.is_some(), context);
         let chat = chat.map_err(|error| TrainingError::Engine(Box::new(error)))?;
         if let Some(name) = variables.keys().find(|name| !chat.template().mentions(name)) {
-            return Err(self
-                .recipe
-                .problem(KWARGS, format!("names {name:?}, of which the chat template does not speak")));
+            return Err(self.recipe.problem(KWARGS, format!("names {name:?}, which the chat template does not use")));
         }
         if now.is_none() && chat.template().date_use() == DateUse::Always {
-            let message = "is missing; the chat template tells the date: expected a day such as \"2025-01-30\"";
+            let message = "is missing; the chat template shows the date: expected a day such as \"2025-01-30\"";
             return Err(self.recipe.problem(DATE, message));
         }
         Ok(Some(chat))

@@ -203,7 +203,7 @@ fn model(model: &ModelOptions) -> Result<(), Problem> {
     })?;
     match model.head_dim {
         Some(width) => ensure(width > 0 && width.is_multiple_of(2), "model.head_dim", || {
-            format!("is {width}; expected an even number: rotary embedding turns pairs")
+            format!("is {width}; expected an even number: rotary embeddings rotate pairs")
         })?,
         None => ensure(
             model.hidden_size.is_multiple_of(heads) && (model.hidden_size / heads).is_multiple_of(2),

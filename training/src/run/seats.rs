@@ -42,9 +42,9 @@ pub(super) fn assign(seats: &[Seat], first: usize) -> Result<Vec<usize>, Trainin
         let same = (0..rank).find(|&other| seats[other].gpus[taken[other]].1 == *identity);
         if let Some(other) = same {
             return refuse(format!(
-                "ranks {other} and {rank} have the same GPU, {name} ({identity}) of host {host}: start one rank a GPU \
-                 (--nproc {there}), give each its own LOCAL_RANK, or show each another one (CUDA_VISIBLE_DEVICES, srun \
-                 --gpus-per-task 1)"
+                "ranks {other} and {rank} have the same GPU, {name} ({identity}) of host {host}: start one rank per \
+                 GPU (--nproc {there}), give each its own LOCAL_RANK, or show each another one (CUDA_VISIBLE_DEVICES, \
+                 srun --gpus-per-task 1)"
             ));
         }
         taken.push(gpu);

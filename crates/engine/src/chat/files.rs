@@ -95,7 +95,7 @@ fn sources(dir: &Path) -> Result<BTreeMap<String, (PathBuf, String)>, EngineErro
             Some(Value::Object(templates)) => {
                 for (name, source) in templates {
                     let Some(source) = source.as_str() else {
-                        return Err(in_path(&path, &format!("chat_template {name:?} is no text")));
+                        return Err(in_path(&path, &format!("chat_template {name:?} is not text")));
                     };
                     found.insert(name.clone(), (path.clone(), source.to_owned()));
                 }

@@ -98,7 +98,7 @@ impl Communicator {
         let mut version = 0;
         // SAFETY: the out-pointer is a live local.
         if unsafe { sys::ncclGetVersion(&mut version) } != ncclResult_t::ncclSuccess {
-            return fail("NCCL does not tell its version; expected 2.18 or later".to_owned());
+            return fail("NCCL does not report its version; expected 2.18 or later".to_owned());
         }
         if version < OLDEST {
             // 2.8 and older count in thousands.

@@ -117,7 +117,7 @@ impl FilePart {
             let Some((_, end)) = self.extent(info) else {
                 let shape = info.shape.dims();
                 return Err(
-                    self.error(format!("tensor `{name}`: {shape:?} is no shape of {:?} blocks", info.ggml_dtype))
+                    self.error(format!("tensor `{name}`: {shape:?} is not a shape of {:?} blocks", info.ggml_dtype))
                 );
             };
             if end > self.map.len() {

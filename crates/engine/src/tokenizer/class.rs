@@ -76,7 +76,7 @@ impl Class {
         if ENCODERS.contains(&name) {
             return Err(format!(
                 "tokenizer_class {name}: transformers puts tokens around a text by rules of this class, which are not \
-                 known here; expected a decoder's class, or PreTrainedTokenizerFast for what tokenizer.json says"
+                 supported; expected a decoder's class, or PreTrainedTokenizerFast for what tokenizer.json says"
             ));
         }
         let end = Some("<|endoftext|>");

@@ -210,7 +210,7 @@ impl Experiment {
                 return fail(&format!("quantization = {name:?}; expected \"nf4\" or \"nf4-plain\""));
             }
             if model.adapter.is_some() && model.base.is_none() {
-                return fail("an adapter needs `base`, the model it sits on");
+                return fail("an adapter needs `base`, the model it was trained on");
             }
             if let Some(key) = model.stray_endpoint_key() {
                 return fail(&format!("`{key}` belongs to an endpoint; set `endpoint` to the server's URL"));

@@ -251,7 +251,7 @@ impl Scores {
         let doc = document(&self.task.id, label);
         if let Some(first) = self.seen.insert(doc, number) {
             return Err(EvaluationError::usage(format!(
-                "record {number}: {label:?} was judged in record {first} already"
+                "record {number}: {label:?} was already judged in record {first}"
             )));
         }
         self.task.labels.insert(doc, label.to_owned());

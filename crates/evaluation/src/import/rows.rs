@@ -294,7 +294,7 @@ impl Reader<'_> {
         let place = document(&task, &format!("{label}\u{1f}{repeat}"));
         if let Some(first) = self.seen.insert((task.clone(), place), number) {
             return Err(EvaluationError::usage(format!(
-                "row {number}: the id {label:?} is that of row {first} too; every document once, or --map \
+                "row {number}: the id {label:?} also occurs in row {first}; give each document once, or use --map \
                  repeat=COLUMN, or an id of several columns, --map id=COLUMN+COLUMN"
             )));
         }
@@ -368,7 +368,7 @@ impl Reader<'_> {
         {
             let (field, found) = (&mapped.field, row.get(column).and_then(text).unwrap_or_default());
             let hint = if high == 1.0 && *value <= 100.0 && *value > 1.0 {
-                format!("; if these are percentages, say --map {field}={column}:percent")
+                format!("; if these are percentages, use --map {field}={column}:percent")
             } else {
                 String::new()
             };
@@ -405,7 +405,7 @@ impl Reader<'_> {
         if !self.tasks[at].metrics.is_empty() {
             let task = &self.tasks[at].id;
             return Err(EvaluationError::usage(format!(
-                "row {number}: the task {task} has a mean already; give each task once"
+                "row {number}: the task {task} already has a mean; give each task once"
             )));
         }
         let mut metric = self.metric(MEAN, true, None);

@@ -80,7 +80,7 @@ impl Judge {
         let mut names: Vec<String> = members.iter().map(Self::name).collect();
         names.sort();
         if let Some(twice) = names.windows(2).find(|pair| pair[0] == pair[1]) {
-            return Err(EvaluationError::usage(format!("{name}: the judge {} is there twice", twice[0])));
+            return Err(EvaluationError::usage(format!("{name}: the judge {} is listed twice", twice[0])));
         }
         Ok(Self::Jury { name, members })
     }

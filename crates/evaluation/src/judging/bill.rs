@@ -55,7 +55,7 @@ impl Bill {
         let Self { answers, tokens: [prompt, answer], untold, .. } = self;
         if *untold == [*answers; 2] && *answers > 0 {
             return format!(
-                "; token counts not told by the server, at most {prompt} prompt and {answer} answer tokens"
+                "; token counts not reported by the server, at most {prompt} prompt and {answer} answer tokens"
             );
         }
         let mut text = match (prompt, answer) {
@@ -66,7 +66,7 @@ impl Bill {
         for (untold, what) in untold.iter().zip(["prompt", "answer"]).filter(|(untold, _)| **untold > 0) {
             let _ = write!(
                 text,
-                ", of which the {what} tokens of {untold} answers are upper bounds (not told, or impossible)"
+                ", of which the {what} tokens of {untold} answers are upper bounds (not reported, or impossible)"
             );
         }
         text
@@ -94,12 +94,12 @@ mod tests {
         assert_eq!(bill([0, 0]).text(), "; 90 prompt and 20 answer tokens");
         assert_eq!(
             bill([4, 4]).text(),
-            "; token counts not told by the server, at most 90 prompt and 20 answer tokens"
+            "; token counts not reported by the server, at most 90 prompt and 20 answer tokens"
         );
         assert!(
             bill([0, 3])
                 .text()
-                .ends_with("of which the answer tokens of 3 answers are upper bounds (not told, or impossible)")
+                .ends_with("of which the answer tokens of 3 answers are upper bounds (not reported, or impossible)")
         );
         assert_eq!(Bill::default().text(), "");
         let object = bill([0, 3]).object();

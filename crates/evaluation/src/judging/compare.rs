@@ -75,7 +75,8 @@ impl Judging {
         for (number, task) in suite.tasks.iter().enumerate() {
             let Some((items, sets)) = outputs(suite, models, number)? else { continue };
             if let (Judge::Overlap, true) = (judge, items.iter().any(|item| item.reference[0].trim().is_empty())) {
-                session.note(format!("{}: not judged by overlap, it has documents without a target", task.id()));
+                session
+                    .note(format!("{}: not judged by overlap, because it has documents without a target", task.id()));
                 continue;
             }
             let compared: Vec<(&OutputSet, &OutputSet)> = pairs.iter().map(|(a, b)| (&sets[*a], &sets[*b])).collect();

@@ -68,7 +68,7 @@ impl HumanVerdicts {
             verdicts.entry((line.item, line.model, line.baseline, line.turn)).or_default().push(value);
         }
         if verdicts.is_empty() {
-            return Err(EvaluationError::usage(format!("{}: there are no verdicts in it", path.display())));
+            return Err(EvaluationError::usage(format!("{}: contains no verdicts", path.display())));
         }
         let stem = path.file_stem().map_or_else(String::new, |stem| stem.to_string_lossy().into_owned());
         Ok(Self { path: path.to_owned(), name: format!("human {stem}"), digest: Digest::of(&text), verdicts })
@@ -154,7 +154,7 @@ impl HumanVerdicts {
         }
         let (item, model, ..) = self.verdicts.keys().next().cloned().unwrap_or_default();
         Err(EvaluationError::usage(format!(
-            "{}: no verdict is about what is judged here; the first is about item {item:?} of {model:?}",
+            "{}: no verdict is about anything judged here; the first is about item {item:?} of {model:?}",
             self.path.display()
         )))
     }

@@ -117,7 +117,7 @@ fn single_turn(path: &Path) -> Result<Vec<Item>, EvaluationError> {
         let mut item = Item::new(instruction);
         if items.iter().any(|other| other.id == item.id) {
             return Err(EvaluationError::usage(format!(
-                "{}, row {}: the instruction {instruction:?} is there twice",
+                "{}, row {}: the instruction {instruction:?} occurs twice",
                 path.display(),
                 number + 1
             )));

@@ -178,7 +178,7 @@ fn categories(report: &Report, plot: bool, text: &mut String) {
         }
         text.push('\n');
     }
-    text.push_str("\nIn brackets the number of questions.");
+    text.push_str("\nThe number of questions is in brackets.");
     text.push_str(if plot { "\n\n![Scores by category](radar.svg)\n\n" } else { "\n\n" });
     for (model, found) in &report.results.fastchat_scores {
         let turns: Vec<String> = found.turns.iter().map(|(turn, mean)| format!("turn {turn} {mean:.2}")).collect();
@@ -300,8 +300,8 @@ fn labels(found: &GoldResult, with: &str, setting: &Setting<'_>, text: &mut Stri
     let corrected = &found.corrected;
     let _ = writeln!(
         text,
-        "{} corrected by {} labels of {with}: {:.2}{unit}{} instead of {:.2}{unit} (labels alone {:.2}{unit}; the judge is \
-         given a weight of {:.2}).",
+        "{} corrected by {} labels of {with}: {:.2}{unit}{} instead of {:.2}{unit} (labels alone {:.2}{unit}; the \
+         judge has a weight of {:.2}).",
         found.model,
         corrected.labelled,
         factor * corrected.value,
@@ -338,7 +338,7 @@ fn cost(report: &Report, text: &mut String) {
 
 fn usage(asked: &Asked) -> String {
     let Asked { now, stored, repeated, .. } = asked;
-    let mut text = format!("{} answers asked for, {} from the store{}", now.answers, stored.answers, now.text());
+    let mut text = format!("{} answers requested, {} from the store{}", now.answers, stored.answers, now.text());
     if repeated[0] + repeated[1] > 0 {
         let _ = write!(text, "; {} attempts repeated, {} throttled", repeated[1], repeated[0]);
     }

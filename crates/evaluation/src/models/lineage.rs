@@ -23,7 +23,7 @@ pub(super) fn differences(folder: &Path, base: &LoadedBase, add_bos: Option<bool
     let path = record(folder);
     let Ok(text) = std::fs::read_to_string(&path) else { return vec![] };
     let Ok(record) = serde_json::from_str::<Value>(&text) else {
-        return vec![format!("{} cannot be read; what the adapter was trained on is not known", path.display())];
+        return vec![format!("{} cannot be read; the adapter's training is unknown", path.display())];
     };
     let mut found = vec![];
     let stored = record["weights_stored_as"].as_str().unwrap_or_default();

@@ -138,7 +138,7 @@ impl<'a> Loader<'a> {
         let base = self.behind(&loaded, texts);
         if !own.is_empty() {
             let caveat = Caveat::OwnTexts { model: resolved.name.clone(), what: own.clone() };
-            self.session.note(format!("{caveat} --tokenizer base asks it as its base."));
+            self.session.note(format!("{caveat} --tokenizer base prompts it like its base."));
         }
         let mut differences = unused;
         let model = match (&place.adapter, adapter) {

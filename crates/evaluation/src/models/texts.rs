@@ -189,9 +189,9 @@ fn check_variables(name: &str, template: Option<&ChatTemplate>, kwargs: &ChatKwa
     match unknown {
         None => Ok(()),
         Some(variable) => Err(EvaluationError::usage(match template {
-            Some(_) => format!("{name}: chat_template_kwargs: its chat template speaks of no {variable:?}"),
+            Some(_) => format!("{name}: chat_template_kwargs: its chat template does not use {variable:?}"),
             None => {
-                format!("{name}: chat_template_kwargs: it has no chat template that {variable:?} could be given to")
+                format!("{name}: chat_template_kwargs: it has no chat template to pass {variable:?} to")
             }
         })),
     }
@@ -224,6 +224,6 @@ fn day(
             kept(today)?
         }
     };
-    session.note(format!("{}: its chat template tells the date: {day} (--date chooses another)", resolved.name));
+    session.note(format!("{}: its chat template shows the date: {day} (--date sets another)", resolved.name));
     Ok(Some(day.0))
 }

@@ -26,8 +26,8 @@ pub fn check(folder: &Path, run: Digest) -> Result<(), EvaluationError> {
         _ => {
             let name = record["recipe"]["name"].as_str().map(|name| format!(" ({name})")).unwrap_or_default();
             Err(EvaluationError::usage(format!(
-                "--out {}: holds the result of another run{name}: recipe, data or base are not the same; choose another \
-                 folder, or --force to train there again",
+                "--out {}: contains the result of another run{name}: recipe, data or base differ; choose another \
+                 folder, or use --force to train there again",
                 folder.display()
             )))
         }
@@ -47,8 +47,8 @@ pub fn remove(folder: &Path) -> Result<(), EvaluationError> {
         let name = entry.map_err(failed)?.file_name().to_string_lossy().into_owned();
         if !is_written_by_a_run(&name) {
             return Err(EvaluationError::usage(format!(
-                "--force: {} holds {name:?}, which no training run wrote, and would be removed; choose another folder, or \
-                 move it away",
+                "--force: {} contains {name:?}, which was not written by a training run and would be removed; choose \
+                 another folder, or move it away",
                 folder.display()
             )));
         }

@@ -25,13 +25,16 @@ pub(super) fn ending(summary: &TrainingSummary) -> String {
         summary.tokens_per_second
     );
     if summary.skipped > 0 {
-        text += &format!(", {} left out", counted(summary.skipped as usize, "update"));
+        text += &format!(", {} skipped", counted(summary.skipped as usize, "update"));
     }
     if summary.spikes > 0 {
         text += &format!(", {} of the loss", counted(summary.spikes as usize, "spike"));
     }
     if summary.stopped_early {
-        text += &format!(", stopped early of {}, as the validation loss got no better", thousands(summary.total_steps));
+        text += &format!(
+            ", stopped early of {} because the validation loss did not improve",
+            thousands(summary.total_steps)
+        );
     }
     text
 }

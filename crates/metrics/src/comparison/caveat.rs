@@ -281,7 +281,7 @@ impl Caveat {
     pub fn advice(&self) -> &'static str {
         match self {
             Self::SameModelTwice { .. } => {
-                "Compare it once: differences between the two are none, and their tests cost power in the correction."
+                "Compare it only once: the two do not differ, and testing them costs power in the correction."
             }
             Self::NoOpAdapter { .. } => {
                 "Check that the adapter was trained and saved (its B matrices are zero), and that it matches the base."
@@ -294,63 +294,68 @@ impl Caveat {
             }
             Self::NoDocuments { .. } => "Check the task's data, its split and the limit on documents.",
             Self::TooFewDocuments { .. } => {
-                "Read `undecided` as not known rather than as equal; use more documents (raise the limit) or a larger margin."
+                "`undecided` means unknown, not equal: use more documents (raise the limit) or a larger margin."
             }
             Self::TooFewResamples { .. } => "Raise the number of resamples, or compare fewer models or tasks at once.",
             Self::UnparsedAnswers { .. } => {
-                "Read some of these answers: an unparsed answer counts as wrong, so a difference may be one of format."
+                "Read some of these answers: an unparsed answer counts as wrong, so a difference may be one of format \
+                 only."
             }
             Self::TruncatedContexts { .. } => {
                 "Use fewer few-shot examples or a model with a longer context: the models may not have seen the same prompt."
             }
             Self::AnswersCutByLimit { .. } => {
-                "Raise the task's max_gen_toks, or read such answers: one that is cut may lack its conclusion."
+                "Raise the task's max_gen_toks, or read these answers: a truncated answer may lack its conclusion."
             }
             Self::CutInThinking { .. } => {
-                "Raise the task's max_gen_toks until the thinking ends: these answers are scored as empty ones."
+                "Raise the task's max_gen_toks until the thinking ends: these answers are scored as empty."
             }
             Self::ThinkingScored { .. } => {
-                "Set think_end_token = \"</think>\" at the model in harness.toml, or give --think-end-token \"</think>\": stop \
-                 strings then apply to the answer alone, and only the answer is scored."
+                "Set think_end_token = \"</think>\" for the model in harness.toml, or give --think-end-token \
+                 \"</think>\": stop strings then apply to the answer alone, and only the answer is scored."
             }
             Self::IrregularAnswers { .. } => {
-                "Find the cause before you read a difference as one of the models: such answers are scored as they are, mostly as wrong."
+                "Find the cause before you attribute a difference to the models: such answers are scored unchanged, \
+                 mostly as wrong."
             }
             Self::BoundaryShifts { .. } => {
                 "Check the task's delimiter: a context that ends in a space is a usual cause, and its scores depend on the tokenizer."
             }
             Self::FirstTokensUnscored { .. } => {
-                "The server begins texts with no BOS: have it add one, or compare models behind such servers only."
+                "The server adds no BOS token: have it add one, or compare only models behind such servers."
             }
             Self::ExamplesFromTest { .. } => {
-                "Name a fewshot_split that is not evaluated: no document is its own example, but its answer stands in the \
-                 prompts of others."
+                "Set fewshot_split to a split that is not evaluated: no document is its own example, but its answer \
+                 appears in the prompts of others."
             }
             Self::SharedExamples { .. } => {
-                "Remove them from the split that examples are drawn from: what is evaluated and what is shown share these \
-                 rows, and their answers are given away (in lm-eval too)."
+                "Remove them from the split that examples are drawn from: both splits contain these rows, so prompts \
+                 give away their answers (in lm-eval too)."
             }
             Self::SystemLeftOut { .. } => {
-                "Put the instruction into the task's description, or compare models whose templates take a system message."
+                "Put the instruction into the task's description, or compare models whose templates accept a system \
+                 message."
             }
             Self::SystemHidden { .. } => {
                 "Check the chat template: the models may not have been given the same instruction."
             }
             Self::StoppedInThinking { .. } => {
-                "Let the thinking end first (think_end_token): such a text holds no answer."
+                "Let the thinking end first (think_end_token): such a text contains no answer."
             }
             Self::NoRightChoice { .. } => {
                 "Correct the data or doc_to_target: these documents count as wrong for every model, as in lm-eval."
             }
             Self::CostlyPatterns { .. } => {
-                "Simplify the pattern (nested repetitions such as `(a+)+` backtrack without end): these answers count as not parsed."
+                "Simplify the pattern (nested repetitions such as `(a+)+` backtrack without end): these answers count \
+                 as unparsed."
             }
             Self::Judge { finding, .. } => finding.advice(),
             Self::SameFile { .. } => {
-                "Check the paths given to `harness import`: one of the two is under a wrong name, or one model stands here twice."
+                "Check the paths given to `harness import`: one of the two has the wrong name, or one model is listed \
+                 twice."
             }
             Self::SameModelRuns { .. } => {
-                "Take no difference of this size between other models for one of models: two runs of one model differ as much."
+                "Do not attribute a difference of this size to the models: two runs of the same model differ as much."
             }
             Self::SameMeans { .. } => {
                 "Check that the results are of two models: a copied file or a wrong path gives equal means."
@@ -362,19 +367,22 @@ impl Caveat {
                 "Check that the results are of two models: a copied file or a wrong path gives equal scores."
             }
             Self::DifferentConditions { .. } => {
-                "Run all models in the same way, or read the difference as one of model and setting together."
+                "Run all models in the same way; otherwise the difference is one of model and settings together."
             }
             Self::SampledOnce { .. } => {
-                "Generate greedily, or several answers a document (repeats): one draw holds the noise of sampling too."
+                "Decode greedily, or generate several answers per document (repeats): a single sample adds sampling \
+                 noise."
             }
             Self::NothingParsed { .. } => {
-                "The value says that the format was not met, not that the answers are wrong: look at another filter."
+                "The value shows that the format did not match, not that the answers are wrong: look at another filter."
             }
             Self::FilterConflicts { .. } => {
-                "Read answers that only one filter extracts; a verdict that depends on the filter is one about format."
+                "Read answers that only one filter extracts; a verdict that depends on the filter is a verdict about \
+                 format."
             }
             Self::ConfoundedCandidates { .. } => {
-                "Do not credit the difference to what the names say; train candidates that differ in one thing only."
+                "Do not attribute the difference to what the names say; train candidates that differ in only one \
+                 setting."
             }
             Self::TrainedOnTest { .. } => {
                 "Read the difference without these documents, and keep them out of the training data."
@@ -383,25 +391,27 @@ impl Caveat {
                 "Give both recipes the same split (shuffle_seed and fractions) before comparing their validation losses."
             }
             Self::BelowNoise { .. } => {
-                "Such a difference is no verdict: another batch size or type of computation could turn it round."
+                "Such a difference is not a verdict: another batch size or data type could reverse it."
             }
             Self::ManyLooks { .. } => {
-                "Report all runs, or decide beforehand which one counts: the best of many is better than it is."
+                "Report all runs, or decide beforehand which one counts: the best of many runs looks better than it is."
             }
             Self::TrainedOtherwise { .. } => {
-                "Evaluate it as it was trained, or read the difference as one of training and setting together."
+                "Evaluate it the way it was trained; otherwise the difference is one of training and settings together."
             }
             Self::OwnTexts { .. } => {
-                "Read a difference to the base as one of weights and prompts together; tokenizer = \"base\" asks both alike."
+                "A difference to the base is one of weights and prompts together; tokenizer = \"base\" prompts both \
+                 alike."
             }
             Self::Unpaired { .. } => {
-                "Import results by document if the other tool can write them: pairing shows much smaller differences."
+                "Import results by document if the other tool can write them: pairing detects much smaller differences."
             }
             Self::IncompleteBenchmark { .. } => {
                 "Find out what is missing and why: documents that a run lost or left out may be the hard ones, and the value is not the benchmark's."
             }
             Self::NotCompared { .. } => {
-                "Import the missing results, or choose what all models share with --tasks, so that nothing is left out unseen."
+                "Import the missing results, or use --tasks to choose what all models share, so that nothing is left \
+                 out unnoticed."
             }
         }
     }

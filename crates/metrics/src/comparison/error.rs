@@ -77,8 +77,8 @@ pub enum ComparisonError {
     },
     /// Two models were not scored on the same documents.
     #[error(
-        "{at}: model `{model}` lacks {missing} and has {extra} that `{base}` has not; evaluate \
-         both on the same documents, or compare those they share with --intersect"
+        "{at}: model `{model}` lacks {missing} and has {extra} that `{base}` lacks; evaluate both on the same \
+         documents, or use --intersect to compare those they share"
     )]
     Misaligned {
         /// The task and metric.

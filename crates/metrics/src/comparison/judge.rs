@@ -248,8 +248,8 @@ impl UnreadCause {
     fn advice(self) -> &'static str {
         match self {
             Self::Form => {
-                "Read some of its answers (--out); keep the judge to the form (a local one is kept to it, a server with \
-                 patterns = true), or raise the protocol's attempts."
+                "Read some of its answers (--out); constrain the judge to the format (local judges are constrained, \
+                 servers with patterns = true), or raise the protocol's attempts."
             }
             Self::Limit => {
                 "Raise --judge-max-tokens, or have the judge reason less: its tokens end before its verdict."
@@ -260,7 +260,7 @@ impl UnreadCause {
             Self::Labels => {
                 "Use a protocol whose verdict is written out (pairwise), or a judge that begins its answer with the label."
             }
-            Self::NotAnswered => "Use a judge that can take these prompts: the reason says what stands against it.",
+            Self::NotAnswered => "Use a judge that can handle these prompts: the reason says what is wrong.",
         }
     }
 }
@@ -274,15 +274,17 @@ impl JudgeFinding {
     /// What to do about it.
     pub fn advice(&self) -> &'static str {
         match self {
-            Self::OneOrderOnly { .. } => "Judge both orders: a judge that favours a position shifts the result unseen.",
+            Self::OneOrderOnly { .. } => {
+                "Judge both orders: a judge that favours a position shifts the result unnoticed."
+            }
             Self::OnePosition { .. } => {
-                "Judge both orders: what the judge does for a position is in this result, and nothing in the file tells it apart."
+                "Judge both orders: position bias is part of this result, and nothing in the file separates it."
             }
             Self::FirstWins { .. } => {
-                "Judge both orders of every pair; one order each leaves the position in every verdict."
+                "Judge both orders of every pair; with one order each, position affects every verdict."
             }
             Self::LongerWins { .. } => {
-                "Compare at equal lengths (a length-controlled win rate) before you read the result as one of quality."
+                "Compare at equal lengths (a length-controlled win rate) before you attribute the result to quality."
             }
             Self::PositionBias { .. } => {
                 "Rely on both orders together, never on one; a judge this sensitive to order decides little by content."
@@ -303,7 +305,8 @@ impl JudgeFinding {
             Self::UnparsedVerdicts { cause, .. } | Self::NothingRead { cause, .. } => cause.advice(),
             Self::LabelShare { .. } => UnreadCause::Labels.advice(),
             Self::WrittenLabels { .. } => {
-                "Use a server that gives log-probabilities to weigh verdicts as the protocol does: here each is a whole win."
+                "Use a server that gives log-probabilities to weigh verdicts as the protocol does: here each counts as \
+                 a full win."
             }
             Self::EmptyOutputs { .. } => {
                 "Find out why: an output that was filtered, cut inside its thinking or lost says nothing about the model."
@@ -315,7 +318,8 @@ impl JudgeFinding {
                 "Judge more instructions, or a stronger contrast, before you quote a length-controlled rate."
             }
             Self::SettingDropped { .. } => {
-                "Use a server that takes the setting, or take it out of the protocol, where it matters for the judge."
+                "If the setting matters for the judge, use a server that accepts it; otherwise remove it from the \
+                 protocol."
             }
             Self::LowAgreement { .. } => {
                 "Correct the win rate with the gold labels (prediction-powered), or use another judge or prompt."
@@ -362,7 +366,7 @@ impl fmt::Display for JudgeFinding {
             Self::OneOrderOnly { pairs } => write!(f, "All {pairs} pairs were shown in one order only."),
             Self::OnePosition { model, first, pairs } => write!(
                 f,
-                "`{model}` stands {} in all of {pairs} pairs: always the same position, as far as the file tells.",
+                "`{model}` is shown {} in all of {pairs} pairs: always the same position, as far as the file says.",
                 if *first { "first" } else { "second" }
             ),
             Self::FirstWins { share, decided, p } => write!(
@@ -393,8 +397,8 @@ impl fmt::Display for JudgeFinding {
             ),
             Self::LengthBias { slope, interval, win_rate, controlled } => write!(
                 f,
-                "The judge favours {} outputs: {slope:+.2} log-odds a standard deviation of length [{:+.2}, {:+.2}]; the \
-                 win rate of {} is {} at equal lengths.",
+                "The judge favours {} outputs: {slope:+.2} log-odds per standard deviation of length [{:+.2}, {:+.2}]; \
+                 the win rate of {} is {} at equal lengths.",
                 if *slope > 0.0 { "longer" } else { "shorter" },
                 interval.low,
                 interval.high,
@@ -492,7 +496,8 @@ impl fmt::Display for JudgeFinding {
                  log-probabilities."
             ),
             Self::EmptyOutputs { model, count, of } => {
-                write!(f, "{count} of {of} outputs of `{model}` are empty; they were shown to the judge as they are.")
+                let (are, they) = if *count == 1 { ("is", "it was") } else { ("are", "they were") };
+                write!(f, "{count} of {of} outputs of `{model}` {are} empty; {they} shown to the judge unchanged.")
             }
             Self::LengthControlFails { model, reason } => {
                 write!(f, "The length-controlled win rate of `{model}` cannot be relied on: {reason}.")
@@ -500,7 +505,7 @@ impl fmt::Display for JudgeFinding {
             Self::SettingDropped { settings } => {
                 write!(
                     f,
-                    "The judge was asked without {settings}, which the protocol sets and its server does not take."
+                    "The judge was asked without {settings}, which the protocol sets and its server does not accept."
                 )
             }
             Self::UnparsedVerdicts { count, of, worst, best, reasons, .. } => write!(

@@ -41,7 +41,7 @@ pub enum ColumnsError {
         value: f64,
     },
     /// The list of clusters does not match the documents.
-    #[error("{found} cluster labels for {expected} documents; give one a document")]
+    #[error("{found} cluster labels for {expected} documents; give one per document")]
     Clusters {
         /// Number of labels.
         found: usize,

@@ -53,7 +53,7 @@ impl ReadRow for JsonlRows {
 
 /// One line as a row.
 fn parse_line(path: &Path, line: usize, bytes: &[u8]) -> Result<Row> {
-    const EXPECTED: &str = "one JSON object a line";
+    const EXPECTED: &str = "one JSON object per line";
     let place = || format!("line {line}");
     let text = std::str::from_utf8(bytes)
         .map_err(|error| StoreError::bad_row(path, place(), not_utf8(bytes, error.valid_up_to()), "text in UTF-8"))?;

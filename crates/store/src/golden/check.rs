@@ -137,9 +137,11 @@ impl Golden {
             }
         }
         match tolerances.into_iter().find(|(_, tolerance)| !(tolerance.is_finite() && *tolerance >= 0.0)) {
-            Some((place, tolerance)) => {
-                Err(StoreError::bad_file(path, format!("the tolerance {tolerance} ({place})"), "a number from 0 up"))
-            }
+            Some((place, tolerance)) => Err(StoreError::bad_file(
+                path,
+                format!("the tolerance {tolerance} ({place})"),
+                "a number of at least 0",
+            )),
             None => Ok(()),
         }
     }

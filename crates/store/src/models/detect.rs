@@ -86,7 +86,7 @@ impl ModelSource {
                 [first, rest @ ..] if rest.iter().all(|path| parts_of(first).contains(path)) => {
                     return detect_file(first);
                 }
-                _ => return Err(files.error("several GGUF files: name the one that is meant")),
+                _ => return Err(files.error("several GGUF files: name the one to load")),
             }
         }
         hugging_face_directory(&files).map(Self::HuggingFace)
@@ -182,7 +182,7 @@ fn detect_file(path: &Path) -> Result<ModelSource> {
     let extension = path.extension().and_then(|extension| extension.to_str()).unwrap_or_default();
     Err(error(match extension {
         "gguf" => "the file does not start with \"GGUF\": it is damaged, or a pointer file of Git LFS",
-        "safetensors" | "json" => "a part of a model: give the folder that it lies in",
+        "safetensors" | "json" => "a part of a model: give its folder",
         _ => "a single file must be a .gguf; otherwise give a folder in Hugging Face layout",
     }))
 }

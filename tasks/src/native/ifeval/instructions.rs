@@ -83,7 +83,7 @@ impl Arguments<'_> {
 
     fn number(&self, key: &str) -> Result<usize, String> {
         let number = self.map.get(key).and_then(Value::as_f64).filter(|x| *x >= 1.0 && x.fract() == 0.0);
-        number.map(|number| number as usize).ok_or_else(|| self.wrong(key, "a number from 1 on"))
+        number.map(|number| number as usize).ok_or_else(|| self.wrong(key, "a number of at least 1"))
     }
 
     fn bound(&self, relation: &str, number: &str) -> Result<Bound, String> {

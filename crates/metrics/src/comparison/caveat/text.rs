@@ -21,7 +21,7 @@ impl fmt::Display for Caveat {
                 None => write!(f, "The adapter of `{model}` changes nothing."),
             },
             Self::IdenticalOutputs { models: [a, b], tasks, of } => {
-                write!(f, "`{a}` and `{b}` gave identical outputs on {} of {of} tasks: ", tasks.len())?;
+                write!(f, "`{a}` and `{b}` gave identical outputs on {} of {}: ", tasks.len(), counted(*of, "task"))?;
                 list(f, tasks, |f, t| write!(f, "{} ({})", t.task, counted(t.requests, "request")))?;
                 f.write_str(".")
             }
@@ -44,8 +44,9 @@ impl fmt::Display for Caveat {
             Self::TooFewDocuments { power, rows, of } => {
                 write!(
                     f,
-                    "Too few documents in {} of {of} rows to show a difference as large as the margin with {:.0} % power: ",
+                    "Too few documents in {} of {} to show a difference as large as the margin with {:.0} % power: ",
                     rows.len(),
+                    counted(*of, "row"),
                     power * 100.0
                 )?;
                 list(f, rows, |f, row| {
@@ -65,7 +66,8 @@ impl fmt::Display for Caveat {
             Self::TooFewResamples { resamples, needed, families } => {
                 write!(
                     f,
-                    "With {} resamples a permutation test may be unable to decide after the correction; {} would do: ",
+                    "With {} resamples a permutation test may be unable to decide after the correction; {} would be \
+                     enough: ",
                     thousands(*resamples as u64),
                     thousands(*needed as u64)
                 )?;
@@ -80,17 +82,17 @@ impl fmt::Display for Caveat {
                 shares_text(f, "Answers were cut by the limit on tokens", "requests", shares)
             }
             Self::CutInThinking { shares } => {
-                shares_text(f, "The thinking never ended, so that there is no answer", "requests", shares)
+                shares_text(f, "The thinking never ended, so there is no answer", "requests", shares)
             }
             Self::ThinkingScored { shares } => shares_text(
                 f,
-                "Answers contain <think> or </think> and no think_end_token is set: their thinking was scored, and stop \
-                 strings may have ended them inside it",
+                "Answers contain <think> or </think> and no think_end_token is set: their thinking was scored, and \
+                 stop strings may have ended them inside it",
                 "requests",
                 shares,
             ),
             Self::IrregularAnswers { shares } => {
-                f.write_str("Some answers are none: ")?;
+                f.write_str("Some answers are not usable: ")?;
                 list(f, shares, |f, IrregularShare { reason, share }| {
                     let Share { task, model, count, of, .. } = share;
                     write!(f, "{task} `{model}` {count} of {of} {}", reason.describe())
@@ -126,12 +128,12 @@ impl fmt::Display for Caveat {
                 documents_text(f, "The right answer is none of the choices, so every model scores 0", tasks)
             }
             Self::CostlyPatterns { tasks } => {
-                documents_text(f, "A pattern was given up because it backtracked beyond all bounds", tasks)
+                documents_text(f, "A pattern was abandoned because it backtracked without end", tasks)
             }
             Self::SameFile { models: [a, b], files } if files.is_empty() => write!(
                 f,
-                "The results of `{a}` and `{b}` were imported from files with the same content: one model twice. What \
-                 differs between the two is the noise floor."
+                "The results of `{a}` and `{b}` were imported from files with the same content: the same model twice. \
+                 What differs between the two is the noise floor."
             ),
             Self::SameFile { models: [a, b], files } => {
                 write!(f, "Some results of `{a}` and `{b}` were imported from files with the same content: ")?;
@@ -141,7 +143,7 @@ impl fmt::Display for Caveat {
             Self::SameModelRuns { models: [a, b], told, largest } => {
                 write!(
                     f,
-                    "`{a}` and `{b}` are results of the same model, as their files say (`{told}`): what differs "
+                    "`{a}` and `{b}` are results of the same model, according to their files (`{told}`): what differs "
                 )?;
                 f.write_str("between the two is the noise floor")?;
                 if !largest.is_empty() {
@@ -154,8 +156,8 @@ impl fmt::Display for Caveat {
             }
             Self::SameMeans { models: [a, b], rows } => write!(
                 f,
-                "`{a}` and `{b}` have the same means in all of {}: one model twice, it seems. What differs between the two is \
-                 the noise floor.",
+                "`{a}` and `{b}` have the same mean in every row ({}): probably the same model twice. What differs \
+                 between the two is the noise floor.",
                 counted(*rows, "row")
             ),
             Self::SharedOutputs { models: [a, b], tasks } => {
@@ -166,7 +168,7 @@ impl fmt::Display for Caveat {
             Self::SameScores { models: [a, b], rows } => {
                 write!(f, "`{a}` and `{b}` have equal scores on more documents than chance allows: ")?;
                 list(f, rows, |f, r| write!(f, "{} {} on {} of {}", r.task, r.key, r.same, counted(r.of, "document")))?;
-                f.write_str(". If this is one model twice, what differs between the two is the noise floor.")
+                f.write_str(". If this is the same model twice, what differs between the two is the noise floor.")
             }
             Self::DifferentConditions { conditions } => {
                 f.write_str("The models were not run in the same way: ")?;
@@ -183,22 +185,25 @@ impl fmt::Display for Caveat {
                 f.write_str(".")
             }
             Self::SampledOnce { shares } => {
-                shares_text(f, "Answers were drawn at random, once each", "requests", shares)
+                shares_text(f, "Answers were sampled at random, only once each", "requests", shares)
             }
             Self::NothingParsed { shares, zeros } => {
                 if !shares.is_empty() {
-                    shares_text(f, "The value is 0 because nothing was extracted", "answers without one", shares)?;
+                    shares_text(f, "The value is 0 because nothing was extracted", "answers not parsed", shares)?;
                 }
                 if !zeros.is_empty() {
                     let before = if shares.is_empty() { "" } else { " " };
-                    write!(f, "{before}The value is exactly 0 behind a filter, as where nothing was extracted: ")?;
+                    write!(
+                        f,
+                        "{before}The value is exactly 0 after a filter, which happens when nothing is extracted: "
+                    )?;
                     list(f, zeros, zero)?;
                     f.write_str(".")?;
                 }
                 Ok(())
             }
             Self::FilterConflicts { rows } => {
-                f.write_str("The difference turns with the extraction filter: ")?;
+                f.write_str("The difference depends on the extraction filter: ")?;
                 list(f, rows, |f, row| {
                     let [one, other] = row.differences.map(|difference| amount(difference, row.scale));
                     let ([key, with], [first, second]) = (&row.filters, row.verdicts);
@@ -207,7 +212,7 @@ impl fmt::Display for Caveat {
                 f.write_str(".")
             }
             Self::ConfoundedCandidates { pairs } => {
-                f.write_str("Candidates differ in more than one thing: ")?;
+                f.write_str("Candidates differ in more than one setting: ")?;
                 list(f, pairs, |f, pair| {
                     let [a, b] = &pair.models;
                     let beyond = if pair.claimed { " beyond what their names say" } else { "" };
@@ -223,16 +228,16 @@ impl fmt::Display for Caveat {
                 f.write_str(".")
             }
             Self::TrainedOnTest { rows } => {
-                f.write_str("Documents of the test stand in the training data: ")?;
+                f.write_str("Test documents appear in the training data: ")?;
                 list(f, rows, |f, row| {
                     let count = row.exact + row.ngram;
                     write!(f, "{} {} `{}` {count} of {} ({} whole", row.task, row.key, row.model, row.of, row.exact)?;
-                    write!(f, ", {} by 13 words in a row)", row.ngram)?;
+                    write!(f, ", {} by 13 consecutive words)", row.ngram)?;
                     if let Some(difference) = row.difference {
                         write!(f, ", difference {}", amount(difference, row.scale))?;
                         match row.clean {
                             Some(clean) => write!(f, ", without them {}", amount(clean, row.scale))?,
-                            None => f.write_str(", none without them")?,
+                            None => f.write_str(", no documents left without them")?,
                         }
                     }
                     Ok(())
@@ -241,8 +246,9 @@ impl fmt::Display for Caveat {
             }
             Self::SplitLeak { validated, trained, rows, of } => write!(
                 f,
-                "{rows} of {} of `{validated}` are training rows of `{trained}`.",
-                counted(*of, "validation row")
+                "{rows} of {} of `{validated}` {} of `{trained}`.",
+                counted(*of, "validation row"),
+                if *rows == 1 { "is a training row" } else { "are training rows" }
             ),
             Self::BelowNoise { rows } => {
                 f.write_str("Differences below the numerical noise: ")?;
@@ -260,15 +266,15 @@ impl fmt::Display for Caveat {
             Self::Judge { task, judge, finding } => write!(f, "{task}, judge `{judge}`: {finding}"),
             Self::TrainedOtherwise { model, how } => write!(f, "`{model}` {}.", how.join("; ")),
             Self::OwnTexts { model, what } => {
-                write!(f, "`{model}` is asked with its own {}, not its base's.", what.join(" and "))
+                write!(f, "`{model}` is prompted with its own {}, not its base's.", what.join(" and "))
             }
             Self::Unpaired { models } => {
-                f.write_str("Only means are known, so that differences are not paired by document: ")?;
+                f.write_str("Only means are known, so differences are not paired by document: ")?;
                 list(f, models, |f, model| write!(f, "`{model}`"))?;
                 f.write_str(".")
             }
             Self::IncompleteBenchmark { parts } => {
-                f.write_str("Results are not over the whole benchmark: ")?;
+                f.write_str("Results cover only part of the benchmark: ")?;
                 list(f, parts, |f, part| {
                     let Coverage { found, of, unit, missing } = &part.coverage;
                     write!(
@@ -287,7 +293,7 @@ impl fmt::Display for Caveat {
                 f.write_str(".")
             }
             Self::NotCompared { rows } => {
-                f.write_str("Not compared, because not all models have results of it: ")?;
+                f.write_str("Not compared, because some models have no results for it: ")?;
                 list(f, rows, |f, row| {
                     f.write_str(&row.task)?;
                     if let Some(key) = &row.key {
@@ -309,7 +315,7 @@ fn zero(f: &mut fmt::Formatter<'_>, zero: &ZeroFilter) -> fmt::Result {
     }
     list(f, &zero.models, |f, model| write!(f, "`{model}`"))?;
     if let Some((key, value)) = &zero.beside {
-        write!(f, ", beside up to {:.1} % behind {}", 100.0 * value, key.filter)?;
+        write!(f, ", but up to {:.1} % after {}", 100.0 * value, key.filter)?;
     }
     Ok(())
 }
