@@ -12,9 +12,7 @@ mod golden;
 mod import;
 mod judge;
 mod launch;
-mod matrix;
 mod models;
-mod outline;
 mod plan;
 mod print;
 mod progress;
@@ -23,7 +21,6 @@ mod run;
 mod stored_report;
 mod tasks;
 mod train;
-mod train_output;
 mod verify;
 
 use std::io::Write as _;

@@ -7,6 +7,7 @@ use serde_json::json;
 
 use crate::{
     EvaluationError, Session,
+    explain::TOKENIZER,
     gather::{Asking, Gathered, Subject, gather},
     options::EvaluationOptions,
     record::manifest,
@@ -86,6 +87,9 @@ pub fn compare_subjects(
             manifest.settings.insert("compare".to_owned(), json!(settings));
             manifest.settings.extend(gathered.judging().map(|record| ("judge".to_owned(), record.clone())));
             manifest.settings.insert("include_path".to_owned(), json!(evaluation.include_path));
+            if let Some(choice) = &evaluation.texts.tokenizer {
+                manifest.settings.insert(TOKENIZER.to_owned(), json!(choice.to_string()));
+            }
             Some(manifest)
         }
         None => None,

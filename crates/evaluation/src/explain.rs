@@ -23,6 +23,9 @@ use crate::{
 /// Name of the manifest's setting that holds what follows, by model.
 pub const LINEAGE: &str = "lineage";
 
+/// Name of the manifest's setting that says whose tokenizer and chat template models were asked with, where the call said it.
+pub(crate) const TOKENIZER: &str = "tokenizer";
+
 /// What the manifest keeps of one model for [`explain`].
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct ModelLineage {
@@ -33,6 +36,9 @@ pub struct ModelLineage {
     /// The mark that ended its thinking, where the experiment named one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub think_end_token: Option<String>,
+    /// Whose tokenizer and chat template it was asked with, where the call said it; for all models at once.
+    #[serde(skip)]
+    pub tokenizer: Option<String>,
 }
 
 /// The answers to one task.
@@ -67,7 +73,7 @@ pub fn lineage(suite: &Suite, model: &Evaluated) -> ModelLineage {
         (task.id().to_owned(), Samples::of(requests, responses.iter().flatten()))
     });
     let think_end_token = model.think_end_token.clone();
-    ModelLineage { files: model.files.clone(), tasks: tasks.collect(), think_end_token }
+    ModelLineage { files: model.files.clone(), tasks: tasks.collect(), think_end_token, tokenizer: None }
 }
 
 /// One link of the chain from a number to what it was made from.
@@ -172,11 +178,12 @@ fn inputs(
         chain.note("model", "imported: no lineage beyond the imported file");
         return Ok(());
     };
-    let lineage: ModelLineage = manifest
+    let mut lineage: ModelLineage = manifest
         .settings
         .get(LINEAGE)
         .and_then(|all| serde_json::from_value(all.get(model)?.clone()).ok())
         .unwrap_or_default();
+    lineage.tokenizer = manifest.settings.get(TOKENIZER).and_then(|choice| choice.as_str()).map(str::to_owned);
     chain.note(format!("model {model}"), entry.identity.digest().short());
     for file in &lineage.files.weights {
         chain.file("weights", file);
@@ -309,12 +316,12 @@ fn suite(session: &Session, manifest: &Manifest) -> Result<Suite, EvaluationErro
 }
 
 /// What the model's chats were told, by its identity.
-fn texts(entry: &ModelEntry) -> Result<PromptOptions, EvaluationError> {
+fn texts(entry: &ModelEntry, lineage: &ModelLineage) -> Result<PromptOptions, EvaluationError> {
     let told = |name: &str| entry.identity.extra.get(name);
     let date = told("date").map(|day| day.parse()).transpose().map_err(EvaluationError::usage)?;
     let kwargs: Vec<String> = told("chat_template_kwargs").into_iter().cloned().collect();
     let chat_template_kwargs = ChatKwargs::parse(&kwargs).map_err(EvaluationError::usage)?;
-    Ok(PromptOptions { date, chat_template_kwargs, tokenizer: None })
+    Ok(PromptOptions { date, chat_template_kwargs, tokenizer: lineage.tokenizer.clone().map(Into::into) })
 }
 
 /// The requests of one task; a chat template needs the model.
@@ -327,7 +334,9 @@ fn prepare(
 ) -> Result<Prepared, EvaluationError> {
     let model = if suite.uses_chat_template() {
         let mut loader = Loader::new(session, session.device.limits(), ensure_trained);
-        Some(loader.load(&session.experiment.model(&entry.name)?.asked(&texts(entry)?), Missing::Refuse)?.model)
+        Some(
+            loader.load(&session.experiment.model(&entry.name)?.asked(&texts(entry, lineage)?), Missing::Refuse)?.model,
+        )
     } else {
         None
     };

@@ -55,6 +55,17 @@ pub enum TokenizerChoice {
     Folder(PathBuf),
 }
 
+/// As it is written.
+impl fmt::Display for TokenizerChoice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Adapter => f.write_str("adapter"),
+            Self::Base => f.write_str("base"),
+            Self::Folder(folder) => folder.display().fmt(f),
+        }
+    }
+}
+
 impl From<String> for TokenizerChoice {
     fn from(text: String) -> Self {
         match text.as_str() {

@@ -15,11 +15,8 @@ use harness_evaluation::{
     training::check,
 };
 
-use super::{
-    App, Failure, outline,
-    report::table::Table,
-    train::{self, Outcome},
-};
+use super::{App, Failure, one, outline, output::Outcome};
+use crate::commands::report::table::Table;
 use crate::{cli::TrainArgs, options};
 
 /// A grid: every recipe over every base with every number of ranks and every sharding.
@@ -163,7 +160,7 @@ pub(super) fn train(app: &App, args: &TrainArgs, path: &Path) -> Result<(), Fail
     for (number, cell) in cells.iter().enumerate() {
         app.note(format!("matrix {}/{}: {}", number + 1, cells.len(), cell.name));
         let run = cell.run(args, &matrix, &out);
-        let result = if cell.ranks > 1 { in_processes(app, &run) } else { train::run(app, &run).map(object_of) };
+        let result = if cell.ranks > 1 { in_processes(app, &run) } else { one::run(app, &run).map(object_of) };
         match result {
             Ok(plan) => {
                 done.push(&cell.name);

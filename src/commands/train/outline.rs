@@ -14,7 +14,7 @@ use harness_training::{
 };
 use serde_json::json;
 
-use super::{App, Failure, train::Outcome};
+use super::{App, Failure, output::Outcome};
 
 /// A recipe over a base that is only a shape.
 pub(super) struct Shape {

@@ -1,7 +1,16 @@
-//! What a run would take, in words.
+//! What a run prints, and what it would take, in words.
 
 use harness_metrics::comparison::thousands;
 use harness_training::trainer::Estimate;
+use serde_json::Value;
+
+/// What a run, or the plan of one, prints.
+pub(super) struct Outcome {
+    /// With `--json`.
+    pub object: Value,
+    /// Without.
+    pub text: String,
+}
 
 /// What a run would take, over a number of ranks.
 pub(super) fn describe(name: &str, estimate: &Estimate, ranks: usize) -> String {
