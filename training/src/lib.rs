@@ -7,7 +7,6 @@ pub mod data;
 mod error;
 pub mod export;
 pub mod lora;
-mod memory;
 pub mod model;
 pub mod optimizer;
 pub mod parallel;

@@ -29,7 +29,7 @@ use crate::{
     data::{Batch, BatchSource, PreparedSet, in_order, one_a_row, pack},
     export::{Artifact, write_json},
     model::{Model, Trainable, random_weights},
-    parallel::{Ranks, agree},
+    parallel::{Distribute, Ranks, agree},
     recipe::{Checkpointing, Method, ModelOptions, ResolvedRecipe, Sharding, WeightDtype},
     telemetry::Progress,
     trainer::{Estimate, Trainer, TrainerSetup, TrainingSummary},
@@ -84,7 +84,7 @@ impl Run {
     }
 }
 
-impl<B: Backend + Clone> Run<B> {
+impl<B: Distribute> Run<B> {
     /// As [`Run::prepare_rank`], on any device.
     ///
     /// # Errors

@@ -14,7 +14,7 @@ use crate::{
     TrainingError,
     backend::{Backend, CpuBackend},
     data::PreparedSet,
-    parallel::Ranks,
+    parallel::{Distribute, Ranks},
     recipe::ResolvedRecipe,
     telemetry::Progress,
     trainer::{Estimate, TrainingSummary},
@@ -97,7 +97,7 @@ pub fn prepare(
 }
 
 /// The run on the backend that is opened.
-fn place<B: Backend + Clone>(
+fn place<B: Distribute>(
     setting: Setting,
     work: Work<'_>,
     ranks: Ranks,
@@ -113,7 +113,7 @@ fn place<B: Backend + Clone>(
 
 struct Placed<B: Backend>(Run<B>);
 
-impl<B: Backend + Clone> PlacedRun for Placed<B> {
+impl<B: Distribute> PlacedRun for Placed<B> {
     fn manifest(&self) -> &Value {
         self.0.manifest()
     }
