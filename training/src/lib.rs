@@ -4,8 +4,10 @@ pub mod backend;
 pub mod block;
 pub mod checkpoint;
 pub mod data;
+mod diagnostics;
 mod error;
 pub mod export;
+mod files;
 pub mod lora;
 pub mod model;
 pub mod optimizer;
@@ -15,6 +17,7 @@ pub mod recipe;
 pub mod run;
 pub mod scaler;
 pub mod schedule;
+mod spikes;
 pub mod telemetry;
 pub mod trainer;
 
