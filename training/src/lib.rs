@@ -14,6 +14,7 @@ pub mod optimizer;
 pub mod parallel;
 pub mod params;
 pub mod recipe;
+pub mod record;
 pub mod run;
 pub mod scaler;
 pub mod schedule;
@@ -23,3 +24,4 @@ pub mod trainer;
 
 pub use error::TrainingError;
 pub use recipe::Recipe;
+pub use record::TrainingRecord;

@@ -16,6 +16,7 @@ use crate::{
     data::PreparedSet,
     parallel::{Distribute, Ranks},
     recipe::ResolvedRecipe,
+    record::TrainingRecord,
     telemetry::Progress,
     trainer::{Estimate, TrainingSummary},
 };
@@ -23,7 +24,11 @@ use crate::{
 /// A run that is ready to begin, whatever it runs on.
 pub trait PlacedRun {
     /// Everything the result depends on.
-    fn manifest(&self) -> &Value;
+    fn record(&self) -> &TrainingRecord;
+    /// The same as JSON.
+    fn manifest(&self) -> Value {
+        self.record().to_json()
+    }
     /// The data.
     fn prepared(&self) -> &PreparedSet;
     /// Number of trained parameters.
@@ -114,8 +119,8 @@ fn place<B: Distribute>(
 struct Placed<B: Backend>(Run<B>);
 
 impl<B: Distribute> PlacedRun for Placed<B> {
-    fn manifest(&self) -> &Value {
-        self.0.manifest()
+    fn record(&self) -> &TrainingRecord {
+        self.0.record()
     }
 
     fn prepared(&self) -> &PreparedSet {
