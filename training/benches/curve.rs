@@ -11,7 +11,7 @@ use harness_core::Seed;
 use harness_engine::{ModelFiles, Projection, Quantization, cuda::Float};
 use harness_training::{
     TrainingError,
-    backend::{Backend, CudaBackend},
+    backend::{CudaBackend, Memory},
     data::{Batch, Sample},
     export::Artifact,
     lora::LoraSpec,

@@ -15,7 +15,7 @@ use std::time::Instant;
 use harness_core::Seed;
 use harness_engine::cuda::Float;
 use harness_training::{
-    backend::{Backend, CudaBackend},
+    backend::{CudaBackend, Memory},
     block::DropoutPlan,
     data::Batch,
     lora::LoraSpec,

@@ -23,12 +23,12 @@ use harness_core::{Digest, Seed};
 use harness_engine::{HostData, Weights};
 use harness_training::{
     TrainingError,
-    backend::{Backend, CpuBackend},
+    backend::CpuBackend,
     data::{BatchSource, Sample, lengths, one_a_row},
     export::Artifact,
     lora::LoraSpec,
     model::{Model, Trainable},
-    parallel::{Collective, Exchange, Host, Launch, Single, TcpExchange, ThreadExchange, all_gather_f64},
+    parallel::{Collective, Distribute, Exchange, Host, Launch, Single, TcpExchange, ThreadExchange, all_gather_f64},
     recipe::{LoraInit, Precision, Sharding, TrainingOptions},
     trainer::{Trainer, TrainerSetup},
 };
@@ -111,7 +111,7 @@ fn block_bytes(weights: &Weights, float: f64) -> f64 {
 type Connections = (Box<dyn Exchange>, Box<dyn Exchange>);
 
 /// One rank's run; the first one's line.
-fn run<B: Backend + Clone>(
+fn run<B: Distribute>(
     backend: B,
     float: f64,
     case: &Case,

@@ -11,7 +11,7 @@ use harness_engine::{
     kernels::{MatMut, MatRef, PackedMatrix, gemm_packed},
 };
 use harness_training::{
-    backend::{Backend, CpuBackend},
+    backend::{CpuBackend, Memory},
     block::DropoutPlan,
     data::Batch,
     lora::LoraSpec,

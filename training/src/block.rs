@@ -7,122 +7,29 @@
 //! Every projection may carry low-rank additions. Frozen weights get no gradient. What the backward needs is in
 //! [`Saved`], which is dropped layer by layer.
 
+mod context;
+mod dropout;
+mod frozen;
 mod linear;
+mod places;
+mod policy;
+mod sink;
+mod source;
+mod vector;
 mod view;
 
-use harness_engine::DecoderConfig;
-pub use linear::{DropoutPlan, Linear};
-pub use view::{FrozenLayer, GroupPlaces, LayerPlaces, LayerView, LoraPart, Vector};
+pub use context::{BlockContext, Rows};
+pub use dropout::DropoutPlan;
+pub use frozen::FrozenLayer;
+pub use linear::Linear;
+pub use places::{GroupPlaces, LayerPlaces, LoraPart};
+pub use policy::SavePolicy;
+pub use sink::{GradSink, ModelPart};
+pub use source::{Pass, Resident, WeightSource};
+pub use vector::Vector;
+pub use view::LayerView;
 
-use crate::{
-    TrainingError,
-    backend::{Backend, Mat, MatMut, SpanMut},
-};
-
-/// Which intermediate results the forward pass keeps for the backward pass. All give the same gradients, bit by bit.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum SavePolicy {
-    /// All of them: no work is repeated.
-    Full,
-    /// All but the norms' outputs and the activation, which are cheap to compute again.
-    #[default]
-    Lean,
-    /// The block's input only: the block is run again.
-    Layer,
-    /// The input of every k-th block only (Chen et al. 2016): k blocks are run again at a time. At least 1.
-    Every(usize),
-}
-
-impl SavePolicy {
-    /// Blocks that are run again together; `None` where none is.
-    pub fn segment(self) -> Option<usize> {
-        match self {
-            Self::Full | Self::Lean => None,
-            Self::Layer => Some(1),
-            Self::Every(k) => Some(k.max(1)),
-        }
-    }
-
-    /// Floats that are kept of every token of a micro-batch over all blocks, at the most that is held at once.
-    pub fn floats_per_token(self, config: &DecoderConfig) -> usize {
-        let (hidden, inter, q, kv) = (config.hidden_size, config.intermediate_size, config.q_dim(), config.kv_dim());
-        let lean = 2 * hidden + 2 + q + 2 * kv + q + config.num_heads + 2 * inter;
-        let lean = lean + if config.qk_norm { q + kv + config.num_heads + config.num_kv_heads } else { 0 };
-        let full = lean + 2 * hidden + inter;
-        let layers = config.num_layers;
-        match self {
-            Self::Full => layers * full,
-            Self::Lean => layers * lean,
-            Self::Layer => layers * hidden + full,
-            Self::Every(k) => layers.div_ceil(k.max(1)) * hidden + k * full,
-        }
-    }
-
-    /// The policy that repeats the least work among those whose activations fit into `floats`, for micro-batches of
-    /// `tokens`; where none does, the one that keeps the least.
-    pub fn choose(config: &DecoderConfig, tokens: usize, floats: usize) -> Self {
-        let root = (config.num_layers as f64).sqrt().ceil() as usize;
-        let all = [Self::Lean, Self::Layer, Self::Every(root.max(2))];
-        let fits = all.into_iter().find(|policy| policy.floats_per_token(config).saturating_mul(tokens) <= floats);
-        let least = || all.into_iter().min_by_key(|policy| policy.floats_per_token(config));
-        fits.or_else(least).unwrap_or_default()
-    }
-}
-
-/// The rows of a micro-batch on the device.
-#[derive(Debug)]
-pub struct Rows<B: Backend> {
-    /// Number of rows (tokens).
-    pub len: usize,
-    /// Position of every token in its document.
-    pub positions: B::Ints,
-    /// First rows of the documents, and the number of rows.
-    pub bounds: B::Ints,
-}
-
-/// What a block computes with besides its input.
-pub struct BlockContext<'a, B: Backend> {
-    /// The device.
-    pub backend: &'a B,
-    /// The decoder.
-    pub config: &'a DecoderConfig,
-    /// Number of the block.
-    pub layer: usize,
-    /// The micro-batch.
-    pub rows: &'a Rows<B>,
-    /// Cosines and sines by position.
-    pub rope: &'a B::Buf,
-    /// Values of the trained parameters.
-    pub params: &'a B::Buf,
-    /// Dropout of the low-rank additions, in training.
-    pub dropout: Option<DropoutPlan>,
-}
-
-/// Where gradients go.
-pub trait GradSink<B: Backend> {
-    /// Gradients of a part of the model come next.
-    fn begin(&mut self, _: ModelPart) {}
-    /// The flat buffer that gradients are added to.
-    fn grads(&mut self) -> &mut B::Buf;
-    /// All gradients of a part of the model are complete for this micro-batch.
-    ///
-    /// # Errors
-    /// If they are to be summed over ranks, and another one is gone.
-    fn done(&mut self, _: ModelPart) -> Result<(), TrainingError> {
-        Ok(())
-    }
-}
-
-/// Parts of a model in which gradients are completed, from the last to the first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ModelPart {
-    /// Last norm and, where it is not tied, the output head.
-    Head,
-    /// A block.
-    Layer(usize),
-    /// The embedding, with a tied head.
-    Embedding,
-}
+use crate::backend::{Backend, Mat, MatMut};
 
 /// Intermediate results of a block's forward pass.
 pub struct Saved<B: Backend> {
@@ -328,12 +235,5 @@ impl<B: Backend> BlockContext<'_, B> {
         let view = |buf| Mat::new(buf, 0, rows, hidden);
         let d = MatMut::new(d, 0, rows, hidden);
         self.backend.rmsnorm_backward(d, 1, view(x), w.span, rstd, Some(view(add)), w.grad_in(sink));
-    }
-}
-
-impl<B: Backend> Vector<'_, B> {
-    /// The place of the gradient in the sink, if the vector is trained.
-    fn grad_in<'s>(&self, sink: &'s mut dyn GradSink<B>) -> Option<SpanMut<'s, B::Buf>> {
-        self.grad.map(|at| SpanMut { buf: sink.grads(), at, len: self.span.len })
     }
 }

@@ -18,12 +18,12 @@ use crate::{
     TrainingError,
     backend::{Backend, Span, SpanMut},
     data::Cursor,
-    export::{Artifact, write_json, write_tensors},
+    export::Artifact,
+    files::{WeightDtype, write_json, write_tensors},
     parallel::from_bytes,
     params::ParamStore,
-    recipe::WeightDtype,
     scaler::LossScaler,
-    trainer::SpikeDetector,
+    spikes::SpikeDetector,
 };
 
 /// Form of the state; a checkpoint of another form is refused.

@@ -3,8 +3,10 @@
 mod batch;
 mod cell;
 mod conversation;
+mod formatted;
 mod kept;
 mod message;
+mod options;
 mod packing;
 mod prepare;
 mod problem;
@@ -18,7 +20,9 @@ mod turns;
 
 pub use batch::{Batch, Cursor};
 pub use conversation::{Chat, Conversation};
+pub use formatted::Formatted;
 pub use kept::KeptSet;
+pub use options::{DataOptions, Loss, Padding, SplitFractions, UnusableRows};
 pub use packing::{lengths, one_a_row, pack};
 pub use prepare::{Prepared, PreparedRow, RowCounts, RowPlace, prepare, split};
 pub use problem::RowProblem;
@@ -26,14 +30,9 @@ pub use sample::Sample;
 pub use samples::Samples;
 pub use set::PreparedSet;
 pub use source::{BatchSource, in_order};
-pub use template::{Formatted, Template};
+pub use template::Template;
 pub use tokenize::{TokenCounts, Tokenize, tokenize, tokenize_pairs};
 pub use turns::Turns;
-
-/// Remarks about conversations, and about pairs.
-const TRAILING: &str = "turns after the assistant's last one are left out";
-const EMPTY: &str = "a turn of the assistant is empty";
-const SAME: &str = "both answers are the same";
 
 #[cfg(test)]
 mod tests;

@@ -1,14 +1,19 @@
 //! What a run writes for others to load: a PEFT adapter directory, or a model in Hugging Face layout.
 
 use std::{
-    fs::{self, File},
-    io::{BufWriter, Write},
+    fs,
     path::{Path, PathBuf},
 };
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
-use crate::{TrainingError, backend::Backend, lora::LoraSpec, params::ParamStore, recipe::WeightDtype};
+use crate::{
+    TrainingError,
+    backend::Backend,
+    files::{WeightDtype, write_file, write_json, write_tensors},
+    lora::LoraSpec,
+    params::ParamStore,
+};
 
 /// Files beside the weights that a model needs and training does not change.
 const TOKENIZER_FILES: [&str; 9] = [
@@ -94,81 +99,4 @@ impl Artifact {
             }
         }
     }
-}
-
-/// Writes tensors in the given type as safetensors, one after another: `data` gives the elements of each, in order, so that
-/// one at a time is in memory.
-pub(crate) fn write_tensors(
-    path: &Path,
-    tensors: &[(String, Vec<usize>)],
-    dtype: WeightDtype,
-    data: &mut dyn FnMut(usize) -> Result<Vec<f32>, TrainingError>,
-) -> Result<(), TrainingError> {
-    let (name, size) = match dtype {
-        WeightDtype::F32 => ("F32", 4),
-        WeightDtype::Bf16 => ("BF16", 2),
-    };
-    let mut header = serde_json::Map::new();
-    header.insert("__metadata__".to_owned(), json!({"format": "pt"}));
-    let mut at = 0;
-    for (tensor, shape) in tensors {
-        let end = at + size * shape.iter().product::<usize>();
-        header.insert(tensor.clone(), json!({"dtype": name, "shape": shape, "data_offsets": [at, end]}));
-        at = end;
-    }
-    let mut header = Value::Object(header).to_string().into_bytes();
-    header.resize(header.len().next_multiple_of(8), b' ');
-    write_with(path, |file| {
-        let mut write = |bytes: &[u8]| file.write_all(bytes).map_err(TrainingError::io("write", path));
-        write(&(header.len() as u64).to_le_bytes())?;
-        write(&header)?;
-        for (number, (tensor, shape)) in tensors.iter().enumerate() {
-            let elements = data(number)?;
-            if elements.len() != shape.iter().product::<usize>() {
-                let message = format!("has {} elements, expected {shape:?}", elements.len());
-                return Err(TrainingError::Weight { name: tensor.clone(), message });
-            }
-            write(&bytes(&elements, dtype))?;
-        }
-        Ok(())
-    })
-}
-
-/// Little-endian bytes; bf16 is rounded to nearest even.
-fn bytes(data: &[f32], dtype: WeightDtype) -> Vec<u8> {
-    match dtype {
-        WeightDtype::F32 => data.iter().flat_map(|x| x.to_le_bytes()).collect(),
-        WeightDtype::Bf16 => data.iter().flat_map(|x| half::bf16::from_f32(*x).to_le_bytes()).collect(),
-    }
-}
-
-/// Writes JSON with an indent of 2 and a newline at the end.
-pub(crate) fn write_json(path: &Path, value: &Value) -> Result<(), TrainingError> {
-    write_file(path, format!("{value:#}\n").as_bytes())
-}
-
-/// Writes a whole file: first beside its place, then renamed, so that a reader sees all of it or nothing.
-pub(crate) fn write_file(path: &Path, data: &[u8]) -> Result<(), TrainingError> {
-    write_with(path, |file| file.write_all(data).map_err(TrainingError::io("write", path)))
-}
-
-/// As [`write_file`], with what `content` writes.
-fn write_with(
-    path: &Path,
-    content: impl FnOnce(&mut BufWriter<File>) -> Result<(), TrainingError>,
-) -> Result<(), TrainingError> {
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(".partial");
-    let partial = path.with_file_name(name);
-    let write = || -> Result<(), TrainingError> {
-        let mut file = BufWriter::new(File::create(&partial).map_err(TrainingError::io("write", path))?);
-        content(&mut file)?;
-        let file = file.into_inner().map_err(|error| TrainingError::io("write", path)(error.into_error()))?;
-        file.sync_all().map_err(TrainingError::io("write", path))?;
-        fs::rename(&partial, path).map_err(TrainingError::io("write", path))
-    };
-    write().inspect_err(|_| {
-        // What is left of a failed write is of no use; the error that matters is the first one.
-        let _ = fs::remove_file(&partial);
-    })
 }

@@ -1,15 +1,17 @@
 //! Low-rank adapters (Hu et al. 2021): which projections, how they begin, and what is written.
 
+mod options;
+
 use std::collections::BTreeMap;
 
 use harness_core::{Seed, nearest};
 use harness_engine::{Adapter, AdapterConfig, DecoderConfig, LoraPair, Projection, TargetModules};
+pub use options::{LoraInit, LoraOptions, Targets};
 
 use crate::{
     TrainingError,
     backend::Backend,
     params::{Param, ParamStore},
-    recipe::{LoraInit, LoraOptions, Targets},
 };
 
 /// An adapter to be trained.

@@ -5,7 +5,6 @@ mod layout;
 mod noise;
 mod rotary;
 mod scratch;
-mod source;
 
 use std::sync::Arc;
 
@@ -13,8 +12,8 @@ use harness_engine::{DecoderConfig, LayerWeights, Weights};
 pub use layout::{Places, full_layout, lora_layout};
 pub use noise::NoisePlan;
 pub use scratch::random_weights;
-pub use source::{Pass, Resident, WeightSource};
 
+pub use crate::block::{Pass, Resident, WeightSource};
 use crate::{
     TrainingError,
     backend::{Backend, Mat, MatMut, Span, SpanMut, Weight},

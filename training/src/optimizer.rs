@@ -1,5 +1,6 @@
 //! AdamW with decoupled weight decay and clipping of the global gradient norm.
 
+pub use crate::backend::AdamWStep;
 use crate::{
     backend::{Backend, Span},
     params::ParamStore,
@@ -23,37 +24,6 @@ pub struct AdamW {
 impl Default for AdamW {
     fn default() -> Self {
         Self { beta1: 0.9, beta2: 0.999, epsilon: 1e-8, weight_decay: 0.0, max_grad_norm: 1.0 }
-    }
-}
-
-/// One update, as the kernel sees it.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct AdamWStep {
-    /// Learning rate of this update.
-    pub learning_rate: f64,
-    /// Decay of the running mean of gradients.
-    pub beta1: f64,
-    /// Decay of the running mean of squared gradients.
-    pub beta2: f64,
-    /// Added to the root.
-    pub epsilon: f64,
-    /// Decoupled decay of these elements.
-    pub weight_decay: f64,
-    /// What gradients are multiplied with first (clipping).
-    pub grad_scale: f64,
-    /// Number of this update, from 1.
-    pub number: u64,
-}
-
-impl AdamWStep {
-    /// Bias correction of the mean, `1 - beta1^t`.
-    pub fn correction1(&self) -> f64 {
-        1.0 - self.beta1.powf(self.number as f64)
-    }
-
-    /// Bias correction of the mean square, `1 - beta2^t`.
-    pub fn correction2(&self) -> f64 {
-        1.0 - self.beta2.powf(self.number as f64)
     }
 }
 

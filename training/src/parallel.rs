@@ -6,6 +6,9 @@
 //! gradients and states.
 
 mod collective;
+#[cfg(feature = "cuda")]
+mod cuda;
+mod distribute;
 mod exchange;
 mod launch;
 mod partition;
@@ -14,10 +17,12 @@ mod rendezvous;
 mod sharded;
 mod tcp;
 mod thread;
+mod unit;
 mod units;
 
 pub use collective::{Collective, Host, agree, all_gather_f64};
 pub(crate) use collective::{from_bytes, to_bytes};
+pub use distribute::Distribute;
 pub use exchange::{Bytes, Exchange, Single};
 pub use launch::Launch;
 pub use partition::Partition;
@@ -25,4 +30,5 @@ pub use ranks::Ranks;
 pub use sharded::Sharded;
 pub use tcp::TcpExchange;
 pub use thread::ThreadExchange;
-pub use units::{Elements, Gathered, Ready, Unit, UnitSink, Units};
+pub use unit::{Elements, Gathered, Ready, Unit};
+pub use units::{UnitSink, Units};

@@ -27,10 +27,11 @@ use crate::{
     block::SavePolicy,
     checkpoint,
     data::{Batch, BatchSource, PreparedSet, in_order, one_a_row, pack},
-    export::{Artifact, write_json},
+    export::Artifact,
     model::{Model, Trainable, random_weights},
-    parallel::{Ranks, agree},
+    parallel::{Distribute, Ranks, agree},
     recipe::{Checkpointing, Method, ModelOptions, ResolvedRecipe, Sharding, WeightDtype},
+    record::{RecordedBase, RecordedChatTemplate, TrainingRecord},
     telemetry::Progress,
     trainer::{Estimate, Trainer, TrainerSetup, TrainingSummary},
 };
@@ -50,7 +51,7 @@ pub struct Base<'a> {
 pub struct Run<B: Backend = CpuBackend> {
     trainer: Trainer<B>,
     prepared: PreparedSet,
-    manifest: Value,
+    record: TrainingRecord,
     output: PathBuf,
 }
 
@@ -84,7 +85,7 @@ impl Run {
     }
 }
 
-impl<B: Backend + Clone> Run<B> {
+impl<B: Distribute> Run<B> {
     /// As [`Run::prepare_rank`], on any device.
     ///
     /// # Errors
@@ -222,32 +223,38 @@ impl<B: Backend + Clone> Run<B> {
         };
         let model = model.with_policy(policy);
         drop(weights);
-        let manifest = json!({
-            "run": digest,
-            "recipe": recipe,
-            "recipe_hash": recipe.hash(),
-            "template": resolved.template,
-            "template_hash": resolved.template.digest(),
-            "data": resolved.data.entries(hashes)?.iter()
-                .map(|entry| json!({"path": entry.path, "hash": entry.hash})).collect::<Vec<_>>(),
-            "base": base.as_ref().map(|base| json!({"name": base.name, "path": base.path, "hash": base.files.digest})),
-            "tokenizer_hash": tokenizer.digest(),
-            "adds_bos": adds_bos,
-            "chat_template": chat.as_ref().map(|chat| json!({
-                "hash": chat.template().digest(), "of_base": chat.is_of_base(), "source": chat.template().source(),
-            })),
-            "rows": prepared.rows,
-            "train_tokens": prepared.train_tokens,
-            "validation_tokens": prepared.validation_tokens,
-            "trainable_parameters": store.len(),
-            "parameters": config.num_parameters(),
-            "dtype": compute,
-            "weights_stored_as": stored,
-            "world_size": ranks_world,
-            "sharding": options.sharding,
-            "gradient_checkpointing": Checkpointing::Policy(policy),
-            "version": env!("CARGO_PKG_VERSION"),
-        });
+        let record = TrainingRecord {
+            run: Some(digest),
+            recipe: json!(recipe),
+            recipe_hash: Some(recipe.hash()),
+            template: json!(resolved.template),
+            template_hash: Some(resolved.template.digest()),
+            data: resolved.data.entries(hashes)?,
+            base: base.as_ref().map(|base| RecordedBase {
+                name: Some(base.name.to_owned()),
+                path: Some(base.path.to_owned()),
+                hash: Some(base.files.digest),
+            }),
+            tokenizer_hash: Some(tokenizer.digest()),
+            adds_bos: Some(adds_bos),
+            chat_template: chat.as_ref().map(|chat| RecordedChatTemplate {
+                hash: Some(chat.template().digest()),
+                of_base: Some(chat.is_of_base()),
+                source: Some(chat.template().source().to_owned()),
+            }),
+            rows: Some(prepared.rows.clone()),
+            train_tokens: Some(prepared.train_tokens),
+            validation_tokens: Some(prepared.validation_tokens),
+            trainable_parameters: Some(store.len()),
+            parameters: Some(config.num_parameters()),
+            dtype: Some(compute.to_owned()),
+            weights_stored_as: Some(stored),
+            world_size: Some(ranks_world),
+            sharding: Some(options.sharding),
+            gradient_checkpointing: Some(Checkpointing::Policy(policy)),
+            version: Some(env!("CARGO_PKG_VERSION").to_owned()),
+            summary: None,
+        };
         let setup = TrainerSetup {
             options: options.clone(),
             dropout,
@@ -262,12 +269,17 @@ impl<B: Backend + Clone> Run<B> {
             Some(dpo) => trainer.with_preference(dpo.beta),
             None => trainer,
         };
-        Ok(Self { trainer, prepared, manifest, output: output.to_owned() })
+        Ok(Self { trainer, prepared, record, output: output.to_owned() })
     }
 
     /// Everything the result depends on.
-    pub fn manifest(&self) -> &Value {
-        &self.manifest
+    pub fn record(&self) -> &TrainingRecord {
+        &self.record
+    }
+
+    /// The same as JSON.
+    pub fn manifest(&self) -> Value {
+        self.record.to_json()
     }
 
     /// The data.
@@ -317,8 +329,8 @@ impl<B: Backend + Clone> Run<B> {
         }
         let summary = self.trainer.run(progress)?;
         if first && !summary.interrupted {
-            self.manifest["summary"] = json!(summary);
-            write_json(&self.output.join("training.json"), &self.manifest)?;
+            self.record.summary = Some(summary.clone());
+            self.record.write(&self.output)?;
         }
         Ok(summary)
     }

@@ -1,5 +1,6 @@
 //! What a run tells while it goes on: a log that grows line by line, and callbacks for progress.
 
+mod line;
 mod tensorboard;
 
 use std::{
@@ -9,55 +10,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use serde::{Deserialize, Serialize};
+pub use line::MetricLine;
 pub use tensorboard::EventFile;
 
 use crate::TrainingError;
-
-/// One line of `metrics.jsonl`: either of training (`loss`) or of evaluation (`eval_loss`).
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct MetricLine {
-    /// Updates done.
-    pub step: u64,
-    /// Passes over the training rows done.
-    pub epoch: f64,
-    /// Mean loss over the labels since the last line, natural logarithm.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub loss: Option<f64>,
-    /// Learning rate of the last update.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub learning_rate: Option<f64>,
-    /// Global norm of the last update's gradient, before clipping.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub grad_norm: Option<f64>,
-    /// Tokens seen since the beginning.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub tokens: Option<u64>,
-    /// Tokens a second since this process began.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub tokens_per_second: Option<f64>,
-    /// Mean loss over the validation labels.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub eval_loss: Option<f64>,
-    /// `exp(eval_loss)`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub eval_perplexity: Option<f64>,
-    /// Losses far above those before, since the beginning.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub spikes: Option<u64>,
-    /// Updates left out because of overflow or a spike, since the beginning.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub skipped: Option<u64>,
-    /// Loss scale, with half precision.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub loss_scale: Option<f64>,
-    /// The most bytes this process held at once.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub memory_bytes: Option<u64>,
-    /// Metrics of tasks, by task and metric.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub tasks: BTreeMap<String, f64>,
-}
 
 /// The file `metrics.jsonl`; every line is on disk before the run goes on.
 #[derive(Debug)]
@@ -74,7 +30,7 @@ impl MetricLog {
     /// If the file cannot be read or written.
     pub fn open(path: &Path, step: u64) -> Result<Self, TrainingError> {
         let kept: String = read_lines(path)?.iter().filter(|line| line.step <= step && step > 0).map(to_text).collect();
-        crate::export::write_file(path, kept.as_bytes())?;
+        crate::files::write_file(path, kept.as_bytes())?;
         let file = OpenOptions::new().append(true).open(path).map_err(TrainingError::io("open", path))?;
         Ok(Self { path: path.to_owned(), file, events: None })
     }

@@ -1,8 +1,8 @@
 //! The loop: micro-batches to updates, evaluation, checkpoints, over one rank or several.
 
 mod evaluation;
+mod figures;
 mod saving;
-mod spikes;
 mod summary;
 mod summing;
 mod update;
@@ -17,10 +17,11 @@ use std::{
     time::{Duration, Instant},
 };
 
+use figures::Update;
 use harness_core::Digest;
-pub use spikes::SpikeDetector;
 pub use summary::{Estimate, TrainingSummary};
 
+pub use crate::spikes::SpikeDetector;
 use crate::{
     TrainingError,
     backend::{Backend, with_memory},
@@ -97,22 +98,6 @@ impl Timing {
     }
 }
 
-/// Fails if the micro-batches of an update cannot be dealt out evenly over this many ranks.
-pub(crate) fn divide(options: &TrainingOptions, world: usize) -> Result<(), TrainingError> {
-    let micro_batches = options.gradient_accumulation_steps;
-    if micro_batches.is_multiple_of(world) {
-        return Ok(());
-    }
-    let divisors: Vec<String> =
-        (1..=micro_batches).filter(|n| micro_batches.is_multiple_of(*n)).map(|n| n.to_string()).collect();
-    let expected = format!(
-        "a multiple of the {world} ranks, over which the micro-batches of an update are dealt out; with \
-         {micro_batches} the number of ranks can be {}",
-        divisors.join(", ")
-    );
-    Err(TrainingError::setting("training.gradient_accumulation_steps", micro_batches, expected))
-}
-
 impl<B: Backend> Trainer<B> {
     /// A run at its beginning.
     ///
@@ -159,7 +144,7 @@ impl<B: Backend> Trainer<B> {
     /// # Errors
     /// If the micro-batches of an update cannot be dealt out evenly.
     pub fn with_ranks(mut self, ranks: Arc<dyn Collective<B>>) -> Result<Self, TrainingError> {
-        divide(&self.setup.options, ranks.world())?;
+        self.setup.options.divide(ranks.world())?;
         self.ranks = ranks;
         if self.is_sharded() && !self.store.is_part() {
             let own = self.partition().of(self.ranks.rank());
@@ -324,7 +309,7 @@ impl<B: Backend> Trainer<B> {
         Ok(update.loss / update.labels.max(1) as f64)
     }
 
-    fn report(&self, update: &update::Update, loss: f64, progress: &mut dyn Progress) {
+    fn report(&self, update: &Update, loss: f64, progress: &mut dyn Progress) {
         let (done, left) = (self.state.step - self.timing.first_step, self.total_steps - self.state.step);
         if self.is_first() {
             progress.step(&StepReport {
@@ -345,7 +330,7 @@ impl<B: Backend> Trainer<B> {
     }
 
     /// Writes a line where one is due. The sums since the last one are kept in the state in any case.
-    fn log_update(&mut self, update: &update::Update, log: &mut MetricLog) -> Result<(), TrainingError> {
+    fn log_update(&mut self, update: &Update, log: &mut MetricLog) -> Result<(), TrainingError> {
         let last = self.state.step >= self.total_steps;
         if !last && !self.state.step.is_multiple_of(self.setup.options.log_steps) {
             return Ok(());

@@ -6,7 +6,7 @@ use harness_engine::{ChatTemplate, ModelFiles, Projection, TextTokenizer};
 use harness_store::{DataLocator, FileHashes};
 use harness_training::{
     Recipe,
-    backend::{Backend, CpuBackend},
+    backend::{CpuBackend, Memory},
     data::{Batch, PreparedSet, Sample},
     lora::LoraSpec,
     model::{MicroStep, Model, Trainable},

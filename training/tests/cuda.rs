@@ -14,7 +14,10 @@ use harness_engine::{
     cuda::{Device, Float},
 };
 use harness_training::{
-    backend::{AttentionShape, Backend, CpuBackend, CudaBackend, DropoutKey, Mat, MatMut, Span, SpanMut, Weight},
+    backend::{
+        AttentionShape, Backend, CpuBackend, CudaBackend, DropoutKey, Kernels, Mat, MatMut, Memory, Span, SpanMut,
+        Updates, Weight,
+    },
     block::{DropoutPlan, SavePolicy},
     checkpoint,
     data::{Batch, BatchSource, Sample, lengths, one_a_row},

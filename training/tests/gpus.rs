@@ -20,14 +20,14 @@ use harness_engine::{
 };
 use harness_training::{
     TrainingError,
-    backend::{Backend, CpuBackend, CudaBackend, Span},
+    backend::{CpuBackend, CudaBackend, Memory, Span},
     block::SavePolicy,
     checkpoint,
     data::{BatchSource, Sample, lengths, one_a_row},
     export::Artifact,
     lora::LoraSpec,
     model::{Model, Trainable, full_layout},
-    parallel::{Collective, Elements, Exchange, Host, Partition, Single, ThreadExchange, Unit, agree},
+    parallel::{Collective, Distribute, Elements, Exchange, Host, Partition, Single, ThreadExchange, Unit, agree},
     recipe::{Precision, Sharding, TrainingOptions, WeightDtype},
     telemetry::{Progress, Silent, StepReport},
     trainer::{Trainer, TrainerSetup},

@@ -28,7 +28,7 @@ fn compute(
     let (model, mut store) = model(config, trainable);
     let model = model.with_policy(policy);
     let values = model.backend().clone();
-    let params = std::mem::replace(&mut store.values, harness_training::backend::Backend::zeros(&values, 0));
+    let params = std::mem::replace(&mut store.values, harness_training::backend::Memory::zeros(&values, 0));
     let loss = model.forward_backward(
         batch,
         &params,

@@ -13,7 +13,7 @@ use harness_core::{Digest, Seed};
 use harness_engine::{FloatType, HostTensor, Projection, Quantization, Weights};
 use harness_training::{
     TrainingError,
-    backend::{Backend, CpuBackend},
+    backend::{CpuBackend, Memory},
     block::SavePolicy,
     checkpoint,
     data::{Batch, BatchSource, Sample, lengths, one_a_row},

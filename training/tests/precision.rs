@@ -3,7 +3,7 @@
 
 use harness_core::Seed;
 use harness_engine::{HostTensor, kernels::attention::AttentionShape};
-use harness_training::backend::{Backend, CpuBackend, CpuBuf, Mat, MatMut, Span, Weight};
+use harness_training::backend::{CpuBackend, CpuBuf, Kernels, Mat, MatMut, Memory, Span, Weight};
 
 /// Width, feed-forward width and vocabulary of a model of 135 million parameters.
 const HIDDEN: usize = 576;

@@ -4,7 +4,7 @@ mod oracle;
 
 use harness_engine::Projection;
 use harness_training::{
-    backend::{Backend, CpuBackend},
+    backend::{CpuBackend, Memory},
     model::{LocalSink, MicroStep, Trainable},
 };
 use oracle::{batch, config, model, spec};

@@ -14,7 +14,7 @@ use harness_core::Seed;
 use harness_engine::{Adapter, LoadedBase, LocalModel, ModelFiles, ModelOptions, TextTokenizer};
 use harness_store::{DataLocator, FileHashes};
 use harness_training::{
-    Recipe,
+    Recipe, TrainingRecord,
     data::{Batch, Samples, tokenize},
     recipe::ResolvedRecipe,
     run::{Base, Run},
@@ -172,6 +172,8 @@ fn a_model_from_scratch_and_an_adapter_over_it() {
         serde_json::from_slice(&fs::read(adapter_folder.join("training.json")).expect("a manifest")).expect("JSON");
     assert_eq!(manifest["base"]["name"], "tiny");
     assert_eq!(manifest["summary"]["steps"], 12);
+    let record = TrainingRecord::read(&adapter_folder).expect("a record").expect("of a finished run");
+    assert_eq!((&record, record.to_json()), (run.record(), manifest), "what is written is what is read");
 }
 
 #[test]
@@ -292,7 +294,7 @@ fn a_paged_optimizer_changes_no_byte() {
     let mut first = prepare(true, &paged).with_stop(Arc::clone(&stop));
     let summary = first.train(false, &mut StopAt(2, stop)).expect("training");
     assert!(summary.interrupted && summary.steps == 2);
-    let recorded = &first.manifest()["recipe"]["training"]["paged_optimizer"];
+    let recorded = &first.record().recipe["training"]["paged_optimizer"];
     assert_eq!(*recorded, true, "the record says how it was run");
     prepare(false, &paged).train(true, &mut Silent).expect("training");
     for name in ["model.safetensors", "checkpoint-6/optimizer.safetensors"] {

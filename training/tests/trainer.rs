@@ -15,7 +15,7 @@ use harness_core::{Digest, Seed};
 use harness_engine::{DecoderConfig, Projection};
 use harness_training::{
     TrainingError,
-    backend::{Backend, CpuBackend},
+    backend::{CpuBackend, Memory},
     checkpoint,
     data::{Batch, BatchSource, Sample, lengths, one_a_row},
     export::Artifact,
@@ -250,7 +250,7 @@ fn accumulated_micro_batches_equal_one_batch() {
         let samples = samples(&config, 4, 14);
         let (model, mut store) = model(&config, &trainable);
         let params = model.backend().clone();
-        let params = harness_training::backend::Backend::upload(&params, &store.values);
+        let params = harness_training::backend::Memory::upload(&params, &store.values);
         let n = samples.iter().map(Sample::num_labels).sum();
         let mut sum = |batches: &[Batch]| -> (f64, Vec<f32>) {
             store.grads.fill(0.0);
@@ -279,7 +279,7 @@ fn threads_change_no_bit() {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("a pool");
             pool.install(|| {
                 let (model, mut store) = model(&config, &trainable);
-                let params = harness_training::backend::Backend::upload(model.backend(), &store.values);
+                let params = harness_training::backend::Memory::upload(model.backend(), &store.values);
                 let dropout = harness_training::block::DropoutPlan::new(1, 2, 3, 0.1);
                 let mut sink = LocalSink(&mut store.grads);
                 let loss = model

@@ -15,7 +15,7 @@ use harness_core::Seed;
 use harness_engine::DecoderConfig;
 use harness_training::{
     TrainingError,
-    backend::{Backend, CpuBackend, CpuBuf},
+    backend::{CpuBackend, CpuBuf, Memory},
     block::SavePolicy,
     data::{Batch, Sample},
     model::{LocalSink, MicroStep, Model, Trainable, full_layout},

@@ -6,6 +6,7 @@ mod elementwise;
 mod memory;
 mod norm;
 mod simd;
+mod views;
 
 use std::sync::{
     Arc,
@@ -14,14 +15,16 @@ use std::sync::{
 
 use harness_engine::{
     HostData, HostTensor,
-    kernels::{MatMut as Out, MatRef, PackedMatrix, gemm, gemm_in_chains, gemm_packed, gemm_packed_transposed},
+    kernels::{PackedMatrix, gemm, gemm_in_chains, gemm_packed, gemm_packed_transposed},
 };
 pub use memory::CpuBuf;
 use memory::Pool;
 use rayon::prelude::*;
+use views::{out, rows_mut, view};
 
-use super::{AttentionShape, Backend, DropoutKey, Mat, MatMut, Span, SpanMut, Weight};
-use crate::optimizer::AdamWStep;
+use super::{
+    AdamWStep, AttentionShape, Backend, DropoutKey, Kernels, Mat, MatMut, Memory, Span, SpanMut, Updates, Weight,
+};
 
 /// The processor, in f32.
 #[derive(Clone, Debug, Default)]
@@ -84,37 +87,13 @@ impl Drop for CpuFrozen {
     }
 }
 
-/// The rows of a writable matrix.
-fn rows_mut(m: MatMut<'_, CpuBuf>) -> impl IndexedParallelIterator<Item = &mut [f32]> {
-    let cols = m.cols;
-    let end = if m.rows == 0 { m.at } else { m.at + (m.rows - 1) * m.pitch + cols };
-    m.buf[m.at..end].par_chunks_mut(m.pitch).map(move |row| &mut row[..cols])
-}
-
-/// Row `i` of a matrix that is not transposed.
-#[inline]
-fn row<'a>(m: &Mat<'a, CpuBuf>, i: usize) -> &'a [f32] {
-    let at = m.at + i * m.pitch;
-    &m.buf[at..at + m.cols]
-}
-
-fn view<'a>(m: Mat<'a, CpuBuf>) -> MatRef<'a> {
-    let stored = if m.transposed { (m.cols, m.rows) } else { (m.rows, m.cols) };
-    let view = MatRef::with_strides(&m.buf[m.at..], stored.0, stored.1, m.pitch, 1);
-    if m.transposed { view.t() } else { view }
-}
-
-fn out(m: MatMut<'_, CpuBuf>) -> Out<'_> {
-    Out::with_stride(&mut m.buf[m.at..], m.rows, m.cols, m.pitch)
-}
-
 /// The elements of all parts in one type, if all are stored in it.
 fn concat<T: Copy>(parts: &[&HostTensor], get: impl Fn(&HostData) -> Option<&[T]>) -> Option<Vec<T>> {
     let parts = parts.iter().map(|part| get(&part.data)).collect::<Option<Vec<_>>>()?;
     Some(parts.concat())
 }
 
-impl Backend for CpuBackend {
+impl Memory for CpuBackend {
     type Buf = CpuBuf;
     type Ints = Vec<u32>;
     type Frozen = CpuFrozen;
@@ -165,7 +144,9 @@ impl Backend for CpuBackend {
     fn clear(&self, buf: &mut CpuBuf) {
         buf.fill(0.0);
     }
+}
 
+impl Kernels for CpuBackend {
     fn gemm(&self, alpha: f32, a: Mat<'_, CpuBuf>, b: Mat<'_, CpuBuf>, beta: f32, c: MatMut<'_, CpuBuf>) {
         gemm(alpha, view(a), view(b), beta, out(c));
     }
@@ -289,7 +270,9 @@ impl Backend for CpuBackend {
     fn cross_entropy(&self, logits: MatMut<'_, CpuBuf>, labels: Span<'_, Vec<u32>>, scale: Option<f32>) -> f64 {
         cross_entropy::cross_entropy(logits, &labels.buf[labels.at..labels.at + labels.len], scale)
     }
+}
 
+impl Updates for CpuBackend {
     fn sum_squares(&self, x: Span<'_, CpuBuf>) -> f64 {
         elementwise::sum_squares(&x.buf[x.at..x.at + x.len])
     }
@@ -312,6 +295,8 @@ impl Backend for CpuBackend {
         );
     }
 }
+
+impl Backend for CpuBackend {}
 
 #[cfg(test)]
 mod tests {

@@ -8,33 +8,26 @@
 //! [`CudaBackend::catch`] turns into an error.
 
 mod memory;
-#[cfg(feature = "nccl")]
-mod nccl;
-#[cfg(feature = "nccl")]
-mod sharded;
 
 use std::{
     any::Any,
     ops::Range,
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
-    thread,
-    time::Duration,
 };
 
 use harness_engine::{
     EngineError, HostTensor,
     cuda::{AdamWConstants, Device, DeviceMatrix, Float, View},
 };
+#[cfg(feature = "nccl")]
+pub(crate) use memory::Exact;
 pub use memory::{CudaBuf, CudaInts};
 
-use super::{AttentionShape, Backend, DropoutKey, Mat, MatMut, OutOfMemory, Span, SpanMut, Weight};
-use crate::{TrainingError, optimizer::AdamWStep, parallel::Collective};
-#[cfg(feature = "nccl")]
-use crate::{model::WeightSource, parallel::Exchange};
-#[cfg(feature = "nccl")]
-use harness_engine::LayerWeights;
-#[cfg(feature = "nccl")]
-use std::sync::Arc;
+use super::{
+    AdamWStep, AttentionShape, Backend, DropoutKey, Kernels, Mat, MatMut, Memory, OutOfMemory, Span, SpanMut, Updates,
+    Weight,
+};
+use crate::TrainingError;
 
 /// A GPU. Clones share it.
 #[derive(Clone, Debug)]
@@ -129,7 +122,7 @@ fn span_out<'a>(s: &'a SpanMut<'_, CudaBuf>) -> View<'a> {
     s.buf.matrix(s.at, 1, s.len, s.len.max(1), false)
 }
 
-impl Backend for CudaBackend {
+impl Memory for CudaBackend {
     type Buf = CudaBuf;
     type Ints = CudaInts;
     type Frozen = DeviceMatrix;
@@ -147,10 +140,6 @@ impl Backend for CudaBackend {
         let buf = self.alloc_statistics(len);
         done(self.device.zero(buf.data().row()));
         buf
-    }
-
-    fn moments(&self, len: usize) -> CudaBuf {
-        if self.paged { CudaBuf::new(done(self.device.zeros_on_host(len))) } else { self.zeros(len) }
     }
 
     fn upload(&self, data: &[f32]) -> CudaBuf {
@@ -181,58 +170,6 @@ impl Backend for CudaBackend {
         done(DeviceMatrix::new(&self.device, self.float, parts))
     }
 
-    #[cfg(feature = "nccl")]
-    fn connect(&self, control: Arc<dyn Collective<Self>>) -> Result<Arc<dyn Collective<Self>>, TrainingError> {
-        if control.world() == 1 {
-            return Ok(control);
-        }
-        Ok(Arc::new(nccl::Nccl::meet(self, control)?))
-    }
-
-    #[cfg(feature = "nccl")]
-    fn shard(
-        &self,
-        layers: &[LayerWeights],
-        backward: &[bool],
-        exchange: Box<dyn Exchange>,
-    ) -> Result<Box<dyn WeightSource<Self>>, TrainingError> {
-        Ok(Box::new(sharded::Gathered::new(self, layers, backward, Arc::from(exchange))?))
-    }
-
-    fn compute(&self) -> &'static str {
-        match self.float {
-            Float::F32 => "float32",
-            Float::Bf16 => "bfloat16",
-            Float::F16 => "float16",
-        }
-    }
-
-    fn describe(&self) -> String {
-        format!("{} on {} ({})", self.float.name(), self.device.label(), self.device.name())
-    }
-
-    fn guard<T>(
-        ranks: &dyn Collective<Self>,
-        f: impl FnOnce() -> Result<T, TrainingError>,
-    ) -> Result<T, TrainingError> {
-        use TrainingError::{Launch, Mismatch, Peer};
-        let error = match Self::catch(f) {
-            Ok(value) => return Ok(value),
-            // All ranks have these, or one has them from another.
-            Err(error @ (Peer { .. } | Mismatch { .. } | Launch { .. })) => return Err(error),
-            Err(error) => error,
-        };
-        // A GPU can notice that another is gone before the control connection does.
-        for _ in 0..if ranks.world() > 1 { 25 } else { 0 } {
-            if let Some((rank, message)) = ranks.failure() {
-                return Err(Peer { rank, message });
-            }
-            thread::sleep(Duration::from_millis(20));
-        }
-        ranks.abort(&error.to_string());
-        Err(error)
-    }
-
     fn room(&self) -> usize {
         self.device.memory().map_or(0, |(free, _)| free / self.float.bytes())
     }
@@ -258,7 +195,9 @@ impl Backend for CudaBackend {
         buf.changed();
         done(self.device.zero(buf.data().row()));
     }
+}
 
+impl Kernels for CudaBackend {
     fn gemm(&self, alpha: f32, a: Mat<'_, CudaBuf>, b: Mat<'_, CudaBuf>, beta: f32, c: MatMut<'_, CudaBuf>) {
         let c = out(&c);
         done(a.buf.factor(&self.device, self.float, &a, |a| {
@@ -413,6 +352,12 @@ impl Backend for CudaBackend {
         done(self.device.cross_entropy(logits, labels.buf.data(), labels.at, scale, losses.row()));
         done(self.device.sum(losses.row(), false))
     }
+}
+
+impl Updates for CudaBackend {
+    fn moments(&self, len: usize) -> CudaBuf {
+        if self.paged { CudaBuf::new(done(self.device.zeros_on_host(len))) } else { self.zeros(len) }
+    }
 
     fn accumulate(&self, from: Span<'_, CudaBuf>, to: SpanMut<'_, CudaBuf>) {
         // As a bias of one row, which may begin anywhere.
@@ -449,5 +394,19 @@ impl Backend for CudaBackend {
             let image = image.map(|image| image.view(range.start, 1, len, len.max(1)));
             self.device.adamw(runs, image, &constants)
         }));
+    }
+}
+
+impl Backend for CudaBackend {
+    fn compute(&self) -> &'static str {
+        match self.float {
+            Float::F32 => "float32",
+            Float::Bf16 => "bfloat16",
+            Float::F16 => "float16",
+        }
+    }
+
+    fn describe(&self) -> String {
+        format!("{} on {} ({})", self.float.name(), self.device.label(), self.device.name())
     }
 }

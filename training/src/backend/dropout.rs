@@ -1,5 +1,13 @@
 //! Masks of dropout, drawn by counting: Philox4x32-10 (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3").
 
+/// Finaliser of SplitMix64 (Steele, Lea and Flood 2014).
+pub(crate) fn mix64(mut x: u64) -> u64 {
+    x = x.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    x ^ (x >> 31)
+}
+
 /// Columns that one call of the generator draws for: 16 bits each of its four words of 32, lower halves first.
 pub(crate) const BLOCK: usize = 8;
 

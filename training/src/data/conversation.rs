@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::{
-    EMPTY, Formatted, RowProblem, SAME, TRAILING,
+    RowProblem,
+    formatted::{EMPTY, Formatted, SAME, TRAILING},
     message::{Message, Role, is_conversation, is_empty, is_python_list, list, put_system, read_messages},
 };
 

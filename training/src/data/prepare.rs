@@ -13,11 +13,8 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::{Chat, Formatted, RowProblem, Template, message};
-use crate::{
-    TrainingError,
-    recipe::{DataOptions, SplitFractions, UnusableRows},
-};
+use super::{Chat, DataOptions, Formatted, RowProblem, SplitFractions, Template, UnusableRows, message};
+use crate::TrainingError;
 
 /// Reasons that an error lists at most.
 const REASONS: usize = 3;

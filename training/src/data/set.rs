@@ -6,17 +6,14 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use harness_core::{Digest, Hasher};
-use harness_engine::{ChatTemplate, TextTokenizer};
+use harness_core::Digest;
 use harness_store::{FileHashes, hash_file};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::{Chat, Prepared, PreparedRow, RowCounts, Samples, TokenCounts, tokenize, tokenize_pairs};
-use crate::{TrainingError, export::write_json, recipe::ResolvedRecipe};
+use super::{Prepared, RowCounts, Sample, Samples, TokenCounts};
+use crate::{TrainingError, files::write_json};
 
-/// The form of prepared sets and the way they are made; sets of another one are made again.
-const VERSION: u32 = 2;
 /// Written last into a set's folder.
 pub(super) const RECORD: &str = "set.json";
 const TRAIN: &str = "train.bin";
@@ -59,24 +56,44 @@ struct Record {
     files: BTreeMap<String, Digest>,
 }
 
-impl ResolvedRecipe {
-    /// The prepared set of the recipe for a tokenizer and the chat template beside it: the one in the cache if its content is
-    /// whole, else made, and kept there.
+impl PreparedSet {
+    /// The form of prepared sets and the way they are made; sets of another one are made again.
+    pub(crate) const VERSION: u32 = 2;
+
+    /// A set of these texts, and of their samples to train on and to validate with.
+    pub(crate) fn new(
+        texts: Prepared,
+        (train, train_tokens): (Vec<Sample>, TokenCounts),
+        (validation, validation_tokens): (Vec<Sample>, TokenCounts),
+        key: Digest,
+    ) -> Self {
+        Self {
+            train: train.into(),
+            validation: validation.into(),
+            rows: texts.counts.clone(),
+            train_tokens,
+            validation_tokens,
+            key,
+            folder: None,
+            reused: false,
+            note: None,
+            texts: Some(texts),
+        }
+    }
+
+    /// The set in a folder if its content is whole, else the one that is made, and kept there.
     ///
     /// # Errors
-    /// Whatever is wrong with data, templates or tokenizer. A set that cannot be kept is no error but a note.
-    pub fn prepared_set(
-        &self,
-        tokenizer: &TextTokenizer,
-        chat_template: Option<&ChatTemplate>,
+    /// Those of `make`. A set that cannot be kept is no error but a note.
+    pub(crate) fn kept(
+        folder: Option<&Path>,
+        key: Digest,
         hashes: &FileHashes,
-    ) -> Result<PreparedSet, TrainingError> {
-        let chat = self.chat(tokenizer, chat_template)?;
-        let key = self.set_key(tokenizer, chat.as_ref(), hashes)?;
-        let folder = self.cache.as_ref().map(|cache| cache.join(key.short()));
+        make: impl FnOnce() -> Result<Self, TrainingError>,
+    ) -> Result<Self, TrainingError> {
         let mut note = None;
-        if let Some(folder) = folder.as_ref().filter(|folder| folder.exists()) {
-            match PreparedSet::open(folder, key, hashes) {
+        if let Some(folder) = folder.filter(|folder| folder.exists()) {
+            match Self::open(folder, key, hashes) {
                 Ok(set) => {
                     // When it was last used; where that cannot be noted the set is as good.
                     let record = fs::File::options().append(true).open(folder.join(RECORD));
@@ -86,78 +103,23 @@ impl ResolvedRecipe {
                 Err(why) => note = Some(format!("{}: {why}; preparing it again", folder.display())),
             }
         }
-        let mut set = self.make_set(tokenizer, chat.as_ref(), key)?;
+        let mut set = make()?;
         set.note = note;
-        if let Some(folder) = &folder {
+        if let Some(folder) = folder {
             let kept = set.keep(folder).map_err(|error| error.to_string());
-            match kept.and_then(|()| PreparedSet::open(folder, key, hashes)) {
-                Ok(kept) => return Ok(PreparedSet { reused: false, note: set.note, ..kept }),
+            match kept.and_then(|()| Self::open(folder, key, hashes)) {
+                Ok(kept) => return Ok(Self { reused: false, note: set.note, ..kept }),
                 Err(why) => set.note = Some(format!("the prepared data are not cached: {why}")),
             }
         }
         Ok(set)
     }
 
-    /// Of everything that decides what the samples are, and of nothing else.
-    fn set_key(
-        &self,
-        tokenizer: &TextTokenizer,
-        chat: Option<&Chat<'_>>,
-        hashes: &FileHashes,
-    ) -> Result<Digest, TrainingError> {
-        let data = &self.recipe.data;
-        let mut hasher = Hasher::new("prepared set");
-        hasher.part(VERSION.to_le_bytes()).part(self.template.digest().as_bytes());
-        hasher.part(tokenizer.digest().as_bytes()).part([u8::from(tokenizer.adds_bos())]);
-        let options = json!({
-            "drop_empty": data.drop_empty, "strip": data.strip, "shuffle_seed": data.shuffle_seed,
-            "split": data.split, "max_samples": data.max_samples, "loss": data.loss, "max_length": data.max_length,
-            "pairs": self.recipe.dpo.is_some(), "validation": self.recipe.training.eval_samples,
-            "unusable_rows": data.unusable_rows, "chat": chat.map(Chat::digest),
-        });
-        hasher.part(harness_core::canonical_json(&options));
-        for entry in self.data.entries(hashes)? {
-            hasher.part(entry.hash.as_bytes());
-        }
-        Ok(hasher.finish())
-    }
-
-    fn make_set(
-        &self,
-        tokenizer: &TextTokenizer,
-        chat: Option<&Chat<'_>>,
-        key: Digest,
-    ) -> Result<PreparedSet, TrainingError> {
-        let (recipe, data) = (&self.recipe, &self.recipe.data);
-        let prepared = self.prepare(chat)?;
-        let tokens = |rows: &[PreparedRow]| match recipe.dpo {
-            None => tokenize(rows, tokenizer, data.loss, data.max_length),
-            Some(_) => tokenize_pairs(rows, tokenizer, data.max_length).map_err(|error| recipe.place(error)),
-        };
-        let (train, train_tokens) = tokens(&prepared.train)?;
-        let limit = recipe.training.eval_samples.unwrap_or(usize::MAX).min(prepared.validation.len());
-        let (validation, validation_tokens) = tokens(&prepared.validation[..limit])?;
-        Ok(PreparedSet {
-            train: train.into(),
-            validation: validation.into(),
-            rows: prepared.counts.clone(),
-            train_tokens,
-            validation_tokens,
-            key,
-            folder: None,
-            reused: false,
-            note: None,
-            texts: Some(prepared),
-        })
-    }
-}
-
-impl PreparedSet {
     /// The set in a folder; what is wrong with it, in words, if it is not whole.
     fn open(folder: &Path, key: Digest, hashes: &FileHashes) -> Result<Self, String> {
         let text = fs::read_to_string(folder.join(RECORD)).map_err(|e| format!("{RECORD} cannot be read ({e})"))?;
         let record: Record = serde_json::from_str(&text).map_err(|e| format!("{RECORD} is damaged ({e})"))?;
-        if record.version != VERSION || record.key != key {
+        if record.version != Self::VERSION || record.key != key {
             return Err(format!("{RECORD} is of another set"));
         }
         for name in [TRAIN, VALIDATION].iter().chain(&TEXTS) {
@@ -200,7 +162,7 @@ impl PreparedSet {
             }
             let Self { train_tokens, validation_tokens, key, .. } = *self;
             let rows = self.rows.clone();
-            let record = Record { version: VERSION, key, rows, train_tokens, validation_tokens, files };
+            let record = Record { version: Self::VERSION, key, rows, train_tokens, validation_tokens, files };
             write_json(&partial.join(RECORD), &json!(record))?;
             if self.note.is_some() {
                 // If it is gone already, so much the better.

@@ -4,8 +4,7 @@ use std::sync::Arc;
 
 use harness_core::Seed;
 
-use super::{Batch, Cursor, Samples};
-use crate::recipe::Padding;
+use super::{Batch, Cursor, Padding, Samples};
 
 /// The micro-batches of a run: the rows of the data in a new order every epoch.
 ///

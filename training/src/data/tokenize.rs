@@ -4,8 +4,8 @@ use harness_engine::TextTokenizer;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use super::{PreparedRow, Sample};
-use crate::{TrainingError, recipe::Loss};
+use super::{Loss, PreparedRow, Sample};
+use crate::TrainingError;
 
 /// What the data needs of a tokenizer.
 pub trait Tokenize: Sync {

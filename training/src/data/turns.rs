@@ -6,7 +6,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::{
-    EMPTY, Formatted, RowProblem, TRAILING,
+    RowProblem,
+    formatted::{EMPTY, Formatted, TRAILING},
     message::{Keys, Message, Role, put_system, read_messages},
 };
 

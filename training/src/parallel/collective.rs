@@ -5,7 +5,7 @@ use std::{ops::Range, sync::Arc};
 use super::{
     Partition,
     exchange::{Bytes, Exchange},
-    units::{Gathered, Unit},
+    unit::{Gathered, Unit},
 };
 use crate::{
     TrainingError,

@@ -14,8 +14,7 @@ use super::exchange::{Bytes, Exchange};
 use crate::{
     TrainingError,
     backend::Backend,
-    block::FrozenLayer,
-    model::{Pass, WeightSource},
+    block::{FrozenLayer, Pass, WeightSource},
 };
 
 /// The parts of all blocks that this rank holds, and a thread that gathers whole ones ahead of their use.

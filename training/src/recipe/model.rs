@@ -5,26 +5,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-/// The type that finished weights are stored in; training itself is in f32.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum WeightDtype {
-    /// 32-bit floating point.
-    #[default]
-    F32,
-    /// 16 bits with the exponent range of f32, rounded to nearest even.
-    Bf16,
-}
-
-impl WeightDtype {
-    /// The name in `config.json` (`torch_dtype`).
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::F32 => "float32",
-            Self::Bf16 => "bfloat16",
-        }
-    }
-}
+use crate::files::WeightDtype;
 
 /// A decoder of the Llama family from scratch; the keys are those of Hugging Face's `config.json`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -93,3 +93,13 @@ pub enum Sharding {
     /// A part of the weights, gathered block by block, and of the optimizer's states (FSDP).
     Fsdp,
 }
+
+impl Sharding {
+    /// The name in a recipe.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Fsdp => "fsdp",
+        }
+    }
+}

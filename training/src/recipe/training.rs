@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{Checkpointing, Precision, Sharding};
+use crate::TrainingError;
 
 /// How the learning rate falls after the warm-up.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -162,6 +163,22 @@ impl TrainingOptions {
     /// Updates of the warm-up among `total`: ⌈total · warmup_ratio⌉.
     pub fn warmup_steps(&self, total: u64) -> u64 {
         (total as f64 * self.warmup_ratio).ceil() as u64
+    }
+
+    /// Fails if the micro-batches of an update cannot be dealt out evenly over this many ranks.
+    pub(crate) fn divide(&self, world: usize) -> Result<(), TrainingError> {
+        let micro_batches = self.gradient_accumulation_steps;
+        if micro_batches.is_multiple_of(world) {
+            return Ok(());
+        }
+        let divisors: Vec<String> =
+            (1..=micro_batches).filter(|n| micro_batches.is_multiple_of(*n)).map(|n| n.to_string()).collect();
+        let expected = format!(
+            "a multiple of the {world} ranks, over which the micro-batches of an update are dealt out; with \
+             {micro_batches} the number of ranks can be {}",
+            divisors.join(", ")
+        );
+        Err(TrainingError::setting("training.gradient_accumulation_steps", micro_batches, expected))
     }
 }
 

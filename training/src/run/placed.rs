@@ -14,8 +14,9 @@ use crate::{
     TrainingError,
     backend::{Backend, CpuBackend},
     data::PreparedSet,
-    parallel::Ranks,
+    parallel::{Distribute, Ranks},
     recipe::ResolvedRecipe,
+    record::TrainingRecord,
     telemetry::Progress,
     trainer::{Estimate, TrainingSummary},
 };
@@ -23,7 +24,11 @@ use crate::{
 /// A run that is ready to begin, whatever it runs on.
 pub trait PlacedRun {
     /// Everything the result depends on.
-    fn manifest(&self) -> &Value;
+    fn record(&self) -> &TrainingRecord;
+    /// The same as JSON.
+    fn manifest(&self) -> Value {
+        self.record().to_json()
+    }
     /// The data.
     fn prepared(&self) -> &PreparedSet;
     /// Number of trained parameters.
@@ -97,7 +102,7 @@ pub fn prepare(
 }
 
 /// The run on the backend that is opened.
-fn place<B: Backend + Clone>(
+fn place<B: Distribute>(
     setting: Setting,
     work: Work<'_>,
     ranks: Ranks,
@@ -113,9 +118,9 @@ fn place<B: Backend + Clone>(
 
 struct Placed<B: Backend>(Run<B>);
 
-impl<B: Backend + Clone> PlacedRun for Placed<B> {
-    fn manifest(&self) -> &Value {
-        self.0.manifest()
+impl<B: Distribute> PlacedRun for Placed<B> {
+    fn record(&self) -> &TrainingRecord {
+        self.0.record()
     }
 
     fn prepared(&self) -> &PreparedSet {

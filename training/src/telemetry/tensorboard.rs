@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::MetricLine;
+use super::line::MetricLine;
 use crate::TrainingError;
 
 /// Folder of the event file in a run's folder.

@@ -1,6 +1,6 @@
 //! What a run took, and what it will take.
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::checkpoint::Best;
 
@@ -16,6 +16,7 @@ pub struct TrainingSummary {
     /// Number of trained parameters.
     pub trainable_parameters: usize,
     /// Mean loss over the labels of the last update; NaN (null in JSON) if this process did none.
+    #[serde(deserialize_with = "nan_if_null")]
     pub loss: f64,
     /// The lowest validation loss.
     pub best: Option<Best>,
@@ -49,6 +50,10 @@ pub struct TrainingSummary {
     pub stopped_early: bool,
     /// Whether the run was stopped before its end; it can be resumed.
     pub interrupted: bool,
+}
+
+fn nan_if_null<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
+    Ok(Option::deserialize(deserializer)?.unwrap_or(f64::NAN))
 }
 
 /// What a run will take.

@@ -2,6 +2,7 @@
 
 use super::{
     Preference, Trainer,
+    figures::Update,
     summing::{RUNS, SummingSink, runs},
 };
 use crate::{
@@ -15,18 +16,6 @@ use crate::{
     params::ParamStore,
     telemetry::{LeftOut, Progress},
 };
-
-/// One update's figures, over all ranks.
-pub(super) struct Update {
-    pub(super) loss: f64,
-    pub(super) labels: usize,
-    pub(super) tokens: usize,
-    pub(super) samples: usize,
-    pub(super) grad_norm: f64,
-    pub(super) learning_rate: f64,
-    pub(super) spike: bool,
-    pub(super) left_out: Option<LeftOut>,
-}
 
 impl<B: Backend> Trainer<B> {
     /// The micro-batches of the next update, of all ranks: an update never spans two epochs.

@@ -13,8 +13,9 @@ use harness_engine::kernels::{
 use rayon::prelude::*;
 
 use super::{
-    CpuBuf, row,
+    memory::CpuBuf,
     simd::{lane_sum, multiversion},
+    views::row,
 };
 use crate::backend::{AttentionShape, Mat, MatMut};
 

@@ -3,7 +3,7 @@
 use harness_engine::kernels::{elementwise::exp, logits::max_and_sum};
 use rayon::prelude::*;
 
-use super::{CpuBuf, rows_mut, simd::multiversion};
+use super::{memory::CpuBuf, simd::multiversion, views::rows_mut};
 use crate::backend::MatMut;
 
 multiversion! {

@@ -4,12 +4,13 @@ use harness_engine::kernels::elementwise::exp;
 use rayon::prelude::*;
 
 use super::{
-    CpuBuf, row, rows_mut,
+    memory::CpuBuf,
     simd::{lane_sum, multiversion},
+    views::{row, rows_mut},
 };
-use crate::{
-    backend::{BLOCK, Draws, DropoutKey, Mat, MatMut, Span, SpanMut},
-    optimizer::AdamWStep,
+use crate::backend::{
+    AdamWStep, DropoutKey, Mat, MatMut, Span, SpanMut,
+    dropout::{BLOCK, Draws},
 };
 
 /// Elements of one task or partial sum.

@@ -3,8 +3,9 @@
 use rayon::prelude::*;
 
 use super::{
-    CpuBuf, row, rows_mut,
+    memory::CpuBuf,
     simd::{lane_sum, multiversion},
+    views::{row, rows_mut},
 };
 use crate::backend::{Mat, MatMut, Span, SpanMut};
 

@@ -29,23 +29,23 @@ pub struct CudaBuf {
 /// Runs of a buffer in f32, one after another.
 #[derive(Debug)]
 #[cfg_attr(not(feature = "nccl"), allow(dead_code, reason = "made where parameters are gathered"))]
-pub(super) struct Exact {
-    pub(super) runs: Vec<Range<usize>>,
-    pub(super) data: DeviceBuffer,
+pub(crate) struct Exact {
+    pub(crate) runs: Vec<Range<usize>>,
+    pub(crate) data: DeviceBuffer,
 }
 
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl CudaBuf {
-    pub(super) fn new(data: DeviceBuffer) -> Self {
+    pub(crate) fn new(data: DeviceBuffer) -> Self {
         Self { data, exact: None, image: Mutex::default(), stale: AtomicBool::new(true) }
     }
 
     /// The same with some of its runs in f32.
     #[cfg(feature = "nccl")]
-    pub(super) fn with_exact(self, exact: Option<Exact>) -> Self {
+    pub(crate) fn with_exact(self, exact: Option<Exact>) -> Self {
         Self { exact, ..self }
     }
 
@@ -71,7 +71,7 @@ impl CudaBuf {
     }
 
     /// Says that elements are being written.
-    pub(super) fn changed(&self) {
+    pub(crate) fn changed(&self) {
         self.stale.store(true, Ordering::Relaxed);
     }
 
@@ -94,7 +94,7 @@ impl CudaBuf {
     }
 
     /// Gives all elements in a type.
-    pub(super) fn in_type<T>(
+    pub(crate) fn in_type<T>(
         &self,
         device: &Device,
         float: Float,

@@ -3,7 +3,7 @@
 use std::{
     ops::Range,
     sync::{
-        Arc, Mutex,
+        Arc, Mutex, MutexGuard, PoisonError,
         mpsc::{self, RecvTimeoutError, Sender},
     },
     thread,
@@ -15,12 +15,9 @@ use harness_engine::{
     cuda::{Communicator, Copied, Device, DeviceBuffer, Float, MeetingPoint, View},
 };
 
-use super::{
-    CudaBackend, CudaBuf,
-    memory::{self, Exact},
-};
 use crate::{
     TrainingError,
+    backend::{CudaBackend, CudaBuf, Exact},
     parallel::{Bytes, Collective, Gathered, Partition, Unit},
 };
 
@@ -103,13 +100,17 @@ impl Nccl {
         Ok(Self { link, control, begun: Mutex::default() })
     }
 
+    fn begun(&self) -> MutexGuard<'_, Vec<Range<usize>>> {
+        self.begun.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn part<'a>(buf: &'a CudaBuf, range: &Range<usize>) -> View<'a> {
         run(buf.data(), range.start, range.len())
     }
 
     /// The runs of a buffer whose sums have not begun; all of them have afterwards.
     fn rest(&self, len: usize) -> Vec<Range<usize>> {
-        let mut begun = std::mem::take(&mut *memory::lock(&self.begun));
+        let mut begun = std::mem::take(&mut *self.begun());
         begun.push(len..len);
         begun.sort_by_key(|range| range.start);
         let mut from = 0;
@@ -168,7 +169,7 @@ impl Collective<CudaBackend> for Nccl {
     fn begin_sum(&self, _: &CudaBackend, buf: &mut CudaBuf, range: Range<usize>) -> Result<(), TrainingError> {
         buf.changed();
         self.link.communicator().begin_sum(Self::part(buf, &range)).map_err(failed)?;
-        memory::lock(&self.begun).push(range);
+        self.begun().push(range);
         Ok(())
     }
 
@@ -184,7 +185,7 @@ impl Collective<CudaBackend> for Nccl {
         parts: &Partition,
     ) -> Result<bool, TrainingError> {
         self.begin(buf, &range, parts)?;
-        memory::lock(&self.begun).push(range);
+        self.begun().push(range);
         Ok(true)
     }
 

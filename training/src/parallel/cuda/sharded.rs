@@ -10,14 +10,11 @@ use harness_engine::{
     cuda::{Device, DeviceBuffer, Moment},
 };
 
-use super::{
-    CudaBackend, CudaBuf,
-    nccl::{Link, failed},
-};
+use super::nccl::{Link, failed};
 use crate::{
     TrainingError,
-    block::FrozenLayer,
-    model::{Pass, WeightSource},
+    backend::{CudaBackend, CudaBuf},
+    block::{FrozenLayer, Pass, WeightSource},
     parallel::Exchange,
 };
 

@@ -1,11 +1,10 @@
-//! Where in the text of a recipe something is wrong, and what was probably meant.
+//! Where in the text of a recipe or a template something is wrong, and what was probably meant.
 
 use std::path::Path;
 
 use harness_core::nearest;
 use toml::de::{DeTable, DeValue};
 
-use super::validate::Problem;
 use crate::TrainingError;
 
 /// The error of the TOML reader, with the nearest known key where a key is unknown.
@@ -34,12 +33,7 @@ fn in_words(message: &str) -> String {
     format!("{found}, expected {expected}")
 }
 
-/// A value that cannot be; it is looked up by its dotted key, or the table that should have it.
-pub(crate) fn value(path: &Path, text: &str, problem: &Problem) -> TrainingError {
-    at(path, text, find(text, problem.key).unwrap_or(0), format!("{}: {}", problem.key, problem.message))
-}
-
-/// As [`value`], for any key.
+/// What is wrong with a value; it is looked up by its dotted key, or the table that should have it.
 pub(crate) fn setting(path: &Path, text: &str, key: &str, message: &str) -> TrainingError {
     at(path, text, find(text, key).unwrap_or(0), format!("{key}: {message}"))
 }

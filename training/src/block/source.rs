@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use crate::{TrainingError, backend::Backend, block::FrozenLayer};
+use super::frozen::FrozenLayer;
+use crate::{TrainingError, backend::Backend};
 
 /// Which way the computation goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
