@@ -8,23 +8,13 @@ use harness_core::{Digest, Sampling};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    JudgesError, Location, Parser, Result, Template, built_in,
+    JudgesError, Kind, Location, Parser, Result, Template, built_in,
     placeholders::{ABSOLUTE, PAIRWISE, shown},
     prompt_file,
 };
 
 /// Share of the probability that labels need for a verdict unless a protocol says otherwise: most of it.
 pub const LEAST_LABEL_SHARE: f64 = 0.5;
-
-/// What a verdict is about.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Kind {
-    /// One output gets a score.
-    Absolute,
-    /// Of two outputs one is preferred.
-    Pairwise,
-}
 
 /// How system text and user text become messages.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -226,15 +216,4 @@ impl Protocol {
 
 fn is_usual_share(share: &f64) -> bool {
     *share == LEAST_LABEL_SHARE
-}
-
-/// The line, from 1, of a position in a text.
-pub(crate) fn line_of(text: &str, position: usize) -> usize {
-    text.as_bytes()[..position.min(text.len())].iter().filter(|&&byte| byte == b'\n').count() + 1
-}
-
-/// An error of the TOML reader, with its line.
-pub(crate) fn toml_error(file: &str, text: &str, error: &toml::de::Error) -> JudgesError {
-    let line = error.span().map(|span| line_of(text, span.start));
-    JudgesError::Syntax { at: Location::new(file, line), message: error.message().to_owned() }
 }

@@ -3,12 +3,7 @@
 use harness_core::{ChatMessage, Digest, Finish, Hasher, Output, Request, Response, Sampling};
 use serde::{Deserialize, Serialize};
 
-use crate::{Order, Purpose, Subject};
-
-/// Hash of everything a question says and is about: equal ids are the same question.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct QuestionId(pub Digest);
+use crate::{Order, Purpose, QuestionId, Subject};
 
 /// The form of an answer.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -8,11 +8,13 @@ mod agreement;
 mod bias;
 mod controlled;
 mod findings;
+mod flips;
 mod gold;
 mod interval;
 mod jury;
 mod label_share;
 mod mt_bench;
+mod pairs;
 mod pairwise;
 mod prediction_powered;
 mod ratings;
@@ -21,11 +23,10 @@ mod scores;
 pub use self::{
     absolute::{CategoryScore, ScoreResult, score_results},
     agreement::{AgreementResult, AlphaResult, agreement, joint_agreement},
-    bias::{
-        FlipRate, NullAnswer, Placebo, PositionBias, flip_rate, null_answers, placebos, position_bias, self_preference,
-    },
+    bias::{NullAnswer, Placebo, PositionBias, null_answers, placebos, position_bias, self_preference},
     controlled::{ControlledRow, ControlledWinRate},
     findings::{FindingInputs, findings},
+    flips::{FlipRate, flip_rate},
     gold::{GoldResult, Rated, against_gold, rated, shared_base},
     interval::{Bounded, mean_interval},
     jury::{JuryAgreement, JuryMember, JuryResult, jury_results},

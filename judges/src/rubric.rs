@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     JudgesError, Location, Result, built_in,
-    protocol::{line_of, toml_error},
+    toml_text::{line_of, toml_error},
 };
 
 /// A criterion with five described scores.

@@ -6,6 +6,7 @@
 mod csv_table;
 mod document;
 mod error;
+mod file;
 mod html;
 mod json;
 mod latex;

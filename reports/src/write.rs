@@ -8,7 +8,7 @@ use std::{
 
 use harness_metrics::comparison::Comparison;
 
-use crate::{Meta, ReportError, csv, forest_plot, html, json, latex_document, markdown};
+use crate::{Meta, ReportError, csv, file::write, forest_plot, html, json, latex_document, markdown};
 
 /// A form of report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -98,12 +98,4 @@ pub fn write_all(
         written.push(path);
     }
     Ok(written)
-}
-
-/// [`harness_core::atomic_write`] with the path in its error.
-///
-/// # Errors
-/// [`ReportError::Write`].
-pub(crate) fn write(path: &Path, bytes: &[u8]) -> Result<(), ReportError> {
-    harness_core::atomic_write(path, bytes).map_err(|source| ReportError::Write { path: path.to_owned(), source })
 }

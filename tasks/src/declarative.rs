@@ -18,11 +18,11 @@ use crate::{
     TaskError,
     config::TaskConfig,
     data::DataSource,
-    fields::{Resolved, Turn},
     generation,
     metric::{Kind, OfChoices},
     native::ProcessDocs,
     prompt::{self, Message, SystemCounts, SystemMessage},
+    resolved::{Resolved, Turn},
     sampler,
     template::{Template, columns},
 };

@@ -10,23 +10,10 @@ use crate::{
     DeclarativeTask, Gold, OutputType, TaskError,
     config::Field,
     error::no_column,
+    resolved::{Resolved, Turn},
     template::{Template, columns},
 };
 use harness_python::{literal_eval, str as python_str};
-
-/// Question and answer of a document as the templates give them.
-#[derive(PartialEq)]
-pub(crate) struct Turn {
-    pub question: String,
-    pub answer: String,
-}
-
-/// One document's fields, resolved.
-pub(crate) struct Resolved {
-    pub question: Value,
-    pub choices: Vec<String>,
-    pub target: Value,
-}
 
 impl DeclarativeTask {
     /// A column, a rendered template, or a literal.

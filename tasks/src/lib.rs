@@ -23,6 +23,7 @@ mod metric;
 mod native;
 mod prompt;
 mod registry;
+mod resolved;
 mod sampler;
 mod score;
 pub mod sizes;

@@ -8,6 +8,7 @@ mod canonical;
 mod chat_kwargs;
 mod digest;
 mod document;
+mod finish;
 mod model;
 mod nearest;
 mod request;
@@ -24,13 +25,14 @@ pub use canonical::canonical_json;
 pub use chat_kwargs::ChatKwargs;
 pub use digest::{Digest, Hasher, ParseDigestError};
 pub use document::{DocId, Document};
+pub use finish::Finish;
 pub use model::{
     Capabilities, ChatMessage, ChatOptions, ChatRole, Control, LanguageModel, ModelError, ModelIdentity, ModelStats,
     PairTokens,
 };
 pub use nearest::{nearest, nearest_few};
 pub use request::{Request, RequestKey, Sampling};
-pub use response::{Finish, Irregular, Output, Response, TopLogprob, Usage};
+pub use response::{Irregular, Output, Response, TopLogprob, Usage};
 pub use rolling::{RollingWindow, rolling_windows};
 pub use score::{MetricKey, SampleScore};
 pub use seed::{Seed, StreamRng};

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::split_marked_thinking;
+use crate::{Finish, split_marked_thinking};
 
 /// The answer to one [`crate::Request`]; lossless, so that every score can be computed again from it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -64,30 +64,6 @@ pub struct TopLogprob {
     pub token: String,
     /// Its log-probability under the model, before temperature and filters.
     pub logprob: f32,
-}
-
-/// Why a generation ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Finish {
-    /// The end-of-sequence token.
-    EndOfSequence,
-    /// A stop string, or the end of the request's pattern.
-    Stop,
-    /// The limit on new tokens, or the model's context length.
-    Length,
-    /// A filter of the server withheld the answer, or the rest of it.
-    ContentFilter,
-    /// The model refused, and the server says so; the text is the refusal.
-    Refusal,
-    /// The model called a tool and wrote no text.
-    ToolCall,
-    /// The server gave null in place of a text, and no reason.
-    NoContent,
-    /// The server gave a list of choices without one.
-    NoChoice,
-    /// A reason that this program does not know.
-    Unknown,
 }
 
 /// Why a generated text is no whole answer of the model.

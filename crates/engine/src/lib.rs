@@ -15,11 +15,12 @@ mod model;
 mod nf4;
 pub mod packed;
 mod placement;
+mod projection;
 mod schedule;
 mod tokenizer;
 mod weights;
 
-pub use adapter::{Adapter, AdapterConfig, AdapterLayer, LoraPair, Patterns, Projection, TargetModules, TargetRank};
+pub use adapter::{Adapter, AdapterConfig, AdapterLayer, LoraPair, Patterns, TargetModules, TargetRank};
 pub use chat::{ChatContext, ChatEnding, ChatSettings, ChatTemplate, DateUse};
 pub use config::{Architecture, DecoderConfig, Experts, GenerationDefaults, Rope, RopeScaling};
 pub use decoder::{BaseModel, Decoder, inverse_frequencies};
@@ -28,6 +29,7 @@ pub use files::ModelFiles;
 pub use model::{LoadedBase, LocalModel, ModelOptions, Plan, Texts};
 pub use nf4::{BlockScales, CODEBOOK, NestedScales, Nf4Tensor, Quantization, QuantizationKind, save_quantised};
 pub use placement::{ComputeType, Placement};
+pub use projection::Projection;
 pub use schedule::Limits;
 pub use tokenizer::{
     EncodedPair, PairOptions, RollingWindow, SpecialToken, TextStream, TextTokenizer, encode_pair, encode_prompt,

@@ -13,10 +13,7 @@ use rayon::prelude::*;
 pub use save::save_quantised;
 use serde::{Deserialize, Serialize};
 
-use crate::{
-    Buffer, EngineError, HostData, HostTensor, Weights,
-    weights::{ExpertPart, expert_path},
-};
+use crate::Buffer;
 
 /// The 16 values of NormalFloat4: quantiles of a normal distribution, scaled to [-1, 1], with an exact 0.
 pub const CODEBOOK: [f32; 16] = [
@@ -183,40 +180,6 @@ impl Nf4Tensor {
     pub fn bytes(&self) -> usize {
         self.codes.len() + self.scales.bytes()
     }
-}
-
-impl Weights {
-    /// Quantises the linears of all blocks, those of experts too; embedding, head, norms, biases and the routers of experts
-    /// (small, and all else hangs on them) stay as they are.
-    ///
-    /// # Errors
-    /// If a weight is not finite, naming it.
-    pub fn quantise(&mut self, options: &Quantization) -> Result<(), EngineError> {
-        for (number, layer) in self.layers.iter_mut().enumerate() {
-            for (projection, tensor) in layer.linears_mut() {
-                quantise(tensor, options, || format!("{}.weight", projection.path(number)))?;
-            }
-            let experts = layer.experts.iter_mut().flat_map(|mixture| mixture.experts.iter_mut().enumerate());
-            for (expert, tensors) in experts {
-                for (part, tensor) in ExpertPart::ALL.into_iter().zip(tensors) {
-                    quantise(tensor, options, || format!("model.{}", expert_path(number, expert, part)))?;
-                }
-            }
-        }
-        Ok(())
-    }
-}
-
-/// Quantises a weight that is not yet; `name` names it in an error.
-fn quantise(tensor: &mut HostTensor, options: &Quantization, name: impl FnOnce() -> String) -> Result<(), EngineError> {
-    // The feed-forward block of a layer with experts is empty.
-    if tensor.data.is_empty() || matches!(tensor.data, HostData::Nf4(_)) {
-        return Ok(());
-    }
-    let quantised = Nf4Tensor::quantise(&tensor.to_f32(), options);
-    let quantised = quantised.ok_or_else(|| EngineError::NotFinite { tensor: name() })?;
-    *tensor = HostTensor { shape: tensor.shape.clone(), data: HostData::Nf4(quantised) };
-    Ok(())
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 mod assemble;
 mod buffer;
 mod hf;
+mod quantise;
 mod safetensors;
 mod stored;
 

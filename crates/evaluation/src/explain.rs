@@ -6,6 +6,7 @@ use harness_core::{ChatKwargs, Digest, Hasher, Request, Response, canonical_json
 use harness_metrics::comparison::{Comparison, ModelFacts, Row};
 use harness_store::{DataEntry, Manifest, ModelEntry, RunStore as _, TaskEntry, hash_file};
 use harness_tasks::{BuildOptions, Group, Prepared, PromptFormatter, Scored, Task as _};
+use harness_training::TrainingRecord;
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -285,12 +286,9 @@ fn samples(
 }
 
 fn recipe_now(folder: &Path) -> Option<String> {
-    let text = std::fs::read_to_string(folder.join("training.json")).ok()?;
-    let manifest: serde_json::Value = serde_json::from_str(&text).ok()?;
+    let record = TrainingRecord::read_file(&folder.join(TrainingRecord::FILE)).ok()??;
     // The hash is computed again from the recipe, not believed.
-    let recipe = Digest::of_json(&manifest["recipe"]).to_string();
-    let said = manifest["recipe_hash"].as_str()?.to_owned();
-    Some(if recipe == said { said } else { recipe })
+    record.recipe_hash.map(|_| record.recipe_digest().to_string())
 }
 
 /// The tasks of a manifest, built as they were.

@@ -7,7 +7,7 @@ use harness_engine::Limits;
 use harness_http::Budget;
 use harness_tasks::BuildOptions;
 
-use crate::experiment::{Day, TokenizerChoice};
+use crate::experiment::{Candidate, Day, ResolvedModel, TokenizerChoice};
 
 /// What is evaluated and how.
 #[derive(Clone, Debug, Default)]
@@ -46,4 +46,22 @@ pub struct Remote {
     pub requests_per_minute: Option<f64>,
     /// The limit on cost that they share.
     pub budget: Option<Arc<Budget>>,
+}
+
+impl ResolvedModel {
+    /// The model as a call wants it asked, whatever the experiment says.
+    #[must_use]
+    pub fn asked(mut self, options: &PromptOptions) -> Self {
+        let PromptOptions { date, chat_template_kwargs: kwargs, tokenizer } = options;
+        let section = &mut self.section;
+        section.date = date.or(section.date);
+        section.chat_template_kwargs = std::mem::take(&mut section.chat_template_kwargs).with(kwargs);
+        if let Some(tokenizer) = tokenizer {
+            section.tokenizer = Some(tokenizer.clone());
+        }
+        if let Candidate::Endpoint { options } = &mut self.candidate {
+            options.chat_template_kwargs = std::mem::take(&mut options.chat_template_kwargs).with(kwargs);
+        }
+        self
+    }
 }

@@ -5,25 +5,23 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use harness_core::{Digest, DocId};
+use harness_core::DocId;
 use harness_metrics::{
     comparison::{Caveat, Overlap},
     overlap::{TrainingText, row_hash},
 };
 use harness_store::{DataEntry, FileHashes, open_rows};
 use harness_tasks::Task as _;
+use harness_training::TrainingRecord;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::{EvaluationError, models::Ready, suite::Suite};
 
-/// What a training run wrote last.
-const TRAINING: &str = "training.json";
-
 /// What training left beside a model.
 pub struct Training {
     folder: PathBuf,
-    manifest: Value,
+    record: TrainingRecord,
 }
 
 /// The files a model consists of and was made from.
@@ -43,8 +41,8 @@ pub struct ModelFiles {
 impl Training {
     /// Of the model in this folder, if it was trained here.
     pub fn of(folder: &Path) -> Option<Self> {
-        let text = std::fs::read_to_string(folder.join(TRAINING)).ok()?;
-        Some(Self { folder: folder.to_owned(), manifest: serde_json::from_str(&text).ok()? })
+        let record = TrainingRecord::read_file(&folder.join(TrainingRecord::FILE)).ok()??;
+        Some(Self { folder: folder.to_owned(), record })
     }
 
     /// Of a loaded model: beside its adapter, else beside its weights.
@@ -54,7 +52,7 @@ impl Training {
 
     /// The recipe with dotted names, and the hashes of data and template.
     pub fn recipe(&self) -> BTreeMap<String, String> {
-        recipe_of_manifest(&self.manifest)
+        recipe_of(&self.record)
     }
 
     /// The texts of one part of its rows: `train`, `validation`.
@@ -94,19 +92,17 @@ impl Training {
     }
 }
 
-/// The recipe in a `training.json` with dotted names, and the hashes of data and template.
-pub fn recipe_of_manifest(manifest: &Value) -> BTreeMap<String, String> {
+/// The recipe in a record of training with dotted names, and the hashes of data and template.
+pub fn recipe_of(record: &TrainingRecord) -> BTreeMap<String, String> {
     let mut flat = BTreeMap::new();
-    flatten("", &manifest["recipe"], &mut flat);
+    flatten("", &record.recipe, &mut flat);
     // Where the files lie does not matter, what they hold does.
     flat.retain(|name, _| !matches!(name.as_str(), "name" | "base" | "data.source" | "data.dataset" | "data.template"));
-    for data in manifest["data"].as_array().into_iter().flatten() {
-        if let Some(hash) = data["hash"].as_str() {
-            flat.insert("data".to_owned(), hash.chars().take(12).collect());
-        }
+    for data in &record.data {
+        flat.insert("data".to_owned(), data.hash.short());
     }
-    if let Some(hash) = manifest["template_hash"].as_str() {
-        flat.insert("template".to_owned(), hash.chars().take(12).collect());
+    if let Some(hash) = record.template_hash {
+        flat.insert("template".to_owned(), hash.short());
     }
     flat
 }
@@ -139,17 +135,11 @@ pub fn split_leaks(trainings: &[(String, Training)]) -> Vec<Caveat> {
 /// If one cannot be read.
 pub fn model_files(ready: &Ready, hashes: &FileHashes) -> Result<ModelFiles, EvaluationError> {
     let training = Training::of_model(ready);
-    let data = training.iter().flat_map(|training| training.manifest["data"].as_array().into_iter().flatten());
-    let data = data.filter_map(|entry| {
-        let path = PathBuf::from(entry["path"].as_str()?);
-        let hash: Digest = entry["hash"].as_str()?.parse().ok()?;
-        Some(DataEntry { path, hash })
-    });
     Ok(ModelFiles {
         weights: ready.entry.path.as_deref().map_or(Ok(Vec::new()), |path| files_of(path, hashes))?,
         adapter: ready.entry.adapter.as_deref().map_or(Ok(Vec::new()), |path| files_of(path, hashes))?,
-        data: data.collect(),
-        recipe: training.as_ref().and_then(|t| t.manifest["recipe_hash"].as_str().map(str::to_owned)),
+        data: training.as_ref().map_or(vec![], |training| training.record.data.clone()),
+        recipe: training.as_ref().and_then(|training| training.record.recipe_hash).map(|hash| hash.to_string()),
     })
 }
 
@@ -166,7 +156,7 @@ fn files_of(path: &Path, hashes: &FileHashes) -> Result<Vec<DataEntry>, Evaluati
             let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
             let extension = path.extension().unwrap_or_default().to_string_lossy().into_owned();
             path.is_file()
-                && name != TRAINING
+                && name != TrainingRecord::FILE
                 && matches!(extension.as_str(), "safetensors" | "json" | "model" | "jinja" | "txt" | "gguf" | "bin")
         })
         .collect();

@@ -12,6 +12,7 @@ mod date;
 mod endpoint;
 mod error;
 mod job;
+mod jobs;
 mod key;
 mod likelihood;
 mod limiter;

@@ -2,8 +2,6 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::Statistic;
-
 /// What is measured for a class.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -53,11 +51,6 @@ impl Classification {
     /// F1 of class 1 of two.
     pub fn binary_f1() -> Self {
         Self { classes: 2, measure: ClassMeasure::F1, average: Average::Binary { positive: 1 } }
-    }
-
-    /// The function from summed statistics to the value.
-    pub fn statistic(&self) -> Statistic {
-        Statistic::Classification(*self)
     }
 
     /// The value of a summed confusion matrix.

@@ -30,7 +30,9 @@ pub use facts::{Coverage, ModelFacts, Overlap, TaskFacts};
 pub use judge::{JudgeFinding, UnreadCause};
 pub use row::{Cell, Contrast, Family, Flips, IntervalMethod, Ranked, Row, TestMethod, Verdict};
 pub use settings::{Alignment, Pairs, Settings, TestChoice};
-pub use table::{Aggregate, CLUSTERED_GROUP, Column, Scale, Table};
+pub use table::{Aggregate, CLUSTERED_GROUP, Column, Table};
+
+pub use crate::scale::Scale;
 
 /// Version of the serialised form of [`Comparison`].
 pub const SCHEMA_VERSION: u32 = 2;

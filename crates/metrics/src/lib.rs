@@ -13,6 +13,7 @@ pub mod overlap;
 mod perplexity;
 mod porter;
 mod rouge;
+mod scale;
 pub mod simulation;
 mod statistic;
 pub mod stats;

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::bleu::{Bleu, BleuFormula, HfBleu, NltkBleu};
 use crate::chrf::{Chrf, ChrfFormula};
 use crate::classification::{Classification, matthews};
-use crate::comparison::Scale;
+use crate::scale::Scale;
 use crate::stats::Range;
 use crate::sums::add;
 use crate::ter::Ter;
@@ -107,6 +107,27 @@ impl Statistic {
         let mut sums = vec![0.0; self.dim()];
         documents.into_iter().for_each(|stats| add(&mut sums, stats.as_ref()));
         sums
+    }
+}
+
+impl HfBleu {
+    /// The function from summed statistics to the score.
+    pub fn statistic(&self) -> Statistic {
+        Statistic::HfBleu(*self)
+    }
+}
+
+impl NltkBleu {
+    /// The function from summed statistics to the score.
+    pub fn statistic(&self) -> Statistic {
+        Statistic::NltkBleu(*self)
+    }
+}
+
+impl Classification {
+    /// The function from summed statistics to the value.
+    pub fn statistic(&self) -> Statistic {
+        Statistic::Classification(*self)
     }
 }
 

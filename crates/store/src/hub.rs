@@ -4,8 +4,10 @@ mod cache;
 #[cfg(feature = "hub")]
 mod client;
 mod download;
+mod progress;
 
 pub use cache::{HubCache, RepoKind};
 #[cfg(feature = "hub")]
 pub use client::HubClient;
-pub use download::{Progress, download};
+pub use download::download;
+pub use progress::Progress;

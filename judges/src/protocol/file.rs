@@ -5,12 +5,13 @@ use std::path::{Path, PathBuf};
 use harness_core::Sampling;
 use serde::Deserialize;
 
-use super::{Kind, LEAST_LABEL_SHARE, Layout, PromptTemplate, Protocol, Retry, line_of, toml_error};
+use super::{LEAST_LABEL_SHARE, Layout, PromptTemplate, Protocol, Retry};
 use crate::{
-    JudgesError, Location, Parser, Result, Template,
+    JudgesError, Kind, Location, Parser, Result, Template,
     error::nearest,
     placeholders::{ABSOLUTE, PAIRWISE},
     prompt_file::{self, PromptText},
+    toml_text::{line_of, toml_error},
 };
 
 #[derive(Deserialize)]

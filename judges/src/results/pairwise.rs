@@ -5,7 +5,10 @@ use std::collections::BTreeMap;
 use harness_metrics::stats::variance;
 use serde::{Deserialize, Serialize};
 
-use super::{Bounded, flip_rate};
+use super::{
+    Bounded, flip_rate,
+    pairs::{pairs, winner},
+};
 use crate::{Judgment, Order, Purpose, Subject};
 
 /// How the verdicts in both orders become one.
@@ -76,30 +79,6 @@ pub fn item_preferences(
         }
     }
     items
-}
-
-/// 0, ½ or 1.
-pub(super) fn winner(preference: f64) -> f64 {
-    if preference < 0.5 {
-        0.0
-    } else if preference > 0.5 {
-        1.0
-    } else {
-        0.5
-    }
-}
-
-/// The pairs among judgments of a purpose, in order of first appearance.
-pub(super) fn pairs(judgments: &[Judgment], purpose: Purpose) -> Vec<(String, String)> {
-    let mut found: Vec<(String, String)> = vec![];
-    for judgment in judgments.iter().filter(|judgment| judgment.purpose == purpose) {
-        if let Subject::Pair { baseline, candidate } = &judgment.subject
-            && !found.iter().any(|(b, c)| b == baseline && c == candidate)
-        {
-            found.push((baseline.clone(), candidate.clone()));
-        }
-    }
-    found
 }
 
 /// The result of every pair, in order of first appearance; pairs without any verdict are left out.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use harness_metrics::stats::{AlphaLevel, mean};
 
-use super::pairwise::winner;
+use super::pairs::winner;
 use crate::{Judgment, Purpose, Subject};
 
 /// Ratings of one subject by item and turn.

@@ -9,7 +9,7 @@ use plotters::{
     style::{FontStyle, register_font},
 };
 
-use crate::{ReportError, write::write};
+use crate::{ReportError, file::write};
 
 /// Name under which the embedded font is registered.
 pub(super) const FONT: &str = "sans-serif";

@@ -6,11 +6,11 @@ use std::{
 };
 
 use harness_training::{
+    TrainingRecord,
     telemetry::{MetricLine, read_lines},
     trainer::TrainingSummary,
 };
 use serde::Serialize;
-use serde_json::Value;
 
 use crate::failure::Failure;
 
@@ -46,41 +46,33 @@ impl RunRecord {
     /// # Errors
     /// If a record cannot be read.
     pub(super) fn find(folder: &Path) -> Result<Vec<Self>, Failure> {
-        if folder.join("training.json").is_file() {
+        if folder.join(TrainingRecord::FILE).is_file() {
             return Ok(vec![Self::read(folder)?]);
         }
         let entries =
             std::fs::read_dir(folder).map_err(|e| Failure::usage(format!("cannot read {}: {e}", folder.display())))?;
         let mut folders: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
-        folders.retain(|path| path.join("training.json").is_file());
+        folders.retain(|path| path.join(TrainingRecord::FILE).is_file());
         folders.sort_by_key(|path| natural(&path.to_string_lossy()));
         folders.iter().map(|folder| Self::read(folder)).collect()
     }
 
     fn read(folder: &Path) -> Result<Self, Failure> {
-        let path = folder.join("training.json");
-        let wrong = |why: String| Failure::usage(format!("{}: {why}", path.display()));
-        let text = std::fs::read_to_string(&path).map_err(|e| wrong(e.to_string()))?;
-        let record: Value = serde_json::from_str(&text).map_err(|e| wrong(e.to_string()))?;
-        // A loss that is not a number is written as null.
-        let mut summary = record["summary"].clone();
-        if summary["loss"].is_null() {
-            summary["loss"] = 0.0.into();
-        }
-        let summary: TrainingSummary =
-            serde_json::from_value(summary).map_err(|e| wrong(format!("no summary of a finished run: {e}")))?;
+        let path = folder.join(TrainingRecord::FILE);
+        let wrong = |why: &str| Failure::usage(format!("{}: {why}", path.display()));
+        let record = TrainingRecord::read_file(&path)?.ok_or_else(|| wrong("there is no such file"))?;
+        let summary = record.summary.clone().ok_or_else(|| wrong("no summary of a finished run"))?;
         let lines = read_lines(&folder.join("metrics.jsonl"))?;
-        let text = |value: &Value| value.as_str().map(str::to_owned);
+        let last =
+            |name: &String| Path::new(name).file_name().map_or(name.clone(), |n| n.to_string_lossy().into_owned());
         Ok(Self {
             name: folder.file_name().unwrap_or_default().to_string_lossy().into_owned(),
             folder: folder.to_owned(),
-            recipe: text(&record["recipe"]["name"]).unwrap_or_default(),
-            run: text(&record["run"]).unwrap_or_default(),
-            base: text(&record["base"]["name"]).map(|name| {
-                Path::new(&name).file_name().map_or(name.clone(), |last| last.to_string_lossy().into_owned())
-            }),
-            weights: text(&record["weights_stored_as"]),
-            sharding: text(&record["sharding"]).filter(|_| summary.world_size > 1),
+            recipe: record.recipe_name().unwrap_or_default().to_owned(),
+            run: record.run.map(|run| run.to_string()).unwrap_or_default(),
+            base: record.base.as_ref().and_then(|base| base.name.as_ref()).map(last),
+            weights: record.weights_stored_as.clone(),
+            sharding: record.sharding.filter(|_| summary.world_size > 1).map(|kind| kind.name().to_owned()),
             tasks: lines.iter().rev().find(|line| !line.tasks.is_empty()).map(|l| l.tasks.clone()).unwrap_or_default(),
             summary,
             lines,

@@ -241,7 +241,9 @@ fn in_processes(app: &App, run: &TrainArgs) -> Result<Value, Failure> {
             command.arg(option).arg(value);
         }
     }
-    run.set.iter().for_each(|set| drop(command.arg("--set").arg(set)));
+    for set in &run.set {
+        command.arg("--set").arg(set);
+    }
     for (flag, given) in [("--quiet", app.global.quiet), ("--force", run.force), ("--dry-run", run.dry_run)] {
         if given {
             command.arg(flag);

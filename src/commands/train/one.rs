@@ -12,7 +12,7 @@ use harness_training::{
     backend::CpuBackend,
     parallel::{Ranks, all_gather_f64},
 };
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::{
     App, Failure, launch, outline,

@@ -42,16 +42,19 @@ impl Imports {
         Self { files, paths }
     }
 
-    /// Files by the files that they take names from, tests left out.
+    /// Files by the files that they take names from; tests are left out, and so are names that a module and the modules in
+    /// its folder take from each other.
     pub fn arrows(&self) -> BTreeMap<&Path, BTreeSet<&Path>> {
         let mut arrows: BTreeMap<&Path, BTreeSet<&Path>> = BTreeMap::new();
         for (module, taken) in &self.paths {
             let from = self.files[module].as_path();
             for taken in taken.iter().filter(|taken| !taken.handed_on) {
-                if let Some(to) = self.home(module, &taken.path, 0).map(|home| self.files[&home].as_path())
-                    && to != from
+                // A module and those above it are one room.
+                if let Some(home) = self.home(module, &taken.path, 0)
+                    && !home.starts_with(module)
+                    && !module.starts_with(&home)
                 {
-                    arrows.entry(from).or_default().insert(to);
+                    arrows.entry(from).or_default().insert(self.files[&home].as_path());
                 }
             }
         }

@@ -8,8 +8,8 @@ use std::{
 
 use safetensors::{Dtype, tensor::TensorView};
 
-use super::{Adapter, AdapterConfig, AdapterLayer, LoraPair, Projection, TargetRank, modules::Modules};
-use crate::{DecoderConfig, EngineError, weights::TensorStore};
+use super::{Adapter, AdapterConfig, AdapterLayer, LoraPair, TargetRank, modules::Modules};
+use crate::{DecoderConfig, EngineError, Projection, weights::TensorStore};
 
 /// What PEFT puts before the module's path.
 const PREFIX: &str = "base_model.model.";

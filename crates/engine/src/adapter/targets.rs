@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use super::{AdapterConfig, Projection, TargetModules, patterns::Expression};
-use crate::DecoderConfig;
+use super::{AdapterConfig, TargetModules, patterns::Expression};
+use crate::{DecoderConfig, Projection};
 
 /// Rank and scale of one adapted module.
 #[derive(Clone, Copy, Debug, PartialEq)]

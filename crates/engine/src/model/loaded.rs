@@ -73,12 +73,12 @@ impl LoadedBase {
     /// Whatever is missing, broken or not supported.
     pub fn load(path: &Path, options: ModelOptions) -> Result<Self, EngineError> {
         // The device first: without one, nothing is read for nothing.
-        let device = ModelDevice::open(&options)?;
+        let device = ModelDevice::open(options.placement, options.compute)?;
         let mut files = ModelFiles::load(path)?;
         if let Some(quantization) = &options.quantization {
             files.quantise(quantization)?;
         }
-        device.place(files, options)
+        Self::on(device, files, options)
     }
 
     /// Places a model that is in memory where the options say.
@@ -86,7 +86,17 @@ impl LoadedBase {
     /// # Errors
     /// If the device is missing or too small.
     pub fn place(files: ModelFiles, options: ModelOptions) -> Result<Self, EngineError> {
-        ModelDevice::open(&options)?.place(files, options)
+        Self::on(ModelDevice::open(options.placement, options.compute)?, files, options)
+    }
+
+    fn on(device: ModelDevice, files: ModelFiles, options: ModelOptions) -> Result<Self, EngineError> {
+        match device {
+            ModelDevice::Cpu => Ok(Self::new(files, options)),
+            #[cfg(feature = "cuda")]
+            ModelDevice::Cuda(device, float) => Self::with_model(files, options, |config, weights, max_length| {
+                BaseModel::on_device(config, &weights, max_length, device, float)
+            }),
+        }
     }
 
     /// Packs a model's weights for the processor's kernels.

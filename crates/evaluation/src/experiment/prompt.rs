@@ -5,9 +5,6 @@ use std::{fmt, path::PathBuf, str::FromStr};
 use harness_python::CivilTime;
 use serde::{Deserialize, Deserializer, de};
 
-use super::{Candidate, ResolvedModel};
-use crate::options::PromptOptions;
-
 /// A day that chat templates are told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Day(pub CivilTime);
@@ -73,23 +70,5 @@ impl From<String> for TokenizerChoice {
             "base" => Self::Base,
             _ => Self::Folder(text.into()),
         }
-    }
-}
-
-impl ResolvedModel {
-    /// The model as a call wants it asked, whatever the experiment says.
-    #[must_use]
-    pub fn asked(mut self, options: &PromptOptions) -> Self {
-        let PromptOptions { date, chat_template_kwargs: kwargs, tokenizer } = options;
-        let section = &mut self.section;
-        section.date = date.or(section.date);
-        section.chat_template_kwargs = std::mem::take(&mut section.chat_template_kwargs).with(kwargs);
-        if let Some(tokenizer) = tokenizer {
-            section.tokenizer = Some(tokenizer.clone());
-        }
-        if let Candidate::Endpoint { options } = &mut self.candidate {
-            options.chat_template_kwargs = std::mem::take(&mut options.chat_template_kwargs).with(kwargs);
-        }
-        self
     }
 }

@@ -3,12 +3,12 @@
 use std::{collections::BTreeMap, path::Path};
 
 use harness_store::read_text_file;
-use harness_training::Recipe;
+use harness_training::{Recipe, TrainingRecord};
 use serde_json::Value;
 
 use crate::{
     EvaluationError,
-    provenance::{flatten, recipe_of_manifest},
+    provenance::{flatten, recipe_of},
 };
 
 /// Names that other tools give what a recipe names so.
@@ -39,7 +39,12 @@ pub(super) fn read(path: &Path) -> Result<BTreeMap<String, String>, EvaluationEr
     let text = read_text_file(path).map_err(|e| EvaluationError::usage(format!("--facts {}: {e}", path.display())))?;
     if let Ok(Value::Object(object)) = serde_json::from_str(&text) {
         let value = Value::Object(object);
-        return Ok(if value["recipe"].is_object() { recipe_of_manifest(&value) } else { named(&value) });
+        if value["recipe"].is_object() {
+            let record: TrainingRecord = serde_json::from_value(value)
+                .map_err(|e| EvaluationError::usage(format!("--facts {}: {e}", path.display())))?;
+            return Ok(recipe_of(&record));
+        }
+        return Ok(named(&value));
     }
     if let Ok(table) = toml::from_str::<Value>(&text) {
         return Ok(named(&table));

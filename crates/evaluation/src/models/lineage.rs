@@ -1,47 +1,43 @@
 //! What a trained candidate says of its making, against how it is about to be evaluated.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use harness_core::{ChatMessage, ChatRole};
 use harness_engine::{ChatContext, ChatTemplate, LoadedBase, TextTokenizer};
 use harness_metrics::comparison::Caveat;
+use harness_training::record::{RecordedTurns, TrainingRecord};
 use serde_json::Value;
 
 use super::ready::Ready;
 use crate::{EvaluationError, Session};
 
-/// Where the training of an adapter is recorded: beside it, or above a checkpoint of a finished run.
-fn record(folder: &Path) -> PathBuf {
-    let is_checkpoint = folder.file_name().is_some_and(|name| name.to_string_lossy().starts_with("checkpoint-"));
-    let of = folder.parent().filter(|_| is_checkpoint).unwrap_or(folder);
-    of.join("training.json")
-}
-
 /// Sentences about what differs between the training of an adapter and its use on this base: another base, tokenizer,
 /// rule about BOS, or storage of the weights. None if the folder does not say how it was trained.
 pub(super) fn differences(folder: &Path, base: &LoadedBase, add_bos: Option<bool>) -> Vec<String> {
-    let path = record(folder);
-    let Ok(text) = std::fs::read_to_string(&path) else { return vec![] };
-    let Ok(record) = serde_json::from_str::<Value>(&text) else {
-        return vec![format!("{} cannot be read; the adapter's training is unknown", path.display())];
+    let record = match TrainingRecord::read(folder) {
+        Ok(Some(record)) => record,
+        Ok(None) => return vec![],
+        Err(_) => {
+            let path = TrainingRecord::path(folder);
+            return vec![format!("{} cannot be read; the adapter's training is unknown", path.display())];
+        }
     };
     let mut found = vec![];
-    let stored = record["weights_stored_as"].as_str().unwrap_or_default();
-    let here = base.model().storage();
+    let (stored, here) = (record.weights_stored_as.as_deref().unwrap_or_default(), base.model().storage());
     if !stored.is_empty() && stored != here {
         found.push(format!("was trained over weights stored as {stored}, here they are {here}"));
     }
     // Quantising changes the digest of a base, which is said above.
-    let (then, now) = (record["base"]["hash"].as_str(), base.digest().to_string());
-    if then.is_some_and(|then| then != now) && stored == here {
-        let name = record["base"]["name"].as_str().unwrap_or_default();
+    let then = record.base.as_ref();
+    if then.and_then(|base| base.hash).is_some_and(|then| then != base.digest()) && stored == here {
+        let name = then.and_then(|base| base.name.as_deref()).unwrap_or_default();
         found.push(format!("was trained over another base: {name} had other weights or another configuration"));
     }
-    if record["tokenizer_hash"].as_str().is_some_and(|then| then != base.tokenizer().digest().to_string()) {
+    if record.tokenizer_hash.is_some_and(|then| then != base.tokenizer().digest()) {
         found.push("was trained with another tokenizer".to_owned());
     }
     let adds = add_bos.unwrap_or_else(|| base.tokenizer().adds_bos());
-    if let Some(then) = record["adds_bos"].as_bool().filter(|then| *then != adds) {
+    if let Some(then) = record.adds_bos.filter(|then| *then != adds) {
         let word = |adds| if adds { "with" } else { "without" };
         found.push(format!("was trained {} BOS, prompts here are {} it", word(then), word(adds)));
     }
@@ -67,11 +63,9 @@ pub fn caveats(session: &Session, chat: bool, ready: &Ready) -> Vec<Caveat> {
 /// Whether the prompts of an evaluation are conversations while the training texts were none, or the other way round, or
 /// conversations in another form, in a sentence; `chat`: whether prompts go through a chat template, `used`.
 fn template_difference(folder: &Path, chat: bool, used: Option<(&ChatTemplate, &TextTokenizer)>) -> Option<String> {
-    let record = trained(folder)?;
-    let turns = !record["template"].as_object()?.get("turns").is_none_or(Value::is_null);
-    let trained_on_chats = turns || record["chat_template"].is_object();
-    let name = record["recipe"]["data"]["template"].as_str().unwrap_or_default();
-    match (trained_on_chats, chat) {
+    let record = TrainingRecord::read(folder).ok()??;
+    let name = record.data_template().unwrap_or_default();
+    match (record.has_conversations()?, chat) {
         (true, false) => Some(format!(
             "was trained on conversations (template {name}), prompts here do not go through a chat template"
         )),
@@ -107,24 +101,19 @@ fn renders_alike(one: &ChatTemplate, other: &ChatTemplate, tokenizer: &TextToken
     one.digest() == other.digest() || text(one).is_some_and(|text_of_one| text(other) == Some(text_of_one))
 }
 
-/// What training recorded beside an adapter.
-fn trained(folder: &Path) -> Option<Value> {
-    serde_json::from_str(&std::fs::read_to_string(record(folder)).ok()?).ok()
-}
-
 /// The chat template of an adapter that was trained here on conversations, from the texts of their turns. `None` where it was
 /// not, or the texts hold more of Jinja than expressions.
 ///
 /// # Errors
 /// If the texts make no template.
 pub fn trained_template(folder: &Path) -> Result<Option<ChatTemplate>, EvaluationError> {
-    let Some(record) = trained(folder) else { return Ok(None) };
-    if let Some(source) = record["chat_template"]["source"].as_str() {
+    let Ok(Some(record)) = TrainingRecord::read(folder) else { return Ok(None) };
+    if let Some(source) = record.chat_template.as_ref().and_then(|template| template.source.as_deref()) {
         return Ok(Some(ChatTemplate::new(source)?));
     }
-    let turns = &record["template"]["turns"];
-    let texts = ["system", "user", "assistant_begin", "assistant"].map(|key| turns[key].as_str());
-    let [Some(system), Some(user), Some(begin), Some(assistant)] = texts else { return Ok(None) };
+    let Some(RecordedTurns { system, user, assistant_begin: begin, assistant }) = record.turns() else {
+        return Ok(None);
+    };
     if [system, user, assistant].iter().any(|text| text.contains("{%") || text.contains("{#")) {
         return Ok(None);
     }

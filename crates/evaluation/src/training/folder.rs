@@ -3,13 +3,12 @@
 use std::path::Path;
 
 use harness_core::Digest;
-use harness_training::export::is_written_by_a_run;
-use serde_json::Value;
+use harness_training::{TrainingRecord, export::is_written_by_a_run};
 
 use crate::EvaluationError;
 
 /// Written last: its presence says that the run is finished.
-pub const DONE: &str = "training.json";
+pub const DONE: &str = TrainingRecord::FILE;
 
 /// Fails if the folder is a file, or holds the finished result of another run than this one.
 ///
@@ -19,12 +18,14 @@ pub fn check(folder: &Path, run: Digest) -> Result<(), EvaluationError> {
     if folder.is_file() {
         return Err(EvaluationError::usage(format!("--out {}: is a file; expected a folder", folder.display())));
     }
-    let Ok(text) = std::fs::read_to_string(folder.join(DONE)) else { return Ok(()) };
-    let record: Value = serde_json::from_str(&text).unwrap_or_default();
-    match record["run"].as_str() {
-        Some(found) if found == run.to_string() => Ok(()),
+    if !folder.join(DONE).exists() {
+        return Ok(());
+    }
+    let record = TrainingRecord::read_file(&folder.join(DONE)).ok().flatten().unwrap_or_default();
+    match record.run {
+        Some(found) if found == run => Ok(()),
         _ => {
-            let name = record["recipe"]["name"].as_str().map(|name| format!(" ({name})")).unwrap_or_default();
+            let name = record.recipe_name().map(|name| format!(" ({name})")).unwrap_or_default();
             Err(EvaluationError::usage(format!(
                 "--out {}: contains the result of another run{name}: recipe, data or base differ; choose another \
                  folder, or use --force to train there again",

@@ -3,7 +3,6 @@
 use serde::{Deserialize, Serialize};
 
 use super::{Bleu, BleuFormula, BleuTokenizer};
-use crate::Statistic;
 use harness_python::split_whitespace;
 
 /// BLEU on 0..1 with the length of the *shortest* reference, over 13a tokens.
@@ -42,11 +41,6 @@ impl HfBleu {
     /// Number of statistics: prediction length, reference length, matches and totals of each order.
     pub fn dim(&self) -> usize {
         2 + 2 * self.max_order
-    }
-
-    /// The function from summed statistics to the score.
-    pub fn statistic(&self) -> Statistic {
-        Statistic::HfBleu(*self)
     }
 
     /// Statistics of one document.

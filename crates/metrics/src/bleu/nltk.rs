@@ -5,7 +5,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use super::token_stats;
-use crate::{MetricsError, Statistic};
+use crate::MetricsError;
 
 /// nltk's smoothing functions (Chen and Cherry 2014).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -62,11 +62,6 @@ impl NltkBleu {
     /// Number of statistics: hypothesis length, reference length, matches and totals of each order.
     pub fn dim(&self) -> usize {
         2 + 2 * self.max_order
-    }
-
-    /// The function from summed statistics to the score.
-    pub fn statistic(&self) -> Statistic {
-        Statistic::NltkBleu(*self)
     }
 
     /// Statistics of one document; a total is at least 1, as in nltk.

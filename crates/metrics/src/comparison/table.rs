@@ -6,7 +6,7 @@ use harness_core::{DocId, MetricKey, SampleScore};
 use serde::{Deserialize, Serialize};
 
 use super::Place;
-use crate::{Statistic, stats::Range};
+use crate::{Statistic, scale::Scale, stats::Range};
 
 /// Groups of at least this many tasks take their tasks as clusters: their documents are drawn in blocks. The tasks of
 /// smaller groups are too few to be a sample of tasks; they are taken as they are.
@@ -135,27 +135,4 @@ pub struct Aggregate {
     pub standard_error: Option<f64>,
     /// Number of documents, if it is known.
     pub n: Option<usize>,
-}
-
-/// What a row's values are in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Scale {
-    /// From 0 to 1, shown as a percentage (accuracy, ROUGE). The margin applies as it is.
-    Fraction,
-    /// From 0 to 100 by definition (BLEU, chrF). The margin applies times 100.
-    Points,
-    /// Any other number (perplexity, bits per byte). The margin applies relative to the base's value.
-    Raw,
-}
-
-impl Scale {
-    /// The smallest difference that matters, in the row's own unit. `None` for a raw value without a base value.
-    pub fn margin(self, margin: f64, base: Option<f64>) -> Option<f64> {
-        match self {
-            Self::Fraction => Some(margin),
-            Self::Points => Some(margin * 100.0),
-            Self::Raw => base.map(|base| margin * base.abs()).filter(|margin| *margin > 0.0),
-        }
-    }
 }

@@ -2,23 +2,8 @@
 
 use std::path::PathBuf;
 
-use super::{HubCache, RepoKind};
+use super::{HubCache, Progress, RepoKind};
 use crate::{DataFormat, Result};
-
-/// How far a download is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Progress<'a> {
-    /// Name of the file in its repository.
-    pub file: &'a str,
-    /// Number of the file, from 0.
-    pub index: usize,
-    /// Number of files that are downloaded.
-    pub files: usize,
-    /// Bytes of this file that have arrived.
-    pub bytes: u64,
-    /// Bytes of this file in all, where the hub says so.
-    pub total: Option<u64>,
-}
 
 impl RepoKind {
     /// Whether a file of a repository is one that this program reads: weights as safetensors, configurations and
