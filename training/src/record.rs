@@ -135,6 +135,9 @@ pub struct RecordedTurns<'a> {
     pub assistant: &'a str,
 }
 
+/// Keys of `[training]` that change no result, so that a recipe's hash leaves them out.
+const WITHOUT_RESULT: [&str; 3] = ["sharding", "gradient_checkpointing", "paged_optimizer"];
+
 impl TrainingRecord {
     /// The name of the file, which a run writes last: where it is, the run is finished.
     pub const FILE: &'static str = "training.json";
@@ -191,10 +194,15 @@ impl TrainingRecord {
         self.recipe["data"]["template"].as_str()
     }
 
-    /// Hash of the recipe as it stands in the record: where nobody has changed it, and nothing is in it that changes no
-    /// result, it is [`TrainingRecord::recipe_hash`].
+    /// Hash of the recipe as it stands in the record, without what changes no result: where nobody has changed it, it is
+    /// [`TrainingRecord::recipe_hash`].
     pub fn recipe_digest(&self) -> Digest {
-        Digest::of_json(&self.recipe)
+        let mut recipe = self.recipe.clone();
+        if let Some(training) = recipe.get_mut("training").and_then(Value::as_object_mut) {
+            // Recipes do not write these where they are as usual.
+            WITHOUT_RESULT.iter().for_each(|key| drop(training.shift_remove(*key)));
+        }
+        Digest::of_json(&recipe)
     }
 
     /// Whether the training texts were conversations; `None` if the record has no template.
@@ -356,6 +364,10 @@ mod tests {
         let of = |word: &str| Some(Digest::of(word));
         assert_eq!((record.run, record.recipe_hash, record.template_hash), (of("RUN"), of("RECIPE"), of("TEMPLATE")));
         assert_eq!((record.recipe_name(), record.data_template()), (Some("r8"), Some("chat")));
+        let sharded = json!({"name": "r8", "training": {"seed": 1, "sharding": "fsdp", "paged_optimizer": true}});
+        let sharded = TrainingRecord { recipe: sharded, ..TrainingRecord::default() };
+        let plain = json!({"name": "r8", "training": {"seed": 1}});
+        assert_eq!(sharded.recipe_digest(), Digest::of_json(&plain), "what changes no result");
         assert_eq!(record.recipe_digest(), Digest::of_json(&json!({"name": "r8", "data": {"template": "chat"}})));
         let turns = record.turns().unwrap();
         assert_eq!((turns.system, turns.user), ("S {{ content }}", "U {{ content }}"));
