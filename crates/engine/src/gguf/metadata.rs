@@ -1,8 +1,9 @@
 //! Typed access to a GGUF file's metadata.
 
-use candle_core::quantized::gguf_file::Value;
-
-use super::GgufFile;
+use super::{
+    GgufFile,
+    format::{Value, unsigned},
+};
 use crate::EngineError;
 
 impl GgufFile {
@@ -114,20 +115,5 @@ impl GgufFile {
             _ => None,
         };
         numbers.map(Some).ok_or_else(|| self.wrong(key, value, "an array of numbers"))
-    }
-}
-
-/// Any integer type, if not negative.
-pub(super) fn unsigned(value: &Value) -> Option<u64> {
-    match *value {
-        Value::U8(x) => Some(x.into()),
-        Value::U16(x) => Some(x.into()),
-        Value::U32(x) => Some(x.into()),
-        Value::U64(x) => Some(x),
-        Value::I8(x) => x.try_into().ok(),
-        Value::I16(x) => x.try_into().ok(),
-        Value::I32(x) => x.try_into().ok(),
-        Value::I64(x) => x.try_into().ok(),
-        _ => None,
     }
 }

@@ -2,10 +2,12 @@
 
 use std::{collections::BTreeMap, path::Path};
 
-use candle_core::quantized::gguf_file::Value;
 use harness_core::SplitName;
 
-use super::{Part, metadata::unsigned};
+use super::{
+    Part,
+    format::{Value, unsigned},
+};
 use crate::EngineError;
 
 /// The only key that differs between the parts of a model.
@@ -71,7 +73,7 @@ pub(super) fn open(path: &Path) -> Result<Vec<Part>, EngineError> {
 pub(super) fn places(parts: &[Part]) -> Result<BTreeMap<String, usize>, EngineError> {
     let mut places = BTreeMap::new();
     for (index, part) in parts.iter().enumerate() {
-        for name in part.content.tensor_infos.keys() {
+        for name in part.content.tensors.keys() {
             if let Some(other) = places.insert(name.clone(), index) {
                 let other = parts[other].path.display();
                 return Err(

@@ -2,17 +2,12 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    io::Cursor,
     path::Path,
 };
 
-use candle_core::{
-    Device,
-    quantized::{GgmlDType, gguf_file::TensorInfo},
-};
 use harness_core::Digest;
 
-use super::{GgufFile, Part as FilePart};
+use super::{GgufFile, Part as FilePart, blocks::BlockType, format::TensorInfo};
 use crate::{
     Architecture, DecoderConfig, EngineError, HostData, HostTensor, Weights,
     weights::{ExpertPart, Part, Place, StoredTensors, TensorSource, assemble, by_type, digest_tensors, mapped},
@@ -26,7 +21,7 @@ impl GgufFile {
     /// The part that a tensor lies in, and what its header says of it.
     fn find(&self, name: &str) -> Option<(&FilePart, &TensorInfo)> {
         let part = &self.parts[*self.places.get(name)?];
-        part.content.tensor_infos.get(name).map(|info| (part, info))
+        part.content.tensors.get(name).map(|info| (part, info))
     }
 
     /// Whether there is a tensor of this name.
@@ -36,7 +31,7 @@ impl GgufFile {
 
     /// The shape of a tensor.
     pub(super) fn shape(&self, name: &str) -> Option<&[usize]> {
-        self.find(name).map(|(_, info)| info.shape.dims())
+        self.find(name).map(|(_, info)| info.shape.as_slice())
     }
 
     /// The stored bytes of every tensor with its name, block type and shape, sorted by name.
@@ -45,7 +40,7 @@ impl GgufFile {
             let (part, info) = self.find(name)?;
             let (begin, end) = part.extent(info)?;
             let bytes = part.map.get(begin..end)?;
-            Some((name.as_str(), format!("{:?}", info.ggml_dtype), info.shape.dims(), bytes))
+            Some((name.as_str(), format!("{:?}", info.blocks), info.shape.as_slice(), bytes))
         })
     }
 
@@ -74,22 +69,22 @@ impl GgufFile {
         let Some((part, info)) = self.find(name) else {
             return Err(EngineError::MissingTensors { path: self.path.clone(), names: vec![name.to_owned()] });
         };
-        if info.shape.dims() != shape {
+        if info.shape != shape {
             return Err(EngineError::TensorShape {
                 path: part.path.clone(),
                 tensor: name.to_owned(),
-                found: info.shape.dims().to_vec(),
+                found: info.shape.clone(),
                 expected: shape.to_vec(),
             });
         }
         let absurd = || part.error(format!("tensor `{name}` does not lie inside the file"));
-        let (begin, _) = part.extent(info).ok_or_else(absurd)?;
-        let len = info.shape.elem_count();
-        let data = match info.ggml_dtype {
-            GgmlDType::F32 => HostData::F32(mapped(&part.map, begin, len).ok_or_else(absurd)?),
-            GgmlDType::F16 => HostData::F16(mapped(&part.map, begin, len).ok_or_else(absurd)?),
-            GgmlDType::BF16 => HostData::Bf16(mapped(&part.map, begin, len).ok_or_else(absurd)?),
-            _ => HostData::F32(part.dequantised(name).map_err(|e| part.error(format!("tensor `{name}`: {e}")))?.into()),
+        let (begin, end) = part.extent(info).ok_or_else(absurd)?;
+        let len = info.shape.iter().product();
+        let data = match info.blocks {
+            BlockType::F32 => HostData::F32(mapped(&part.map, begin, len).ok_or_else(absurd)?),
+            BlockType::F16 => HostData::F16(mapped(&part.map, begin, len).ok_or_else(absurd)?),
+            BlockType::BF16 => HostData::Bf16(mapped(&part.map, begin, len).ok_or_else(absurd)?),
+            blocks => HostData::F32(blocks.widen(part.map.get(begin..end).ok_or_else(absurd)?).into()),
         };
         Ok(HostTensor { shape: shape.to_vec(), data })
     }
@@ -98,26 +93,23 @@ impl GgufFile {
 impl FilePart {
     /// First byte of a tensor and the one after its last; `None` if its size is absurd.
     fn extent(&self, info: &TensorInfo) -> Option<(usize, usize)> {
-        let elements = info.shape.dims().iter().try_fold(1usize, |product, &dim| product.checked_mul(dim))?;
-        let block = info.ggml_dtype.block_size();
+        let elements = info.shape.iter().try_fold(1usize, |product, &dim| product.checked_mul(dim))?;
+        let block = info.blocks.elements();
         if !elements.is_multiple_of(block) {
             return None;
         }
-        let bytes = (elements / block).checked_mul(info.ggml_dtype.type_size())?;
-        let begin = usize::try_from(self.content.tensor_data_offset.checked_add(info.offset)?).ok()?;
+        let bytes = (elements / block).checked_mul(info.blocks.bytes())?;
+        let begin = usize::try_from(self.content.data.checked_add(info.offset)?).ok()?;
         Some((begin, begin.checked_add(bytes)?))
     }
 
     /// Checks that every tensor lies inside the file.
     pub(super) fn check_extents(&self) -> Result<(), EngineError> {
-        let mut names: Vec<&String> = self.content.tensor_infos.keys().collect();
-        names.sort();
-        for name in names {
-            let info = &self.content.tensor_infos[name];
+        for (name, info) in &self.content.tensors {
             let Some((_, end)) = self.extent(info) else {
-                let shape = info.shape.dims();
+                let shape = &info.shape;
                 return Err(
-                    self.error(format!("tensor `{name}`: {shape:?} is not a shape of {:?} blocks", info.ggml_dtype))
+                    self.error(format!("tensor `{name}`: {shape:?} is not a shape of {:?} blocks", info.blocks))
                 );
             };
             if end > self.map.len() {
@@ -128,11 +120,6 @@ impl FilePart {
             }
         }
         Ok(())
-    }
-
-    fn dequantised(&self, name: &str) -> candle_core::Result<Vec<f32>> {
-        let blocks = self.content.tensor(&mut Cursor::new(&self.map[..]), name, &Device::Cpu)?;
-        blocks.dequantize(&Device::Cpu)?.flatten_all()?.to_vec1()
     }
 }
 
