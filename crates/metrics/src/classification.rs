@@ -144,7 +144,7 @@ mod tests {
     use super::*;
 
     fn sums(classes: usize, pairs: &[(usize, Option<usize>)]) -> Vec<f64> {
-        Statistic::Matthews { classes }
+        crate::Statistic::Matthews { classes }
             .sum(pairs.iter().map(|&(gold, predicted)| confusion_stats(classes, gold, predicted)))
     }
 

@@ -232,7 +232,7 @@ mod tests {
         #[test]
         fn undoes_repr(texts in proptest::collection::vec(".*", 0..4), number: i64) {
             let value = json!([texts, number]);
-            prop_assert_eq!(literal_eval(&super::super::text::repr(&value)), Some(value));
+            prop_assert_eq!(literal_eval(&crate::repr(&value)), Some(value));
         }
 
         #[test]

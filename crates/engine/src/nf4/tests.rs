@@ -8,6 +8,7 @@ use safetensors::tensor::TensorView;
 
 use super::*;
 use crate::weights::TensorStore;
+use crate::{HostData, HostTensor};
 
 /// Name, shape, block, double quantisation, whether the input is bf16; the place is the seed.
 const CASES: [(&str, [usize; 2], usize, bool, bool); 8] = [
