@@ -312,7 +312,7 @@ fn what_is_no_text_is_not_trained_on() {
         world.write("data/instructions.jsonl", format!("\n{}", rows(response)));
         let says = format!("instructions.jsonl: line 8: column \"response\" {found}");
         for call in [&["train", "r4"][..], &["train", "r4", "--dry-run"], &["data", "prepare", "r4"]] {
-            world.run(call).expect(2).says(&[&says, "1 of 40 rows are unusable", "data.unusable_rows = \"drop\""]);
+            world.run(call).expect(2).says(&[&says, "1 of 40 rows is unusable", "data.unusable_rows = \"drop\""]);
         }
     }
     assert!(!world.path(".harness/models").exists());
