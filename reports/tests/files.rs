@@ -68,12 +68,14 @@ fn an_unwritable_place_is_named() {
 fn a_full_disk_leaves_the_old_report() {
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join("report.md"), "the old one").unwrap();
-    // Every write to /dev/full fails as on a full disk; the temporary file is made to lead there.
-    let temporary = dir.path().join(format!(".{}.report.md", std::process::id()));
-    std::os::unix::fs::symlink("/dev/full", temporary).unwrap();
+    // Every write to /dev/full fails as on a full disk; all temporary files that there may be are made to lead there.
+    let temporary = |number: usize| dir.path().join(format!(".report.md.{}-{number}.tmp", std::process::id()));
+    (0..256).for_each(|number| std::os::unix::fs::symlink("/dev/full", temporary(number)).unwrap());
     let error = write_all(dir.path(), &comparison(&THREE), &meta(), &[Format::Markdown]).unwrap_err().to_string();
     assert!(error.contains("report.md") && error.contains("No space left"), "{error}");
-    assert_eq!(names(dir.path()), ["report.md"]);
+    let (left, reports): (Vec<String>, Vec<String>) =
+        names(dir.path()).into_iter().partition(|name| name.ends_with(".tmp"));
+    assert_eq!((left.len(), reports), (255, vec!["report.md".to_owned()]), "the one that was tried is removed");
     assert_eq!(fs::read_to_string(dir.path().join("report.md")).unwrap(), "the old one");
 }
 

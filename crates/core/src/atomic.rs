@@ -14,7 +14,8 @@ use std::{
 /// If the folder cannot be made or written; the former content is then untouched and no temporary file is left.
 pub fn atomic_write(path: &Path, bytes: impl AsRef<[u8]>) -> io::Result<()> {
     let temporary = temporary(path)?;
-    let written = File::create_new(&temporary).and_then(|mut file| file.write_all(bytes.as_ref()));
+    // What a killed process of the same number has left is written over.
+    let written = File::create(&temporary).and_then(|mut file| file.write_all(bytes.as_ref()));
     if let Err(error) = written {
         // Whether this succeeds does not matter: the first error is the one to report.
         let _ = fs::remove_file(&temporary);

@@ -273,7 +273,7 @@ fn what_is_no_api_is_recognised() {
     // Nobody listens.
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let error = endpoint(format!("http://127.0.0.1:{port}/v1")).check().unwrap_err().to_string();
-    assert!(error.contains("after 1 attempts") && error.contains("cannot connect"), "{error}");
+    assert!(error.contains("after 1 attempt;") && error.contains("cannot connect"), "{error}");
     // A web site.
     let pages = Server::start(echo(), "m", None, Box::new(|_, _| Some(Fault::Html)));
     let error = endpoint(pages.url()).likelihood_api().unwrap_err().to_string();
