@@ -20,7 +20,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     if files.is_empty() {
         // A candidate that is right on a tenth more of 200 questions.
         for (name, every) in [("base", 2), ("candidate", 10)] {
-            let right = |id: usize| usize::from(id % 2 == 0 || (every == 10 && id % 10 == 1));
+            let right = |id: usize| usize::from(id.is_multiple_of(2) || (every == 10 && id % 10 == 1));
             let rows: String =
                 (0..200).map(|id| format!("{{\"id\": {id}, \"task\": \"qa\", \"acc\": {}}}\n", right(id))).collect();
             files.push(home.path().join(format!("{name}.jsonl")));

@@ -31,7 +31,7 @@ impl ExactMatch {
     /// Compiles the options.
     ///
     /// # Errors
-    /// [`MetricsError::Pattern`] for an expression that is not valid.
+    /// [`MetricsError::Regex`] for an expression that is not valid.
     pub fn new(options: ExactMatchOptions) -> Result<Self, MetricsError> {
         let regexes =
             options.regexes_to_ignore.iter().map(|pattern| PythonRegex::new(pattern)).collect::<Result<_, _>>()?;
@@ -41,7 +41,7 @@ impl ExactMatch {
     /// Whether a prediction equals any of the targets after normalisation.
     ///
     /// # Errors
-    /// [`MetricsError::Backtracking`] if an expression would backtrack without end on one of the texts.
+    /// [`MetricsError::Regex`] if an expression would backtrack without end on one of the texts.
     pub fn matches<S: AsRef<str>>(&self, prediction: &str, targets: &[S]) -> Result<bool, MetricsError> {
         let prediction = self.normalize(prediction)?;
         for target in targets {
@@ -56,7 +56,7 @@ impl ExactMatch {
     /// compares do not keep.
     ///
     /// # Errors
-    /// [`MetricsError::Backtracking`] if an expression would backtrack without end.
+    /// [`MetricsError::Regex`] if an expression would backtrack without end.
     pub fn normalize(&self, text: &str) -> Result<String, MetricsError> {
         let mut text = text.to_owned();
         for regex in &self.regexes {

@@ -61,7 +61,7 @@ pub enum ComparisonError {
         /// The model.
         model: String,
         /// The document.
-        doc: NamedDocument,
+        doc: Box<NamedDocument>,
     },
     /// A score belongs to another metric than its table.
     #[error("{at}: the table holds a score of the metric `{found}` (model `{model}`, document {doc})")]
@@ -73,7 +73,7 @@ pub enum ComparisonError {
         /// The model.
         model: String,
         /// The document.
-        doc: NamedDocument,
+        doc: Box<NamedDocument>,
     },
     /// Two models were not scored on the same documents.
     #[error(
@@ -120,7 +120,7 @@ pub enum ComparisonError {
         /// The model.
         model: String,
         /// The document.
-        doc: NamedDocument,
+        doc: Box<NamedDocument>,
         /// The offending statistic.
         value: f64,
     },
@@ -135,7 +135,7 @@ pub enum ComparisonError {
         /// The model.
         model: String,
         /// The document.
-        doc: NamedDocument,
+        doc: Box<NamedDocument>,
         /// How many were found.
         found: usize,
         /// How many the metric has.
@@ -147,7 +147,7 @@ pub enum ComparisonError {
         /// The task.
         task: String,
         /// The document.
-        doc: NamedDocument,
+        doc: Box<NamedDocument>,
     },
     /// Aligned columns still do not form a table.
     #[error("{at}: {source}")]
@@ -192,6 +192,12 @@ impl NamedDocument {
 impl From<DocId> for NamedDocument {
     fn from(id: DocId) -> Self {
         Self { id, label: None }
+    }
+}
+
+impl From<DocId> for Box<NamedDocument> {
+    fn from(id: DocId) -> Self {
+        Self::new(id.into())
     }
 }
 
