@@ -1,7 +1,7 @@
 //! Two files of another tool's results, compared by document.
 //!
 //! `cargo run --release -p harness-evaluation --example compare_imports -- BASE.jsonl CANDIDATE.jsonl`; rows such as
-//! `{"id": 7, "task": "qa", "acc": 1}`. Without arguments it writes two small files and compares those.
+//! `{"id": 7, "task": "qa", "score": 1}`. Without arguments it writes two small files and compares those.
 
 use std::{error::Error, fs, path::PathBuf};
 
@@ -22,7 +22,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         for (name, every) in [("base", 2), ("candidate", 10)] {
             let right = |id: usize| usize::from(id.is_multiple_of(2) || (every == 10 && id % 10 == 1));
             let rows: String =
-                (0..200).map(|id| format!("{{\"id\": {id}, \"task\": \"qa\", \"acc\": {}}}\n", right(id))).collect();
+                (0..200).map(|id| format!("{{\"id\": {id}, \"task\": \"qa\", \"score\": {}}}\n", right(id))).collect();
             files.push(home.path().join(format!("{name}.jsonl")));
             fs::write(&files[files.len() - 1], rows)?;
         }

@@ -1,4 +1,4 @@
-//! A metric of one's own over answers that the harness gathers: the share of answers that are one word.
+//! A metric of one's own over answers that the harness gathers: how many words an answer has.
 //!
 //! `cargo run --release -p harness-evaluation --example custom_metric` compares the embedded model with itself at another
 //! temperature, so that the metric has something to tell apart.
@@ -19,15 +19,15 @@ use harness_metrics::{
 };
 use harness_reports::{Meta, markdown};
 
-/// A score for every document: 1 where all of its answers are one word.
-fn one_word(name: &str, evaluated: &Evaluated, task: usize, key: &MetricKey) -> Column {
+/// A score for every document: the words of its answers.
+fn words(name: &str, evaluated: &Evaluated, task: usize, key: &MetricKey) -> Column {
     let documents = evaluated.prepared[task].documents.iter().zip(&evaluated.responses[task]);
     let scores = documents.map(|(document, responses)| {
-        let short = responses.iter().all(|response| match &response.output {
-            Output::Text { text, .. } => text.split_whitespace().count() == 1,
-            _ => false,
+        let words = responses.iter().map(|response| match &response.output {
+            Output::Text { text, .. } => text.split_whitespace().count(),
+            _ => 0,
         });
-        let stats = mean_stats(f64::from(u8::from(short)));
+        let stats = mean_stats(words.sum::<usize>() as f64);
         SampleScore { doc: document.doc.id, key: key.clone(), stats, parsed: true }
     });
     Column::new(name, scores.collect())
@@ -38,7 +38,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let home = tempfile::tempdir()?;
     let root = concat!(env!("CARGO_MANIFEST_DIR"), "/../../harness.toml");
     let session = Session::new(Experiment::load(Some(root.as_ref()))?, home.path());
-    let key = MetricKey { metric: "one_word".to_owned(), filter: "none".to_owned() };
+    let key = MetricKey { metric: "words".to_owned(), filter: "none".to_owned() };
     let mut loader = Loader::new(&session, session.device.limits(), ensure_trained);
     let ready = loader.load(&session.experiment.model("base")?, Missing::Refuse)?;
     let mut columns = vec![];
@@ -47,9 +47,9 @@ fn main() -> Result<(), Box<dyn Error>> {
         options.build.generation_kwargs.insert("do_sample".to_owned(), (temperature > 0.0).into());
         options.build.generation_kwargs.insert("temperature".to_owned(), temperature.into());
         let evaluated = evaluate(&session, &Suite::load(&session, &options)?, &ready, false)?;
-        columns.push(one_word(name, &evaluated, 0, &key));
+        columns.push(words(name, &evaluated, 0, &key));
     }
-    let table = Table { scale: Scale::Fraction, primary: true, ..Table::new("tiny_gsm8k", key, columns) };
+    let table = Table { scale: Scale::Raw, primary: true, ..Table::new("tiny_gsm8k", key, columns) };
     let comparison = Comparison::compute(&[table], &[], &Settings::default())?;
     println!("{}", markdown(&comparison, &Meta::default()));
     Ok(())
