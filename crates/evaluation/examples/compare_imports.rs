@@ -1,7 +1,7 @@
 //! Two files of another tool's results, compared by document.
 //!
 //! `cargo run --release -p harness-evaluation --example compare_imports -- BASE.jsonl CANDIDATE.jsonl`; rows such as
-//! `{"id": 7, "task": "qa", "score": 1}`. Without arguments it writes two small files and compares those.
+//! `{"id": 7, "score": 1}`. Without arguments it writes two small files and compares those.
 
 use std::{error::Error, fs, path::PathBuf};
 
@@ -21,8 +21,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         // A candidate that is right on a tenth more of 200 questions.
         for (name, every) in [("base", 2), ("candidate", 10)] {
             let right = |id: usize| usize::from(id.is_multiple_of(2) || (every == 10 && id % 10 == 1));
-            let rows: String =
-                (0..200).map(|id| format!("{{\"id\": {id}, \"task\": \"qa\", \"score\": {}}}\n", right(id))).collect();
+            let rows: String = (0..200).map(|id| format!("{{\"id\": {id}, \"score\": {}}}\n", right(id))).collect();
             files.push(home.path().join(format!("{name}.jsonl")));
             fs::write(&files[files.len() - 1], rows)?;
         }
@@ -31,7 +30,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut names = vec![];
     for file in &files {
         let name = file.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-        let imported = import(&session, &ImportOptions::new(ImportFormat::Jsonl, file, &name))?;
+        let task = Some("qa".to_owned());
+        let options = ImportOptions { task, ..ImportOptions::new(ImportFormat::Jsonl, file, &name) };
+        let imported = import(&session, &options)?;
         imported.caveats.iter().for_each(|caveat| println!("{name}: {caveat}"));
         names.push(name);
     }

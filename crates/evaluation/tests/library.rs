@@ -45,12 +45,11 @@ impl StageEvents for Watcher {
 }
 
 fn imported(session: &Session, name: &str, right: impl Fn(usize) -> bool) {
-    let rows: String = (0..100)
-        .map(|id| format!("{{\"id\": {id}, \"task\": \"qa\", \"score\": {}}}\n", u8::from(right(id))))
-        .collect();
+    let rows: String = (0..100).map(|id| format!("{{\"id\": {id}, \"score\": {}}}\n", u8::from(right(id)))).collect();
     let file = session.home.join(format!("{name}.jsonl"));
     fs::write(&file, rows).unwrap();
-    import(session, &ImportOptions::new(ImportFormat::Jsonl, &file, name)).unwrap();
+    let options = ImportOptions { task: Some("qa".to_owned()), ..ImportOptions::new(ImportFormat::Jsonl, &file, name) };
+    import(session, &options).unwrap();
 }
 
 #[test]
