@@ -2,9 +2,11 @@
 
 use std::process::ExitCode;
 
+use harness_decoder::DecoderError;
 use harness_engine::EngineError;
 use harness_evaluation::EvaluationError;
 use harness_http::HttpError;
+use harness_kernels::KernelError;
 use harness_metrics::comparison::ComparisonError;
 use harness_reports::ReportError;
 use harness_store::StoreError;
@@ -87,6 +89,8 @@ macro_rules! from_below {
 from_below!(
     StoreError,
     TaskError,
+    KernelError,
+    DecoderError,
     EngineError,
     TrainingError,
     harness_core::ModelError,

@@ -26,7 +26,7 @@ now() { date +%s.%N; }
 since() { awk -v a="$1" -v b="$(now)" 'BEGIN { printf "%.2f\n", b - a }'; }
 
 gemm() { # FILE: the rate of matrix products, for the floor
-  local bench=(cargo bench -q -p harness-engine --bench kernels --)
+  local bench=(cargo bench -q -p harness-kernels --bench kernels --)
   [ -z "${KERNELS:-}" ] || bench=("$KERNELS" --bench)
   (cd "$root" && "${bench[@]}" "gemm/packed f32/512x576x1536" --warm-up-time 1 --measurement-time 3) > "$1" 2>&1 ||
     die "the kernel benchmark failed; see $1"
@@ -48,7 +48,7 @@ theirs() { # FOLDER TASK LIMIT BATCH FEWSHOT
 
 echo "$model; $threads threads; $rounds rounds; logs in $out" >&2
 cp "$model/config.json" "$out/model_config.json"
-[ -n "${KERNELS:-}" ] || (cd "$root" && cargo bench -q -p harness-engine --bench kernels --no-run)
+[ -n "${KERNELS:-}" ] || (cd "$root" && cargo bench -q -p harness-kernels --bench kernels --no-run)
 for round in $(seq "$rounds"); do
   mkdir -p "$out/$round"; cat /proc/loadavg > "$out/$round/loadavg" 2> /dev/null || true
   gemm "$out/$round/gemm"

@@ -2,12 +2,14 @@
 
 use std::{fmt::Write as _, path::Path};
 
-use harness_engine::{AdapterConfig, ModelFiles, Quantization, save_quantised};
+use harness_decoder::{AdapterConfig, Checkpoint};
+use harness_engine::{ModelFiles, save_quantised};
 use harness_evaluation::{
     experiment::{Candidate, ResolvedModel},
     models::{Missing, sources},
     training::ensure_trained,
 };
+use harness_kernels::Quantization;
 use harness_store::{HubCache, ModelSource, hub::RepoKind, list_models};
 use harness_training::Recipe;
 use serde_json::{Value, json};
@@ -62,7 +64,7 @@ fn is_checkpoint(path: &Path) -> bool {
 
 /// How the tensors are stored: counts and bytes by type.
 fn stored_as(path: &Path) -> Result<Value, Failure> {
-    let types = ModelFiles::stored_types(path)?;
+    let types = Checkpoint::open(path)?.stored_types()?;
     let types = types.into_iter().map(|(name, stored)| {
         let counts = json!({ "tensors": stored.tensors, "bytes": stored.bytes });
         (name, counts)

@@ -8,7 +8,9 @@
 use std::{error::Error, path::Path};
 
 use harness_core::Seed;
-use harness_engine::{ModelFiles, Projection, Quantization, cuda::Float};
+use harness_decoder::Projection;
+use harness_engine::ModelFiles;
+use harness_kernels::{Quantization, cuda::Float};
 use harness_training::{
     TrainingError,
     backend::{CudaBackend, Memory},

@@ -13,7 +13,7 @@ mod shapes;
 use std::time::Instant;
 
 use harness_core::Seed;
-use harness_engine::cuda::Float;
+use harness_kernels::cuda::Float;
 use harness_training::{
     backend::{CudaBackend, Memory},
     block::DropoutPlan,

@@ -20,7 +20,8 @@ use std::{
 };
 
 use harness_core::{Digest, Seed};
-use harness_engine::{HostData, Weights};
+use harness_decoder::Weights;
+use harness_kernels::HostData;
 use harness_training::{
     TrainingError,
     backend::CpuBackend,
@@ -215,7 +216,7 @@ fn on_cpu(case: &Case, steps: u64, connections: Connections) -> Result<Option<St
 
 #[cfg(feature = "cuda")]
 fn on_gpu(case: &Case, steps: u64, gpu: usize, connections: Connections) -> Result<Option<String>, TrainingError> {
-    use harness_engine::cuda::{Device, Float};
+    use harness_kernels::cuda::{Device, Float};
     use harness_training::backend::CudaBackend;
     let (float, bytes) = match case.precision() {
         Precision::Bf16 => (Float::Bf16, 2.0),
@@ -223,18 +224,18 @@ fn on_gpu(case: &Case, steps: u64, gpu: usize, connections: Connections) -> Resu
         Precision::Fp32 => (Float::F32, 4.0),
     };
     CudaBackend::catch(|| {
-        let open = || -> Result<CudaBackend, harness_engine::EngineError> {
+        let open = || -> Result<CudaBackend, harness_kernels::KernelError> {
             let device = Device::open(gpu)?;
             device.set_tf32(case.dtype == "tf32")?;
             Ok(CudaBackend::on(device, float))
         };
-        run(open().map_err(|error| TrainingError::Engine(Box::new(error)))?, bytes, case, steps, connections)
+        run(open()?, bytes, case, steps, connections)
     })
 }
 
 #[cfg(not(feature = "cuda"))]
 fn on_gpu(_: &Case, _: u64, gpu: usize, _: Connections) -> Result<Option<String>, TrainingError> {
-    Err(TrainingError::Engine(Box::new(harness_engine::EngineError::without_cuda(gpu))))
+    Err(harness_kernels::KernelError::without_cuda(gpu).into())
 }
 
 /// What this call is to do.

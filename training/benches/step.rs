@@ -6,10 +6,8 @@
 use std::time::Instant;
 
 use harness_core::Seed;
-use harness_engine::{
-    Architecture, DecoderConfig, Projection, Rope, RopeScaling,
-    kernels::{MatMut, MatRef, PackedMatrix, gemm_packed},
-};
+use harness_decoder::{Architecture, DecoderConfig, Projection, Rope, RopeScaling};
+use harness_kernels::cpu::{MatMut, MatRef, PackedMatrix, gemm_packed};
 use harness_training::{
     backend::{CpuBackend, Memory},
     block::DropoutPlan,

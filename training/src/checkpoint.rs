@@ -10,7 +10,7 @@ use std::{
 };
 
 use harness_core::Digest;
-use memmap2::Mmap;
+use harness_kernels::map_file;
 use safetensors::SafeTensors;
 use serde::{Deserialize, Serialize};
 
@@ -219,9 +219,7 @@ fn adapter_rank(folder: &Path) -> Option<usize> {
 pub fn buffer(folder: &Path, name: &str, len: usize) -> Result<Vec<f32>, TrainingError> {
     let path = folder.join("optimizer.safetensors");
     let error = |message: String| TrainingError::Checkpoint { path: path.clone(), message };
-    let file = fs::File::open(&path).map_err(TrainingError::io("read", &path))?;
-    // SAFETY: checkpoints are written beside their place, renamed and never written to again.
-    let data = unsafe { Mmap::map(&file) }.map_err(TrainingError::io("read", &path))?;
+    let data = map_file(&path).map_err(TrainingError::io("read", &path))?;
     let tensors = SafeTensors::deserialize(&data).map_err(|e| error(format!("broken: {e}")))?;
     let tensor = tensors.tensor(name).map_err(|e| error(format!("tensor {name}: {e}")))?;
     if tensor.shape() != [len] {

@@ -2,6 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
+use harness_decoder::DecoderError;
+use harness_engine::EngineError;
+use harness_kernels::KernelError;
+
 /// Errors of this crate; each message names the file, argument or step, what was found and what to do.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -44,7 +48,7 @@ pub enum TrainingError {
     },
     /// The base model could not be read, or an adapter not written.
     #[error(transparent)]
-    Engine(Box<dyn std::error::Error + Send + Sync>),
+    Engine(Box<EngineError>),
     /// A data set is not there or cannot be read.
     #[error(transparent)]
     Store(#[from] harness_store::StoreError),
@@ -135,6 +139,24 @@ pub enum TrainingError {
         /// What is wrong with it and what to do.
         message: String,
     },
+}
+
+impl From<EngineError> for TrainingError {
+    fn from(error: EngineError) -> Self {
+        Self::Engine(Box::new(error))
+    }
+}
+
+impl From<DecoderError> for TrainingError {
+    fn from(error: DecoderError) -> Self {
+        EngineError::from(error).into()
+    }
+}
+
+impl From<KernelError> for TrainingError {
+    fn from(error: KernelError) -> Self {
+        EngineError::from(error).into()
+    }
 }
 
 impl TrainingError {

@@ -79,7 +79,7 @@ impl Artifact {
         match self {
             Self::Adapter { spec, base } => {
                 let adapter = spec.adapter(backend, store, base);
-                adapter.save(folder).map_err(|error| TrainingError::Engine(Box::new(error)))
+                Ok(adapter.save(folder)?)
             }
             Self::Model { config, dtype, tokenizer } => {
                 let mut config = config.clone();

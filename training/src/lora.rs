@@ -5,7 +5,7 @@ mod options;
 use std::collections::BTreeMap;
 
 use harness_core::{Seed, nearest};
-use harness_engine::{Adapter, AdapterConfig, DecoderConfig, LoraPair, Projection, TargetModules};
+use harness_decoder::{Adapter, AdapterConfig, DecoderConfig, LoraPair, Projection, TargetModules};
 pub use options::{LoraInit, LoraOptions, Targets};
 
 use crate::{
@@ -205,7 +205,7 @@ pub(crate) mod tests {
             "num_attention_heads": 2, "vocab_size": 32, "max_position_embeddings": 64, "rms_norm_eps": 1e-5}"#;
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("config.json"), text).unwrap();
-        harness_engine::ModelFiles::load_config(folder.path()).unwrap()
+        DecoderConfig::load(folder.path()).unwrap()
     }
 
     #[test]

@@ -8,7 +8,7 @@ mod scratch;
 
 use std::sync::Arc;
 
-use harness_engine::{DecoderConfig, LayerWeights, Weights};
+use harness_decoder::{DecoderConfig, LayerWeights, Weights};
 pub use layout::{Places, full_layout, lora_layout};
 pub use noise::NoisePlan;
 pub use scratch::random_weights;

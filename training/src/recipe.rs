@@ -15,10 +15,10 @@ mod validate;
 use std::path::{Path, PathBuf};
 
 use harness_core::Digest;
-use harness_engine::DecoderConfig;
+use harness_decoder::DecoderConfig;
 use serde::{Deserialize, Serialize};
 
-pub use harness_engine::Quantization;
+pub use harness_kernels::Quantization;
 pub use model::ModelOptions;
 pub use precision::{Checkpointing, Precision, Sharding};
 pub use resolve::ResolvedRecipe;

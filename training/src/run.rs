@@ -13,9 +13,8 @@ use std::{
 };
 
 use harness_core::{Digest, Hasher, Seed};
-use harness_engine::{
-    Architecture, ChatTemplate, DecoderConfig, LayerWeights, ModelFiles, Rope, RopeScaling, TextTokenizer, Weights,
-};
+use harness_decoder::{Architecture, DecoderConfig, LayerWeights, Rope, RopeScaling, Weights};
+use harness_engine::{ChatTemplate, ModelFiles, TextTokenizer};
 use harness_store::FileHashes;
 pub use outline::{Outline, outline, trained_bytes};
 pub use placed::{PlacedRun, Setting, prepare};
@@ -181,10 +180,10 @@ impl<B: Distribute> Run<B> {
             }
         };
         if let Some(precision) = options.precision {
-            weights.store_as(precision.float_type()).map_err(engine_error)?;
+            weights.store_as(precision.float_type())?;
         }
         if let Some(quantization) = &recipe.quantization {
-            weights.quantise(quantization).map_err(engine_error)?;
+            weights.quantise(quantization)?;
         }
         let longest = train.longest_batch();
         let policy = match options.gradient_checkpointing {
@@ -375,7 +374,7 @@ struct Scratch {
 impl Scratch {
     fn new(options: &ModelOptions, recipe_folder: &Path) -> Result<Self, TrainingError> {
         let folder = recipe_folder.join(&options.tokenizer);
-        let tokenizer = TextTokenizer::load(&folder).map_err(engine_error)?;
+        let tokenizer = TextTokenizer::load(&folder)?;
         let (bos, eos) = (tokenizer.bos().map(|token| token.id), tokenizer.eos().map(|token| token.id));
         let vocab_size = tokenizer.vocab_size();
         let config = DecoderConfig {
@@ -400,13 +399,9 @@ impl Scratch {
             experts: None,
         };
         let json = options.config_json(vocab_size, bos, eos);
-        let chat_template = ChatTemplate::load(&folder, None).map_err(engine_error)?;
+        let chat_template = ChatTemplate::load(&folder, None)?;
         Ok(Self { tokenizer, folder, config, json, dtype: options.dtype, chat_template })
     }
-}
-
-fn engine_error(error: harness_engine::EngineError) -> TrainingError {
-    TrainingError::Engine(Box::new(error))
 }
 
 /// What full-parameter training writes: the configuration of the base, or of the model made from scratch.

@@ -2,7 +2,8 @@
 
 use std::{fs, path::Path};
 
-use harness_engine::{ChatTemplate, ModelFiles, Projection, TextTokenizer};
+use harness_decoder::Projection;
+use harness_engine::{ChatTemplate, ModelFiles, TextTokenizer};
 use harness_store::{DataLocator, FileHashes};
 use harness_training::{
     Recipe,

@@ -9,8 +9,9 @@ use std::sync::{
 };
 
 use harness_core::{Digest, Seed};
-use harness_engine::{
-    Architecture, DecoderConfig, HostTensor, LayerWeights, Projection, Rope, RopeScaling, Weights,
+use harness_decoder::{Architecture, DecoderConfig, LayerWeights, Projection, Rope, RopeScaling, Weights};
+use harness_kernels::{
+    HostTensor,
     cuda::{Device, Float},
 };
 use harness_training::{
@@ -366,7 +367,7 @@ fn weights(config: &DecoderConfig) -> Weights {
 /// 4-bit weights give the products and gradients of the values they stand for.
 #[test]
 fn four_bit_weights() {
-    use harness_engine::{HostData, Nf4Tensor, Quantization, QuantizationKind};
+    use harness_kernels::{HostData, Nf4Tensor, Quantization, QuantizationKind};
     for (rows, cols, double) in [(64, 128, true), (40, 192, false), (9, 7, true), (512, 64, true)] {
         compare!(format!("nf4 {rows} {cols} double {double}"), |b, float| {
             let options = Quantization { kind: QuantizationKind::Nf4, block_size: 64, double };

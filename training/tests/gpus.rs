@@ -14,8 +14,9 @@ use std::{
 };
 
 use harness_core::{Digest, Seed};
-use harness_engine::{
-    DecoderConfig, FloatType, Projection, Quantization, Weights,
+use harness_decoder::{DecoderConfig, Projection, Weights};
+use harness_kernels::{
+    FloatType, Quantization,
     cuda::{Device, Float},
 };
 use harness_training::{
@@ -230,7 +231,7 @@ fn trainer(
         })
         .collect();
     let samples: Arc<[Sample]> = samples.into();
-    let backend = CudaBackend::new(gpu, float).map_err(|error| TrainingError::Engine(Box::new(error)))?;
+    let backend = CudaBackend::new(gpu, float)?;
     let control: Arc<dyn Collective<CudaBackend>> = Arc::new(Host(control));
     agree(&*control, &[("options", format!("{options:?}"))])?;
     let control = backend.connect(control)?;

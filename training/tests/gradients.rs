@@ -4,7 +4,7 @@ mod oracle;
 
 use candle_core::Tensor;
 use harness_core::Seed;
-use harness_engine::{DecoderConfig, Projection};
+use harness_decoder::{DecoderConfig, Projection};
 use harness_training::{
     block::{DropoutPlan, SavePolicy},
     data::Batch,

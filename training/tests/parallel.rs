@@ -10,7 +10,8 @@ use std::{
 };
 
 use harness_core::{Digest, Seed};
-use harness_engine::{FloatType, HostTensor, Projection, Quantization, Weights};
+use harness_decoder::{Projection, Weights};
+use harness_kernels::{FloatType, HostTensor, Quantization};
 use harness_training::{
     TrainingError,
     backend::{CpuBackend, Memory},
@@ -212,7 +213,7 @@ fn all_parameters_sharded_are_replicated_bit_for_bit() {
 fn a_rank_holds_its_part_of_the_weights_only() {
     let mut weights = stored(Stored::Bf16);
     // Blocks that outweigh embedding and head, and more of them than are held at once.
-    let config = harness_engine::DecoderConfig { num_layers: 12, sliding_window: vec![None; 12], ..config() };
+    let config = harness_decoder::DecoderConfig { num_layers: 12, sliding_window: vec![None; 12], ..config() };
     weights.layers = (0..12).map(|i| weights.layers[i % 2].clone()).collect();
     weights.embed = HostTensor::from_f32(weights.embed.shape.clone(), weights.embed.to_f32().into_owned());
     let held = |sharded: bool| -> usize {

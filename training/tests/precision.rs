@@ -2,7 +2,7 @@
 //! 40 hides, such as long sums that lose their small terms.
 
 use harness_core::Seed;
-use harness_engine::{HostTensor, kernels::attention::AttentionShape};
+use harness_kernels::{HostTensor, cpu::attention::AttentionShape};
 use harness_training::backend::{CpuBackend, CpuBuf, Kernels, Mat, MatMut, Memory, Span, Weight};
 
 /// Width, feed-forward width and vocabulary of a model of 135 million parameters.

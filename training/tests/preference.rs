@@ -2,7 +2,7 @@
 
 mod oracle;
 
-use harness_engine::Projection;
+use harness_decoder::Projection;
 use harness_training::{
     backend::{CpuBackend, Memory},
     model::{LocalSink, MicroStep, Trainable},

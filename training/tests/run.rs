@@ -11,7 +11,8 @@ use std::{
 };
 
 use harness_core::Seed;
-use harness_engine::{Adapter, LoadedBase, LocalModel, ModelFiles, ModelOptions, TextTokenizer};
+use harness_decoder::Adapter;
+use harness_engine::{LoadedBase, LocalModel, ModelFiles, ModelOptions, TextTokenizer};
 use harness_store::{DataLocator, FileHashes};
 use harness_training::{
     Recipe, TrainingRecord,

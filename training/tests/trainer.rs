@@ -12,7 +12,7 @@ use std::{
 };
 
 use harness_core::{Digest, Seed};
-use harness_engine::{DecoderConfig, Projection};
+use harness_decoder::{DecoderConfig, Projection};
 use harness_training::{
     TrainingError,
     backend::{CpuBackend, Memory},
@@ -410,7 +410,7 @@ fn memory_that_runs_out_leaves_a_usable_adapter() {
     assert!(step > 0, "the long row does not come first");
     assert_eq!(checkpoint::steps(&output).pop(), Some(step), "{text}");
     let kept = checkpoint::folder(&output, step);
-    harness_engine::Adapter::load(&kept, &config).expect("an adapter that can be used");
+    harness_decoder::Adapter::load(&kept, &config).expect("an adapter that can be used");
 
     // With enough memory the same run goes on, and ends as if nothing had been.
     let mut again = start(usize::MAX, &output);

@@ -12,7 +12,7 @@ use std::{
 };
 
 use harness_core::Seed;
-use harness_engine::DecoderConfig;
+use harness_decoder::DecoderConfig;
 use harness_training::{
     TrainingError,
     backend::{CpuBackend, CpuBuf, Memory},

@@ -8,7 +8,8 @@ mod shapes;
 use std::{sync::Arc, time::Instant};
 
 use harness_core::{Control, Digest, LanguageModel, Request, Sampling, Seed};
-use harness_engine::{GenerationDefaults, LoadedBase, LocalModel, ModelFiles, ModelOptions, Placement, TextTokenizer};
+use harness_decoder::GenerationDefaults;
+use harness_engine::{LoadedBase, LocalModel, ModelFiles, ModelOptions, Placement, TextTokenizer};
 
 /// Words `w2`, `w3`, ...
 fn tokenizer() -> TextTokenizer {

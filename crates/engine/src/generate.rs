@@ -18,10 +18,10 @@ use sampler::{Drawn, Sampler};
 pub(crate) use thinking::ThinkEnd;
 
 use crate::{
-    Decoder, EngineError, TextStream, TextTokenizer,
-    decoder::{KvBlock, Piece},
+    EngineError, TextStream, TextTokenizer,
     schedule::{Forest, Limits, Sequence, Work},
 };
+use harness_decoder::{Decoder, KvBlock, Piece};
 
 /// One prompt in tokens and how to go on from it.
 #[derive(Clone, Debug)]

@@ -15,11 +15,12 @@ pub use plan::Plan;
 use rayon::prelude::*;
 
 use crate::{
-    Adapter, ChatEnding, Decoder, EncodedPair, EngineError, encode_pair, encode_prompt,
+    ChatEnding, EncodedPair, EngineError, encode_pair, encode_prompt,
     generate::{Generated, Generator, Listener, Prompt, ThinkEnd},
     rolling_windows,
     schedule::{Scored, Sequence, Work, score},
 };
+use harness_decoder::{Adapter, Decoder};
 
 /// A base model, alone or with an adapter, that answers requests.
 #[derive(Debug)]

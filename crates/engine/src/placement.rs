@@ -2,7 +2,9 @@
 
 use std::{fmt, str::FromStr};
 
-use crate::{EngineError, schedule::Limits};
+use harness_kernels::KernelError;
+
+use crate::schedule::Limits;
 
 /// A device.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -63,13 +65,13 @@ impl Placement {
     ///
     /// # Errors
     /// If it was built without support for GPUs, or driver, GPU or libraries are missing or too old.
-    pub fn check(self) -> Result<(), EngineError> {
+    pub fn check(self) -> Result<(), KernelError> {
         match self {
             Self::Cpu => Ok(()),
             #[cfg(not(feature = "cuda"))]
-            Self::Cuda(ordinal) => Err(EngineError::without_cuda(ordinal)),
+            Self::Cuda(ordinal) => Err(KernelError::without_cuda(ordinal)),
             #[cfg(feature = "cuda")]
-            Self::Cuda(ordinal) => crate::cuda::Gpu::find(ordinal).map(drop),
+            Self::Cuda(ordinal) => harness_kernels::cuda::Gpu::find(ordinal).map(drop),
         }
     }
 
@@ -79,23 +81,24 @@ impl Placement {
     /// # Errors
     /// As [`Placement::check`]; if NCCL is missing or too old, this program was built without it, or there are fewer GPUs.
     #[cfg_attr(not(feature = "nccl"), allow(unused_variables, reason = "such ranks are refused"))]
-    pub fn check_ranks(self, here: usize) -> Result<(), EngineError> {
+    pub fn check_ranks(self, here: usize) -> Result<(), KernelError> {
         match self {
             Self::Cpu => Ok(()),
             #[cfg(not(feature = "nccl"))]
-            Self::Cuda(ordinal) => Err(EngineError::without_nccl(ordinal)),
+            Self::Cuda(ordinal) => Err(KernelError::without_nccl(ordinal)),
             #[cfg(feature = "nccl")]
             Self::Cuda(ordinal) => {
                 self.check()?;
-                let (device, left) = (self.to_string(), crate::cuda::Device::count()?.saturating_sub(ordinal));
-                crate::cuda::Communicator::present(&device)?;
+                let (device, left) =
+                    (self.to_string(), harness_kernels::cuda::Device::count()?.saturating_sub(ordinal));
+                harness_kernels::cuda::Communicator::present(&device)?;
                 if here <= left {
                     return Ok(());
                 }
                 let there = if left == 1 { "there is 1".to_owned() } else { format!("there are {left}") };
                 let reason =
                     format!("{here} ranks need a GPU each, and from here on {there} on this host; use --nproc {left}");
-                Err(EngineError::Device { device, reason })
+                Err(KernelError::Device { device, reason })
             }
         }
     }

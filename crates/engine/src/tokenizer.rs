@@ -4,6 +4,7 @@ mod build;
 mod bytes;
 mod class;
 mod files;
+mod gguf;
 mod lines;
 mod pair;
 mod stream;

@@ -6,10 +6,13 @@
 use std::{path::Path, sync::Arc};
 
 use harness_core::{Digest, Seed};
-use harness_engine::{
-    Adapter, AdapterConfig, Architecture, BaseModel, ComputeType, DecoderConfig, GenerationDefaults, HostTensor,
-    LayerWeights, Limits, LoadedBase, LocalModel, LoraPair, ModelFiles, ModelOptions, Placement, Projection, Rope,
-    RopeScaling, TextTokenizer, Weights,
+use harness_decoder::{
+    Adapter, AdapterConfig, Architecture, BaseModel, DecoderConfig, GenerationDefaults, LayerWeights, LoraPair,
+    Projection, Rope, RopeScaling, Weights,
+};
+use harness_engine::{ComputeType, Limits, LoadedBase, LocalModel, ModelFiles, ModelOptions, Placement, TextTokenizer};
+use harness_kernels::{
+    HostTensor,
     cuda::{Device, Float},
 };
 

@@ -10,10 +10,12 @@ use candle_core::{DType, Device, Tensor};
 use candle_nn::VarBuilder;
 use candle_transformers::models::{llama, mistral, qwen2, qwen3};
 use harness_core::{Control, Digest, LanguageModel, Request, Sampling, Seed, StreamRng};
-use harness_engine::{
-    Adapter, AdapterConfig, Architecture, DecoderConfig, GenerationDefaults, HostTensor, LayerWeights, Limits,
-    LoadedBase, LocalModel, LoraPair, ModelFiles, ModelOptions, Projection, Rope, RopeScaling, TextTokenizer, Weights,
+use harness_decoder::{
+    Adapter, AdapterConfig, Architecture, DecoderConfig, GenerationDefaults, LayerWeights, LoraPair, Projection, Rope,
+    RopeScaling, Weights,
 };
+use harness_engine::{Limits, LoadedBase, LocalModel, ModelFiles, ModelOptions, TextTokenizer};
+use harness_kernels::HostTensor;
 use proptest::prelude::*;
 
 const VOCAB: usize = 60;

@@ -1,33 +1,35 @@
 //! Models in Hugging Face's layout: what is read, and what bad files are answered with.
 
+#[path = "../../decoder/tests/loading_support/mod.rs"]
 mod loading_support;
 
 use std::{collections::BTreeMap, fs, path::Path};
 
-use harness_engine::{
-    Architecture, DecoderConfig, EngineError, HostData, ModelFiles, Quantization, RopeScaling, StoredTensors,
-    inverse_frequencies, save_quantised,
+use harness_decoder::{
+    Architecture, Checkpoint, DecoderConfig, DecoderError, RopeScaling, StoredTensors, inverse_frequencies,
 };
+use harness_engine::{EngineError, ModelFiles, save_quantised};
+use harness_kernels::{HostData, Quantization};
 use loading_support::{raw, stories, tiny, tiny_config, tiny_tensors, values, write_model};
 use safetensors::Dtype;
 use serde_json::{Value, json};
 
-fn config_with(changes: &[(&str, Value)]) -> Result<DecoderConfig, EngineError> {
+fn config_with(changes: &[(&str, Value)]) -> Result<DecoderConfig, DecoderError> {
     let dir = tempfile::tempdir().unwrap();
     let mut config = tiny_config("llama");
     for (key, value) in changes {
         config[*key] = value.clone();
     }
     fs::write(dir.path().join("config.json"), config.to_string()).unwrap();
-    ModelFiles::load_config(dir.path())
+    DecoderConfig::load(dir.path())
 }
 
-fn message<T: std::fmt::Debug>(result: Result<T, EngineError>) -> String {
+fn message<T: std::fmt::Debug, E: std::error::Error>(result: Result<T, E>) -> String {
     result.expect_err("this must fail").to_string()
 }
 
 /// The error says all of this.
-fn assert_says<T: std::fmt::Debug>(result: Result<T, EngineError>, parts: &[&str]) {
+fn assert_says<T: std::fmt::Debug, E: std::error::Error>(result: Result<T, E>, parts: &[&str]) {
     let message = message(result);
     for part in parts {
         assert!(message.contains(part), "{message:?} does not say {part:?}");
@@ -117,7 +119,7 @@ fn configurations_are_read_as_transformers_reads_them() {
                 };
             }
             fs::write(dir.path().join("config.json"), json.to_string()).unwrap();
-            let (found, case) = (ModelFiles::load_config(dir.path()), format!("{family} {changes}"));
+            let (found, case) = (DecoderConfig::load(dir.path()), format!("{family} {changes}"));
             let Some(expected) = expected.as_object() else {
                 assert!(found.is_err(), "{case}: expected a refusal");
                 continue;
@@ -203,7 +205,7 @@ fn windows_go_by_layer() {
         let mut config = tiny_config(model_type);
         config.as_object_mut().unwrap().extend(changes.as_object().unwrap().clone());
         fs::write(dir.path().join("config.json"), config.to_string()).unwrap();
-        ModelFiles::load_config(dir.path()).unwrap().sliding_window
+        DecoderConfig::load(dir.path()).unwrap().sliding_window
     };
     assert_eq!(windows("mistral", json!({"sliding_window": 16})), [Some(16), Some(16)]);
     assert_eq!(windows("mistral", json!({"sliding_window": null})), [None, None]);
@@ -276,7 +278,7 @@ fn bad_configurations_are_named() {
     assert_says(config_with(&[("mlp_bias", json!(true))]), &["`mlp_bias`"]);
     let quantised = json!({"quant_method": "bitsandbytes"});
     assert_says(config_with(&[("quantization_config", quantised)]), &["bitsandbytes", "safetensors"]);
-    assert_says(ModelFiles::load_config(Path::new("/nowhere/at/all")), &["/nowhere/at/all", "config.json not found"]);
+    assert_says(DecoderConfig::load(Path::new("/nowhere/at/all")), &["/nowhere/at/all", "config.json not found"]);
 
     let dir = tiny("llama");
     fs::write(dir.path().join("config.json"), "{\n  \"model_type\": \"llama\",\n  oops\n}").unwrap();
@@ -414,10 +416,10 @@ fn a_quantised_copy_loads_as_the_quantised_original() {
     assert_ne!(original.digest, digest, "another model from then on");
     let copy = ModelFiles::load(out.path()).unwrap();
     assert_eq!(copy.config, original.config);
-    let types = ModelFiles::stored_types(out.path()).unwrap();
+    let types = Checkpoint::open(out.path()).unwrap().stored_types().unwrap();
     assert_eq!(types.keys().collect::<Vec<_>>(), ["f32", "nf4"]);
     assert_eq!((types["f32"].tensors, types["nf4"].tensors), (7, 14), "embedding, head, norms; linears");
-    let plain = ModelFiles::stored_types(dir.path()).unwrap();
+    let plain = Checkpoint::open(dir.path()).unwrap().stored_types().unwrap();
     let bytes = tiny_tensors("llama").values().map(|(_, _, data)| data.len()).sum();
     assert_eq!(plain["f32"], StoredTensors { tensors: 21, bytes });
     for (ours, theirs) in original.weights.layers.iter().zip(&copy.weights.layers) {

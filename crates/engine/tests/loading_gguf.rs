@@ -1,5 +1,6 @@
 //! GGUF files: against the same model in Hugging Face's layout, and broken ones.
 
+#[path = "../../decoder/tests/loading_support/mod.rs"]
 mod loading_support;
 
 use std::{
@@ -14,7 +15,9 @@ use candle_core::{
     quantized::{GgmlDType, QTensor, gguf_file},
 };
 use gguf_file::Value;
-use harness_engine::{ChatContext, EngineError, HostData, HostTensor, ModelFiles, RopeScaling, TextTokenizer};
+use harness_decoder::{Checkpoint, RopeScaling};
+use harness_engine::{ChatContext, EngineError, ModelFiles, TextTokenizer};
+use harness_kernels::{HostData, HostTensor};
 use harness_test_support::beside;
 use loading_support::{smollm2, stories, tiny};
 
@@ -307,7 +310,7 @@ fn types_are_kept_or_widened() {
         .map(|(name, dtype)| (name.to_owned(), QTensor::quantize(embed, dtype).unwrap()));
     let file = tempfile::NamedTempFile::with_suffix(".gguf").unwrap();
     fs::write(file.path(), bytes(&Metadata::new(), &stored.into())).unwrap();
-    let types = ModelFiles::stored_types(file.path()).unwrap();
+    let types = Checkpoint::open(file.path()).unwrap().stored_types().unwrap();
     let counts: Vec<_> = types.iter().map(|(name, stored)| (name.as_str(), stored.tensors, stored.bytes)).collect();
     let elements = 512 * 64;
     assert_eq!(counts, [("Q4_0", 2, 2 * elements / 32 * 18), ("f16", 1, 2 * elements)]);
@@ -400,7 +403,7 @@ fn a_model_in_parts_is_the_same_model() {
             let model = ModelFiles::load(&path).unwrap();
             assert_eq!((model.digest, &model.config), (whole.digest, &whole.config), "{}", path.display());
             same_weights(&model, &whole);
-            let types = ModelFiles::stored_types(&path).unwrap();
+            let types = Checkpoint::open(&path).unwrap().stored_types().unwrap();
             assert_eq!((types.len(), types["f32"].tensors), (1, 21));
         }
     }

@@ -13,10 +13,9 @@ use candle_core::{
 use candle_nn::VarBuilder;
 use candle_transformers::models::mixtral;
 use harness_core::{LanguageModel, Request, Response, Sampling, Seed};
-use harness_engine::{
-    Adapter, Experts, HostData, HostTensor, Limits, LoadedBase, LocalModel, ModelFiles, ModelOptions, Placement,
-    Quantization, save_quantised,
-};
+use harness_decoder::{Adapter, Experts};
+use harness_engine::{Limits, LoadedBase, LocalModel, ModelFiles, ModelOptions, Placement, save_quantised};
+use harness_kernels::{HostData, HostTensor, Quantization};
 use harness_test_support::{
     Dims,
     model::{Numbers, tokenizer_json, write_json, write_tensors},

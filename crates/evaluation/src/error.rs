@@ -3,9 +3,11 @@
 use std::error::Error;
 
 use harness_core::ModelError;
+use harness_decoder::DecoderError;
 use harness_engine::EngineError;
 use harness_http::HttpError;
 use harness_judges::JudgesError;
+use harness_kernels::KernelError;
 use harness_metrics::comparison::ComparisonError;
 use harness_reports::ReportError;
 use harness_store::StoreError;
@@ -88,6 +90,18 @@ pub enum EvaluationError {
     Report(#[from] ReportError),
 }
 
+impl From<DecoderError> for EvaluationError {
+    fn from(error: DecoderError) -> Self {
+        Self::Engine(error.into())
+    }
+}
+
+impl From<KernelError> for EvaluationError {
+    fn from(error: KernelError) -> Self {
+        Self::Engine(error.into())
+    }
+}
+
 impl EvaluationError {
     /// The call, or a file that it names, is wrong.
     pub fn usage(message: impl Into<String>) -> Self {
@@ -138,7 +152,9 @@ impl EvaluationError {
 
 /// Whether the fault lies in the machine and not in the files that were named.
 fn is_of_machine(error: &EngineError) -> bool {
-    matches!(error, EngineError::Io { action: "write", .. } | EngineError::DeviceMemory { .. })
+    use DecoderError::{Io, Kernel};
+    let EngineError::Decoder(error) = error else { return false };
+    matches!(error, Io { action: "write", .. } | Kernel(KernelError::DeviceMemory { .. }))
 }
 
 fn is_usage_of_training(error: &TrainingError) -> bool {
@@ -149,7 +165,7 @@ fn is_usage_of_training(error: &TrainingError) -> bool {
         | TrainingError::Evaluation(_) => false,
         TrainingError::Io { action, .. } => *action == "read",
         TrainingError::Store(source) => source.is_usage(),
-        TrainingError::Engine(source) => !source.downcast_ref::<EngineError>().is_some_and(is_of_machine),
+        TrainingError::Engine(source) => !is_of_machine(source),
         _ => true,
     }
 }

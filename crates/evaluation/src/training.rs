@@ -12,6 +12,7 @@ use std::{
 };
 
 use harness_core::{Digest, Hasher};
+use harness_decoder::DecoderConfig;
 use harness_engine::{ChatTemplate, ModelFiles, Placement, TextTokenizer};
 use harness_metrics::comparison::{counted, thousands};
 use harness_training::{
@@ -181,7 +182,7 @@ pub fn check(
         Candidate::Adapter { base, .. } => check(session, base, None, &Changes::default()),
         Candidate::Recipe { .. } => match recipe_and_base(session, model, base, changes)? {
             (recipe, Some(ResolvedModel { candidate: Candidate::Base { path }, .. })) => {
-                recipe.check_base(&ModelFiles::load_config(&path)?)?;
+                recipe.check_base(&DecoderConfig::load(&path)?)?;
                 Ok(())
             }
             (_, Some(base)) => check(session, &base, None, &Changes::default()),
@@ -261,7 +262,7 @@ impl TrainingPlan {
         let base = match base {
             None => None,
             Some(ResolvedModel { name, candidate: Candidate::Base { path }, .. }) => {
-                recipe.check_base(&ModelFiles::load_config(&path)?)?;
+                recipe.check_base(&DecoderConfig::load(&path)?)?;
                 Some((name, path))
             }
             Some(ResolvedModel { name, candidate: Candidate::Recipe { .. }, .. }) => {

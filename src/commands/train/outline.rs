@@ -2,7 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use harness_engine::{ChatTemplate, DecoderConfig, ModelFiles, TextTokenizer};
+use harness_decoder::DecoderConfig;
+use harness_engine::{ChatTemplate, TextTokenizer};
 use harness_evaluation::{
     experiment::{Candidate, ResolvedModel},
     training::Changes,
@@ -59,7 +60,7 @@ impl Shape {
     /// # Errors
     /// If it cannot be read, or the recipe cannot train such a base.
     pub(super) fn config(&self) -> Result<DecoderConfig, Failure> {
-        let config = ModelFiles::load_config(&self.folder)?;
+        let config = DecoderConfig::load(&self.folder)?;
         self.recipe.check_base(&config)?;
         Ok(config)
     }

@@ -1,6 +1,6 @@
 //! What the cases of the benchmarks call projections and save policies.
 
-use harness_engine::Projection;
+use harness_decoder::Projection;
 use harness_training::block::SavePolicy;
 
 /// The projections of a name: `all`, `qvo`, `qv`.

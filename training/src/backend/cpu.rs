@@ -13,9 +13,9 @@ use std::sync::{
     atomic::{AtomicUsize, Ordering},
 };
 
-use harness_engine::{
+use harness_kernels::{
     HostData, HostTensor,
-    kernels::{PackedMatrix, gemm, gemm_in_chains, gemm_packed, gemm_packed_transposed},
+    cpu::{PackedMatrix, gemm, gemm_in_chains, gemm_packed, gemm_packed_transposed},
 };
 pub use memory::CpuBuf;
 use memory::Pool;

@@ -15,8 +15,9 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
 };
 
-use harness_engine::{
-    EngineError, HostTensor,
+use harness_kernels::KernelError;
+use harness_kernels::{
+    HostTensor,
     cuda::{AdamWConstants, Device, DeviceMatrix, Float, View},
 };
 #[cfg(feature = "nccl")]
@@ -41,10 +42,10 @@ pub struct CudaBackend {
 
 /// What a failed operation unwinds with.
 #[derive(Debug)]
-pub struct DeviceFailure(pub EngineError);
+pub struct DeviceFailure(pub KernelError);
 
 /// The value, or unwinds without a message of its own.
-fn done<T>(result: Result<T, EngineError>) -> T {
+fn done<T>(result: Result<T, KernelError>) -> T {
     result.unwrap_or_else(|error| resume_unwind(Box::new(DeviceFailure(error))))
 }
 
@@ -53,7 +54,7 @@ impl CudaBackend {
     ///
     /// # Errors
     /// As [`Device::open`].
-    pub fn new(ordinal: usize, float: Float) -> Result<Self, EngineError> {
+    pub fn new(ordinal: usize, float: Float) -> Result<Self, KernelError> {
         Ok(Self::on(Device::open(ordinal)?, float))
     }
 
@@ -85,13 +86,13 @@ impl CudaBackend {
         match catch_unwind(AssertUnwindSafe(f)) {
             Ok(result) => result,
             Err(payload) => match payload.downcast::<DeviceFailure>() {
-                Ok(failure) => Err(TrainingError::Engine(Box::new(failure.0))),
+                Ok(failure) => Err(failure.0.into()),
                 Err(payload) => resume_unwind(payload),
             },
         }
     }
 
-    fn linear_view<'a>(&self, w: Weight<'a, Self>, use_view: impl FnOnce(View<'_>) -> Result<(), EngineError>)
+    fn linear_view<'a>(&self, w: Weight<'a, Self>, use_view: impl FnOnce(View<'_>) -> Result<(), KernelError>)
     where
         Self: 'a,
     {
@@ -180,7 +181,7 @@ impl Memory for CudaBackend {
 
     fn out_of_memory(payload: &(dyn Any + Send)) -> Option<String> {
         match payload.downcast_ref()? {
-            DeviceFailure(EngineError::DeviceMemory { asked, used, .. }) => {
+            DeviceFailure(KernelError::DeviceMemory { asked, used, .. }) => {
                 Some(OutOfMemory { asked: *asked, used: *used }.to_string())
             }
             DeviceFailure(_) => None,

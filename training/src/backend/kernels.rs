@@ -1,6 +1,6 @@
 //! What a decoder block is computed with, forward and backward.
 
-pub use harness_engine::kernels::attention::AttentionShape;
+pub use harness_kernels::cpu::attention::AttentionShape;
 
 use super::{
     dropout::DropoutKey,

@@ -2,7 +2,7 @@
 
 use std::{any::Any, fmt, fs};
 
-use harness_engine::HostTensor;
+use harness_kernels::HostTensor;
 
 use super::views::{Span, SpanMut};
 

@@ -1,6 +1,6 @@
 //! What a block computes with besides its weights and its input.
 
-use harness_engine::DecoderConfig;
+use harness_decoder::DecoderConfig;
 
 use super::dropout::DropoutPlan;
 use crate::backend::Backend;

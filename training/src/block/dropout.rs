@@ -1,6 +1,6 @@
 //! Which masks a micro-batch drops inputs with.
 
-use harness_engine::Projection;
+use harness_decoder::Projection;
 
 use crate::backend::{DropoutKey, mix64};
 

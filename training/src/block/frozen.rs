@@ -1,6 +1,6 @@
 //! The frozen weights of a block on the device.
 
-use harness_engine::LayerWeights;
+use harness_decoder::LayerWeights;
 
 use crate::backend::Backend;
 

@@ -1,6 +1,6 @@
 //! What is trained of a block, by its place in the flat buffers.
 
-use harness_engine::Projection;
+use harness_decoder::Projection;
 
 /// One low-rank addition `y[column..column + out] += scale * (x Aᵀ) Bᵀ`. `A` is `[rank, in]`; of `B` the transpose
 /// `[rank, out]` is stored, which suits products with few rows. The `A` of one group lie one after another.

@@ -1,6 +1,6 @@
 //! How much of the forward pass is kept for the backward pass.
 
-use harness_engine::DecoderConfig;
+use harness_decoder::DecoderConfig;
 
 /// Which intermediate results the forward pass keeps for the backward pass. All give the same gradients, bit by bit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

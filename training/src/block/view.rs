@@ -1,6 +1,6 @@
 //! The weights of one block, frozen or trained, as the formulas see them.
 
-use harness_engine::DecoderConfig;
+use harness_decoder::DecoderConfig;
 
 use super::{
     frozen::FrozenLayer,

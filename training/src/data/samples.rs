@@ -2,6 +2,7 @@
 
 use std::{borrow::Cow, fs::File, io::Write, ops::Range, path::Path, sync::Arc};
 
+use harness_kernels::map_file;
 use memmap2::Mmap;
 
 use super::Sample;
@@ -129,9 +130,7 @@ impl Samples {
     /// # Errors
     /// If it cannot be read or is not such a file.
     pub fn map(path: &Path) -> Result<Self, TrainingError> {
-        let file = File::open(path).map_err(TrainingError::io("read", path))?;
-        // SAFETY: files of samples are written beside their place, renamed and never written to again.
-        let map = unsafe { Mmap::map(&file) }.map_err(TrainingError::io("map", path))?;
+        let map = map_file(path).map_err(TrainingError::io("read", path))?;
         let wrong = |message: &str| TrainingError::Data { path: path.to_owned(), message: message.to_owned() };
         if map.len() < HEAD || map[..8] != MAGIC {
             return Err(wrong("is not a file of samples of this version"));

@@ -1,6 +1,6 @@
 //! Last norm, output head and cross-entropy, over the rows that have a label only.
 
-use harness_engine::DecoderConfig;
+use harness_decoder::DecoderConfig;
 
 use crate::{
     backend::{Backend, Mat, MatMut, Span, SpanMut, Weight},

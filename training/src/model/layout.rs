@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use harness_engine::{DecoderConfig, Projection, Weights};
+use harness_decoder::{DecoderConfig, Projection, Weights};
 
 use crate::{
     TrainingError,

@@ -1,6 +1,6 @@
 //! Cosines and sines of the rotary embedding.
 
-use harness_engine::{DecoderConfig, RopeScaling, inverse_frequencies};
+use harness_decoder::{DecoderConfig, RopeScaling, inverse_frequencies};
 
 use crate::TrainingError;
 

@@ -1,7 +1,8 @@
 //! Weights of a model made from scratch.
 
 use harness_core::Seed;
-use harness_engine::{DecoderConfig, HostTensor, LayerWeights, Weights};
+use harness_decoder::{DecoderConfig, LayerWeights, Weights};
+use harness_kernels::HostTensor;
 
 /// Random weights: matrices normal with standard deviation `range`, the projections into the residual stream narrower
 /// by `sqrt(2 * layers)` (Radford et al. 2019), norms 1, biases 0. Every tensor has its own random stream.

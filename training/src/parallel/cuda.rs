@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::{thread, time::Duration};
 
 #[cfg(feature = "nccl")]
-use harness_engine::LayerWeights;
+use harness_decoder::LayerWeights;
 
 #[cfg(feature = "nccl")]
 use super::exchange::Exchange;

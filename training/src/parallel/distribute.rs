@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use harness_engine::LayerWeights;
+use harness_decoder::LayerWeights;
 
 use super::{Collective, Exchange, Sharded};
 use crate::{

@@ -8,7 +8,7 @@ use std::{
     thread,
 };
 
-use harness_engine::{LayerWeights, packed::PackedLayer};
+use harness_decoder::{LayerWeights, packed::PackedLayer};
 
 use super::exchange::{Bytes, Exchange};
 use crate::{
@@ -64,7 +64,7 @@ impl<B: Backend + Clone> Sharded<B> {
         let worker = thread::spawn(move || {
             let gather = |layer: usize| -> Result<FrozenLayer<B>, TrainingError> {
                 let parts = exchange.all_to_all(vec![Arc::clone(&shards[layer]); world])?;
-                let weights = shapes[layer].join(&parts.concat()).map_err(|e| TrainingError::Engine(Box::new(e)))?;
+                let weights = shapes[layer].join(&parts.concat())?;
                 Ok(FrozenLayer::new(&backend, &weights, backward[layer]))
             };
             for layer in requests {

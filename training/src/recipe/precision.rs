@@ -28,11 +28,11 @@ impl Precision {
     }
 
     /// The type of stored weights.
-    pub fn float_type(self) -> harness_engine::FloatType {
+    pub fn float_type(self) -> harness_kernels::FloatType {
         match self {
-            Self::Fp32 => harness_engine::FloatType::F32,
-            Self::Bf16 => harness_engine::FloatType::Bf16,
-            Self::Fp16 => harness_engine::FloatType::F16,
+            Self::Fp32 => harness_kernels::FloatType::F32,
+            Self::Bf16 => harness_kernels::FloatType::Bf16,
+            Self::Fp16 => harness_kernels::FloatType::F16,
         }
     }
 }

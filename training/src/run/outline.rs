@@ -1,7 +1,8 @@
 //! What a run would take, from its files alone: no weights are read and nothing is computed.
 
 use harness_core::Seed;
-use harness_engine::{ChatTemplate, DecoderConfig, Placement, Projection, TextTokenizer};
+use harness_decoder::{DecoderConfig, Projection};
+use harness_engine::{ChatTemplate, Placement, TextTokenizer};
 use harness_store::FileHashes;
 use serde::{Deserialize, Serialize};
 

@@ -90,9 +90,7 @@ pub fn prepare(
         }
         Placement::Cpu => place(setting, work, ranks, |_, _| Ok(CpuBackend::new())),
         #[cfg(not(feature = "cuda"))]
-        Placement::Cuda(first) => {
-            Err(TrainingError::Engine(Box::new(harness_engine::EngineError::without_cuda(first))))
-        }
+        Placement::Cuda(first) => Err(harness_kernels::KernelError::without_cuda(first).into()),
         #[cfg(feature = "cuda")]
         Placement::Cuda(first) => {
             let options = &resolved.recipe.training;
@@ -152,10 +150,8 @@ impl<B: Distribute> PlacedRun for Placed<B> {
 
 #[cfg(feature = "cuda")]
 mod cuda {
-    use harness_engine::{
-        ComputeType, EngineError,
-        cuda::{Device, Float, Gpu},
-    };
+    use harness_engine::{ComputeType, EngineError};
+    use harness_kernels::cuda::{Device, Float, Gpu};
 
     use super::super::seats::{Seat, assign};
     use crate::{
@@ -165,17 +161,13 @@ mod cuda {
         recipe::{Precision, TrainingOptions},
     };
 
-    fn failed(error: EngineError) -> TrainingError {
-        TrainingError::Engine(Box::new(error))
-    }
-
     /// The GPU of this rank, once all ranks have told which ones they see.
     fn gpu(first: usize, ranks: &Ranks) -> Result<usize, TrainingError> {
         if ranks.world() == 1 {
             return Ok(first);
         }
         let named = |gpu: &Gpu| (gpu.name().to_owned(), gpu.uuid().to_owned());
-        let gpus = Gpu::all().map_err(failed)?.iter().map(named).collect();
+        let gpus = Gpu::all()?.iter().map(named).collect();
         let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_owned();
         let mine = serde_json::to_vec(&Seat { host, local: ranks.local(), gpus }).unwrap_or_default();
         let all = ranks.collective::<CudaBackend>().all_gather_bytes(mine.into())?;
@@ -203,8 +195,8 @@ mod cuda {
             (Some(ComputeType::Bf16), _) | (None, Some(Precision::Bf16) | None) => Float::Bf16,
             (None, Some(Precision::Fp16)) => Float::F16,
         };
-        let device = Device::open(gpu(first, ranks)?).map_err(failed)?;
-        device.set_tf32(options.tf32).map_err(failed)?;
+        let device = Device::open(gpu(first, ranks)?)?;
+        device.set_tf32(options.tf32)?;
         Ok(CudaBackend::on(device, float).paging(options.paged_optimizer))
     }
 }

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use candle_core::{D, DType, Device, Result, Tensor, Var};
 use harness_core::Seed;
-use harness_engine::{Architecture, DecoderConfig, Projection, Rope, RopeScaling, Weights};
+use harness_decoder::{Architecture, DecoderConfig, Projection, Rope, RopeScaling, Weights};
 use harness_training::{
     backend::CpuBackend,
     block::DropoutPlan,

@@ -1,10 +1,8 @@
 //! Models of known shapes with random weights, for the benchmarks of this crate and of training.
 
 use half::bf16;
-use harness_engine::{
-    Architecture, DecoderConfig, HostData, HostTensor, LayerWeights, Nf4Tensor, Quantization, QuantizationKind, Rope,
-    RopeScaling, Weights,
-};
+use harness_decoder::{Architecture, DecoderConfig, LayerWeights, Rope, RopeScaling, Weights};
+use harness_kernels::{HostData, HostTensor, Nf4Tensor, Quantization, QuantizationKind};
 
 /// The decoder of a name: `7b` (Llama-2), `1b` (Llama 3.2), `135m` (SmolLM2), or `tiny`.
 ///

@@ -8,7 +8,8 @@ use std::{
 use serde_json::Value;
 
 use super::ChatTemplate;
-use crate::{EngineError, config::read_json};
+use crate::EngineError;
+use harness_decoder::{DecoderError, read_json};
 
 /// The name of the template that is taken where none is asked for.
 const DEFAULT: &str = "default";
@@ -52,7 +53,7 @@ impl ChatTemplate {
 
 /// The templates of a directory by name, each with the file that holds it.
 fn sources(dir: &Path) -> Result<BTreeMap<String, (PathBuf, String)>, EngineError> {
-    let read = |path: &Path| std::fs::read_to_string(path).map_err(|e| EngineError::read(path, e));
+    let read = |path: &Path| std::fs::read_to_string(path).map_err(|e| DecoderError::read(path, e));
     let mut found = BTreeMap::new();
     let main = dir.join("chat_template.jinja");
     if main.exists() {
@@ -61,8 +62,8 @@ fn sources(dir: &Path) -> Result<BTreeMap<String, (PathBuf, String)>, EngineErro
     }
     let further = dir.join("additional_chat_templates");
     if further.is_dir() {
-        for entry in std::fs::read_dir(&further).map_err(|e| EngineError::read(&further, e))? {
-            let path = entry.map_err(|e| EngineError::read(&further, e))?.path();
+        for entry in std::fs::read_dir(&further).map_err(|e| DecoderError::read(&further, e))? {
+            let path = entry.map_err(|e| DecoderError::read(&further, e))?.path();
             if path.extension().is_some_and(|extension| extension == "jinja") {
                 let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
                 let source = read(&path)?;

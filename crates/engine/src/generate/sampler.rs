@@ -2,7 +2,7 @@
 
 use harness_core::{Sampling, Seed, StreamRng};
 
-use crate::kernels::logits::{argmax, log_sum_exp};
+use harness_kernels::cpu::logits::{argmax, log_sum_exp};
 
 /// A token, and what is known of its place.
 #[derive(Debug)]

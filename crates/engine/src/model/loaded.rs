@@ -10,12 +10,13 @@ use harness_core::{Digest, ModelIdentity};
 
 use super::device::ModelDevice;
 use crate::{
-    BaseModel, ChatSettings, ChatTemplate, ComputeType, DateUse, DecoderConfig, EngineError, GenerationDefaults,
-    ModelFiles, PairOptions, Placement, Quantization, TextTokenizer, Weights,
+    ChatSettings, ChatTemplate, ComputeType, DateUse, EngineError, ModelFiles, PairOptions, Placement, TextTokenizer,
     generate::{Pattern, Vocabulary},
     schedule::Limits,
     tokenizer::TokenBytes,
 };
+use harness_decoder::{BaseModel, DecoderConfig, GenerationDefaults, Weights};
+use harness_kernels::Quantization;
 
 /// How a model is run.
 #[derive(Clone, Debug, Default, PartialEq)]

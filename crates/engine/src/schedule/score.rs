@@ -3,11 +3,9 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::{Forest, Limits, Sequence};
-use crate::{
-    Decoder, EngineError,
-    decoder::{KvBlock, Piece},
-};
+use crate::EngineError;
 use harness_core::Control;
+use harness_decoder::{Decoder, KvBlock, Piece};
 
 /// The log-probabilities of one sequence's targets.
 #[derive(Clone, Debug, Default, PartialEq)]

@@ -11,7 +11,8 @@ use super::{
     class::Class,
     post_processor,
 };
-use crate::{EngineError, config::read_json};
+use crate::EngineError;
+use harness_decoder::{DecoderError, read_json};
 
 /// Lengths above this are transformers' way to say "none".
 const NO_LIMIT: f64 = 1e9;
@@ -45,18 +46,19 @@ impl TextTokenizer {
         let path = dir.join("tokenizer.json");
         if !path.exists() {
             let other = ["tokenizer.model", "vocab.json"].into_iter().find(|name| dir.join(name).exists());
-            return Err(EngineError::Missing {
+            return Err(DecoderError::Missing {
                 path: dir.to_owned(),
                 what: "tokenizer.json".to_owned(),
                 hint: match other {
                     Some(other) => format!("{other} alone is not read; save the fast tokenizer with transformers"),
                     None => "copy it from where the model comes from".to_owned(),
                 },
-            });
+            }
+            .into());
         }
         let inner = Tokenizer::from_file(&path)
             .map_err(|error| EngineError::TokenizerFile { path: path.clone(), reason: error.to_string() })?;
-        let read = |name: &str| -> Result<Map<String, Value>, EngineError> {
+        let read = |name: &str| -> Result<Map<String, Value>, DecoderError> {
             let path = dir.join(name);
             if path.exists() { read_json(&path) } else { Ok(Map::new()) }
         };
@@ -77,7 +79,7 @@ impl TextTokenizer {
         let failed = |reason: String| EngineError::TokenizerFile { path: "tokenizer.json".into(), reason };
         let inner = Tokenizer::from_bytes(tokenizer).map_err(|error| failed(error.to_string()))?;
         let config = serde_json::from_str(config.unwrap_or("{}"))
-            .map_err(|source| EngineError::Json { path: "tokenizer_config.json".into(), source })?;
+            .map_err(|source| DecoderError::Json { path: "tokenizer_config.json".into(), source })?;
         from_json(inner, Beside { config, ..Beside::default() }).map_err(failed)
     }
 }

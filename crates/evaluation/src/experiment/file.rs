@@ -6,7 +6,7 @@ use std::{
 };
 
 use harness_core::ChatKwargs;
-use harness_engine::Quantization;
+use harness_kernels::Quantization;
 use harness_metrics::{comparison::Settings, stats::Correction};
 use harness_store::nearest;
 use serde::Deserialize;

@@ -7,10 +7,10 @@ use std::{
 };
 
 use harness_core::Digest;
-use harness_engine::{
-    Adapter, Limits, LoadedBase, LocalModel, ModelFiles, ModelOptions, Placement, Quantization, Texts,
-};
+use harness_decoder::Adapter;
+use harness_engine::{Limits, LoadedBase, LocalModel, ModelFiles, ModelOptions, Placement, Texts};
 use harness_http::{Endpoint, EndpointOptions};
+use harness_kernels::Quantization;
 use harness_metrics::comparison::Caveat;
 use harness_store::{ModelEntry, ModelSource};
 

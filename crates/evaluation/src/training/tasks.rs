@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use harness_engine::Quantization;
+use harness_kernels::Quantization;
 use harness_metrics::comparison::{Comparison, Settings};
 use harness_tasks::{BuildOptions, Limit};
 

@@ -4,7 +4,7 @@
 //! the query heads of a group add up their dK and dV. A task owns one key head of one document, so every sum has one
 //! order.
 
-use harness_engine::kernels::{
+use harness_kernels::cpu::{
     MatMut as Out, MatRef,
     attention::{Job, Segment, Strided, attention},
     elementwise::exp,

@@ -1,6 +1,6 @@
 //! Cross-entropy over rows of logits, and its gradient in their place.
 
-use harness_engine::kernels::{elementwise::exp, logits::max_and_sum};
+use harness_kernels::cpu::{elementwise::exp, logits::max_and_sum};
 use rayon::prelude::*;
 
 use super::{memory::CpuBuf, simd::multiversion, views::rows_mut};

@@ -1,6 +1,6 @@
 //! Bias, rotary embedding, SwiGLU, dropout, rows, sums and the optimizer's update.
 
-use harness_engine::kernels::elementwise::exp;
+use harness_kernels::cpu::elementwise::exp;
 use rayon::prelude::*;
 
 use super::{

@@ -18,12 +18,12 @@ macro_rules! multiversion {
                 #[target_feature(enable = "avx2,fma")]
                 #[allow(clippy::too_many_arguments, reason = "inner loops take everything at once")]
                 fn avx2($($arg: $ty),*) $(-> $ret)? { body($($arg),*) }
-                match harness_engine::kernels::isa::isa() {
+                match harness_kernels::cpu::isa::isa() {
                     // SAFETY: `isa` says that the processor has these instructions.
-                    harness_engine::kernels::isa::Isa::Avx512 => return unsafe { avx512($($arg),*) },
+                    harness_kernels::cpu::isa::Isa::Avx512 => return unsafe { avx512($($arg),*) },
                     // SAFETY: as above.
-                    harness_engine::kernels::isa::Isa::Avx2 => return unsafe { avx2($($arg),*) },
-                    harness_engine::kernels::isa::Isa::Portable => {}
+                    harness_kernels::cpu::isa::Isa::Avx2 => return unsafe { avx2($($arg),*) },
+                    harness_kernels::cpu::isa::Isa::Portable => {}
                 }
             }
             body($($arg),*)

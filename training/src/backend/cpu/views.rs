@@ -1,6 +1,6 @@
 //! Views of buffers as slices, rows and the engine's matrices.
 
-use harness_engine::kernels::{MatMut as Out, MatRef};
+use harness_kernels::cpu::{MatMut as Out, MatRef};
 use rayon::prelude::*;
 
 use super::memory::CpuBuf;

@@ -8,10 +8,8 @@ use std::{
     },
 };
 
-use harness_engine::{
-    EngineError,
-    cuda::{AttentionWork, Device, DeviceBuffer, Float, View},
-};
+use harness_kernels::KernelError;
+use harness_kernels::cuda::{AttentionWork, Device, DeviceBuffer, Float, View};
 
 use crate::backend::Mat;
 
@@ -81,8 +79,8 @@ impl CudaBuf {
         device: &Device,
         float: Float,
         m: &Mat<'_, Self>,
-        f: impl FnOnce(View<'_>) -> Result<(), EngineError>,
-    ) -> Result<(), EngineError> {
+        f: impl FnOnce(View<'_>) -> Result<(), KernelError>,
+    ) -> Result<(), KernelError> {
         if self.data.float() == float {
             return f(self.matrix(m.at, m.rows, m.cols, m.pitch, m.transposed));
         }
@@ -98,8 +96,8 @@ impl CudaBuf {
         &self,
         device: &Device,
         float: Float,
-        f: impl FnOnce(&DeviceBuffer) -> Result<T, EngineError>,
-    ) -> Result<T, EngineError> {
+        f: impl FnOnce(&DeviceBuffer) -> Result<T, KernelError>,
+    ) -> Result<T, KernelError> {
         if self.data.float() == float {
             return f(&self.data);
         }
@@ -135,7 +133,7 @@ pub struct CudaInts {
 }
 
 impl CudaInts {
-    pub(super) fn new(device: &Device, data: &[u32]) -> Result<Self, EngineError> {
+    pub(super) fn new(device: &Device, data: &[u32]) -> Result<Self, KernelError> {
         let (attention, groups) = (OnceLock::new(), OnceLock::new());
         Ok(Self { data: device.bytes(data)?, host: data.to_vec(), attention, groups })
     }
@@ -145,33 +143,39 @@ impl CudaInts {
     }
 
     /// The work of attention, if these are bounds of documents.
-    pub(super) fn attention(&self, device: &Device) -> Result<&AttentionWork, EngineError> {
-        if self.attention.get().is_none() {
-            let work = AttentionWork::documents(device, &self.host, true)?;
-            return Ok(self.attention.get_or_init(|| work));
+    pub(super) fn attention(&self, device: &Device) -> Result<&AttentionWork, KernelError> {
+        if let Some(work) = self.attention.get() {
+            return Ok(work);
         }
-        self.attention.get().ok_or(EngineError::EmptyPrompt)
+        let work = AttentionWork::documents(device, &self.host, true)?;
+        Ok(self.attention.get_or_init(|| work))
     }
 
     /// Rows by token, if these are tokens: the distinct tokens, where the rows of each begin, and the rows, in order.
-    pub(super) fn groups(&self, device: &Device) -> Result<([&DeviceBuffer; 3], usize), EngineError> {
-        if self.groups.get().is_none() {
-            let mut order: Vec<u32> = (0..self.host.len() as u32).collect();
-            order.sort_by_key(|&row| self.host[row as usize]);
-            let (mut ids, mut starts) = (vec![], vec![]);
-            for (at, &row) in order.iter().enumerate() {
-                let token = self.host[row as usize];
-                if ids.last() != Some(&token) {
-                    ids.push(token);
-                    starts.push(at as u32);
-                }
+    pub(super) fn groups(&self, device: &Device) -> Result<([&DeviceBuffer; 3], usize), KernelError> {
+        let made = match self.groups.get() {
+            Some(made) => made,
+            None => {
+                let groups = self.grouped(device)?;
+                self.groups.get_or_init(|| groups)
             }
-            starts.push(order.len() as u32);
-            let count = ids.len();
-            let made = ([device.bytes(&ids)?, device.bytes(&starts)?, device.bytes(&order)?], count);
-            self.groups.get_or_init(|| made);
-        }
-        let ([ids, starts, order], count) = self.groups.get().ok_or(EngineError::EmptyPrompt)?;
+        };
+        let ([ids, starts, order], count) = made;
         Ok(([ids, starts, order], *count))
+    }
+
+    fn grouped(&self, device: &Device) -> Result<([DeviceBuffer; 3], usize), KernelError> {
+        let mut order: Vec<u32> = (0..self.host.len() as u32).collect();
+        order.sort_by_key(|&row| self.host[row as usize]);
+        let (mut ids, mut starts) = (vec![], vec![]);
+        for (at, &row) in order.iter().enumerate() {
+            let token = self.host[row as usize];
+            if ids.last() != Some(&token) {
+                ids.push(token);
+                starts.push(at as u32);
+            }
+        }
+        starts.push(order.len() as u32);
+        Ok(([device.bytes(&ids)?, device.bytes(&starts)?, device.bytes(&order)?], ids.len()))
     }
 }

@@ -10,10 +10,8 @@ use std::{
     time::Duration,
 };
 
-use harness_engine::{
-    EngineError,
-    cuda::{Communicator, Copied, Device, DeviceBuffer, Float, MeetingPoint, View},
-};
+use harness_kernels::KernelError;
+use harness_kernels::cuda::{Communicator, Copied, Device, DeviceBuffer, Float, MeetingPoint, View};
 
 use crate::{
     TrainingError,
@@ -38,8 +36,8 @@ pub(super) struct Link {
     watch: Option<(Sender<()>, thread::JoinHandle<()>)>,
 }
 
-pub(super) fn failed(error: EngineError) -> TrainingError {
-    TrainingError::Engine(Box::new(error))
+pub(super) fn failed(error: KernelError) -> TrainingError {
+    error.into()
 }
 
 impl Link {
@@ -207,7 +205,7 @@ impl Collective<CudaBackend> for Nccl {
         let whole = device.alloc(unit.len(), float).map_err(failed)?;
         let vectors = if float == Float::F32 { &[][..] } else { unit.vectors() };
         let exact = device.alloc(vectors.iter().map(Range::len).sum(), Float::F32).map_err(failed)?;
-        let gather = |narrow: &DeviceBuffer| -> Result<(), EngineError> {
+        let gather = |narrow: &DeviceBuffer| -> Result<(), KernelError> {
             let place = |run: &Range<usize>| unit.at() + run.start - mine.start;
             let mut copies = vec![];
             for (owner, run) in owned(unit.parts(), &(0..unit.len())) {

@@ -5,10 +5,9 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use harness_engine::{
-    EngineError, LayerWeights,
-    cuda::{Device, DeviceBuffer, Moment},
-};
+use harness_decoder::LayerWeights;
+use harness_kernels::KernelError;
+use harness_kernels::cuda::{Device, DeviceBuffer, Moment};
 
 use super::nccl::{Link, failed};
 use crate::{
@@ -82,7 +81,7 @@ fn shard(
     places: &[usize],
     part: usize,
     rank: usize,
-) -> Result<DeviceBuffer, EngineError> {
+) -> Result<DeviceBuffer, KernelError> {
     let shard = device.alloc_bytes(part)?;
     let own = rank * part..(rank + 1) * part;
     for (buffer, &at) in buffers(layer).into_iter().zip(places) {
@@ -115,7 +114,7 @@ impl Gathered {
             let layer = uploaded.insert(Layer::new(backend, weights, backward));
             let (places, bytes) = places(&buffers(layer));
             let part = bytes.div_ceil(world).next_multiple_of(ALIGNMENT);
-            let slot = || -> Result<Slot, EngineError> {
+            let slot = || -> Result<Slot, KernelError> {
                 let whole = Arc::new(device.alloc_bytes(world * part)?);
                 Ok(Slot { whole, ready: link.communicator().side().moment()? })
             };

@@ -1,0 +1,100 @@
+//! LoRA adapters in PEFT's layout.
+
+mod config;
+mod files;
+mod modules;
+mod patterns;
+mod targets;
+
+use std::collections::BTreeMap;
+
+pub use config::{AdapterConfig, TargetModules};
+use harness_core::{Digest, Hasher};
+pub use patterns::Patterns;
+pub use targets::TargetRank;
+
+use crate::{DecoderError, Projection, weights::digest_tensors};
+use harness_kernels::HostTensor;
+
+/// A low-rank addition to one linear: `y += scale * B (A x)`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LoraPair {
+    /// `A`, `[rank, in]`, row-major.
+    pub a: Vec<f32>,
+    /// `B`, `[out, rank]`, row-major.
+    pub b: Vec<f32>,
+    /// The rank.
+    pub rank: usize,
+    /// The factor, `alpha / rank` or `alpha / sqrt(rank)`.
+    pub scale: f32,
+}
+
+/// The low-rank additions of one block.
+pub type AdapterLayer = BTreeMap<Projection, LoraPair>;
+
+/// A LoRA adapter over one base model.
+#[derive(Clone, Debug)]
+pub struct Adapter {
+    /// One entry a block, empty where the block is not adapted.
+    pub layers: Vec<AdapterLayer>,
+    /// Whole modules saved beside the low-rank pairs, by module path: `lm_head`, `model.embed_tokens`, each
+    /// `[vocab, hidden]`. They replace the base's; both may have more rows than these.
+    pub modules_to_save: BTreeMap<String, HostTensor>,
+    /// What `adapter_config.json` says.
+    pub config: AdapterConfig,
+    /// Hash of everything the answers depend on: places, ranks, scales, values.
+    pub digest: Digest,
+}
+
+impl Adapter {
+    /// An adapter of these parts.
+    pub fn new(
+        config: AdapterConfig,
+        layers: Vec<AdapterLayer>,
+        modules_to_save: BTreeMap<String, HostTensor>,
+    ) -> Self {
+        let digest = digest(&layers, &modules_to_save);
+        Self { layers, modules_to_save, config, digest }
+    }
+
+    /// Rows of the embedding with this adapter: tokens that it knows. `base`: the base's.
+    pub fn embedding_rows(&self, base: usize) -> usize {
+        self.modules_to_save.get("model.embed_tokens").and_then(|tensor| tensor.shape.first()).copied().unwrap_or(base)
+    }
+
+    /// Head and embedding, where they are saved whole.
+    ///
+    /// # Errors
+    /// If another module is.
+    pub(crate) fn whole_modules(&self) -> Result<[Option<&HostTensor>; 2], DecoderError> {
+        let known = ["lm_head", "model.embed_tokens"];
+        match self.modules_to_save.keys().find(|module| !known.contains(&module.as_str())) {
+            Some(other) => Err(DecoderError::AdapterModule { module: other.clone() }),
+            None => Ok(known.map(|module| self.modules_to_save.get(module))),
+        }
+    }
+
+    /// Number of trained values.
+    pub fn num_parameters(&self) -> usize {
+        let pairs = self.layers.iter().flat_map(BTreeMap::values).map(|pair| pair.a.len() + pair.b.len());
+        pairs.sum::<usize>() + self.modules_to_save.values().map(|tensor| tensor.data.len()).sum::<usize>()
+    }
+}
+
+/// Hash of the values, whatever type they are stored in.
+fn digest(layers: &[AdapterLayer], modules_to_save: &BTreeMap<String, HostTensor>) -> Digest {
+    let mut hasher = Hasher::new("adapter");
+    let bytes = |values: &[f32]| values.iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<u8>>();
+    for (index, layer) in layers.iter().enumerate() {
+        for (projection, pair) in layer {
+            hasher.part(format!("{index} {projection} {}", pair.rank)).part(pair.scale.to_le_bytes());
+            hasher.part(bytes(&pair.a)).part(bytes(&pair.b));
+        }
+    }
+    for (module, tensor) in modules_to_save {
+        let values = bytes(&tensor.to_f32());
+        let one = (module.as_str(), "f32".to_owned(), tensor.shape.as_slice(), values.as_slice());
+        hasher.part(digest_tensors("module", std::iter::once(one)).as_bytes());
+    }
+    hasher.finish()
+}

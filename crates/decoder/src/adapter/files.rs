@@ -1,0 +1,193 @@
+//! Adapter directories as PEFT writes them: `adapter_config.json` and `adapter_model.safetensors`.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    fs,
+    path::Path,
+};
+
+use safetensors::{Dtype, tensor::TensorView};
+
+use super::{Adapter, AdapterConfig, AdapterLayer, LoraPair, TargetRank, modules::Modules};
+use crate::{DecoderConfig, DecoderError, Projection, weights::TensorStore};
+
+/// What PEFT puts before the module's path.
+const PREFIX: &str = "base_model.model.";
+const WEIGHTS: &str = "adapter_model.safetensors";
+
+/// One of the two matrices of a linear, from its name.
+enum Key {
+    A(usize, Projection),
+    B(usize, Projection),
+}
+
+impl Adapter {
+    /// Reads an adapter directory and checks it against its base.
+    ///
+    /// # Errors
+    /// If a file is missing or broken, a variant of LoRA is not supported, nothing is targeted, or the adapter was made
+    /// for another base. A base whose vocabulary was enlarged before training is not another one where embedding and head
+    /// come with the adapter.
+    pub fn load(dir: &Path, base: &DecoderConfig) -> Result<Self, DecoderError> {
+        let config = AdapterConfig::load(dir)?;
+        let path = dir.join(WEIGHTS);
+        if !path.exists() {
+            let old = dir.join("adapter_model.bin").exists();
+            return Err(DecoderError::Missing {
+                path: dir.to_owned(),
+                what: WEIGHTS.to_owned(),
+                hint: match old {
+                    true => "adapter_model.bin is not read; save the adapter again with safe_serialization=True",
+                    false => "an adapter is a directory as PEFT's save_pretrained writes it",
+                }
+                .to_owned(),
+            });
+        }
+        let failed = |reason: String| DecoderError::Adapter { path: path.clone(), reason };
+        let targets = config
+            .targets(base)
+            .map_err(|reason| DecoderError::Adapter { path: dir.join("adapter_config.json"), reason })?;
+        let store = TensorStore::open_file(&path)?;
+        let (mut a, mut b, mut modules) = (BTreeMap::new(), BTreeMap::new(), Modules::default());
+        for name in store.names() {
+            let path = module_path(name);
+            if path.is_some_and(|path| modules.take(path, name)) {
+                continue;
+            }
+            match path.and_then(parse) {
+                Some(Key::A(layer, projection)) => a.insert((layer, projection), name),
+                Some(Key::B(layer, projection)) => b.insert((layer, projection), name),
+                None if ["lm_head", "embed_tokens"].iter().any(|module| name.contains(module)) => {
+                    return Err(failed(format!(
+                        "tensor `{name}` adds to the embedding or the head; they are supported as whole modules only: merge \
+                         the adapter with PEFT first"
+                    )));
+                }
+                None => {
+                    return Err(failed(format!(
+                        "tensor `{name}` belongs to no linear of a decoder block; only these, lm_head and embed_tokens as \
+                         whole modules, are supported"
+                    )));
+                }
+            };
+        }
+        if let Some(&(layer, projection)) = a.keys().chain(b.keys()).find(|(layer, _)| *layer >= base.num_layers) {
+            return Err(DecoderError::AdapterShape {
+                path: path.clone(),
+                module: projection.path(layer),
+                found: format!("layer {layer}"),
+                expected: format!("at most layer {}", base.num_layers.saturating_sub(1)),
+            });
+        }
+        let mut layers: Vec<AdapterLayer> = Vec::with_capacity(base.num_layers);
+        for (layer, targets) in targets.iter().enumerate() {
+            let mut pairs = AdapterLayer::new();
+            for (&projection, &target) in targets {
+                let place = (layer, projection);
+                let (Some(a), Some(b)) = (a.remove(&place), b.remove(&place)) else {
+                    let module = projection.path(layer);
+                    return Err(failed(format!(
+                        "`{module}` is targeted by adapter_config.json, but its lora_A and lora_B are not both there"
+                    )));
+                };
+                pairs.insert(projection, pair(&store, place, target, base, a, b)?);
+            }
+            layers.push(pairs);
+        }
+        if let Some(name) = a.values().chain(b.values()).next() {
+            return Err(failed(format!("tensor `{name}` is not targeted by adapter_config.json")));
+        }
+        let modules_to_save = modules.resolve(&config, &store, base)?;
+        Ok(Self::new(config, layers, modules_to_save))
+    }
+
+    /// Writes the adapter in PEFT's layout, f32; the directory is made if needed. Each file appears whole or not at all.
+    ///
+    /// # Errors
+    /// If a file cannot be written.
+    pub fn save(&self, dir: &Path) -> Result<(), DecoderError> {
+        fs::create_dir_all(dir).map_err(|e| DecoderError::write(dir, e))?;
+        let bytes = |values: &[f32]| values.iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<u8>>();
+        let mut tensors: Vec<(String, Vec<usize>, Vec<u8>)> = Vec::new();
+        for (layer, pairs) in self.layers.iter().enumerate() {
+            for (projection, pair) in pairs {
+                let module = projection.path(layer);
+                let (inputs, outputs) = (pair.a.len() / pair.rank, pair.b.len() / pair.rank);
+                tensors.push((format!("{PREFIX}{module}.lora_A.weight"), vec![pair.rank, inputs], bytes(&pair.a)));
+                tensors.push((format!("{PREFIX}{module}.lora_B.weight"), vec![outputs, pair.rank], bytes(&pair.b)));
+            }
+        }
+        for (module, tensor) in &self.modules_to_save {
+            tensors.push((format!("{PREFIX}{module}.weight"), tensor.shape.clone(), bytes(&tensor.to_f32())));
+        }
+        let path = dir.join(WEIGHTS);
+        let broken = |error: safetensors::SafeTensorError| DecoderError::Weights {
+            path: path.clone(),
+            reason: error.to_string(),
+        };
+        let views = tensors
+            .iter()
+            .map(|(name, shape, data)| Ok((name, TensorView::new(Dtype::F32, shape.clone(), data).map_err(broken)?)))
+            .collect::<Result<Vec<_>, DecoderError>>()?;
+        let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
+        let file = safetensors::serialize(views, Some(metadata)).map_err(broken)?;
+        write_whole(&path, &file)?;
+        write_whole(&dir.join("adapter_config.json"), (self.config.to_json() + "\n").as_bytes())
+    }
+}
+
+/// Reads one pair, of the rank that the configuration gives and the features of the base.
+fn pair(
+    store: &TensorStore,
+    (layer, projection): (usize, Projection),
+    target: TargetRank,
+    base: &DecoderConfig,
+    a: &str,
+    b: &str,
+) -> Result<LoraPair, DecoderError> {
+    let (outputs, inputs) = projection.dims(base);
+    let read = |name: &str, part: &str, expected: [usize; 2]| {
+        let tensor = store.tensor(name)?;
+        if tensor.shape == expected {
+            return Ok(tensor.to_f32().into_owned());
+        }
+        Err(DecoderError::AdapterShape {
+            path: store.root().to_owned(),
+            module: projection.path(layer),
+            found: format!("a {part} of shape {:?}", tensor.shape),
+            expected: format!("{expected:?} (rank {} from adapter_config.json)", target.rank),
+        })
+    };
+    Ok(LoraPair {
+        a: read(a, "lora_A", [target.rank, inputs])?,
+        b: read(b, "lora_B", [outputs, target.rank])?,
+        rank: target.rank,
+        scale: target.scale,
+    })
+}
+
+/// The path in `base_model.model.<path>.weight`; the adapter's name at its end (`lora_A.default`), as in a raw state
+/// dictionary, is tolerated.
+fn module_path(name: &str) -> Option<&str> {
+    let path = name.strip_prefix(PREFIX).unwrap_or(name).strip_suffix(".weight")?;
+    Some(path.strip_suffix(".default").unwrap_or(path))
+}
+
+/// The place of a path that ends in `lora_A` or `lora_B`.
+fn parse(path: &str) -> Option<Key> {
+    let (module, matrix) = path.rsplit_once('.')?;
+    let module = module.strip_prefix("model.").unwrap_or(module).strip_prefix("layers.")?;
+    let (layer, module) = module.split_once('.')?;
+    let layer = layer.parse().ok()?;
+    let projection = Projection::ALL.into_iter().find(|projection| projection.module() == module)?;
+    match matrix {
+        "lora_A" => Some(Key::A(layer, projection)),
+        "lora_B" => Some(Key::B(layer, projection)),
+        _ => None,
+    }
+}
+
+/// [`harness_core::atomic_write`] with the path in its error.
+pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), DecoderError> {
+    harness_core::atomic_write(path, bytes).map_err(|source| DecoderError::write(path, source))
+}

@@ -1,0 +1,184 @@
+//! Linears: packed weights, several side by side where they share an input, with low-rank additions.
+
+use crate::{AdapterLayer, DecoderError, LoraPair, Projection};
+use harness_kernels::{
+    HostData, HostTensor,
+    cpu::{MatMut, MatRef, PackedMatrix, elementwise::add_bias, gemm_packed},
+};
+
+/// `y = x · Wᵀ + bias` for one weight or for several stacked by output.
+#[derive(Debug)]
+pub(crate) struct Linear {
+    weight: PackedMatrix,
+    bias: Option<Vec<f32>>,
+}
+
+impl Linear {
+    /// Packs the weights of linears that share an input; the outputs stand side by side in the order given.
+    pub(crate) fn pack(weights: &[&HostTensor], biases: &[Option<&Vec<f32>>]) -> Self {
+        let bias = biases.iter().any(Option::is_some).then(|| {
+            weights
+                .iter()
+                .zip(biases)
+                .flat_map(|(w, b)| b.map_or_else(|| vec![0.0; w.rows()], |b| b.to_vec()))
+                .collect()
+        });
+        Self { weight: pack(weights), bias }
+    }
+
+    /// Output width.
+    pub(crate) fn out(&self) -> usize {
+        self.weight.cols()
+    }
+
+    /// Bytes held by the weights.
+    pub(crate) fn bytes(&self) -> usize {
+        self.weight.bytes()
+    }
+
+    /// `y (+)= x · Wᵀ + bias` for rows of `x`, with an adapter's addition. `add` keeps what is in `y`.
+    pub(crate) fn forward(&self, x: &[f32], rows: usize, lora: Option<&LoraLinear>, add: bool, y: &mut [f32]) {
+        let x = MatRef::new(x, rows, self.weight.rows());
+        let beta = if add { 1.0 } else { 0.0 };
+        gemm_packed(1.0, x, &self.weight, beta, MatMut::new(y, rows, self.out()));
+        if let Some(bias) = &self.bias {
+            add_bias(&mut y[..rows * bias.len()], bias);
+        }
+        if let Some(lora) = lora {
+            lora.add(x, y, self.out());
+        }
+    }
+}
+
+/// Packs weights that are stacked by output, in the type they are stored in if it is one type.
+fn pack(weights: &[&HostTensor]) -> PackedMatrix {
+    let out = weights.iter().map(|w| w.rows()).sum();
+    let inp = weights[0].cols();
+    macro_rules! stacked {
+        ($variant:ident) => {
+            weights
+                .iter()
+                .map(|w| match &w.data {
+                    HostData::$variant(data) => Some(&data[..]),
+                    _ => None,
+                })
+                .collect::<Option<Vec<_>>>()
+                .map(|parts| parts.concat())
+        };
+    }
+    if let Some(data) = stacked!(Bf16) {
+        return PackedMatrix::weight_bf16(&data, out, inp);
+    }
+    if let Some(data) = stacked!(F16) {
+        return PackedMatrix::weight_f16(&data, out, inp);
+    }
+    let quantised = weights.iter().map(|w| if let HostData::Nf4(data) = &w.data { Some(data) } else { None });
+    if let Some(parts) = quantised.collect::<Option<Vec<_>>>() {
+        return PackedMatrix::weight_nf4(&parts, inp);
+    }
+    let data: Vec<f32> = weights.iter().flat_map(|w| w.to_f32().into_owned()).collect();
+    PackedMatrix::weight_f32(&data, out, inp)
+}
+
+/// The low-rank additions to one [`Linear`]: `y[:, columns] += scale · (x · Aᵀ) · Bᵀ` for each part.
+#[derive(Debug)]
+pub(crate) struct LoraLinear {
+    a: PackedMatrix,
+    parts: Vec<LoraPart>,
+}
+
+#[derive(Debug)]
+struct LoraPart {
+    first_rank: usize,
+    rank: usize,
+    first_column: usize,
+    b: PackedMatrix,
+    scale: f32,
+}
+
+impl LoraLinear {
+    /// Packs the pairs of an adapter that belong to the stacked projections; `None` if there are none.
+    pub(crate) fn pack(layer: &AdapterLayer, stacked: &[(Projection, usize)], inp: usize) -> Option<Self> {
+        let (mut a, mut parts, mut column) = (vec![], vec![], 0);
+        let mut first_rank = 0;
+        for &(projection, out) in stacked {
+            if let Some(LoraPair { a: pair_a, b, rank, scale }) = layer.get(&projection) {
+                a.extend_from_slice(pair_a);
+                let b = PackedMatrix::weight_f32(b, out, *rank);
+                parts.push(LoraPart { first_rank, rank: *rank, first_column: column, b, scale: *scale });
+                first_rank += rank;
+            }
+            column += out;
+        }
+        (!parts.is_empty()).then(|| Self { a: PackedMatrix::weight_f32(&a, first_rank, inp), parts })
+    }
+
+    fn add(&self, x: MatRef<'_>, y: &mut [f32], width: usize) {
+        let (rows, ranks) = (x.rows(), self.a.cols());
+        let mut u = vec![0.0; rows * ranks];
+        gemm_packed(1.0, x, &self.a, 0.0, MatMut::new(&mut u, rows, ranks));
+        for part in &self.parts {
+            if rows == 0 {
+                continue;
+            }
+            let u = MatRef::with_strides(&u[part.first_rank..], rows, part.rank, ranks, 1);
+            let y = MatMut::with_stride(&mut y[part.first_column..], rows, part.b.cols(), width);
+            gemm_packed(part.scale, u, &part.b, 1.0, y);
+        }
+    }
+}
+
+/// A tensor of the embedding: rows are looked up by token.
+#[derive(Debug)]
+pub(crate) struct Embedding {
+    table: HostTensor,
+}
+
+impl Embedding {
+    pub(crate) fn new(table: HostTensor) -> Self {
+        Self { table }
+    }
+
+    /// The rows of `tokens`, one after the other.
+    pub(crate) fn lookup(&self, tokens: impl Iterator<Item = u32>, out: &mut Vec<f32>) -> Result<(), DecoderError> {
+        let (rows, width) = (self.table.rows(), self.table.cols());
+        for token in tokens {
+            let token = token as usize;
+            if token >= rows {
+                return Err(DecoderError::TokenOutOfRange { token, vocab_size: rows });
+            }
+            let range = token * width..(token + 1) * width;
+            match &self.table.data {
+                HostData::F32(data) => out.extend_from_slice(&data[range]),
+                HostData::Bf16(data) => out.extend(data[range].iter().map(|x| x.to_f32())),
+                HostData::F16(data) => out.extend(data[range].iter().map(|x| x.to_f32())),
+                HostData::Nf4(data) => out.extend(range.map(|i| data.at(i))),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether no pair of an adapter changes anything: some factor of each is zero throughout.
+pub(crate) fn is_zero(layers: &[AdapterLayer]) -> bool {
+    let zero = |data: &[f32]| data.iter().all(|&x| x == 0.0);
+    layers.iter().flat_map(AdapterLayer::values).all(|pair| pair.scale == 0.0 || zero(&pair.a) || zero(&pair.b))
+}
+
+fn experts(layer: &crate::LayerWeights) -> impl Iterator<Item = &HostTensor> {
+    layer.experts.iter().flat_map(|mixture| mixture.experts.iter().flatten())
+}
+
+/// The types the weights of the blocks are kept in, e.g. `bf16`.
+pub(crate) fn storage_name(weights: &crate::Weights) -> String {
+    let mut names: Vec<&str> = weights
+        .layers
+        .iter()
+        .flat_map(|l| [&l.q, &l.k, &l.v, &l.o, &l.gate, &l.up, &l.down].into_iter().chain(experts(l)))
+        .filter(|tensor| !tensor.data.is_empty())
+        .map(|tensor| tensor.data.dtype())
+        .collect();
+    names.sort_unstable();
+    names.dedup();
+    names.join("+")
+}

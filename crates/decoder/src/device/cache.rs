@@ -1,0 +1,180 @@
+//! Keys and values on a GPU: one pool of positions for all sequences, the same positions in every layer.
+
+use std::{
+    collections::BTreeMap,
+    ops::Range,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use harness_kernels::{
+    KernelError,
+    cuda::{Device, DeviceBuffer, Float, KeySegment, View},
+};
+
+/// Positions a tail grows by at least: one step of the attention kernel.
+const GROWTH: usize = 64;
+
+/// Positions of the pool at first.
+const FIRST: usize = 8192;
+
+/// What a mutex guards, also where a thread that held it has panicked.
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The pool: keys and values of every layer, and which positions are free.
+#[derive(Debug)]
+pub(super) struct Cache {
+    layers: usize,
+    width: usize,
+    float: Float,
+    data: Vec<[DeviceBuffer; 2]>,
+    capacity: usize,
+    /// Free runs by their first position; neighbours are joined.
+    free: BTreeMap<usize, usize>,
+}
+
+/// The positions of one run of tokens, in order: blocks of the pool and how much of each is written. They are free again
+/// when this is dropped, for what the stream does afterwards.
+#[derive(Debug)]
+pub(crate) struct DeviceKv {
+    blocks: Vec<(Range<usize>, usize)>,
+    cache: Arc<Mutex<Cache>>,
+}
+
+impl Drop for DeviceKv {
+    fn drop(&mut self) {
+        if !self.blocks.is_empty() {
+            let mut cache = lock(&self.cache);
+            self.blocks.drain(..).for_each(|(range, _)| cache.give(range));
+        }
+    }
+}
+
+impl DeviceKv {
+    pub(super) fn new(cache: Arc<Mutex<Cache>>) -> Self {
+        Self { blocks: vec![], cache }
+    }
+
+    /// Positions written.
+    pub(crate) fn len(&self) -> usize {
+        self.blocks.iter().map(|(_, used)| used).sum()
+    }
+
+    /// The positions written, as the attention kernel reads them.
+    pub(crate) fn segments(&self) -> impl Iterator<Item = KeySegment> + '_ {
+        let written = self.blocks.iter().filter(|(_, used)| *used > 0);
+        written.map(|(range, used)| KeySegment { start: range.start as i32, len: *used as i32 })
+    }
+}
+
+impl Cache {
+    pub(super) fn new(layers: usize, width: usize, float: Float) -> Self {
+        Self { layers, width, float, data: vec![], capacity: 0, free: BTreeMap::new() }
+    }
+
+    /// Keys and values of one layer, `[positions, width]` each.
+    pub(super) fn layer(&self, layer: usize) -> [View<'_>; 2] {
+        let [keys, values] = &self.data[layer];
+        [keys, values].map(|data| data.view(0, self.capacity, self.width, self.width))
+    }
+
+    /// Makes `count` new positions behind those of `kv` and gives their places.
+    pub(super) fn extend(
+        &mut self,
+        device: &Device,
+        kv: &mut DeviceKv,
+        count: usize,
+        slots: &mut Vec<u32>,
+    ) -> Result<(), KernelError> {
+        let mut left = count;
+        while left > 0 {
+            let room = kv.blocks.last().map_or(0, |(range, used)| range.len() - used);
+            if room == 0 {
+                let len = left.div_ceil(GROWTH) * GROWTH;
+                kv.blocks.push((self.take(device, len)?, 0));
+                continue;
+            }
+            let Some((range, used)) = kv.blocks.last_mut() else { continue };
+            let now = room.min(left);
+            slots.extend((range.start + *used..range.start + *used + now).map(|slot| slot as u32));
+            *used += now;
+            left -= now;
+        }
+        Ok(())
+    }
+
+    /// A free run of `len` positions; the pool grows where there is none.
+    fn take(&mut self, device: &Device, len: usize) -> Result<Range<usize>, KernelError> {
+        loop {
+            let found = self.free.iter().find(|&(_, &free)| free >= len).map(|(&start, &free)| (start, free));
+            if let Some((start, free)) = found {
+                self.free.remove(&start);
+                if free > len {
+                    self.free.insert(start + len, free - len);
+                }
+                return Ok(start..start + len);
+            }
+            self.grow(device, len)?;
+        }
+    }
+
+    fn grow(&mut self, device: &Device, len: usize) -> Result<(), KernelError> {
+        let capacity = (self.capacity + len.max(self.capacity / 2)).max(FIRST);
+        let mut data = Vec::with_capacity(self.layers);
+        for layer in 0..self.layers {
+            let half = || device.alloc(capacity * self.width, self.float);
+            let new = [half()?, half()?];
+            if let Some(old) = self.data.get(layer) {
+                for (old, new) in old.iter().zip(&new) {
+                    let n = self.capacity * self.width;
+                    device.cast(old.row(), new.view(0, 1, n, n.max(1)))?;
+                }
+            }
+            data.push(new);
+        }
+        self.data = data;
+        self.give(self.capacity..capacity);
+        self.capacity = capacity;
+        Ok(())
+    }
+
+    fn give(&mut self, range: Range<usize>) {
+        let (mut start, mut end) = (range.start, range.end);
+        if let Some((&before, &len)) = self.free.range(..start).next_back()
+            && before + len == start
+        {
+            self.free.remove(&before);
+            start = before;
+        }
+        if let Some(len) = self.free.remove(&end) {
+            end += len;
+        }
+        self.free.insert(start, end - start);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn freed_neighbours_are_joined() {
+        let mut cache = Cache::new(1, 1, Float::F32);
+        for range in [0..10, 20..30, 10..20] {
+            cache.give(range);
+        }
+        assert_eq!(cache.free, BTreeMap::from([(0, 30)]));
+    }
+
+    #[test]
+    fn segments_are_what_is_written() {
+        let cache = Arc::new(Mutex::new(Cache::new(1, 1, Float::F32)));
+        let mut kv = DeviceKv::new(Arc::clone(&cache));
+        kv.blocks = vec![(64..128, 64), (0..64, 3), (128..192, 0)];
+        let segments: Vec<KeySegment> = kv.segments().collect();
+        assert_eq!(segments, [KeySegment { start: 64, len: 64 }, KeySegment { start: 0, len: 3 }]);
+        drop(kv);
+        assert_eq!(lock(&cache).free, BTreeMap::from([(0, 192)]));
+    }
+}

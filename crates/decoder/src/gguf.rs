@@ -1,0 +1,77 @@
+//! GGUF, llama.cpp's single-file format: metadata, configuration and weights.
+
+mod config;
+mod format;
+mod metadata;
+mod split;
+mod tensors;
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use format::Content;
+use harness_kernels::map_file;
+use memmap2::Mmap;
+
+use crate::{DecoderConfig, DecoderError, Weights};
+
+/// An open GGUF model: the file, or all files that it is split into.
+pub struct GgufFile {
+    path: PathBuf,
+    /// The first has the metadata.
+    parts: Vec<Part>,
+    /// The part that each tensor lies in.
+    places: BTreeMap<String, usize>,
+}
+
+/// One file: its header in memory, its tensors mapped.
+struct Part {
+    path: PathBuf,
+    map: Arc<Mmap>,
+    content: Content,
+}
+
+impl GgufFile {
+    /// Opens a model by its file or by any of its parts, and checks that every tensor lies inside its file.
+    ///
+    /// # Errors
+    /// If a file is missing, broken or not supported.
+    pub fn open(path: &Path) -> Result<Self, DecoderError> {
+        let parts = split::open(path)?;
+        let places = split::places(&parts)?;
+        Ok(Self { path: path.to_owned(), parts, places })
+    }
+
+    /// The decoder's dimensions and constants.
+    pub(crate) fn config(&self) -> Result<DecoderConfig, DecoderError> {
+        config::read(self)
+    }
+
+    /// The weights, quantised blocks widened to f32, rows in Hugging Face's order.
+    pub(crate) fn weights(&self, config: &DecoderConfig) -> Result<Weights, DecoderError> {
+        tensors::read(self, config)
+    }
+
+    /// An error about the file with the metadata.
+    pub fn error(&self, reason: impl Into<String>) -> DecoderError {
+        self.parts[0].error(reason)
+    }
+}
+
+impl Part {
+    fn open(path: &Path) -> Result<Self, DecoderError> {
+        let map = Arc::new(map_file(path).map_err(|e| DecoderError::read(path, e))?);
+        let content = Content::read(&map).map_err(|reason| DecoderError::Gguf { path: path.to_owned(), reason })?;
+        let part = Self { path: path.to_owned(), map, content };
+        part.check_extents()?;
+        Ok(part)
+    }
+
+    /// An error about this file.
+    fn error(&self, reason: impl Into<String>) -> DecoderError {
+        DecoderError::Gguf { path: self.path.clone(), reason: reason.into() }
+    }
+}

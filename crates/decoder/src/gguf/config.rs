@@ -1,0 +1,140 @@
+//! The decoder's configuration from GGUF metadata.
+
+use super::GgufFile;
+use crate::{Architecture, DecoderConfig, DecoderError, Experts, Rope, RopeScaling};
+
+/// Architectures as GGUF names them; Mistral, SmolLM and DeepSeek-LLM are stored as `llama`.
+const ARCHITECTURES: [Architecture; 3] = [Architecture::Llama, Architecture::Qwen2, Architecture::Qwen3];
+
+pub(super) fn read(file: &GgufFile) -> Result<DecoderConfig, DecoderError> {
+    let architecture = architecture(file)?;
+    let name = architecture.name();
+    let key = |suffix: &str| format!("{name}.{suffix}");
+    let refused = |suffix: &str, found: String, expected: &str| DecoderError::Config {
+        path: file.path.clone(),
+        key: key(suffix),
+        found,
+        expected: expected.to_owned(),
+    };
+    if let Some(kind) = file.integer(&key("pooling_type"))?.filter(|&kind| kind != 0) {
+        let expected = "none (an embedding model or a classifier, not a language model)";
+        return Err(refused("pooling_type", kind.to_string(), expected));
+    }
+    if file.flag(&key("attention.causal"))? == Some(false) {
+        return Err(refused(
+            "attention.causal",
+            "false".to_owned(),
+            "true (attention to later tokens is not supported)",
+        ));
+    }
+    let experts = match file.integer(&key("expert_count"))?.filter(|&n| n > 0) {
+        None => None,
+        // Mixtral is stored as `llama`; what other architectures do with experts differs.
+        Some(count) if architecture == Architecture::Llama => {
+            let per_token = file.size(&key("expert_used_count"))?;
+            if per_token > count {
+                return Err(refused("expert_used_count", per_token.to_string(), &format!("at most {count} experts")));
+            }
+            Some(Experts { count, per_token })
+        }
+        Some(count) => {
+            return Err(refused("expert_count", count.to_string(), "none (only Mixtral's experts are supported)"));
+        }
+    };
+    let hidden_size = file.size(&key("embedding_length"))?;
+    let num_layers = file.size(&key("block_count"))?;
+    let num_heads = file.size(&key("attention.head_count"))?;
+    let num_kv_heads = file.integer(&key("attention.head_count_kv"))?.unwrap_or(num_heads);
+    if num_kv_heads == 0 || !num_heads.is_multiple_of(num_kv_heads) {
+        let expected = format!("a divisor of {num_heads} heads");
+        return Err(refused("attention.head_count_kv", num_kv_heads.to_string(), &expected));
+    }
+    let head_dim = file.integer(&key("attention.key_length"))?.unwrap_or(hidden_size / num_heads);
+    if head_dim == 0 || !head_dim.is_multiple_of(2) {
+        return Err(refused("attention.key_length", head_dim.to_string(), "an even number"));
+    }
+    if let Some(values) = file.integer(&key("attention.value_length"))?.filter(|&n| n != head_dim) {
+        return Err(refused("attention.value_length", values.to_string(), &format!("{head_dim}, the key's length")));
+    }
+    if let Some(rotated) = file.integer(&key("rope.dimension_count"))?.filter(|&n| n != head_dim) {
+        return Err(refused("rope.dimension_count", rotated.to_string(), &format!("{head_dim}, the whole head")));
+    }
+    let max_position_embeddings = file.size(&key("context_length"))?;
+    let has = |tensor: &str| file.has(tensor);
+    let vocab_size = match file.shape("token_embd.weight") {
+        Some(&[rows, _]) => rows,
+        _ => file.size(&key("vocab_size"))?,
+    };
+    let window = file.integer(&key("attention.sliding_window"))?.filter(|&n| n > 0);
+    let token = |role: &str| Ok(file.integer(&format!("tokenizer.ggml.{role}_token_id"))?.map(|id| id as u32));
+    let ends: Vec<Option<u32>> = ["eos", "eot", "eom"].map(token).into_iter().collect::<Result<_, DecoderError>>()?;
+    let mut eos_token_ids: Vec<u32> = Vec::new();
+    for id in ends.into_iter().flatten() {
+        if !eos_token_ids.contains(&id) {
+            eos_token_ids.push(id);
+        }
+    }
+    let epsilon = file.number(&key("attention.layer_norm_rms_epsilon"))?;
+    let epsilon = epsilon.ok_or_else(|| file.missing(&key("attention.layer_norm_rms_epsilon"), "a positive number"))?;
+    Ok(DecoderConfig {
+        architecture,
+        vocab_size,
+        hidden_size,
+        intermediate_size: file.size(&key("feed_forward_length"))?,
+        num_layers,
+        num_heads,
+        num_kv_heads,
+        head_dim,
+        rms_norm_eps: epsilon as f32,
+        rope: rope(file, name, head_dim)?,
+        max_position_embeddings,
+        tie_word_embeddings: !has("output.weight"),
+        qkv_bias: architecture == Architecture::Qwen2 || has("blk.0.attn_q.bias"),
+        o_bias: has("blk.0.attn_output.bias"),
+        qk_norm: architecture == Architecture::Qwen3,
+        sliding_window: vec![window; num_layers],
+        bos_token_id: token("bos")?,
+        eos_token_ids,
+        experts,
+    })
+}
+
+fn architecture(file: &GgufFile) -> Result<Architecture, DecoderError> {
+    let name = file.string("general.architecture")?;
+    let name = name.ok_or_else(|| file.missing("general.architecture", "an architecture's name"))?;
+    ARCHITECTURES.into_iter().find(|architecture| architecture.name() == name).ok_or_else(|| {
+        DecoderError::UnknownArchitecture {
+            path: file.path.clone(),
+            found: name.to_owned(),
+            supported: ARCHITECTURES.map(Architecture::name).join(", "),
+        }
+    })
+}
+
+fn rope(file: &GgufFile, name: &str, head_dim: usize) -> Result<Rope, DecoderError> {
+    let theta = file.number(&format!("{name}.rope.freq_base"))?.unwrap_or(10_000.0);
+    if file.has("rope_freqs.weight") {
+        let divisors = file.tensor("rope_freqs.weight", &[head_dim / 2])?.to_f32().into_owned();
+        let plain = divisors.iter().all(|&x| x == 1.0);
+        return Ok(Rope { theta, scaling: if plain { RopeScaling::None } else { RopeScaling::Divisors(divisors) } });
+    }
+    let kind_key = format!("{name}.rope.scaling.type");
+    let factor = match file.number(&format!("{name}.rope.scaling.factor"))? {
+        Some(factor) => Some(factor),
+        None => file.number(&format!("{name}.rope.scale_linear"))?,
+    };
+    let scaling = match (file.string(&kind_key)?, factor) {
+        (Some("none"), _) | (None, None) => RopeScaling::None,
+        (Some("linear") | None, Some(factor)) if factor > 0.0 && factor != 1.0 => RopeScaling::Linear { factor },
+        (Some("linear") | None, _) => RopeScaling::None,
+        (Some(other), _) => {
+            return Err(DecoderError::Config {
+                path: file.path.clone(),
+                key: kind_key,
+                found: other.to_owned(),
+                expected: "none or linear (or a `rope_freqs.weight` tensor)".to_owned(),
+            });
+        }
+    };
+    Ok(Rope { theta, scaling })
+}

@@ -1,0 +1,248 @@
+//! The decoder's weights from GGUF tensors.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+};
+
+use harness_core::Digest;
+
+use harness_kernels::{gguf::BlockType, mapped};
+
+use super::{GgufFile, Part as FilePart, format::TensorInfo};
+use crate::{
+    Architecture, DecoderConfig, DecoderError, Weights,
+    weights::{ExpertPart, Part, Place, StoredTensors, TensorSource, assemble, by_type, digest_tensors},
+};
+use harness_kernels::{HostData, HostTensor};
+
+pub(super) fn read(file: &GgufFile, config: &DecoderConfig) -> Result<Weights, DecoderError> {
+    assemble(config, &GgufSource { file, config })
+}
+
+impl GgufFile {
+    /// The part that a tensor lies in, and what its header says of it.
+    fn find(&self, name: &str) -> Option<(&FilePart, &TensorInfo)> {
+        let part = &self.parts[*self.places.get(name)?];
+        part.content.tensors.get(name).map(|info| (part, info))
+    }
+
+    /// Whether there is a tensor of this name.
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.places.contains_key(name)
+    }
+
+    /// The shape of a tensor.
+    pub(super) fn shape(&self, name: &str) -> Option<&[usize]> {
+        self.find(name).map(|(_, info)| info.shape.as_slice())
+    }
+
+    /// The stored bytes of every tensor with its name, block type and shape, sorted by name.
+    pub(crate) fn contents(&self) -> impl Iterator<Item = (&str, String, &[usize], &[u8])> {
+        self.places.keys().filter_map(|name| {
+            let (part, info) = self.find(name)?;
+            let (begin, end) = part.extent(info)?;
+            let bytes = part.map.get(begin..end)?;
+            Some((name.as_str(), format!("{:?}", info.blocks), info.shape.as_slice(), bytes))
+        })
+    }
+
+    /// Counts and bytes of tensors by the name of their type, as llama.cpp writes it for blocks: `Q4_K`.
+    pub(crate) fn by_type(&self) -> BTreeMap<String, StoredTensors> {
+        let named = self.contents().map(|(name, dtype, shape, bytes)| {
+            let dtype = match dtype.as_str() {
+                "F32" | "F16" | "BF16" => dtype.to_lowercase(),
+                _ => match dtype.strip_suffix('K') {
+                    Some(bits) => format!("{bits}_K"),
+                    None => dtype,
+                },
+            };
+            (name, dtype, shape, bytes)
+        });
+        by_type(named)
+    }
+
+    /// Hash of all tensors as they are stored, in however many files.
+    pub(crate) fn digest(&self) -> Digest {
+        digest_tensors("gguf", self.contents())
+    }
+
+    /// One tensor of a given shape; quantised blocks are widened to f32, other types kept.
+    pub(super) fn tensor(&self, name: &str, shape: &[usize]) -> Result<HostTensor, DecoderError> {
+        let Some((part, info)) = self.find(name) else {
+            return Err(DecoderError::MissingTensors { path: self.path.clone(), names: vec![name.to_owned()] });
+        };
+        if info.shape != shape {
+            return Err(DecoderError::TensorShape {
+                path: part.path.clone(),
+                tensor: name.to_owned(),
+                found: info.shape.clone(),
+                expected: shape.to_vec(),
+            });
+        }
+        let absurd = || part.error(format!("tensor `{name}` does not lie inside the file"));
+        let (begin, end) = part.extent(info).ok_or_else(absurd)?;
+        let len = info.shape.iter().product();
+        let data = match info.blocks {
+            BlockType::F32 => HostData::F32(mapped(&part.map, begin, len).ok_or_else(absurd)?),
+            BlockType::F16 => HostData::F16(mapped(&part.map, begin, len).ok_or_else(absurd)?),
+            BlockType::BF16 => HostData::Bf16(mapped(&part.map, begin, len).ok_or_else(absurd)?),
+            blocks => HostData::F32(blocks.widen(part.map.get(begin..end).ok_or_else(absurd)?).into()),
+        };
+        Ok(HostTensor { shape: shape.to_vec(), data })
+    }
+}
+
+impl FilePart {
+    /// First byte of a tensor and the one after its last; `None` if its size is absurd.
+    fn extent(&self, info: &TensorInfo) -> Option<(usize, usize)> {
+        let elements = info.shape.iter().try_fold(1usize, |product, &dim| product.checked_mul(dim))?;
+        let block = info.blocks.elements();
+        if !elements.is_multiple_of(block) {
+            return None;
+        }
+        let bytes = (elements / block).checked_mul(info.blocks.bytes())?;
+        let begin = usize::try_from(self.content.data.checked_add(info.offset)?).ok()?;
+        Some((begin, begin.checked_add(bytes)?))
+    }
+
+    /// Checks that every tensor lies inside the file.
+    pub(super) fn check_extents(&self) -> Result<(), DecoderError> {
+        for (name, info) in &self.content.tensors {
+            let Some((_, end)) = self.extent(info) else {
+                let shape = &info.shape;
+                return Err(
+                    self.error(format!("tensor `{name}`: {shape:?} is not a shape of {:?} blocks", info.blocks))
+                );
+            };
+            if end > self.map.len() {
+                return Err(self.error(format!(
+                    "the file is truncated: tensor `{name}` ends at byte {end}, the file at {}; download it again",
+                    self.map.len()
+                )));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// GGUF tensors under the names that llama.cpp gives them.
+struct GgufSource<'a> {
+    file: &'a GgufFile,
+    config: &'a DecoderConfig,
+}
+
+impl TensorSource for GgufSource<'_> {
+    fn path(&self) -> &Path {
+        &self.file.path
+    }
+
+    fn name(&self, place: Place) -> String {
+        match place {
+            Place::Embed => "token_embd.weight".to_owned(),
+            Place::Norm => "output_norm.weight".to_owned(),
+            Place::LmHead => "output.weight".to_owned(),
+            Place::Layer(layer, part) => format!("blk.{layer}.{}", part_name(part)),
+            Place::Expert(layer, expert, part) => {
+                let stacked = format!("blk.{layer}.{}_exps.weight", expert_name(part));
+                let own = format!("blk.{layer}.{}.{expert}.weight", expert_name(part));
+                if self.has(&own) { own } else { stacked }
+            }
+        }
+    }
+
+    fn has(&self, name: &str) -> bool {
+        self.file.has(name)
+    }
+
+    /// llama.cpp reads every tensor or refuses the file; those of rotary embeddings are read with the configuration, or
+    /// left over from old conversions.
+    fn stranger(&self, known: &BTreeSet<String>) -> Option<String> {
+        let passed_over = |name: &str| name == "rope_freqs.weight" || name.contains(".attn_rot_embd");
+        self.file.places.keys().find(|name| !known.contains(*name) && !passed_over(name)).cloned()
+    }
+
+    fn read(&self, place: Place, shape: &[usize]) -> Result<HostTensor, DecoderError> {
+        let name = self.name(place);
+        if let (Place::Expert(_, expert, _), &[rows, cols], Some(experts)) = (place, shape, self.config.experts)
+            && name.ends_with("_exps.weight")
+        {
+            return Ok(self.file.tensor(&name, &[experts.count, rows, cols])?.matrix(expert, rows, cols));
+        }
+        let tensor = self.file.tensor(&name, shape)?;
+        let Place::Layer(_, Part::Q | Part::K | Part::QBias | Part::KBias) = place else { return Ok(tensor) };
+        // llama.cpp stores the rows of q and k of `llama` in the order of interleaved rotation, Qwen's as they are.
+        Ok(if self.config.architecture == Architecture::Llama {
+            halves_from_pairs(tensor, self.config.head_dim)
+        } else {
+            tensor
+        })
+    }
+}
+
+fn part_name(part: Part) -> &'static str {
+    match part {
+        Part::Q => "attn_q.weight",
+        Part::K => "attn_k.weight",
+        Part::V => "attn_v.weight",
+        Part::O => "attn_output.weight",
+        Part::Gate => "ffn_gate.weight",
+        Part::Up => "ffn_up.weight",
+        Part::Down => "ffn_down.weight",
+        Part::QBias => "attn_q.bias",
+        Part::KBias => "attn_k.bias",
+        Part::VBias => "attn_v.bias",
+        Part::OBias => "attn_output.bias",
+        Part::InputNorm => "attn_norm.weight",
+        Part::PostAttentionNorm => "ffn_norm.weight",
+        Part::QNorm => "attn_q_norm.weight",
+        Part::KNorm => "attn_k_norm.weight",
+        Part::Router => "ffn_gate_inp.weight",
+    }
+}
+
+fn expert_name(part: ExpertPart) -> &'static str {
+    match part {
+        ExpertPart::Gate => "ffn_gate",
+        ExpertPart::Up => "ffn_up",
+        ExpertPart::Down => "ffn_down",
+    }
+}
+
+/// Rows of every head from the order of rotated pairs (0, 1), (2, 3) … to that of rotated halves (0, d/2), (1, d/2 + 1) …
+fn halves_from_pairs(tensor: HostTensor, head_dim: usize) -> HostTensor {
+    let cols = tensor.cols();
+    let data = match tensor.data {
+        HostData::F32(data) => HostData::F32(reorder(&data, head_dim, cols).into()),
+        HostData::F16(data) => HostData::F16(reorder(&data, head_dim, cols).into()),
+        HostData::Bf16(data) => HostData::Bf16(reorder(&data, head_dim, cols).into()),
+        // GGUF has no such codes.
+        HostData::Nf4(data) => HostData::F32(reorder(&data.dequantise(), head_dim, cols).into()),
+    };
+    HostTensor { shape: tensor.shape, data }
+}
+
+fn reorder<T: Copy>(data: &[T], head_dim: usize, cols: usize) -> Vec<T> {
+    let mut out = Vec::with_capacity(data.len());
+    for head in data.chunks_exact(head_dim * cols) {
+        for parity in 0..2 {
+            for pair in 0..head_dim / 2 {
+                let row = 2 * pair + parity;
+                out.extend_from_slice(&head[row * cols..(row + 1) * cols]);
+            }
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pairs_become_halves() {
+        // Two heads of four rows with one column: rows 0 and 1 of a head are a pair, so they end up half a head apart.
+        assert_eq!(reorder(&[0, 1, 2, 3, 10, 11, 12, 13], 4, 1), [0, 2, 1, 3, 10, 12, 11, 13]);
+        assert_eq!(reorder(&[0, 5, 1, 6, 2, 7, 3, 8], 4, 2), [0, 5, 2, 7, 1, 6, 3, 8]);
+    }
+}

@@ -1,0 +1,36 @@
+//! Speed of the CPU kernels: GFLOP/s of matrix products at the shapes of a 135M model, attention over a long context.
+
+use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use harness_core::Seed;
+use harness_kernels::cpu::{MatMut, MatRef, PackedMatrix, gemm, gemm_packed};
+
+fn random(n: usize) -> Vec<f32> {
+    let mut rng = Seed(1).stream("bench", 0);
+    (0..n).map(|_| rng.normal() as f32).collect()
+}
+
+fn products(c: &mut Criterion) {
+    let mut group = c.benchmark_group("gemm");
+    for (m, k, n) in [(1, 576, 1536), (64, 576, 1536), (512, 576, 1536), (512, 1536, 576), (2048, 2048, 2048)] {
+        let (a, w) = (random(m * k), random(n * k));
+        let mut out = vec![0.0; m * n];
+        let packed = PackedMatrix::weight_f32(&w, n, k);
+        let halves: Vec<half::bf16> = w.iter().map(|&x| half::bf16::from_f32(x)).collect();
+        let stored = PackedMatrix::weight_bf16(&halves, n, k);
+        group.throughput(Throughput::Elements(2 * (m * k * n) as u64));
+        let shape = format!("{m}x{k}x{n}");
+        group.bench_function(BenchmarkId::new("packed f32", &shape), |b| {
+            b.iter(|| gemm_packed(1.0, MatRef::new(&a, m, k), &packed, 0.0, MatMut::new(&mut out, m, n)));
+        });
+        group.bench_function(BenchmarkId::new("packed bf16", &shape), |b| {
+            b.iter(|| gemm_packed(1.0, MatRef::new(&a, m, k), &stored, 0.0, MatMut::new(&mut out, m, n)));
+        });
+        group.bench_function(BenchmarkId::new("unpacked", &shape), |b| {
+            b.iter(|| gemm(1.0, MatRef::new(&a, m, k), MatRef::new(&w, n, k).t(), 0.0, MatMut::new(&mut out, m, n)));
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(benches, products);
+criterion_main!(benches);

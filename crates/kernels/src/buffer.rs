@@ -1,0 +1,107 @@
+//! Elements in memory, owned or mapped from a file.
+
+use std::{fmt, fs::File, io, marker::PhantomData, ops::Deref, path::Path, sync::Arc};
+
+use half::{bf16, f16};
+use memmap2::Mmap;
+
+/// A type whose every bit pattern is a value, so that bytes of a file can be seen as elements.
+///
+/// # Safety
+/// Whoever implements it promises that.
+pub unsafe trait Element: Copy + Send + Sync + 'static {
+    /// Reads one element from little-endian bytes, as many as its size.
+    fn from_le(bytes: &[u8]) -> Self;
+}
+
+// SAFETY: any bits are a number.
+unsafe impl Element for f32 {
+    fn from_le(b: &[u8]) -> Self {
+        f32::from_le_bytes([b[0], b[1], b[2], b[3]])
+    }
+}
+
+// SAFETY: any bits are a number.
+unsafe impl Element for u8 {
+    fn from_le(b: &[u8]) -> Self {
+        b[0]
+    }
+}
+
+// SAFETY: any bits are a number.
+unsafe impl Element for bf16 {
+    fn from_le(b: &[u8]) -> Self {
+        bf16::from_le_bytes([b[0], b[1]])
+    }
+}
+
+// SAFETY: any bits are a number.
+unsafe impl Element for f16 {
+    fn from_le(b: &[u8]) -> Self {
+        f16::from_le_bytes([b[0], b[1]])
+    }
+}
+
+/// A shared, immutable run of elements: a vector, or a part of a memory-mapped file. Dereferences to a slice.
+#[derive(Clone)]
+pub struct Buffer<T>(Inner<T>);
+
+#[derive(Clone)]
+enum Inner<T> {
+    Owned(Arc<Vec<T>>),
+    Mapped { map: Arc<Mmap>, offset: usize, len: usize, element: PhantomData<T> },
+}
+
+/// Maps a file for reading. Every map of the workspace is made here.
+///
+/// # Errors
+/// If it cannot be opened or mapped.
+pub fn map_file(path: &Path) -> io::Result<Mmap> {
+    let file = File::open(path)?;
+    // SAFETY: the map is only read. Files that this program writes (weights, samples, checkpoints) are written beside
+    // their place and renamed, so a map keeps what it had; a file of the user that another process cuts short meanwhile
+    // would make reads fault, as with any memory-mapped weights.
+    unsafe { Mmap::map(&file) }
+}
+
+/// Elements stored little-endian in `map` from byte `offset`; copied where the machine's alignment or byte order
+/// demands it. `None` if the map is too short.
+pub fn mapped<T: Element>(map: &Arc<Mmap>, offset: usize, len: usize) -> Option<Buffer<T>> {
+    let size = size_of::<T>();
+    let bytes = map.get(offset..offset.checked_add(len.checked_mul(size)?)?)?;
+    let aligned = (bytes.as_ptr() as usize).is_multiple_of(align_of::<T>());
+    if cfg!(target_endian = "little") && aligned {
+        Some(Buffer(Inner::Mapped { map: map.clone(), offset, len, element: PhantomData }))
+    } else {
+        Some(bytes.chunks_exact(size).map(T::from_le).collect::<Vec<_>>().into())
+    }
+}
+
+impl<T> From<Vec<T>> for Buffer<T> {
+    fn from(data: Vec<T>) -> Self {
+        Self(Inner::Owned(Arc::new(data)))
+    }
+}
+
+impl<T> Deref for Buffer<T> {
+    type Target = [T];
+
+    fn deref(&self) -> &[T] {
+        match &self.0 {
+            Inner::Owned(data) => data,
+            Inner::Mapped { map, offset, len, .. } => {
+                // SAFETY: `mapped`, the only maker of this variant, checked that `len` elements lie inside the map
+                // from `offset` on and that the address is aligned for `T`; it is bounded by `Element`, whose types
+                // admit every bit pattern. The map lives as long as `self` and is never written through.
+                unsafe { std::slice::from_raw_parts(map.as_ptr().add(*offset).cast::<T>(), *len) }
+            }
+        }
+    }
+}
+
+impl<T> fmt::Debug for Buffer<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kind = if matches!(self.0, Inner::Owned(_)) { "owned" } else { "mapped" };
+        write!(f, "Buffer({} elements, {kind})", self.len())
+    }
+}

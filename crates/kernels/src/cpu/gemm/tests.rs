@@ -1,0 +1,197 @@
+//! The product against a plain triple loop, and its laws.
+
+use half::{bf16, f16};
+use harness_core::Seed;
+use proptest::prelude::*;
+
+use super::*;
+use crate::cpu::isa::available;
+
+fn random(seed: u64, n: usize) -> Vec<f32> {
+    let mut rng = Seed(seed).stream("gemm test", 0);
+    (0..n).map(|_| rng.normal() as f32).collect()
+}
+
+/// One chain of fused multiply-adds an element, as the module promises.
+fn naive(alpha: f32, a: MatRef<'_>, b: MatRef<'_>, beta: f32, c: &mut [f32]) {
+    for i in 0..a.rows {
+        for j in 0..b.cols {
+            let start = if beta == 0.0 { 0.0 } else { c[i * b.cols + j] * beta };
+            c[i * b.cols + j] = (0..a.cols).fold(start, |sum, k| (alpha * a.at(i, k)).mul_add(b.at(k, j), sum));
+        }
+    }
+}
+
+/// Chains of [`KC`] steps, added up in order.
+fn naive_chains(alpha: f32, a: MatRef<'_>, b: MatRef<'_>, c: &mut [f32]) {
+    for from in (0..a.cols).step_by(KC) {
+        let part = from..a.cols.min(from + KC);
+        for i in 0..a.rows {
+            for j in 0..b.cols {
+                let chain = part.clone().fold(0.0, |sum, k| (alpha * a.at(i, k)).mul_add(b.at(k, j), sum));
+                c[i * b.cols + j] += chain;
+            }
+        }
+    }
+}
+
+fn has_fma() -> bool {
+    crate::cpu::isa::isa() != crate::cpu::isa::Isa::Portable
+}
+
+fn assert_same(found: &[f32], expected: &[f32]) {
+    for (i, (x, y)) in found.iter().zip(expected).enumerate() {
+        let same = if has_fma() { x.to_bits() == y.to_bits() } else { (x - y).abs() <= 1e-4 * y.abs().max(1.0) };
+        assert!(same, "element {i}: {x} is not {y}");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    #[test]
+    fn equals_the_plain_loop(
+        m in 0usize..40, k in 0usize..300, n in 0usize..80,
+        ta: bool, tb: bool, alpha in prop_oneof![Just(1.0f32), Just(-0.5)],
+        beta in prop_oneof![Just(0.0f32), Just(1.0), Just(0.25)],
+    ) {
+        let (a, b) = (random(1, m * k), random(2, k * n));
+        let view = |data, rows, cols, transposed| {
+            if transposed { MatRef::new(data, cols, rows).t() } else { MatRef::new(data, rows, cols) }
+        };
+        let (a, b) = (view(&a, m, k, ta), view(&b, k, n, tb));
+        let mut expected = random(3, m * n);
+        let mut found = expected.clone();
+        naive(alpha, a, b, beta, &mut expected);
+        gemm(alpha, a, b, beta, MatMut::new(&mut found, m, n));
+        assert_same(&found, &expected);
+        let mut found = vec![0.0; m * n];
+        let mut expected = found.clone();
+        naive_chains(alpha, a, b, &mut expected);
+        gemm_in_chains(alpha, a, b, 0.0, MatMut::new(&mut found, m, n));
+        assert_same(&found, &expected);
+    }
+
+    #[test]
+    fn rows_do_not_depend_on_each_other(m in 1usize..60, first in 0usize..60) {
+        let (k, n) = (513, 70);
+        let first = first % m;
+        let (a, b) = (random(4, m * k), random(5, n * k));
+        let packed = PackedMatrix::weight_f32(&b, n, k);
+        let mut all = vec![0.0; m * n];
+        gemm_packed(1.0, MatRef::new(&a, m, k), &packed, 0.0, MatMut::new(&mut all, m, n));
+        let mut tail = vec![0.0; (m - first) * n];
+        let rows = MatRef::new(&a[first * k..], m - first, k);
+        gemm_packed(1.0, rows, &packed, 0.0, MatMut::new(&mut tail, m - first, n));
+        prop_assert_eq!(&all[first * n..], &tail[..]);
+    }
+}
+
+#[test]
+fn large_product_is_the_same_on_any_number_of_threads() {
+    let (m, k, n) = (333, 700, 555);
+    let (a, b) = (random(6, m * k), random(7, k * n));
+    let run = |threads| {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        let mut c = vec![0.0; m * n];
+        pool.install(|| gemm(1.0, MatRef::new(&a, m, k), MatRef::new(&b, k, n), 0.0, MatMut::new(&mut c, m, n)));
+        c
+    };
+    let one = run(1);
+    assert_eq!(one, run(2));
+    assert_eq!(one, run(5));
+    let mut expected = vec![0.0; m * n];
+    naive(1.0, MatRef::new(&a, m, k), MatRef::new(&b, k, n), 0.0, &mut expected);
+    assert_same(&one, &expected);
+}
+
+#[test]
+fn stored_halves_are_widened_exactly() {
+    let (m, k, n) = (17, 290, 45);
+    let (a, w) = (random(8, m * k), random(9, n * k));
+    let product = |packed: &PackedMatrix| {
+        let mut c = vec![0.0; m * n];
+        gemm_packed(1.0, MatRef::new(&a, m, k), packed, 0.0, MatMut::new(&mut c, m, n));
+        c
+    };
+    let halves: Vec<bf16> = w.iter().map(|&x| bf16::from_f32(x)).collect();
+    let widened: Vec<f32> = halves.iter().map(|x| x.to_f32()).collect();
+    let packed = PackedMatrix::weight_bf16(&halves, n, k);
+    assert_eq!(product(&packed), product(&PackedMatrix::weight_f32(&widened, n, k)));
+    let mut row = vec![0.0; k];
+    packed.weight_row(33, &mut row);
+    assert_eq!(row, widened[33 * k..34 * k]);
+
+    let halves: Vec<f16> = w.iter().map(|&x| f16::from_f32(x)).collect();
+    let widened: Vec<f32> = halves.iter().map(|x| x.to_f32()).collect();
+    assert_eq!(product(&PackedMatrix::weight_f16(&halves, n, k)), product(&PackedMatrix::weight_f32(&widened, n, k)));
+}
+
+#[test]
+fn instruction_sets_agree() {
+    let k = 100;
+    let starts = [Start::Zero, Start::Loaded, Start::Added];
+    for (rows, start) in (1..=MR).flat_map(|rows| starts.map(|start| (rows, start))) {
+        let (a, b) = (random(10, rows * k), random(11, k * NR));
+        let results: Vec<Vec<f32>> = available()
+            .into_iter()
+            .map(|isa| {
+                let mut c = random(12, rows * NR);
+                // SAFETY: the buffers have the sizes that the kernel reads and writes, and the processor can run it.
+                unsafe { Microkernel::of(isa).run(rows, k, a.as_ptr(), b.as_ptr(), c.as_mut_ptr(), NR, start) };
+                c
+            })
+            .collect();
+        for other in &results[1..] {
+            for (x, y) in results[0].iter().zip(other) {
+                assert!((x - y).abs() <= 1e-4 * y.abs().max(1.0), "{x} is not {y}");
+            }
+        }
+        if results.len() == 3 {
+            assert_eq!(results[0], results[1], "AVX-512 and AVX2 with {rows} rows");
+        }
+    }
+}
+
+#[test]
+fn a_packed_matrix_serves_transposed_too() {
+    for (m, k, n) in [(1, 1, 1), (17, 290, 45), (30, 64, 96), (3, 33, 520)] {
+        let (w, d) = (random(20, n * k), random(21, m * n));
+        let mut expected = random(22, m * k);
+        let mut found = expected.clone();
+        let halves: Vec<bf16> = w.iter().map(|&x| bf16::from_f32(x)).collect();
+        let widened: Vec<f32> = halves.iter().map(|x| x.to_f32()).collect();
+        naive_chains(0.5, MatRef::new(&d, m, n), MatRef::new(&widened, n, k), &mut expected);
+        for packed in [PackedMatrix::weight_bf16(&halves, n, k), PackedMatrix::weight_f32(&widened, n, k)] {
+            let mut found = std::mem::replace(&mut found, random(22, m * k));
+            gemm_packed_transposed(0.5, MatRef::new(&d, m, n), &packed, 1.0, MatMut::new(&mut found, m, k));
+            assert_same(&found, &expected);
+        }
+    }
+}
+
+#[test]
+fn four_bit_codes_give_the_products_of_their_values() {
+    use crate::{Nf4Tensor, Quantization};
+    // Blocks inside of rows and across them, stacked weights that do not fill panels.
+    for (k, outs, double) in [(128, [40, 24], true), (40, [5, 33], false), (70, [64, 1], true)] {
+        let options = Quantization { double, ..Quantization::default() };
+        let weights = outs.map(|out| Nf4Tensor::quantise(&random(out as u64, out * k), &options).expect("finite"));
+        let widened: Vec<f32> = weights.iter().flat_map(Nf4Tensor::dequantise).collect();
+        let (n, m) = (outs.iter().sum(), 19);
+        let packed = PackedMatrix::weight_nf4(&[&weights[0], &weights[1]], k);
+        assert!(packed.bytes() < packed.rows() * packed.cols().next_multiple_of(NR) * 5 / 8 + 64);
+        let (x, d) = (random(30, m * k), random(31, m * n));
+        let (mut y, mut dx) = (vec![0.0; m * n], vec![0.0; m * k]);
+        let (mut expected_y, mut expected_dx) = (y.clone(), dx.clone());
+        gemm_packed(1.0, MatRef::new(&x, m, k), &packed, 0.0, MatMut::new(&mut y, m, n));
+        gemm_packed_transposed(1.0, MatRef::new(&d, m, n), &packed, 0.0, MatMut::new(&mut dx, m, k));
+        naive(1.0, MatRef::new(&x, m, k), MatRef::new(&widened, n, k).t(), 0.0, &mut expected_y);
+        naive_chains(1.0, MatRef::new(&d, m, n), MatRef::new(&widened, n, k), &mut expected_dx);
+        assert_same(&y, &expected_y);
+        assert_same(&dx, &expected_dx);
+        let mut row = vec![0.0; k];
+        packed.weight_row(n - 1, &mut row);
+        assert_eq!(row, widened[(n - 1) * k..]);
+    }
+}

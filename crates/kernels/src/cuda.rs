@@ -1,0 +1,35 @@
+//! NVIDIA GPUs: one context and one stream a device, memory that is used again, products through cuBLASLt, and the
+//! kernels in `kernels/`.
+//!
+//! The driver and cuBLASLt are loaded when the first device is opened, so a program with this code runs without either.
+//! All work of a device is ordered by its one stream: a buffer that is given back may be handed out again at once.
+
+mod attention;
+mod driver;
+mod frozen;
+mod gemm;
+mod gpu;
+mod host;
+mod matrix;
+mod memory;
+#[cfg(feature = "nccl")]
+mod nccl;
+mod ops;
+mod pool;
+mod products;
+mod raw;
+mod reduce;
+mod side;
+
+pub use attention::{AttentionTile, AttentionWork, KeySegment, Query};
+pub use driver::Device;
+pub use frozen::DeviceMatrix;
+pub use gpu::Gpu;
+pub use host::HostMemory;
+pub use matrix::{Float, View};
+pub use memory::DeviceBuffer;
+#[cfg(feature = "nccl")]
+pub use nccl::{Communicator, Copied, MeetingPoint};
+pub use ops::Nf4Scales;
+pub use reduce::AdamWConstants;
+pub use side::{Moment, SideStream};

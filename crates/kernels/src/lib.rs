@@ -1,0 +1,15 @@
+//! What decoders are computed with: kernels for CPU and CUDA, tensors in host memory, 4-bit and GGUF blocks.
+
+mod buffer;
+pub mod cpu;
+#[cfg(feature = "cuda")]
+pub mod cuda;
+mod error;
+pub mod gguf;
+mod nf4;
+mod tensor;
+
+pub use buffer::{Buffer, Element, map_file, mapped};
+pub use error::KernelError;
+pub use nf4::{BlockScales, CODEBOOK, NestedScales, Nf4Tensor, Quantization, QuantizationKind};
+pub use tensor::{FloatType, HostData, HostTensor};

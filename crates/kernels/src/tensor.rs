@@ -1,0 +1,138 @@
+//! Tensors in host memory, in the type in which they are stored.
+
+use std::borrow::Cow;
+
+use half::{bf16, f16};
+
+use crate::{Buffer, Nf4Tensor};
+
+/// Elements of a tensor, row-major, in the type in which they are stored.
+#[derive(Clone, Debug)]
+pub enum HostData {
+    /// 32-bit floats.
+    F32(Buffer<f32>),
+    /// bfloat16.
+    Bf16(Buffer<bf16>),
+    /// IEEE half precision.
+    F16(Buffer<f16>),
+    /// 4-bit codes with a scale for every block.
+    Nf4(Nf4Tensor),
+}
+
+impl HostData {
+    /// Number of elements.
+    pub fn len(&self) -> usize {
+        match self {
+            Self::F32(data) => data.len(),
+            Self::Bf16(data) => data.len(),
+            Self::F16(data) => data.len(),
+            Self::Nf4(data) => data.len,
+        }
+    }
+
+    /// Whether there are no elements.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Name of the element type: `f32`, `bf16`, `f16` or `nf4`.
+    pub fn dtype(&self) -> &'static str {
+        match self {
+            Self::F32(_) => "f32",
+            Self::Bf16(_) => "bf16",
+            Self::F16(_) => "f16",
+            Self::Nf4(_) => "nf4",
+        }
+    }
+}
+
+/// A floating-point type that weights are stored in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum FloatType {
+    /// 32 bits.
+    F32,
+    /// 16 bits with the exponent range of f32.
+    Bf16,
+    /// 16 bits of IEEE half precision.
+    F16,
+}
+
+impl FloatType {
+    /// `f32`, `bf16` or `f16`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::F32 => "f32",
+            Self::Bf16 => "bf16",
+            Self::F16 => "f16",
+        }
+    }
+}
+
+/// A tensor in host memory; cloning shares the elements.
+#[derive(Clone, Debug)]
+pub struct HostTensor {
+    /// Length of every dimension, outermost first.
+    pub shape: Vec<usize>,
+    /// The elements; as many as the product of `shape`.
+    pub data: HostData,
+}
+
+impl HostTensor {
+    /// A tensor of 32-bit floats that owns its elements.
+    pub fn from_f32(shape: impl Into<Vec<usize>>, data: Vec<f32>) -> Self {
+        Self { shape: shape.into(), data: HostData::F32(data.into()) }
+    }
+
+    /// The elements as 32-bit floats; borrowed where they are stored so. Widening is exact.
+    pub fn to_f32(&self) -> Cow<'_, [f32]> {
+        match &self.data {
+            HostData::F32(data) => Cow::Borrowed(data),
+            HostData::Bf16(data) => Cow::Owned(data.iter().map(|x| x.to_f32()).collect()),
+            HostData::F16(data) => Cow::Owned(data.iter().map(|x| x.to_f32()).collect()),
+            HostData::Nf4(data) => Cow::Owned(data.dequantise()),
+        }
+    }
+
+    /// The same tensor stored in another type, rounded to nearest even; 4-bit codes stay as they are. `None` if an element
+    /// is beyond the range of the type.
+    pub fn stored_as(&self, dtype: FloatType) -> Option<Self> {
+        if matches!(self.data, HostData::Nf4(_)) || self.data.dtype() == dtype.name() {
+            return Some(self.clone());
+        }
+        let wide = self.to_f32();
+        let data = match dtype {
+            FloatType::F32 => HostData::F32(wide.into_owned().into()),
+            FloatType::Bf16 => HostData::Bf16(wide.iter().map(|&x| bf16::from_f32(x)).collect::<Vec<_>>().into()),
+            FloatType::F16 => {
+                let narrow: Vec<f16> = wide.iter().map(|&x| f16::from_f32(x)).collect();
+                if narrow.iter().zip(wide.iter()).any(|(a, b)| !a.is_finite() && b.is_finite()) {
+                    return None;
+                }
+                HostData::F16(narrow.into())
+            }
+        };
+        Some(Self { shape: self.shape.clone(), data })
+    }
+
+    /// Length of the first dimension (output features of a linear); 1 for a scalar.
+    pub fn rows(&self) -> usize {
+        self.shape.first().copied().unwrap_or(1)
+    }
+
+    /// Matrix number `index` of a tensor that stacks several, copied.
+    pub fn matrix(&self, index: usize, rows: usize, cols: usize) -> Self {
+        let range = index * rows * cols..(index + 1) * rows * cols;
+        let data = match &self.data {
+            HostData::F32(data) => HostData::F32(data[range].to_vec().into()),
+            HostData::Bf16(data) => HostData::Bf16(data[range].to_vec().into()),
+            HostData::F16(data) => HostData::F16(data[range].to_vec().into()),
+            HostData::Nf4(_) => HostData::F32(self.to_f32()[range].to_vec().into()),
+        };
+        Self { shape: vec![rows, cols], data }
+    }
+
+    /// Elements of a row (input features of a linear).
+    pub fn cols(&self) -> usize {
+        self.shape.iter().skip(1).product()
+    }
+}
