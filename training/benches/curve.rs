@@ -10,7 +10,6 @@ use std::{error::Error, path::Path};
 use harness_core::Seed;
 use harness_engine::{ModelFiles, Projection, Quantization, cuda::Float};
 use harness_training::{
-    TrainingError,
     backend::{CudaBackend, Memory},
     data::{Batch, Sample},
     export::Artifact,
@@ -62,13 +61,13 @@ fn run(args: &[String]) -> Result<(), Box<dyn Error>> {
             .collect();
         let batch = Batch::of(&samples);
         let labels = batch.num_labels();
-        store.clear_grads(&backend);
-        let params = std::mem::replace(&mut store.values, backend.zeros(0));
+        store.clear_grads(&backend)?;
+        let params = std::mem::replace(&mut store.values, backend.zeros(0)?);
         let loss =
             model.forward_backward(&batch, &params, &MicroStep::mean(labels), &mut LocalSink(&mut store.grads))?;
         store.values = params;
-        let norm = gradient_norm(&backend, &store);
-        optimizer.update(&backend, &mut store, number, update.learning_rate, norm, 1.0);
+        let norm = gradient_norm(&backend, &store)?;
+        optimizer.update(&backend, &mut store, number, update.learning_rate, norm, 1.0)?;
         losses.push(loss / labels as f64);
     }
     println!("{}", serde_json::json!({ "weights": if quantised { "nf4" } else { "bf16" }, "losses": losses }));
@@ -81,8 +80,5 @@ fn model_name(args: &[String]) -> String {
 
 fn main() -> Result<(), Box<dyn Error>> {
     let args: Vec<String> = std::env::args().skip(1).filter(|arg| arg != "--bench").collect();
-    CudaBackend::catch(|| {
-        run(&args).map_err(|error| TrainingError::setting("arguments", args.join(" "), error.to_string()))
-    })?;
-    Ok(())
+    run(&args)
 }

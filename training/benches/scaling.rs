@@ -222,14 +222,12 @@ fn on_gpu(case: &Case, steps: u64, gpu: usize, connections: Connections) -> Resu
         Precision::Fp16 => (Float::F16, 2.0),
         Precision::Fp32 => (Float::F32, 4.0),
     };
-    CudaBackend::catch(|| {
-        let open = || -> Result<CudaBackend, harness_engine::EngineError> {
-            let device = Device::open(gpu)?;
-            device.set_tf32(case.dtype == "tf32")?;
-            Ok(CudaBackend::on(device, float))
-        };
-        run(open().map_err(|error| TrainingError::Engine(Box::new(error)))?, bytes, case, steps, connections)
-    })
+    let open = || -> Result<CudaBackend, harness_engine::EngineError> {
+        let device = Device::open(gpu)?;
+        device.set_tf32(case.dtype == "tf32")?;
+        Ok(CudaBackend::on(device, float))
+    };
+    run(open().map_err(|error| TrainingError::Engine(Box::new(error)))?, bytes, case, steps, connections)
 }
 
 #[cfg(not(feature = "cuda"))]

@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::backend::BackendError;
+
 /// Errors of this crate; each message names the file, argument or step, what was found and what to do.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -45,6 +47,9 @@ pub enum TrainingError {
     /// The base model could not be read, or an adapter not written.
     #[error(transparent)]
     Engine(Box<dyn std::error::Error + Send + Sync>),
+    /// The device failed, or has no more memory.
+    #[error(transparent)]
+    Backend(#[from] BackendError),
     /// A data set is not there or cannot be read.
     #[error(transparent)]
     Store(#[from] harness_store::StoreError),
