@@ -166,21 +166,15 @@ fn norms() {
             let w = b.upload(&numbers(width, 2, Float::F32)).unwrap();
             let weight = Span { buf: &w, at: 0, len: width };
             let (mut y, mut rstd) = (b.alloc(rows * cols).unwrap(), b.alloc_statistics(rows * heads).unwrap());
-            b.rmsnorm(Mat::new(&x, 0, rows, cols), heads, weight, 1e-5, MatMut::new(&mut y, 0, rows, cols), &mut rstd)
-                .unwrap();
+            let to = MatMut::new(&mut y, 0, rows, cols);
+            b.rmsnorm(Mat::new(&x, 0, rows, cols), heads, weight, 1e-5, to, &mut rstd).unwrap();
             let mut d = activations(b, &numbers(rows * cols, 3, float));
             let add = activations(b, &numbers(rows * cols, 4, float));
             let mut dw = b.upload(&numbers(width, 5, Float::F32)).unwrap();
-            b.rmsnorm_backward(
-                MatMut::new(&mut d, 0, rows, cols),
-                heads,
-                Mat::new(&x, 0, rows, cols),
-                weight,
-                &rstd,
-                Some(Mat::new(&add, 0, rows, cols)),
-                Some(SpanMut { buf: &mut dw, at: 0, len: width }),
-            )
-            .unwrap();
+            let (to, add) = (MatMut::new(&mut d, 0, rows, cols), Some(Mat::new(&add, 0, rows, cols)));
+            let to_weight = Some(SpanMut { buf: &mut dw, at: 0, len: width });
+            let from = Mat::new(&x, 0, rows, cols);
+            b.rmsnorm_backward(to, heads, from, weight, &rstd, add, to_weight).unwrap();
             let mut left = vec![all(b, &y, rows * cols), all(b, &rstd, rows * heads), all(b, &d, rows * cols)];
             left.push(all(b, &dw, width));
             if heads == 1 {
@@ -386,8 +380,8 @@ fn four_bit_weights() {
             let dy = activations(b, &numbers(m * 2 * rows, 4, float));
             let (mut y, mut dx) = (b.alloc(m * 2 * rows).unwrap(), b.alloc(m * cols).unwrap());
             b.linear(Mat::new(&x, 0, m, cols), Weight::Frozen(&frozen), MatMut::new(&mut y, 0, m, 2 * rows)).unwrap();
-            b.linear_backward(Mat::new(&dy, 0, m, 2 * rows), Weight::Frozen(&frozen), MatMut::new(&mut dx, 0, m, cols))
-                .unwrap();
+            let to = MatMut::new(&mut dx, 0, m, cols);
+            b.linear_backward(Mat::new(&dy, 0, m, 2 * rows), Weight::Frozen(&frozen), to).unwrap();
             vec![all(b, &y, m * 2 * rows), all(b, &dx, m * cols)]
         });
     }
