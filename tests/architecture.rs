@@ -268,3 +268,15 @@ fn the_evaluation_prints_nothing_and_ends_nothing() {
         }
     }
 }
+
+#[test]
+fn the_training_returns_its_errors() {
+    for path in sources().iter().filter(|path| path.starts_with("training/src")) {
+        let text = read(path);
+        for (number, line) in text.lines().enumerate() {
+            for word in ["catch_unwind", "resume_unwind", "AssertUnwindSafe", "panic_any"] {
+                assert!(!has_word(code(line), word), "{}:{}: {word} in the training", path.display(), number + 1);
+            }
+        }
+    }
+}

@@ -12,7 +12,6 @@ use harness_decoder::Projection;
 use harness_engine::ModelFiles;
 use harness_kernels::{Quantization, cuda::Float};
 use harness_training::{
-    TrainingError,
     backend::{CudaBackend, Memory},
     data::{Batch, Sample},
     export::Artifact,
@@ -64,13 +63,13 @@ fn run(args: &[String]) -> Result<(), Box<dyn Error>> {
             .collect();
         let batch = Batch::of(&samples);
         let labels = batch.num_labels();
-        store.clear_grads(&backend);
-        let params = std::mem::replace(&mut store.values, backend.zeros(0));
+        store.clear_grads(&backend)?;
+        let params = std::mem::replace(&mut store.values, backend.zeros(0)?);
         let loss =
             model.forward_backward(&batch, &params, &MicroStep::mean(labels), &mut LocalSink(&mut store.grads))?;
         store.values = params;
-        let norm = gradient_norm(&backend, &store);
-        optimizer.update(&backend, &mut store, number, update.learning_rate, norm, 1.0);
+        let norm = gradient_norm(&backend, &store)?;
+        optimizer.update(&backend, &mut store, number, update.learning_rate, norm, 1.0)?;
         losses.push(loss / labels as f64);
     }
     println!("{}", serde_json::json!({ "weights": if quantised { "nf4" } else { "bf16" }, "losses": losses }));
@@ -83,8 +82,5 @@ fn model_name(args: &[String]) -> String {
 
 fn main() -> Result<(), Box<dyn Error>> {
     let args: Vec<String> = std::env::args().skip(1).filter(|arg| arg != "--bench").collect();
-    CudaBackend::catch(|| {
-        run(&args).map_err(|error| TrainingError::setting("arguments", args.join(" "), error.to_string()))
-    })?;
-    Ok(())
+    run(&args)
 }

@@ -88,14 +88,14 @@ fn run(case: &str) -> Result<(), Box<dyn std::error::Error>> {
         let batch = batch(config.vocab_size, documents, length, step);
         backend.device().synchronize()?;
         let start = Instant::now();
-        store.clear_grads(&backend);
-        let params = std::mem::replace(&mut store.values, backend.zeros(0));
+        store.clear_grads(&backend)?;
+        let params = std::mem::replace(&mut store.values, backend.zeros(0)?);
         let micro = MicroStep::mean(batch.num_labels()).with_dropout(DropoutPlan::new(1, step, 0, dropout));
         let loss = model.forward_backward(&batch, &params, &micro, &mut LocalSink(&mut store.grads))?;
         store.values = params;
-        let norm = gradient_norm(&backend, &store);
+        let norm = gradient_norm(&backend, &store)?;
         let gradients = start.elapsed().as_secs_f64();
-        optimizer.update(&backend, &mut store, step + 1, 1e-4, norm, 1.0);
+        optimizer.update(&backend, &mut store, step + 1, 1e-4, norm, 1.0)?;
         backend.device().synchronize()?;
         assert!(loss.is_finite() && norm.is_finite(), "loss {loss}, norm {norm}");
         if step >= 3 {
@@ -131,9 +131,7 @@ fn main() {
         cases = DEFAULT.map(str::to_owned).to_vec();
     }
     for case in cases {
-        if let Err(error) = CudaBackend::catch(|| {
-            run(&case).map_err(|e| harness_training::TrainingError::setting("case", &case, e.to_string()))
-        }) {
+        if let Err(error) = run(&case) {
             println!("{{\"case\": \"{case}\", \"error\": {:?}}}", error.to_string());
         }
     }

@@ -223,14 +223,12 @@ fn on_gpu(case: &Case, steps: u64, gpu: usize, connections: Connections) -> Resu
         Precision::Fp16 => (Float::F16, 2.0),
         Precision::Fp32 => (Float::F32, 4.0),
     };
-    CudaBackend::catch(|| {
-        let open = || -> Result<CudaBackend, harness_kernels::KernelError> {
-            let device = Device::open(gpu)?;
-            device.set_tf32(case.dtype == "tf32")?;
-            Ok(CudaBackend::on(device, float))
-        };
-        run(open()?, bytes, case, steps, connections)
-    })
+    let open = || -> Result<CudaBackend, harness_kernels::KernelError> {
+        let device = Device::open(gpu)?;
+        device.set_tf32(case.dtype == "tf32")?;
+        Ok(CudaBackend::on(device, float))
+    };
+    run(open()?, bytes, case, steps, connections)
 }
 
 #[cfg(not(feature = "cuda"))]

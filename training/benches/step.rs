@@ -91,7 +91,7 @@ fn main() {
         let backend = CpuBackend::new();
         let (model, mut store) =
             Model::new(backend.clone(), &config, &weights, &trainable, 128, Seed(4)).expect("a valid model");
-        let params = backend.upload(&store.values);
+        let params = backend.upload(&store.values).unwrap();
         let batch = batch(4, 128);
         let dropout = if let Trainable::Lora(spec) = &trainable { spec.dropout } else { 0.0 };
         let mut seconds = Vec::new();

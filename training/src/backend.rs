@@ -1,7 +1,7 @@
 //! What training needs of a device, apart from where it runs.
 //!
 //! [`Memory`] holds buffers, [`Kernels`] compute a block, [`Updates`] an optimizer; a [`Backend`] is all three, and
-//! [`crate::block`] and [`crate::model`] own the formulas. How several devices share a run is
+//! [`crate::block`] and [`crate::model`] own the formulas. Whatever can fail returns a [`Result`]. How several devices share a run is
 //! [`crate::parallel::Distribute`]. Buffers are flat runs of floats; matrices are views into them with a row pitch, so that
 //! merged projections (q, k and v in one product) need no copies.
 
@@ -9,22 +9,22 @@ mod cpu;
 #[cfg(feature = "cuda")]
 mod cuda;
 mod dropout;
+mod error;
 mod kernels;
 mod memory;
 mod updates;
 mod views;
 
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-
 pub use cpu::{CpuBackend, CpuBuf};
 #[cfg(feature = "nccl")]
 pub(crate) use cuda::Exact;
 #[cfg(feature = "cuda")]
-pub use cuda::{CudaBackend, CudaBuf, CudaInts, DeviceFailure};
+pub use cuda::{CudaBackend, CudaBuf, CudaInts};
 pub use dropout::DropoutKey;
 pub(crate) use dropout::mix64;
+pub use error::{BackendError, OutOfMemory, Result};
 pub use kernels::{AttentionShape, Kernels, Weight};
-pub use memory::{Memory, OutOfMemory};
+pub use memory::Memory;
 pub use updates::{AdamWStep, Updates};
 pub use views::{Mat, MatMut, Span, SpanMut};
 
@@ -38,12 +38,4 @@ pub trait Backend: Kernels + Updates {
     fn describe(&self) -> String {
         "f32".to_owned()
     }
-}
-
-/// The result of `f`; what is said of memory, in words, if it ran out.
-pub(crate) fn with_memory<B: Backend, T>(f: impl FnOnce() -> T) -> Result<T, String> {
-    catch_unwind(AssertUnwindSafe(f)).map_err(|payload| match B::out_of_memory(&*payload) {
-        Some(message) => message,
-        None => resume_unwind(payload),
-    })
 }

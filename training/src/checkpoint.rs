@@ -128,7 +128,7 @@ pub const BUFFERS: [&str; 3] = ["values", "exp_avg", "exp_avg_sq"];
 /// of all parameters, one after the other.
 ///
 /// # Errors
-/// If it cannot be written; earlier checkpoints stay.
+/// If it cannot be written, or the device fails; earlier checkpoints stay.
 pub fn save<B: Backend>(
     backend: &B,
     store: &ParamStore<B>,
@@ -146,7 +146,7 @@ pub fn save<B: Backend>(
         let len = store.len();
         let tensors = BUFFERS.map(|name| (name.to_owned(), vec![len]));
         let data = &mut |number: usize| match number {
-            0 => Ok(backend.read(Span { buf: &store.values, at: 0, len })),
+            0 => Ok(backend.read(Span { buf: &store.values, at: 0, len })?),
             _ => moments(number - 1),
         };
         write_tensors(&partial.join("optimizer.safetensors"), &tensors, WeightDtype::F32, data)?;
@@ -232,7 +232,7 @@ pub fn buffer(folder: &Path, name: &str, len: usize) -> Result<Vec<f32>, Trainin
 /// Restores values and moments of a store that holds everything; the values only, if `values_only`.
 ///
 /// # Errors
-/// As [`buffer`].
+/// As [`buffer`], and if the device fails.
 pub fn load<B: Backend>(
     backend: &B,
     store: &mut ParamStore<B>,
@@ -242,7 +242,7 @@ pub fn load<B: Backend>(
     let len = store.len();
     let buffers = [&mut store.values, &mut store.mean, &mut store.square];
     for (name, buf) in BUFFERS.into_iter().zip(buffers).take(if values_only { 1 } else { 3 }) {
-        backend.write(&buffer(folder, name, len)?, SpanMut { buf, at: 0, len });
+        backend.write(&buffer(folder, name, len)?, SpanMut { buf, at: 0, len })?;
     }
     Ok(())
 }

@@ -6,6 +6,8 @@ use harness_decoder::DecoderError;
 use harness_engine::EngineError;
 use harness_kernels::KernelError;
 
+use crate::backend::BackendError;
+
 /// Errors of this crate; each message names the file, argument or step, what was found and what to do.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -49,6 +51,9 @@ pub enum TrainingError {
     /// The base model could not be read, or an adapter not written.
     #[error(transparent)]
     Engine(Box<EngineError>),
+    /// The device failed, or has no more memory.
+    #[error(transparent)]
+    Backend(#[from] BackendError),
     /// A data set is not there or cannot be read.
     #[error(transparent)]
     Store(#[from] harness_store::StoreError),
@@ -155,7 +160,7 @@ impl From<DecoderError> for TrainingError {
 
 impl From<KernelError> for TrainingError {
     fn from(error: KernelError) -> Self {
-        EngineError::from(error).into()
+        BackendError::from(error).into()
     }
 }
 

@@ -74,11 +74,11 @@ impl Artifact {
     /// Writes into an existing folder.
     ///
     /// # Errors
-    /// If a file cannot be read or written.
+    /// If a file cannot be read or written, or the device fails.
     pub fn write<B: Backend>(&self, backend: &B, store: &ParamStore<B>, folder: &Path) -> Result<(), TrainingError> {
         match self {
             Self::Adapter { spec, base } => {
-                let adapter = spec.adapter(backend, store, base);
+                let adapter = spec.adapter(backend, store, base)?;
                 Ok(adapter.save(folder)?)
             }
             Self::Model { config, dtype, tokenizer } => {
@@ -94,7 +94,7 @@ impl Artifact {
                 }
                 let params = store.layout().params();
                 let tensors: Vec<_> = params.iter().map(|p| (p.name.clone(), p.shape.clone())).collect();
-                let data = &mut |number: usize| Ok(store.value(backend, &params[number]));
+                let data = &mut |number: usize| Ok(store.value(backend, &params[number])?);
                 write_tensors(&folder.join("model.safetensors"), &tensors, *dtype, data)
             }
         }

@@ -10,7 +10,7 @@ pub use options::{LoraInit, LoraOptions, Targets};
 
 use crate::{
     TrainingError,
-    backend::Backend,
+    backend::{self, Backend},
     params::{Param, ParamStore},
 };
 
@@ -102,7 +102,10 @@ impl LoraSpec {
     }
 
     /// The trained matrices as the engine's adapter, which knows PEFT's layout.
-    pub fn adapter<B: Backend>(&self, backend: &B, store: &ParamStore<B>, base: &str) -> Adapter {
+    ///
+    /// # Errors
+    /// If the device fails.
+    pub fn adapter<B: Backend>(&self, backend: &B, store: &ParamStore<B>, base: &str) -> backend::Result<Adapter> {
         let short = |p: &Projection| p.module().rsplit('.').next().unwrap_or_default().to_owned();
         let config = AdapterConfig {
             base_model_name_or_path: Some(base.to_owned()),
@@ -117,23 +120,29 @@ impl LoraSpec {
             ..AdapterConfig::default()
         };
         let params: BTreeMap<&str, &Param> = store.layout().params().iter().map(|p| (p.name.as_str(), p)).collect();
-        let value = |layer, projection, matrix: &str| -> Option<Vec<f32>> {
-            params.get(tensor_name(layer, projection, matrix).as_str()).map(|param| store.value(backend, param))
-        };
-        let pair = |layer, projection| -> Option<LoraPair> {
-            let (a, b) = (value(layer, projection, "A")?, value(layer, projection, "B")?);
-            Some(LoraPair { a, b, rank: self.rank, scale: self.scale() as f32 })
+        let param = |layer, projection, matrix| params.get(tensor_name(layer, projection, matrix).as_str());
+        let pair = |layer, projection| -> backend::Result<Option<(Projection, LoraPair)>> {
+            let (Some(a), Some(b)) = (param(layer, projection, "A"), param(layer, projection, "B")) else {
+                return Ok(None);
+            };
+            let (a, b) = (store.value(backend, a)?, store.value(backend, b)?);
+            Ok(Some((projection, LoraPair { a, b, rank: self.rank, scale: self.scale() as f32 })))
         };
         let per_layer = (2 * self.targets.len()).max(1);
         let count = self.pattern.as_ref().map_or(params.len() / per_layer, |(_, layers)| layers.len());
         let layers = (0..count)
-            .map(|layer| self.at(layer).iter().filter_map(|&p| Some((p, pair(layer, p)?))).collect())
-            .collect();
-        Adapter::new(config, layers, BTreeMap::new())
+            .map(|layer| self.at(layer).iter().filter_map(|&p| pair(layer, p).transpose()).collect())
+            .collect::<backend::Result<_>>()?;
+        Ok(Adapter::new(config, layers, BTreeMap::new()))
     }
 
     /// Draws every `A` from its own random stream; `B` is 0.
-    pub(crate) fn initialise<B: Backend>(&self, backend: &B, store: &mut ParamStore<B>, seed: Seed) {
+    pub(crate) fn initialise<B: Backend>(
+        &self,
+        backend: &B,
+        store: &mut ParamStore<B>,
+        seed: Seed,
+    ) -> backend::Result<()> {
         for (index, param) in store.layout().params().to_vec().iter().enumerate() {
             if !param.name.ends_with("lora_A.weight") {
                 continue;
@@ -145,8 +154,9 @@ impl LoraSpec {
                 LoraInit::Gaussian => rng.normal() / self.rank as f64,
             };
             let data: Vec<f32> = (0..param.len()).map(|_| draw() as f32).collect();
-            store.set_value(backend, index, &data);
+            store.set_value(backend, index, &data)?;
         }
+        Ok(())
     }
 }
 

@@ -16,7 +16,7 @@ pub use scratch::random_weights;
 pub use crate::block::{Pass, Resident, WeightSource};
 use crate::{
     TrainingError,
-    backend::{Backend, Mat, MatMut, Span, SpanMut, Weight},
+    backend::{self, Backend, Mat, MatMut, Span, SpanMut, Weight},
     block::{BlockContext, DropoutPlan, FrozenLayer, GradSink, LayerView, ModelPart, Rows, SavePolicy, Saved},
     data::Batch,
     lora::LoraSpec,
@@ -135,7 +135,7 @@ impl<B: Backend> Model<B> {
     /// `max_length` is the longest document in tokens; `seed` draws the low-rank matrices.
     ///
     /// # Errors
-    /// If documents may be longer than the rotary embedding can rotate exactly.
+    /// If documents may be longer than the rotary embedding can rotate exactly, or there is not enough memory.
     pub fn new(
         backend: B,
         config: &DecoderConfig,
@@ -148,8 +148,8 @@ impl<B: Backend> Model<B> {
         B: Clone,
     {
         let resident = |backend: &B, layers: &[LayerWeights], backward: &[bool]| {
-            let frozen = |(layer, backward): (_, &bool)| Arc::new(FrozenLayer::new(backend, layer, *backward));
-            let layers = layers.iter().zip(backward).map(frozen).collect();
+            let frozen = |(layer, backward): (_, &bool)| FrozenLayer::new(backend, layer, *backward).map(Arc::new);
+            let layers = layers.iter().zip(backward).map(frozen).collect::<backend::Result<_>>()?;
             Ok(Box::new(Resident::new(layers)) as Box<dyn WeightSource<B>>)
         };
         Self::with_source(backend, config, weights, trainable, max_length, seed, resident)
@@ -177,20 +177,20 @@ impl<B: Backend> Model<B> {
             Trainable::Full => full_layout(config),
             Trainable::Lora(spec) => lora_layout(config, spec),
         };
-        let mut store = ParamStore::new(&backend, layout);
+        let mut store = ParamStore::new(&backend, layout)?;
         let (source, outer) = match trainable {
             Trainable::Full => {
                 layout::fill(&backend, &mut store, weights)?;
                 (None, Outer { embed: None, norm: None, head: None })
             }
             Trainable::Lora(spec) => {
-                spec.initialise(&backend, &mut store, seed);
+                spec.initialise(&backend, &mut store, seed)?;
                 let lowest = places.lowest().unwrap_or(config.num_layers);
                 let backward: Vec<bool> = (0..config.num_layers).map(|layer| layer >= lowest).collect();
                 let source = source(&backend, &weights.layers, &backward)?;
-                let embed = backend.frozen(&[&weights.embed], weights.lm_head.is_none());
-                let head = weights.lm_head.as_ref().map(|head| backend.frozen(&[head], true));
-                (Some(source), Outer { embed: Some(embed), norm: Some(backend.upload(&weights.norm)), head })
+                let embed = backend.frozen(&[&weights.embed], weights.lm_head.is_none())?;
+                let head = weights.lm_head.as_ref().map(|head| backend.frozen(&[head], true)).transpose()?;
+                (Some(source), Outer { embed: Some(embed), norm: Some(backend.upload(&weights.norm)?), head })
             }
         };
         let (config, policy) = (config.clone(), SavePolicy::default());
@@ -216,7 +216,7 @@ impl<B: Backend> Model<B> {
             *layer = layer.shifted(unit.range.start);
         }
         let units = Units::new(ranks, &outer, &layers);
-        let mut store = ParamStore::part(&backend, layout, units.own());
+        let mut store = ParamStore::part(&backend, layout, units.own())?;
         layout::fill(&backend, &mut store, weights)?;
         let outer = Outer { embed: None, norm: None, head: None };
         let (config, policy) = (config.clone(), SavePolicy::default());
@@ -225,7 +225,7 @@ impl<B: Backend> Model<B> {
 
     fn rope(backend: &B, config: &DecoderConfig, max_length: usize) -> Result<B::Buf, TrainingError> {
         check(config, max_length)?;
-        Ok(backend.upload(&rotary::table(config, max_length)))
+        Ok(backend.upload(&rotary::table(config, max_length))?)
     }
 
     /// Chooses what the forward pass keeps for the backward pass.
@@ -265,9 +265,10 @@ impl<B: Backend> Model<B> {
         &self.config
     }
 
-    fn rows(&self, batch: &Batch) -> Rows<B> {
+    fn rows(&self, batch: &Batch) -> backend::Result<Rows<B>> {
         let bounds: Vec<u32> = batch.boundaries.iter().map(|&row| row as u32).collect();
-        Rows { len: batch.len(), positions: self.backend.ints(&batch.positions), bounds: self.backend.ints(&bounds) }
+        let (positions, bounds) = (self.backend.ints(&batch.positions)?, self.backend.ints(&bounds)?);
+        Ok(Rows { len: batch.len(), positions, bounds })
     }
 
     /// The embedding, or the head, whether frozen or trained.
@@ -292,7 +293,7 @@ impl<B: Backend> Model<B> {
         let next = next.filter(|&next| next < self.config.num_layers);
         let frozen = self.source.as_ref().map(|source| source.acquire(layer, pass)).transpose()?;
         if let (Some(source), Some(next)) = (&self.source, next) {
-            source.prefetch(next, pass);
+            source.prefetch(next, pass)?;
         }
         let gathered = self.units.as_ref().map(|units| units.block(&self.backend, params, layer)).transpose()?;
         if let (Some(units), Some(next)) = (&self.units, next) {
@@ -308,21 +309,21 @@ impl<B: Backend> Model<B> {
         rows: &Rows<B>,
         params: &B::Buf,
         dropout: Option<DropoutPlan>,
-        f: impl FnOnce(&BlockContext<'_, B>, &LayerView<'_, B>) -> R,
+        f: impl FnOnce(&BlockContext<'_, B>, &LayerView<'_, B>) -> backend::Result<R>,
     ) -> Result<R, TrainingError> {
         let (frozen, gathered) = self.weights(at, params)?;
         let (layer, params) = (at.0, gathered.as_deref().map_or(params, Gathered::unit));
         let view = LayerView::new(&self.config, frozen.as_deref(), &self.places.layers[layer], params);
         let (backend, config, rope) = (&self.backend, &self.config, &self.rope);
-        Ok(f(&BlockContext { backend, config, layer, rows, rope, params, dropout }, &view))
+        Ok(f(&BlockContext { backend, config, layer, rows, rope, params, dropout }, &view)?)
     }
 
-    fn embed(&self, batch: &Batch, params: &B::Buf) -> (B::Buf, B::Ints) {
+    fn embed(&self, batch: &Batch, params: &B::Buf) -> backend::Result<(B::Buf, B::Ints)> {
         let (rows, hidden) = (batch.len(), self.config.hidden_size);
-        let tokens = self.backend.ints(&batch.tokens);
-        let mut x = self.backend.alloc(rows * hidden);
-        self.backend.embed(self.embedding(params), &tokens, MatMut::new(&mut x, 0, rows, hidden));
-        (x, tokens)
+        let tokens = self.backend.ints(&batch.tokens)?;
+        let mut x = self.backend.alloc(rows * hidden)?;
+        self.backend.embed(self.embedding(params), &tokens, MatMut::new(&mut x, 0, rows, hidden))?;
+        Ok((x, tokens))
     }
 
     /// Calls for the weights of all blocks as a micro-batch would, without one: a rank that has none left takes part in
@@ -330,14 +331,14 @@ impl<B: Backend> Model<B> {
     /// [`Model::loss`].
     ///
     /// # Errors
-    /// If the weights of a block cannot be had.
+    /// If the weights of a block cannot be had, memory runs out, or the device fails.
     pub fn participate(&self, params: &B::Buf, sink: Option<&mut dyn GradSink<B>>) -> Result<(), TrainingError> {
         self.begin(params)?;
         for layer in 0..self.config.num_layers {
             self.weights((layer, Some(layer + 1), Pass::Forward), params)?;
         }
         let Some(sink) = sink.filter(|_| self.places.lowest().is_some()) else { return Ok(()) };
-        sink.begin(ModelPart::Head);
+        sink.begin(ModelPart::Head)?;
         sink.done(ModelPart::Head)?;
         self.participate_backward(params, sink)
     }
@@ -346,7 +347,7 @@ impl<B: Backend> Model<B> {
     fn participate_backward(&self, params: &B::Buf, sink: &mut dyn GradSink<B>) -> Result<(), TrainingError> {
         let (Some(lowest), layers) = (self.places.lowest(), self.config.num_layers) else { return Ok(()) };
         let mut nothing = |part: ModelPart| {
-            sink.begin(part);
+            sink.begin(part)?;
             sink.done(part)
         };
         let mut again = 0;
@@ -383,23 +384,23 @@ impl<B: Backend> Model<B> {
     /// The summed loss of a batch (natural logarithm, over its labels), without gradients or dropout.
     ///
     /// # Errors
-    /// If the weights of a block cannot be had.
+    /// If the weights of a block cannot be had, memory runs out, or the device fails.
     pub fn loss(&self, batch: &Batch, params: &B::Buf) -> Result<f64, TrainingError> {
-        let rows = self.rows(batch);
+        let rows = self.rows(batch)?;
         let outer = self.begin(params)?;
         let outer_params = outer.as_ref().map_or(params, Gathered::unit);
-        let (mut x, _) = self.embed(batch, outer_params);
+        let (mut x, _) = self.embed(batch, outer_params)?;
         for layer in 0..self.config.num_layers {
             let at = (layer, Some(layer + 1), Pass::Forward);
-            x = self.block(at, &rows, params, None, |ctx, w| ctx.forward(x, w, false).0)?;
+            x = self.block(at, &rows, params, None, |ctx, w| Ok(ctx.forward(x, w, false)?.0))?;
         }
-        Ok(self.head(outer_params).loss(&x, batch))
+        Ok(self.head(outer_params).loss(&x, batch)?)
     }
 
     /// The summed loss of a batch; the gradient of `scale * loss` is added to the sink.
     ///
     /// # Errors
-    /// If the weights of a block cannot be had.
+    /// If the weights of a block cannot be had, memory runs out, or the device fails.
     pub fn forward_backward(
         &self,
         batch: &Batch,
@@ -409,8 +410,8 @@ impl<B: Backend> Model<B> {
     ) -> Result<f64, TrainingError> {
         let forward = self.forward(batch, params, step)?;
         let scales = head::Scales::Same(step.scale);
-        sink.begin(ModelPart::Head);
-        let (loss, dx) = self.head(forward.outer(params)).loss_and_gradient(&forward.x, batch, scales, sink);
+        sink.begin(ModelPart::Head)?;
+        let (loss, dx) = self.head(forward.outer(params)).loss_and_gradient(&forward.x, batch, scales, sink)?;
         sink.done(ModelPart::Head)?;
         self.backward(dx, forward, params, step, sink)?;
         Ok(loss)
@@ -421,7 +422,7 @@ impl<B: Backend> Model<B> {
     /// `-log σ(z)`; the gradient of `scale` times its sum is added to the sink if there is one.
     ///
     /// # Errors
-    /// If the weights of a block cannot be had.
+    /// If the weights of a block cannot be had, memory runs out, or the device fails.
     pub fn preference(
         &self,
         batch: &Batch,
@@ -434,10 +435,10 @@ impl<B: Backend> Model<B> {
         let plain = MicroStep { dropout: None, noise: None, ..*step };
         let before = {
             let forward = self.forward(batch, reference, &plain)?;
-            self.head(forward.outer(reference)).losses(&forward.x, batch)
+            self.head(forward.outer(reference)).losses(&forward.x, batch)?
         };
         let forward = self.forward(batch, params, if sink.is_some() { step } else { &plain })?;
-        let now = self.head(forward.outer(params)).losses(&forward.x, batch);
+        let now = self.head(forward.outer(params)).losses(&forward.x, batch)?;
         let mut scales = vec![0f32; now.len()];
         let mut loss = 0.0;
         for pair in (0..now.len() / 2).map(|pair| 2 * pair) {
@@ -450,8 +451,9 @@ impl<B: Backend> Model<B> {
         }
         if let Some(sink) = sink {
             let by_document = head::Scales::ByDocument(&scales);
-            sink.begin(ModelPart::Head);
-            let (_, dx) = self.head(forward.outer(params)).loss_and_gradient(&forward.x, batch, by_document, sink);
+            sink.begin(ModelPart::Head)?;
+            let head = self.head(forward.outer(params));
+            let (_, dx) = head.loss_and_gradient(&forward.x, batch, by_document, sink)?;
             sink.done(ModelPart::Head)?;
             self.backward(dx, forward, params, step, sink)?;
         }
@@ -460,12 +462,12 @@ impl<B: Backend> Model<B> {
 
     /// The forward pass of a micro-batch up to the last norm, and what its backward needs.
     fn forward(&self, batch: &Batch, params: &B::Buf, step: &MicroStep) -> Result<Forward<B>, TrainingError> {
-        let (rows, dropout) = (self.rows(batch), step.dropout);
+        let (rows, dropout) = (self.rows(batch)?, step.dropout);
         let outer = self.begin(params)?;
-        let (mut x, tokens) = self.embed(batch, outer.as_ref().map_or(params, Gathered::unit));
+        let (mut x, tokens) = self.embed(batch, outer.as_ref().map_or(params, Gathered::unit))?;
         if let Some(noise) = step.noise {
-            let noise = self.backend.upload(&noise.values(batch, self.config.hidden_size));
-            self.backend.add(&noise, &mut x);
+            let noise = self.backend.upload(&noise.values(batch, self.config.hidden_size))?;
+            self.backend.add(&noise, &mut x)?;
         }
         let (lowest, segment) = (self.places.lowest(), self.policy.segment());
         let full = self.policy == SavePolicy::Full;
@@ -523,7 +525,7 @@ impl<B: Backend> Model<B> {
             };
             let stop = layer == lowest && self.places.embed.is_none();
             let at = (layer, self.below(layer, lowest), Pass::Backward);
-            sink.begin(ModelPart::Layer(layer));
+            sink.begin(ModelPart::Layer(layer))?;
             let below = self.block(at, &rows, params, dropout, |ctx, w| ctx.backward(dx, saved, w, stop, sink))?;
             sink.done(ModelPart::Layer(layer))?;
             let Some(below) = below else { return Ok(()) };
@@ -531,9 +533,9 @@ impl<B: Backend> Model<B> {
         }
         if let Some(at) = self.places.embed {
             let (hidden, vocab) = (self.config.hidden_size, self.config.vocab_size);
-            sink.begin(ModelPart::Embedding);
+            sink.begin(ModelPart::Embedding)?;
             let to = SpanMut { buf: sink.grads(), at, len: vocab * hidden };
-            self.backend.embed_backward(Mat::new(&dx, 0, rows.len, hidden), &tokens, to);
+            self.backend.embed_backward(Mat::new(&dx, 0, rows.len, hidden), &tokens, to)?;
             sink.done(ModelPart::Embedding)?;
         }
         Ok(())

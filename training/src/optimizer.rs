@@ -2,7 +2,7 @@
 
 pub use crate::backend::AdamWStep;
 use crate::{
-    backend::{Backend, Span},
+    backend::{Backend, Result, Span},
     params::ParamStore,
 };
 
@@ -36,6 +36,9 @@ pub fn clip_factor(norm: f64, max_norm: f64) -> f64 {
 impl AdamW {
     /// Updates all parameters whose moments are here from their gradients; `number` counts updates from 1. `norm` is the
     /// global norm of the gradient; the gradients in the store are `loss_scale` times as large.
+    ///
+    /// # Errors
+    /// If the device fails.
     pub fn update<B: Backend>(
         &self,
         backend: &B,
@@ -44,7 +47,7 @@ impl AdamW {
         learning_rate: f64,
         norm: f64,
         loss_scale: f64,
-    ) {
+    ) -> Result<()> {
         let grad_scale = clip_factor(norm, self.max_grad_norm) / loss_scale;
         for (range, decayed) in store.decay_ranges() {
             let step = AdamWStep {
@@ -64,12 +67,16 @@ impl AdamW {
             let first = store.held().start;
             let range = range.start - first..range.end - first;
             let ParamStore { values, grads, mean, square, .. } = store;
-            backend.adamw(values, grads, [mean, square], moments.start - first, range, &step);
+            backend.adamw(values, grads, [mean, square], moments.start - first, range, &step)?;
         }
+        Ok(())
     }
 }
 
 /// The L2 norm of all gradients together.
-pub fn gradient_norm<B: Backend>(backend: &B, store: &ParamStore<B>) -> f64 {
-    backend.sum_squares(Span { buf: &store.grads, at: 0, len: store.len() }).sqrt()
+///
+/// # Errors
+/// If the device fails.
+pub fn gradient_norm<B: Backend>(backend: &B, store: &ParamStore<B>) -> Result<f64> {
+    Ok(backend.sum_squares(Span { buf: &store.grads, at: 0, len: store.len() })?.sqrt())
 }

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use crate::backend::{Backend, Span, SpanMut};
+use crate::backend::{Backend, Result, Span, SpanMut};
 
 /// One trained tensor and its place.
 #[derive(Clone, Debug, PartialEq)]
@@ -108,23 +108,32 @@ pub struct ParamStore<B: Backend> {
 
 impl<B: Backend> ParamStore<B> {
     /// All zeros.
-    pub fn new(backend: &B, layout: Layout) -> Self {
+    ///
+    /// # Errors
+    /// If there is no memory for them, or the device fails.
+    pub fn new(backend: &B, layout: Layout) -> Result<Self> {
         let all = 0..layout.len();
-        Self { part: false, ..Self::part(backend, layout, all) }
+        Ok(Self { part: false, ..Self::part(backend, layout, all)? })
     }
 
     /// All zeros, of these elements only: other ranks have the others.
-    pub fn part(backend: &B, layout: Layout, held: Range<usize>) -> Self {
-        let (values, grads) = (backend.zeros(held.len()), backend.zeros(held.len()));
-        let (mean, square) = (backend.moments(held.len()), backend.moments(held.len()));
-        Self { values, grads, mean, square, layout, moments: held.clone(), held, part: true }
+    ///
+    /// # Errors
+    /// If there is no memory for them, or the device fails.
+    pub fn part(backend: &B, layout: Layout, held: Range<usize>) -> Result<Self> {
+        let (values, grads) = (backend.zeros(held.len())?, backend.zeros(held.len())?);
+        let (mean, square) = (backend.moments(held.len())?, backend.moments(held.len())?);
+        Ok(Self { values, grads, mean, square, layout, moments: held.clone(), held, part: true })
     }
 
     /// All values at zero and nothing else: for files.
-    pub fn values(backend: &B, layout: Layout) -> Self {
-        let none = || backend.zeros(0);
-        let (values, held) = (backend.zeros(layout.len()), 0..layout.len());
-        Self { values, grads: none(), mean: none(), square: none(), layout, moments: 0..0, held, part: false }
+    ///
+    /// # Errors
+    /// If there is no memory for them, or the device fails.
+    pub fn values(backend: &B, layout: Layout) -> Result<Self> {
+        let (values, held) = (backend.zeros(layout.len())?, 0..layout.len());
+        let (grads, mean, square) = (backend.zeros(0)?, backend.zeros(0)?, backend.zeros(0)?);
+        Ok(Self { values, grads, mean, square, layout, moments: 0..0, held, part: false })
     }
 
     /// The elements whose values and gradients are here.
@@ -138,9 +147,13 @@ impl<B: Backend> ParamStore<B> {
     }
 
     /// Keeps the means of these elements only, at 0.
-    pub fn shard_moments(&mut self, backend: &B, range: Range<usize>) {
-        (self.mean, self.square) = (backend.moments(range.len()), backend.moments(range.len()));
+    ///
+    /// # Errors
+    /// If there is no memory for them, or the device fails.
+    pub fn shard_moments(&mut self, backend: &B, range: Range<usize>) -> Result<()> {
+        (self.mean, self.square) = (backend.moments(range.len())?, backend.moments(range.len())?);
         self.moments = range;
+        Ok(())
     }
 
     /// The elements whose means are here.
@@ -164,39 +177,58 @@ impl<B: Backend> ParamStore<B> {
     }
 
     /// Elements of one parameter in one of the buffers, in the shape of the files; all of them are here.
-    pub fn read(&self, backend: &B, buf: &B::Buf, param: &Param) -> Vec<f32> {
-        param.reorder(&backend.read(Span { buf, at: param.at, len: param.len() }), false)
+    ///
+    /// # Errors
+    /// If the device fails.
+    pub fn read(&self, backend: &B, buf: &B::Buf, param: &Param) -> Result<Vec<f32>> {
+        Ok(param.reorder(&backend.read(Span { buf, at: param.at, len: param.len() })?, false))
     }
 
     /// Sets the value of one parameter as far as it is here, given in the shape of the files.
-    pub fn set(&mut self, backend: &B, param: &Param, data: &[f32]) {
+    ///
+    /// # Errors
+    /// If the device fails.
+    pub fn set(&mut self, backend: &B, param: &Param, data: &[f32]) -> Result<()> {
         let from = param.at.max(self.held.start);
         let to = (param.at + param.len()).min(self.held.end);
-        if from < to {
-            let span = SpanMut { buf: &mut self.values, at: from - self.held.start, len: to - from };
-            backend.write(&param.reorder(data, true)[from - param.at..to - param.at], span);
+        if from >= to {
+            return Ok(());
         }
+        let span = SpanMut { buf: &mut self.values, at: from - self.held.start, len: to - from };
+        backend.write(&param.reorder(data, true)[from - param.at..to - param.at], span)
     }
 
     /// The gradient of one parameter, in the shape of the files.
-    pub fn grad(&self, backend: &B, param: &Param) -> Vec<f32> {
+    ///
+    /// # Errors
+    /// If the device fails.
+    pub fn grad(&self, backend: &B, param: &Param) -> Result<Vec<f32>> {
         self.read(backend, &self.grads, param)
     }
 
     /// The value of one parameter, in the shape of the files.
-    pub fn value(&self, backend: &B, param: &Param) -> Vec<f32> {
+    ///
+    /// # Errors
+    /// If the device fails.
+    pub fn value(&self, backend: &B, param: &Param) -> Result<Vec<f32>> {
         self.read(backend, &self.values, param)
     }
 
     /// Sets the value of one parameter, given in the shape of the files.
-    pub fn set_value(&mut self, backend: &B, param: usize, data: &[f32]) {
+    ///
+    /// # Errors
+    /// If the device fails.
+    pub fn set_value(&mut self, backend: &B, param: usize, data: &[f32]) -> Result<()> {
         let param = self.layout.params[param].clone();
-        self.set(backend, &param, data);
+        self.set(backend, &param, data)
     }
 
     /// Sets all gradients to 0.
-    pub fn clear_grads(&mut self, backend: &B) {
-        backend.clear(&mut self.grads);
+    ///
+    /// # Errors
+    /// If the device fails.
+    pub fn clear_grads(&mut self, backend: &B) -> Result<()> {
+        backend.clear(&mut self.grads)
     }
 
     /// Adjacent elements that are all decayed or all not.
@@ -225,11 +257,11 @@ mod tests {
         layout.push("a".into(), vec![2], false, false);
         layout.push("b".into(), vec![2, 3], true, true);
         layout.push("c".into(), vec![1], false, true);
-        let mut store = ParamStore::new(&backend, layout);
-        store.set_value(&backend, 1, &[1.0, 2.0, 3.0, 4.0, 5.0, 6.0]);
+        let mut store = ParamStore::new(&backend, layout).expect("memory");
+        store.set_value(&backend, 1, &[1.0, 2.0, 3.0, 4.0, 5.0, 6.0]).expect("memory");
         assert_eq!(store.values[..], [0.0, 0.0, 1.0, 4.0, 2.0, 5.0, 3.0, 6.0, 0.0]);
         let param = store.layout().params()[1].clone();
-        assert_eq!(store.value(&backend, &param), [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]);
+        assert_eq!(store.value(&backend, &param).expect("memory"), [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]);
         assert_eq!(store.decay_ranges(), [(0..2, false), (2..9, true)]);
     }
 }

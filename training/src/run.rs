@@ -22,7 +22,7 @@ use serde_json::{Value, json};
 
 use crate::{
     TrainingError,
-    backend::{Backend, CpuBackend, with_memory},
+    backend::{Backend, CpuBackend},
     block::SavePolicy,
     checkpoint,
     data::{Batch, BatchSource, PreparedSet, in_order, one_a_row, pack},
@@ -98,8 +98,9 @@ impl<B: Distribute> Run<B> {
         ranks: Ranks,
     ) -> Result<Self, TrainingError> {
         let control = ranks.collective::<B>();
-        let prepare = || Self::prepare_inner(backend, resolved, base, hashes, output, ranks);
-        let result = with_memory::<B, _>(prepare).unwrap_or_else(|what| {
+        let result = Self::prepare_inner(backend, resolved, base, hashes, output, ranks).map_err(|error| {
+            let missing = if let TrainingError::Backend(error) = &error { error.out_of_memory() } else { None };
+            let Some(missing) = missing else { return error };
             let when = "while the model was placed".to_owned();
             let page = B::OWN_MEMORY && !resolved.recipe.training.paged_optimizer;
             let advice = match resolved.recipe.method {
@@ -110,10 +111,10 @@ impl<B: Distribute> Run<B> {
                 Method::Full => "share parameters over ranks",
             };
             let (advice, kept) = (format!("{advice} (--nproc N --sharding fsdp)"), "nothing was trained yet".to_owned());
-            Err(TrainingError::OutOfMemory { when, what, kept, advice })
+            TrainingError::OutOfMemory { when, what: missing.to_string(), kept, advice }
         });
         if let Err(error) = &result
-            && !matches!(error, TrainingError::Peer { .. } | TrainingError::Mismatch { .. })
+            && !matches!(error, TrainingError::Peer { .. } | TrainingError::Mismatch { .. } | TrainingError::Backend(_))
         {
             control.abort(&error.to_string());
         }
@@ -265,7 +266,7 @@ impl<B: Distribute> Run<B> {
         };
         let trainer = Trainer::new(model, store, setup)?.with_ranks(control).map_err(|error| recipe.place(error))?;
         let trainer = match recipe.dpo {
-            Some(dpo) => trainer.with_preference(dpo.beta),
+            Some(dpo) => trainer.with_preference(dpo.beta)?,
             None => trainer,
         };
         Ok(Self { trainer, prepared, record, output: output.to_owned() })
@@ -306,7 +307,7 @@ impl<B: Distribute> Run<B> {
     /// What the run will take; computes one update's gradients to measure the speed, and writes nothing.
     ///
     /// # Errors
-    /// If the weights of a block cannot be had.
+    /// If the weights of a block cannot be had, memory runs out, or the device fails.
     pub fn estimate(&mut self) -> Result<Estimate, TrainingError> {
         self.trainer.estimate()
     }

@@ -24,7 +24,7 @@ pub use summary::{Estimate, TrainingSummary};
 pub use crate::spikes::SpikeDetector;
 use crate::{
     TrainingError,
-    backend::{Backend, with_memory},
+    backend::Backend,
     checkpoint::{self, TrainerState},
     data::{Batch, BatchSource, Cursor},
     export::Artifact,
@@ -142,22 +142,25 @@ impl<B: Backend> Trainer<B> {
     /// Makes this one of several ranks, which deal the micro-batches of every update out among themselves.
     ///
     /// # Errors
-    /// If the micro-batches of an update cannot be dealt out evenly.
+    /// If the micro-batches of an update cannot be dealt out evenly, or there is not enough memory.
     pub fn with_ranks(mut self, ranks: Arc<dyn Collective<B>>) -> Result<Self, TrainingError> {
         self.setup.options.divide(ranks.world())?;
         self.ranks = ranks;
         if self.is_sharded() && !self.store.is_part() {
             let own = self.partition().of(self.ranks.rank());
-            self.store.shard_moments(self.model.backend(), own);
+            self.store.shard_moments(self.model.backend(), own)?;
         }
         Ok(self)
     }
 
     /// Trains on preferences: rows of two samples, the preferred one first. The reference is the base without adapter.
-    pub fn with_preference(mut self, beta: f64) -> Self {
-        let reference = self.model.backend().zeros(self.store.len());
+    ///
+    /// # Errors
+    /// If there is not enough memory.
+    pub fn with_preference(mut self, beta: f64) -> Result<Self, TrainingError> {
+        let reference = self.model.backend().zeros(self.store.len())?;
         self.preference = Some(Preference { beta, reference });
-        self
+        Ok(self)
     }
 
     /// What the mean loss of a batch is taken over: labels, or pairs.
@@ -226,15 +229,19 @@ impl<B: Backend> Trainer<B> {
     /// Runs to the end, or until stopped; then writes the result. Only rank 0 writes.
     ///
     /// # Errors
-    /// If loss or gradient stop being numbers, memory runs out, another rank fails, or a file cannot be written. What was
-    /// saved before stays, and of a run of one rank the state before the failed update is saved.
+    /// If loss or gradient stop being numbers, memory runs out, the device or another rank fails, or a file cannot be
+    /// written. What was saved before stays, and of a run of one rank the state before the failed update is saved.
     pub fn run(&mut self, progress: &mut dyn Progress) -> Result<TrainingSummary, TrainingError> {
-        let result = match with_memory::<B, _>(|| self.run_to_the_end(progress)) {
-            Ok(result) => result,
-            Err(what) => Err(self.out_of_memory(what)),
+        let result = match self.run_to_the_end(progress) {
+            Err(TrainingError::Backend(error)) => Err(match error.out_of_memory() {
+                Some(missing) => self.out_of_memory(missing.to_string()),
+                None => error.into(),
+            }),
+            result => result,
         };
+        // Of a device that failed, whoever runs this as a rank tells: it may have failed because another one did.
         if let Err(error) = &result
-            && !matches!(error, TrainingError::Peer { .. })
+            && !matches!(error, TrainingError::Peer { .. } | TrainingError::Backend(_))
         {
             self.ranks.abort(&error.to_string());
         }
@@ -303,7 +310,7 @@ impl<B: Backend> Trainer<B> {
     /// One update, which is neither logged nor saved; its mean loss. For measurements.
     ///
     /// # Errors
-    /// As [`Trainer::run`]; memory that runs out unwinds.
+    /// As [`Trainer::run`], without advice where memory runs out.
     pub fn advance(&mut self) -> Result<f64, TrainingError> {
         let update = self.update(&mut crate::telemetry::Silent)?;
         Ok(update.loss / update.labels.max(1) as f64)
@@ -398,7 +405,7 @@ impl<B: Backend> Trainer<B> {
     /// What the run will take: one window is computed, without an update, to measure the speed.
     ///
     /// # Errors
-    /// If the weights of a block cannot be had.
+    /// If the weights of a block cannot be had, memory runs out, or the device fails.
     pub fn estimate(&mut self) -> Result<Estimate, TrainingError> {
         let cursor = self.setup.train.cursor();
         let window = self.window();
@@ -407,7 +414,7 @@ impl<B: Backend> Trainer<B> {
         let began = (self.clock)();
         self.accumulate(&window, &mut crate::telemetry::Silent)?;
         self.reduce()?;
-        self.store.clear_grads(self.model.backend());
+        self.store.clear_grads(self.model.backend())?;
         let seconds = (self.clock)().saturating_sub(began).as_secs_f64();
         let per_epoch = self.setup.options.steps_per_epoch(self.setup.train.batches_per_epoch()).max(1);
         let epochs = self.total_steps as f64 / per_epoch as f64;

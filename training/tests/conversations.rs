@@ -153,9 +153,9 @@ fn pairs_have_the_tokens_and_losses_of_trl() {
     params.sort_by(|a, b| a.name.cmp(&b.name));
     for (k, param) in params.iter().enumerate() {
         let values: Vec<f32> = (0..param.len()).map(|i| (0.05 * (0.7 * i as f64 + k as f64).sin()) as f32).collect();
-        store.set(&backend, param, &values);
+        store.set(&backend, param, &values).unwrap();
     }
-    let reference = backend.zeros(store.len());
+    let reference = backend.zeros(store.len()).unwrap();
     let step = MicroStep { scale: 1.0, dropout: None, noise: None };
     for (name, row, [prompt, chosen, rejected], expected) in pairs() {
         let set = prepare(std::slice::from_ref(&row), "preference", "strip = false\n[dpo]", &files).expect(name);

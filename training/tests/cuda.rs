@@ -49,13 +49,13 @@ fn numbers(len: usize, seed: u64, float: Float) -> Vec<f32> {
 
 /// A buffer of activations.
 fn activations<B: Backend>(b: &B, data: &[f32]) -> B::Buf {
-    let mut buf = b.alloc(data.len());
-    b.write(data, SpanMut { buf: &mut buf, at: 0, len: data.len() });
+    let mut buf = b.alloc(data.len()).unwrap();
+    b.write(data, SpanMut { buf: &mut buf, at: 0, len: data.len() }).unwrap();
     buf
 }
 
 fn all<B: Backend>(b: &B, buf: &B::Buf, len: usize) -> Vec<f32> {
-    b.read(Span { buf, at: 0, len })
+    b.read(Span { buf, at: 0, len }).unwrap()
 }
 
 /// ‖a - b‖ / ‖b‖.
@@ -94,22 +94,24 @@ fn products() {
         compare!(format!("products {m} {k} {n}"), |b, float| {
             let (x, w) = (numbers(m * k, 1, float), numbers(n * k, 2, float));
             let (a, wide) = (activations(b, &x), HostTensor::from_f32([n, k], w.clone()));
-            let frozen = b.frozen(&[&wide], true);
-            let mut y = b.alloc(m * n);
-            b.linear(Mat::new(&a, 0, m, k), Weight::Frozen(&frozen), MatMut::new(&mut y, 0, m, n));
-            let mut dx = b.alloc(m * k);
+            let frozen = b.frozen(&[&wide], true).unwrap();
+            let mut y = b.alloc(m * n).unwrap();
+            b.linear(Mat::new(&a, 0, m, k), Weight::Frozen(&frozen), MatMut::new(&mut y, 0, m, n)).unwrap();
+            let mut dx = b.alloc(m * k).unwrap();
             let dy = activations(b, &numbers(m * n, 3, float));
-            b.linear_backward(Mat::new(&dy, 0, m, n), Weight::Frozen(&frozen), MatMut::new(&mut dx, 0, m, k));
+            b.linear_backward(Mat::new(&dy, 0, m, n), Weight::Frozen(&frozen), MatMut::new(&mut dx, 0, m, k)).unwrap();
             // The gradient of a weight is added up in f32, from activations.
-            let mut dw = b.upload(&numbers(n * k, 4, Float::F32));
-            b.gemm(0.5, Mat::new(&dy, 0, m, n).t(), Mat::new(&a, 0, m, k), 1.0, MatMut::new(&mut dw, 0, n, k));
+            let mut dw = b.upload(&numbers(n * k, 4, Float::F32)).unwrap();
+            b.gemm(0.5, Mat::new(&dy, 0, m, n).t(), Mat::new(&a, 0, m, k), 1.0, MatMut::new(&mut dw, 0, n, k)).unwrap();
             // A parameter multiplies as its image, also after it has changed.
-            let mut live = b.upload(&numbers(n * k, 5, float));
-            let mut z = b.alloc(m * n);
-            b.linear(Mat::new(&a, 0, m, k), Weight::Live(Mat::new(&live, 0, n, k)), MatMut::new(&mut z, 0, m, n));
+            let mut live = b.upload(&numbers(n * k, 5, float)).unwrap();
+            let mut z = b.alloc(m * n).unwrap();
+            b.linear(Mat::new(&a, 0, m, k), Weight::Live(Mat::new(&live, 0, n, k)), MatMut::new(&mut z, 0, m, n))
+                .unwrap();
             let before = all(b, &z, m * n);
-            b.write(&w, SpanMut { buf: &mut live, at: 0, len: n * k });
-            b.linear(Mat::new(&a, 0, m, k), Weight::Live(Mat::new(&live, 0, n, k)), MatMut::new(&mut z, 0, m, n));
+            b.write(&w, SpanMut { buf: &mut live, at: 0, len: n * k }).unwrap();
+            b.linear(Mat::new(&a, 0, m, k), Weight::Live(Mat::new(&live, 0, n, k)), MatMut::new(&mut z, 0, m, n))
+                .unwrap();
             vec![all(b, &y, m * n), all(b, &dx, m * k), all(b, &dw, n * k), before, all(b, &z, m * n)]
         });
     }
@@ -120,30 +122,30 @@ fn rows_and_biases() {
     let (rows, cols, vocab) = (37, 52, 19);
     compare!("rows", |b, float| {
         let x = activations(b, &numbers(rows * cols, 1, float));
-        let bias = b.upload(&numbers(cols, 2, Float::F32));
+        let bias = b.upload(&numbers(cols, 2, Float::F32)).unwrap();
         let mut y = activations(b, &numbers(rows * cols, 3, float));
-        b.add_bias(Span { buf: &bias, at: 0, len: cols }, MatMut::new(&mut y, 0, rows, cols));
-        b.add(&x, &mut y);
-        let mut db = b.upload(&numbers(cols, 4, Float::F32));
-        b.bias_backward(Mat::new(&x, 0, rows, cols), SpanMut { buf: &mut db, at: 0, len: cols });
+        b.add_bias(Span { buf: &bias, at: 0, len: cols }, MatMut::new(&mut y, 0, rows, cols)).unwrap();
+        b.add(&x, &mut y).unwrap();
+        let mut db = b.upload(&numbers(cols, 4, Float::F32)).unwrap();
+        b.bias_backward(Mat::new(&x, 0, rows, cols), SpanMut { buf: &mut db, at: 0, len: cols }).unwrap();
         let tokens: Vec<u32> = (0..rows as u32).map(|i| i * 7 % 11).collect();
-        let ids = b.ints(&tokens);
+        let ids = b.ints(&tokens).unwrap();
         let table = HostTensor::from_f32([vocab, cols], numbers(vocab * cols, 5, float));
-        let frozen = b.frozen(&[&table], false);
-        let mut e = b.alloc(rows * cols);
-        b.embed(Weight::Frozen(&frozen), &ids, MatMut::new(&mut e, 0, rows, cols));
-        let live = b.upload(&numbers(vocab * cols, 6, float));
-        let mut e2 = b.alloc(rows * cols);
-        b.embed(Weight::Live(Mat::new(&live, 0, vocab, cols)), &ids, MatMut::new(&mut e2, 0, rows, cols));
-        let mut dtable = b.upload(&numbers(vocab * cols, 7, Float::F32));
+        let frozen = b.frozen(&[&table], false).unwrap();
+        let mut e = b.alloc(rows * cols).unwrap();
+        b.embed(Weight::Frozen(&frozen), &ids, MatMut::new(&mut e, 0, rows, cols)).unwrap();
+        let live = b.upload(&numbers(vocab * cols, 6, float)).unwrap();
+        let mut e2 = b.alloc(rows * cols).unwrap();
+        b.embed(Weight::Live(Mat::new(&live, 0, vocab, cols)), &ids, MatMut::new(&mut e2, 0, rows, cols)).unwrap();
+        let mut dtable = b.upload(&numbers(vocab * cols, 7, Float::F32)).unwrap();
         let to = SpanMut { buf: &mut dtable, at: 0, len: vocab * cols };
-        b.embed_backward(Mat::new(&x, 0, rows, cols), &ids, to);
-        let chosen = b.ints(&[3, 0, 36, 17]);
-        let mut picked = b.alloc(4 * cols);
-        b.select_rows(Mat::new(&x, 0, rows, cols), &chosen, MatMut::new(&mut picked, 0, 4, cols));
+        b.embed_backward(Mat::new(&x, 0, rows, cols), &ids, to).unwrap();
+        let chosen = b.ints(&[3, 0, 36, 17]).unwrap();
+        let mut picked = b.alloc(4 * cols).unwrap();
+        b.select_rows(Mat::new(&x, 0, rows, cols), &chosen, MatMut::new(&mut picked, 0, 4, cols)).unwrap();
         let mut spread = activations(b, &numbers(rows * cols, 8, float));
-        b.spread_rows(Mat::new(&picked, 0, 4, cols), &chosen, MatMut::new(&mut spread, 0, rows, cols));
-        let squares = b.sum_squares(Span { buf: &dtable, at: 0, len: vocab * cols }) as f32;
+        b.spread_rows(Mat::new(&picked, 0, 4, cols), &chosen, MatMut::new(&mut spread, 0, rows, cols)).unwrap();
+        let squares = b.sum_squares(Span { buf: &dtable, at: 0, len: vocab * cols }).unwrap() as f32;
         vec![
             all(b, &y, rows * cols),
             all(b, &db, cols),
@@ -162,28 +164,24 @@ fn norms() {
         compare!(format!("norms {rows} {heads} {width}"), |b, float| {
             let cols = heads * width;
             let x = activations(b, &numbers(rows * cols, 1, float));
-            let w = b.upload(&numbers(width, 2, Float::F32));
+            let w = b.upload(&numbers(width, 2, Float::F32)).unwrap();
             let weight = Span { buf: &w, at: 0, len: width };
-            let (mut y, mut rstd) = (b.alloc(rows * cols), b.alloc_statistics(rows * heads));
-            b.rmsnorm(Mat::new(&x, 0, rows, cols), heads, weight, 1e-5, MatMut::new(&mut y, 0, rows, cols), &mut rstd);
+            let (mut y, mut rstd) = (b.alloc(rows * cols).unwrap(), b.alloc_statistics(rows * heads).unwrap());
+            let to = MatMut::new(&mut y, 0, rows, cols);
+            b.rmsnorm(Mat::new(&x, 0, rows, cols), heads, weight, 1e-5, to, &mut rstd).unwrap();
             let mut d = activations(b, &numbers(rows * cols, 3, float));
             let add = activations(b, &numbers(rows * cols, 4, float));
-            let mut dw = b.upload(&numbers(width, 5, Float::F32));
-            b.rmsnorm_backward(
-                MatMut::new(&mut d, 0, rows, cols),
-                heads,
-                Mat::new(&x, 0, rows, cols),
-                weight,
-                &rstd,
-                Some(Mat::new(&add, 0, rows, cols)),
-                Some(SpanMut { buf: &mut dw, at: 0, len: width }),
-            );
+            let mut dw = b.upload(&numbers(width, 5, Float::F32)).unwrap();
+            let (to, add) = (MatMut::new(&mut d, 0, rows, cols), Some(Mat::new(&add, 0, rows, cols)));
+            let to_weight = Some(SpanMut { buf: &mut dw, at: 0, len: width });
+            let from = Mat::new(&x, 0, rows, cols);
+            b.rmsnorm_backward(to, heads, from, weight, &rstd, add, to_weight).unwrap();
             let mut left = vec![all(b, &y, rows * cols), all(b, &rstd, rows * heads), all(b, &d, rows * cols)];
             left.push(all(b, &dw, width));
             if heads == 1 {
                 let mut sum = activations(b, &numbers(rows * cols, 6, float));
                 let to = MatMut::new(&mut y, 0, rows, cols);
-                b.add_rmsnorm(&x, &mut sum, (rows, cols), weight, 1e-5, to, &mut rstd);
+                b.add_rmsnorm(&x, &mut sum, (rows, cols), weight, 1e-5, to, &mut rstd).unwrap();
                 left.extend([all(b, &sum, rows * cols), all(b, &y, rows * cols), all(b, &rstd, rows)]);
             }
             left
@@ -197,22 +195,22 @@ fn rotations_activations_and_dropout() {
         compare!(format!("elementwise {inner}"), |b, float| {
             let (rows, heads, dim) = (23, 3, 20);
             let mut x = activations(b, &numbers(rows * heads * dim, 1, float));
-            let positions = b.ints(&(0..rows as u32).map(|i| i * 5 % 31).collect::<Vec<_>>());
-            let table = b.upload(&numbers(31 * dim, 2, Float::F32));
-            b.rope(MatMut::new(&mut x, 0, rows, heads * dim), heads, &positions, &table, false);
+            let positions = b.ints(&(0..rows as u32).map(|i| i * 5 % 31).collect::<Vec<_>>()).unwrap();
+            let table = b.upload(&numbers(31 * dim, 2, Float::F32)).unwrap();
+            b.rope(MatMut::new(&mut x, 0, rows, heads * dim), heads, &positions, &table, false).unwrap();
             let rotated = all(b, &x, rows * heads * dim);
-            b.rope(MatMut::new(&mut x, 0, rows, heads * dim).columns(dim, dim), 1, &positions, &table, true);
+            b.rope(MatMut::new(&mut x, 0, rows, heads * dim).columns(dim, dim), 1, &positions, &table, true).unwrap();
             let mut gu = activations(b, &numbers(rows * 2 * inner, 3, float));
-            let mut y = b.alloc(rows * inner);
-            b.swiglu(Mat::new(&gu, 0, rows, 2 * inner), MatMut::new(&mut y, 0, rows, inner));
+            let mut y = b.alloc(rows * inner).unwrap();
+            b.swiglu(Mat::new(&gu, 0, rows, 2 * inner), MatMut::new(&mut y, 0, rows, inner)).unwrap();
             let dy = activations(b, &numbers(rows * inner, 4, float));
-            b.swiglu_backward(Mat::new(&dy, 0, rows, inner), MatMut::new(&mut gu, 0, rows, 2 * inner));
+            b.swiglu_backward(Mat::new(&dy, 0, rows, inner), MatMut::new(&mut gu, 0, rows, 2 * inner)).unwrap();
             let key = DropoutKey { key: 0x1234_5678_9abc_def0, probability: 0.3 };
-            let mut dropped = b.alloc(rows * inner);
-            b.dropout(Mat::new(&dy, 0, rows, inner), key, MatMut::new(&mut dropped, 0, rows, inner));
+            let mut dropped = b.alloc(rows * inner).unwrap();
+            b.dropout(Mat::new(&dy, 0, rows, inner), key, MatMut::new(&mut dropped, 0, rows, inner)).unwrap();
             let kept = all(b, &dropped, rows * inner);
             let mut dx = activations(b, &numbers(rows * inner, 5, float));
-            b.dropout_backward(Mat::new(&dy, 0, rows, inner), key, MatMut::new(&mut dx, 0, rows, inner));
+            b.dropout_backward(Mat::new(&dy, 0, rows, inner), key, MatMut::new(&mut dx, 0, rows, inner)).unwrap();
             for (i, x) in kept.iter().enumerate() {
                 assert_eq!(*x != 0.0, key.keeps(i / inner, i % inner), "the mask is the host's");
             }
@@ -249,13 +247,13 @@ fn attention_forward_and_backward() {
             let qkv = Mat::new(&x, 0, rows, all_cols);
             let views = [qkv.columns(0, q), qkv.columns(q, kv), qkv.columns(q + kv, kv)];
             let shape = AttentionShape { heads, kv_heads, head_dim: dim, window };
-            let ids = b.ints(&bounds);
-            let (mut o, mut lse) = (b.alloc(rows * q), b.alloc_statistics(rows * heads));
-            b.attention(views, shape, &ids, MatMut::new(&mut o, 0, rows, q), &mut lse);
+            let ids = b.ints(&bounds).unwrap();
+            let (mut o, mut lse) = (b.alloc(rows * q).unwrap(), b.alloc_statistics(rows * heads).unwrap());
+            b.attention(views, shape, &ids, MatMut::new(&mut o, 0, rows, q), &mut lse).unwrap();
             let d_o = activations(b, &numbers(rows * q, 2, float));
-            let mut dqkv = b.alloc(rows * all_cols);
+            let mut dqkv = b.alloc(rows * all_cols).unwrap();
             let (out, d) = (Mat::new(&o, 0, rows, q), Mat::new(&d_o, 0, rows, q));
-            b.attention_backward(views, out, &lse, d, shape, &ids, MatMut::new(&mut dqkv, 0, rows, all_cols));
+            b.attention_backward(views, out, &lse, d, shape, &ids, MatMut::new(&mut dqkv, 0, rows, all_cols)).unwrap();
             let grads = all(b, &dqkv, rows * all_cols);
             let part = |from: usize, cols: usize| -> Vec<f32> {
                 grads.chunks(all_cols).flat_map(|row| row[from..from + cols].to_vec()).collect()
@@ -272,20 +270,20 @@ fn losses_and_updates() {
             let rows = 19;
             let mut logits = activations(b, &numbers(rows * vocab, 1, float));
             let labels: Vec<u32> = (0..rows as u32).map(|i| i * 13 % vocab as u32).collect();
-            let ids = b.ints(&labels);
+            let ids = b.ints(&labels).unwrap();
             let span = Span { buf: &ids, at: 2, len: rows - 2 };
             let to = MatMut::new(&mut logits, 2 * vocab, rows - 2, vocab);
-            let alone = b.cross_entropy(to, span, None) as f32;
+            let alone = b.cross_entropy(to, span, None).unwrap() as f32;
             let to = MatMut::new(&mut logits, 2 * vocab, rows - 2, vocab);
-            let loss = b.cross_entropy(to, span, Some(0.25)) as f32;
+            let loss = b.cross_entropy(to, span, Some(0.25)).unwrap() as f32;
             vec![vec![alone], vec![loss], all(b, &logits, rows * vocab)]
         });
     }
     compare!("adamw", |b, float| {
         let n = 1003;
-        let mut buffers: Vec<_> = (0..4).map(|i| b.upload(&numbers(n, 10 + i, Float::F32))).collect();
+        let mut buffers: Vec<_> = (0..4).map(|i| b.upload(&numbers(n, 10 + i, Float::F32)).unwrap()).collect();
         let squares: Vec<f32> = numbers(n, 13, Float::F32).iter().map(|x| x * x).collect();
-        b.write(&squares, SpanMut { buf: &mut buffers[3], at: 0, len: n });
+        b.write(&squares, SpanMut { buf: &mut buffers[3], at: 0, len: n }).unwrap();
         let step = AdamWStep {
             learning_rate: 1e-2,
             beta1: 0.9,
@@ -299,12 +297,12 @@ fn losses_and_updates() {
         // An image made before the update must follow it.
         let x = activations(b, &numbers(n, 20, float));
         let product = |values: &_| {
-            let mut y = b.alloc(1);
-            b.gemm(1.0, Mat::new(&x, 0, 1, n), Mat::new(values, 0, n, 1), 0.0, MatMut::new(&mut y, 0, 1, 1));
+            let mut y = b.alloc(1).unwrap();
+            b.gemm(1.0, Mat::new(&x, 0, 1, n), Mat::new(values, 0, n, 1), 0.0, MatMut::new(&mut y, 0, 1, 1)).unwrap();
             all(b, &y, 1)
         };
         product(values);
-        b.adamw(values, grads, [mean, square], 0, 3..n - 5, &step);
+        b.adamw(values, grads, [mean, square], 0, 3..n - 5, &step).unwrap();
         vec![all(b, values, n), all(b, mean, n), all(b, square, n), product(values)]
     });
 }
@@ -377,13 +375,14 @@ fn four_bit_weights() {
                 HostTensor { shape: vec![rows, cols], data: HostData::Nf4(tensor) }
             };
             let (first, second) = (part(1), part(2));
-            let frozen = b.frozen(&[&first, &second], true);
+            let frozen = b.frozen(&[&first, &second], true).unwrap();
             let m = 33;
             let x = activations(b, &numbers(m * cols, 3, float));
             let dy = activations(b, &numbers(m * 2 * rows, 4, float));
-            let (mut y, mut dx) = (b.alloc(m * 2 * rows), b.alloc(m * cols));
-            b.linear(Mat::new(&x, 0, m, cols), Weight::Frozen(&frozen), MatMut::new(&mut y, 0, m, 2 * rows));
-            b.linear_backward(Mat::new(&dy, 0, m, 2 * rows), Weight::Frozen(&frozen), MatMut::new(&mut dx, 0, m, cols));
+            let (mut y, mut dx) = (b.alloc(m * 2 * rows).unwrap(), b.alloc(m * cols).unwrap());
+            b.linear(Mat::new(&x, 0, m, cols), Weight::Frozen(&frozen), MatMut::new(&mut y, 0, m, 2 * rows)).unwrap();
+            let to = MatMut::new(&mut dx, 0, m, cols);
+            b.linear_backward(Mat::new(&dy, 0, m, 2 * rows), Weight::Frozen(&frozen), to).unwrap();
             vec![all(b, &y, m * 2 * rows), all(b, &dx, m * cols)]
         });
     }
@@ -409,7 +408,7 @@ fn gradients<B: Backend + Clone>(
         for (index, param) in store.layout().params().to_vec().iter().enumerate() {
             let data: Vec<f32> =
                 numbers(param.len(), 90 + index as u64, Float::Bf16).iter().map(|x| x / 16.0).collect();
-            store.set_value(backend, index, &data);
+            store.set_value(backend, index, &data).unwrap();
         }
     }
     let batch = batch(config, &[70, 1, 130, 33], 3);
@@ -417,11 +416,11 @@ fn gradients<B: Backend + Clone>(
         Trainable::Lora(spec) => DropoutPlan::new(42, 3, 1, spec.dropout),
         Trainable::Full => None,
     };
-    let params = std::mem::replace(&mut store.values, backend.zeros(0));
+    let params = std::mem::replace(&mut store.values, backend.zeros(0).unwrap());
     let mean = MicroStep::mean(batch.num_labels()).with_dropout(dropout);
     let step = MicroStep { scale: mean.scale * loss_scale, ..mean };
     let loss = model.forward_backward(&batch, &params, &step, &mut LocalSink(&mut store.grads)).expect("a loss");
-    let grad = |p| store.grad(backend, p).iter().map(|g| g / loss_scale).collect();
+    let grad = |p| store.grad(backend, p).unwrap().iter().map(|g| g / loss_scale).collect();
     let grads = store.layout().params().iter().map(|p| (p.name.clone(), grad(p))).collect();
     (loss, grads)
 }
@@ -483,16 +482,16 @@ fn losses<B: Backend + Clone>(backend: &B, config: &DecoderConfig, loss_scale: f
     (0..25)
         .map(|step| {
             let batch = batch(config, &[90, 40, 60], step % 4);
-            store.clear_grads(backend);
-            let params = std::mem::replace(&mut store.values, backend.zeros(0));
+            store.clear_grads(backend).unwrap();
+            let params = std::mem::replace(&mut store.values, backend.zeros(0).unwrap());
             let dropout = DropoutPlan::new(1, step, 0, 0.05);
             let n = batch.num_labels();
             let micro = MicroStep { scale: loss_scale / n as f32, ..MicroStep::mean(n).with_dropout(dropout) };
             let loss =
                 model.forward_backward(&batch, &params, &micro, &mut LocalSink(&mut store.grads)).expect("a loss");
             store.values = params;
-            let norm = gradient_norm(backend, &store) / f64::from(loss_scale);
-            optimizer.update(backend, &mut store, step + 1, 5e-3, norm, f64::from(loss_scale));
+            let norm = gradient_norm(backend, &store).unwrap() / f64::from(loss_scale);
+            optimizer.update(backend, &mut store, step + 1, 5e-3, norm, f64::from(loss_scale)).unwrap();
             loss / n as f64
         })
         .collect()
@@ -580,7 +579,7 @@ fn memory_is_used_again_and_failures_are_errors() {
     let (model, mut store) =
         Model::new(device.clone(), &config, &weights(&config), &lora(8, 0.0), 256, Seed(4)).expect("a model");
     let batch = batch(&config, &[90, 40, 60], 1);
-    let params = std::mem::replace(&mut store.values, device.zeros(0));
+    let params = std::mem::replace(&mut store.values, device.zeros(0).unwrap());
     let mut held = vec![];
     for _ in 0..4 {
         let step = MicroStep::mean(10);
@@ -588,7 +587,7 @@ fn memory_is_used_again_and_failures_are_errors() {
         held.push(device.device().pool_bytes().1);
     }
     assert_eq!(held[1], held[3], "the second step has allocated all there is to allocate");
-    let error = CudaBackend::catch(|| Ok(device.alloc(1 << 42))).map(|_| ()).unwrap_err().to_string();
+    let error = device.alloc(1 << 42).unwrap_err().to_string();
     assert!(error.contains("out of memory") && error.contains("gradient_checkpointing"), "{error}");
     // The device goes on afterwards.
     model.forward_backward(&batch, &params, &MicroStep::mean(10), &mut LocalSink(&mut store.grads)).expect("a loss");

@@ -76,7 +76,7 @@ fn sums_and_gathers_are_those_of_threads() {
             let own = |rank: usize| numbers(len, 10 + rank as u64);
             let expected = ranks(world, |rank, [control, _]| {
                 let (b, host) = (CpuBackend::new(), Host(control));
-                let (mut sum, mut gathered) = (b.upload(&own(rank)), b.upload(&own(rank)));
+                let (mut sum, mut gathered) = (b.upload(&own(rank)).unwrap(), b.upload(&own(rank)).unwrap());
                 host.all_reduce_sum(&b, &mut sum, &parts).expect("a sum");
                 host.all_gather(&b, &mut gathered, &parts).expect("a gathering");
                 (sum.to_vec(), gathered.to_vec())
@@ -84,12 +84,12 @@ fn sums_and_gathers_are_those_of_threads() {
             let found = ranks(world, |rank, [control, _]| {
                 let b = CudaBackend::new(rank, Float::F32).expect("a GPU");
                 let nccl = b.connect(Arc::new(Host(control))).expect("a connection");
-                let all = |buf| b.read(Span { buf, at: 0, len });
-                let (mut sum, mut gathered) = (b.upload(&own(rank)), b.upload(&own(rank)));
+                let all = |buf| b.read(Span { buf, at: 0, len }).unwrap();
+                let (mut sum, mut gathered) = (b.upload(&own(rank)).unwrap(), b.upload(&own(rank)).unwrap());
                 nccl.all_reduce_sum(&b, &mut sum, &parts).expect("a sum");
                 nccl.all_gather(&b, &mut gathered, &parts).expect("a gathering");
                 // Runs begun early, out of order, and the rest.
-                let mut early = b.upload(&own(rank));
+                let mut early = b.upload(&own(rank)).unwrap();
                 nccl.begin_sum(&b, &mut early, len / 2..len * 3 / 4).expect("a sum");
                 nccl.begin_sum(&b, &mut early, len / 8..len / 4).expect("a sum");
                 nccl.all_reduce_sum(&b, &mut early, &parts).expect("a sum");
@@ -123,19 +123,20 @@ fn units_are_what_their_owners_have() {
             let float = Float::Bf16;
             let b = CudaBackend::new(rank, float).expect("a GPU");
             let nccl = b.connect(Arc::new(Host(control))).expect("a connection");
-            let own = b.upload(&whole[parts.of(rank)]);
+            let own = b.upload(&whole[parts.of(rank)]).unwrap();
             let units = runs.clone().map(|(range, vectors)| {
                 let unit = Unit::new(&Elements { range, vectors: vectors.to_vec() }, &parts, rank);
                 let gathered = nccl.gather(&b, &own, &unit).expect("a unit").arrived().expect("a unit");
-                let run = |run: &Range<usize>| b.read(Span { buf: gathered.unit(), at: run.start, len: run.len() });
+                let run =
+                    |run: &Range<usize>| b.read(Span { buf: gathered.unit(), at: run.start, len: run.len() }).unwrap();
                 let exact: Vec<Vec<f32>> = unit.vectors().iter().map(run).collect();
                 (run(&(unit.vectors()[0].end..unit.vectors()[1].start)), exact)
             });
             // Sums of this rank's number plus one: 1 + 2 + … on their owners.
-            let mut sums = b.upload(&vec![rank as f32 + 1.0; len]);
+            let mut sums = b.upload(&vec![rank as f32 + 1.0; len]).unwrap();
             assert!(nccl.begin_reduce(&b, &mut sums, 300..700, &parts).expect("a sum"), "runs beside");
             nccl.end_reduce(&b, &mut sums, &parts).expect("a sum");
-            let sums = b.read(Span { buf: &sums, at: parts.of(rank).start, len: parts.of(rank).len() });
+            let sums = b.read(Span { buf: &sums, at: parts.of(rank).start, len: parts.of(rank).len() }).unwrap();
             // Nobody leaves while another still reads.
             nccl.all_gather_bytes(Arc::from([].as_slice())).expect("all are there");
             (units, sums)
@@ -248,7 +249,7 @@ fn trainer(
         Trainable::Lora(spec) => {
             for (index, param) in store.layout().params().to_vec().iter().enumerate() {
                 let values: Vec<f32> = numbers(param.len(), 90 + index as u64).iter().map(|x| x / 10.0).collect();
-                store.set_value(&backend, index, &values);
+                store.set_value(&backend, index, &values).unwrap();
             }
             Artifact::Adapter { spec: spec.clone(), base: "base".into() }
         }
@@ -278,7 +279,7 @@ fn trainer(
 /// The values that a rank holds.
 fn values(trainer: &Trainer<CudaBackend>) -> Vec<f32> {
     let store = trainer.store();
-    trainer.model().backend().read(Span { buf: &store.values, at: 0, len: store.held().len() })
+    trainer.model().backend().read(Span { buf: &store.values, at: 0, len: store.held().len() }).unwrap()
 }
 
 /// Values after the run, and evaluation losses, of every rank.
@@ -469,7 +470,7 @@ fn a_rank_that_dies_ends_the_others_with_its_error() {
                 let once = std::panic::AssertUnwindSafe(|| {
                     let mut trainer = trainer((rank, Float::F32), folder.path(), task, setting, control, gathering)
                         .expect("a trainer");
-                    CudaBackend::catch(|| trainer.run(&mut DiesAfter(3))).map(drop).map_err(|error| error.to_string())
+                    trainer.run(&mut DiesAfter(3)).map(drop).map_err(|error| error.to_string())
                 });
                 std::panic::catch_unwind(once)
             });

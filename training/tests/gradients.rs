@@ -28,7 +28,7 @@ fn compute(
     let (model, mut store) = model(config, trainable);
     let model = model.with_policy(policy);
     let values = model.backend().clone();
-    let params = std::mem::replace(&mut store.values, harness_training::backend::Memory::zeros(&values, 0));
+    let params = std::mem::replace(&mut store.values, harness_training::backend::Memory::zeros(&values, 0).unwrap());
     let loss = model.forward_backward(
         batch,
         &params,
@@ -36,7 +36,7 @@ fn compute(
         &mut LocalSink(&mut store.grads),
     );
     let loss = loss.expect("resident weights");
-    let grads = store.layout().params().iter().map(|p| (p.name.clone(), store.grad(&values, p))).collect();
+    let grads = store.layout().params().iter().map(|p| (p.name.clone(), store.grad(&values, p).unwrap())).collect();
     Computed { loss, grads }
 }
 

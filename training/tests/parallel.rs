@@ -235,7 +235,7 @@ fn a_rank_holds_its_part_of_the_weights_only() {
                         }
                         .expect("a model");
                         let model = model.with_policy(SavePolicy::Layer);
-                        let mut grads = CpuBackend::new().zeros(store.len());
+                        let mut grads = CpuBackend::new().zeros(store.len()).unwrap();
                         let sink = &mut LocalSink::<CpuBackend>(&mut grads);
                         model.participate(&store.values, Some(sink)).expect("weights");
                         model.backend().peak_bytes()

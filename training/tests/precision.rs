@@ -75,19 +75,19 @@ fn head_and_cross_entropy_over_a_whole_vocabulary() {
         }
     }
     let b = CpuBackend::new();
-    let live = b.upload(&table);
-    let frozen = b.frozen(&[&HostTensor::from_f32([VOCAB, HIDDEN], table)], true);
-    let (x, labels) = (b.upload(&x), b.ints(&labels));
+    let live = b.upload(&table).unwrap();
+    let frozen = b.frozen(&[&HostTensor::from_f32([VOCAB, HIDDEN], table)], true).unwrap();
+    let (x, labels) = (b.upload(&x).unwrap(), b.ints(&labels).unwrap());
     let mut gradients = vec![];
     for weight in [Weight::Frozen(&frozen), Weight::Live(Mat::new(&live, 0, VOCAB, HIDDEN))] {
-        let (mut logits, mut dx) = (b.alloc(rows * VOCAB), b.alloc(rows * HIDDEN));
-        b.linear(matrix(&x, rows), weight, matrix_mut(&mut logits, rows));
+        let (mut logits, mut dx) = (b.alloc(rows * VOCAB).unwrap(), b.alloc(rows * HIDDEN).unwrap());
+        b.linear(matrix(&x, rows), weight, matrix_mut(&mut logits, rows)).unwrap();
         let span = Span { buf: &labels, at: 0, len: rows };
-        let found = b.cross_entropy(matrix_mut(&mut logits, rows), span, Some(scale as f32));
+        let found = b.cross_entropy(matrix_mut(&mut logits, rows), span, Some(scale as f32)).unwrap();
         assert!((found - loss).abs() < 1e-6 * loss, "loss {found} {loss}");
         let sums = logits.chunks(VOCAB).map(|row| row.iter().map(|&d| f64::from(d)).sum::<f64>());
         assert!(sums.into_iter().all(|sum| sum.abs() < 2e-7 * scale), "gradients of logits sum to 0");
-        b.linear_backward(matrix(&logits, rows), weight, matrix_mut(&mut dx, rows));
+        b.linear_backward(matrix(&logits, rows), weight, matrix_mut(&mut dx, rows)).unwrap();
         assert_close("gradient of the head's input", &dx, &expected, 3e-6);
         gradients.push(dx.to_vec());
     }
@@ -112,14 +112,14 @@ fn norms_beside_massive_activations() {
         (0..HIDDEN).for_each(|i| dw[i] += dy[i] * x[i] * rstd);
     }
     let b = CpuBackend::new();
-    let (x, w) = (b.upload(&x), b.upload(&w));
+    let (x, w) = (b.upload(&x).unwrap(), b.upload(&w).unwrap());
     let span = Span { buf: &w, at: 0, len: HIDDEN };
-    let (mut found, mut rstd) = (b.alloc(rows * HIDDEN), b.alloc(rows));
-    b.rmsnorm(matrix(&x, rows), 1, span, eps, matrix_mut(&mut found, rows), &mut rstd);
+    let (mut found, mut rstd) = (b.alloc(rows * HIDDEN).unwrap(), b.alloc(rows).unwrap());
+    b.rmsnorm(matrix(&x, rows), 1, span, eps, matrix_mut(&mut found, rows), &mut rstd).unwrap();
     assert_close("norm", &found, &y, 3e-7);
-    let (mut d, mut found_dw) = (b.upload(&dy), b.zeros(HIDDEN));
+    let (mut d, mut found_dw) = (b.upload(&dy).unwrap(), b.zeros(HIDDEN).unwrap());
     let to = harness_training::backend::SpanMut { buf: &mut found_dw, at: 0, len: HIDDEN };
-    b.rmsnorm_backward(matrix_mut(&mut d, rows), 1, matrix(&x, rows), span, &rstd, None, Some(to));
+    b.rmsnorm_backward(matrix_mut(&mut d, rows), 1, matrix(&x, rows), span, &rstd, None, Some(to)).unwrap();
     assert_close("gradient of a norm's input", &d, &dx, 5e-7);
     assert_close("gradient of a norm's weight", &found_dw, &dw, 3e-7);
 }
@@ -141,11 +141,11 @@ fn swiglu_over_gates_of_all_sizes() {
         both.extend([&gate[at.clone()], &up[at]].concat());
     }
     let b = CpuBackend::new();
-    let (mut gate_up, dy) = (b.upload(&both), b.upload(&dy));
-    let mut found = b.alloc(rows * INNER);
-    b.swiglu(matrix(&gate_up, rows), matrix_mut(&mut found, rows));
+    let (mut gate_up, dy) = (b.upload(&both).unwrap(), b.upload(&dy).unwrap());
+    let mut found = b.alloc(rows * INNER).unwrap();
+    b.swiglu(matrix(&gate_up, rows), matrix_mut(&mut found, rows)).unwrap();
     assert_close("activation", &found, &y, 3e-7);
-    b.swiglu_backward(matrix(&dy, rows), matrix_mut(&mut gate_up, rows));
+    b.swiglu_backward(matrix(&dy, rows), matrix_mut(&mut gate_up, rows)).unwrap();
     assert_close("gradient of gate and up", &gate_up, &gradient, 3e-7);
 }
 
@@ -183,13 +183,13 @@ fn attention_over_a_long_context() {
         }
     }
     let b = CpuBackend::new();
-    let (qkv, d_o, bounds) = (b.upload(&qkv), b.upload(&d_o), b.ints(&[0, rows as u32]));
+    let (qkv, d_o, bounds) = (b.upload(&qkv).unwrap(), b.upload(&d_o).unwrap(), b.ints(&[0, rows as u32]).unwrap());
     let all = matrix(&qkv, rows);
     let views = [all.columns(0, q_cols), all.columns(q_cols, dim), all.columns(q_cols + dim, dim)];
-    let (mut found, mut lse) = (b.alloc(rows * q_cols), b.alloc(rows * shape.heads));
-    b.attention(views, shape, &bounds, matrix_mut(&mut found, rows), &mut lse);
+    let (mut found, mut lse) = (b.alloc(rows * q_cols).unwrap(), b.alloc(rows * shape.heads).unwrap());
+    b.attention(views, shape, &bounds, matrix_mut(&mut found, rows), &mut lse).unwrap();
     assert_close("attention", &found, &o, 1e-6);
-    let mut d = b.alloc(rows * cols);
+    let mut d = b.alloc(rows * cols).unwrap();
     b.attention_backward(
         views,
         matrix(&found, rows),
@@ -198,7 +198,8 @@ fn attention_over_a_long_context() {
         shape,
         &bounds,
         matrix_mut(&mut d, rows),
-    );
+    )
+    .unwrap();
     for (what, from, width) in [("q", 0, q_cols), ("k", q_cols, dim), ("v", q_cols + dim, dim)] {
         let found: Vec<f32> = d.chunks(cols).flat_map(|row| row[from..from + width].to_vec()).collect();
         let expected: Vec<f64> = dqkv.chunks(cols).flat_map(|row| row[from..from + width].to_vec()).collect();

@@ -16,12 +16,12 @@ fn loss_and_gradient_are_those_of_the_formula() {
     let (model, mut store) = model(&config, &trainable);
     let backend: CpuBackend = model.backend().clone();
     let pairs = batch(&config, &[9, 12, 20, 7], 3);
-    let reference = backend.zeros(store.len());
+    let reference = backend.zeros(store.len()).unwrap();
     let beta = 0.3;
-    let start = backend.upload(&store.values);
+    let start = backend.upload(&store.values).unwrap();
     let step = MicroStep { scale: 0.5, dropout: None, noise: None };
     let loss = |values: &[f32]| {
-        let values = backend.upload(values);
+        let values = backend.upload(values).unwrap();
         model.preference(&pairs, &values, &reference, beta, &step, None).expect("weights")
     };
     assert!((loss(&reference) - 2.0 * std::f64::consts::LN_2).abs() < 1e-9, "no adapter, no preference");
@@ -39,7 +39,7 @@ fn loss_and_gradient_are_those_of_the_formula() {
             positions: pairs.positions[from..to].to_vec(),
             padding: 0,
         };
-        model.loss(&one, &backend.upload(values)).expect("weights")
+        model.loss(&one, &backend.upload(values).unwrap()).expect("weights")
     };
     let by_hand: f64 = [0, 2]
         .into_iter()

@@ -250,7 +250,7 @@ fn accumulated_micro_batches_equal_one_batch() {
         let samples = samples(&config, 4, 14);
         let (model, mut store) = model(&config, &trainable);
         let params = model.backend().clone();
-        let params = harness_training::backend::Memory::upload(&params, &store.values);
+        let params = harness_training::backend::Memory::upload(&params, &store.values).unwrap();
         let n = samples.iter().map(Sample::num_labels).sum();
         let mut sum = |batches: &[Batch]| -> (f64, Vec<f32>) {
             store.grads.fill(0.0);
@@ -279,7 +279,7 @@ fn threads_change_no_bit() {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("a pool");
             pool.install(|| {
                 let (model, mut store) = model(&config, &trainable);
-                let params = harness_training::backend::Memory::upload(model.backend(), &store.values);
+                let params = harness_training::backend::Memory::upload(model.backend(), &store.values).unwrap();
                 let dropout = harness_training::block::DropoutPlan::new(1, 2, 3, 0.1);
                 let mut sink = LocalSink(&mut store.grads);
                 let loss = model
@@ -290,7 +290,7 @@ fn threads_change_no_bit() {
                         &mut sink,
                     )
                     .expect("weights");
-                let norm = optimizer::gradient_norm(model.backend(), &store);
+                let norm = optimizer::gradient_norm(model.backend(), &store).unwrap();
                 (loss, norm, store.grads.to_vec())
             })
         };

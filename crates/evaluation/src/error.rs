@@ -161,6 +161,7 @@ fn is_usage_of_training(error: &TrainingError) -> bool {
     match error {
         TrainingError::NonFinite { .. }
         | TrainingError::OutOfMemory { .. }
+        | TrainingError::Backend(_)
         | TrainingError::Peer { .. }
         | TrainingError::Evaluation(_) => false,
         TrainingError::Io { action, .. } => *action == "read",

@@ -23,7 +23,8 @@ use rayon::prelude::*;
 use views::{out, rows_mut, view};
 
 use super::{
-    AdamWStep, AttentionShape, Backend, DropoutKey, Kernels, Mat, MatMut, Memory, Span, SpanMut, Updates, Weight,
+    AdamWStep, AttentionShape, Backend, DropoutKey, Kernels, Mat, MatMut, Memory, Result, Span, SpanMut, Updates,
+    Weight,
 };
 
 /// The processor, in f32.
@@ -42,6 +43,12 @@ impl CpuBackend {
     /// A backend whose buffers take at most this many bytes; beyond, it fails as where there is no more memory.
     pub fn limited(bytes: usize) -> Self {
         Self { pool: Pool::limited(bytes), ..Self::default() }
+    }
+
+    /// Lets this backend and its clones take so many more buffers, after which they fail as where there is no more memory;
+    /// `None`: without end. To try out what comes of a failure.
+    pub fn fail_after(&self, buffers: Option<usize>) {
+        self.pool.fail_after(buffers);
     }
 
     /// Packs the rows of all parts; what is stored in fewer bits stays so, and products widen it.
@@ -98,7 +105,7 @@ impl Memory for CpuBackend {
     type Ints = Vec<u32>;
     type Frozen = CpuFrozen;
 
-    fn alloc(&self, len: usize) -> CpuBuf {
+    fn alloc(&self, len: usize) -> Result<CpuBuf> {
         self.pool.take(len)
     }
 
@@ -106,96 +113,108 @@ impl Memory for CpuBackend {
         self.pool.clear();
     }
 
-    fn zeros(&self, len: usize) -> CpuBuf {
-        let mut buf = self.alloc(len);
+    fn zeros(&self, len: usize) -> Result<CpuBuf> {
+        let mut buf = self.alloc(len)?;
         buf.fill(0.0);
-        buf
+        Ok(buf)
     }
 
-    fn upload(&self, data: &[f32]) -> CpuBuf {
-        let mut buf = self.alloc(data.len());
+    fn upload(&self, data: &[f32]) -> Result<CpuBuf> {
+        let mut buf = self.alloc(data.len())?;
         buf.copy_from_slice(data);
-        buf
+        Ok(buf)
     }
 
-    fn write(&self, data: &[f32], to: SpanMut<'_, CpuBuf>) {
+    fn write(&self, data: &[f32], to: SpanMut<'_, CpuBuf>) -> Result<()> {
         to.buf[to.at..to.at + to.len].copy_from_slice(data);
+        Ok(())
     }
 
-    fn read(&self, from: Span<'_, CpuBuf>) -> Vec<f32> {
-        from.buf[from.at..from.at + from.len].to_vec()
+    fn read(&self, from: Span<'_, CpuBuf>) -> Result<Vec<f32>> {
+        Ok(from.buf[from.at..from.at + from.len].to_vec())
     }
 
-    fn ints(&self, data: &[u32]) -> Vec<u32> {
-        data.to_vec()
+    fn ints(&self, data: &[u32]) -> Result<Vec<u32>> {
+        Ok(data.to_vec())
     }
 
-    fn frozen(&self, parts: &[&HostTensor], _: bool) -> CpuFrozen {
+    fn frozen(&self, parts: &[&HostTensor], _: bool) -> Result<CpuFrozen> {
         let matrix = Self::pack(parts);
         let now = self.held.now.fetch_add(matrix.bytes(), Ordering::Relaxed) + matrix.bytes();
         self.held.peak.fetch_max(now, Ordering::Relaxed);
-        CpuFrozen { matrix, held: Arc::clone(&self.held) }
+        Ok(CpuFrozen { matrix, held: Arc::clone(&self.held) })
     }
 
     fn peak_bytes(&self) -> usize {
         self.pool.peak_bytes() + self.held.peak.load(Ordering::Relaxed)
     }
 
-    fn clear(&self, buf: &mut CpuBuf) {
+    fn clear(&self, buf: &mut CpuBuf) -> Result<()> {
         buf.fill(0.0);
+        Ok(())
     }
 }
 
 impl Kernels for CpuBackend {
-    fn gemm(&self, alpha: f32, a: Mat<'_, CpuBuf>, b: Mat<'_, CpuBuf>, beta: f32, c: MatMut<'_, CpuBuf>) {
+    fn gemm(&self, alpha: f32, a: Mat<'_, CpuBuf>, b: Mat<'_, CpuBuf>, beta: f32, c: MatMut<'_, CpuBuf>) -> Result<()> {
         gemm(alpha, view(a), view(b), beta, out(c));
+        Ok(())
     }
 
-    fn linear(&self, x: Mat<'_, CpuBuf>, w: Weight<'_, Self>, y: MatMut<'_, CpuBuf>) {
+    fn linear(&self, x: Mat<'_, CpuBuf>, w: Weight<'_, Self>, y: MatMut<'_, CpuBuf>) -> Result<()> {
         match w {
             Weight::Frozen(w) => gemm_packed(1.0, view(x), &w.matrix, 0.0, out(y)),
-            Weight::Live(w) => self.gemm(1.0, x, w.t(), 0.0, y),
+            Weight::Live(w) => gemm(1.0, view(x), view(w.t()), 0.0, out(y)),
         }
+        Ok(())
     }
 
-    fn linear_backward(&self, dy: Mat<'_, CpuBuf>, w: Weight<'_, Self>, dx: MatMut<'_, CpuBuf>) {
+    fn linear_backward(&self, dy: Mat<'_, CpuBuf>, w: Weight<'_, Self>, dx: MatMut<'_, CpuBuf>) -> Result<()> {
         match w {
             Weight::Frozen(w) => gemm_packed_transposed(1.0, view(dy), &w.matrix, 0.0, out(dx)),
             Weight::Live(w) => gemm_in_chains(1.0, view(dy), view(w), 0.0, out(dx)),
         }
+        Ok(())
     }
 
-    fn add_bias(&self, bias: Span<'_, CpuBuf>, y: MatMut<'_, CpuBuf>) {
+    fn add_bias(&self, bias: Span<'_, CpuBuf>, y: MatMut<'_, CpuBuf>) -> Result<()> {
         elementwise::add_bias(bias, y);
+        Ok(())
     }
 
-    fn bias_backward(&self, dy: Mat<'_, CpuBuf>, db: SpanMut<'_, CpuBuf>) {
+    fn bias_backward(&self, dy: Mat<'_, CpuBuf>, db: SpanMut<'_, CpuBuf>) -> Result<()> {
         elementwise::bias_backward(dy, db);
+        Ok(())
     }
 
-    fn add(&self, x: &CpuBuf, y: &mut CpuBuf) {
+    fn add(&self, x: &CpuBuf, y: &mut CpuBuf) -> Result<()> {
         elementwise::add(x, y);
+        Ok(())
     }
 
-    fn embed(&self, table: Weight<'_, Self>, tokens: &Vec<u32>, y: MatMut<'_, CpuBuf>) {
+    fn embed(&self, table: Weight<'_, Self>, tokens: &Vec<u32>, y: MatMut<'_, CpuBuf>) -> Result<()> {
         match table {
             Weight::Live(table) => elementwise::select_rows(table, tokens, y),
             Weight::Frozen(table) => {
                 rows_mut(y).zip(tokens).for_each(|(y, &token)| table.matrix.weight_row(token as usize, y));
             }
         }
+        Ok(())
     }
 
-    fn embed_backward(&self, dy: Mat<'_, CpuBuf>, tokens: &Vec<u32>, dtable: SpanMut<'_, CpuBuf>) {
+    fn embed_backward(&self, dy: Mat<'_, CpuBuf>, tokens: &Vec<u32>, dtable: SpanMut<'_, CpuBuf>) -> Result<()> {
         elementwise::embed_backward(dy, tokens, dtable);
+        Ok(())
     }
 
-    fn select_rows(&self, x: Mat<'_, CpuBuf>, rows: &Vec<u32>, y: MatMut<'_, CpuBuf>) {
+    fn select_rows(&self, x: Mat<'_, CpuBuf>, rows: &Vec<u32>, y: MatMut<'_, CpuBuf>) -> Result<()> {
         elementwise::select_rows(x, rows, y);
+        Ok(())
     }
 
-    fn spread_rows(&self, x: Mat<'_, CpuBuf>, rows: &Vec<u32>, y: MatMut<'_, CpuBuf>) {
+    fn spread_rows(&self, x: Mat<'_, CpuBuf>, rows: &Vec<u32>, y: MatMut<'_, CpuBuf>) -> Result<()> {
         elementwise::spread_rows(x, rows, y);
+        Ok(())
     }
 
     fn rmsnorm(
@@ -206,8 +225,9 @@ impl Kernels for CpuBackend {
         eps: f32,
         y: MatMut<'_, CpuBuf>,
         rstd: &mut CpuBuf,
-    ) {
+    ) -> Result<()> {
         norm::forward(x, heads, w, eps, y, rstd);
+        Ok(())
     }
 
     fn rmsnorm_backward(
@@ -219,12 +239,21 @@ impl Kernels for CpuBackend {
         rstd: &CpuBuf,
         add: Option<Mat<'_, CpuBuf>>,
         dw: Option<SpanMut<'_, CpuBuf>>,
-    ) {
+    ) -> Result<()> {
         norm::backward(d, heads, x, w, rstd, add, dw);
+        Ok(())
     }
 
-    fn rope(&self, x: MatMut<'_, CpuBuf>, heads: usize, positions: &Vec<u32>, table: &CpuBuf, inverse: bool) {
+    fn rope(
+        &self,
+        x: MatMut<'_, CpuBuf>,
+        heads: usize,
+        positions: &Vec<u32>,
+        table: &CpuBuf,
+        inverse: bool,
+    ) -> Result<()> {
         elementwise::rope(x, heads, positions, table, inverse);
+        Ok(())
     }
 
     fn attention(
@@ -234,8 +263,9 @@ impl Kernels for CpuBackend {
         bounds: &Vec<u32>,
         o: MatMut<'_, CpuBuf>,
         lse: &mut CpuBuf,
-    ) {
+    ) -> Result<()> {
         attention::forward(qkv, shape, bounds, o, lse);
+        Ok(())
     }
 
     fn attention_backward(
@@ -247,34 +277,39 @@ impl Kernels for CpuBackend {
         shape: AttentionShape,
         bounds: &Vec<u32>,
         dqkv: MatMut<'_, CpuBuf>,
-    ) {
+    ) -> Result<()> {
         attention::backward(qkv, o, lse, d_o, shape, bounds, dqkv);
+        Ok(())
     }
 
-    fn swiglu(&self, gate_up: Mat<'_, CpuBuf>, y: MatMut<'_, CpuBuf>) {
+    fn swiglu(&self, gate_up: Mat<'_, CpuBuf>, y: MatMut<'_, CpuBuf>) -> Result<()> {
         elementwise::swiglu(gate_up, y);
+        Ok(())
     }
 
-    fn swiglu_backward(&self, dy: Mat<'_, CpuBuf>, gate_up: MatMut<'_, CpuBuf>) {
+    fn swiglu_backward(&self, dy: Mat<'_, CpuBuf>, gate_up: MatMut<'_, CpuBuf>) -> Result<()> {
         elementwise::swiglu_backward(dy, gate_up);
+        Ok(())
     }
 
-    fn dropout(&self, x: Mat<'_, CpuBuf>, key: DropoutKey, y: MatMut<'_, CpuBuf>) {
+    fn dropout(&self, x: Mat<'_, CpuBuf>, key: DropoutKey, y: MatMut<'_, CpuBuf>) -> Result<()> {
         elementwise::dropout(x, key, y);
+        Ok(())
     }
 
-    fn dropout_backward(&self, dy: Mat<'_, CpuBuf>, key: DropoutKey, dx: MatMut<'_, CpuBuf>) {
+    fn dropout_backward(&self, dy: Mat<'_, CpuBuf>, key: DropoutKey, dx: MatMut<'_, CpuBuf>) -> Result<()> {
         elementwise::dropout_backward(dy, key, dx);
+        Ok(())
     }
 
-    fn cross_entropy(&self, logits: MatMut<'_, CpuBuf>, labels: Span<'_, Vec<u32>>, scale: Option<f32>) -> f64 {
-        cross_entropy::cross_entropy(logits, &labels.buf[labels.at..labels.at + labels.len], scale)
+    fn cross_entropy(&self, logits: MatMut<'_, CpuBuf>, labels: Span<'_, Vec<u32>>, scale: Option<f32>) -> Result<f64> {
+        Ok(cross_entropy::cross_entropy(logits, &labels.buf[labels.at..labels.at + labels.len], scale))
     }
 }
 
 impl Updates for CpuBackend {
-    fn sum_squares(&self, x: Span<'_, CpuBuf>) -> f64 {
-        elementwise::sum_squares(&x.buf[x.at..x.at + x.len])
+    fn sum_squares(&self, x: Span<'_, CpuBuf>) -> Result<f64> {
+        Ok(elementwise::sum_squares(&x.buf[x.at..x.at + x.len]))
     }
 
     fn adamw(
@@ -285,7 +320,7 @@ impl Updates for CpuBackend {
         moments_at: usize,
         range: std::ops::Range<usize>,
         step: &AdamWStep,
-    ) {
+    ) -> Result<()> {
         elementwise::adamw(
             &mut values[range.clone()],
             &grads[range.clone()],
@@ -293,6 +328,7 @@ impl Updates for CpuBackend {
             &mut v[range.start - moments_at..range.end - moments_at],
             step,
         );
+        Ok(())
     }
 }
 
@@ -305,17 +341,17 @@ mod tests {
     use super::*;
 
     /// Products with a frozen matrix of two parts, forward and backward.
-    fn products(parts: &[&HostTensor]) -> (Vec<f32>, Vec<f32>) {
+    fn products(parts: &[&HostTensor]) -> Result<(Vec<f32>, Vec<f32>)> {
         let backend = CpuBackend::new();
-        let frozen = backend.frozen(parts, true);
+        let frozen = backend.frozen(parts, true)?;
         let (rows, out, inp) = (3, 7, 5);
         let values = |n: usize| backend.upload(&(0..n).map(|i| (i as f32 * 0.7).sin()).collect::<Vec<_>>());
-        let (x, dy) = (values(rows * inp), values(rows * out));
-        let (mut y, mut dx) = (backend.alloc(rows * out), backend.alloc(rows * inp));
+        let (x, dy) = (values(rows * inp)?, values(rows * out)?);
+        let (mut y, mut dx) = (backend.alloc(rows * out)?, backend.alloc(rows * inp)?);
         let weight = Weight::Frozen(&frozen);
-        backend.linear(Mat::new(&x, 0, rows, inp), weight, MatMut::new(&mut y, 0, rows, out));
-        backend.linear_backward(Mat::new(&dy, 0, rows, out), weight, MatMut::new(&mut dx, 0, rows, inp));
-        (y.to_vec(), dx.to_vec())
+        backend.linear(Mat::new(&x, 0, rows, inp), weight, MatMut::new(&mut y, 0, rows, out))?;
+        backend.linear_backward(Mat::new(&dy, 0, rows, out), weight, MatMut::new(&mut dx, 0, rows, inp))?;
+        Ok((y.to_vec(), dx.to_vec()))
     }
 
     #[test]
@@ -331,14 +367,15 @@ mod tests {
         };
         let wide = |t: &HostTensor| HostTensor::from_f32(t.shape.clone(), t.to_f32().into_owned());
         for [a, b] in [[b16(0..4), b16(4..7)], [h16(0..4), h16(4..7)], [b16(0..4), h16(4..7)]] {
-            assert_eq!(products(&[&a, &b]), products(&[&wide(&a), &wide(&b)]));
+            let (found, expected) = (products(&[&a, &b]), products(&[&wide(&a), &wide(&b)]));
+            assert_eq!(found.expect("memory"), expected.expect("memory"));
         }
     }
 
     #[test]
     fn products_by_hand() {
         let w = HostTensor::from_f32([7, 5], (0..35).map(|i| i as f32).collect::<Vec<_>>());
-        let (y, dx) = products(&[&w]);
+        let (y, dx) = products(&[&w]).expect("memory");
         let at = |i: usize| (i as f32 * 0.7).sin();
         let y_last: f32 = (0..5).map(|i| at(10 + i) * (30 + i) as f32).sum();
         let dx_first: f32 = (0..7).map(|o| at(o) * (o * 5) as f32).sum();

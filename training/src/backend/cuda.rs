@@ -3,17 +3,10 @@
 //! Parameters are held in f32 and multiply as their image in 16 bits, which is refreshed when they have changed; the optimizer
 //! writes both. What is gathered from other GPUs is the image, and norms and biases as they are. Frozen 4-bit weights are
 //! widened into scratch memory for every product.
-//!
-//! The backend's operations cannot return errors; a failure of the device unwinds with a [`DeviceFailure`], which
-//! [`CudaBackend::catch`] turns into an error.
 
 mod memory;
 
-use std::{
-    any::Any,
-    ops::Range,
-    panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
-};
+use std::ops::Range;
 
 use harness_kernels::KernelError;
 use harness_kernels::{
@@ -25,10 +18,9 @@ pub(crate) use memory::Exact;
 pub use memory::{CudaBuf, CudaInts};
 
 use super::{
-    AdamWStep, AttentionShape, Backend, DropoutKey, Kernels, Mat, MatMut, Memory, OutOfMemory, Span, SpanMut, Updates,
+    AdamWStep, AttentionShape, Backend, DropoutKey, Kernels, Mat, MatMut, Memory, Result, Span, SpanMut, Updates,
     Weight,
 };
-use crate::TrainingError;
 
 /// A GPU. Clones share it.
 #[derive(Clone, Debug)]
@@ -40,13 +32,9 @@ pub struct CudaBackend {
     paged: bool,
 }
 
-/// What a failed operation unwinds with.
-#[derive(Debug)]
-pub struct DeviceFailure(pub KernelError);
-
-/// The value, or unwinds without a message of its own.
-fn done<T>(result: Result<T, KernelError>) -> T {
-    result.unwrap_or_else(|error| resume_unwind(Box::new(DeviceFailure(error))))
+/// What the device says, as an operation of a backend says it.
+fn done<T>(result: Result<T, KernelError>) -> Result<T> {
+    Ok(result?)
 }
 
 impl CudaBackend {
@@ -78,21 +66,11 @@ impl CudaBackend {
         &self.device
     }
 
-    /// Runs something that uses the backend; a failure of the device becomes an error.
-    ///
-    /// # Errors
-    /// What `f` returns, or the device's failure.
-    pub fn catch<T>(f: impl FnOnce() -> Result<T, TrainingError>) -> Result<T, TrainingError> {
-        match catch_unwind(AssertUnwindSafe(f)) {
-            Ok(result) => result,
-            Err(payload) => match payload.downcast::<DeviceFailure>() {
-                Ok(failure) => Err(failure.0.into()),
-                Err(payload) => resume_unwind(payload),
-            },
-        }
-    }
-
-    fn linear_view<'a>(&self, w: Weight<'a, Self>, use_view: impl FnOnce(View<'_>) -> Result<(), KernelError>)
+    fn linear_view<'a>(
+        &self,
+        w: Weight<'a, Self>,
+        use_view: impl FnOnce(View<'_>) -> Result<(), KernelError>,
+    ) -> Result<()>
     where
         Self: 'a,
     {
@@ -129,45 +107,45 @@ impl Memory for CudaBackend {
     type Frozen = DeviceMatrix;
     const OWN_MEMORY: bool = true;
 
-    fn alloc(&self, len: usize) -> CudaBuf {
-        CudaBuf::new(done(self.device.alloc(len, self.float)))
+    fn alloc(&self, len: usize) -> Result<CudaBuf> {
+        Ok(CudaBuf::new(self.device.alloc(len, self.float)?))
     }
 
-    fn alloc_statistics(&self, len: usize) -> CudaBuf {
-        CudaBuf::new(done(self.device.alloc(len, Float::F32)))
+    fn alloc_statistics(&self, len: usize) -> Result<CudaBuf> {
+        Ok(CudaBuf::new(self.device.alloc(len, Float::F32)?))
     }
 
-    fn zeros(&self, len: usize) -> CudaBuf {
-        let buf = self.alloc_statistics(len);
-        done(self.device.zero(buf.data().row()));
-        buf
+    fn zeros(&self, len: usize) -> Result<CudaBuf> {
+        let buf = self.alloc_statistics(len)?;
+        self.device.zero(buf.data().row())?;
+        Ok(buf)
     }
 
-    fn upload(&self, data: &[f32]) -> CudaBuf {
-        CudaBuf::new(done(self.device.floats(data)))
+    fn upload(&self, data: &[f32]) -> Result<CudaBuf> {
+        Ok(CudaBuf::new(self.device.floats(data)?))
     }
 
-    fn write(&self, data: &[f32], to: SpanMut<'_, CudaBuf>) {
+    fn write(&self, data: &[f32], to: SpanMut<'_, CudaBuf>) -> Result<()> {
         let data = &data[..to.len];
         let place = span_out(&to);
         done(match to.buf.data().host() {
             Some(memory) => memory.write(&self.device, data, to.at),
             None => self.device.write(data, place),
-        });
+        })
     }
 
-    fn read(&self, from: Span<'_, CudaBuf>) -> Vec<f32> {
+    fn read(&self, from: Span<'_, CudaBuf>) -> Result<Vec<f32>> {
         done(match from.buf.data().host() {
             Some(memory) => memory.read(&self.device, from.at, from.len),
             None => self.device.read(span(&from)),
         })
     }
 
-    fn ints(&self, data: &[u32]) -> CudaInts {
+    fn ints(&self, data: &[u32]) -> Result<CudaInts> {
         done(CudaInts::new(&self.device, data))
     }
 
-    fn frozen(&self, parts: &[&HostTensor], _: bool) -> DeviceMatrix {
+    fn frozen(&self, parts: &[&HostTensor], _: bool) -> Result<DeviceMatrix> {
         done(DeviceMatrix::new(&self.device, self.float, parts))
     }
 
@@ -179,78 +157,76 @@ impl Memory for CudaBackend {
         self.device.pool_bytes().0
     }
 
-    fn out_of_memory(payload: &(dyn Any + Send)) -> Option<String> {
-        match payload.downcast_ref()? {
-            DeviceFailure(KernelError::DeviceMemory { asked, used, .. }) => {
-                Some(OutOfMemory { asked: *asked, used: *used }.to_string())
-            }
-            DeviceFailure(_) => None,
-        }
-    }
-
     fn release(&self) {
         self.device.release();
     }
 
-    fn clear(&self, buf: &mut CudaBuf) {
+    fn clear(&self, buf: &mut CudaBuf) -> Result<()> {
         buf.changed();
-        done(self.device.zero(buf.data().row()));
+        done(self.device.zero(buf.data().row()))
     }
 }
 
 impl Kernels for CudaBackend {
-    fn gemm(&self, alpha: f32, a: Mat<'_, CudaBuf>, b: Mat<'_, CudaBuf>, beta: f32, c: MatMut<'_, CudaBuf>) {
+    fn gemm(
+        &self,
+        alpha: f32,
+        a: Mat<'_, CudaBuf>,
+        b: Mat<'_, CudaBuf>,
+        beta: f32,
+        c: MatMut<'_, CudaBuf>,
+    ) -> Result<()> {
         let c = out(&c);
         done(a.buf.factor(&self.device, self.float, &a, |a| {
             b.buf.factor(&self.device, self.float, &b, |b| self.device.gemm(alpha, a, b, beta, c))
-        }));
+        }))
     }
 
-    fn linear(&self, x: Mat<'_, CudaBuf>, w: Weight<'_, Self>, y: MatMut<'_, CudaBuf>) {
-        self.linear_view(w, |w| self.device.gemm(1.0, view(&x), w.t(), 0.0, out(&y)));
+    fn linear(&self, x: Mat<'_, CudaBuf>, w: Weight<'_, Self>, y: MatMut<'_, CudaBuf>) -> Result<()> {
+        self.linear_view(w, |w| self.device.gemm(1.0, view(&x), w.t(), 0.0, out(&y)))
     }
 
-    fn linear_backward(&self, dy: Mat<'_, CudaBuf>, w: Weight<'_, Self>, dx: MatMut<'_, CudaBuf>) {
-        self.linear_view(w, |w| self.device.gemm(1.0, view(&dy), w, 0.0, out(&dx)));
+    fn linear_backward(&self, dy: Mat<'_, CudaBuf>, w: Weight<'_, Self>, dx: MatMut<'_, CudaBuf>) -> Result<()> {
+        self.linear_view(w, |w| self.device.gemm(1.0, view(&dy), w, 0.0, out(&dx)))
     }
 
-    fn add_bias(&self, bias: Span<'_, CudaBuf>, y: MatMut<'_, CudaBuf>) {
-        done(self.device.add_bias(span(&bias), out(&y)));
+    fn add_bias(&self, bias: Span<'_, CudaBuf>, y: MatMut<'_, CudaBuf>) -> Result<()> {
+        done(self.device.add_bias(span(&bias), out(&y)))
     }
 
-    fn bias_backward(&self, dy: Mat<'_, CudaBuf>, db: SpanMut<'_, CudaBuf>) {
-        done(self.device.bias_backward(view(&dy), span_out(&db)));
+    fn bias_backward(&self, dy: Mat<'_, CudaBuf>, db: SpanMut<'_, CudaBuf>) -> Result<()> {
+        done(self.device.bias_backward(view(&dy), span_out(&db)))
     }
 
-    fn add(&self, x: &CudaBuf, y: &mut CudaBuf) {
+    fn add(&self, x: &CudaBuf, y: &mut CudaBuf) -> Result<()> {
         y.changed();
         if x.data().float() == y.data().float() {
             return done(self.device.add(x.data().row(), y.data().row()));
         }
-        let same = done(self.device.alloc(x.data().len(), y.data().float()));
-        done(self.device.cast(x.data().row(), same.row()));
-        done(self.device.add(same.row(), y.data().row()));
+        let same = self.device.alloc(x.data().len(), y.data().float())?;
+        self.device.cast(x.data().row(), same.row())?;
+        done(self.device.add(same.row(), y.data().row()))
     }
 
-    fn embed(&self, table: Weight<'_, Self>, tokens: &CudaInts, y: MatMut<'_, CudaBuf>) {
+    fn embed(&self, table: Weight<'_, Self>, tokens: &CudaInts, y: MatMut<'_, CudaBuf>) -> Result<()> {
         match table {
             Weight::Live(table) => done(self.device.gather(view(&table), tokens.data(), out(&y))),
             Weight::Frozen(table) => done(table.with(&self.device, |w| self.device.gather(w, tokens.data(), out(&y)))),
         }
     }
 
-    fn embed_backward(&self, dy: Mat<'_, CudaBuf>, tokens: &CudaInts, dtable: SpanMut<'_, CudaBuf>) {
-        let (groups, count) = done(tokens.groups(&self.device));
+    fn embed_backward(&self, dy: Mat<'_, CudaBuf>, tokens: &CudaInts, dtable: SpanMut<'_, CudaBuf>) -> Result<()> {
+        let (groups, count) = tokens.groups(&self.device)?;
         let [ids, starts, order] = groups;
-        done(self.device.embed_backward(view(&dy), [ids, starts, order], count, span_out(&dtable)));
+        done(self.device.embed_backward(view(&dy), [ids, starts, order], count, span_out(&dtable)))
     }
 
-    fn select_rows(&self, x: Mat<'_, CudaBuf>, rows: &CudaInts, y: MatMut<'_, CudaBuf>) {
-        done(self.device.gather(view(&x), rows.data(), out(&y)));
+    fn select_rows(&self, x: Mat<'_, CudaBuf>, rows: &CudaInts, y: MatMut<'_, CudaBuf>) -> Result<()> {
+        done(self.device.gather(view(&x), rows.data(), out(&y)))
     }
 
-    fn spread_rows(&self, x: Mat<'_, CudaBuf>, rows: &CudaInts, y: MatMut<'_, CudaBuf>) {
-        done(self.device.spread_rows(view(&x), rows.data(), out(&y)));
+    fn spread_rows(&self, x: Mat<'_, CudaBuf>, rows: &CudaInts, y: MatMut<'_, CudaBuf>) -> Result<()> {
+        done(self.device.spread_rows(view(&x), rows.data(), out(&y)))
     }
 
     fn rmsnorm(
@@ -261,8 +237,8 @@ impl Kernels for CudaBackend {
         eps: f32,
         y: MatMut<'_, CudaBuf>,
         rstd: &mut CudaBuf,
-    ) {
-        done(self.device.rmsnorm(view(&x), heads, span(&w), eps, out(&y), Some(rstd.data())));
+    ) -> Result<()> {
+        done(self.device.rmsnorm(view(&x), heads, span(&w), eps, out(&y), Some(rstd.data())))
     }
 
     fn rmsnorm_backward(
@@ -274,9 +250,9 @@ impl Kernels for CudaBackend {
         rstd: &CudaBuf,
         add: Option<Mat<'_, CudaBuf>>,
         dw: Option<SpanMut<'_, CudaBuf>>,
-    ) {
+    ) -> Result<()> {
         let (add, dw) = (add.as_ref().map(view), dw.as_ref().map(span_out));
-        done(self.device.rmsnorm_backward(out(&d), heads, view(&x), span(&w), rstd.data(), add, dw));
+        done(self.device.rmsnorm_backward(out(&d), heads, view(&x), span(&w), rstd.data(), add, dw))
     }
 
     fn add_rmsnorm(
@@ -288,14 +264,21 @@ impl Kernels for CudaBackend {
         eps: f32,
         normed: MatMut<'_, CudaBuf>,
         rstd: &mut CudaBuf,
-    ) {
+    ) -> Result<()> {
         y.changed();
         let (x, y) = (x.matrix(0, rows, cols, cols, false), y.matrix(0, rows, cols, cols, false));
-        done(self.device.add_rmsnorm(x, y, span(&w), eps, out(&normed), Some(rstd.data())));
+        done(self.device.add_rmsnorm(x, y, span(&w), eps, out(&normed), Some(rstd.data())))
     }
 
-    fn rope(&self, x: MatMut<'_, CudaBuf>, heads: usize, positions: &CudaInts, table: &CudaBuf, inverse: bool) {
-        done(self.device.rope(out(&x), heads, positions.data(), table.data(), inverse));
+    fn rope(
+        &self,
+        x: MatMut<'_, CudaBuf>,
+        heads: usize,
+        positions: &CudaInts,
+        table: &CudaBuf,
+        inverse: bool,
+    ) -> Result<()> {
+        done(self.device.rope(out(&x), heads, positions.data(), table.data(), inverse))
     }
 
     fn attention(
@@ -305,10 +288,10 @@ impl Kernels for CudaBackend {
         bounds: &CudaInts,
         o: MatMut<'_, CudaBuf>,
         lse: &mut CudaBuf,
-    ) {
-        let work = done(bounds.attention(&self.device));
+    ) -> Result<()> {
+        let work = bounds.attention(&self.device)?;
         let qkv = [view(&q), view(&k), view(&v)];
-        done(self.device.attention(qkv, shape, work, out(&o), Some(lse.data())));
+        done(self.device.attention(qkv, shape, work, out(&o), Some(lse.data())))
     }
 
     fn attention_backward(
@@ -320,26 +303,26 @@ impl Kernels for CudaBackend {
         shape: AttentionShape,
         bounds: &CudaInts,
         dqkv: MatMut<'_, CudaBuf>,
-    ) {
-        let work = done(bounds.attention(&self.device));
+    ) -> Result<()> {
+        let work = bounds.attention(&self.device)?;
         let (qkv, o, d_o) = ([view(&q), view(&k), view(&v)], view(&o), view(&d_o));
-        done(self.device.attention_backward(qkv, shape, work, o, lse.data(), d_o, out(&dqkv)));
+        done(self.device.attention_backward(qkv, shape, work, o, lse.data(), d_o, out(&dqkv)))
     }
 
-    fn swiglu(&self, gate_up: Mat<'_, CudaBuf>, y: MatMut<'_, CudaBuf>) {
-        done(self.device.swiglu(view(&gate_up), out(&y)));
+    fn swiglu(&self, gate_up: Mat<'_, CudaBuf>, y: MatMut<'_, CudaBuf>) -> Result<()> {
+        done(self.device.swiglu(view(&gate_up), out(&y)))
     }
 
-    fn swiglu_backward(&self, dy: Mat<'_, CudaBuf>, gate_up: MatMut<'_, CudaBuf>) {
-        done(self.device.swiglu_backward(view(&dy), out(&gate_up)));
+    fn swiglu_backward(&self, dy: Mat<'_, CudaBuf>, gate_up: MatMut<'_, CudaBuf>) -> Result<()> {
+        done(self.device.swiglu_backward(view(&dy), out(&gate_up)))
     }
 
-    fn dropout(&self, x: Mat<'_, CudaBuf>, key: DropoutKey, y: MatMut<'_, CudaBuf>) {
-        done(self.device.dropout(view(&x), out(&y), (key.key, key.threshold(), key.factor()), false));
+    fn dropout(&self, x: Mat<'_, CudaBuf>, key: DropoutKey, y: MatMut<'_, CudaBuf>) -> Result<()> {
+        done(self.device.dropout(view(&x), out(&y), (key.key, key.threshold(), key.factor()), false))
     }
 
-    fn dropout_backward(&self, dy: Mat<'_, CudaBuf>, key: DropoutKey, dx: MatMut<'_, CudaBuf>) {
-        done(self.device.dropout(view(&dy), out(&dx), (key.key, key.threshold(), key.factor()), true));
+    fn dropout_backward(&self, dy: Mat<'_, CudaBuf>, key: DropoutKey, dx: MatMut<'_, CudaBuf>) -> Result<()> {
+        done(self.device.dropout(view(&dy), out(&dx), (key.key, key.threshold(), key.factor()), true))
     }
 
     /// A quarter of a gigabyte in bf16.
@@ -347,25 +330,30 @@ impl Kernels for CudaBackend {
         128 << 20
     }
 
-    fn cross_entropy(&self, logits: MatMut<'_, CudaBuf>, labels: Span<'_, CudaInts>, scale: Option<f32>) -> f64 {
-        let losses = done(self.device.alloc(labels.len, Float::F32));
+    fn cross_entropy(
+        &self,
+        logits: MatMut<'_, CudaBuf>,
+        labels: Span<'_, CudaInts>,
+        scale: Option<f32>,
+    ) -> Result<f64> {
+        let losses = self.device.alloc(labels.len, Float::F32)?;
         let logits = out(&logits);
-        done(self.device.cross_entropy(logits, labels.buf.data(), labels.at, scale, losses.row()));
+        self.device.cross_entropy(logits, labels.buf.data(), labels.at, scale, losses.row())?;
         done(self.device.sum(losses.row(), false))
     }
 }
 
 impl Updates for CudaBackend {
-    fn moments(&self, len: usize) -> CudaBuf {
-        if self.paged { CudaBuf::new(done(self.device.zeros_on_host(len))) } else { self.zeros(len) }
+    fn moments(&self, len: usize) -> Result<CudaBuf> {
+        if self.paged { Ok(CudaBuf::new(self.device.zeros_on_host(len)?)) } else { self.zeros(len) }
     }
 
-    fn accumulate(&self, from: Span<'_, CudaBuf>, to: SpanMut<'_, CudaBuf>) {
+    fn accumulate(&self, from: Span<'_, CudaBuf>, to: SpanMut<'_, CudaBuf>) -> Result<()> {
         // As a bias of one row, which may begin anywhere.
-        done(self.device.add_bias(span(&from), span_out(&to)));
+        done(self.device.add_bias(span(&from), span_out(&to)))
     }
 
-    fn sum_squares(&self, x: Span<'_, CudaBuf>) -> f64 {
+    fn sum_squares(&self, x: Span<'_, CudaBuf>) -> Result<f64> {
         done(self.device.sum(span(&x), true))
     }
 
@@ -377,7 +365,7 @@ impl Updates for CudaBackend {
         moments_at: usize,
         range: Range<usize>,
         step: &AdamWStep,
-    ) {
+    ) -> Result<()> {
         let constants = AdamWConstants {
             grad_scale: step.grad_scale as f32,
             beta1: step.beta1 as f32,
@@ -394,7 +382,7 @@ impl Updates for CudaBackend {
         done(values.with_image(|image| {
             let image = image.map(|image| image.view(range.start, 1, len, len.max(1)));
             self.device.adamw(runs, image, &constants)
-        }));
+        }))
     }
 }
 

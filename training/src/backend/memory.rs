@@ -1,27 +1,13 @@
 //! The memory of a device.
 
-use std::{any::Any, fmt, fs};
+use std::fs;
 
 use harness_kernels::HostTensor;
 
-use super::views::{Span, SpanMut};
-
-/// What an operation unwinds with that finds no memory: operations cannot return errors.
-#[derive(Clone, Copy, Debug)]
-pub struct OutOfMemory {
-    /// Bytes that were asked for.
-    pub asked: usize,
-    /// Bytes of buffers in use.
-    pub used: usize,
-}
-
-impl fmt::Display for OutOfMemory {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mib = |bytes: usize| bytes as f64 / f64::from(1 << 20);
-        let (asked, used) = (mib(self.asked), mib(self.used));
-        write!(f, "{asked:.1} MiB more are needed beside {used:.1} MiB of buffers in use")
-    }
-}
+use super::{
+    error::Result,
+    views::{Span, SpanMut},
+};
 
 /// Bytes that could be taken from the host without swapping, as the system estimates it; `None` where it does not say.
 fn available() -> Option<u64> {
@@ -32,7 +18,9 @@ fn available() -> Option<u64> {
 
 /// What a device holds, and how it gets there.
 ///
-/// Operations cannot return errors: one that finds no memory unwinds.
+/// # Errors
+/// Operations fail if there is no memory for what they make, or if the device has failed. What a failed operation was to
+/// write is undefined; all other buffers stay as they are.
 pub trait Memory: Send + Sync + 'static {
     /// A flat run of floats on the device.
     type Buf: Send + Sync + std::fmt::Debug;
@@ -44,36 +32,32 @@ pub trait Memory: Send + Sync + 'static {
     const OWN_MEMORY: bool = false;
 
     /// A buffer whose contents are unspecified.
-    fn alloc(&self, len: usize) -> Self::Buf;
+    fn alloc(&self, len: usize) -> Result<Self::Buf>;
     /// A buffer whose contents are unspecified, for sums that are kept in f32 whatever activations are kept in.
-    fn alloc_statistics(&self, len: usize) -> Self::Buf {
+    fn alloc_statistics(&self, len: usize) -> Result<Self::Buf> {
         self.alloc(len)
     }
     /// A buffer of zeros.
-    fn zeros(&self, len: usize) -> Self::Buf;
+    fn zeros(&self, len: usize) -> Result<Self::Buf>;
     /// A buffer with these contents.
-    fn upload(&self, data: &[f32]) -> Self::Buf;
+    fn upload(&self, data: &[f32]) -> Result<Self::Buf>;
     /// Overwrites a part of a buffer.
-    fn write(&self, data: &[f32], to: SpanMut<'_, Self::Buf>);
+    fn write(&self, data: &[f32], to: SpanMut<'_, Self::Buf>) -> Result<()>;
     /// The contents of a part of a buffer.
-    fn read(&self, from: Span<'_, Self::Buf>) -> Vec<f32>;
+    fn read(&self, from: Span<'_, Self::Buf>) -> Result<Vec<f32>>;
     /// Integers on the device.
-    fn ints(&self, data: &[u32]) -> Self::Ints;
+    fn ints(&self, data: &[u32]) -> Result<Self::Ints>;
     /// A frozen matrix whose rows are those of the given ones, one after another; `backward`: whether gradients will
     /// flow through it.
-    fn frozen(&self, parts: &[&HostTensor], backward: bool) -> Self::Frozen;
+    fn frozen(&self, parts: &[&HostTensor], backward: bool) -> Result<Self::Frozen>;
     /// Elements of activations that fit into the free memory.
     fn room(&self) -> usize {
         available().map_or(usize::MAX, |bytes| bytes as usize / size_of::<f32>())
     }
     /// The most bytes that were ever held at once: frozen matrices and buffers in use.
     fn peak_bytes(&self) -> usize;
-    /// What the payload of an unwinding says of memory that has run out, in words; `None` if it says something else.
-    fn out_of_memory(payload: &(dyn Any + Send)) -> Option<String> {
-        payload.downcast_ref::<OutOfMemory>().map(OutOfMemory::to_string)
-    }
     /// Gives memory that is kept for later back to the system.
     fn release(&self) {}
     /// Fills with zeros.
-    fn clear(&self, buf: &mut Self::Buf);
+    fn clear(&self, buf: &mut Self::Buf) -> Result<()>;
 }

@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use super::{
+    error::Result,
     memory::Memory,
     views::{Span, SpanMut},
 };
@@ -39,20 +40,23 @@ impl AdamWStep {
 }
 
 /// Sums of gradients and updates of parameters on a device, all in f32.
+///
+/// # Errors
+/// As those of [`Memory`].
 pub trait Updates: Memory {
     /// A buffer of zeros for an optimizer's running means, which is used once an update: a device may keep it in the host's
     /// memory, and it changes no result.
-    fn moments(&self, len: usize) -> Self::Buf {
+    fn moments(&self, len: usize) -> Result<Self::Buf> {
         self.zeros(len)
     }
     /// `to += from`, of parameters or their gradients.
-    fn accumulate(&self, from: Span<'_, Self::Buf>, to: SpanMut<'_, Self::Buf>) {
-        let mut sum = self.read(Span { buf: to.buf, at: to.at, len: to.len });
-        sum.iter_mut().zip(self.read(from)).for_each(|(sum, x)| *sum += x);
-        self.write(&sum, to);
+    fn accumulate(&self, from: Span<'_, Self::Buf>, to: SpanMut<'_, Self::Buf>) -> Result<()> {
+        let mut sum = self.read(Span { buf: to.buf, at: to.at, len: to.len })?;
+        sum.iter_mut().zip(self.read(from)?).for_each(|(sum, x)| *sum += x);
+        self.write(&sum, to)
     }
     /// Sum of squares.
-    fn sum_squares(&self, x: Span<'_, Self::Buf>) -> f64;
+    fn sum_squares(&self, x: Span<'_, Self::Buf>) -> Result<f64>;
     /// One AdamW update of the elements in `range` of values and gradients; the moments' buffers begin with element
     /// `moments_at`.
     #[allow(clippy::too_many_arguments, reason = "one kernel call")]
@@ -64,5 +68,5 @@ pub trait Updates: Memory {
         moments_at: usize,
         range: Range<usize>,
         step: &AdamWStep,
-    );
+    ) -> Result<()>;
 }

@@ -2,7 +2,7 @@
 
 use harness_decoder::LayerWeights;
 
-use crate::backend::Backend;
+use crate::backend::{Backend, Result};
 
 /// The frozen weights of one block on the device.
 #[derive(Debug)]
@@ -21,24 +21,27 @@ pub struct FrozenLayer<B: Backend> {
 
 impl<B: Backend> FrozenLayer<B> {
     /// Uploads a block; `backward`: whether gradients will flow through it.
-    pub fn new(backend: &B, w: &LayerWeights, backward: bool) -> Self {
-        let vector = |data: &Option<Vec<f32>>| data.as_ref().map(|data| backend.upload(data));
+    ///
+    /// # Errors
+    /// If there is no memory for it, or the device fails.
+    pub fn new(backend: &B, w: &LayerWeights, backward: bool) -> Result<Self> {
+        let vector = |data: &Option<Vec<f32>>| data.as_ref().map(|data| backend.upload(data)).transpose();
         let qkv_bias = match (&w.q_bias, &w.k_bias, &w.v_bias) {
-            (Some(q), Some(k), Some(v)) => Some(backend.upload(&[q.as_slice(), k, v].concat())),
+            (Some(q), Some(k), Some(v)) => Some(backend.upload(&[q.as_slice(), k, v].concat())?),
             _ => None,
         };
-        Self {
-            attn_norm: backend.upload(&w.input_norm),
-            qkv: backend.frozen(&[&w.q, &w.k, &w.v], backward),
+        Ok(Self {
+            attn_norm: backend.upload(&w.input_norm)?,
+            qkv: backend.frozen(&[&w.q, &w.k, &w.v], backward)?,
             qkv_bias,
-            q_norm: vector(&w.q_norm),
-            k_norm: vector(&w.k_norm),
-            o: backend.frozen(&[&w.o], backward),
-            o_bias: vector(&w.o_bias),
-            mlp_norm: backend.upload(&w.post_attention_norm),
-            gate_up: backend.frozen(&[&w.gate, &w.up], backward),
-            down: backend.frozen(&[&w.down], backward),
-        }
+            q_norm: vector(&w.q_norm)?,
+            k_norm: vector(&w.k_norm)?,
+            o: backend.frozen(&[&w.o], backward)?,
+            o_bias: vector(&w.o_bias)?,
+            mlp_norm: backend.upload(&w.post_attention_norm)?,
+            gate_up: backend.frozen(&[&w.gate, &w.up], backward)?,
+            down: backend.frozen(&[&w.down], backward)?,
+        })
     }
 
     /// Norms and biases, in a fixed order.

@@ -9,7 +9,7 @@ use super::{
     sink::GradSink,
     vector::Vector,
 };
-use crate::backend::{Backend, Mat, MatMut, SpanMut, Weight};
+use crate::backend::{Backend, Mat, MatMut, Result, SpanMut, Weight};
 
 /// One projection, or several that share their input.
 pub struct Linear<'a, B: Backend> {
@@ -38,45 +38,46 @@ impl<B: Backend> Linear<'_, B> {
     }
 
     /// The output, and the rank-space products where there are low-rank additions.
-    pub(super) fn forward(&self, ctx: &BlockContext<'_, B>, x: &B::Buf) -> (B::Buf, Option<B::Buf>) {
+    pub(super) fn forward(&self, ctx: &BlockContext<'_, B>, x: &B::Buf) -> Result<(B::Buf, Option<B::Buf>)> {
         let (b, rows) = (ctx.backend, ctx.rows.len);
         let x = Mat::new(x, 0, rows, self.inp);
-        let mut y = b.alloc(rows * self.out);
-        b.linear(x, self.weight, MatMut::new(&mut y, 0, rows, self.out));
+        let mut y = b.alloc(rows * self.out)?;
+        b.linear(x, self.weight, MatMut::new(&mut y, 0, rows, self.out))?;
         if let Some(bias) = self.bias {
-            b.add_bias(bias.span, MatMut::new(&mut y, 0, rows, self.out));
+            b.add_bias(bias.span, MatMut::new(&mut y, 0, rows, self.out))?;
         }
-        let Some(u) = self.low_rank(ctx, x.buf) else { return (y, None) };
+        let Some(u) = self.low_rank(ctx, x.buf)? else { return Ok((y, None)) };
         let ranks = self.ranks();
         self.each_part(|part, column| {
             let u = Mat::new(&u, 0, rows, ranks).columns(column, part.rank);
             let to = MatMut::new(&mut y, 0, rows, self.out).columns(part.column, part.out);
-            b.gemm(part.scale, u, Mat::new(ctx.params, part.b, part.rank, part.out), 1.0, to);
-        });
-        (y, Some(u))
+            b.gemm(part.scale, u, Mat::new(ctx.params, part.b, part.rank, part.out), 1.0, to)
+        })?;
+        Ok((y, Some(u)))
     }
 
     /// The rank-space products, where there are low-rank additions.
-    pub(super) fn low_rank(&self, ctx: &BlockContext<'_, B>, x: &B::Buf) -> Option<B::Buf> {
+    pub(super) fn low_rank(&self, ctx: &BlockContext<'_, B>, x: &B::Buf) -> Result<Option<B::Buf>> {
         let (b, rows, ranks) = (ctx.backend, ctx.rows.len, self.ranks());
         if ranks == 0 {
-            return None;
+            return Ok(None);
         }
         let x = Mat::new(x, 0, rows, self.inp);
-        let mut u = b.alloc(rows * ranks);
+        let mut u = b.alloc(rows * ranks)?;
         match ctx.dropout {
-            None => b.gemm(1.0, x, self.all_a(ctx.params).t(), 0.0, MatMut::new(&mut u, 0, rows, ranks)),
+            None => b.gemm(1.0, x, self.all_a(ctx.params).t(), 0.0, MatMut::new(&mut u, 0, rows, ranks))?,
             Some(plan) => {
-                let mut dropped = b.alloc(rows * self.inp);
+                let mut dropped = b.alloc(rows * self.inp)?;
                 self.each_part(|part, column| {
-                    b.dropout(x, plan.mask(ctx.layer, part.projection), MatMut::new(&mut dropped, 0, rows, self.inp));
+                    let mask = plan.mask(ctx.layer, part.projection);
+                    b.dropout(x, mask, MatMut::new(&mut dropped, 0, rows, self.inp))?;
                     let a = Mat::new(ctx.params, part.a, part.rank, self.inp);
                     let to = MatMut::new(&mut u, 0, rows, ranks).columns(column, part.rank);
-                    b.gemm(1.0, Mat::new(&dropped, 0, rows, self.inp), a.t(), 0.0, to);
-                });
+                    b.gemm(1.0, Mat::new(&dropped, 0, rows, self.inp), a.t(), 0.0, to)
+                })?;
             }
         }
-        Some(u)
+        Ok(Some(u))
     }
 
     /// Adds the gradients to the sink; the gradient of the input if it is needed. `x` is the input, needed where
@@ -89,62 +90,63 @@ impl<B: Backend> Linear<'_, B> {
         u: Option<B::Buf>,
         input_needed: bool,
         sink: &mut dyn GradSink<B>,
-    ) -> Option<B::Buf> {
+    ) -> Result<Option<B::Buf>> {
         let (b, rows) = (ctx.backend, ctx.rows.len);
         let dy = Mat::new(dy, 0, rows, self.out);
-        let mut dx = input_needed.then(|| {
-            let mut dx = b.alloc(rows * self.inp);
-            b.linear_backward(dy, self.weight, MatMut::new(&mut dx, 0, rows, self.inp));
-            dx
-        });
+        let mut dx = if input_needed { Some(b.alloc(rows * self.inp)?) } else { None };
+        if let Some(dx) = &mut dx {
+            b.linear_backward(dy, self.weight, MatMut::new(dx, 0, rows, self.inp))?;
+        }
         if let Some((bias, at)) = self.bias.and_then(|bias| Some((bias, bias.grad?))) {
-            b.bias_backward(dy, SpanMut { buf: sink.grads(), at, len: bias.span.len });
+            b.bias_backward(dy, SpanMut { buf: sink.grads(), at, len: bias.span.len })?;
         }
-        let Some(x) = x.map(|x| Mat::new(x, 0, rows, self.inp)) else { return dx };
+        let Some(x) = x.map(|x| Mat::new(x, 0, rows, self.inp)) else { return Ok(dx) };
         if let Some(at) = self.places.weight {
-            b.gemm(1.0, dy.t(), x, 1.0, MatMut::new(sink.grads(), at, self.out, self.inp));
+            b.gemm(1.0, dy.t(), x, 1.0, MatMut::new(sink.grads(), at, self.out, self.inp))?;
         }
-        let Some(u) = u else { return dx };
+        let Some(u) = u else { return Ok(dx) };
         let ranks = self.ranks();
-        let mut du = b.alloc(rows * ranks);
+        let mut du = b.alloc(rows * ranks)?;
         self.each_part(|part, column| {
             let dy = dy.columns(part.column, part.out);
             let to = MatMut::new(&mut du, 0, rows, ranks).columns(column, part.rank);
-            b.gemm(part.scale, dy, Mat::new(ctx.params, part.b, part.rank, part.out).t(), 0.0, to);
+            b.gemm(part.scale, dy, Mat::new(ctx.params, part.b, part.rank, part.out).t(), 0.0, to)?;
             let u = Mat::new(&u, 0, rows, ranks).columns(column, part.rank);
-            b.gemm(part.scale, u.t(), dy, 1.0, MatMut::new(sink.grads(), part.b, part.rank, part.out));
-        });
+            b.gemm(part.scale, u.t(), dy, 1.0, MatMut::new(sink.grads(), part.b, part.rank, part.out))
+        })?;
         let du = Mat::new(&du, 0, rows, ranks);
         let Some(plan) = ctx.dropout else {
             let a = self.all_a(ctx.params);
-            b.gemm(1.0, du.t(), x, 1.0, MatMut::new(sink.grads(), a.at, ranks, self.inp));
+            b.gemm(1.0, du.t(), x, 1.0, MatMut::new(sink.grads(), a.at, ranks, self.inp))?;
             if let Some(dx) = &mut dx {
-                b.gemm(1.0, du, a, 1.0, MatMut::new(dx, 0, rows, self.inp));
+                b.gemm(1.0, du, a, 1.0, MatMut::new(dx, 0, rows, self.inp))?;
             }
-            return dx;
+            return Ok(dx);
         };
-        let mut dropped = b.alloc(rows * self.inp);
+        let mut dropped = b.alloc(rows * self.inp)?;
         self.each_part(|part, column| {
             let (mask, du) = (plan.mask(ctx.layer, part.projection), du.columns(column, part.rank));
-            b.dropout(x, mask, MatMut::new(&mut dropped, 0, rows, self.inp));
+            b.dropout(x, mask, MatMut::new(&mut dropped, 0, rows, self.inp))?;
             let to = MatMut::new(sink.grads(), part.a, part.rank, self.inp);
-            b.gemm(1.0, du.t(), Mat::new(&dropped, 0, rows, self.inp), 1.0, to);
+            b.gemm(1.0, du.t(), Mat::new(&dropped, 0, rows, self.inp), 1.0, to)?;
             if let Some(dx) = &mut dx {
                 let a = Mat::new(ctx.params, part.a, part.rank, self.inp);
-                b.gemm(1.0, du, a, 0.0, MatMut::new(&mut dropped, 0, rows, self.inp));
+                b.gemm(1.0, du, a, 0.0, MatMut::new(&mut dropped, 0, rows, self.inp))?;
                 let d = Mat::new(&dropped, 0, rows, self.inp);
-                b.dropout_backward(d, mask, MatMut::new(dx, 0, rows, self.inp));
+                b.dropout_backward(d, mask, MatMut::new(dx, 0, rows, self.inp))?;
             }
-        });
-        dx
+            Ok(())
+        })?;
+        Ok(dx)
     }
 
     /// Calls with every low-rank addition and its first column in rank space.
-    fn each_part(&self, mut f: impl FnMut(&LoraPart, usize)) {
+    fn each_part(&self, mut f: impl FnMut(&LoraPart, usize) -> Result<()>) -> Result<()> {
         let mut column = 0;
         for part in &self.places.lora {
-            f(part, column);
+            f(part, column)?;
             column += part.rank;
         }
+        Ok(())
     }
 }

@@ -5,7 +5,12 @@ use crate::{TrainingError, backend::Backend};
 /// Where gradients go.
 pub trait GradSink<B: Backend> {
     /// Gradients of a part of the model come next.
-    fn begin(&mut self, _: ModelPart) {}
+    ///
+    /// # Errors
+    /// If there is no memory for them.
+    fn begin(&mut self, _: ModelPart) -> Result<(), TrainingError> {
+        Ok(())
+    }
     /// The flat buffer that gradients are added to.
     fn grads(&mut self) -> &mut B::Buf;
     /// All gradients of a part of the model are complete for this micro-batch.

@@ -23,8 +23,11 @@ pub trait WeightSource<B: Backend>: Send + Sync {
     /// If they cannot be had, e.g. because another rank is gone.
     fn acquire(&self, layer: usize, pass: Pass) -> Result<Arc<FrozenLayer<B>>, TrainingError>;
     /// Says which block comes next; a source may begin to prepare it.
-    fn prefetch(&self, layer: usize, pass: Pass) {
-        let _ = (layer, pass);
+    ///
+    /// # Errors
+    /// As those of [`WeightSource::acquire`].
+    fn prefetch(&self, _: usize, _: Pass) -> Result<(), TrainingError> {
+        Ok(())
     }
 }
 

@@ -3,7 +3,7 @@
 use harness_decoder::DecoderConfig;
 
 use crate::{
-    backend::{Backend, Mat, MatMut, Span, SpanMut, Weight},
+    backend::{Backend, Mat, MatMut, Result, Span, SpanMut, Weight},
     block::GradSink,
     data::Batch,
 };
@@ -38,22 +38,22 @@ struct Labelled<B: Backend> {
 }
 
 impl<B: Backend> Head<'_, B> {
-    fn labelled(&self, x: &B::Buf, batch: &Batch) -> Option<Labelled<B>> {
+    fn labelled(&self, x: &B::Buf, batch: &Batch) -> Result<Option<Labelled<B>>> {
         let (b, hidden) = (self.backend, self.config.hidden_size);
         let (rows, labels): (Vec<u32>, Vec<u32>) =
             batch.labels.iter().enumerate().filter_map(|(i, label)| Some((i as u32, (*label)?))).unzip();
         let len = rows.len();
         if len == 0 {
-            return None;
+            return Ok(None);
         }
-        let (rows, labels) = (b.ints(&rows), b.ints(&labels));
-        let mut selected = b.alloc(len * hidden);
-        b.select_rows(Mat::new(x, 0, batch.len(), hidden), &rows, MatMut::new(&mut selected, 0, len, hidden));
-        let (mut normed, mut rstd) = (b.alloc(len * hidden), b.alloc_statistics(len));
+        let (rows, labels) = (b.ints(&rows)?, b.ints(&labels)?);
+        let mut selected = b.alloc(len * hidden)?;
+        b.select_rows(Mat::new(x, 0, batch.len(), hidden), &rows, MatMut::new(&mut selected, 0, len, hidden))?;
+        let (mut normed, mut rstd) = (b.alloc(len * hidden)?, b.alloc_statistics(len)?);
         let out = MatMut::new(&mut normed, 0, len, hidden);
         let eps = self.config.rms_norm_eps;
-        b.rmsnorm(Mat::new(&selected, 0, len, hidden), 1, self.norm, eps, out, &mut rstd);
-        Some(Labelled { rows, labels, len, x: selected, normed, rstd })
+        b.rmsnorm(Mat::new(&selected, 0, len, hidden), 1, self.norm, eps, out, &mut rstd)?;
+        Ok(Some(Labelled { rows, labels, len, x: selected, normed, rstd }))
     }
 
     /// Rows of logits worked on at once.
@@ -62,11 +62,19 @@ impl<B: Backend> Head<'_, B> {
     }
 
     /// The summed loss.
-    pub(super) fn loss(&self, x: &B::Buf, batch: &Batch) -> f64 {
-        let Some(labelled) = self.labelled(x, batch) else { return 0.0 };
+    pub(super) fn loss(&self, x: &B::Buf, batch: &Batch) -> Result<f64> {
+        let Some(labelled) = self.labelled(x, batch)? else { return Ok(0.0) };
+        self.sum(&labelled, 0..labelled.len)
+    }
+
+    /// The summed loss of some of the rows with a label.
+    fn sum(&self, labelled: &Labelled<B>, rows: std::ops::Range<usize>) -> Result<f64> {
         let mut loss = 0.0;
-        self.each_chunk(&labelled, 0..labelled.len, None, |_, _, chunk_loss| loss += chunk_loss);
-        loss
+        self.each_chunk(labelled, rows, None, |_, _, chunk_loss| {
+            loss += chunk_loss;
+            Ok(())
+        })?;
+        Ok(loss)
     }
 
     /// The rows with a label of every document, among those with a label.
@@ -81,15 +89,10 @@ impl<B: Backend> Head<'_, B> {
     }
 
     /// The summed loss of every document.
-    pub(super) fn losses(&self, x: &B::Buf, batch: &Batch) -> Vec<f64> {
+    pub(super) fn losses(&self, x: &B::Buf, batch: &Batch) -> Result<Vec<f64>> {
         let documents = Self::documents(batch);
-        let Some(labelled) = self.labelled(x, batch) else { return vec![0.0; documents.len()] };
-        let sum = |rows| {
-            let mut loss = 0.0;
-            self.each_chunk(&labelled, rows, None, |_, _, chunk_loss| loss += chunk_loss);
-            loss
-        };
-        documents.into_iter().map(sum).collect()
+        let Some(labelled) = self.labelled(x, batch)? else { return Ok(vec![0.0; documents.len()]) };
+        documents.into_iter().map(|rows| self.sum(&labelled, rows)).collect()
     }
 
     /// Computes the logits chunk by chunk; with `scale` they come as their gradient.
@@ -98,19 +101,20 @@ impl<B: Backend> Head<'_, B> {
         labelled: &Labelled<B>,
         span: std::ops::Range<usize>,
         scale: Option<f32>,
-        mut f: impl FnMut(std::ops::Range<usize>, &B::Buf, f64),
-    ) {
+        mut f: impl FnMut(std::ops::Range<usize>, &B::Buf, f64) -> Result<()>,
+    ) -> Result<()> {
         let (b, hidden, vocab) = (self.backend, self.config.hidden_size, self.config.vocab_size);
         let chunk = self.chunk().min(span.len()).max(1);
-        let mut logits = b.alloc(chunk * vocab);
+        let mut logits = b.alloc(chunk * vocab)?;
         for from in span.clone().step_by(chunk) {
             let rows = chunk.min(span.end - from);
             let x = Mat::new(&labelled.normed, from * hidden, rows, hidden);
-            b.linear(x, self.weight, MatMut::new(&mut logits, 0, rows, vocab));
+            b.linear(x, self.weight, MatMut::new(&mut logits, 0, rows, vocab))?;
             let labels = Span { buf: &labelled.labels, at: from, len: rows };
-            let loss = b.cross_entropy(MatMut::new(&mut logits, 0, rows, vocab), labels, scale);
-            f(from..from + rows, &logits, loss);
+            let loss = b.cross_entropy(MatMut::new(&mut logits, 0, rows, vocab), labels, scale)?;
+            f(from..from + rows, &logits, loss)?;
         }
+        Ok(())
     }
 
     /// The summed loss, and the gradient of the scaled loss by `x`; `None` without labels.
@@ -120,10 +124,10 @@ impl<B: Backend> Head<'_, B> {
         batch: &Batch,
         scales: Scales<'_>,
         sink: &mut dyn GradSink<B>,
-    ) -> (f64, Option<B::Buf>) {
+    ) -> Result<(f64, Option<B::Buf>)> {
         let (b, hidden, vocab) = (self.backend, self.config.hidden_size, self.config.vocab_size);
-        let Some(labelled) = self.labelled(x, batch) else { return (0.0, None) };
-        let (mut loss, mut d) = (0.0, b.alloc(labelled.len * hidden));
+        let Some(labelled) = self.labelled(x, batch)? else { return Ok((0.0, None)) };
+        let (mut loss, mut d) = (0.0, b.alloc(labelled.len * hidden)?);
         let spans: Vec<(std::ops::Range<usize>, f32)> = match scales {
             Scales::Same(scale) => vec![(0..labelled.len, scale)],
             Scales::ByDocument(scales) => Self::documents(batch).into_iter().zip(scales.iter().copied()).collect(),
@@ -131,21 +135,22 @@ impl<B: Backend> Head<'_, B> {
         let mut take = |rows: std::ops::Range<usize>, logits: &B::Buf, chunk_loss: f64| {
             loss += chunk_loss;
             let dlogits = Mat::new(logits, 0, rows.len(), vocab);
-            b.linear_backward(dlogits, self.weight, MatMut::new(&mut d, rows.start * hidden, rows.len(), hidden));
+            b.linear_backward(dlogits, self.weight, MatMut::new(&mut d, rows.start * hidden, rows.len(), hidden))?;
             if let Some(at) = self.weight_grad {
                 let x = Mat::new(&labelled.normed, rows.start * hidden, rows.len(), hidden);
-                b.gemm(1.0, dlogits.t(), x, 1.0, MatMut::new(sink.grads(), at, vocab, hidden));
+                b.gemm(1.0, dlogits.t(), x, 1.0, MatMut::new(sink.grads(), at, vocab, hidden))?;
             }
+            Ok(())
         };
         for (span, scale) in spans {
-            self.each_chunk(&labelled, span, Some(scale), &mut take);
+            self.each_chunk(&labelled, span, Some(scale), &mut take)?;
         }
         let x = Mat::new(&labelled.x, 0, labelled.len, hidden);
         let dw = self.norm_grad.map(|at| SpanMut { buf: sink.grads(), at, len: hidden });
-        b.rmsnorm_backward(MatMut::new(&mut d, 0, labelled.len, hidden), 1, x, self.norm, &labelled.rstd, None, dw);
-        let mut dx = b.alloc(batch.len() * hidden);
+        b.rmsnorm_backward(MatMut::new(&mut d, 0, labelled.len, hidden), 1, x, self.norm, &labelled.rstd, None, dw)?;
+        let mut dx = b.alloc(batch.len() * hidden)?;
         let to = MatMut::new(&mut dx, 0, batch.len(), hidden);
-        b.spread_rows(Mat::new(&d, 0, labelled.len, hidden), &labelled.rows, to);
-        (loss, Some(dx))
+        b.spread_rows(Mat::new(&d, 0, labelled.len, hidden), &labelled.rows, to)?;
+        Ok((loss, Some(dx)))
     }
 }

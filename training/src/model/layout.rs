@@ -163,7 +163,7 @@ pub(super) fn fill<B: Backend>(backend: &B, store: &mut ParamStore<B>, weights: 
         if data.len() != param.len() {
             return Err(error(format!("has {} elements, expected {}", data.len(), param.len())));
         }
-        store.set(backend, &param, data);
+        store.set(backend, &param, data)?;
     }
     Ok(())
 }

@@ -9,14 +9,15 @@ use super::{
 };
 use crate::{
     TrainingError,
-    backend::{Backend, Span, SpanMut},
+    backend::{self, Backend, Span, SpanMut},
 };
 
 /// Operations of all ranks together; every rank calls the same ones in the same order. Sums are taken in order of rank, so
 /// that they are the same everywhere and from run to run.
 ///
 /// # Errors
-/// All of them fail with [`TrainingError::Peer`] if another rank is gone or has failed.
+/// All of them fail with [`TrainingError::Peer`] if another rank is gone or has failed, and those on buffers if the device
+/// fails or its memory runs out.
 pub trait Collective<B: Backend>: Send + Sync {
     /// The number of this rank, from 0.
     fn rank(&self) -> usize;
@@ -51,11 +52,11 @@ pub trait Collective<B: Backend>: Send + Sync {
     }
     /// All elements of a unit from the ranks, of which this one holds `own`; as products read them, and vectors as they are.
     fn gather(&self, backend: &B, own: &B::Buf, unit: &Unit) -> Result<Gathered<B>, TrainingError> {
-        let mut whole = backend.zeros(unit.len());
+        let mut whole = backend.zeros(unit.len())?;
         let mine = unit.mine();
         if !mine.is_empty() {
-            let data = backend.read(Span { buf: own, at: unit.at(), len: mine.len() });
-            backend.write(&data, SpanMut { buf: &mut whole, at: mine.start, len: mine.len() });
+            let data = backend.read(Span { buf: own, at: unit.at(), len: mine.len() })?;
+            backend.write(&data, SpanMut { buf: &mut whole, at: mine.start, len: mine.len() })?;
         }
         self.all_gather(backend, &mut whole, unit.parts())?;
         Ok(Gathered::new(whole, None))
@@ -109,8 +110,9 @@ impl<B: Backend, E: Exchange> Collective<B> for Host<E> {
         if self.0.world() == 1 {
             return Ok(());
         }
-        let send = parts.slices().map(|slice| to_bytes(&backend.read(Span { buf, at: slice.start, len: slice.len() })));
-        let received = self.0.all_to_all(send.collect())?;
+        let read = |slice: Range<usize>| backend.read(Span { buf, at: slice.start, len: slice.len() });
+        let send = parts.slices().map(|slice| Ok(to_bytes(&read(slice)?)));
+        let received = self.0.all_to_all(send.collect::<backend::Result<_>>()?)?;
         let mine = parts.of(self.0.rank());
         let mut sum: Option<Vec<f32>> = None;
         for (rank, bytes) in received.iter().enumerate() {
@@ -121,7 +123,7 @@ impl<B: Backend, E: Exchange> Collective<B> for Host<E> {
                 Some(sum) => sum.iter_mut().zip(part).for_each(|(sum, x)| *sum += x),
             }
         }
-        backend.write(&sum.unwrap_or_default(), SpanMut { buf, at: mine.start, len: mine.len() });
+        backend.write(&sum.unwrap_or_default(), SpanMut { buf, at: mine.start, len: mine.len() })?;
         Ok(())
     }
 
@@ -130,11 +132,11 @@ impl<B: Backend, E: Exchange> Collective<B> for Host<E> {
             return Ok(());
         }
         let mine = parts.of(self.0.rank());
-        let bytes = to_bytes(&backend.read(Span { buf, at: mine.start, len: mine.len() }));
+        let bytes = to_bytes(&backend.read(Span { buf, at: mine.start, len: mine.len() })?);
         let received = self.0.all_to_all(vec![bytes; self.0.world()])?;
         for ((rank, bytes), slice) in received.iter().enumerate().zip(parts.slices()) {
             check(rank, bytes, slice.len())?;
-            backend.write(&from_bytes(bytes), SpanMut { buf, at: slice.start, len: slice.len() });
+            backend.write(&from_bytes(bytes), SpanMut { buf, at: slice.start, len: slice.len() })?;
         }
         Ok(())
     }

@@ -17,7 +17,10 @@ use super::exchange::Exchange;
 use super::{collective::Collective, distribute::Distribute};
 #[cfg(feature = "nccl")]
 use crate::block::WeightSource;
-use crate::{TrainingError, backend::CudaBackend};
+use crate::{
+    TrainingError,
+    backend::{BackendError, CudaBackend},
+};
 
 /// Through NCCL, where the program is built with it; else through host memory.
 impl Distribute for CudaBackend {
@@ -43,11 +46,12 @@ impl Distribute for CudaBackend {
         ranks: &dyn Collective<Self>,
         f: impl FnOnce() -> Result<T, TrainingError>,
     ) -> Result<T, TrainingError> {
-        use TrainingError::{Launch, Mismatch, Peer};
-        let error = match Self::catch(f) {
+        use TrainingError::{Backend, Engine, Launch, Mismatch, Peer};
+        let error = match f() {
             Ok(value) => return Ok(value),
             // All ranks have these, or one has them from another.
             Err(error @ (Peer { .. } | Mismatch { .. } | Launch { .. })) => return Err(error),
+            Err(Backend(BackendError::Device(error))) => Engine(error),
             Err(error) => error,
         };
         // A GPU can notice that another is gone before the control connection does.

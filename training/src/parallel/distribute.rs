@@ -33,13 +33,19 @@ pub trait Distribute: Backend + Clone {
     ) -> Result<Box<dyn WeightSource<Self>>, TrainingError> {
         Ok(Box::new(Sharded::new(self, layers, backward, exchange)))
     }
-    /// Runs something that uses the backend, as one of these ranks; where operations of the device fail by unwinding, that
-    /// becomes an error, of which the other ranks hear.
+    /// Runs something that uses the backend, as one of these ranks; the others hear of a failure of the device.
     ///
     /// # Errors
-    /// What `f` returns, or the device's failure.
-    fn guard<T>(_: &dyn Collective<Self>, f: impl FnOnce() -> Result<T, TrainingError>) -> Result<T, TrainingError> {
-        f()
+    /// What `f` returns; another rank's failure, if this one came of it.
+    fn guard<T>(
+        ranks: &dyn Collective<Self>,
+        f: impl FnOnce() -> Result<T, TrainingError>,
+    ) -> Result<T, TrainingError> {
+        f().inspect_err(|error| {
+            if matches!(error, TrainingError::Backend(_)) {
+                ranks.abort(&error.to_string());
+            }
+        })
     }
 }
 

@@ -28,6 +28,7 @@ pub struct Sharded<B: Backend> {
 }
 
 struct Shared<B: Backend> {
+    rank: usize,
     state: Mutex<State<B>>,
     ready: Condvar,
 }
@@ -40,8 +41,31 @@ struct State<B: Backend> {
     gathered: Vec<(usize, Arc<FrozenLayer<B>>)>,
     /// The block fetched last, which the next pass may begin with.
     last: Option<(usize, Arc<FrozenLayer<B>>)>,
-    failed: Option<String>,
-    peer: usize,
+    /// Why there will be no more.
+    failed: Option<Failure>,
+}
+
+/// Why no more blocks are gathered.
+enum Failure {
+    /// Not yet told.
+    New(TrainingError),
+    /// Told already: the rank that failed, and how.
+    Told(usize, String),
+}
+
+impl Failure {
+    /// The error itself the first time; after that, what it said.
+    fn tell(&mut self, rank: usize) -> TrainingError {
+        let (rank, message) = match self {
+            Self::New(TrainingError::Peer { rank, message }) => (*rank, message.clone()),
+            Self::New(error) => (rank, error.to_string()),
+            Self::Told(rank, message) => (*rank, message.clone()),
+        };
+        match std::mem::replace(self, Self::Told(rank, message.clone())) {
+            Self::New(error) => error,
+            Self::Told(..) => TrainingError::Peer { rank, message },
+        }
+    }
 }
 
 impl<B: Backend + Clone> Sharded<B> {
@@ -57,25 +81,22 @@ impl<B: Backend + Clone> Sharded<B> {
             shards.push(Arc::from(&bytes[range]));
             shapes.push(shape);
         }
-        let state = State { pending: vec![], gathered: vec![], last: None, failed: None, peer: 0 };
-        let shared = Arc::new(Shared { state: Mutex::new(state), ready: Condvar::new() });
+        let state = State { pending: vec![], gathered: vec![], last: None, failed: None };
+        let shared = Arc::new(Shared { rank, state: Mutex::new(state), ready: Condvar::new() });
         let (sender, requests) = mpsc::channel::<usize>();
         let (worker_shared, backend, backward) = (Arc::clone(&shared), backend.clone(), backward.to_vec());
         let worker = thread::spawn(move || {
             let gather = |layer: usize| -> Result<FrozenLayer<B>, TrainingError> {
                 let parts = exchange.all_to_all(vec![Arc::clone(&shards[layer]); world])?;
                 let weights = shapes[layer].join(&parts.concat())?;
-                Ok(FrozenLayer::new(&backend, &weights, backward[layer]))
+                Ok(FrozenLayer::new(&backend, &weights, backward[layer])?)
             };
             for layer in requests {
                 let result = gather(layer);
                 let mut state = worker_shared.lock();
                 match result {
                     Ok(frozen) => state.gathered.push((layer, Arc::new(frozen))),
-                    Err(TrainingError::Peer { rank, message }) => {
-                        (state.failed, state.peer) = (Some(message), rank);
-                    }
-                    Err(error) => (state.failed, state.peer) = (Some(error.to_string()), exchange.rank()),
+                    Err(error) => state.failed = Some(Failure::New(error)),
                 }
                 let failed = state.failed.is_some();
                 drop(state);
@@ -125,16 +146,17 @@ impl<B: Backend> WeightSource<B> for Sharded<B> {
                 state.last = Some((layer, Arc::clone(&frozen)));
                 return Ok(frozen);
             }
-            if let Some(message) = &state.failed {
-                return Err(TrainingError::Peer { rank: state.peer, message: message.clone() });
+            if let Some(failure) = &mut state.failed {
+                return Err(failure.tell(self.shared.rank));
             }
             state = self.shared.ready.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
     }
 
-    fn prefetch(&self, layer: usize, _: Pass) {
+    fn prefetch(&self, layer: usize, _: Pass) -> Result<(), TrainingError> {
         let mut state = self.shared.lock();
         self.request(&mut state, layer);
+        Ok(())
     }
 }
 

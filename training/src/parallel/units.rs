@@ -66,7 +66,7 @@ impl<B: Backend> Units<B> {
     /// blocks; `own` is what this rank holds.
     ///
     /// # Errors
-    /// If another rank is gone or has failed.
+    /// If another rank is gone or has failed, memory runs out, or the device fails.
     pub fn begin(&self, backend: &B, own: &B::Buf) -> Result<Gathered<B>, TrainingError> {
         *self.blocks() = Blocks { current: None, next: None };
         let outer = self.ranks.gather(backend, own, &self.outer)?;
@@ -77,7 +77,7 @@ impl<B: Backend> Units<B> {
     /// A block's parameters. Blocks are asked for and announced in the same order on all ranks.
     ///
     /// # Errors
-    /// If another rank is gone or has failed.
+    /// If another rank is gone or has failed, memory runs out, or the device fails.
     pub fn block(&self, backend: &B, own: &B::Buf, layer: usize) -> Result<Arc<Gathered<B>>, TrainingError> {
         let mut blocks = self.blocks();
         if let Some((_, gathered)) = blocks.current.as_ref().filter(|(current, _)| *current == layer) {
@@ -97,7 +97,7 @@ impl<B: Backend> Units<B> {
     /// Says which block comes next: it is gathered beside what is computed from now on, where the device can.
     ///
     /// # Errors
-    /// If another rank is gone or has failed.
+    /// If another rank is gone or has failed, memory runs out, or the device fails.
     pub fn announce(&self, backend: &B, own: &B::Buf, layer: usize) -> Result<(), TrainingError> {
         let mut blocks = self.blocks();
         let current = blocks.current.as_ref().map(|(current, _)| *current);
@@ -134,19 +134,21 @@ impl<'a, B: Backend> UnitSink<'a, B> {
         let Range { start, end } = unit.mine();
         if start < end {
             let to = SpanMut { buf: self.own, at: unit.at(), len: end - start };
-            self.backend.accumulate(Span { buf: &grads, at: start, len: end - start }, to);
+            self.backend.accumulate(Span { buf: &grads, at: start, len: end - start }, to)?;
         }
         Ok(())
     }
 }
 
 impl<B: Backend> GradSink<B> for UnitSink<'_, B> {
-    fn begin(&mut self, part: ModelPart) {
+    fn begin(&mut self, part: ModelPart) -> Result<(), TrainingError> {
         let zeros = || self.backend.zeros(self.units.of(part).len());
         match part {
-            ModelPart::Layer(_) => self.layer = Some(zeros()),
-            ModelPart::Head | ModelPart::Embedding => drop(self.outer.get_or_insert_with(zeros)),
+            ModelPart::Layer(_) => self.layer = Some(zeros()?),
+            ModelPart::Head | ModelPart::Embedding if self.outer.is_none() => self.outer = Some(zeros()?),
+            ModelPart::Head | ModelPart::Embedding => {}
         }
+        Ok(())
     }
 
     fn grads(&mut self) -> &mut B::Buf {

@@ -32,7 +32,7 @@ impl<B: Backend> Trainer<B> {
     /// The mean loss over the validation labels.
     ///
     /// # Errors
-    /// If the weights of a block cannot be had, or another rank fails.
+    /// If the weights of a block cannot be had, memory runs out, or the device or another rank fails.
     pub fn evaluate(&self, progress: &mut dyn Progress) -> Result<f64, TrainingError> {
         Ok(self.evaluate_unless_stopped(progress, false)?.unwrap_or(f64::NAN))
     }

@@ -56,7 +56,7 @@ impl<B: Backend> Trainer<B> {
     /// are here.
     fn gathered(&self, buf: &B::Buf) -> Result<Vec<f32>, TrainingError> {
         let own = self.store.moments();
-        let mine = self.model.backend().read(Span { buf, at: 0, len: own.len() });
+        let mine = self.model.backend().read(Span { buf, at: 0, len: own.len() })?;
         if !self.is_sharded() {
             return Ok(mine);
         }
@@ -72,26 +72,27 @@ impl<B: Backend> Trainer<B> {
             return Ok(None);
         }
         let values = self.gathered(&self.store.values)?;
-        Ok(self.is_first().then(|| {
-            let backend = self.model.backend();
-            let mut whole = ParamStore::values(backend, self.store.layout().clone());
-            backend.write(&values, SpanMut { buf: &mut whole.values, at: 0, len: values.len() });
-            whole
-        }))
+        if !self.is_first() {
+            return Ok(None);
+        }
+        let backend = self.model.backend();
+        let mut whole = ParamStore::values(backend, self.store.layout().clone())?;
+        backend.write(&values, SpanMut { buf: &mut whole.values, at: 0, len: values.len() })?;
+        Ok(Some(whole))
     }
 
     /// Goes to the latest checkpoint of the run; returns the updates already done, 0 if there is none. Rank 0 reads it
     /// and gives it to the others.
     ///
     /// # Errors
-    /// If the latest checkpoint is broken or belongs to another run, or another rank fails.
+    /// If the latest checkpoint is broken or belongs to another run, or the device or another rank fails.
     pub fn resume(&mut self) -> Result<u64, TrainingError> {
         if self.ranks.world() == 1 {
             return self.resume_from_disk();
         }
         let result = self.share_checkpoint();
         if let Err(error) = &result
-            && !matches!(error, TrainingError::Peer { .. })
+            && !matches!(error, TrainingError::Peer { .. } | TrainingError::Backend(_))
         {
             self.ranks.abort(&error.to_string());
         }
@@ -134,7 +135,7 @@ impl<B: Backend> Trainer<B> {
                 return Err(TrainingError::Peer { rank: 0, message });
             }
             let data = from_bytes(&all[0][4 * range.start..4 * range.end]);
-            backend.write(&data, SpanMut { buf: to, at: 0, len: range.len() });
+            backend.write(&data, SpanMut { buf: to, at: 0, len: range.len() })?;
         }
         Ok(())
     }

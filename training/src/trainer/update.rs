@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     TrainingError,
-    backend::{Backend, Span, SpanMut, with_memory},
+    backend::{self, Backend, Span, SpanMut},
     block::{DropoutPlan, GradSink},
     checkpoint,
     data::Batch,
@@ -34,7 +34,7 @@ impl<B: Backend> Trainer<B> {
     /// over several ranks, the sum over the ranks, of which the own slice is defined.
     pub(super) fn accumulate(&mut self, window: &[Batch], progress: &mut dyn Progress) -> Result<f64, TrainingError> {
         let labels: usize = window.iter().map(|batch| self.units(batch)).sum();
-        self.store.clear_grads(self.model.backend());
+        self.store.clear_grads(self.model.backend())?;
         let (rank, world) = (self.ranks.rank(), self.ranks.world());
         let scale = self.state.scaler.map_or(1.0, |scaler| scaler.scale as f32);
         // All parameters are too many for a rank to keep gradients that are not its own: every round of micro-batches is
@@ -64,7 +64,7 @@ impl<B: Backend> Trainer<B> {
         if let Some(summed) = summed {
             let (backend, own) = (self.model.backend(), self.partition().of(rank));
             let to = SpanMut { buf: &mut self.store.grads, at: own.start, len: own.len() };
-            backend.accumulate(Span { buf: &summed, at: 0, len: own.len() }, to);
+            backend.accumulate(Span { buf: &summed, at: 0, len: own.len() }, to)?;
         }
         if world == 1 {
             return Ok(loss);
@@ -108,10 +108,13 @@ impl<B: Backend> Trainer<B> {
         let (backend, parts) = (self.model.backend(), self.partition());
         let own = parts.of(self.ranks.rank());
         self.ranks.end_reduce(backend, &mut self.store.grads, &parts)?;
-        let sum = summed.get_or_insert_with(|| backend.zeros(own.len()));
+        let sum = match summed {
+            Some(sum) => sum,
+            None => summed.insert(backend.zeros(own.len())?),
+        };
         let from = Span { buf: &self.store.grads, at: own.start, len: own.len() };
-        backend.accumulate(from, SpanMut { buf: sum, at: 0, len: own.len() });
-        self.store.clear_grads(backend);
+        backend.accumulate(from, SpanMut { buf: sum, at: 0, len: own.len() })?;
+        self.store.clear_grads(backend)?;
         Ok(())
     }
 
@@ -134,8 +137,8 @@ impl<B: Backend> Trainer<B> {
             backend.sum_squares(Span { buf: grads, at: slice.start - first, len: slice.len() })
         };
         let squares: Vec<f64> = match sharded {
-            true => all_gather_f64(&*self.ranks, &[square(parts.of(self.ranks.rank()))])?.concat(),
-            false => parts.slices().map(square).collect(),
+            true => all_gather_f64(&*self.ranks, &[square(parts.of(self.ranks.rank()))?])?.concat(),
+            false => parts.slices().map(square).collect::<backend::Result<_>>()?,
         };
         Ok(squares.iter().sum::<f64>().sqrt())
     }
@@ -172,7 +175,7 @@ impl<B: Backend> Trainer<B> {
             // What was left out does not count for the moments' bias correction.
             let done = number - self.state.skipped;
             let backend = self.model.backend();
-            self.optimizer.update(backend, &mut self.store, done, learning_rate, grad_norm, scale);
+            self.optimizer.update(backend, &mut self.store, done, learning_rate, grad_norm, scale)?;
             if self.is_sharded() && !self.store.is_part() {
                 let parts = self.partition();
                 self.ranks.all_gather(self.model.backend(), &mut self.store.values, &parts)?;
@@ -190,7 +193,7 @@ impl<B: Backend> Trainer<B> {
     /// their loss that failed, they may be what is wrong, and the checkpoints before stay too.
     fn keep_last_good(&mut self, suspect: bool) -> Result<String, TrainingError> {
         let values = Span { buf: &self.store.values, at: 0, len: self.store.held().len() };
-        let mut squares = vec![vec![self.model.backend().sum_squares(values)]];
+        let mut squares = vec![vec![self.model.backend().sum_squares(values)?]];
         if self.store.is_part() {
             squares = all_gather_f64(&*self.ranks, &squares[0])?;
         }
@@ -215,10 +218,10 @@ impl<B: Backend> Trainer<B> {
     /// What to tell after memory has run out; the last whole state is saved if that is possible.
     pub(super) fn out_of_memory(&mut self, what: String) -> TrainingError {
         self.model.backend().release();
-        // Saving is done by all ranks together, and the others are elsewhere.
+        // Saving is done by all ranks together, and the others are elsewhere. If it fails too, what matters is why.
         let kept = match self.ranks.world() {
-            1 => with_memory::<B, _>(|| self.keep_last_good(false)).ok().and_then(Result::ok),
-            _ => None,
+            1 => self.keep_last_good(false).unwrap_or_else(|_| self.kept()),
+            _ => self.kept(),
         };
         let options = &self.setup.options;
         let mut advice = vec![];
@@ -246,7 +249,6 @@ impl<B: Backend> Trainer<B> {
             .to_owned(),
         );
         let when = format!("at step {}", self.state.step + 1);
-        let kept = kept.unwrap_or_else(|| self.kept());
         TrainingError::OutOfMemory { when, what, kept, advice: advice.join(", or ") }
     }
 

@@ -133,13 +133,13 @@ impl Oracle {
         };
         let is_full = *trainable == Trainable::Full;
         for param in base.layout().params() {
-            add(&param.name, &param.shape, base.value(&backend, param), is_full)?;
+            add(&param.name, &param.shape, base.value(&backend, param).unwrap(), is_full)?;
         }
         let mut lora_scale = 0.0;
         if let Trainable::Lora(spec) = trainable {
             lora_scale = spec.scale();
             for param in store.layout().params() {
-                add(&param.name, &param.shape, store.value(&backend, param), true)?;
+                add(&param.name, &param.shape, store.value(&backend, param).unwrap(), true)?;
             }
         }
         Ok(Self { config: config.clone(), tensors, vars, lora_scale, dropout: None })

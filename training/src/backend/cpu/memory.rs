@@ -7,7 +7,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use crate::backend::OutOfMemory;
+use crate::backend::{OutOfMemory, Result};
 
 /// Free buffers by capacity.
 #[derive(Debug, Default)]
@@ -19,6 +19,8 @@ struct Free {
     peak: usize,
     /// Elements that may be in use.
     limit: Option<usize>,
+    /// Buffers that may still be taken.
+    left: Option<usize>,
 }
 
 /// Zeros, which the system may give without touching them; `None` if there is no memory.
@@ -49,6 +51,11 @@ impl Pool {
         Self(Arc::new(Mutex::new(Free { limit: Some(bytes / size_of::<f32>()), ..Free::default() })))
     }
 
+    /// Lets so many more buffers be taken; `None`: without end.
+    pub(super) fn fail_after(&self, buffers: Option<usize>) {
+        self.with(|free| free.left = buffers);
+    }
+
     /// Gives all free buffers back to the system.
     pub(super) fn clear(&self) {
         self.with(|free| {
@@ -58,8 +65,11 @@ impl Pool {
     }
 
     /// A buffer of `len` elements with unspecified contents: the smallest free one that is not more than twice as
-    /// large, else a new one. Unwinds with [`OutOfMemory`] if there is no memory for it.
-    pub(super) fn take(&self, len: usize) -> CpuBuf {
+    /// large, else a new one.
+    ///
+    /// # Errors
+    /// If there is no memory for it.
+    pub(super) fn take(&self, len: usize) -> Result<CpuBuf> {
         let data = self.with(|free| {
             let fit = free.by_capacity.range(len..=len.saturating_mul(2)).next().map(|(&capacity, _)| capacity);
             let data = fit.and_then(|capacity| {
@@ -74,17 +84,16 @@ impl Pool {
                 free.free -= data.len();
             }
             let wanted = data.as_ref().map_or(len, Vec::len);
-            let fits = free.limit.is_none_or(|limit| free.used + wanted <= limit);
+            let fits = free.limit.is_none_or(|limit| free.used + wanted <= limit) && free.left != Some(0);
             let data = if fits { data.or_else(|| zeroed(len)) } else { None };
             if data.is_some() {
                 free.used += wanted;
                 free.peak = free.peak.max(free.used);
+                free.left = free.left.map(|left| left - 1);
             }
             data.ok_or(OutOfMemory { asked: size_of::<f32>() * len, used: size_of::<f32>() * free.used })
         });
-        // Without a message of its own: whoever catches it tells.
-        let data = data.unwrap_or_else(|failure| std::panic::resume_unwind(Box::new(failure)));
-        CpuBuf { data, len, pool: self.clone() }
+        Ok(CpuBuf { data: data?, len, pool: self.clone() })
     }
 
     /// The most bytes that were ever in use at once.
@@ -139,13 +148,14 @@ mod tests {
     #[test]
     fn memory_is_used_again() {
         let pool = Pool::default();
-        let (a, b) = (pool.take(100), pool.take(50));
+        let take = |len| pool.take(len).expect("memory");
+        let (a, b) = (take(100), take(50));
         let address = a.as_ptr();
         drop(a);
-        let c = pool.take(80);
+        let c = take(80);
         assert_eq!((c.as_ptr(), c.len()), (address, 80));
         drop((b, c));
         assert_eq!(pool.peak_bytes(), 600);
-        assert_ne!(pool.take(10).as_ptr(), address, "a much larger buffer is not wasted on a small one");
+        assert_ne!(take(10).as_ptr(), address, "a much larger buffer is not wasted on a small one");
     }
 }

@@ -110,7 +110,7 @@ impl CudaBuf {
             }
         };
         if self.stale.swap(false, Ordering::Relaxed) {
-            device.cast(self.data.row(), image.row())?;
+            device.cast(self.data.row(), image.row()).inspect_err(|_| self.changed())?;
         }
         f(image)
     }

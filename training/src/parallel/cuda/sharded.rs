@@ -111,7 +111,7 @@ impl Gathered {
         for (weights, &backward) in layers.iter().zip(backward) {
             // Whole on the device for a moment: types are converted, and matrices merged, as without sharding.
             drop(uploaded.take());
-            let layer = uploaded.insert(Layer::new(backend, weights, backward));
+            let layer = uploaded.insert(Layer::new(backend, weights, backward)?);
             let (places, bytes) = places(&buffers(layer));
             let part = bytes.div_ceil(world).next_multiple_of(ALIGNMENT);
             let slot = || -> Result<Slot, KernelError> {
@@ -166,9 +166,8 @@ impl WeightSource<CudaBackend> for Gathered {
         Ok(Arc::clone(&self.views[layer][slot]))
     }
 
-    fn prefetch(&self, layer: usize, _: Pass) {
+    fn prefetch(&self, layer: usize, _: Pass) -> Result<(), TrainingError> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        // A failure shows again when the block is asked for.
-        let _ = self.place(&mut state, layer);
+        self.place(&mut state, layer).map(drop)
     }
 }
