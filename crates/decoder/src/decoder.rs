@@ -32,16 +32,16 @@ pub struct BaseModel {
 /// Weights where they are computed with.
 #[derive(Debug)]
 enum Placed {
-    Host(HostModel),
+    Host(Box<HostModel>),
     #[cfg(feature = "cuda")]
-    Device(DeviceModel),
+    Device(Box<DeviceModel>),
 }
 
 impl BaseModel {
     /// Packs the weights. Inputs are at most `max_length` tokens long.
     pub fn new(config: DecoderConfig, weights: Weights, max_length: usize) -> Self {
         let storage = linear::storage_name(&weights);
-        let weights = Placed::Host(HostModel::new(&config, weights, max_length));
+        let weights = Placed::Host(Box::new(HostModel::new(&config, weights, max_length)));
         Self { config, max_length, storage, weights }
     }
 
@@ -59,7 +59,7 @@ impl BaseModel {
         float: harness_kernels::cuda::Float,
     ) -> Result<Self, DecoderError> {
         let storage = linear::storage_name(weights);
-        let weights = Placed::Device(DeviceModel::new(device, float, &config, weights, max_length)?);
+        let weights = Placed::Device(Box::new(DeviceModel::new(device, float, &config, weights, max_length)?));
         Ok(Self { config, max_length, storage, weights })
     }
 

@@ -17,10 +17,7 @@ use super::exchange::Exchange;
 use super::{collective::Collective, distribute::Distribute};
 #[cfg(feature = "nccl")]
 use crate::block::WeightSource;
-use crate::{
-    TrainingError,
-    backend::{BackendError, CudaBackend},
-};
+use crate::{TrainingError, backend::CudaBackend};
 
 /// Through NCCL, where the program is built with it; else through host memory.
 impl Distribute for CudaBackend {
@@ -46,12 +43,11 @@ impl Distribute for CudaBackend {
         ranks: &dyn Collective<Self>,
         f: impl FnOnce() -> Result<T, TrainingError>,
     ) -> Result<T, TrainingError> {
-        use TrainingError::{Backend, Engine, Launch, Mismatch, Peer};
+        use TrainingError::{Launch, Mismatch, Peer};
         let error = match f() {
             Ok(value) => return Ok(value),
             // All ranks have these, or one has them from another.
             Err(error @ (Peer { .. } | Mismatch { .. } | Launch { .. })) => return Err(error),
-            Err(Backend(BackendError::Device(error))) => Engine(error),
             Err(error) => error,
         };
         // A GPU can notice that another is gone before the control connection does.

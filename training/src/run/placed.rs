@@ -150,7 +150,7 @@ impl<B: Distribute> PlacedRun for Placed<B> {
 
 #[cfg(feature = "cuda")]
 mod cuda {
-    use harness_engine::{ComputeType, EngineError};
+    use harness_engine::ComputeType;
     use harness_kernels::cuda::{Device, Float, Gpu};
 
     use super::super::seats::{Seat, assign};

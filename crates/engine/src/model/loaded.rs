@@ -95,7 +95,7 @@ impl LoadedBase {
             ModelDevice::Cpu => Ok(Self::new(files, options)),
             #[cfg(feature = "cuda")]
             ModelDevice::Cuda(device, float) => Self::with_model(files, options, |config, weights, max_length| {
-                BaseModel::on_device(config, &weights, max_length, device, float)
+                Ok(BaseModel::on_device(config, &weights, max_length, device, float)?)
             }),
         }
     }

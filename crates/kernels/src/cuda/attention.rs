@@ -65,6 +65,7 @@ fn tiles(row: usize, rows: usize, position: usize, segment: usize, segments: usi
 pub struct Query {
     /// First row among the queries.
     pub row: usize,
+    /// Number of rows.
     pub rows: usize,
     /// Position of the first row in the context.
     pub position: usize,

@@ -221,7 +221,8 @@ impl Device {
         self.0.bind();
     }
 
-    pub(super) fn fail(&self, reason: impl Into<String>) -> KernelError {
+    /// An error of this device.
+    pub fn fail(&self, reason: impl Into<String>) -> KernelError {
         KernelError::Device { device: self.label(), reason: reason.into() }
     }
 
