@@ -9,7 +9,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use harness_core::Digest;
+use harness_core::{Digest, atomic_rename};
 use harness_kernels::map_file;
 use safetensors::SafeTensors;
 use serde::{Deserialize, Serialize};
@@ -152,7 +152,7 @@ pub fn save<B: Backend>(
         write_tensors(&partial.join("optimizer.safetensors"), &tensors, WeightDtype::F32, data)?;
         write_json(&partial.join("trainer_state.json"), &serde_json::json!(state))?;
         remove(&to)?;
-        fs::rename(&partial, &to).map_err(TrainingError::io("create", &to))
+        atomic_rename(&partial, &to).map_err(TrainingError::io("create", &to))
     };
     write().inspect_err(|_| {
         // What is left of a failed checkpoint is of no use; the error that matters is the first one.

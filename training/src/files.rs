@@ -1,11 +1,8 @@
 //! Whole files: text, JSON and tensors, each written beside its place and renamed.
 
-use std::{
-    fs::{self, File},
-    io::{BufWriter, Write},
-    path::Path,
-};
+use std::{io::Write, path::Path};
 
+use harness_core::atomic_write_with;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -54,8 +51,9 @@ pub(crate) fn write_tensors(
     }
     let mut header = Value::Object(header).to_string().into_bytes();
     header.resize(header.len().next_multiple_of(8), b' ');
-    write_with(path, |file| {
-        let mut write = |bytes: &[u8]| file.write_all(bytes).map_err(TrainingError::io("write", path));
+    let failed = |error| TrainingError::io("write", path)(error);
+    atomic_write_with(path, failed, |file| {
+        let mut write = |bytes: &[u8]| file.write_all(bytes).map_err(failed);
         write(&(header.len() as u64).to_le_bytes())?;
         write(&header)?;
         for (number, (tensor, shape)) in tensors.iter().enumerate() {
@@ -83,28 +81,7 @@ pub(crate) fn write_json(path: &Path, value: &Value) -> Result<(), TrainingError
     write_file(path, format!("{value:#}\n").as_bytes())
 }
 
-/// Writes a whole file: first beside its place, then renamed, so that a reader sees all of it or nothing.
+/// Writes a whole file, so that a reader sees all of it or nothing.
 pub(crate) fn write_file(path: &Path, data: &[u8]) -> Result<(), TrainingError> {
-    write_with(path, |file| file.write_all(data).map_err(TrainingError::io("write", path)))
-}
-
-/// As [`write_file`], with what `content` writes.
-fn write_with(
-    path: &Path,
-    content: impl FnOnce(&mut BufWriter<File>) -> Result<(), TrainingError>,
-) -> Result<(), TrainingError> {
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(".partial");
-    let partial = path.with_file_name(name);
-    let write = || -> Result<(), TrainingError> {
-        let mut file = BufWriter::new(File::create(&partial).map_err(TrainingError::io("write", path))?);
-        content(&mut file)?;
-        let file = file.into_inner().map_err(|error| TrainingError::io("write", path)(error.into_error()))?;
-        file.sync_all().map_err(TrainingError::io("write", path))?;
-        fs::rename(&partial, path).map_err(TrainingError::io("write", path))
-    };
-    write().inspect_err(|_| {
-        // What is left of a failed write is of no use; the error that matters is the first one.
-        let _ = fs::remove_file(&partial);
-    })
+    harness_core::atomic_write(path, data).map_err(TrainingError::io("write", path))
 }

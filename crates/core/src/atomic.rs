@@ -2,7 +2,7 @@
 
 use std::{
     fs::{self, File},
-    io::{self, Write as _},
+    io::{self, BufWriter, Write},
     path::{Path, PathBuf},
     sync::atomic::{AtomicU64, Ordering},
 };
@@ -13,15 +13,32 @@ use std::{
 /// # Errors
 /// If the folder cannot be made or written; the former content is then untouched and no temporary file is left.
 pub fn atomic_write(path: &Path, bytes: impl AsRef<[u8]>) -> io::Result<()> {
-    let temporary = temporary(path)?;
-    // What a killed process of the same number has left is written over.
-    let written = File::create(&temporary).and_then(|mut file| file.write_all(bytes.as_ref()));
-    if let Err(error) = written {
+    atomic_write_with(path, |error| error, |file| file.write_all(bytes.as_ref()))
+}
+
+/// As [`atomic_write`], with what `content` writes a piece at a time; `failed` turns a failure to write into the
+/// caller's error.
+///
+/// # Errors
+/// What `content` returns, or a failure to write, after which the former content is untouched.
+pub fn atomic_write_with<E>(
+    path: &Path,
+    failed: impl Fn(io::Error) -> E,
+    content: impl FnOnce(&mut BufWriter<File>) -> Result<(), E>,
+) -> Result<(), E> {
+    let temporary = temporary(path).map_err(&failed)?;
+    let write = || {
+        // What a killed process of the same number has left is written over.
+        let mut file = BufWriter::new(File::create(&temporary).map_err(&failed)?);
+        content(&mut file)?;
+        file.flush().map_err(&failed)
+    };
+    if let Err(error) = write() {
         // Whether this succeeds does not matter: the first error is the one to report.
         let _ = fs::remove_file(&temporary);
         return Err(error);
     }
-    atomic_replace(&temporary, path)
+    atomic_replace(&temporary, path).map_err(failed)
 }
 
 /// A name for a temporary file in the folder of `path`, which is made if it is missing.
@@ -49,11 +66,26 @@ pub fn atomic_replace(temporary: &Path, path: &Path) -> io::Result<()> {
         let _ = fs::remove_file(temporary);
         return Err(error);
     }
-    // Some file systems refuse to sync folders; the rename is then as durable as they make it.
+    sync_folder(path);
+    Ok(())
+}
+
+/// Gives a finished folder its name, so that whoever looks finds all of it or none. The name must be free; the files in
+/// the folder are as durable as they were written.
+///
+/// # Errors
+/// If it cannot be renamed.
+pub fn atomic_rename(finished: &Path, path: &Path) -> io::Result<()> {
+    fs::rename(finished, path)?;
+    sync_folder(path);
+    Ok(())
+}
+
+/// Some file systems refuse to sync folders; a rename is then as durable as they make it.
+fn sync_folder(path: &Path) {
     if let Ok(folder) = File::open(folder(path)) {
         let _ = folder.sync_all();
     }
-    Ok(())
 }
 
 fn folder(path: &Path) -> &Path {

@@ -20,7 +20,7 @@ mod split;
 mod split_name;
 mod thinking;
 
-pub use atomic::{atomic_replace, atomic_write, temporary};
+pub use atomic::{atomic_rename, atomic_replace, atomic_write, atomic_write_with, temporary};
 pub use canonical::canonical_json;
 pub use chat_kwargs::ChatKwargs;
 pub use digest::{Digest, Hasher, ParseDigestError};

@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use harness_core::{Seed, Split, split_80_10_10};
+use harness_core::{Seed, Split, atomic_write_with, split_80_10_10};
 use harness_store::DataFiles;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -289,15 +289,10 @@ impl Prepared {
     pub fn write(&self, folder: &Path) -> Result<(), TrainingError> {
         for (name, rows) in [("train", &self.train), ("validation", &self.validation), ("test", &self.test)] {
             let path = folder.join(format!("{name}.jsonl"));
-            let write = || -> std::io::Result<()> {
-                let mut file = std::io::BufWriter::new(std::fs::File::create(&path)?);
-                for row in rows {
-                    serde_json::to_writer(&mut file, &row.to_json())?;
-                    file.write_all(b"\n")?;
-                }
-                file.flush()
-            };
-            write().map_err(TrainingError::io("write", &path))?;
+            let failed = |error| TrainingError::io("write", &path)(error);
+            atomic_write_with(&path, failed, |file| {
+                rows.iter().try_for_each(|row| writeln!(file, "{}", row.to_json()).map_err(failed))
+            })?;
         }
         Ok(())
     }

@@ -1,7 +1,15 @@
 //! Tokenised samples: in memory, or mapped from a file that a former run has written.
 
-use std::{borrow::Cow, fs::File, io::Write, ops::Range, path::Path, sync::Arc};
+use std::{
+    borrow::Cow,
+    fs::File,
+    io::{BufWriter, Write},
+    ops::Range,
+    path::Path,
+    sync::Arc,
+};
 
+use harness_core::atomic_write_with;
 use harness_kernels::map_file;
 use memmap2::Mmap;
 
@@ -96,8 +104,7 @@ impl Samples {
     /// If it cannot be written.
     pub fn write(&self, path: &Path) -> Result<(), TrainingError> {
         let all: Vec<Cow<'_, Sample>> = (0..self.len()).map(|sample| self.get(sample)).collect();
-        let write = || -> std::io::Result<()> {
-            let mut file = std::io::BufWriter::new(File::create(path)?);
+        let write = |file: &mut BufWriter<File>| {
             let tokens: usize = all.iter().map(|sample| sample.tokens.len()).sum();
             let runs: usize = all.iter().map(|sample| sample.masked.len()).sum();
             file.write_all(&MAGIC)?;
@@ -120,9 +127,9 @@ impl Samples {
             for token in all.iter().flat_map(|sample| &sample.tokens) {
                 file.write_all(&token.to_le_bytes())?;
             }
-            file.into_inner()?.sync_all()
+            Ok(())
         };
-        write().map_err(TrainingError::io("write", path))
+        atomic_write_with(path, |error| error, write).map_err(TrainingError::io("write", path))
     }
 
     /// The samples of a file, which is read as they are asked for. Its content must not change meanwhile.

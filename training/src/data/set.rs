@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use harness_core::Digest;
+use harness_core::{Digest, atomic_rename};
 use harness_store::{FileHashes, hash_file};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -168,7 +168,7 @@ impl PreparedSet {
                 // If it is gone already, so much the better.
                 let _ = fs::rename(folder, &damaged);
             }
-            match fs::rename(&partial, folder) {
+            match atomic_rename(&partial, folder) {
                 Err(error) if !folder.join(RECORD).is_file() => Err(TrainingError::io("create", folder)(error)),
                 _ => Ok(()),
             }
