@@ -91,3 +91,43 @@ fn sync_folder(path: &Path) {
 fn folder(path: &Path) -> &Path {
     path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(folder: &Path) -> Vec<String> {
+        let mut names: Vec<String> =
+            fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn a_failure_in_the_middle_leaves_the_former_content_and_nothing_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("weights");
+        atomic_write(&path, "former").unwrap();
+        let result = atomic_write_with(
+            &path,
+            |error| error.to_string(),
+            |file| {
+                file.write_all(&[0; 100_000]).unwrap();
+                Err("no more data".to_owned())
+            },
+        );
+        assert_eq!(result, Err("no more data".to_owned()));
+        assert_eq!(fs::read_to_string(&path).unwrap(), "former");
+        assert_eq!(names(folder.path()), ["weights"]);
+    }
+
+    #[test]
+    fn a_finished_folder_takes_its_name_whole() {
+        let folder = tempfile::tempdir().unwrap();
+        let (partial, path) = (folder.path().join("partial"), folder.path().join("checkpoint"));
+        atomic_write(&partial.join("state"), "1").unwrap();
+        atomic_rename(&partial, &path).unwrap();
+        assert_eq!((names(folder.path()), names(&path)), (vec!["checkpoint".to_owned()], vec!["state".to_owned()]));
+        assert!(atomic_rename(&partial, &path).is_err(), "there is no such folder any more");
+    }
+}
