@@ -1,6 +1,7 @@
 //! A task's definition, typed.
 
 use harness_core::Digest;
+use harness_metrics::Reads;
 use harness_store::Row;
 use serde_json::{Map, Value};
 
@@ -8,7 +9,7 @@ use crate::{
     Place, TaskError,
     filter::Pipeline,
     keys::{Keys, PYTHON_KEYS, TASK_KEYS, shown, text},
-    metric::{Kind, MetricConfig},
+    metric::MetricConfig,
     native::{self, Answers, Native, NativeScores, ProcessDocs},
     task::OutputType,
     template::{Template, Templates},
@@ -269,10 +270,10 @@ impl TaskConfig {
 /// Fails where a pipeline leaves several answers to a document, which a metric cannot take.
 fn averages(pipeline: &Pipeline, repeats: usize, metrics: &[MetricConfig]) -> Result<(), String> {
     let left = pipeline.flow(repeats)?.left;
-    let single = |metric: &&MetricConfig| match &metric.kind {
-        Kind::Text(kind) => !kind.averages(),
-        Kind::Native(_) => true,
-        Kind::ReferencePerplexity | Kind::Choices(_) | Kind::Continuation(_) | Kind::Rolling(_) => false,
+    let single = |metric: &&MetricConfig| match metric.reads {
+        Some(Reads::Text) => !metric.averages(),
+        Some(_) => false,
+        None => true,
     };
     match metrics.iter().find(single) {
         Some(metric) if left > 1 => Err(format!(

@@ -8,7 +8,7 @@ use std::{
 };
 
 use harness_core::{Digest, Document, Request, Response, Sampling, canonical_json};
-use harness_metrics::comparison::counted;
+use harness_metrics::{Reads, comparison::counted};
 use harness_store::Row;
 use rayon::prelude::*;
 use serde_json::Value;
@@ -19,7 +19,6 @@ use crate::{
     config::TaskConfig,
     data::DataSource,
     generation,
-    metric::{Kind, OfChoices},
     native::ProcessDocs,
     prompt::{self, Message, SystemCounts, SystemMessage},
     resolved::{Resolved, Turn},
@@ -128,14 +127,18 @@ impl DeclarativeTask {
         &self.config.dataset
     }
 
+    /// Whether the log-likelihood of the right text is asked for beside a generation.
+    pub fn asks_for_references(&self) -> bool {
+        self.config.metrics.iter().any(|metric| metric.reads == Some(Reads::Reference))
+    }
+
     fn metric_specs(&self) -> Vec<MetricSpec> {
         let mut specs: Vec<MetricSpec> = Vec::new();
         for pipeline in &self.config.pipelines {
             for metric in &self.config.metrics {
-                let key =
-                    metric.key(if matches!(metric.kind, Kind::ReferencePerplexity) { "none" } else { &pipeline.name });
+                let key = metric.key(&pipeline.name);
                 if specs.iter().all(|spec| spec.key != key) {
-                    let statistic = metric.kind.statistic(self.classes);
+                    let statistic = metric.scorer.statistic(self.classes);
                     specs.push(MetricSpec {
                         key,
                         statistic,
@@ -429,7 +432,7 @@ impl DeclarativeTask {
                     let continuation = |choice: &String| loglikelihood(&contexts[0], [delimiter, choice].concat());
                     choices.iter().map(continuation).collect()
                 };
-                if config.metrics.iter().any(|m| matches!(m.kind, Kind::Choices(OfChoices::AccMutualInfo))) {
+                if config.metrics.iter().any(|metric| metric.unconditional) {
                     requests.extend(choices.iter().map(|choice| loglikelihood("", [delimiter, choice].concat())));
                 }
                 requests
@@ -466,7 +469,7 @@ impl DeclarativeTask {
                         Request::Generate { prompt: prompt.clone(), stop: stop.clone(), sampling }
                     })
                     .collect();
-                if config.metrics.iter().any(|metric| matches!(metric.kind, Kind::ReferencePerplexity)) {
+                if self.asks_for_references() {
                     requests.push(loglikelihood(&prompt, [delimiter, target].concat()));
                 }
                 requests
