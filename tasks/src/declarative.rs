@@ -8,7 +8,7 @@ use std::{
 };
 
 use harness_core::{Digest, Document, Request, Response, Sampling, canonical_json};
-use harness_metrics::{Reads, comparison::counted};
+use harness_metrics::comparison::counted;
 use harness_store::Row;
 use rayon::prelude::*;
 use serde_json::Value;
@@ -104,7 +104,7 @@ impl DeclarativeTask {
         let first = task.resolve(&task.documents[0].fields, 0)?;
         task.classes = first.choices.len();
         task.multiple_input = first.question.is_i64() && !first.choices.is_empty();
-        task.metrics = task.metric_specs();
+        task.metrics = task.config.metric_specs(task.classes);
         Ok(task)
     }
 
@@ -129,32 +129,7 @@ impl DeclarativeTask {
 
     /// Whether the log-likelihood of the right text is asked for beside a generation.
     pub fn asks_for_references(&self) -> bool {
-        self.config.metrics.iter().any(|metric| metric.reads == Some(Reads::Reference))
-    }
-
-    fn metric_specs(&self) -> Vec<MetricSpec> {
-        let mut specs: Vec<MetricSpec> = Vec::new();
-        for pipeline in &self.config.pipelines {
-            for metric in &self.config.metrics {
-                let key = metric.key(&pipeline.name);
-                if specs.iter().all(|spec| spec.key != key) {
-                    let statistic = metric.scorer.statistic(self.classes);
-                    specs.push(MetricSpec {
-                        key,
-                        statistic,
-                        higher_is_better: metric.higher_is_better,
-                        scale: metric.scale,
-                        primary: false,
-                    });
-                }
-            }
-        }
-        let wanted = self.config.primary.as_deref();
-        let primary = specs.iter().position(|s| wanted.is_some_and(|w| s.key.metric == w || s.key.to_string() == w));
-        if let Some(spec) = specs.get_mut(primary.unwrap_or(0)) {
-            spec.primary = true;
-        }
-        specs
+        self.config.asks_for_references()
     }
 
     pub(crate) fn document_error(&self, split: &str, index: usize, key: &str, message: impl Into<String>) -> TaskError {

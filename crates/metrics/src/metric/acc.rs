@@ -6,6 +6,7 @@ use super::{
 };
 
 pub(super) const METRIC: Metric = Metric {
+    share: true,
     tells_documents: true,
     ..Metric::new("acc", &[Reads::Choices, Reads::Continuation], |reads, _| match reads {
         Reads::Continuation => Scored::whole(|answer| match answer {

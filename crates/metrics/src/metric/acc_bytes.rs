@@ -5,11 +5,9 @@ use super::{
     definition::{Metric, Scored},
 };
 
-pub(super) const METRIC: Metric = Metric {
-    ..Metric::new("acc_bytes", &[Reads::Choices], |_, _| {
-        Scored::by(|answer| {
-            let choices = answer.choices()?;
-            Some(choices.right(choices.predicted_per(str::len)))
-        })
+pub(super) const METRIC: Metric = Metric::new("acc_bytes", &[Reads::Choices], |_, _| {
+    Scored::by(|answer| {
+        let choices = answer.choices()?;
+        Some(choices.right(choices.predicted_per(str::len)))
     })
-};
+});

@@ -6,6 +6,7 @@ use super::{
 };
 
 pub(super) const METRIC: Metric = Metric {
+    share: true,
     tells_documents: true,
     ..Metric::new("acc_norm", &[Reads::Choices], |_, _| {
         Scored::by(|answer| {

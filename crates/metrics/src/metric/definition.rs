@@ -24,6 +24,8 @@ pub struct Metric {
     pub scale: Scale,
     /// What the mean of its documents' scores is in, where others computed them.
     pub scale_of_mean: Scale,
+    /// Whether a column of this name in a table of others holds shares, so that a value beyond 1 is a percentage.
+    pub share: bool,
     /// Whether larger is better. lm-eval declares `ter` the wrong way round; here it is an error rate.
     pub higher_is_better: bool,
     /// Whether its standard error in lm-eval's results is asked for the number of documents, which it tells where each is
@@ -54,6 +56,7 @@ impl Metric {
             options: &[],
             scale: Scale::Fraction,
             scale_of_mean: Scale::Fraction,
+            share: false,
             higher_is_better: true,
             tells_documents: false,
             unconditional: false,

@@ -17,6 +17,7 @@ pub(crate) const OPTIONS: &[&str] = &["regexes_to_ignore", "ignore_case", "ignor
 
 pub(super) const METRIC: Metric = Metric {
     options: OPTIONS,
+    share: true,
     tells_documents: true,
     ..Metric::new("exact_match", &[Reads::Choices, Reads::Text], |reads, options| match reads {
         Reads::Choices => Scored::whole(|answer| Some(answer.choices()?.right_greedily())),

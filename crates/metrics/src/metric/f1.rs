@@ -6,6 +6,7 @@ use super::{
 };
 
 pub(super) const METRIC: Metric = Metric {
+    share: true,
     aggregation: "f1",
     logs_pairs: true,
     ..metric("f1", |_, options| {
