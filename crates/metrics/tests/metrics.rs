@@ -1,6 +1,10 @@
 //! What every metric of the list promises.
 
-use std::{collections::BTreeSet, fs, path::Path};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    f64::consts::LN_2,
+    fs,
+};
 
 use harness_metrics::{
     Answer, ChoiceAnswers, Gold, METRICS, Metric, Reads, Scorer, Statistic, comparison::Scale, lm_eval::default_metrics,
@@ -9,7 +13,7 @@ use harness_test_support::workspace_root;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-/// The sum of the statistics of some answers.
+/// Statistic, sum of the statistics, and value of some answers.
 fn value(scorer: &dyn Scorer, classes: usize, answers: &[Answer<'_>]) -> (Statistic, Vec<f64>, f64) {
     let statistic = scorer.statistic(classes);
     let stats: Vec<Vec<f64>> = answers.iter().map(|answer| scorer.stats(answer).unwrap().unwrap()).collect();
@@ -39,6 +43,169 @@ fn names_are_unique_and_the_defaults_are_known() {
         let defaults = default_metrics(output_type);
         assert!(!defaults.is_empty());
         assert!(defaults.iter().all(|name| Metric::of(name).is_some_and(|metric| !metric.reads.is_empty())));
+    }
+}
+
+#[test]
+fn scales_and_directions() {
+    let names = |of: &dyn Fn(&Metric) -> bool| -> Vec<&str> {
+        METRICS.iter().filter(|metric| of(metric)).map(|metric| metric.name).collect()
+    };
+    let of_texts = ["word_perplexity", "byte_perplexity", "bits_per_byte"];
+    assert_eq!(names(&|metric| metric.scale == Scale::Points), ["bleu", "chrf", "ter"]);
+    let raw = [&["brier_score"], &of_texts[..], &["perplexity"]].concat();
+    assert_eq!(names(&|metric| metric.scale == Scale::Raw), raw);
+    let lower = [&["brier_score"], &of_texts[..], &["ter", "perplexity"]].concat();
+    assert_eq!(names(&|metric| !metric.higher_is_better), lower);
+    assert_eq!(names(&|metric| metric.scale_of_mean == Scale::Raw), ["brier_score", "perplexity"]);
+    assert_eq!(names(&|metric| metric.share), ["acc", "acc_norm", "exact_match", "f1"]);
+    assert_eq!(names(&|metric| metric.tells_documents), ["acc", "acc_norm", "exact_match"]);
+    assert_eq!(names(&|metric| metric.unconditional), ["acc_mutual_info"]);
+    assert!(
+        Metric::is_higher_better("not in the list") && Metric::scale_of_means("not in the list") == Scale::Fraction
+    );
+}
+
+/// Log-likelihoods of the choices `abc` and `é`, those without context, and what greedy decoding says of each.
+const CHOICES: [[([f64; 2], bool); 2]; 5] = [
+    [([-1.0, -1.0], true), ([-3.0, -4.0], false)],
+    [([-3.0, -3.0], true), ([-1.5, -1.0], false)],
+    [([-3.0, -4.0], false), ([-2.5, -2.0], true)],
+    [([-2.0, -1.0], false), ([-1.8, -1.0], true)],
+    [([-5.0, -1.0], false), ([-3.0, -1.0], true)],
+];
+
+/// The right choices.
+const RIGHT: [Gold; 5] = [Gold::One(0), Gold::One(1), Gold::One(0), Gold::One(1), Gold::One(0)];
+
+/// Answers and right texts.
+const TEXTS: [(&str, &str); 3] =
+    [("the cat sat on my mat", "the cat sat on the mat"), ("c d\na b", "a b\nc d"), ("yes", "yes")];
+
+/// Log-likelihoods of whole texts: of 3 words and 11 bytes, and of 2 words and 4 bytes.
+const WHOLE: [(f64, &str); 2] = [(-7.0, "the cat sat"), (-5.0, "é b")];
+
+/// Log-likelihoods and tokens of the right texts.
+const REFERENCES: [(f64, usize); 2] = [(-7.0, 5), (-2.0, 1)];
+
+/// Log-likelihoods of continuations, and whether greedy decoding gives them.
+const CONTINUATIONS: [(f64, bool); 2] = [(-2.0, true), (-4.0, false)];
+
+/// What a metric is of the answers above.
+enum ByHand {
+    /// The mean of these scores.
+    Scores(Vec<f64>),
+    /// A number that is no mean of scores.
+    Value(f64),
+}
+
+/// chrF of [`TEXTS`] from its definition: precision and recall averaged over the orders, recall counted twice.
+fn chrf() -> f64 {
+    let grams = |text: &str, order: usize| -> BTreeMap<String, usize> {
+        let letters: Vec<char> = text.chars().filter(|c| !c.is_whitespace()).collect();
+        let mut counts = BTreeMap::new();
+        letters.windows(order).for_each(|gram| *counts.entry(gram.iter().collect()).or_default() += 1);
+        counts
+    };
+    let (mut precision, mut recall) = (0.0, 0.0);
+    for order in 1..=6 {
+        let (mut matches, mut answered, mut right) = (0, 0, 0);
+        for (text, reference) in TEXTS {
+            let (text, reference) = (grams(text, order), grams(reference, order));
+            matches += text.iter().map(|(gram, count)| count.min(reference.get(gram).unwrap_or(&0))).sum::<usize>();
+            answered += text.values().sum::<usize>();
+            right += reference.values().sum::<usize>();
+        }
+        precision += matches as f64 / answered as f64 / 6.0;
+        recall += matches as f64 / right as f64 / 6.0;
+    }
+    100.0 * 5.0 * precision * recall / (4.0 * precision + recall)
+}
+
+fn by_hand(name: &str, kind: Reads) -> ByHand {
+    // By the log-likelihood of the right choice less that of the wrong one.
+    let brier = |ahead: f64| 2.0 / (1.0 + ahead.exp()).powi(2);
+    match (name, kind) {
+        ("acc", Reads::Choices) => ByHand::Scores(vec![1.0, 1.0, 0.0, 1.0, 0.0]),
+        ("acc_norm", _) => ByHand::Scores(vec![1.0, 0.0, 1.0, 0.0, 1.0]),
+        ("acc_bytes", _) => ByHand::Scores(vec![1.0, 1.0, 1.0, 0.0, 0.0]),
+        ("acc_mutual_info", _) => ByHand::Scores(vec![0.0, 0.0, 1.0, 1.0, 0.0]),
+        ("exact_match", Reads::Choices) => ByHand::Scores(vec![1.0, 0.0, 0.0, 1.0, 0.0]),
+        ("brier_score", _) => ByHand::Scores([2.0, 1.5, -0.5, 0.2, -2.0].map(brier).to_vec()),
+        // Of the second choice: 2 hits, 2 false alarms, none missed; 1 right rejection.
+        ("f1", _) => ByHand::Value(2.0 / 3.0),
+        ("precision", _) => ByHand::Value(0.5),
+        ("recall", _) => ByHand::Value(1.0),
+        ("mcc", _) => ByHand::Value(2.0 / 24f64.sqrt()),
+        ("acc", _) => ByHand::Scores(vec![1.0, 0.0]),
+        ("perplexity", Reads::Continuation) => ByHand::Value(3f64.exp()),
+        ("perplexity", _) => ByHand::Value((9.0 / 6.0f64).exp()),
+        ("word_perplexity", _) => ByHand::Value((12.0 / 5.0f64).exp()),
+        ("byte_perplexity", _) => ByHand::Value((12.0 / 15.0f64).exp()),
+        ("bits_per_byte", _) => ByHand::Value(12.0 / 15.0 / LN_2),
+        ("exact_match", _) => ByHand::Scores(vec![0.0, 0.0, 1.0]),
+        // Articles do not count.
+        ("token_f1", _) => ByHand::Scores(vec![8.0 / 9.0, 1.0, 1.0]),
+        ("rouge1", _) => ByHand::Scores(vec![5.0 / 6.0, 1.0, 1.0]),
+        ("rouge2", _) => ByHand::Scores(vec![3.0 / 5.0, 2.0 / 3.0, 0.0]),
+        ("rougeL", _) => ByHand::Scores(vec![5.0 / 6.0, 0.5, 1.0]),
+        ("rougeLsum", _) => ByHand::Scores(vec![5.0 / 6.0, 1.0, 1.0]),
+        // 11 words on both sides.
+        ("bleu", _) => ByHand::Value(100.0 * (10.0 / 11.0 * 5.0 / 8.0 * 2.0 / 6.0 * 1.0 / 4.0f64).powf(0.25)),
+        ("chrf", _) => ByHand::Value(chrf()),
+        // One other word, and one shift.
+        ("ter", _) => ByHand::Value(100.0 * 2.0 / 11.0),
+        _ => panic!("no value by hand of {name} of {kind:?}"),
+    }
+}
+
+#[test]
+fn values_by_hand() {
+    let choices = ["abc", "é"].map(str::to_owned);
+    let lls = CHOICES.map(|choices| choices.map(|([ll, _], _)| ll));
+    let without = CHOICES.map(|choices| choices.map(|([_, ll], _)| ll));
+    let greedy = CHOICES.map(|choices| choices.map(|(_, greedy)| greedy));
+    let of_choices: Vec<ChoiceAnswers<'_>> = (0..RIGHT.len())
+        .map(|i| ChoiceAnswers {
+            choices: &choices,
+            loglikelihoods: &lls[i],
+            is_greedy: &greedy[i],
+            unconditional: Some(&without[i]),
+            gold: &RIGHT[i],
+            classes: 2,
+        })
+        .collect();
+    let references = TEXTS.map(|(_, reference)| [reference.to_owned()]);
+    for kind in [Reads::Choices, Reads::Continuation, Reads::Rolling, Reads::Text, Reads::Reference] {
+        let answers: Vec<Answer<'_>> = match kind {
+            Reads::Choices => of_choices.iter().map(Answer::Choices).collect(),
+            Reads::Continuation => {
+                CONTINUATIONS.map(|(logprob, is_greedy)| Answer::Continuation { logprob, is_greedy }).to_vec()
+            }
+            Reads::Rolling => WHOLE.map(|(logprob, text)| Answer::Rolling { logprob, text }).to_vec(),
+            Reads::Text => {
+                let pairs = TEXTS.iter().zip(&references);
+                pairs.map(|((text, _), references)| Answer::Text { text, references }).collect()
+            }
+            Reads::Reference => REFERENCES.map(|(logprob, tokens)| Answer::Reference { logprob, tokens }).to_vec(),
+        };
+        for metric in metrics_of(kind) {
+            let scorer = metric.configure(kind, &Value::Null).unwrap();
+            let (statistic, sums, found) = value(&*scorer, 2, &answers);
+            let near = |a: f64, b: f64| (a - b).abs() < 1e-9;
+            let expected = match by_hand(metric.name, kind) {
+                ByHand::Value(value) => value,
+                ByHand::Scores(scores) => {
+                    assert_eq!((sums[1] as usize, scores.len()), (answers.len(), answers.len()), "{}", metric.name);
+                    for (answer, score) in answers.iter().zip(&scores) {
+                        let one = statistic.value(&scorer.stats(answer).unwrap().unwrap());
+                        assert!(near(one, *score), "{} of {answer:?}: {one} for {score}", metric.name);
+                    }
+                    scores.iter().sum::<f64>() / scores.len() as f64
+                }
+            };
+            assert!(near(found, expected), "{} of {kind:?}: {found} for {expected}", metric.name);
+        }
     }
 }
 
@@ -105,38 +272,6 @@ fn what_lm_eval_logs_is_read_back() {
             let read = scorer.statistic(2).read(&logged);
             assert_eq!(read.as_ref(), Some(&stats), "{} {kind:?}: {logged}", metric.name);
             assert!(logged.is_array() || !metric.logs_pairs, "{} {kind:?}: {logged}", metric.name);
-        }
-    }
-}
-
-/// A metric is known to its file and to the list. Others may look for one that they show, but not decide by its name.
-#[test]
-fn no_other_file_matches_a_metric_by_its_name() {
-    fn walk(folder: &Path, found: &mut Vec<std::path::PathBuf>) {
-        for entry in fs::read_dir(folder).unwrap().flatten() {
-            let path = entry.path();
-            if path.is_dir() {
-                walk(&path, found);
-            } else if path.extension().is_some_and(|end| end == "rs") {
-                found.push(path);
-            }
-        }
-    }
-    let mut files = vec![];
-    for folder in ["src", "tasks/src", "judges/src", "reports/src", "crates/evaluation/src", "crates/metrics/src"] {
-        walk(&workspace_root().join(folder), &mut files);
-    }
-    let home = workspace_root().join("crates/metrics/src/metric");
-    for file in files.iter().filter(|file| !file.starts_with(&home)) {
-        let text = fs::read_to_string(file).unwrap();
-        let code = text.split("#[cfg(test)]\nmod ").next().unwrap_or_default();
-        for metric in METRICS {
-            let name = format!("\"{}\"", metric.name);
-            for line in code.lines().map(str::trim).filter(|line| line.contains(&name)) {
-                let arm = [" =>", " |"].iter().any(|after| line.contains(&format!("{name}{after}")));
-                let compared = ["== ", "!= ", "| "].iter().any(|before| line.contains(&format!("{before}{name}")));
-                assert!(!arm && !compared && !line.contains("matches!("), "{}: {line}", file.display());
-            }
         }
     }
 }

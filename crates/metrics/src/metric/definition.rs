@@ -40,9 +40,12 @@ pub struct Metric {
     /// The name of its cases in golden/vectors/metrics.json.
     pub cases: &'static str,
     /// The values of a case, where it is not a corpus of texts scored with the default options.
-    pub(super) case: Option<fn(&Value) -> Option<Vec<f64>>>,
+    pub(super) case: Option<Case>,
     pub(super) build: Build,
 }
+
+/// From the input of a case to its values; `None` where it is not understood.
+pub(super) type Case = fn(&Value) -> Option<Vec<f64>>;
 
 /// Makes the scorer of a kind of answer from the metric's options.
 pub(super) type Build = fn(Reads, &Value) -> Result<Arc<dyn Scorer>, MetricsError>;
