@@ -7,6 +7,7 @@ use std::{
     process::Command,
 };
 
+use harness_metrics::METRICS;
 use harness_test_support::{imports::Imports, workspace_root};
 use serde_json::Value;
 
@@ -105,6 +106,27 @@ const UNSAFE: [&str; 2] = ["crates/kernels/src", "training/src"];
 
 /// Longest source file.
 const LINES: usize = 600;
+
+/// Files that hold the name of a metric besides its own, with the reason. None of them looks up what a metric is.
+const NAMED: [(&str, &[&str], &str); 9] = [
+    ("crates/evaluation/src/training/curves.rs", &["perplexity"], "the title of a chart of a training's own numbers"),
+    (
+        "crates/metrics/src/lm_eval.rs",
+        &["acc", "acc_norm", "bits_per_byte", "byte_perplexity", "exact_match", "perplexity", "word_perplexity"],
+        "lm-eval's defaults of an output type, and its aggregations of numbers",
+    ),
+    ("crates/metrics/src/simulation/clean.rs", &["acc", "rougeL"], "labels of simulated tables"),
+    ("crates/metrics/src/simulation/population.rs", &["bleu", "perplexity"], "names of simulated populations"),
+    ("src/commands/report/table.rs", &["bleu"], "a column that shows a task's value beside a training run"),
+    ("tasks/src/native.rs", &["f1"], "a function of a task that stands for an option of this metric"),
+    (
+        "tasks/src/native/results.rs",
+        &["bits_per_byte", "byte_perplexity", "word_perplexity"],
+        "what a function computes",
+    ),
+    ("tasks/src/native/squad.rs", &["f1"], "what a function computes"),
+    ("tasks/src/native/truthfulqa.rs", &["acc"], "what a function computes"),
+];
 
 /// Dependencies by crate, those of tests and build scripts left out.
 fn dependencies() -> BTreeMap<String, BTreeSet<String>> {
@@ -279,4 +301,24 @@ fn the_training_returns_its_errors() {
             }
         }
     }
+}
+
+/// A metric is known to its file and to the list: nobody else decides by its name what it is.
+#[test]
+fn no_other_file_names_a_metric() {
+    let elsewhere = |path: &&PathBuf| {
+        let of_tests = ["tests", "examples", "benches", "tests.rs"].map(|name| path.iter().any(|part| part == name));
+        !path.starts_with("crates/metrics/src/metric") && of_tests == [false; 4]
+    };
+    let mut found: BTreeMap<String, BTreeSet<&str>> = BTreeMap::new();
+    for path in sources().iter().filter(elsewhere) {
+        let text = read(path);
+        let program = text.split("#[cfg(test)]\nmod tests").next().unwrap_or_default();
+        let named = |name: &&str| program.lines().any(|line| code(line).contains(&format!("\"{name}\"")));
+        for name in METRICS.iter().map(|metric| metric.name).filter(named) {
+            found.entry(path.display().to_string()).or_default().insert(name);
+        }
+    }
+    let excused = NAMED.iter().map(|(path, names, _)| ((*path).to_owned(), names.iter().copied().collect()));
+    assert_eq!(found, excused.collect(), "ask METRICS, or say in NAMED why a name stands there");
 }

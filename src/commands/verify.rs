@@ -4,7 +4,7 @@ use std::{fmt::Write as _, path::Path};
 
 use harness_core::Seed;
 use harness_metrics::{
-    Bleu, BleuFormula, BleuTokenizer, Chrf, ChrfFormula, Rouge, RougeType, Statistic, Ter,
+    METRICS,
     comparison::counted,
     simulation::{FalseAlarms, Kind, Outcome, SequentialOutcome, false_alarms, simulate, simulate_sequential},
     stats::{
@@ -87,28 +87,10 @@ fn compute(case: &Case) -> Option<Vec<f64>> {
     let input = &case.input;
     let number = |name: &str| input[name].as_f64();
     let numbers = |name: &str| -> Option<Vec<f64>> { input[name].as_array()?.iter().map(Value::as_f64).collect() };
-    let texts = |name: &str| -> Option<Vec<&str>> { input[name].as_array()?.iter().map(Value::as_str).collect() };
-    let corpus = || -> Option<(Vec<&str>, Vec<Vec<&str>>)> {
-        let references = texts("references")?.into_iter().map(|text| vec![text]).collect();
-        Some((texts("hypotheses")?, references))
-    };
+    if let Some(metric) = METRICS.iter().find(|metric| metric.cases == case.metric) {
+        return metric.case(input);
+    }
     Some(match case.metric.as_str() {
-        "bleu" => {
-            let (hypotheses, references) = corpus()?;
-            let tokenizer: BleuTokenizer = serde_json::from_value(input["tokenizer"].clone()).ok()?;
-            let bleu = Bleu { tokenizer, lowercase: false, formula: BleuFormula::default() };
-            vec![bleu.corpus(&hypotheses, &references).score]
-        }
-        "chrf" => {
-            let (hypotheses, references) = corpus()?;
-            let formula = ChrfFormula { word_order: number("word_order")? as usize, ..ChrfFormula::default() };
-            vec![Chrf { formula, ..Chrf::default() }.corpus(&hypotheses, &references)]
-        }
-        "ter" => {
-            let (hypotheses, references) = corpus()?;
-            vec![Ter::default().corpus(&hypotheses, &references)]
-        }
-        "rouge" => rouge(input)?,
         "mcnemar" => {
             let (only_a, only_b) = (input["only_a"].as_u64()?, input["only_b"].as_u64()?);
             vec![McNemar { only_a, only_b, ..McNemar::default() }.exact()]
@@ -126,19 +108,8 @@ fn compute(case: &Case) -> Option<Vec<f64>> {
         "tost" => vec![PairedDifference::new(&numbers("b")?, &numbers("a")?)?.equivalence_p(number("margin")?)],
         "normal_quantile" => vec![normal_quantile(number("p")?)],
         "t_quantile" => vec![student_t_quantile(number("p")?, number("df")?)],
-        "perplexity" => {
-            let stats: Vec<[f64; 2]> =
-                numbers("logprobs")?.into_iter().zip(numbers("counts")?).map(|(sum, count)| [sum, count]).collect();
-            vec![Statistic::Perplexity.value(&Statistic::Perplexity.sum(&stats))]
-        }
         _ => return None,
     })
-}
-
-fn rouge(input: &Value) -> Option<Vec<f64>> {
-    let rouge = Rouge::new(vec![RougeType::N(1), RougeType::N(2), RougeType::L], input["stemmer"].as_bool()?);
-    let (hypothesis, reference) = (input["hypothesis"].as_str()?, input["reference"].as_str()?);
-    Some(rouge.score(reference, hypothesis).iter().map(|score| score.fmeasure).collect())
 }
 
 /// The bounds that simulated rates must keep, with the error of the simulation added: three standard errors.

@@ -1,6 +1,7 @@
 //! A task's definition, typed.
 
 use harness_core::Digest;
+use harness_metrics::Reads;
 use harness_store::Row;
 use serde_json::{Map, Value};
 
@@ -8,9 +9,9 @@ use crate::{
     Place, TaskError,
     filter::Pipeline,
     keys::{Keys, PYTHON_KEYS, TASK_KEYS, shown, text},
-    metric::{Kind, MetricConfig},
+    metric::MetricConfig,
     native::{self, Answers, Native, NativeScores, ProcessDocs},
-    task::OutputType,
+    task::{MetricSpec, OutputType},
     template::{Template, Templates},
     yaml::{Entry, Node, Yaml},
 };
@@ -264,15 +265,45 @@ impl TaskConfig {
             id,
         })
     }
+
+    /// Whether the log-likelihood of the right text is asked for beside a generation.
+    pub(crate) fn asks_for_references(&self) -> bool {
+        self.metrics.iter().any(|metric| metric.reads == Some(Reads::Reference))
+    }
+
+    /// The metrics behind each pipeline, for tasks with this many choices.
+    pub(crate) fn metric_specs(&self, classes: usize) -> Vec<MetricSpec> {
+        let mut specs: Vec<MetricSpec> = Vec::new();
+        for pipeline in &self.pipelines {
+            for metric in &self.metrics {
+                let key = metric.key(&pipeline.name);
+                if specs.iter().all(|spec| spec.key != key) {
+                    specs.push(MetricSpec {
+                        key,
+                        statistic: metric.scorer.statistic(classes),
+                        higher_is_better: metric.higher_is_better,
+                        scale: metric.scale,
+                        primary: false,
+                    });
+                }
+            }
+        }
+        let wanted = self.primary.as_deref();
+        let primary = specs.iter().position(|s| wanted.is_some_and(|w| s.key.metric == w || s.key.to_string() == w));
+        if let Some(spec) = specs.get_mut(primary.unwrap_or(0)) {
+            spec.primary = true;
+        }
+        specs
+    }
 }
 
 /// Fails where a pipeline leaves several answers to a document, which a metric cannot take.
 fn averages(pipeline: &Pipeline, repeats: usize, metrics: &[MetricConfig]) -> Result<(), String> {
     let left = pipeline.flow(repeats)?.left;
-    let single = |metric: &&MetricConfig| match &metric.kind {
-        Kind::Text(kind) => !kind.averages(),
-        Kind::Native(_) => true,
-        Kind::ReferencePerplexity | Kind::Choices(_) | Kind::Continuation(_) | Kind::Rolling(_) => false,
+    let single = |metric: &&MetricConfig| match metric.reads {
+        Some(Reads::Text) => !metric.averages(),
+        Some(_) => false,
+        None => true,
     };
     match metrics.iter().find(single) {
         Some(metric) if left > 1 => Err(format!(

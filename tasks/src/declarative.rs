@@ -19,7 +19,6 @@ use crate::{
     config::TaskConfig,
     data::DataSource,
     generation,
-    metric::{Kind, OfChoices},
     native::ProcessDocs,
     prompt::{self, Message, SystemCounts, SystemMessage},
     resolved::{Resolved, Turn},
@@ -105,7 +104,7 @@ impl DeclarativeTask {
         let first = task.resolve(&task.documents[0].fields, 0)?;
         task.classes = first.choices.len();
         task.multiple_input = first.question.is_i64() && !first.choices.is_empty();
-        task.metrics = task.metric_specs();
+        task.metrics = task.config.metric_specs(task.classes);
         Ok(task)
     }
 
@@ -128,30 +127,9 @@ impl DeclarativeTask {
         &self.config.dataset
     }
 
-    fn metric_specs(&self) -> Vec<MetricSpec> {
-        let mut specs: Vec<MetricSpec> = Vec::new();
-        for pipeline in &self.config.pipelines {
-            for metric in &self.config.metrics {
-                let key =
-                    metric.key(if matches!(metric.kind, Kind::ReferencePerplexity) { "none" } else { &pipeline.name });
-                if specs.iter().all(|spec| spec.key != key) {
-                    let statistic = metric.kind.statistic(self.classes);
-                    specs.push(MetricSpec {
-                        key,
-                        statistic,
-                        higher_is_better: metric.higher_is_better,
-                        scale: metric.scale,
-                        primary: false,
-                    });
-                }
-            }
-        }
-        let wanted = self.config.primary.as_deref();
-        let primary = specs.iter().position(|s| wanted.is_some_and(|w| s.key.metric == w || s.key.to_string() == w));
-        if let Some(spec) = specs.get_mut(primary.unwrap_or(0)) {
-            spec.primary = true;
-        }
-        specs
+    /// Whether the log-likelihood of the right text is asked for beside a generation.
+    pub fn asks_for_references(&self) -> bool {
+        self.config.asks_for_references()
     }
 
     pub(crate) fn document_error(&self, split: &str, index: usize, key: &str, message: impl Into<String>) -> TaskError {
@@ -429,7 +407,7 @@ impl DeclarativeTask {
                     let continuation = |choice: &String| loglikelihood(&contexts[0], [delimiter, choice].concat());
                     choices.iter().map(continuation).collect()
                 };
-                if config.metrics.iter().any(|m| matches!(m.kind, Kind::Choices(OfChoices::AccMutualInfo))) {
+                if config.metrics.iter().any(|metric| metric.unconditional) {
                     requests.extend(choices.iter().map(|choice| loglikelihood("", [delimiter, choice].concat())));
                 }
                 requests
@@ -466,7 +444,7 @@ impl DeclarativeTask {
                         Request::Generate { prompt: prompt.clone(), stop: stop.clone(), sampling }
                     })
                     .collect();
-                if config.metrics.iter().any(|metric| matches!(metric.kind, Kind::ReferencePerplexity)) {
+                if self.asks_for_references() {
                     requests.push(loglikelihood(&prompt, [delimiter, target].concat()));
                 }
                 requests

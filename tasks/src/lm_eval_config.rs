@@ -1,11 +1,9 @@
 //! A task's definition in the form in which lm-eval saves it.
 
+use harness_metrics::{Scorer, StandardError};
 use serde_json::{Map, Value, json};
 
-use crate::{
-    BuildOptions, DeclarativeTask, Task as _,
-    metric::{Kind, StandardError},
-};
+use crate::{BuildOptions, DeclarativeTask, Task as _};
 
 /// lm-eval's keys in its order, with the values it fills in; `null` where a missing key stays missing.
 const KEYS: [(&str, &str); 28] = [
@@ -103,9 +101,9 @@ impl DeclarativeTask {
     }
 
     /// How the metric of a specification is computed.
-    pub(crate) fn metric_kind(&self, index: usize) -> Option<&Kind> {
+    pub(crate) fn scorer(&self, index: usize) -> Option<&dyn Scorer> {
         let key = &self.metrics().get(index)?.key;
-        self.config.metrics.iter().find(|metric| metric.name == key.metric).map(|metric| &metric.kind)
+        self.config.metrics.iter().find(|metric| metric.name == key.metric).map(|metric| &*metric.scorer)
     }
 
     /// Whether the definition names a function that takes a mean over the parts of all documents.
@@ -119,10 +117,9 @@ impl DeclarativeTask {
 
     /// The standard error that lm-eval gives a metric.
     pub(crate) fn standard_error(&self, index: usize) -> StandardError {
-        match self.metric_kind(index) {
-            Some(_) if self.aggregates_parts(index) => StandardError::None,
-            Some(kind) => kind.standard_error(),
-            None => StandardError::None,
+        match self.scorer(index) {
+            Some(scorer) if !self.aggregates_parts(index) => scorer.standard_error(),
+            _ => StandardError::None,
         }
     }
 }

@@ -16,7 +16,6 @@ mod truthfulqa;
 
 use std::path::Path;
 
-use harness_metrics::Average;
 use harness_store::Row;
 use serde_json::Value;
 
@@ -38,8 +37,8 @@ pub(crate) enum Native {
     Results(fn(&Row, &Answers<'_>) -> Result<NativeScores, String>),
     /// `aggregation`: the mean over the parts of all documents.
     Aggregation,
-    /// `aggregation` of an F1: how its classes are put together.
-    F1(Average),
+    /// `aggregation` that stands for an option of a metric.
+    Option { metric: &'static str, key: &'static str, value: &'static str },
     /// `class`: the definition, as YAML, that a class stands for.
     Class(&'static str),
 }
@@ -89,7 +88,7 @@ const ANY: &str = "*";
 
 /// Family, function, and what it does here. A family is the name of a folder, or of a folder in a folder.
 const TABLE: &[(&str, &str, Native)] = &[
-    (ANY, "utils.weighted_f1_score", Native::F1(Average::Weighted)),
+    (ANY, "utils.weighted_f1_score", Native::Option { metric: "f1", key: "average", value: "weighted" }),
     ("afrixnli/anli prompt/en-direct", "utils.doc_to_target", Native::Field(fields::afrixnli_truth)),
     ("afrixnli/anli prompt/translate", "utils.doc_to_target", Native::Field(fields::afrixnli_truth)),
     ("afrixnli/direct/prompt_1", "utils.doc_to_target", Native::Field(fields::afrixnli_entailment)),

@@ -1,7 +1,7 @@
 //! From the responses of one document to its scores.
 
 use harness_core::{MetricKey, Output, Request, Response, SampleScore};
-use harness_metrics::{ChoiceAnswers, Gold as ChoiceGold};
+use harness_metrics::{Answer as Scorable, ChoiceAnswers, Reads};
 use serde_json::Value;
 
 use crate::{
@@ -9,7 +9,7 @@ use crate::{
     config::ProcessResults,
     filter::Pipeline,
     generation,
-    metric::{Kind, MetricConfig, OfText},
+    metric::MetricConfig,
     native::{Answers, NativeScores},
 };
 use harness_python::str as python_str;
@@ -30,15 +30,7 @@ impl DeclarativeTask {
                 let Output::LogLikelihood { logprob, is_greedy, .. } = responses[0].output else {
                     return Err(wrong("the response must be a log-likelihood".to_owned()));
                 };
-                self.scored(item, |kind| match kind {
-                    Kind::Continuation(kind) => Some(kind.stats(logprob, is_greedy)),
-                    Kind::Choices(_)
-                    | Kind::Rolling(_)
-                    | Kind::Text(_)
-                    | Kind::Native(_)
-                    | Kind::ReferencePerplexity => None,
-                })
-                .map_err(wrong)
+                self.scored(item, &Scorable::Continuation { logprob, is_greedy }).map_err(wrong)
             }
             OutputType::LogLikelihoodRolling => {
                 let Output::RollingLogLikelihood { logprob, .. } = responses[0].output else {
@@ -46,28 +38,20 @@ impl DeclarativeTask {
                 };
                 let counted =
                     self.config.dataset.count_column.as_ref().and_then(|column| item.doc.fields.get(column)?.as_str());
-                self.scored(item, |kind| match kind {
-                    Kind::Rolling(kind) => Some(kind.stats(logprob, counted.unwrap_or(&item.target))),
-                    Kind::Choices(_)
-                    | Kind::Continuation(_)
-                    | Kind::Text(_)
-                    | Kind::Native(_)
-                    | Kind::ReferencePerplexity => None,
-                })
-                .map_err(wrong)
+                self.scored(item, &Scorable::Rolling { logprob, text: counted.unwrap_or(&item.target) }).map_err(wrong)
             }
             OutputType::GenerateUntil => self.score_texts(item, responses).map_err(wrong),
         }
     }
 
-    /// One score a metric and pipeline, in the order of the specifications; `stats` gives none for a metric of another
-    /// kind of output.
-    fn scored(&self, item: &DocumentRequests, stats: impl Fn(&Kind) -> Option<Vec<f64>>) -> Result<Scored, String> {
+    /// One score a metric and pipeline, in the order of the specifications.
+    fn scored(&self, item: &DocumentRequests, answer: &Scorable<'_>) -> Result<Scored, String> {
         let mut scores = Vec::with_capacity(self.config.metrics.len());
         for pipeline in &self.config.pipelines {
             for metric in &self.config.metrics {
+                let stats = metric.scorer.stats(answer).map_err(|e| e.to_string())?;
+                let stats = stats.ok_or_else(|| self.scores_other_outputs(metric))?;
                 let key = metric.key(&pipeline.name);
-                let stats = stats(&metric.kind).ok_or_else(|| self.scores_other_outputs(metric))?;
                 scores.push(SampleScore { doc: item.doc.id, key, stats, parsed: true });
             }
         }
@@ -95,7 +79,7 @@ impl DeclarativeTask {
             for metric in &self.config.metrics {
                 let stats = match values.iter().find(|score| score.metric == metric.name) {
                     Some(score) => score.stats.clone(),
-                    None => vec![0.0; metric.kind.statistic(self.classes).dim()],
+                    None => vec![0.0; metric.scorer.statistic(self.classes).dim()],
                 };
                 let parsed = answer.as_ref().is_none_or(|answer| answer.outcome.is_read());
                 scored.scores.push(SampleScore { doc: item.doc.id, key: metric.key(&pipeline.name), stats, parsed });
@@ -123,24 +107,16 @@ impl DeclarativeTask {
         }
         let choices = item.choices.len();
         let (conditional, unconditional) = logprobs.split_at_checked(choices).ok_or_else(wrong)?;
+        let gold = item.gold.choice().ok_or("the target must be the number of a choice")?;
         let answers = ChoiceAnswers {
             choices: &item.choices,
             loglikelihoods: conditional,
             is_greedy: &greedy[..choices],
             unconditional: (unconditional.len() == choices).then_some(unconditional),
+            gold: &gold,
+            classes: self.classes,
         };
-        let gold = match &item.gold {
-            Gold::Choice(Some(index)) => ChoiceGold::One(*index),
-            Gold::Choices(indices) => ChoiceGold::Any(indices.clone()),
-            Gold::Choice(None) => ChoiceGold::Missing,
-            Gold::Text(_) | Gold::Texts(_) => return Err("the target must be the number of a choice".to_owned()),
-        };
-        self.scored(item, |kind| match kind {
-            Kind::Choices(kind) => Some(kind.stats(&answers, &gold, self.classes)),
-            Kind::Continuation(_) | Kind::Rolling(_) | Kind::Text(_) | Kind::Native(_) | Kind::ReferencePerplexity => {
-                None
-            }
-        })
+        self.scored(item, &Scorable::Choices(&answers))
     }
 
     fn score_texts(&self, item: &DocumentRequests, responses: &[Response]) -> Result<Scored, String> {
@@ -173,25 +149,22 @@ impl DeclarativeTask {
             }
             let mut gave_up = false;
             for metric in &self.config.metrics {
-                let kind = match &metric.kind {
-                    Kind::Text(kind) => kind,
-                    Kind::ReferencePerplexity => {
-                        let key = metric.key("none");
+                let key = metric.key(&pipeline.name);
+                let (stats, costly) = match metric.reads {
+                    Some(Reads::Text) => text_stats(metric, &answer.value, references),
+                    Some(Reads::Reference) => {
                         if scored.scores.iter().all(|score| score.key != key) {
                             let (logprob, tokens) = reference.unwrap_or((f64::NAN, 0));
-                            let stats = MetricConfig::reference_stats(logprob, tokens);
+                            let stats = metric.scorer.stats(&Scorable::Reference { logprob, tokens });
+                            let stats = stats.ok().flatten().ok_or_else(|| self.scores_other_outputs(metric))?;
                             scored.scores.push(SampleScore { doc: item.doc.id, key, stats, parsed: true });
                         }
                         continue;
                     }
-                    Kind::Choices(_) | Kind::Continuation(_) | Kind::Rolling(_) | Kind::Native(_) => {
-                        return Err(self.scores_other_outputs(metric));
-                    }
+                    _ => return Err(self.scores_other_outputs(metric)),
                 };
-                let (stats, costly) = text_stats(kind, &answer.value, references);
                 let parsed = answer.outcome.is_read() && !costly;
                 gave_up |= costly;
-                let key = metric.key(&pipeline.name);
                 scored.scores.push(SampleScore { doc: item.doc.id, key, stats, parsed });
             }
             if gave_up {
@@ -240,13 +213,14 @@ fn native_scores(
 
 /// Statistics of an answer; of a list of answers their mean. True where a pattern was too costly, which scores as an
 /// empty answer that is not parsed.
-fn text_stats(kind: &OfText, answer: &Value, references: &[String]) -> (Vec<f64>, bool) {
-    let one = |value: &Value| match kind.stats(&python_str(value), references) {
-        Ok(stats) => (stats, false),
-        Err(_) => (kind.stats("", &[]).unwrap_or_default(), true),
+fn text_stats(metric: &MetricConfig, answer: &Value, references: &[String]) -> (Vec<f64>, bool) {
+    let stats = |text: &str, references: &[String]| metric.scorer.stats(&Scorable::Text { text, references });
+    let one = |value: &Value| match stats(&python_str(value), references) {
+        Ok(stats) => (stats.unwrap_or_default(), false),
+        Err(_) => (stats("", &[]).ok().flatten().unwrap_or_default(), true),
     };
     match answer {
-        Value::Array(items) if kind.averages() && items.len() > 1 => {
+        Value::Array(items) if metric.averages() && items.len() > 1 => {
             let all: Vec<(Vec<f64>, bool)> = items.iter().map(one).collect();
             let mean = all.iter().map(|(stats, _)| stats[0]).sum::<f64>() / all.len() as f64;
             (vec![mean, 1.0], all.iter().any(|(_, costly)| *costly))

@@ -137,6 +137,16 @@ pub enum Gold {
 }
 
 impl Gold {
+    /// The right choice as metrics take it; `None` for a text.
+    pub(crate) fn choice(&self) -> Option<harness_metrics::Gold> {
+        match self {
+            Self::Choice(Some(index)) => Some(harness_metrics::Gold::One(*index)),
+            Self::Choices(indices) => Some(harness_metrics::Gold::Any(indices.clone())),
+            Self::Choice(None) => Some(harness_metrics::Gold::Missing),
+            Self::Text(_) | Self::Texts(_) => None,
+        }
+    }
+
     /// Whether the data name no choice there is, so that no answer can be right.
     pub fn is_missing(&self) -> bool {
         match self {

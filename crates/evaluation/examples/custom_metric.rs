@@ -1,7 +1,8 @@
 //! A metric of one's own over answers that the harness gathers: how many words an answer has.
 //!
 //! `cargo run --release -p harness-evaluation --example custom_metric` compares the embedded model with itself at another
-//! temperature, so that the metric has something to tell apart.
+//! temperature, so that the metric has something to tell apart. A metric that task files can name is a file of
+//! `harness_metrics` instead (docs/howto/new-metric.md).
 
 use std::error::Error;
 

@@ -64,7 +64,7 @@ pub fn flips(gathered: &Gathered, comparison: &Comparison) -> Vec<RowFlips> {
     let mut found = vec![];
     for table in gathered.tables() {
         let known = comparison.row(&table.task, &table.key).is_some();
-        if !table.primary || table.pooled || !known || table.statistic != harness_metrics::Statistic::Mean {
+        if !table.primary || table.pooled || !known || !table.statistic.is_mean() {
             continue;
         }
         let values = |column: usize| -> BTreeMap<DocId, f64> {

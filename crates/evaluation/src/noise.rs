@@ -5,7 +5,6 @@
 use std::{collections::BTreeMap, path::PathBuf};
 
 use harness_core::{Control, Digest, Hasher, Request, Response};
-use harness_metrics::Statistic;
 use harness_store::atomic_write;
 use harness_tasks::{MetricSpec, Scored, Task as _};
 
@@ -88,7 +87,7 @@ fn change(spec: &MetricSpec, metric: usize, first: &[Scored], again: &BTreeMap<u
     if change.is_finite() {
         return Some(change * (first.len() as f64 / again.len().max(1) as f64).sqrt());
     }
-    (spec.statistic == Statistic::Mean && before.is_finite() != after.is_finite()).then_some(f64::MAX)
+    (spec.statistic.is_mean() && before.is_finite() != after.is_finite()).then_some(f64::MAX)
 }
 
 /// The responses to the requests of one document, asked alone and from the last to the first. They are asked together, as

@@ -10,8 +10,7 @@ use crate::{EvaluationError, Session, evaluate::prepare_one, models::Ready, suit
 
 /// Whether answers to a task are log-likelihoods, all or some.
 fn scores_texts(task: &DeclarativeTask) -> bool {
-    task.output_type() != OutputType::GenerateUntil
-        || task.metrics().iter().any(|metric| metric.key.metric == "perplexity")
+    task.output_type() != OutputType::GenerateUntil || task.asks_for_references()
 }
 
 /// The tasks of a suite that a model behind a server cannot be asked, and what it lacks; `None` where it can be asked all. Costs two short

@@ -3,10 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use harness_core::{DocId, MetricKey, SampleScore};
-use harness_metrics::{
-    Statistic,
-    comparison::{CLUSTERED_GROUP, Column, ModelFacts, Table},
-};
+use harness_metrics::comparison::{CLUSTERED_GROUP, Column, ModelFacts, Table};
 use harness_tasks::{Aggregate, Group, Member, MetricSpec, Task as _};
 use serde_json::Value;
 
@@ -126,7 +123,7 @@ impl Builder<'_> {
                 .iter()
                 .map(|&leaf| {
                     let documents = self.documents(leaf).max(1);
-                    let equally = !aggregate.weight_by_size && spec.statistic == Statistic::Mean;
+                    let equally = !aggregate.weight_by_size && spec.statistic.is_mean();
                     (leaf, equally.then(|| 1.0 / documents as f64))
                 })
                 .collect();

@@ -9,6 +9,9 @@ pub enum MetricsError {
     /// A regular expression is wrong, or was given up.
     #[error(transparent)]
     Regex(#[from] harness_python::RegexError),
+    /// An option of a metric has a value that it cannot have.
+    #[error("{0}")]
+    Option(String),
     /// A setting has a value that does not exist.
     #[error("unknown {setting} `{found}`: expected one of {expected}{}", nearest.map(|n| format!(" (did you mean `{n}`?)")).unwrap_or_default())]
     Unknown {

@@ -102,16 +102,6 @@ pub fn bootstrap_stderr_of_sums(statistic: &Statistic, documents: &[Vec<f64>], i
     })
 }
 
-/// Iterations of the bootstrap that lm-eval uses for an aggregation: `None` where it has no bootstrap, at most 100 for
-/// the corpus scores of texts.
-pub fn bootstrap_iterations(aggregation: &str, iterations: usize) -> Option<usize> {
-    match aggregation {
-        "bleu" | "chrf" | "ter" => Some(iterations.min(100)),
-        "median" | "matthews_corrcoef" | "f1" | "perplexity" | "nanmean" => Some(iterations),
-        _ => None,
-    }
-}
-
 /// Value of a group of tasks: their mean, weighted by size or not.
 pub fn aggregate_subtasks(values: &[f64], sizes: &[usize], weight_by_size: bool) -> f64 {
     if !weight_by_size {
@@ -133,53 +123,17 @@ pub fn pooled_stderr(stderrs: &[Option<f64>], sizes: &[usize]) -> Option<f64> {
     Some((squares / freedom as f64 / total as f64).sqrt())
 }
 
-/// Properties of a metric by its name in task files.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct MetricInfo {
-    /// The name.
-    pub name: &'static str,
-    /// lm-eval's name of the aggregation used when a task names none.
-    pub aggregation: &'static str,
-    /// Whether larger is better. lm-eval declares `ter` the wrong way round; here it is an error rate.
-    pub higher_is_better: bool,
-}
-
-/// The metrics known by name.
-pub const METRICS: [MetricInfo; 22] = [
-    info("acc", "mean", true),
-    info("acc_all", "acc_all", true),
-    info("acc_bytes", "mean", true),
-    info("acc_mutual_info", "mean", true),
-    info("acc_norm", "mean", true),
-    info("bits_per_byte", "bits_per_byte", false),
-    info("bleu", "bleu", true),
-    info("brier_score", "brier_score", false),
-    info("byte_perplexity", "weighted_perplexity", false),
-    info("chrf", "chrf", true),
-    info("exact_match", "mean", true),
-    info("f1", "f1", true),
-    info("mcc", "matthews_corrcoef", true),
-    info("perplexity", "perplexity", false),
-    info("rouge1", "mean", true),
-    info("rouge2", "mean", true),
-    info("rouge3", "mean", true),
-    info("rougeL", "mean", true),
-    info("rougeLsum", "mean", true),
-    info("ter", "ter", false),
-    info("token_f1", "mean", true),
-    info("word_perplexity", "weighted_perplexity", false),
+/// The function of lm-eval's aggregations that take numbers, or pairs of a number and a count.
+pub const OF_NUMBERS: [(&str, Statistic); 5] = [
+    ("mean", Statistic::Mean),
+    ("nanmean", Statistic::Mean),
+    ("perplexity", Statistic::Perplexity),
+    ("weighted_perplexity", Statistic::Perplexity),
+    ("bits_per_byte", Statistic::BitsPerByte),
 ];
 
-const fn info(name: &'static str, aggregation: &'static str, higher_is_better: bool) -> MetricInfo {
-    MetricInfo { name, aggregation, higher_is_better }
-}
-
-impl MetricInfo {
-    /// The metric of a name.
-    pub fn of(name: &str) -> Option<&'static Self> {
-        METRICS.iter().find(|metric| metric.name == name)
-    }
-}
+/// Options that lm-eval takes for any metric of choices, which have no text that they could change.
+pub const OPTIONS_OF_CHOICES: &[&str] = crate::metric::exact_match::OPTIONS;
 
 /// The metrics lm-eval computes for an output type when a task lists none.
 pub fn default_metrics(output_type: &str) -> &'static [&'static str] {
@@ -229,10 +183,9 @@ mod tests {
     }
 
     #[test]
-    fn metrics_are_sorted_and_the_defaults_are_known() {
-        assert!(METRICS.is_sorted_by_key(|metric| metric.name));
+    fn the_defaults_are_known() {
         for output_type in ["loglikelihood", "multiple_choice", "loglikelihood_rolling", "generate_until"] {
-            assert!(default_metrics(output_type).iter().all(|name| MetricInfo::of(name).is_some()));
+            assert!(default_metrics(output_type).iter().all(|name| crate::Metric::of(name).is_some()));
         }
         assert!(default_metrics("other").is_empty());
     }

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::stats::Range;
+
 /// What a row's values are in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -15,6 +17,15 @@ pub enum Scale {
 }
 
 impl Scale {
+    /// The values of a mean in it.
+    pub fn range(self) -> Range {
+        match self {
+            Self::Fraction => Range::between(0.0, 1.0),
+            Self::Points => Range::between(0.0, 100.0),
+            Self::Raw => Range::UNBOUNDED,
+        }
+    }
+
     /// The smallest difference that matters, in the row's own unit. `None` for a raw value without a base value.
     pub fn margin(self, margin: f64, base: Option<f64>) -> Option<f64> {
         match self {

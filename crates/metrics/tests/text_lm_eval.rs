@@ -3,8 +3,9 @@
 use std::collections::BTreeSet;
 
 use harness_metrics::{
-    Bleu, ChoiceAnswers, Chrf, Classification, ExactMatch, ExactMatchOptions, Gold, Statistic, Ter, brier_score,
-    byte_perplexity_stats, confusion_stats, lm_eval, mean_stats, perplexity_stats, token_perplexity_stats, word_count,
+    Answer, Bleu, ChoiceAnswers, Chrf, Classification, ExactMatch, ExactMatchOptions, Gold, Matthews, Metric, Reads,
+    StandardError, Statistic, Ter, brier_score, byte_perplexity_stats, confusion_stats, lm_eval, mean_stats,
+    perplexity_stats, softmax, token_perplexity_stats, word_count,
 };
 use harness_test_support::{Case, close, float, vectors};
 use serde_json::{Map, Value};
@@ -59,26 +60,28 @@ fn multiple_choice() {
             loglikelihoods: &loglikelihoods,
             is_greedy: &greedy,
             unconditional: None,
+            gold: &gold,
+            classes: choices.len(),
         };
-        let scores = answers.score(&gold);
-        for (name, found) in [
-            ("acc", scores.acc),
-            ("acc_norm", scores.acc_norm),
-            ("acc_bytes", scores.acc_bytes),
-            ("exact_match", scores.exact_match),
-        ] {
-            check(case, name, found, &case.expected[name]);
+        let stats = |name: &str| {
+            let scorer = Metric::of(name).unwrap().configure(Reads::Choices, &Value::Null).unwrap();
+            scorer.stats(&Answer::Choices(&answers)).unwrap().unwrap()
+        };
+        for name in ["acc", "acc_norm", "acc_bytes", "exact_match"] {
+            check(case, name, stats(name)[0], &case.expected[name]);
         }
-        check(case, "predicted", scores.predicted.unwrap() as f64, &case.expected["f1"][1]);
+        check(case, "predicted", answers.predicted().unwrap() as f64, &case.expected["f1"][1]);
         let expected_gold = match &gold {
             Gold::One(index) => *index as f64,
             _ => -100.0,
         };
         check(case, "gold", expected_gold, &case.expected["f1"][0]);
-        for (found, expected) in scores.probabilities.iter().zip(case.expected["brier_score"][1].as_array().unwrap()) {
+        for (found, expected) in
+            softmax(&loglikelihoods).iter().zip(case.expected["brier_score"][1].as_array().unwrap())
+        {
             check(case, "probabilities", *found, expected);
         }
-        assert_eq!(scores.brier_score.is_none(), gold.is_missing(), "{}", case.id);
+        assert_eq!(stats("brier_score") == [0.0, 0.0], gold.is_missing(), "{}", case.id);
         missing += usize::from(gold.is_missing());
         checked += 1;
     }
@@ -157,7 +160,7 @@ fn check_classes(case: &Case) {
     let f1 = Classification::binary_f1().statistic();
     let sums = f1.sum(documents);
     check(case, "f1", f1.value(&sums), &case.expected["f1"]);
-    check(case, "mcc", Statistic::Matthews { classes: 2 }.value(&sums), &case.expected["mcc"]);
+    check(case, "mcc", Statistic::Matthews(Matthews { classes: 2 }).value(&sums), &case.expected["mcc"]);
 }
 
 fn check_brier(case: &Case) {
@@ -195,7 +198,8 @@ fn check_corpus_bootstrap(case: &Case) {
         ("ter", ter.statistic(), of(&|hypothesis, reference| ter.stats(hypothesis, &[reference]))),
     ] {
         check(case, name, statistic.value(&statistic.sum(&documents)), &case.expected[name]);
-        let iterations = lm_eval::bootstrap_iterations(name, 100_000).unwrap();
+        let scorer = Metric::of(name).unwrap().configure(Reads::Text, &Value::Null).unwrap();
+        let StandardError::Bootstrap { most: iterations } = scorer.standard_error() else { panic!("{name}") };
         let found = lm_eval::bootstrap_stderr_of_sums(&statistic, &documents, iterations).unwrap();
         if let Some(expected) = case.expected.get(format!("{name}_stderr")) {
             check(case, "stderr", found, expected);

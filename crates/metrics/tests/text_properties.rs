@@ -1,8 +1,8 @@
 //! What must hold for any texts.
 
 use harness_metrics::{
-    Average, Bleu, Chrf, ClassMeasure, Classification, ExactMatch, ExactMatchOptions, Rouge, RougeType, Statistic, Ter,
-    confusion_stats, token_f1,
+    Average, Bleu, Chrf, ClassMeasure, Classification, ExactMatch, ExactMatchOptions, Matthews, Rouge, RougeType,
+    Statistic, Ter, confusion_stats, token_f1,
 };
 use proptest::prelude::*;
 
@@ -76,7 +76,7 @@ proptest! {
         let sums = micro.statistic().sum(labels.iter().map(|&(gold, predicted)| confusion_stats(3, gold, Some(predicted))));
         let correct = labels.iter().filter(|(gold, predicted)| gold == predicted).count();
         prop_assert!((micro.value(&sums) - correct as f64 / labels.len() as f64).abs() < 1e-12);
-        let matthews = Statistic::Matthews { classes: 3 }.value(&sums);
+        let matthews = Statistic::Matthews(Matthews { classes: 3 }).value(&sums);
         prop_assert!((-1.0 - 1e-9..=1.0 + 1e-9).contains(&matthews));
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use harness_core::MetricKey;
+use harness_metrics::Metric;
 use serde_json::{Map, Value};
 
 use super::saved::{SavedGroup, SavedMetric, SavedRun, SavedTask};
@@ -131,7 +132,7 @@ pub(super) fn group(
 /// A task as the file has it, without samples.
 pub(super) fn task(root: &Value, name: String, entry: &Entry, results: BTreeMap<MetricKey, SavedMetric>) -> SavedTask {
     let of = |key: &str| root.get(key).and_then(|all| all.get(&name));
-    let shares = results.iter().filter(|(key, _)| matches!(key.metric.as_str(), "acc" | "acc_norm" | "exact_match"));
+    let shares = results.iter().filter(|(key, _)| Metric::of(&key.metric).is_some_and(|metric| metric.tells_documents));
     SavedTask {
         alias: alias(&name, entry),
         version: version(root, &name).unwrap_or_else(|| "0".to_owned()),

@@ -3,9 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use harness_core::{MetricKey, Response};
-use harness_metrics::lm_eval::{bootstrap_iterations, bootstrap_stderr_of_sums, mean_stderr};
+use harness_metrics::{
+    StandardError,
+    lm_eval::{bootstrap_stderr_of_sums, mean_stderr},
+};
 
-use crate::{DeclarativeTask, Group, Prepared, Scored, Task as _, metric::StandardError};
+use crate::{DeclarativeTask, Group, Prepared, Scored, Task as _};
 
 /// A task with everything that was asked, answered and scored.
 #[derive(Clone, Copy, Debug)]
@@ -46,13 +49,11 @@ pub fn aggregate_task(outcome: &TaskOutcome<'_>, bootstrap_iters: usize) -> Task
             StandardError::OfMean if bootstrap_iters > 0 => {
                 mean_stderr(&stats.iter().filter(|s| s[1] > 0.0).map(|s| s[0] / s[1]).collect::<Vec<_>>())
             }
-            StandardError::Bootstrap(aggregation) if bootstrap_iters > 0 && stats.len() > 1 => {
-                bootstrap_iterations(aggregation, bootstrap_iters).and_then(|iterations| {
-                    let owned: Vec<Vec<f64>> = stats.iter().map(|stats| stats.to_vec()).collect();
-                    bootstrap_stderr_of_sums(&spec.statistic, &owned, iterations)
-                })
+            StandardError::Bootstrap { most } if bootstrap_iters > 0 && stats.len() > 1 => {
+                let owned: Vec<Vec<f64>> = stats.iter().map(|stats| stats.to_vec()).collect();
+                bootstrap_stderr_of_sums(&spec.statistic, &owned, bootstrap_iters.min(most))
             }
-            StandardError::OfMean | StandardError::Bootstrap(_) | StandardError::None => None,
+            StandardError::OfMean | StandardError::Bootstrap { .. } | StandardError::None => None,
         };
         (spec.key.clone(), value, stderr)
     });

@@ -1,16 +1,13 @@
 //! Documents as lm-eval logs them, with its hashes.
 
-use harness_core::{MetricKey, Output, Request, Response};
-use harness_metrics::{Statistic, softmax};
+use harness_core::{Output, Request, Response};
+use harness_metrics::Logged;
 use harness_python::PythonJson;
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
 use super::results::TaskOutcome;
-use crate::{
-    BuildOptions, DocumentRequests, Gold, OutputType, Scored, Task as _, generation,
-    metric::{Kind, OfChoices, OfContinuation, OfText},
-};
+use crate::{BuildOptions, DocumentRequests, Gold, OutputType, Scored, Task as _, generation};
 use harness_python::{float_repr, str as python_str};
 
 /// Lower-case hexadecimal SHA-256.
@@ -132,47 +129,26 @@ fn value(
 ) -> Value {
     let spec = &outcome.task.metrics()[metric];
     let Some(stats) = scored.scores.get(metric).map(|score| score.stats.as_slice()) else { return Value::Null };
-    let gold = || match &item.gold {
-        Gold::Choice(Some(index)) => Value::from(*index),
-        Gold::Choices(indices) => Value::from(indices.clone()),
-        _ => Value::from(-100),
-    };
-    let loglikelihoods = || -> Vec<f64> {
-        let of = |response: &Response| match response.output {
-            Output::LogLikelihood { logprob, .. } => logprob,
-            _ => f64::NAN,
-        };
-        responses.iter().take(item.choices.len()).map(of).collect()
-    };
     if let Some(logged) = outcome.task.native_log(item, responses, &spec.key) {
         return logged;
     }
-    let mean = || if stats.len() == 2 && stats[1] > 0.0 { json!(stats[0] / stats[1]) } else { Value::Null };
-    let pair = || json!([stats[0], stats[1] as u64]);
-    let Some(kind) = outcome.task.metric_kind(metric) else { return Value::Null };
-    match kind {
-        Kind::Choices(OfChoices::Class(..) | OfChoices::Matthews) => {
-            let predicted = harness_metrics::argmax(&loglikelihoods()).unwrap_or(0);
-            json!([gold(), predicted])
-        }
-        Kind::Choices(OfChoices::Brier) => json!([gold(), softmax(&loglikelihoods())]),
-        Kind::Choices(OfChoices::Greedy) | Kind::Continuation(OfContinuation::Acc) => json!(stats[0] as i64),
-        Kind::Choices(OfChoices::Acc | OfChoices::AccNorm | OfChoices::AccBytes | OfChoices::AccMutualInfo) => mean(),
-        Kind::Continuation(OfContinuation::Perplexity) => json!(stats[0]),
-        Kind::Rolling(_) | Kind::ReferencePerplexity => pair(),
-        Kind::Native(Statistic::Perplexity | Statistic::BitsPerByte) => pair(),
-        Kind::Native(_) => mean(),
-        Kind::Text(OfText::Bleu(_) | OfText::Chrf(_) | OfText::Ter(_)) => {
-            let answer = answer(scored, &spec.key);
-            match &item.gold {
-                Gold::Texts(texts) => json!([texts, answer]),
-                Gold::Text(_) | Gold::Choice(_) | Gold::Choices(_) => json!([item.target, answer]),
-            }
-        }
-        Kind::Text(OfText::ExactMatch(_) | OfText::Rouge(_) | OfText::TokenF1) => mean(),
-    }
-}
-
-fn answer(scored: &Scored, key: &MetricKey) -> Value {
-    scored.answers.iter().find(|answer| answer.filter == key.filter).map_or(Value::Null, |answer| answer.value.clone())
+    let Some(scorer) = outcome.task.scorer(metric) else { return Value::Null };
+    let of = |response: &Response| match response.output {
+        Output::LogLikelihood { logprob, .. } => logprob,
+        _ => f64::NAN,
+    };
+    let loglikelihoods: Vec<f64> = responses.iter().take(item.choices.len()).map(of).collect();
+    let references = match &item.gold {
+        Gold::Texts(texts) => Some(texts.as_slice()),
+        Gold::Text(_) | Gold::Choice(_) | Gold::Choices(_) => None,
+    };
+    let answer = scored.answers.iter().find(|answer| answer.filter == spec.key.filter);
+    scorer.logged(&Logged {
+        stats,
+        gold: &item.gold.choice().unwrap_or(harness_metrics::Gold::Missing),
+        loglikelihoods: &loglikelihoods,
+        target: &item.target,
+        references,
+        answer: answer.map_or(&Value::Null, |answer| &answer.value),
+    })
 }

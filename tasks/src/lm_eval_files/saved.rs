@@ -6,10 +6,8 @@ use std::{
 };
 
 use harness_core::{Document, MetricKey, canonical_json};
-use harness_metrics::{
-    Average, Bleu, Chrf, ClassMeasure, Classification, Statistic, Ter, brier_score, confusion_stats, mean_stats,
-};
-use serde_json::{Map, Value};
+use harness_metrics::{Metric, Statistic, logged_classes};
+use serde_json::{Map, Value, json};
 
 /// What lm-eval's filters give for an answer without a match.
 const NOTHING: &str = "[invalid]";
@@ -212,15 +210,14 @@ impl SavedTask {
             !sample.filtered.is_empty() && sample.filtered.iter().all(|answer| answer.as_str() == Some(NOTHING))
         };
         let unparsed = of_filter().filter(nothing).map(|sample| sample.doc_id).collect();
-        let classes = values.iter().filter_map(|(_, value)| class_pair(value)).map(|(g, p)| g.max(p) + 1).max();
+        let classes = values.iter().filter_map(|(_, value)| logged_classes(value)).map(|(g, p)| g.max(p) + 1).max();
         let statistic = self.statistic(&key.metric, values.first().map(|(_, value)| *value), classes.unwrap_or(2));
         let all = values.len();
         let stats: Vec<(usize, Vec<f64>)> =
-            values.into_iter().filter_map(|(id, value)| Some((id, stats(&statistic, value)?))).collect();
+            values.into_iter().filter_map(|(id, value)| Some((id, statistic.read(value)?))).collect();
         let missing = all - stats.len();
-        let higher_is_better = self.higher_is_better.get(&key.metric).copied().unwrap_or_else(|| {
-            harness_metrics::lm_eval::MetricInfo::of(&key.metric).is_none_or(|info| info.higher_is_better)
-        });
+        let known = self.higher_is_better.get(&key.metric).copied();
+        let higher_is_better = known.unwrap_or_else(|| Metric::is_higher_better(&key.metric));
         SavedScores { key, statistic, higher_is_better, stats, unparsed, missing }
     }
 
@@ -232,75 +229,17 @@ impl SavedTask {
             .and_then(Value::as_array)
             .and_then(|list| list.iter().find(|entry| entry.get("metric").and_then(Value::as_str) == Some(metric)));
         let named = entry.and_then(|entry| entry.get("aggregation")?.as_str());
-        let own = harness_metrics::lm_eval::MetricInfo::of(metric).map(|info| info.aggregation);
+        let own = Metric::of(metric).map(|metric| metric.aggregation);
         let pair = example.is_some_and(Value::is_array);
         // Saved by its name or with its source.
         let weighted = named.is_some_and(|name| name.contains("weighted_f1_score"));
-        match named.filter(|_| !weighted).filter(|name| !name.contains(char::is_whitespace)).or(own).unwrap_or("mean") {
-            "perplexity" => Statistic::Perplexity,
-            "weighted_perplexity" if pair => Statistic::Perplexity,
-            "bits_per_byte" if pair => Statistic::BitsPerByte,
-            "f1" if pair => {
-                let average = if weighted { Average::Weighted } else { Average::Binary { positive: 1 } };
-                Classification { classes: classes.max(2), measure: ClassMeasure::F1, average }.statistic()
-            }
-            "matthews_corrcoef" if pair => Statistic::Matthews { classes: classes.max(2) },
-            "bleu" if pair => Bleu::default().statistic(),
-            "chrf" if pair => Chrf::default().statistic(),
-            "ter" if pair => Ter::default().statistic(),
-            _ => Statistic::Mean,
-        }
-    }
-}
-
-/// Gold and prediction, both classes.
-fn class_pair(value: &Value) -> Option<(usize, usize)> {
-    let [gold, predicted] = value.as_array()?.as_slice() else { return None };
-    Some((usize::try_from(gold.as_i64()?).ok()?, usize::try_from(predicted.as_i64()?).ok()?))
-}
-
-/// Additive statistics of a logged value; `None` where it has none.
-fn stats(statistic: &Statistic, value: &Value) -> Option<Vec<f64>> {
-    let texts = || -> Option<(String, String)> {
-        let [reference, answer] = value.as_array()?.as_slice() else { return None };
-        let text = |value: &Value| match value {
-            Value::Array(items) => items.first().and_then(Value::as_str).map(str::to_owned),
-            other => other.as_str().map(str::to_owned),
-        };
-        Some((text(reference)?, text(answer)?))
-    };
-    match statistic {
-        Statistic::Perplexity | Statistic::BitsPerByte => match value {
-            Value::Array(pair) => Some(vec![pair.first()?.as_f64()?, pair.get(1)?.as_f64()?]),
-            other => Some(vec![other.as_f64()?, 1.0]),
-        },
-        Statistic::Classification(Classification { classes, .. }) | Statistic::Matthews { classes } => {
-            let (gold, predicted) = class_pair(value)?;
-            Some(confusion_stats(*classes, gold, Some(predicted)))
-        }
-        Statistic::Bleu(_) => texts().map(|(reference, answer)| Bleu::default().stats(&answer, &[reference])),
-        Statistic::Chrf(_) => texts().map(|(reference, answer)| Chrf::default().stats(&answer, &[reference])),
-        Statistic::Ter => texts().map(|(reference, answer)| Ter::default().stats(&answer, &[reference])),
-        _ => match value {
-            Value::Bool(truth) => Some(mean_stats(f64::from(u8::from(*truth)))),
-            // One truth value a part of the document, as IFEval logs its instructions.
-            Value::Array(parts) if !parts.is_empty() && parts.iter().all(Value::is_boolean) => {
-                let true_ones = parts.iter().filter(|part| **part == Value::Bool(true)).count();
-                Some(vec![true_ones as f64, parts.len() as f64])
-            }
-            Value::Array(pair) => {
-                // A Brier score is logged as the gold class and the probabilities.
-                let gold = usize::try_from(pair.first()?.as_i64()?).ok()?;
-                let probabilities: Vec<f64> = match pair.get(1)? {
-                    Value::Array(items) => items.iter().filter_map(Value::as_f64).collect(),
-                    Value::String(text) => {
-                        text.trim_matches(['[', ']']).split_whitespace().filter_map(|p| p.parse().ok()).collect()
-                    }
-                    _ => return None,
-                };
-                (gold < probabilities.len()).then(|| mean_stats(brier_score(&probabilities, gold)))
-            }
-            other => Some(mean_stats(other.as_f64()?)),
-        },
+        let options = if weighted { json!({"average": "weighted"}) } else { Value::Null };
+        named
+            .filter(|name| !weighted && !name.contains(char::is_whitespace))
+            .or(own)
+            .and_then(Metric::aggregated_by)
+            .filter(|metric| pair || !metric.logs_pairs)
+            .and_then(|metric| metric.configure(*metric.reads.first()?, &options).ok())
+            .map_or(Statistic::Mean, |scorer| scorer.statistic(classes))
     }
 }

@@ -33,7 +33,7 @@ fn documents_and_fields() {
                 assert_eq!(Value::from(found), case["values"], "{case}");
                 values += 1;
             }
-            Native::F1(_) => {}
+            Native::Option { .. } => {}
             _ => {
                 let process = native.process_docs().unwrap();
                 let found = rows(&case, "rows").into_iter().map(|row| process.apply(row));
@@ -53,13 +53,13 @@ fn weighted_f1() {
     let yaml::Yaml::List(list) = &node.get("m").unwrap().value else { panic!("no list") };
     let metrics = metric::read(Some(list), OutputType::MultipleChoice, &node.at).unwrap();
     let mut seen = 0;
-    for (case, _) in cases().iter().filter(|(_, native)| matches!(native, Native::F1(_))) {
+    for (case, _) in cases().iter().filter(|(_, native)| matches!(native, Native::Option { .. })) {
         let classes = case["classes"].as_u64().unwrap() as usize;
         let stats = case["pairs"].as_array().unwrap().iter().map(|pair| {
             let class = |at: usize| pair[at].as_u64().unwrap() as usize;
             confusion_stats(classes, class(0), Some(class(1)))
         });
-        let statistic: Statistic = metrics[0].kind.statistic(classes);
+        let statistic: Statistic = metrics[0].scorer.statistic(classes);
         let (found, expected) = (statistic.value(&statistic.sum(stats)), case["value"].as_f64().unwrap());
         assert!((found - expected).abs() < 1e-12, "{found} for {expected}");
         seen += 1;

@@ -4,9 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use harness_core::{Digest, DocId, Hasher, MetricKey};
 use harness_metrics::{
-    Statistic,
+    Metric, Statistic,
     comparison::{Aggregate, CLUSTERED_GROUP},
-    lm_eval::MetricInfo,
 };
 use harness_tasks::lm_eval_files::{SavedGroup, SavedMetric, SavedRun, SavedTask, read_runs};
 use serde_json::Value;
@@ -142,7 +141,7 @@ fn means(
     let known = results.iter().filter(|(_, value)| value.value.is_finite()).enumerate();
     known
         .map(|(i, (key, value))| {
-            let own = || MetricInfo::of(&key.metric).is_none_or(|info| info.higher_is_better);
+            let own = || Metric::is_higher_better(&key.metric);
             ImportedMetric {
                 higher_is_better: higher_is_better.get(&key.metric).copied().unwrap_or_else(own),
                 primary: i == 0,
@@ -173,7 +172,7 @@ fn grouped(run: &SavedRun, group: &SavedGroup, own: &BTreeMap<&str, ImportedTask
             .iter()
             .map(|leaf| {
                 let of_leaf = own.get(leaf.name.as_str())?.metrics.iter().find(|other| other.key == metric.key)?;
-                let usable = of_leaf.statistic == Statistic::Mean && !of_leaf.scores.is_empty();
+                let usable = of_leaf.statistic.is_mean() && !of_leaf.scores.is_empty();
                 usable.then_some((leaf.name.as_str(), of_leaf))
             })
             .collect();

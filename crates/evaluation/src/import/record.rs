@@ -7,7 +7,7 @@ use std::{
 
 use harness_core::{Digest, DocId, MetricKey, SampleScore};
 use harness_metrics::{
-    Statistic,
+    Metric, Statistic,
     comparison::{Aggregate, Caveat, Column, Coverage, JudgeFinding, ModelFacts, Scale, TaskFacts},
     stats::Range,
 };
@@ -76,7 +76,7 @@ impl ImportedTask {
         let metric = self.metrics.iter().find(|metric| metric.primary)?;
         let text = match metric.range {
             Some(Range { low: Some(low), high: Some(high) }) => format!("{low} to {high}"),
-            _ if metric.statistic != Statistic::Mean => return None,
+            _ if !metric.statistic.is_mean() => return None,
             _ => {
                 let scores = metric.scores.iter().map(|(_, stats)| stats[0] / stats[1]);
                 let largest = scores.chain(metric.aggregate.map(|known| known.value)).fold(0.0, f64::max);
@@ -161,8 +161,8 @@ impl ImportedMetric {
         }
         let unit = |value: f64| (0.0..=1.0).contains(&value);
         let all = self.scores.iter().all(|(_, stats)| unit(stats[0] / stats[1].max(1.0)));
-        let raw = matches!(self.key.metric.as_str(), "perplexity" | "brier_score");
-        if all && !raw && self.aggregate.is_none_or(|known| unit(known.value)) { Scale::Fraction } else { Scale::Raw }
+        let share = Metric::scale_of_means(&self.key.metric) == Scale::Fraction;
+        if all && share && self.aggregate.is_none_or(|known| unit(known.value)) { Scale::Fraction } else { Scale::Raw }
     }
 
     /// The column of a comparison.

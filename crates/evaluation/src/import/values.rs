@@ -1,14 +1,13 @@
 //! What the cells of a column mean: numbers, percentages, labels, or a judge's text with a verdict in it.
 
 use harness_judges::parser::{Marked, marked};
-use harness_metrics::stats::Range;
+use harness_metrics::{Metric, stats::Range};
 use serde_json::Value;
 
 use crate::EvaluationError;
 
-/// Metrics that are shares by their name: a value beyond 1 is a percentage, or no value of theirs.
-const SHARES: [&str; 12] =
-    ["acc", "acc_norm", "accuracy", "correct", "em", "exact_match", "f1", "mc1", "mc2", "pass@1", "win", "win_rate"];
+/// Names of shares that are no metrics of tasks here: a value beyond 1 is a percentage, or no value of theirs.
+const SHARES: [&str; 8] = ["accuracy", "correct", "em", "mc1", "mc2", "pass@1", "win", "win_rate"];
 
 /// How the cells of a column become scores.
 #[derive(Clone, Debug, PartialEq)]
@@ -54,7 +53,9 @@ impl Values {
             Self::Labels(labels) if labels.iter().all(|(_, value)| (0.0..=1.0).contains(value)) => {
                 Some(Range::between(0.0, 1.0))
             }
-            Self::Numbers if SHARES.contains(&metric) => Some(Range::between(0.0, 1.0)),
+            Self::Numbers if SHARES.contains(&metric) || Metric::of(metric).is_some_and(|metric| metric.share) => {
+                Some(Range::between(0.0, 1.0))
+            }
             Self::Labels(_) | Self::Numbers => None,
         }
     }

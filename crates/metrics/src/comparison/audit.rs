@@ -10,7 +10,6 @@ use super::{
     imports,
     table::Table,
 };
-use crate::Statistic;
 
 /// Documents with outputs equal to the last bit that are no accident any more.
 const SHARED: usize = 3;
@@ -154,7 +153,7 @@ fn scales_with_rank(a: &ModelFacts, b: &ModelFacts) -> bool {
 /// left to the comparison of outputs, which says more.
 pub(super) fn same_scores(table: &Table, aligned: &Aligned, facts: &[ModelFacts]) -> Vec<([String; 2], SameScores)> {
     let columns = &aligned.columns;
-    if *columns.statistic() != Statistic::Mean || table.pooled {
+    if !columns.statistic().is_mean() || table.pooled {
         return Vec::new();
     }
     let outputs_known = |column: usize| {

@@ -3,14 +3,11 @@
 use harness_core::Seed;
 
 use super::{Flips, IntervalMethod, Scale, Settings, TestChoice, TestMethod};
-use crate::{
-    Statistic,
-    stats::{
-        Bootstrap, BootstrapInterval, Columns, Interval, McNemar, PairedDifference, PairedPower, ProportionInterval,
-        SequentialTest, approximate_randomization, confidence_sequence, distribution::student_t_quantile,
-        paired_bootstrap_sacrebleu, paired_bootstrap_test, paired_proportion_equivalence, paired_proportion_interval,
-        permutation_test, proportion_interval, scaled, sequential_equivalence_p, swap_standard_error,
-    },
+use crate::stats::{
+    Bootstrap, BootstrapInterval, Columns, Interval, McNemar, PairedDifference, PairedPower, ProportionInterval,
+    SequentialTest, approximate_randomization, confidence_sequence, distribution::student_t_quantile,
+    paired_bootstrap_sacrebleu, paired_bootstrap_test, paired_proportion_equivalence, paired_proportion_interval,
+    permutation_test, proportion_interval, scaled, sequential_equivalence_p, swap_standard_error,
 };
 
 /// Power at which the smallest detectable difference is stated.
@@ -54,8 +51,8 @@ pub(super) struct Inference<'a> {
 impl<'a> Inference<'a> {
     pub(super) fn new(columns: &Columns, clusters: Option<&[String]>, scale: Scale, settings: &'a Settings) -> Self {
         let units = clusters.and_then(|labels| columns.clustered(labels).ok()).unwrap_or_else(|| columns.clone());
-        // Points that are all 0 or 1 are low scores of 100, not right or wrong answers.
-        let binary = if clusters.is_none() && scale != Scale::Points { binary_scores(columns) } else { None };
+        let answers = clusters.is_none() && columns.statistic().may_be_right_or_wrong(scale);
+        let binary = if answers { binary_scores(columns) } else { None };
         let all_closed_form = binary.as_ref().is_some_and(|columns| {
             columns.iter().all(|scores| closed_form_cell(scores).is_some())
                 && (0..columns.len())
@@ -178,7 +175,7 @@ impl<'a> Inference<'a> {
         let statistic = self.units.statistic();
         let value = |unit, column| statistic.value(self.units.vector(unit, column));
         let raw: Vec<f64> = (0..self.units()).map(|unit| value(unit, b) - value(unit, a)).collect();
-        let bounded = scale == Scale::Fraction && *statistic == Statistic::Mean;
+        let bounded = statistic.is_mean_of_shares(scale);
         let mut test = SequentialTest::default();
         scaled(&raw, bounded).iter().for_each(|&d| test.push(d));
         finding.test = Some(TestMethod::Sequential);
@@ -194,7 +191,7 @@ impl<'a> Inference<'a> {
 
     /// The scores of a column where each unit is one document with a score in [0, 1].
     fn bounded(&self, column: usize) -> Option<Vec<f64>> {
-        if *self.units.statistic() != Statistic::Mean {
+        if !self.units.statistic().is_mean() {
             return None;
         }
         let score = |unit| match self.units.vector(unit, column) {
@@ -245,9 +242,6 @@ fn some((interval, method): (Option<Interval>, IntervalMethod)) -> (Option<Inter
 
 /// The scores of every column where all are 0 or 1 with weight 1.
 fn binary_scores(columns: &Columns) -> Option<Vec<Vec<f64>>> {
-    if *columns.statistic() != Statistic::Mean {
-        return None;
-    }
     let score = |unit, column| match columns.vector(unit, column) {
         &[score, 1.0] if score == 0.0 || score == 1.0 => Some(score),
         _ => None,

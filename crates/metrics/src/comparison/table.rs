@@ -83,14 +83,9 @@ impl Table {
 
     /// The values that the metric can have, if none of the scores says otherwise.
     pub(super) fn range(&self) -> Range {
-        let range = match (self.range, &self.statistic, self.scale) {
-            (Some(range), ..) => range,
-            (None, Statistic::Mean, Scale::Fraction) => Range::between(0.0, 1.0),
-            (None, Statistic::Mean, Scale::Points) => Range::between(0.0, 100.0),
-            (None, statistic, _) => statistic.range(),
-        };
+        let range = self.range.unwrap_or_else(|| self.statistic.range(self.scale));
         // Tasks from elsewhere call metrics fractions that are not; and estimates corrected by others can lie outside.
-        let mean = self.statistic == Statistic::Mean;
+        let mean = self.statistic.is_mean();
         let own = self.columns.iter().filter(|_| mean).flat_map(|column| &column.scores);
         let known = self.columns.iter().filter_map(|column| column.aggregate.map(|known| known.value));
         let mut values =

@@ -56,6 +56,8 @@ pub enum ColumnsError {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Columns {
     statistic: Statistic,
+    /// [`Statistic::dim`].
+    dim: usize,
     units: usize,
     count: usize,
     /// Unit-major: `units × count × dim`.
@@ -96,7 +98,7 @@ impl Columns {
                 rows.extend_from_slice(vectors[i].as_ref());
             }
         }
-        Ok(Self { statistic, units, count: columns.len(), rows })
+        Ok(Self { statistic, dim, units, count: columns.len(), rows })
     }
 
     /// A table of plain means: `columns[j][i]` is the score of document i in column j.
@@ -132,14 +134,14 @@ impl Columns {
                 }
             }
         }
-        Ok(Self { statistic: self.statistic.clone(), units: position.len(), count: self.count, rows })
+        Ok(Self { statistic: self.statistic.clone(), units: position.len(), rows, ..*self })
     }
 
     /// Half the distance between the means that swaps of columns `a` and `b` can reach, times the units, for scores on a
     /// grid (right or wrong summed over clusters, grades of a judge): the greatest common divisor of the units'
     /// differences over a unit's mean weight. 0 for continuous scores, other statistics and unequal weights.
     pub fn swap_step(&self, a: usize, b: usize) -> f64 {
-        if self.statistic != Statistic::Mean || self.units == 0 {
+        if !self.statistic.is_mean() || self.units == 0 {
             return 0.0;
         }
         let (mut step, mut largest, mut weight) = (0.0_f64, 0.0_f64, 0.0);
@@ -175,7 +177,7 @@ impl Columns {
 
     /// Numbers in a row: columns × dim.
     pub(crate) fn width(&self) -> usize {
-        self.count * self.statistic.dim()
+        self.count * self.dim
     }
 
     /// All vectors of one unit, column after column.
@@ -186,7 +188,7 @@ impl Columns {
 
     /// The vector of one unit in one column.
     pub fn vector(&self, unit: usize, column: usize) -> &[f64] {
-        let dim = self.statistic.dim();
+        let dim = self.dim;
         &self.row(unit)[column * dim..(column + 1) * dim]
     }
 
@@ -203,7 +205,7 @@ impl Columns {
 
     /// The value of each column from a row of sums.
     pub(crate) fn values_of(&self, sums: &[f64], values: &mut [f64]) {
-        for (value, sums) in values.iter_mut().zip(sums.chunks_exact(self.statistic.dim().max(1))) {
+        for (value, sums) in values.iter_mut().zip(sums.chunks_exact(self.dim.max(1))) {
             *value = self.statistic.value(sums);
         }
     }

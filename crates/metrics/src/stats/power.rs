@@ -61,11 +61,10 @@ impl PairedDesign {
 /// The jackknife's standard error of column `b` less column `a` on the scale that tests of swapped documents see. For
 /// perplexity that is the logarithm of the ratio, times the value of `a`: how the level of both varies is no noise there.
 pub fn swap_standard_error(bootstrap: &Bootstrap, statistic: &Statistic, a: usize, b: usize) -> f64 {
-    match statistic {
-        Statistic::Perplexity => {
-            bootstrap.observed()[a] * bootstrap.jackknife_standard_error(|values| (values[b] / values[a]).ln())
-        }
-        _ => bootstrap.jackknife_standard_error(|values| values[b] - values[a]),
+    if statistic.differs_by_factor() {
+        bootstrap.observed()[a] * bootstrap.jackknife_standard_error(|values| (values[b] / values[a]).ln())
+    } else {
+        bootstrap.jackknife_standard_error(|values| values[b] - values[a])
     }
 }
 

@@ -1,4 +1,4 @@
-//! Scores of one multiple-choice document from the log-likelihoods of its choices, as lm-eval defines them.
+//! The choices of one document with their log-likelihoods, and the right ones among them.
 
 use serde_json::Value;
 
@@ -85,74 +85,43 @@ pub fn softmax(loglikelihoods: &[f64]) -> Vec<f64> {
 
 /// What a model said about the choices of one document.
 #[derive(Clone, Copy, Debug)]
-pub struct ChoiceAnswers<'a, S> {
+pub struct ChoiceAnswers<'a> {
     /// The texts of the choices, without the delimiter before them.
-    pub choices: &'a [S],
+    pub choices: &'a [String],
     /// Log-likelihood of each choice after the context.
     pub loglikelihoods: &'a [f64],
     /// Whether every token of each choice was the most probable one.
     pub is_greedy: &'a [bool],
-    /// Log-likelihood of each choice after an empty context, where `acc_mutual_info` was asked for.
+    /// Log-likelihood of each choice after an empty context, where a metric needs it.
     pub unconditional: Option<&'a [f64]>,
+    /// The right answer.
+    pub gold: &'a Gold,
+    /// Number of classes of the task: the choices of its first document.
+    pub classes: usize,
 }
 
-/// All multiple-choice metrics of one document.
-#[derive(Clone, Debug, PartialEq)]
-pub struct ChoiceScores {
-    /// The choice with the largest log-likelihood; `None` where a log-likelihood is NaN, which scores 0.
-    pub predicted: Option<usize>,
-    /// Whether that choice is right.
-    pub acc: f64,
-    /// The same with log-likelihoods divided by the code points of the choice.
-    pub acc_norm: f64,
-    /// The same with log-likelihoods divided by the UTF-8 bytes of the choice.
-    pub acc_bytes: f64,
-    /// The same with the unconditional log-likelihoods subtracted.
-    pub acc_mutual_info: Option<f64>,
-    /// Whether greedy decoding would have given a right choice.
-    pub exact_match: f64,
-    /// Softmax of the log-likelihoods.
-    pub probabilities: Vec<f64>,
-    /// Squared distance of the probabilities from the right answer, 0 to 2; `None` unless exactly one choice is right.
-    pub brier_score: Option<f64>,
-}
-
-impl<S: AsRef<str>> ChoiceAnswers<'_, S> {
-    /// The scores against a gold answer.
-    pub fn score(&self, gold: &Gold) -> ChoiceScores {
-        let right =
-            |predicted: Option<usize>| f64::from(u8::from(predicted.is_some_and(|choice| gold.contains(choice))));
-        let per = |length: &dyn Fn(&str) -> usize| -> Vec<f64> {
-            let lengths = self.choices.iter().map(|choice| length(choice.as_ref()) as f64);
-            self.loglikelihoods.iter().zip(lengths).map(|(ll, length)| ll / length).collect()
-        };
-        let probabilities = softmax(self.loglikelihoods);
-        let brier_score = match gold {
-            Gold::One(gold) => Some(brier_score(&probabilities, *gold)),
-            Gold::Any(_) | Gold::Missing => None,
-        };
-        let predicted = argmax(self.loglikelihoods);
-        let greedy = gold.indices().iter().any(|&choice| self.is_greedy.get(choice) == Some(&true));
-        ChoiceScores {
-            predicted,
-            acc: right(predicted),
-            acc_norm: right(argmax(&per(&|choice| choice.chars().count()))),
-            acc_bytes: right(argmax(&per(&str::len))),
-            acc_mutual_info: self.unconditional.map(|unconditional| {
-                let gain: Vec<f64> =
-                    self.loglikelihoods.iter().zip(unconditional).map(|(with, without)| with - without).collect();
-                right(argmax(&gain))
-            }),
-            exact_match: f64::from(u8::from(greedy)),
-            probabilities,
-            brier_score,
-        }
+impl ChoiceAnswers<'_> {
+    /// The choice with the largest log-likelihood; `None` where a log-likelihood is NaN, which is wrong.
+    pub fn predicted(&self) -> Option<usize> {
+        argmax(self.loglikelihoods)
     }
-}
 
-/// Squared distance of probabilities from certainty in the right class (Brier 1950), summed over classes.
-pub fn brier_score(probabilities: &[f64], gold: usize) -> f64 {
-    probabilities.iter().enumerate().map(|(class, p)| (p - f64::from(u8::from(class == gold))).powi(2)).sum()
+    /// The same with log-likelihoods divided by a length of the choice.
+    pub fn predicted_per(&self, length: impl Fn(&str) -> usize) -> Option<usize> {
+        let lengths = self.choices.iter().map(|choice| length(choice) as f64);
+        argmax(&self.loglikelihoods.iter().zip(lengths).map(|(ll, length)| ll / length).collect::<Vec<_>>())
+    }
+
+    /// 1 if a choice is right, else 0.
+    pub fn right(&self, predicted: Option<usize>) -> f64 {
+        f64::from(u8::from(predicted.is_some_and(|choice| self.gold.contains(choice))))
+    }
+
+    /// 1 if greedy decoding would have given a right choice, else 0.
+    pub fn right_greedily(&self) -> f64 {
+        let greedy = self.gold.indices().iter().any(|&choice| self.is_greedy.get(choice) == Some(&true));
+        f64::from(u8::from(greedy))
+    }
 }
 
 #[cfg(test)]
@@ -160,9 +129,17 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::{Answer, Metric, Reads};
 
-    fn answers<'a>(choices: &'a [&'a str], loglikelihoods: &'a [f64]) -> ChoiceAnswers<'a, &'a str> {
-        ChoiceAnswers { choices, loglikelihoods, is_greedy: &[false, true, false], unconditional: None }
+    /// The score of a metric of choices; `None` where it has none.
+    fn score(metric: &str, gold: &Gold, choices: &[&str], lls: &[f64], unconditional: Option<&[f64]>) -> Option<f64> {
+        let choices = choices.iter().map(|choice| (*choice).to_owned()).collect::<Vec<_>>();
+        let is_greedy = &[false, true, false];
+        let answers =
+            ChoiceAnswers { choices: &choices, loglikelihoods: lls, is_greedy, unconditional, gold, classes: 2 };
+        let scorer = Metric::of(metric).unwrap().configure(Reads::Choices, &Value::Null).unwrap();
+        let stats = scorer.stats(&Answer::Choices(&answers)).unwrap().unwrap();
+        (stats[1] > 0.0).then_some(stats[0])
     }
 
     #[test]
@@ -188,31 +165,23 @@ mod tests {
     #[test]
     fn normalisation_counts_code_points_or_bytes() {
         // Per code point the first choice leads, per byte the second.
-        let scores = answers(&["abcd", "éééé"], &[-4.0, -6.0]).score(&Gold::One(1));
-        assert_eq!((scores.acc, scores.acc_norm, scores.acc_bytes), (0.0, 0.0, 1.0));
-        assert_eq!(scores.exact_match, 1.0);
+        let score = |metric| score(metric, &Gold::One(1), &["abcd", "éééé"], &[-4.0, -6.0], None).unwrap();
+        assert_eq!(["acc", "acc_norm", "acc_bytes"].map(score), [0.0, 0.0, 1.0]);
+        assert_eq!(score("exact_match"), 1.0);
     }
 
     #[test]
     fn mutual_information_subtracts_the_unconditional() {
-        let unconditional = [-1.0, -9.0];
-        let mut answers = answers(&["a", "b"], &[-1.0, -2.0]);
-        answers.unconditional = Some(&unconditional);
-        let scores = answers.score(&Gold::Any(vec![1]));
-        assert_eq!((scores.acc, scores.acc_mutual_info, scores.brier_score), (0.0, Some(1.0), None));
+        let (gold, unconditional) = (Gold::Any(vec![1]), [-1.0, -9.0]);
+        let score = |metric| score(metric, &gold, &["a", "b"], &[-1.0, -2.0], Some(&unconditional));
+        assert_eq!(["acc", "acc_mutual_info", "brier_score"].map(score), [Some(0.0), Some(1.0), None]);
     }
 
     #[test]
     fn a_missing_gold_scores_zero() {
-        let scores = answers(&["a", "b"], &[-1.0, -2.0]).score(&Gold::Missing);
-        assert_eq!((scores.acc, scores.acc_norm, scores.exact_match, scores.brier_score), (0.0, 0.0, 0.0, None));
-        assert_eq!(scores.predicted, Some(0));
-    }
-
-    #[test]
-    fn brier_by_hand() {
-        assert!((brier_score(&[0.2, 0.8], 1) - 0.08).abs() < 1e-15);
-        let p = softmax(&[-1000.0, -1000.0 + 3f64.ln()]);
-        assert!((p[1] - 0.75).abs() < 1e-12);
+        let score = |metric| score(metric, &Gold::Missing, &["a", "b"], &[-1.0, -2.0], None);
+        let metrics = ["acc", "acc_norm", "exact_match", "brier_score"];
+        assert_eq!(metrics.map(score), [Some(0.0), Some(0.0), Some(0.0), None]);
+        assert_eq!(argmax(&[-1.0, -2.0]), Some(0));
     }
 }

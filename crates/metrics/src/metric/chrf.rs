@@ -1,11 +1,33 @@
-//! chrF (Popović 2015) and chrF++ (Popović 2017) as sacreBLEU defines them.
+//! `chrf`: chrF (Popović 2015) and chrF++ (Popović 2017) as sacreBLEU defines them.
 
-use serde::{Deserialize, Serialize};
+use std::sync::Arc;
 
-use crate::bleu::SACREBLEU_VERSION;
-use crate::ngrams::{Interner, overlap};
-use crate::sums::corpus_sums;
 use harness_python::{is_ascii_punctuation, is_space, split_whitespace};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::{
+    Statistic,
+    answer::{Answer, Logged, Reads},
+    bleu::SACREBLEU_VERSION,
+    definition::{Metric, Scorer, StandardError, corpus},
+    formula::{Formula, log_texts, read_texts},
+};
+use crate::{
+    MetricsError,
+    ngrams::{Interner, overlap},
+    scale::Scale,
+    stats::Range,
+    sums::corpus_sums,
+};
+
+pub(super) const METRIC: Metric = Metric {
+    scale: Scale::Points,
+    aggregation: "chrf",
+    logs_pairs: true,
+    case: Some(case),
+    ..Metric::new("chrf", &[Reads::Text], |_, _| Ok(Arc::new(Chrf::default())))
+};
 
 /// From summed n-gram counts to chrF.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -60,6 +82,32 @@ impl ChrfFormula {
     }
 }
 
+impl Formula for ChrfFormula {
+    fn dim(&self) -> usize {
+        Self::dim(self)
+    }
+
+    fn value(&self, sums: &[f64]) -> f64 {
+        self.score(sums)
+    }
+
+    fn range(&self, _: Scale) -> Range {
+        Range::between(0.0, 100.0)
+    }
+
+    fn scale(&self) -> Option<Scale> {
+        Some(Scale::Points)
+    }
+
+    fn logged(&self, document: &Logged<'_>) -> Value {
+        log_texts(document)
+    }
+
+    fn read(&self, logged: &Value) -> Option<Vec<f64>> {
+        read_texts(logged, |answer, references| Chrf::default().stats(answer, references))
+    }
+}
+
 /// chrF: how texts become counts, and counts a score.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Chrf {
@@ -71,7 +119,33 @@ pub struct Chrf {
     pub formula: ChrfFormula,
 }
 
+impl Scorer for Chrf {
+    fn statistic(&self, _: usize) -> Statistic {
+        Self::statistic(self)
+    }
+
+    fn stats(&self, answer: &Answer<'_>) -> Result<Option<Vec<f64>>, MetricsError> {
+        let Answer::Text { text, references } = answer else { return Ok(None) };
+        Ok(Some(Self::stats(self, text, references)))
+    }
+
+    fn standard_error(&self) -> StandardError {
+        StandardError::OF_TEXTS
+    }
+}
+
+fn case(input: &Value) -> Option<Vec<f64>> {
+    let (hypotheses, references) = corpus(input)?;
+    let formula = ChrfFormula { word_order: input["word_order"].as_f64()? as usize, ..ChrfFormula::default() };
+    Some(vec![Chrf { formula, ..Chrf::default() }.corpus(&hypotheses, &references)])
+}
+
 impl Chrf {
+    /// The function from summed statistics to the score.
+    pub fn statistic(&self) -> Statistic {
+        Statistic::Chrf(self.formula)
+    }
+
     /// chrF++: words up to order 2 beside the characters.
     pub fn plus_plus() -> Self {
         Self { formula: ChrfFormula { word_order: 2, ..ChrfFormula::default() }, ..Self::default() }

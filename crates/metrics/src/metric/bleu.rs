@@ -1,23 +1,98 @@
-//! BLEU (Papineni et al. 2002) as sacreBLEU defines it (Post 2018), and its other definitions.
+//! `bleu`: BLEU (Papineni et al. 2002) as sacreBLEU defines it (Post 2018), and its other definitions.
 
 mod hugging_face;
 mod nltk;
 mod tokenizer;
 
+use std::sync::Arc;
+
+use harness_python::{split_whitespace, trim_end};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 pub use hugging_face::{HfBleu, HfBleuScore};
 pub use nltk::{NltkBleu, NltkSmoothing};
 pub use tokenizer::BleuTokenizer;
-pub(crate) use tokenizer::{part_periods, part_punctuation};
+pub(super) use tokenizer::{part_periods, part_punctuation};
 
-use crate::MetricsError;
-use crate::ngrams::{Interner, max_into, overlap};
-use crate::sums::corpus_sums;
-use harness_python::{split_whitespace, trim_end};
+use super::{
+    Statistic,
+    answer::{Answer, Logged, Reads},
+    definition::{Metric, Scorer, StandardError, corpus, flag},
+    formula::{Formula, log_texts, read_texts},
+};
+use crate::{
+    MetricsError,
+    ngrams::{Interner, max_into, overlap},
+    scale::Scale,
+    stats::Range,
+    sums::corpus_sums,
+};
+
+pub(super) const METRIC: Metric = Metric {
+    options: &["tokenize", "lowercase"],
+    scale: Scale::Points,
+    aggregation: "bleu",
+    logs_pairs: true,
+    case: Some(case),
+    ..Metric::new("bleu", &[Reads::Text], |_, options| {
+        let tokenizer = match &options["tokenize"] {
+            Value::Null => BleuTokenizer::default(),
+            name => serde_json::from_value(name.clone()).map_err(|e| MetricsError::Option(format!("tokenize: {e}")))?,
+        };
+        Ok(Arc::new(Bleu { tokenizer, lowercase: flag(options, "lowercase")?, ..Bleu::default() }))
+    })
+};
+
+impl Scorer for Bleu {
+    fn statistic(&self, _: usize) -> Statistic {
+        Self::statistic(self)
+    }
+
+    fn stats(&self, answer: &Answer<'_>) -> Result<Option<Vec<f64>>, MetricsError> {
+        let Answer::Text { text, references } = answer else { return Ok(None) };
+        Ok(Some(Self::stats(self, text, references)))
+    }
+
+    fn standard_error(&self) -> StandardError {
+        StandardError::OF_TEXTS
+    }
+}
+
+fn case(input: &Value) -> Option<Vec<f64>> {
+    let (hypotheses, references) = corpus(input)?;
+    let tokenizer = serde_json::from_value(input["tokenizer"].clone()).ok()?;
+    Some(vec![Bleu { tokenizer, ..Bleu::default() }.corpus(&hypotheses, &references).score])
+}
+
+impl Formula for BleuFormula {
+    fn dim(&self) -> usize {
+        Self::dim(self)
+    }
+
+    fn value(&self, sums: &[f64]) -> f64 {
+        self.score(sums).score
+    }
+
+    fn range(&self, _: Scale) -> Range {
+        Range::between(0.0, 100.0)
+    }
+
+    fn scale(&self) -> Option<Scale> {
+        Some(Scale::Points)
+    }
+
+    fn logged(&self, document: &Logged<'_>) -> Value {
+        log_texts(document)
+    }
+
+    fn read(&self, logged: &Value) -> Option<Vec<f64>> {
+        read_texts(logged, |answer, references| Bleu::default().stats(answer, references))
+    }
+}
 
 /// The version of sacreBLEU whose behaviour, and so whose signature, this is.
-pub(crate) const SACREBLEU_VERSION: &str = "2.6.0";
+pub(super) const SACREBLEU_VERSION: &str = "2.6.0";
 
 /// What takes the place of the precision of an order without a match (Chen and Cherry 2014).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -162,6 +237,11 @@ pub struct Bleu {
 }
 
 impl Bleu {
+    /// The function from summed statistics to the score.
+    pub fn statistic(&self) -> Statistic {
+        Statistic::Bleu(self.formula)
+    }
+
     /// The settings of `sacrebleu.sentence_bleu`: effective order.
     pub fn sentence() -> Self {
         Self { formula: BleuFormula { effective_order: true, ..BleuFormula::default() }, ..Self::default() }

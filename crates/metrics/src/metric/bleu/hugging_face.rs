@@ -1,9 +1,14 @@
 //! The `bleu` of Hugging Face's evaluate, which wraps the script of TensorFlow's NMT tutorial.
 
-use serde::{Deserialize, Serialize};
-
-use super::{Bleu, BleuFormula, BleuTokenizer};
 use harness_python::split_whitespace;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::{
+    super::{Statistic, formula::Formula},
+    Bleu, BleuFormula, BleuTokenizer,
+};
+use crate::{scale::Scale, stats::Range};
 
 /// BLEU on 0..1 with the length of the *shortest* reference, over 13a tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -38,6 +43,11 @@ pub struct HfBleuScore {
 }
 
 impl HfBleu {
+    /// The function from summed statistics to the score.
+    pub fn statistic(&self) -> Statistic {
+        Statistic::HfBleu(*self)
+    }
+
     /// Number of statistics: prediction length, reference length, matches and totals of each order.
     pub fn dim(&self) -> usize {
         2 + 2 * self.max_order
@@ -79,6 +89,28 @@ impl HfBleu {
         };
         let bleu = mean * brevity_penalty;
         HfBleuScore { bleu, precisions, brevity_penalty, length_ratio, translation_length, reference_length }
+    }
+}
+
+impl Formula for HfBleu {
+    fn dim(&self) -> usize {
+        Self::dim(self)
+    }
+
+    fn value(&self, sums: &[f64]) -> f64 {
+        self.score(sums).bleu
+    }
+
+    fn range(&self, _: Scale) -> Range {
+        Range::between(0.0, 1.0)
+    }
+
+    fn scale(&self) -> Option<Scale> {
+        Some(Scale::Fraction)
+    }
+
+    fn read(&self, _: &Value) -> Option<Vec<f64>> {
+        None
     }
 }
 

@@ -1,14 +1,30 @@
-//! Translation edit rate (Snover et al. 2006) as sacreBLEU, after Tercom, computes it.
+//! `ter`: translation edit rate (Snover et al. 2006) as sacreBLEU, after Tercom, computes it.
 
 mod edit_distance;
 mod shift;
 
-use serde::{Deserialize, Serialize};
+use std::sync::Arc;
 
-use crate::bleu::{SACREBLEU_VERSION, part_periods, part_punctuation};
-use crate::ngrams::Interner;
-use crate::sums::corpus_sums;
 use harness_python::split_whitespace;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::{
+    Statistic,
+    answer::{Answer, Logged, Reads},
+    bleu::{SACREBLEU_VERSION, part_periods, part_punctuation},
+    definition::{Metric, Scorer, StandardError},
+    formula::{Formula, log_texts, read_texts},
+};
+use crate::{MetricsError, ngrams::Interner, scale::Scale, stats::Range, sums::corpus_sums};
+
+pub(super) const METRIC: Metric = Metric {
+    scale: Scale::Points,
+    higher_is_better: false,
+    aggregation: "ter",
+    logs_pairs: true,
+    ..Metric::new("ter", &[Reads::Text], |_, _| Ok(Arc::new(Ter::default())))
+};
 
 /// How texts are prepared for TER. Tercom's handling of Asian scripts is not there.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -21,7 +37,27 @@ pub struct Ter {
     pub case_sensitive: bool,
 }
 
+impl Scorer for Ter {
+    fn statistic(&self, _: usize) -> Statistic {
+        Statistic::Ter
+    }
+
+    fn stats(&self, answer: &Answer<'_>) -> Result<Option<Vec<f64>>, MetricsError> {
+        let Answer::Text { text, references } = answer else { return Ok(None) };
+        Ok(Some(Self::stats(self, text, references)))
+    }
+
+    fn standard_error(&self) -> StandardError {
+        StandardError::OF_TEXTS
+    }
+}
+
 impl Ter {
+    /// The function from summed statistics to the score.
+    pub fn statistic(&self) -> Statistic {
+        Statistic::Ter
+    }
+
     /// Statistics of one document: the fewest edits to any reference, and the mean length of the references in words.
     pub fn stats<S: AsRef<str>>(&self, hypothesis: &str, references: &[S]) -> Vec<f64> {
         if references.is_empty() {
@@ -42,7 +78,7 @@ impl Ter {
     /// Score of a corpus in percent; documents are processed in parallel.
     pub fn corpus<H: AsRef<str> + Sync, R: AsRef<str> + Sync>(&self, hypotheses: &[H], references: &[Vec<R>]) -> f64 {
         let stats = |hypothesis: &str, references: &[R]| self.stats(hypothesis, references);
-        score(&corpus_sums(2, hypotheses, references, stats))
+        Rate.value(&corpus_sums(2, hypotheses, references, stats))
     }
 
     /// sacreBLEU's signature; `references` is the number of references a document has, `None` where it varies.
@@ -70,12 +106,32 @@ impl Ter {
 }
 
 /// The rate in percent of summed `[edits, reference length]`; 100 for edits against empty references.
-pub(crate) fn score(sums: &[f64]) -> f64 {
-    let (edits, length) = (sums[0], sums[1]);
-    match (edits > 0.0, length > 0.0) {
-        (_, true) => 100.0 * edits / length,
-        (true, false) => 100.0,
-        (false, false) => 0.0,
+pub(super) struct Rate;
+
+impl Formula for Rate {
+    fn value(&self, sums: &[f64]) -> f64 {
+        let (edits, length) = (sums[0], sums[1]);
+        match (edits > 0.0, length > 0.0) {
+            (_, true) => 100.0 * edits / length,
+            (true, false) => 100.0,
+            (false, false) => 0.0,
+        }
+    }
+
+    fn range(&self, _: Scale) -> Range {
+        Range::at_least(0.0)
+    }
+
+    fn scale(&self) -> Option<Scale> {
+        Some(Scale::Points)
+    }
+
+    fn logged(&self, document: &Logged<'_>) -> Value {
+        log_texts(document)
+    }
+
+    fn read(&self, logged: &Value) -> Option<Vec<f64>> {
+        read_texts(logged, |answer, references| Ter::default().stats(answer, references))
     }
 }
 

@@ -1,11 +1,22 @@
-//! F1 over the tokens of short answers, as SQuAD defines it (Rajpurkar et al. 2016, 2018).
+//! `token_f1`: F1 over the tokens of short answers, as SQuAD defines it (Rajpurkar et al. 2016, 2018).
 
 use std::sync::LazyLock;
 
+use harness_python::{is_ascii_punctuation, split_whitespace};
 use regex::Regex;
 
+use super::{
+    answer::{Answer, Reads},
+    definition::{Metric, Scored},
+};
 use crate::ngrams::{Interner, overlap};
-use harness_python::{is_ascii_punctuation, split_whitespace};
+
+pub(super) const METRIC: Metric = Metric::new("token_f1", &[Reads::Text], |_, _| {
+    Scored::by(|answer| match answer {
+        Answer::Text { text, references } => Some(token_f1(text, references)),
+        _ => None,
+    })
+});
 
 /// An answer lower-cased, without ASCII punctuation and the articles a, an and the, and with single blanks.
 pub fn normalize_answer(answer: &str) -> String {

@@ -1,14 +1,52 @@
-//! ROUGE (Lin 2004) as Google's rouge-score computes it.
+//! `rouge1` to `rougeLsum`: ROUGE (Lin 2004) as Google's rouge-score computes it.
 
 mod lcs;
 
-use std::fmt;
-use std::str::FromStr;
+use std::{fmt, str::FromStr, sync::Arc};
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
-use crate::ngrams::{Interner, overlap};
-use crate::{MetricsError, porter_stem};
+use super::{
+    answer::{Answer, Reads},
+    definition::{Build, Metric, Scorer, flag},
+    formula::mean_stats,
+};
+use crate::{
+    MetricsError,
+    ngrams::{Interner, overlap},
+    porter_stem,
+};
+
+pub(super) const ROUGE1: Metric = metric("rouge1", |_, options| scorer(RougeType::N(1), options));
+pub(super) const ROUGE2: Metric = metric("rouge2", |_, options| scorer(RougeType::N(2), options));
+/// Known from lm-eval's results alone.
+pub(super) const ROUGE3: Metric =
+    Metric { reads: &[], ..metric("rouge3", |_, options| scorer(RougeType::N(3), options)) };
+pub(super) const ROUGE_L: Metric = metric("rougeL", |_, options| scorer(RougeType::L, options));
+pub(super) const ROUGE_LSUM: Metric = metric("rougeLsum", |_, options| scorer(RougeType::Lsum, options));
+
+const fn metric(name: &'static str, build: Build) -> Metric {
+    Metric { options: &["use_stemmer"], cases: "rouge", case: Some(case), ..Metric::new(name, &[Reads::Text], build) }
+}
+
+fn scorer(kind: RougeType, options: &Value) -> Result<Arc<dyn Scorer>, MetricsError> {
+    Ok(Arc::new(Rouge::new([kind], flag(options, "use_stemmer")?)))
+}
+
+impl Scorer for Rouge {
+    fn stats(&self, answer: &Answer<'_>) -> Result<Option<Vec<f64>>, MetricsError> {
+        let Answer::Text { text, references } = answer else { return Ok(None) };
+        let scores = self.score_multi(references, text);
+        Ok(Some(mean_stats(scores.first().map_or(0.0, |score| score.fmeasure))))
+    }
+}
+
+fn case(input: &Value) -> Option<Vec<f64>> {
+    let rouge = Rouge::new([RougeType::N(1), RougeType::N(2), RougeType::L], input["stemmer"].as_bool()?);
+    let (hypothesis, reference) = (input["hypothesis"].as_str()?, input["reference"].as_str()?);
+    Some(rouge.score(reference, hypothesis).iter().map(|score| score.fmeasure).collect())
+}
 
 /// A variant of ROUGE.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -1,10 +1,29 @@
-//! `exact_match` with lm-eval's options.
+//! `exact_match` with lm-eval's options; of choices, whether a right one is what the model would say.
 
+use std::sync::Arc;
+
+use harness_python::{PythonRegex, is_ascii_punctuation};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
+use super::{
+    answer::{Answer, Reads},
+    definition::{Metric, Scored, Scorer, flag},
+    formula::mean_stats,
+};
 use crate::MetricsError;
-use harness_python::PythonRegex;
-use harness_python::is_ascii_punctuation;
+
+pub(crate) const OPTIONS: &[&str] = &["regexes_to_ignore", "ignore_case", "ignore_punctuation", "ignore_numbers"];
+
+pub(super) const METRIC: Metric = Metric {
+    options: OPTIONS,
+    share: true,
+    tells_documents: true,
+    ..Metric::new("exact_match", &[Reads::Choices, Reads::Text], |reads, options| match reads {
+        Reads::Choices => Scored::whole(|answer| Some(answer.choices()?.right_greedily())),
+        _ => Ok(Arc::new(ExactMatch::new(ExactMatchOptions::read(options)?)?)),
+    })
+};
 
 /// Options of `exact_match`, by their names in task files.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -18,6 +37,22 @@ pub struct ExactMatchOptions {
     pub ignore_punctuation: bool,
     /// Whether ASCII digits are removed.
     pub ignore_numbers: bool,
+}
+
+impl ExactMatchOptions {
+    /// From an entry of `metric_list`.
+    fn read(options: &Value) -> Result<Self, MetricsError> {
+        Ok(Self {
+            regexes_to_ignore: match &options["regexes_to_ignore"] {
+                Value::Null => Vec::new(),
+                Value::Array(items) => items.iter().map(harness_python::str).collect(),
+                other => vec![harness_python::str(other)],
+            },
+            ignore_case: flag(options, "ignore_case")?,
+            ignore_punctuation: flag(options, "ignore_punctuation")?,
+            ignore_numbers: flag(options, "ignore_numbers")?,
+        })
+    }
 }
 
 /// `exact_match` with its expressions compiled.
@@ -73,6 +108,13 @@ impl ExactMatch {
         });
         text.truncate(text.trim_end_matches('\0').len());
         Ok(text)
+    }
+}
+
+impl Scorer for ExactMatch {
+    fn stats(&self, answer: &Answer<'_>) -> Result<Option<Vec<f64>>, MetricsError> {
+        let Answer::Text { text, references } = answer else { return Ok(None) };
+        Ok(Some(mean_stats(f64::from(u8::from(self.matches(text, references)?)))))
     }
 }
 

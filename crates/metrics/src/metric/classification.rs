@@ -1,6 +1,19 @@
-//! Precision, recall, F1 and Matthews correlation over classes, with scikit-learn's conventions.
+//! Measures over classes with scikit-learn's conventions, which `f1`, `precision` and `recall` are, and the confusion
+//! matrix that they are computed from.
+
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use super::{
+    Statistic,
+    answer::{Answer, Logged, Reads},
+    choices::{ChoiceAnswers, argmax},
+    definition::{Metric, Scorer, StandardError},
+    formula::Formula,
+};
+use crate::{MetricsError, scale::Scale, stats::Range};
 
 /// What is measured for a class.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -53,6 +66,11 @@ impl Classification {
         Self { classes: 2, measure: ClassMeasure::F1, average: Average::Binary { positive: 1 } }
     }
 
+    /// The function from summed statistics to the value.
+    pub fn statistic(&self) -> Statistic {
+        Statistic::Classification(*self)
+    }
+
     /// The value of a summed confusion matrix.
     pub fn value(&self, sums: &[f64]) -> f64 {
         let matrix = Confusion { sums, classes: self.classes };
@@ -99,22 +117,107 @@ pub fn confusion_stats(classes: usize, gold: usize, predicted: Option<usize>) ->
     stats
 }
 
-/// Matthews correlation of a summed confusion matrix, for any number of classes (Gorodkin 2004); 0 where undefined.
-pub fn matthews(sums: &[f64], classes: usize) -> f64 {
-    let matrix = Confusion { sums, classes };
-    let total: f64 = (0..classes).map(|c| matrix.gold(c)).sum();
-    let hits: f64 = (0..classes).map(|c| matrix.hits(c)).sum();
-    let none = total - (0..classes).map(|c| matrix.predicted(c)).sum::<f64>();
-    let products: f64 = (0..classes).map(|c| matrix.gold(c) * matrix.predicted(c)).sum();
-    let gold_squares: f64 = (0..classes).map(|c| matrix.gold(c).powi(2)).sum();
-    let predicted_squares: f64 = (0..classes).map(|c| matrix.predicted(c).powi(2)).sum::<f64>() + none * none;
-    let spread = (total * total - predicted_squares) * (total * total - gold_squares);
-    if spread > 0.0 { (hits * total - products) / spread.sqrt() } else { 0.0 }
+/// [`confusion_stats`] of the first right choice and the predicted one.
+pub(super) fn choice_stats(choices: &ChoiceAnswers<'_>) -> Vec<f64> {
+    let gold = choices.gold.indices().first().copied().unwrap_or(usize::MAX);
+    confusion_stats(choices.classes.max(2), gold, choices.predicted())
 }
 
-struct Confusion<'a> {
-    sums: &'a [f64],
-    classes: usize,
+/// Right and predicted class, as lm-eval logs them.
+pub(super) fn log_classes(document: &Logged<'_>) -> Value {
+    json!([document.gold(), argmax(document.loglikelihoods).unwrap_or(0)])
+}
+
+/// Right and predicted class of what lm-eval logs; `None` where these are no classes.
+pub fn logged_classes(logged: &Value) -> Option<(usize, usize)> {
+    let [gold, predicted] = logged.as_array()?.as_slice() else { return None };
+    Some((usize::try_from(gold.as_i64()?).ok()?, usize::try_from(predicted.as_i64()?).ok()?))
+}
+
+/// [`confusion_stats`] of what lm-eval logs.
+pub(super) fn read_classes(classes: usize, logged: &Value) -> Option<Vec<f64>> {
+    let (gold, predicted) = logged_classes(logged)?;
+    Some(confusion_stats(classes, gold, Some(predicted)))
+}
+
+/// A measure over the choices as classes.
+#[derive(Debug)]
+struct OfChoices {
+    measure: ClassMeasure,
+    average: Option<Average>,
+    standard_error: StandardError,
+}
+
+impl Scorer for OfChoices {
+    fn statistic(&self, classes: usize) -> Statistic {
+        let average = self.average.unwrap_or(Average::Binary { positive: 1 });
+        Classification { classes: classes.max(2), measure: self.measure, average }.statistic()
+    }
+
+    fn stats(&self, answer: &Answer<'_>) -> Result<Option<Vec<f64>>, MetricsError> {
+        Ok(answer.choices().map(choice_stats))
+    }
+
+    fn standard_error(&self) -> StandardError {
+        self.standard_error
+    }
+}
+
+/// The metric of a measure, of class 1 unless the option `average` names an average.
+pub(super) const fn metric(name: &'static str, build: super::definition::Build) -> Metric {
+    Metric { options: &["average"], ..Metric::new(name, &[Reads::Choices], build) }
+}
+
+/// Its scorer.
+pub(super) fn scorer(
+    measure: ClassMeasure,
+    options: &Value,
+    standard_error: impl Fn(Option<Average>) -> StandardError,
+) -> Result<Arc<dyn Scorer>, MetricsError> {
+    let average = match options["average"].as_str() {
+        None => None,
+        Some("binary") => Some(Average::Binary { positive: 1 }),
+        Some("macro") => Some(Average::Macro),
+        Some("micro") => Some(Average::Micro),
+        Some("weighted") => Some(Average::Weighted),
+        Some(other) => {
+            let message = format!("unknown average {other:?}; known: binary, macro, micro, weighted");
+            return Err(MetricsError::Option(message));
+        }
+    };
+    Ok(Arc::new(OfChoices { measure, average, standard_error: standard_error(average) }))
+}
+
+impl Formula for Classification {
+    fn dim(&self) -> usize {
+        self.classes * (self.classes + 1)
+    }
+
+    fn value(&self, sums: &[f64]) -> f64 {
+        Self::value(self, sums)
+    }
+
+    fn range(&self, _: Scale) -> Range {
+        Range::between(0.0, 1.0)
+    }
+
+    fn scale(&self) -> Option<Scale> {
+        Some(Scale::Fraction)
+    }
+
+    fn logged(&self, document: &Logged<'_>) -> Value {
+        log_classes(document)
+    }
+
+    fn read(&self, logged: &Value) -> Option<Vec<f64>> {
+        read_classes(self.classes, logged)
+    }
+}
+
+/// A summed confusion matrix.
+pub(super) struct Confusion<'a> {
+    pub(super) sums: &'a [f64],
+    pub(super) classes: usize,
 }
 
 impl Confusion<'_> {
@@ -122,15 +225,15 @@ impl Confusion<'_> {
         self.sums[gold * (self.classes + 1) + predicted]
     }
 
-    fn hits(&self, class: usize) -> f64 {
+    pub(super) fn hits(&self, class: usize) -> f64 {
         self.at(class, class)
     }
 
-    fn gold(&self, class: usize) -> f64 {
+    pub(super) fn gold(&self, class: usize) -> f64 {
         (0..=self.classes).map(|predicted| self.at(class, predicted)).sum()
     }
 
-    fn predicted(&self, class: usize) -> f64 {
+    pub(super) fn predicted(&self, class: usize) -> f64 {
         (0..self.classes).map(|gold| self.at(gold, class)).sum()
     }
 }
@@ -144,7 +247,8 @@ mod tests {
     use super::*;
 
     fn sums(classes: usize, pairs: &[(usize, Option<usize>)]) -> Vec<f64> {
-        crate::Statistic::Matthews { classes }
+        Classification::macro_f1(classes)
+            .statistic()
             .sum(pairs.iter().map(|&(gold, predicted)| confusion_stats(classes, gold, predicted)))
     }
 
@@ -173,14 +277,6 @@ mod tests {
         let sums = sums(3, &[(0, Some(0)), (1, Some(1))]);
         assert_eq!(measure(ClassMeasure::F1, Average::Macro, &sums), 1.0);
         assert_eq!(measure(ClassMeasure::F1, Average::Macro, &[0.0; 12]), 0.0);
-    }
-
-    #[test]
-    fn matthews_of_two_classes_is_the_phi_coefficient() {
-        let pairs = [(1, Some(0)), (1, Some(1)), (1, Some(1)), (0, Some(0)), (0, Some(0)), (0, Some(0))];
-        assert!((matthews(&sums(2, &pairs), 2) - 0.5f64.sqrt()).abs() < 1e-12);
-        assert_eq!(matthews(&sums(2, &[(1, Some(1)), (0, Some(1))]), 2), 0.0);
-        assert!(matthews(&sums(2, &[(1, None), (0, Some(0))]), 2) > 0.0);
     }
 
     #[test]

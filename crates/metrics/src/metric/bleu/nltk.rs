@@ -3,9 +3,13 @@
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
-use super::token_stats;
-use crate::MetricsError;
+use super::{
+    super::{Statistic, formula::Formula},
+    token_stats,
+};
+use crate::{MetricsError, scale::Scale, stats::Range};
 
 /// nltk's smoothing functions (Chen and Cherry 2014).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -59,6 +63,11 @@ impl Default for NltkBleu {
 }
 
 impl NltkBleu {
+    /// The function from summed statistics to the score.
+    pub fn statistic(&self) -> Statistic {
+        Statistic::NltkBleu(*self)
+    }
+
     /// Number of statistics: hypothesis length, reference length, matches and totals of each order.
     pub fn dim(&self) -> usize {
         2 + 2 * self.max_order
@@ -104,6 +113,28 @@ impl NltkBleu {
             .map(|precision| precision.ln() / self.max_order as f64)
             .sum::<f64>();
         penalty * mean.exp()
+    }
+}
+
+impl Formula for NltkBleu {
+    fn dim(&self) -> usize {
+        Self::dim(self)
+    }
+
+    fn value(&self, sums: &[f64]) -> f64 {
+        self.score(sums)
+    }
+
+    fn range(&self, _: Scale) -> Range {
+        Range::between(0.0, 1.0)
+    }
+
+    fn scale(&self) -> Option<Scale> {
+        Some(Scale::Fraction)
+    }
+
+    fn read(&self, _: &Value) -> Option<Vec<f64>> {
+        None
     }
 }
 
