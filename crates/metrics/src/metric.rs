@@ -108,19 +108,19 @@ pub enum Statistic {
     Perplexity,
     /// `−Σ log p / Σ bytes / ln 2`; stats `[Σ log p, bytes]`.
     BitsPerByte,
-    /// sacreBLEU's corpus BLEU, 0 to 100; stats of [`Bleu::stats`].
+    /// sacreBLEU's corpus BLEU, 0 to 100; stats of [`crate::Bleu::stats`].
     Bleu(BleuFormula),
     /// Hugging Face evaluate's BLEU, 0 to 1; stats of [`HfBleu::stats`].
     HfBleu(HfBleu),
     /// nltk's corpus BLEU, 0 to 1; stats of [`NltkBleu::stats`].
     NltkBleu(NltkBleu),
-    /// sacreBLEU's corpus chrF, 0 to 100; stats of [`Chrf::stats`].
+    /// sacreBLEU's corpus chrF, 0 to 100; stats of [`crate::Chrf::stats`].
     Chrf(ChrfFormula),
-    /// Translation edit rate in percent; stats `[edits, mean reference length]` of [`Ter::stats`].
+    /// Translation edit rate in percent; stats `[edits, mean reference length]` of [`crate::Ter::stats`].
     Ter,
-    /// Precision, recall or F1 over classes; stats of [`confusion_stats`].
+    /// Precision, recall or F1 over classes; stats of [`crate::confusion_stats`].
     Classification(Classification),
-    /// Matthews correlation; stats of [`confusion_stats`].
+    /// Matthews correlation; stats of [`crate::confusion_stats`].
     Matthews(Matthews),
 }
 
