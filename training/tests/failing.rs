@@ -89,7 +89,7 @@ fn every_buffer_of_a_step_may_be_missing() {
             assert!(!whole || found == expected, "{policy:?}: a step after a failure has the same numbers");
             Ok(())
         });
-        assert!(buffers > 40, "{policy:?}: {buffers}");
+        assert!(buffers >= 30, "{policy:?}: {buffers}");
     }
 }
 
