@@ -10,6 +10,7 @@ use std::{
     },
 };
 
+use harness_core::{visible, visible_json};
 use harness_evaluation::{Session, experiment::Experiment};
 use harness_store::DataLocator;
 use serde::Serialize;
@@ -74,18 +75,18 @@ impl App {
         answer
     }
 
-    /// Prints text to standard output.
+    /// Prints text to standard output. Control characters of models, servers and files act on no terminal: [`visible`].
     ///
     /// # Errors
     /// If nobody reads it any more.
     pub(super) fn print(&self, text: impl AsRef<str>) -> Result<(), Failure> {
         let mut out = std::io::stdout().lock();
-        let text = text.as_ref();
+        let text = visible(text.as_ref());
         let end = if text.ends_with('\n') || text.is_empty() { "" } else { "\n" };
         write!(out, "{text}{end}").and_then(|()| out.flush()).map_err(|e| Failure::work(format!("cannot print: {e}")))
     }
 
-    /// Prints one JSON object with `--json`, else the text.
+    /// Prints one JSON object with `--json`, else the text. The object has its exact strings, with escapes.
     ///
     /// # Errors
     /// As [`App::print`].
@@ -94,6 +95,6 @@ impl App {
             return self.print(text());
         }
         let json = serde_json::to_string_pretty(object).map_err(|e| Failure::work(format!("cannot print: {e}")))?;
-        self.print(json)
+        self.print(visible_json(&json))
     }
 }

@@ -19,6 +19,7 @@ mod seed;
 mod split;
 mod split_name;
 mod thinking;
+mod visible;
 
 pub use atomic::{atomic_rename, atomic_replace, atomic_write, atomic_write_with, temporary};
 pub use canonical::canonical_json;
@@ -42,3 +43,4 @@ pub use thinking::{
     CHAT_PROMPT_MARK, THINK_END, Thinking, begins_in_thinking, cut_at_stops, opens_marked_thinking, opens_thinking,
     split_marked_thinking, split_opened_thinking, split_thinking, split_thinking_after, thinking_marks,
 };
+pub use visible::{is_hidden, visible, visible_json};

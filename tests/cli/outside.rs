@@ -1,0 +1,140 @@
+//! Texts from outside (models, servers, files) on the program's output.
+
+use std::{fs, sync::Arc};
+
+use harness_core::is_hidden;
+use harness_test_support::{Outcome, World};
+use serde_json::{Value, json};
+
+use super::{
+    PROGRAM,
+    server::{Fault, Server, scripted::Scripted},
+};
+
+/// What a hostile server says: it clears the screen, renames the window, and turns text around.
+const SAYS: &str = "\u{1b}[2J\u{1b}]2;mine\u{7}five\tand\nsix \u{2067}txet\u{2069} \u{9b}1m\r";
+/// The same as it is shown.
+const SHOWN: &str = "[U+001B][2J[U+001B]]2;mine[U+0007]five\tand\nsix [U+2067]txet[U+2069] [U+009B]1m[U+000D]";
+
+/// Names of models as they are written in TOML.
+const NAMES: [&str; 2] = ["plain", "z\\u001b[7m|`\\u202e"];
+
+const TASK: &str = r#"task: "odd\u0007 <u>"
+task_alias: "=SUM(1)\e[5m"
+dataset_path: json
+dataset_kwargs:
+  data_files:
+    test: odd.jsonl
+test_split: test
+output_type: generate_until
+doc_to_text: "{{q}}"
+doc_to_target: "{{a}}"
+metric_list:
+  - metric: exact_match
+"#;
+
+/// A model behind `plain` that is right, and one behind the other name that is hostile.
+fn outside(fault: Option<Fault>) -> (World, [Server; 2]) {
+    let world = World::empty(PROGRAM);
+    let start = |text: &'static str| {
+        let model = Scripted::new(1_000, Box::new(move |_, _| (text.to_owned(), vec![])));
+        Server::start(Arc::new(model), "m", None, Box::new(move |_, _| fault))
+    };
+    let servers = [start("ok"), start(SAYS)];
+    let section =
+        |(name, server): (&str, &Server)| format!("[models.\"{name}\"]\nendpoint = \"openai:m@{}\"\n", server.url());
+    world.write("harness.toml", NAMES.into_iter().zip(&servers).map(section).collect::<String>());
+    world.write("tasks/odd.yaml", TASK);
+    let rows = (0..6).map(|i| json!({"q": format!("{i}\u{1b}[1A\u{202d}"), "a": "ok"}).to_string() + "\n");
+    world.write("tasks/odd.jsonl", rows.collect::<String>());
+    (world, servers)
+}
+
+/// The hostile name itself.
+fn hostile() -> String {
+    serde_json::from_str(&format!("\"{}\"", NAMES[1])).unwrap()
+}
+
+/// Itself, if nothing that it printed acts on a terminal.
+#[track_caller]
+fn harmless(outcome: Outcome) -> Outcome {
+    for text in [&outcome.stdout, &outcome.stderr] {
+        assert!(!text.chars().any(is_hidden), "{text:?}");
+    }
+    outcome
+}
+
+#[test]
+fn answers_are_shown_with_their_control_characters_visible() {
+    let (world, _servers) = outside(None);
+    let name = hostile();
+    let call = ["generate", &name, "-p", "x"];
+    assert_eq!(harmless(world.run(&call).expect(0)).stdout, format!("{SHOWN}\n"));
+    let stopped = world.run(&[&call[..], &["--stop", "never"]].concat()).expect(0);
+    assert_eq!(harmless(stopped).stdout, format!("{SHOWN}\n"));
+    let lines = world.run_with_input(&["generate", &name, "-p", "-"], "x\ny\n").expect(0);
+    assert_eq!(harmless(lines).stdout, format!("{}\n", SHOWN.replace('\n', "\\n")).repeat(2));
+    assert_eq!(harmless(world.run_with_input(&["chat", &name], "x\n").expect(0)).stdout, format!("{SHOWN}\n"));
+    // JSON has the exact text, and no character that acts either.
+    let object = harmless(world.run(&[&call[..], &["--json"]].concat()).expect(0)).json();
+    assert_eq!(object["completions"][0]["response"]["output"]["text"], SAYS);
+    let said = harmless(world.run_with_input(&["chat", &name, "--json"], "x\n").expect(0)).json();
+    assert_eq!(said["response"]["output"]["text"], SAYS);
+}
+
+#[test]
+fn names_are_shown_with_their_control_characters_visible() {
+    let (world, _servers) = outside(None);
+    let name = hostile();
+    let task = ["-t", "odd\u{7} <u>", "--include-path", "tasks"];
+    let compare = ["compare", "plain", &name, "--out", "out", "--flips"];
+    let compared = harmless(world.run(&[&compare[..], &task].concat()).expect(0));
+    assert!(compared.stdout.contains("z[U+001B][7m|`[U+202E]: "), "flips are text:\n{}", compared.stdout);
+    for file in fs::read_dir(world.path("out")).unwrap().map(|file| file.unwrap().path()) {
+        let Ok(text) = fs::read_to_string(&file) else { continue };
+        assert!(!text.chars().any(is_hidden), "{}", file.display());
+    }
+    let table = world.read("out/report.csv");
+    assert!(table.lines().skip(1).all(|line| line.starts_with("odd[U+0007] <u>,'=SUM(1)[U+001B][5m,")), "{table}");
+    for call in
+        [&["models", "list"][..], &["tasks", "show", task[1], "--include-path", "tasks"], &["models", "show", &name]]
+    {
+        assert!(harmless(world.run(call).expect(0)).stdout.contains("[U+"), "{call:?}");
+    }
+    let audited = world.run(&[&["audit", "plain", &name][..], &task].concat()).expect(0);
+    assert!(harmless(audited).stdout.contains("``z[U+001B][7m|`[U+202E]``"));
+    let unknown = harmless(world.run(&["run", "\u{1b}c", "--no\u{9c}"]).expect(2));
+    assert!(unknown.stderr.contains("--no[U+009C]"), "{}", unknown.stderr);
+}
+
+#[test]
+fn errors_are_shown_with_their_control_characters_visible() {
+    let (world, _servers) = outside(Some(Fault::Refuses(400, "no \u{1b}[1;31mway\u{7} \u{202e}tuo")));
+    let call = ["generate", "plain", "-p", "x"];
+    harmless(world.run(&call).expect(1)).says(&["no [U+001B][1;31mway[U+0007] [U+202E]tuo"]);
+    let object: Value = harmless(world.run(&[&call[..], &["--json"]].concat()).expect(1)).json();
+    assert!(object["error"].as_str().unwrap().contains("no \u{1b}[1;31mway\u{7} \u{202e}tuo"), "{object}");
+    harmless(world.run(&["generate", "no\u{1b}[0m model", "-p", "x"]).expect(2)).says(&["no[U+001B][0m model"]);
+}
+
+#[test]
+fn a_judging_report_has_no_markup_in_its_names() {
+    let (world, _servers) = outside(None);
+    let rows = |generator: &str, text: &str| -> String {
+        let row = |i: usize| json!({"instruction": format!("do {i}"), "output": format!("{text} {i}"), "generator": generator, "dataset": "d"});
+        Value::from((0..6).map(row).collect::<Vec<_>>()).to_string()
+    };
+    world.write("a.json", rows("*a* <em>\u{1b}[3m", "one two three"));
+    world.write("b.json", rows("b|`c`", "four"));
+    let name = hostile();
+    let call = ["judge", "alpaca-eval", "a.json", "--baseline", "b.json", "--judge", &name, "--out", "judged"];
+    // The judge never names a winner.
+    let judged = harmless(world.run(&call).expect(1));
+    assert!(judged.stdout.contains("no verdict could be read"), "{}", judged.stdout);
+    let report = world.read("judged/report.md");
+    assert!(!report.chars().any(is_hidden));
+    let item = report.lines().find(|line| line.starts_with("- ") && line.contains("characters on average")).unwrap();
+    assert!(item.starts_with("- \\*a\\* \\<em>\\[U+001B\\]\\[3m: "), "{item}");
+    assert!(report.contains("Judged by z\\[U+001B\\]\\[7m\\|\\`\\[U+202E\\] under"), "{report}");
+    assert!(report.contains("`*a* <em>[U+001B][3m`"), "{report}");
+}
