@@ -39,13 +39,21 @@ impl App {
     /// at once. Store and caches lie in `HARNESS_HOME`, else in `.harness` beside the experiment.
     ///
     /// # Errors
-    /// If the experiment file is wrong, or there is no such device or type.
+    /// If the experiment file or `HARNESS_HOME` is wrong, or there is no such device or type.
     pub(super) fn new(global: GlobalArgs) -> Result<Self, Failure> {
         let wrong = |option: &str, error: String| Failure::usage(format!("{option}: {error}"));
         let device = global.device.as_deref().map(str::parse).transpose().map_err(|e| wrong("--device", e))?;
         let dtype = global.dtype.as_deref().map(str::parse).transpose().map_err(|e| wrong("--dtype", e))?;
         let experiment = Experiment::load(global.experiment.as_deref())?;
-        let home = std::env::var_os("HARNESS_HOME").map_or_else(|| experiment.folder.join(".harness"), PathBuf::from);
+        let home = match std::env::var_os("HARNESS_HOME") {
+            None => experiment.folder.join(".harness"),
+            Some(home) if home.is_empty() => {
+                return Err(Failure::usage(
+                    "HARNESS_HOME is empty: expected a folder; unset it for .harness beside the experiment",
+                ));
+            }
+            Some(home) => PathBuf::from(home),
+        };
         let mut folders = global.data_dir.clone();
         folders.extend(experiment.data_dirs.iter().map(|dir| experiment.folder.join(dir)));
         let stop = Arc::new(AtomicBool::new(false));

@@ -1,6 +1,6 @@
 //! Texts from outside (models, servers, files) on the program's output.
 
-use std::{fs, sync::Arc};
+use std::{fs, path::Path, sync::Arc};
 
 use harness_core::is_hidden;
 use harness_test_support::{Outcome, World};
@@ -137,4 +137,111 @@ fn a_judging_report_has_no_markup_in_its_names() {
     assert!(item.starts_with("- \\*a\\* \\<em>\\[U+001B\\]\\[3m: "), "{item}");
     assert!(report.contains("Judged by z\\[U+001B\\]\\[7m\\|\\`\\[U+202E\\] under"), "{report}");
     assert!(report.contains("`*a* <em>[U+001B][3m`"), "{report}");
+}
+
+/// Every file below a folder, with its content.
+fn files(folder: &Path) -> Vec<(String, Vec<u8>)> {
+    let mut found = vec![];
+    for path in fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
+        if path.is_dir() {
+            found.extend(files(&path));
+        } else {
+            found.push((path.to_string_lossy().into_owned(), fs::read(&path).unwrap()));
+        }
+    }
+    found
+}
+
+/// Where a task is written whose name is a path.
+#[test]
+fn names_lead_out_of_no_folder() {
+    let world = World::new(PROGRAM);
+    let long = "long".repeat(70);
+    let names = ["../../up", "/abs/olute", "a/b", "..", "a%2Fb", "tab\there", long.as_str()];
+    for (i, name) in names.iter().enumerate() {
+        let text = harness_test_support::tasks::TEXT.replace("task: toy_text", &format!("task: {}", json!(name)));
+        assert!(text.contains(&json!(name).to_string()), "{text}");
+        world.write(&format!("in/work/odd/{i}.yaml"), text);
+    }
+    world.write("in/work/odd/toy_text.jsonl", world.read("tasks/toy_text.jsonl"));
+    let before = files(world.folder()).len();
+    let given: Vec<&str> = names.iter().flat_map(|name| ["-t", name]).collect();
+    let call =
+        ["run", "base", "--include-path", "in/work/odd", "--out", "in/work/out", "--lm-eval-output", "in/work/lm"];
+    world.run(&[&call[..], &given].concat()).expect(0);
+    let below = |folder: &str| -> Vec<String> {
+        fs::read_dir(world.path(folder)).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect()
+    };
+    let mut samples = below("in/work/out");
+    samples.retain(|name| name != "manifest.json");
+    samples.sort();
+    assert_eq!(samples.len(), names.len(), "{samples:?}");
+    let expected = ["%2E%2E", "%2E.%2F..%2Fup", "%2Fabs%2Folute", "a%252Fb", "a%2Fb", "tab%09here"];
+    for name in expected {
+        assert!(samples.contains(&format!("samples_{name}.jsonl")), "{name}: {samples:?}");
+    }
+    // Every line says whose it is.
+    let mut tasks: Vec<String> = samples
+        .iter()
+        .map(|file| {
+            let text = world.read(&format!("in/work/out/{file}"));
+            let line: Value = serde_json::from_str(text.lines().next().unwrap()).unwrap();
+            line["task"].as_str().unwrap().to_owned()
+        })
+        .collect();
+    tasks.sort();
+    let mut sorted: Vec<&str> = names.to_vec();
+    sorted.sort_unstable();
+    assert_eq!(tasks, sorted);
+    let folders = below("in/work/lm");
+    assert_eq!((folders.len(), below(&format!("in/work/lm/{}", folders[0])).len()), (1, names.len() + 1));
+    // Nothing else is new but the store.
+    let new = files(world.folder()).into_iter().filter(|(name, _)| !name.contains("/.harness/")).count();
+    assert_eq!(new - before, 2 * names.len() + 2);
+    // What lm-eval's files say is read back under the same names.
+    let imported = world.run(&["import", "lm-eval", "in/work/lm", "--name", "back", "--json"]).expect(0).json();
+    let tasks = imported["tasks"].as_object().unwrap();
+    assert!(names.iter().all(|name| tasks.contains_key(*name)), "{imported}");
+}
+
+#[test]
+fn an_imported_name_may_be_odd_or_long() {
+    let world = World::empty(PROGRAM);
+    let rows: String = (0..4).map(|i| format!("{i},t,{}\n", i % 2)).collect();
+    world.write("i.csv", format!("id,task,acc\n{rows}"));
+    let long = "n".repeat(300);
+    for name in ["a:b?c", "con", &long, "x\u{7}"] {
+        world.run(&["import", "csv", "i.csv", "--name", name]).expect(0);
+    }
+    world.run(&["compare", "a:b?c", "con", &long, "x\u{7}", "-t", "t"]).expect(0);
+    let folder = world.path(".harness/imports");
+    assert!(folder.join("a%3Ab%3Fc.json").is_file() && folder.join("%63on.json").is_file());
+    // What earlier versions wrote is found under its old name.
+    fs::rename(folder.join("a%3Ab%3Fc.json"), folder.join("a:b?c.json")).unwrap();
+    world.run(&["compare", "a:b?c", "con", "-t", "t"]).expect(0);
+    world.run(&["import", "csv", "i.csv", "--name", "a:b?c"]).expect(2).says(&["results with this name exist"]);
+    for name in ["../x", ".x", "a/b", ""] {
+        world.run(&["import", "csv", "i.csv", "--name", name]).expect(2).says(&["expected a plain name"]);
+    }
+}
+
+#[test]
+fn a_candidate_is_trained_below_its_folder() {
+    let world = World::new(PROGRAM);
+    let experiment = world.read("harness.toml").replace("[models.r4]", "[models.\"../../r4\"]");
+    world.write("harness.toml", experiment);
+    world.run(&["train", "../../r4"]).expect(0);
+    let trained = fs::read_dir(world.path(".harness/models")).unwrap().map(|entry| entry.unwrap().file_name());
+    let trained: Vec<String> = trained.map(|name| name.into_string().unwrap()).collect();
+    assert!(matches!(trained.as_slice(), [name] if name.starts_with("%2E.%2F..%2Fr4-")), "{trained:?}");
+}
+
+#[test]
+fn an_empty_home_is_refused() {
+    let world = World::empty(PROGRAM);
+    for call in [&["models", "list"][..], &["tasks", "list"], &["report", "comparison"]] {
+        let output = world.command(call).env("HARNESS_HOME", "").output().unwrap();
+        Outcome::new(&output).expect(2).says(&["HARNESS_HOME is empty: expected a folder"]);
+    }
+    assert_eq!(files(world.folder()), []);
 }

@@ -8,6 +8,7 @@ mod canonical;
 mod chat_kwargs;
 mod digest;
 mod document;
+mod file_name;
 mod finish;
 mod model;
 mod nearest;
@@ -26,6 +27,7 @@ pub use canonical::canonical_json;
 pub use chat_kwargs::ChatKwargs;
 pub use digest::{Digest, Hasher, ParseDigestError};
 pub use document::{DocId, Document};
+pub use file_name::{file_name, file_part, name_of_file_part};
 pub use finish::Finish;
 pub use model::{
     Capabilities, ChatMessage, ChatOptions, ChatRole, Control, LanguageModel, ModelError, ModelIdentity, ModelStats,

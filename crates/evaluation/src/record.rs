@@ -6,7 +6,7 @@ use std::{
     time::SystemTime,
 };
 
-use harness_core::{LanguageModel, canonical_json};
+use harness_core::{LanguageModel, canonical_json, file_part};
 use harness_python::CivilTime;
 use harness_store::{Manifest, atomic_write};
 use harness_tasks::{
@@ -49,7 +49,7 @@ pub fn manifest(
     Ok(manifest)
 }
 
-/// Every document's requests, responses and scores as one JSONL file a task, and the manifest.
+/// Every document's requests, responses and scores as one JSONL file a task ([`file_part`]), and the manifest.
 ///
 /// # Errors
 /// If a file cannot be written.
@@ -72,7 +72,7 @@ pub fn write_samples(
             text.push_str(&canonical_json(&line));
             text.push('\n');
         }
-        atomic_write(&folder.join(format!("samples_{}.jsonl", task.id())), text)?;
+        atomic_write(&folder.join(format!("samples_{}.jsonl", file_part(task.id()))), text)?;
     }
     manifest(session, suite, std::slice::from_ref(evaluated), &evaluated.name)?.write(&folder.join("manifest.json"))?;
     Ok(())

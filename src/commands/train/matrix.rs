@@ -6,6 +6,7 @@ use std::{
     process::{Command, Stdio},
 };
 
+use harness_core::file_name;
 use harness_metrics::comparison::thousands;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -197,7 +198,7 @@ impl Cell {
             name: Some(self.recipe.to_string_lossy().into_owned()),
             matrix: None,
             base: self.base.clone(),
-            out: Some(out.join(&self.name)),
+            out: Some(out.join(&*file_name(&self.name))),
             resume: false,
             force: args.force,
             dry_run: args.dry_run,
