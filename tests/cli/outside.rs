@@ -152,6 +152,48 @@ fn files(folder: &Path) -> Vec<(String, Vec<u8>)> {
     found
 }
 
+#[test]
+fn a_key_that_a_server_repeats_is_kept_nowhere() {
+    const SECRET: &str = "sk-Kq7/93+zz";
+    let (world, _) = outside(None);
+    let model = Scripted::new(1_000, Box::new(|_, _| (format!("you sent Bearer {SECRET} ok"), vec![])));
+    let server = Server::start(Arc::new(model), "m", Some(SECRET), Box::new(|_, _| None));
+    let section =
+        |name: &str| format!("[models.{name}]\nendpoint = \"openai:m@{}\"\napi_key_env = \"ODD_KEY\"\n", server.url());
+    world.write("harness.toml", section("one") + &section("two"));
+    let run = |call: &[&str], key: &str| {
+        Outcome::new(&world.command(call).env("ODD_KEY", key).output().expect("the program"))
+    };
+    let task = ["-t", "odd\u{7} <u>", "--include-path", "tasks", "--limit", "3"];
+    let calls: [&[&str]; 4] = [
+        &["run", "one", "--out", "run", "--lm-eval-output", "lm"],
+        &["compare", "one", "two", "--out", "out", "--flips"],
+        &["generate", "one", "-p", "x"],
+        &["generate", "one", "-p", "x", "--json"],
+    ];
+    for call in calls {
+        let call = if call[0] == "generate" { call.to_vec() } else { [call, &task].concat() };
+        let outcome = run(&call, SECRET).expect(0);
+        assert!(!outcome.stdout.contains(SECRET) && !outcome.stderr.contains(SECRET), "{outcome:?}");
+        assert!(call[0] != "generate" || outcome.stdout.contains("you sent Bearer [key] ok"), "{}", outcome.stdout);
+    }
+    // The server refuses another key, and repeats it.
+    let refused = run(&["generate", "one", "-p", "x"], "sk-wrong-one").expect(1);
+    assert!(refused.stderr.contains("Bearer [key]") && !refused.stderr.contains("sk-wrong"), "{}", refused.stderr);
+    let all = files(world.folder());
+    assert!(
+        all.iter().any(|(name, _)| name.contains("/responses/"))
+            && all.iter().any(|(name, _)| name.contains("samples_"))
+    );
+    let holds = |content: &[u8], text: &str| content.windows(text.len()).any(|part| part == text.as_bytes());
+    for (name, content) in &all {
+        for part in [SECRET, "sk-Kq7", "93+zz"] {
+            assert!(!holds(content, part), "{name} holds {part}");
+        }
+    }
+    assert!(all.iter().any(|(_, content)| holds(content, "you sent Bearer [key] ok")), "answers are kept");
+}
+
 /// Where a task is written whose name is a path.
 #[test]
 fn names_lead_out_of_no_folder() {
