@@ -25,6 +25,8 @@ mod verify;
 
 use std::io::Write as _;
 
+use harness_core::{visible, visible_json};
+
 use crate::{
     cli::{Cli, Command},
     failure::Failure,
@@ -63,8 +65,8 @@ pub fn report_failure(failure: &Failure, json: bool) {
     }
     if json && !failure.follows_output() {
         let object = serde_json::json!({ "error": failure.message(), "exit_code": failure.code() });
-        let _ = writeln!(std::io::stdout(), "{object}");
+        let _ = writeln!(std::io::stdout(), "{}", visible_json(&object.to_string()));
     } else {
-        let _ = writeln!(std::io::stderr(), "error: {}", failure.message());
+        let _ = writeln!(std::io::stderr(), "error: {}", visible(failure.message()));
     }
 }

@@ -6,19 +6,22 @@ use harness::{
     Failure,
     cli::Cli,
     commands::{report_failure, run},
+    core::is_hidden,
 };
 
 fn main() -> ExitCode {
     let cli = match Cli::read(std::env::args_os()) {
         Ok(cli) => cli,
         Err(error) => {
+            let text = error.render().to_string();
+            let json = std::env::args_os().any(|argument| argument == "--json");
             // Help and version are no failures. After a wrong call nobody knows which flags hold, so look for the word.
-            if !error.use_stderr() || !std::env::args_os().any(|argument| argument == "--json") {
+            // clap prints in colour, and repeats what it was given as it is.
+            if !error.use_stderr() || !(json || text.chars().any(is_hidden)) {
                 error.exit();
             }
-            let text = error.render().to_string();
             let failure = Failure::usage(text.trim_start_matches("error: ").trim_end());
-            report_failure(&failure, true);
+            report_failure(&failure, json);
             return failure.exit_code();
         }
     };

@@ -12,16 +12,17 @@ use harness_test_support::{imports::Imports, workspace_root};
 use serde_json::Value;
 
 /// Which crates of this workspace a crate may be built on.
-const BUILT_ON: [(&str, &[&str]); 14] = [
+const BUILT_ON: [(&str, &[&str]); 15] = [
     ("harness-python", &[]),
     ("harness-core", &["harness-python"]),
     ("harness-metrics", &["harness-core", "harness-python"]),
     ("harness-store", &["harness-core"]),
     ("harness-kernels", &[]),
+    ("harness-jinja", &[]),
     ("harness-decoder", &["harness-core", "harness-python", "harness-kernels"]),
-    ("harness-engine", &["harness-core", "harness-python", "harness-kernels", "harness-decoder"]),
+    ("harness-engine", &["harness-core", "harness-python", "harness-jinja", "harness-kernels", "harness-decoder"]),
     ("harness-http", &["harness-core"]),
-    ("harness-tasks", &["harness-core", "harness-python", "harness-metrics", "harness-store"]),
+    ("harness-tasks", &["harness-core", "harness-python", "harness-jinja", "harness-metrics", "harness-store"]),
     ("harness-judges", &["harness-core", "harness-python", "harness-metrics", "harness-store"]),
     ("harness-training", TENSORS),
     ("harness-reports", &["harness-core", "harness-metrics"]),
@@ -30,18 +31,26 @@ const BUILT_ON: [(&str, &[&str]); 14] = [
 ];
 
 /// What the training is built on.
-const TENSORS: &[&str] =
-    &["harness-core", "harness-python", "harness-store", "harness-kernels", "harness-decoder", "harness-engine"];
+const TENSORS: &[&str] = &[
+    "harness-core",
+    "harness-python",
+    "harness-jinja",
+    "harness-store",
+    "harness-kernels",
+    "harness-decoder",
+    "harness-engine",
+];
 
 /// What the evaluation is built on.
 const EVERY_OTHER: &[&str] = ALL.split_at(ALL.len() - 1).0;
 
 /// All crates but the program.
-const ALL: [&str; 13] = [
+const ALL: [&str; 14] = [
     "harness-python",
     "harness-core",
     "harness-metrics",
     "harness-store",
+    "harness-jinja",
     "harness-kernels",
     "harness-decoder",
     "harness-engine",
@@ -68,7 +77,7 @@ const RESERVED: [(&str, &[&str]); 9] = [
 ];
 
 /// Folders with the sources of one crate.
-const CRATES: [&str; 14] = [
+const CRATES: [&str; 15] = [
     "src",
     "tasks/src",
     "judges/src",
@@ -78,6 +87,7 @@ const CRATES: [&str; 14] = [
     "crates/core/src",
     "crates/metrics/src",
     "crates/store/src",
+    "crates/jinja/src",
     "crates/kernels/src",
     "crates/decoder/src",
     "crates/engine/src",
@@ -86,11 +96,12 @@ const CRATES: [&str; 14] = [
 ];
 
 /// Crates that do without `unsafe`.
-const SAFE: [&str; 12] = [
+const SAFE: [&str; 13] = [
     "crates/python",
     "crates/core",
     "crates/metrics",
     "crates/store",
+    "crates/jinja",
     "crates/decoder",
     "crates/engine",
     "crates/http",

@@ -1,6 +1,6 @@
 //! Files that come with the program, by name, and the user's own, by path.
 
-use std::{fs, path::Path};
+use std::path::Path;
 
 use crate::{JudgesError, Result, error::nearest};
 
@@ -23,7 +23,7 @@ pub(crate) fn load<T>(
     }
     if name.ends_with(".toml") || name.contains('/') {
         let path = Path::new(name);
-        let read = fs::read_to_string(path);
+        let read = harness_core::read_text(path);
         let text = read.map_err(|source| JudgesError::Io { action: "read", path: path.to_owned(), source })?;
         return parse(&text, path);
     }

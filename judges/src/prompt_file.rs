@@ -1,6 +1,6 @@
 //! Prompt texts from the user's disk: official texts that do not come with the program.
 
-use std::{fs, path::Path};
+use std::path::Path;
 
 use serde_json::Value;
 
@@ -23,7 +23,7 @@ pub(crate) struct PromptText {
 
 /// Reads `judge_prompts.jsonl` (FastChat) or a text.
 pub(crate) fn read(path: &Path) -> Result<Vec<PromptText>> {
-    let text = fs::read_to_string(path).map_err(|source| JudgesError::Io {
+    let text = harness_core::read_text(path).map_err(|source| JudgesError::Io {
         action: "read the prompt file",
         path: path.to_owned(),
         source,

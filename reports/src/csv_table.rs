@@ -2,7 +2,7 @@
 
 use harness_metrics::comparison::Comparison;
 
-use crate::{ReportError, document::contrast};
+use crate::{ReportError, document::contrast, escape::csv_escape as text};
 
 /// The header of [`csv`].
 const HEADER: [&str; 36] = [
@@ -45,7 +45,7 @@ const HEADER: [&str; 36] = [
 ];
 
 /// The comparison as CSV in UTF-8 with a header; numbers in full precision and in the metric's own unit, empty where
-/// there is none.
+/// there is none. Texts that a spreadsheet would run begin with an apostrophe, [`csv_escape`](crate::csv_escape).
 ///
 /// # Errors
 /// If the table cannot be serialised.
@@ -65,20 +65,20 @@ pub fn csv(comparison: &Comparison) -> Result<String, ReportError> {
             let difference = contrast.and_then(|contrast| contrast.interval);
             writer
                 .write_record([
-                    row.task.clone(),
-                    row.label.clone(),
-                    row.group.clone().unwrap_or_default(),
+                    text(&row.task),
+                    text(&row.label),
+                    row.group.as_deref().map(text).unwrap_or_default(),
                     row.depth.to_string(),
                     row.pooled.to_string(),
-                    row.key.metric.clone(),
-                    row.key.filter.clone(),
+                    text(&row.key.metric),
+                    text(&row.key.filter),
                     row.higher_is_better.to_string(),
                     name(&row.scale),
                     row.primary.to_string(),
                     row.n.map(|n| n.to_string()).unwrap_or_default(),
                     row.clusters.map(|n| n.to_string()).unwrap_or_default(),
-                    row.family.clone(),
-                    cell.model.clone(),
+                    text(&row.family),
+                    text(&cell.model),
                     number(cell.value),
                     number(cell.interval.map(|interval| interval.low)),
                     number(cell.interval.map(|interval| interval.high)),
@@ -93,7 +93,7 @@ pub fn csv(comparison: &Comparison) -> Result<String, ReportError> {
                     number(contrast.and_then(|contrast| contrast.p_corrected)),
                     contrast.map(|contrast| contrast.verdict.to_string()).unwrap_or_default(),
                     contrast.and_then(|contrast| contrast.equivalent).map(|e| e.to_string()).unwrap_or_default(),
-                    contrast.map(|contrast| contrast.against.clone()).unwrap_or_default(),
+                    contrast.map(|contrast| text(&contrast.against)).unwrap_or_default(),
                     number(contrast.and_then(|contrast| contrast.equivalence_p)),
                     number(contrast.and_then(|contrast| contrast.equivalence_p_corrected)),
                     number(contrast.and_then(|contrast| contrast.detectable)),

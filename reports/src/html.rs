@@ -4,6 +4,7 @@ use harness_metrics::comparison::Comparison;
 
 use crate::{
     Meta, ReportError,
+    escape::html_escape as escape,
     page::{Block, Page, Span, Spans, Table},
     plot::forest_svg,
 };
@@ -82,24 +83,8 @@ fn inline(spans: &[Span]) -> String {
     spans
         .iter()
         .map(|span| match span {
-            Span::Text(text) | Span::Plain(text) => escape(text),
+            Span::Text(text) | Span::Plain(text) | Span::Sentence(text) => escape(text),
             Span::Strong(text) => format!("<strong>{}</strong>", escape(text)),
         })
         .collect()
-}
-
-/// Text that HTML shows as it is, also inside of an attribute.
-fn escape(text: &str) -> String {
-    let mut escaped = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '&' => escaped.push_str("&amp;"),
-            '<' => escaped.push_str("&lt;"),
-            '>' => escaped.push_str("&gt;"),
-            '"' => escaped.push_str("&quot;"),
-            '\'' => escaped.push_str("&#39;"),
-            c => escaped.push(c),
-        }
-    }
-    escaped
 }

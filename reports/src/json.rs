@@ -14,12 +14,12 @@ pub struct Report {
     pub meta: Meta,
 }
 
-/// The comparison and its meta data as indented JSON; [`Report`] reads it back.
+/// The comparison and its meta data as indented JSON, in which hidden characters are escapes; [`Report`] reads it back.
 ///
 /// # Errors
 /// If it cannot be serialised.
 pub fn json(comparison: &Comparison, meta: &Meta) -> Result<String, ReportError> {
     let report = Report { comparison: comparison.clone(), meta: meta.clone() };
     let text = serde_json::to_string_pretty(&report).map_err(|error| ReportError::Serialise(error.to_string()))?;
-    Ok(text + "\n")
+    Ok(harness_core::visible_json(&text).into_owned() + "\n")
 }

@@ -1,16 +1,14 @@
 //! LaTeX with booktabs.
 
-mod escape;
 mod table;
 
 use harness_metrics::comparison::{Comparison, Ranked, Row, Verdict};
-
-pub use escape::escape;
 
 use self::table::{Align, Cell, Table};
 use crate::{
     Meta,
     document::{all_pairs, bold, contrast, description, letters, metric, sections, side_by_side, top},
+    escape::latex_escape as escape,
     number::{Spread, Style, documents, needed, p_value},
     words,
 };

@@ -6,6 +6,7 @@
 mod csv_table;
 mod document;
 mod error;
+mod escape;
 mod file;
 mod html;
 mod json;
@@ -20,9 +21,10 @@ mod write;
 
 pub use csv_table::csv;
 pub use error::ReportError;
+pub use escape::{csv_escape, html_escape, latex_escape, markdown_escape, markdown_prose};
 pub use html::html;
 pub use json::{Report, json};
-pub use latex::{escape as latex_escape, latex_document, latex_fragment};
+pub use latex::{latex_document, latex_fragment};
 pub use markdown::markdown;
 pub use meta::Meta;
 pub use plot::{RadarSeries, Series, forest_plot, line_chart, radar_chart};

@@ -4,6 +4,7 @@ use harness_metrics::comparison::Comparison;
 
 use crate::{
     Meta,
+    escape::{markdown_escape as escape, markdown_prose as prose},
     page::{Block, Page, Span, Table},
 };
 
@@ -22,7 +23,7 @@ pub fn markdown(comparison: &Comparison, meta: &Meta) -> String {
                 for item in items {
                     text.push_str(&format!("- {}\n", inline(&item.text)));
                     if let Some(advice) = &item.advice {
-                        text.push_str(&format!("  *{advice}*\n"));
+                        text.push_str(&format!("  *{}*\n", prose(advice)));
                     }
                 }
             }
@@ -38,6 +39,7 @@ fn inline(spans: &[Span]) -> String {
         .map(|span| match span {
             Span::Text(text) => escape(text),
             Span::Strong(text) => format!("**{}**", escape(text)),
+            Span::Sentence(text) => prose(text),
             Span::Plain(text) => text.clone(),
         })
         .collect()
@@ -74,20 +76,4 @@ fn render(table: &Table) -> String {
         text.push_str(&line(row));
     }
     text
-}
-
-/// Text that Markdown shows as it is, in one table cell.
-fn escape(text: &str) -> String {
-    let mut escaped = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '\\' | '|' | '*' | '`' | '[' | ']' | '<' | '#' => {
-                escaped.push('\\');
-                escaped.push(c);
-            }
-            '\n' | '\r' | '\t' => escaped.push(' '),
-            c => escaped.push(c),
-        }
-    }
-    escaped
 }

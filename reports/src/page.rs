@@ -16,7 +16,9 @@ pub(crate) enum Span {
     Text(String),
     /// The same in bold.
     Strong(String),
-    /// Numbers and sentences of this crate, which hold nothing that Markdown would read as markup.
+    /// A sentence with names in code spans.
+    Sentence(String),
+    /// Numbers and words of this crate, which hold nothing that a format would read as markup.
     Plain(String),
 }
 
@@ -105,7 +107,7 @@ impl Page {
         if !comparison.caveats.is_empty() {
             blocks.push(Block::Heading(plain("Caveats")));
             let caveat = |caveat: &harness_metrics::comparison::Caveat| Item {
-                text: vec![plain(caveat.to_string())],
+                text: vec![Span::Sentence(caveat.to_string())],
                 advice: Some(caveat.advice().to_string()),
             };
             blocks.push(Block::List(comparison.caveats.iter().map(caveat).collect()));

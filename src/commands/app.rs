@@ -10,6 +10,7 @@ use std::{
     },
 };
 
+use harness_core::{visible, visible_json};
 use harness_evaluation::{Session, experiment::Experiment};
 use harness_store::DataLocator;
 use serde::Serialize;
@@ -38,13 +39,21 @@ impl App {
     /// at once. Store and caches lie in `HARNESS_HOME`, else in `.harness` beside the experiment.
     ///
     /// # Errors
-    /// If the experiment file is wrong, or there is no such device or type.
+    /// If the experiment file or `HARNESS_HOME` is wrong, or there is no such device or type.
     pub(super) fn new(global: GlobalArgs) -> Result<Self, Failure> {
         let wrong = |option: &str, error: String| Failure::usage(format!("{option}: {error}"));
         let device = global.device.as_deref().map(str::parse).transpose().map_err(|e| wrong("--device", e))?;
         let dtype = global.dtype.as_deref().map(str::parse).transpose().map_err(|e| wrong("--dtype", e))?;
         let experiment = Experiment::load(global.experiment.as_deref())?;
-        let home = std::env::var_os("HARNESS_HOME").map_or_else(|| experiment.folder.join(".harness"), PathBuf::from);
+        let home = match std::env::var_os("HARNESS_HOME") {
+            None => experiment.folder.join(".harness"),
+            Some(home) if home.is_empty() => {
+                return Err(Failure::usage(
+                    "HARNESS_HOME is empty: expected a folder; unset it for .harness beside the experiment",
+                ));
+            }
+            Some(home) => PathBuf::from(home),
+        };
         let mut folders = global.data_dir.clone();
         folders.extend(experiment.data_dirs.iter().map(|dir| experiment.folder.join(dir)));
         let stop = Arc::new(AtomicBool::new(false));
@@ -74,18 +83,18 @@ impl App {
         answer
     }
 
-    /// Prints text to standard output.
+    /// Prints text to standard output. Control characters of models, servers and files act on no terminal: [`visible`].
     ///
     /// # Errors
     /// If nobody reads it any more.
     pub(super) fn print(&self, text: impl AsRef<str>) -> Result<(), Failure> {
         let mut out = std::io::stdout().lock();
-        let text = text.as_ref();
+        let text = visible(text.as_ref());
         let end = if text.ends_with('\n') || text.is_empty() { "" } else { "\n" };
         write!(out, "{text}{end}").and_then(|()| out.flush()).map_err(|e| Failure::work(format!("cannot print: {e}")))
     }
 
-    /// Prints one JSON object with `--json`, else the text.
+    /// Prints one JSON object with `--json`, else the text. The object has its exact strings, with escapes.
     ///
     /// # Errors
     /// As [`App::print`].
@@ -94,6 +103,6 @@ impl App {
             return self.print(text());
         }
         let json = serde_json::to_string_pretty(object).map_err(|e| Failure::work(format!("cannot print: {e}")))?;
-        self.print(json)
+        self.print(visible_json(&json))
     }
 }

@@ -3,7 +3,8 @@
 use std::io::{BufRead as _, IsTerminal as _, Write as _};
 
 use harness_core::{
-    ChatMessage, ChatOptions, ChatRole, Control, Output, Request, canonical_json, split_thinking_after,
+    ChatMessage, ChatOptions, ChatRole, Control, Output, Request, canonical_json, split_thinking_after, visible,
+    visible_json,
 };
 use harness_evaluation::{
     models::{Loader, Missing},
@@ -59,7 +60,7 @@ pub(super) fn chat(app: &App, args: &ChatArgs) -> Result<(), Failure> {
                 let mut out = std::io::stdout();
                 let response = model.stream(&rendered, &stop, &sampling, &mut |text| {
                     if !app.global.json {
-                        let _ = write!(out, "{text}").and_then(|()| out.flush());
+                        let _ = write!(out, "{}", visible(text)).and_then(|()| out.flush());
                     }
                     if app.interrupted() { Control::Stop } else { Control::Continue }
                 })?;
@@ -68,7 +69,7 @@ pub(super) fn chat(app: &App, args: &ChatArgs) -> Result<(), Failure> {
                     if app.global.json {
                         let said =
                             json!({"prompt": text, "rendered": rendered, "response": response, "caveats": caveats});
-                        app.print(canonical_json(&said))?;
+                        app.print(visible_json(&canonical_json(&said)))?;
                     } else {
                         app.print("\n")?;
                         caveats.iter().for_each(|caveat| app.note(caveat));

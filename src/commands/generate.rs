@@ -2,7 +2,7 @@
 
 use std::io::{BufRead as _, Write as _};
 
-use harness_core::{ChatMessage, ChatOptions, ChatRole, Control, Output, Request, Response, Sampling};
+use harness_core::{ChatMessage, ChatOptions, ChatRole, Control, Output, Request, Response, Sampling, visible};
 use harness_evaluation::{
     evaluate::stopped_in_thinking,
     models::{Loader, Missing, Model},
@@ -154,7 +154,7 @@ fn stream(app: &App, model: &Model, prompt: &str, args: &GenerateArgs, sampling:
     let request = Request::Generate { prompt: prompt.to_owned(), stop: stop.to_owned(), sampling: sampling.clone() };
     let response = model.stream(prompt, stop, sampling, &mut |text| {
         if live {
-            broken = write!(out, "{text}").and_then(|()| out.flush()).err();
+            broken = write!(out, "{}", visible(text)).and_then(|()| out.flush()).err();
         }
         if broken.is_some() || app.interrupted() { Control::Stop } else { Control::Continue }
     })?;

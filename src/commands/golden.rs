@@ -56,7 +56,7 @@ pub(super) fn golden(app: &App, args: &GoldenArgs) -> Result<(), Failure> {
 /// The values of a comparison by task, metric and model.
 fn metrics(report: &Path) -> Result<Metrics, Failure> {
     let path = if report.is_dir() { report.join("report.json") } else { report.to_owned() };
-    let text = std::fs::read_to_string(&path).map_err(|e| {
+    let text = harness_core::read_text(&path).map_err(|e| {
         Failure::usage(format!("cannot read {}: {e}; `harness compare --out DIR` writes it", path.display()))
     })?;
     let report: Report = serde_json::from_str(&text).map_err(|e| Failure::usage(format!("{}: {e}", path.display())))?;

@@ -10,7 +10,7 @@ use std::{
 };
 
 use harness_metrics::comparison::counted;
-use harness_training::parallel::{Launch, Ranks};
+use harness_training::parallel::{Launch, Ranks, Secret};
 
 use super::{App, Failure};
 
@@ -33,15 +33,21 @@ pub(super) fn follows() -> bool {
 
 /// Whether this process is one of several ranks.
 pub(super) fn is_rank() -> bool {
-    place().is_ok_and(|place| place.is_some())
+    found().is_ok_and(|place| place.is_some())
+}
+
+fn found() -> Result<Option<Launch>, Failure> {
+    Ok(Launch::from_env(&|name| std::env::var(name).ok())?.filter(|launch| launch.world > 1))
 }
 
 /// This process's place among several, if a launcher gave it one.
 ///
 /// # Errors
-/// If the launcher's variables contradict each other.
+/// If the launcher's variables contradict each other, or a secret is needed and there is none.
 pub(super) fn place() -> Result<Option<Launch>, Failure> {
-    Ok(Launch::from_env(&|name| std::env::var(name).ok())?.filter(|launch| launch.world > 1))
+    let place = found()?;
+    place.as_ref().map_or(Ok(()), Launch::check_secret)?;
+    Ok(place)
 }
 
 /// Meets the other ranks.
@@ -58,7 +64,7 @@ pub(super) fn connect(app: &App, launch: Option<&Launch>) -> Result<Ranks, Failu
             stop.store(true, Ordering::SeqCst);
         });
     }
-    Ok(Ranks::connect(launch, MEETING)?)
+    Ok(Ranks::connect(launch, MEETING, &|text| app.note(text))?)
 }
 
 /// Starts `n` ranks of this program with the same arguments on this host, and waits for them. The processor's threads are
@@ -73,6 +79,8 @@ pub(super) fn spawn(app: &App, n: usize) -> Result<(), Failure> {
         let last = MEETING_PORTS.end - 1;
         Failure::work(format!("none of the ports {} to {last} is free for the ranks to meet at", MEETING_PORTS.start))
     })?;
+    // In the environment, which only this user can read; arguments can be read by all.
+    let secret = Secret::random_text()?;
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let mut ranks: Vec<Child> = vec![];
     for rank in 0..n {
@@ -80,7 +88,7 @@ pub(super) fn spawn(app: &App, n: usize) -> Result<(), Failure> {
         command.args(arguments(std::env::args().skip(1)));
         command.env("RANK", rank.to_string()).env("LOCAL_RANK", rank.to_string()).env("WORLD_SIZE", n.to_string());
         command.env("MASTER_ADDR", "127.0.0.1").env("MASTER_PORT", port.to_string());
-        command.env("HARNESS_JOB", format!("{}-{port}", std::process::id()));
+        command.env("HARNESS_JOB", format!("{}-{port}", std::process::id())).env(Launch::SECRET, &secret);
         command.env(STARTED, std::process::id().to_string()).stdin(Stdio::piped());
         if std::env::var_os("RAYON_NUM_THREADS").is_none() {
             command.env("RAYON_NUM_THREADS", (cores / n).max(1).to_string());
@@ -105,7 +113,7 @@ pub(super) fn spawn(app: &App, n: usize) -> Result<(), Failure> {
 fn meeting_port() -> Option<u16> {
     let first = std::process::id() as usize % MEETING_PORTS.len();
     let ports = MEETING_PORTS.skip(first).chain(MEETING_PORTS.take(first));
-    ports.into_iter().find(|&port| TcpListener::bind(("0.0.0.0", port)).is_ok())
+    ports.into_iter().find(|&port| TcpListener::bind(("127.0.0.1", port)).is_ok())
 }
 
 /// The arguments without `--nproc`.

@@ -6,6 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use harness_core::visible;
 use harness_evaluation::events::{Events, StageEvents, TrainingEvents};
 use harness_training::telemetry::{LeftOut, StepReport};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -26,7 +27,7 @@ impl Display {
     /// Says something in a line of its own.
     fn say(self, text: impl AsRef<str>) {
         if !self.quiet {
-            let _ = writeln!(std::io::stderr(), "{}", text.as_ref());
+            let _ = writeln!(std::io::stderr(), "{}", visible(text.as_ref()));
         }
     }
 
@@ -39,7 +40,7 @@ impl Display {
         let style = ProgressStyle::with_template("{prefix:24!} {bar:30} {pos}/{len} {eta} left  {msg}")
             .unwrap_or_else(|_| ProgressStyle::default_bar());
         bar.set_style(style);
-        bar.set_prefix(title.to_owned());
+        bar.set_prefix(visible(title).into_owned());
         bar.enable_steady_tick(Duration::from_millis(500));
         bar
     }

@@ -4,6 +4,7 @@ mod curves;
 mod run_record;
 pub(super) mod table;
 
+use harness_core::visible_json;
 use harness_store::{atomic_write, nearest};
 use serde_json::json;
 
@@ -51,7 +52,7 @@ fn training(app: &App, args: &TrainingReportArgs) -> Result<(), Failure> {
             ("training.md", table.markdown()),
             ("training.csv", table.csv()),
             ("training.tex", table.latex()),
-            ("training.json", text + "\n"),
+            ("training.json", visible_json(&text).into_owned() + "\n"),
         ] {
             atomic_write(&out.join(name), content)?;
         }

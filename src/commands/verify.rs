@@ -204,7 +204,7 @@ fn outside(outcomes: &[Outcome], sequential: &[SequentialOutcome], alarms: &Fals
 /// The conditions that a folder has of earlier calls.
 fn earlier(folder: &Path) -> Result<Vec<Outcome>, Failure> {
     let file = folder.join("simulation.json");
-    let Ok(text) = std::fs::read_to_string(&file) else { return Ok(vec![]) };
+    let Ok(text) = harness_core::read_text(&file) else { return Ok(vec![]) };
     serde_json::from_str::<Value>(&text)
         .and_then(|mut object| serde_json::from_value(object["outcomes"].take()))
         .map_err(|e| Failure::usage(format!("{}: {e}; give --out another folder", file.display())))

@@ -32,7 +32,7 @@ impl Field {
     /// the column, of every document alike.
     pub(crate) fn column(&self) -> Option<&str> {
         let Self::Template(template) = self else { return None };
-        let name: &str = &template.source;
+        let name: &str = template.source();
         let is_name = name.chars().all(|c| c.is_alphanumeric() || c == '_');
         (is_name && name.starts_with(|c: char| c.is_alphabetic() || c == '_')).then_some(name)
     }
@@ -96,6 +96,9 @@ pub(crate) struct Fewshot {
     pub target_delimiter: String,
 }
 
+/// Most answers that a task may ask for a document; all of them are stored.
+const MOST_REPEATS: usize = 10_000;
+
 /// A task's definition with its templates compiled.
 pub(crate) struct TaskConfig {
     pub id: String,
@@ -125,7 +128,6 @@ pub(crate) struct TaskConfig {
     pub gen_prefix: Option<Template>,
     pub definition: Value,
     pub digest: Digest,
-    pub templates: Templates,
 }
 
 impl TaskConfig {
@@ -155,8 +157,8 @@ impl TaskConfig {
                 });
             }
         }
-        let mut templates = Templates::new();
-        let mut template = |keys: &Keys<'_>, key: &str| -> Result<Option<Template>, TaskError> {
+        let templates = Templates::new();
+        let template = |keys: &Keys<'_>, key: &str| -> Result<Option<Template>, TaskError> {
             match keys.get(key)? {
                 Some(node) => Ok(Some(templates.compile(node, &text(key, node)?)?)),
                 None => Ok(None),
@@ -164,9 +166,9 @@ impl TaskConfig {
         };
         let description = template(&keys, "description")?;
         let gen_prefix = template(&keys, "gen_prefix")?;
-        let doc_to_choice = keys.raw("doc_to_choice").map(|node| choices(node, &id, &mut templates)).transpose()?;
-        let doc_to_text = field(&keys, "doc_to_text", &id, &mut templates)?;
-        let doc_to_target = field(&keys, "doc_to_target", &id, &mut templates)?;
+        let doc_to_choice = keys.raw("doc_to_choice").map(|node| choices(node, &id, &templates)).transpose()?;
+        let doc_to_text = field(&keys, "doc_to_text", &id, &templates)?;
+        let doc_to_target = field(&keys, "doc_to_target", &id, &templates)?;
         let output_type = match keys.get("output_type")? {
             Some(node) => output_type(node)?,
             None => OutputType::GenerateUntil,
@@ -190,7 +192,7 @@ impl TaskConfig {
             target_delimiter: target_delimiter.clone(),
         };
         let fewshot = match keys.raw("fewshot_config") {
-            Some(node) => fewshot(node, &id, defaults, &mut templates)?,
+            Some(node) => fewshot(node, &id, defaults, &templates)?,
             None => defaults,
         };
         let metadata = keys.map("metadata")?.unwrap_or_default();
@@ -202,6 +204,9 @@ impl TaskConfig {
         }
         let repeats = match keys.count("repeats")? {
             Some(0) => return keys.require("repeats")?.error("repeats must be an integer of at least 1, found 0"),
+            Some(n) if n > MOST_REPEATS => {
+                return keys.require("repeats")?.error(format!("repeats must be at most {MOST_REPEATS}, found {n}"));
+            }
             repeats => repeats.unwrap_or(1),
         };
         let pipelines: Vec<Pipeline> = match keys.list("filter_list")? {
@@ -261,7 +266,6 @@ impl TaskConfig {
             gen_prefix,
             digest: Digest::of_json(&definition),
             definition,
-            templates,
             id,
         })
     }
@@ -329,7 +333,7 @@ fn class(node: &Node) -> Result<Option<Node>, TaskError> {
 }
 
 /// A field that is a string (column or template) or a literal value.
-fn value(node: &Node, key: &str, task: &str, templates: &mut Templates) -> Result<Field, TaskError> {
+fn value(node: &Node, key: &str, task: &str, templates: &Templates) -> Result<Field, TaskError> {
     if let Some(Native::Field(function)) = native::find(node, Some(task)) {
         return Ok(Field::Native(function));
     }
@@ -341,12 +345,12 @@ fn value(node: &Node, key: &str, task: &str, templates: &mut Templates) -> Resul
     }
 }
 
-fn field(keys: &Keys<'_>, key: &str, task: &str, templates: &mut Templates) -> Result<Field, TaskError> {
+fn field(keys: &Keys<'_>, key: &str, task: &str, templates: &Templates) -> Result<Field, TaskError> {
     let node = keys.raw(key).map_or_else(|| keys.require(key), Ok)?;
     value(node, key, task, templates)
 }
 
-fn choices(node: &Node, task: &str, templates: &mut Templates) -> Result<Field, TaskError> {
+fn choices(node: &Node, task: &str, templates: &Templates) -> Result<Field, TaskError> {
     if let Some(Native::Field(function)) = native::find(node, Some(task)) {
         return Ok(Field::Native(function));
     }
@@ -399,7 +403,7 @@ const FEWSHOT_KEYS: &[&str] = &[
     "target_delimiter",
 ];
 
-fn fewshot(node: &Node, task: &str, defaults: Fewshot, templates: &mut Templates) -> Result<Fewshot, TaskError> {
+fn fewshot(node: &Node, task: &str, defaults: Fewshot, templates: &Templates) -> Result<Fewshot, TaskError> {
     let keys = Keys::of(node, "fewshot_config", FEWSHOT_KEYS)?;
     let mut fewshot = defaults;
     if let Some(found) = keys.raw("process_docs") {

@@ -392,7 +392,7 @@ impl DeclarativeTask {
             |context: &str, continuation: String| Request::LogLikelihood { context: context.to_owned(), continuation };
         let delimiter = match &config.gen_prefix {
             _ if !options.apply_chat_template => config.target_delimiter.as_str(),
-            Some(prefix) if !prefix.source.is_empty() && !prefix.source.ends_with(harness_python::is_space) => {
+            Some(prefix) if !prefix.source().is_empty() && !prefix.source().ends_with(harness_python::is_space) => {
                 config.target_delimiter.as_str()
             }
             _ => "",

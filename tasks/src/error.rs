@@ -55,12 +55,14 @@ pub enum TaskError {
         function: String,
     },
     /// A name that is no task, group or tag.
-    #[error("no task, group or tag is named {name:?}{}", suggest(nearest))]
+    #[error("no task, group or tag is named {name:?}{}{}", suggest(nearest), unusable_files(unusable))]
     UnknownTask {
         /// What was asked for.
         name: String,
         /// The nearest names there are.
         nearest: Vec<String>,
+        /// Why files that may define it cannot be used.
+        unusable: Vec<String>,
     },
     /// Two files define the same name.
     #[error("{second}: the name {name:?} is already defined at {first}; rename one of them")]
@@ -160,6 +162,18 @@ pub(crate) fn no_column<'a>(missing: &[&str], columns: impl IntoIterator<Item = 
     let nearest = missing.first().map(|first| harness_core::nearest_few(first, columns.iter().copied()));
     let (missing, suggestion) = (missing.join(", "), suggest(&nearest.unwrap_or_default()));
     format!("the data has no column {missing}; its columns are {}{suggestion}", columns.join(", "))
+}
+
+/// The first files that cannot be used, and how many more there are.
+fn unusable_files(reasons: &[String]) -> String {
+    const SHOWN: usize = 3;
+    let more = reasons.len().saturating_sub(SHOWN);
+    let shown = reasons.iter().take(SHOWN).map(|reason| format!("\n  {reason}")).collect::<String>();
+    match (reasons.len(), more) {
+        (0, _) => String::new(),
+        (_, 0) => format!("; these definition files cannot be used:{shown}"),
+        _ => format!("; these definition files cannot be used:{shown}\n  and {more} more"),
+    }
 }
 
 /// `; did you mean …?` for the nearest names, or nothing.

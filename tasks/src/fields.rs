@@ -22,23 +22,23 @@ impl DeclarativeTask {
             Field::Literal(value) => Ok((value.clone(), false)),
             Field::Native(function) => Ok((function(row)?, false)),
             Field::Template(template) => {
-                if row.contains_key(template.source.as_ref()) || self.columns.contains(template.source.as_ref()) {
-                    let value = row.get(template.source.as_ref());
+                if row.contains_key(template.source()) || self.columns.contains(template.source()) {
+                    let value = row.get(template.source());
                     return value
                         .cloned()
                         .map(|v| (v, false))
-                        .ok_or_else(|| format!("the column {} is missing", template.source));
+                        .ok_or_else(|| format!("the column {} is missing", template.source()));
                 }
-                Ok((Value::from(self.config.templates.render(template, context)?), true))
+                Ok((Value::from(template.render(context)?), true))
             }
         }
     }
 
     pub(crate) fn text_of(&self, template: Option<&Template>, row: &Row, context: &Columns) -> Result<String, String> {
         let Some(template) = template else { return Ok(String::new()) };
-        match row.get(template.source.as_ref()) {
+        match row.get(template.source()) {
             Some(value) => Ok(python_str(value)),
-            None => self.config.templates.render(template, context),
+            None => template.render(context),
         }
     }
 

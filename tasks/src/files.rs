@@ -21,12 +21,18 @@ type Parsed = Result<Arc<Node>, (Place, String)>;
 pub(crate) struct Files {
     parsed: Mutex<BTreeMap<PathBuf, Parsed>>,
     notes: Mutex<Vec<String>>,
+    /// Files with what they include.
+    resolved: Mutex<BTreeMap<PathBuf, Arc<Node>>>,
 }
+
+/// How deep files may include others.
+const DEEPEST: usize = 64;
 
 impl Files {
     /// Parses a text as the content of a path, in place of what the path holds.
     pub(crate) fn insert(&self, path: &Path, text: &str) {
         let parsed = self.parse(path, text);
+        self.resolved.lock().unwrap_or_else(PoisonError::into_inner).clear();
         self.parsed.lock().unwrap_or_else(PoisonError::into_inner).insert(path.to_owned(), parsed);
     }
 
@@ -58,7 +64,7 @@ impl Files {
             None => {
                 let parsed = match builtin::text(path) {
                     Some(text) => self.parse(path, text),
-                    None => match std::fs::read(path) {
+                    None => match harness_core::read_file(path) {
                         Ok(bytes) => match utf8(path, bytes) {
                             Ok(text) => self.parse(path, &text),
                             Err(error) => Err(error),
@@ -79,18 +85,32 @@ impl Files {
     /// The mapping of a file with everything it includes; local keys win, then those of later includes (as in lm-eval
     /// since 0.4.10). A `task_list` is not inherited.
     pub(crate) fn resolve(&self, path: &Path) -> Result<Node, TaskError> {
-        self.resolve_from(path, &start(path), &mut Vec::new())
+        self.resolve_from(path, &start(path), &mut Vec::new()).map(|node| (*node).clone())
     }
 
-    fn resolve_from(&self, path: &Path, from: &Place, stack: &mut Vec<PathBuf>) -> Result<Node, TaskError> {
+    /// As [`Self::resolve`], each file once.
+    fn resolve_from(&self, path: &Path, from: &Place, stack: &mut Vec<PathBuf>) -> Result<Arc<Node>, TaskError> {
+        if let Some(known) = self.resolved.lock().unwrap_or_else(PoisonError::into_inner).get(path) {
+            return Ok(Arc::clone(known));
+        }
+        let node = self.merge_includes(path, from, stack)?;
+        self.resolved.lock().unwrap_or_else(PoisonError::into_inner).insert(path.to_owned(), Arc::clone(&node));
+        Ok(node)
+    }
+
+    fn merge_includes(&self, path: &Path, from: &Place, stack: &mut Vec<PathBuf>) -> Result<Arc<Node>, TaskError> {
         if stack.iter().any(|other| other == path) {
             let chain: Vec<String> = stack.iter().map(|path| path.display().to_string()).collect();
             let message = format!("the includes form a cycle: {} -> {}", chain.join(" -> "), path.display());
             return Err(TaskError::Definition { at: from.clone(), message });
         }
+        if stack.len() >= DEEPEST {
+            let message = format!("includes are nested more than {DEEPEST} deep");
+            return Err(TaskError::Definition { at: from.clone(), message });
+        }
         let node = self.tree(path, from)?;
-        let Yaml::Map(local) = &node.value else { return Ok((*node).clone()) };
-        let Some(include) = node.get("include") else { return Ok((*node).clone()) };
+        let Yaml::Map(local) = &node.value else { return Ok(node) };
+        let Some(include) = node.get("include") else { return Ok(node) };
         stack.push(path.to_owned());
         let names: Vec<&Node> = match &include.value {
             Yaml::List(items) => items.iter().collect(),
@@ -100,16 +120,18 @@ impl Files {
         for name in names {
             let target = builtin::normal(&path.parent().unwrap_or(Path::new("")).join(text("include", name)?));
             let base = self.resolve_from(&target, &name.at, stack)?;
-            let Yaml::Map(mut entries) = base.value else {
+            let Yaml::Map(entries) = &base.value else {
                 return name.error(format!("{} holds {}, not a mapping", target.display(), base.kind()));
             };
+            let mut entries = entries.clone();
             entries.retain(|entry| entry.key != "task_list");
             overlay(&mut merged, &entries);
         }
         stack.pop();
         overlay(&mut merged, local);
         merged.retain(|entry| entry.key != "include");
-        Ok(Node { value: Yaml::Map(merged), at: node.at.clone(), tag: node.tag.clone(), raw: None })
+        let (at, tag) = (node.at.clone(), node.tag.clone());
+        Ok(Arc::new(Node { value: Yaml::Map(merged), at, tag, raw: None }))
     }
 }
 

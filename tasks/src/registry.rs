@@ -93,7 +93,8 @@ impl Registry {
         let read: Vec<Result<(), TaskError>> = paths
             .par_iter()
             .map(|path| {
-                let bytes = std::fs::read(path).map_err(|source| TaskError::Read { path: path.clone(), source })?;
+                let bytes =
+                    harness_core::read_file(path).map_err(|source| TaskError::Read { path: path.clone(), source })?;
                 let text = utf8(path, bytes).map_err(|(at, message)| TaskError::Definition { at, message })?;
                 self.files.insert(path, &text);
                 Ok(())
@@ -141,7 +142,8 @@ impl Registry {
     /// # Errors
     /// If it cannot be read, is no definition, or defines a name again.
     pub fn add_file(&mut self, path: &Path) -> Result<(), TaskError> {
-        let bytes = std::fs::read(path).map_err(|source| TaskError::Read { path: path.to_owned(), source })?;
+        let bytes =
+            harness_core::read_file(path).map_err(|source| TaskError::Read { path: path.to_owned(), source })?;
         let text = utf8(path, bytes).map_err(|(at, message)| TaskError::Definition { at, message })?;
         self.add_definition(path, &text)
     }
@@ -274,7 +276,8 @@ impl Registry {
 
     fn unknown(&self, name: &str) -> TaskError {
         let names = self.names.keys().chain(self.tags.keys()).map(String::as_str);
-        TaskError::UnknownTask { name: name.to_owned(), nearest: nearest_few(name, names) }
+        let unusable = self.broken.iter().map(ToString::to_string).collect();
+        TaskError::UnknownTask { name: name.to_owned(), nearest: nearest_few(name, names), unusable }
     }
 
     /// Loads a task of a selection with its documents.

@@ -1,13 +1,15 @@
 //! Jinja templates as lm-eval renders them.
 //!
 //! Undefined names are errors, a trailing newline is kept, nothing is escaped, Python's string and list methods work,
-//! and values print as Python prints them. Rendering is bounded by fuel, so a definition file cannot hang a run.
+//! and values print as Python prints them. Rendering has a budget (`harness_jinja`), so a definition file cannot hang a
+//! run.
 
 use std::sync::Arc;
 
+use harness_jinja::{Jinja, Limits, add_multiplying_filter, environment};
 use harness_python::{PythonRegex, RegexError};
 use minijinja::{
-    Environment, Error, ErrorKind, State, UndefinedBehavior, Value,
+    Error, ErrorKind, Output, State, UndefinedBehavior, Value,
     syntax::SyntaxConfig,
     value::{Serde, ValueKind, from_args},
 };
@@ -16,71 +18,32 @@ use serde_json::{Map, Value as Json};
 use crate::{Place, TaskError, error::no_column, yaml::Node};
 use harness_python as text;
 
-/// Most template instructions of one rendering.
-const FUEL: u64 = 2_000_000;
-
 /// The compiled templates of one task.
 pub(crate) struct Templates {
-    environment: Environment<'static>,
+    jinja: Jinja,
 }
 
 impl Templates {
     pub(crate) fn new() -> Self {
-        let mut environment = Environment::new();
+        let mut environment = environment();
         environment.set_undefined_behavior(UndefinedBehavior::Strict);
-        environment.set_syntax(SyntaxConfig::builder().keep_trailing_newline(true).build().unwrap_or_default());
-        environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
-        environment.set_fuel(Some(FUEL));
-        environment.set_debug(true);
-        environment.set_unknown_method_callback(method);
-        environment.set_formatter(|out, state, value| {
-            if value.is_undefined() {
-                return minijinja::escape_formatter(out, state, value);
-            }
-            out.write_str(&python_str(value)).map_err(Error::from)
-        });
-        environment.add_filter("regex_replace", regex_replace);
+        add_multiplying_filter(&mut environment, "regex_replace", Value::from_function(regex_replace));
         environment.add_filter("wikitext_detokenize", |text: &str| {
             crate::wikitext::detokenize(text)
                 .map_err(|_| Error::new(ErrorKind::InvalidOperation, "the page needs too much backtracking"))
         });
         environment.add_filter("string", |value: &Value| python_str(value));
-        Self { environment }
+        let syntax = SyntaxConfig::builder().keep_trailing_newline(true).build().unwrap_or_default();
+        Self { jinja: Jinja::new(environment, syntax, print, method, Limits::default()) }
     }
 
     /// Compiles the text of a YAML scalar; an error names its place in the file.
-    pub(crate) fn compile(&mut self, node: &Node, source: &str) -> Result<Template, TaskError> {
-        let template = Template { source: source.into(), at: node.at.clone(), raw: node.raw.clone() };
-        self.environment
-            .add_template_owned(source.to_owned(), source.to_owned())
-            .map_err(|error| TaskError::Template { at: template.place(&error), message: describe(&error) })?;
-        Ok(template)
-    }
-
-    /// Renders a template with the columns of a document.
-    pub(crate) fn render(&self, template: &Template, columns: &Value) -> Result<String, String> {
-        if !template.source.contains('{') {
-            return Ok(template.source.to_string());
+    pub(crate) fn compile(&self, node: &Node, source: &str) -> Result<Template, TaskError> {
+        let written = Written { source: source.into(), at: node.at.clone(), raw: node.raw.clone() };
+        match self.jinja.compile(source) {
+            Ok(compiled) => Ok(Template { written, compiled }),
+            Err(error) => Err(TaskError::Template { at: written.place(&error), message: describe(&error) }),
         }
-        let compiled = self.environment.get_template(&template.source).map_err(|e| describe(&e))?;
-        compiled.render(columns).map_err(|error| {
-            let mut message = describe(&error);
-            if error.kind() == ErrorKind::UndefinedError {
-                let mut missing: Vec<String> = compiled
-                    .undeclared_variables(false)
-                    .into_iter()
-                    .filter(|name| columns.get_attr(name).is_ok_and(|v| v.is_undefined()))
-                    .collect();
-                missing.sort();
-                if !missing.is_empty() {
-                    let missing: Vec<&str> = missing.iter().map(String::as_str).collect();
-                    let names: Vec<String> =
-                        columns.try_iter().map(|keys| keys.map(|k| k.to_string()).collect()).unwrap_or_default();
-                    message = no_column(&missing, names.iter().map(String::as_str));
-                }
-            }
-            format!("{message} (template at {})", template.place(&error))
-        })
     }
 }
 
@@ -92,12 +55,48 @@ pub(crate) fn columns(fields: &Map<String, Json>) -> Value {
 /// A compiled template and where it comes from.
 #[derive(Clone, Debug)]
 pub(crate) struct Template {
-    pub source: Arc<str>,
+    written: Written,
+    compiled: harness_jinja::Template,
+}
+
+impl Template {
+    /// The source.
+    pub(crate) fn source(&self) -> &str {
+        &self.written.source
+    }
+
+    /// Renders it with the columns of a document.
+    pub(crate) fn render(&self, columns: &Value) -> Result<String, String> {
+        let Self { written, compiled } = self;
+        if !written.source.contains('{') {
+            return Ok(written.source.to_string());
+        }
+        compiled.render(columns.clone()).map_err(|error| {
+            let mut message = describe(&error);
+            if error.kind() == ErrorKind::UndefinedError {
+                let mut missing = compiled.undeclared();
+                missing.retain(|name| columns.get_attr(name).is_ok_and(|v| v.is_undefined()));
+                if !missing.is_empty() {
+                    let missing: Vec<&str> = missing.iter().map(String::as_str).collect();
+                    let names: Vec<String> =
+                        columns.try_iter().map(|keys| keys.map(|k| k.to_string()).collect()).unwrap_or_default();
+                    message = no_column(&missing, names.iter().map(String::as_str));
+                }
+            }
+            format!("{message} (template at {})", written.place(&error))
+        })
+    }
+}
+
+/// A template as a file has it.
+#[derive(Clone, Debug)]
+struct Written {
+    source: Arc<str>,
     at: Place,
     raw: Option<Arc<str>>,
 }
 
-impl Template {
+impl Written {
     /// The place of an error in the YAML file, as exactly as the scalar's notation allows.
     fn place(&self, error: &Error) -> Place {
         let line = error.line().unwrap_or(1);
@@ -147,6 +146,14 @@ impl Template {
             _ => start(),
         }
     }
+}
+
+/// Prints a value as Python does.
+fn print(out: &mut Output, state: &mut State, value: &Value) -> Result<(), Error> {
+    if value.is_undefined() {
+        return minijinja::escape_formatter(out, state, value);
+    }
+    out.write_str(&python_str(value)).map_err(Error::from)
 }
 
 fn describe(error: &Error) -> String {
@@ -268,10 +275,10 @@ mod tests {
     use crate::yaml;
 
     fn render(source: &str, doc: Json) -> Result<String, String> {
-        let mut templates = Templates::new();
+        let templates = Templates::new();
         let node = yaml::parse("t.yaml", &serde_json::to_string(source).unwrap()).unwrap();
         let template = templates.compile(&node, source).map_err(|e| e.to_string())?;
-        templates.render(&template, &columns(doc.as_object().unwrap()))
+        template.render(&columns(doc.as_object().unwrap()))
     }
 
     /// Answers of Jinja2 3.1.

@@ -119,7 +119,12 @@ pub(crate) fn parse(file: &str, text: &str) -> Result<Node, TaskError> {
 pub(crate) fn parse_with_notes(file: &str, text: &str) -> Result<(Node, Vec<String>), TaskError> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let mut indented: Option<String> = None;
-    for _ in 0..MOST_INDENTED {
+    if text.len() > MOST_BYTES {
+        let at = Place { file: file.into(), line: 1, column: 1 };
+        let message = format!("{} bytes, more than {} MiB", text.len(), MOST_BYTES >> 20);
+        return Err(TaskError::Definition { at, message });
+    }
+    for _ in 0..MOST_INDENTED.min(MOST_BYTES / text.len().max(1)) {
         match parse_strictly(file, indented.as_deref().unwrap_or(text)) {
             Err((TaskError::Definition { at, message }, true)) => {
                 // libyaml lets the lines of a quoted scalar begin anywhere; their leading blanks mean nothing.
@@ -145,8 +150,15 @@ const INDENT: &str = "                                        ";
 
 /// Reads one document; with an error, whether a line of a quoted scalar is indented too little.
 fn parse_strictly(file: &str, text: &str) -> Result<(Node, Vec<String>), (TaskError, bool)> {
-    let mut builder =
-        Builder { file: file.into(), text, anchors: BTreeMap::new(), stack: Vec::new(), root: None, notes: Vec::new() };
+    let mut builder = Builder {
+        file: file.into(),
+        text,
+        anchors: BTreeMap::new(),
+        values: 0,
+        stack: Vec::new(),
+        root: None,
+        notes: Vec::new(),
+    };
     for event in Parser::new_from_str(text) {
         match event {
             Ok((event, span)) => builder.event(event, span).map_err(|error| (error, false))?,
@@ -164,10 +176,18 @@ fn parse_strictly(file: &str, text: &str) -> Result<(Node, Vec<String>), (TaskEr
     Ok((root, builder.notes))
 }
 
+/// Most values of a file; what aliases and merge keys repeat counts each time.
+const MOST_VALUES: usize = 50_000;
+
+/// Most bytes of a file, and of what is parsed of it where lines are moved.
+const MOST_BYTES: usize = 16 << 20;
+
 struct Builder<'a> {
     file: Arc<str>,
     text: &'a str,
-    anchors: BTreeMap<usize, Node>,
+    /// Values that have a name, and how many values each is.
+    anchors: BTreeMap<usize, (Node, usize)>,
+    values: usize,
     stack: Vec<Open>,
     root: Option<Node>,
     notes: Vec<String>,
@@ -179,6 +199,8 @@ struct Open {
     anchor: usize,
     key: Option<(String, Place)>,
     merged: Vec<(Node, Place)>,
+    /// Values of the file before it.
+    before: usize,
 }
 
 impl Builder<'_> {
@@ -204,7 +226,8 @@ impl Builder<'_> {
                     }
                     _ => None,
                 };
-                self.finished(Node { value, at, tag: local(tag), raw }, anchor)
+                self.count(1, &at)?;
+                self.finished(Node { value, at, tag: local(tag), raw }, anchor, 1)
             }
             Event::SequenceStart(_, anchor, tag) => {
                 let node = Node { value: Yaml::List(Vec::new()), at, tag: local(tag), raw: None };
@@ -219,14 +242,17 @@ impl Builder<'_> {
                     if let Yaml::Map(entries) = &mut open.node.value {
                         open.merged.into_iter().try_for_each(|(node, at)| merge(entries, &node, at))?;
                     }
-                    self.finished(open.node, open.anchor)
+                    let size = self.values - open.before;
+                    self.finished(open.node, open.anchor, size)
                 }
                 None => Ok(()),
             },
             Event::Alias(anchor) => match self.anchors.get(&anchor) {
-                Some(node) => {
+                Some(&(_, size)) => {
+                    self.count(size, &at)?;
+                    let (node, _) = &self.anchors[&anchor];
                     let node = Node { at, ..node.clone() };
-                    self.finished(node, 0)
+                    self.finished(node, 0, size)
                 }
                 None => Err(TaskError::Definition { at, message: "an alias to a value that is not complete".into() }),
             },
@@ -237,17 +263,31 @@ impl Builder<'_> {
         }
     }
 
-    fn open(&mut self, node: Node, anchor: usize) -> Result<(), TaskError> {
-        if self.stack.len() >= 64 {
-            return node.error("nested more than 64 levels deep");
+    /// Counts values before they are made.
+    fn count(&mut self, more: usize, at: &Place) -> Result<(), TaskError> {
+        self.values = self.values.saturating_add(more);
+        if self.values > MOST_VALUES {
+            let message = format!("more than {MOST_VALUES} values, those that aliases repeat counted each time");
+            return Err(TaskError::Definition { at: at.clone(), message });
         }
-        self.stack.push(Open { node, anchor, key: None, merged: Vec::new() });
         Ok(())
     }
 
-    fn finished(&mut self, node: Node, anchor: usize) -> Result<(), TaskError> {
+    fn open(&mut self, node: Node, anchor: usize) -> Result<(), TaskError> {
+        let before = self.values;
+        self.count(1, &node.at)?;
+        if self.stack.len() >= 64 {
+            return node.error("nested more than 64 levels deep");
+        }
+        self.stack.push(Open { node, anchor, key: None, merged: Vec::new(), before });
+        Ok(())
+    }
+
+    fn finished(&mut self, node: Node, anchor: usize, size: usize) -> Result<(), TaskError> {
         if anchor != 0 {
-            self.anchors.insert(anchor, node.clone());
+            // The copy that is kept for aliases counts too.
+            self.count(size, &node.at)?;
+            self.anchors.insert(anchor, (node.clone(), size));
         }
         let Some(open) = self.stack.last_mut() else {
             self.root = Some(node);

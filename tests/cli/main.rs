@@ -11,8 +11,11 @@ mod golden;
 mod help;
 mod imports;
 mod models;
+mod outside;
 mod prompts;
 mod run;
+#[path = "../../crates/http/tests/server/mod.rs"]
+mod server;
 mod statistics;
 mod tasks;
 mod train;

@@ -270,7 +270,7 @@ fn rank(call: &Call, case: &Case, launch: Option<&Launch>) -> Result<Option<Stri
     let connections: Connections = match launch {
         None => (Box::new(Single), Box::new(Single)),
         Some(launch) => {
-            let [control, gathering] = TcpExchange::connect(launch, MEETING)?;
+            let [control, gathering] = TcpExchange::connect(launch, MEETING, &|text| eprintln!("{text}"))?;
             (Box::new(control), Box::new(gathering))
         }
     };

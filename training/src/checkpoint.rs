@@ -168,7 +168,7 @@ pub fn save<B: Backend>(
 pub fn read_state(folder: &Path, run: Digest) -> Result<TrainerState, TrainingError> {
     let path = folder.join("trainer_state.json");
     let error = |message: String| TrainingError::Checkpoint { path: path.clone(), message };
-    let text = fs::read_to_string(&path).map_err(TrainingError::io("read", &path))?;
+    let text = harness_core::read_text(&path).map_err(TrainingError::io("read", &path))?;
     let state: TrainerState = serde_json::from_str(&text)
         .map_err(|e| error(format!("not a state of this program ({e}); delete the folder to begin again")))?;
     if state.version != VERSION {
@@ -207,7 +207,7 @@ pub fn latest(
 
 /// The rank of the adapter in a folder.
 fn adapter_rank(folder: &Path) -> Option<usize> {
-    let text = fs::read_to_string(folder.join("adapter_config.json")).ok()?;
+    let text = harness_core::read_text(&folder.join("adapter_config.json")).ok()?;
     let config: serde_json::Value = serde_json::from_str(&text).ok()?;
     usize::try_from(config["r"].as_u64()?).ok()
 }

@@ -6,7 +6,7 @@ use harness_decoder::DecoderError;
 use harness_engine::EngineError;
 use harness_kernels::KernelError;
 
-use crate::backend::BackendError;
+use crate::{backend::BackendError, shown::Shown};
 
 /// Errors of this crate; each message names the file, argument or step, what was found and what to do.
 #[derive(Debug, thiserror::Error)]
@@ -85,7 +85,7 @@ pub enum TrainingError {
         advice: String,
     },
     /// Another rank of a distributed run is gone or has failed.
-    #[error("rank {rank}: {message}")]
+    #[error("rank {rank}: {}", Shown(message))]
     Peer {
         /// The rank.
         rank: usize,
@@ -93,7 +93,12 @@ pub enum TrainingError {
         message: String,
     },
     /// The ranks of a distributed run are not about to do the same.
-    #[error("rank {rank} has {what} {found}, rank 0 has {expected}; start all ranks with the same files and options")]
+    #[error(
+        "rank {rank} has {} {}, rank 0 has {}; start all ranks with the same files and options",
+        Shown(what),
+        Shown(found),
+        Shown(expected)
+    )]
     Mismatch {
         /// The rank that differs.
         rank: usize,
@@ -105,7 +110,7 @@ pub enum TrainingError {
         expected: String,
     },
     /// A distributed run cannot be started.
-    #[error("distributed run: {message}")]
+    #[error("distributed run: {}", Shown(message))]
     Launch {
         /// What was found, what was expected, what to do.
         message: String,

@@ -1,9 +1,6 @@
 //! What a run writes for others to load: a PEFT adapter directory, or a model in Hugging Face layout.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
@@ -88,7 +85,7 @@ impl Artifact {
                 for name in TOKENIZER_FILES {
                     let (from, to) = (tokenizer.join(name), folder.join(name));
                     if from.is_file() && from != to {
-                        let data = fs::read(&from).map_err(TrainingError::io("read", &from))?;
+                        let data = harness_core::read_file(&from).map_err(TrainingError::io("read", &from))?;
                         write_file(&to, &data)?;
                     }
                 }

@@ -18,6 +18,7 @@ pub mod record;
 pub mod run;
 pub mod scaler;
 pub mod schedule;
+mod shown;
 mod spikes;
 pub mod telemetry;
 pub mod trainer;

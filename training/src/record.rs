@@ -4,7 +4,6 @@
 //! the others of its facts can be had all the same.
 
 use std::{
-    fs,
     io::ErrorKind,
     path::{Path, PathBuf},
 };
@@ -162,7 +161,7 @@ impl TrainingRecord {
     /// # Errors
     /// If the file cannot be read ([`TrainingError::Io`]), or is no JSON of a record ([`TrainingError::Data`]).
     pub fn read_file(path: &Path) -> Result<Option<Self>, TrainingError> {
-        let text = match fs::read_to_string(path) {
+        let text = match harness_core::read_text(path) {
             Ok(text) => text,
             Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => return Ok(None),
             Err(error) => return Err(TrainingError::io("read", path)(error)),
@@ -240,6 +239,8 @@ fn entries<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<DataEntry>,
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     /// A record with everything in it, as a run writes it.

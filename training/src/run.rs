@@ -418,7 +418,7 @@ fn full_artifact(base: Option<&Base<'_>>, scratch: Option<&Scratch>) -> Result<A
             "a base in Hugging Face layout for full-parameter training, which writes a model of the same form";
         return Err(TrainingError::setting("base", folder.display(), expected));
     }
-    let text = fs::read_to_string(&path).map_err(TrainingError::io("read", &path))?;
+    let text = harness_core::read_text(&path).map_err(TrainingError::io("read", &path))?;
     let mut config: Value = serde_json::from_str(&text).map_err(|error| TrainingError::File {
         path: path.clone(),
         line: error.line(),

@@ -30,7 +30,7 @@ use crate::{
     export::Artifact,
     model::Model,
     optimizer::AdamW,
-    parallel::{Collective, Host, Partition, Single, all_gather_f64},
+    parallel::{Collective, FACTS, Host, Partition, Single, all_gather_f64},
     params::ParamStore,
     recipe::{Precision, Sharding, TrainingOptions},
     scaler::LossScaler,
@@ -146,6 +146,8 @@ impl<B: Backend> Trainer<B> {
     pub fn with_ranks(mut self, ranks: Arc<dyn Collective<B>>) -> Result<Self, TrainingError> {
         self.setup.options.divide(ranks.world())?;
         self.ranks = ranks;
+        // The longest parts are all parameters, and the losses of all validation batches.
+        self.ranks.allow(FACTS + 4 * self.store.len() as u64 + 8 * self.setup.validation.len() as u64)?;
         if self.is_sharded() && !self.store.is_part() {
             let own = self.partition().of(self.ranks.rank());
             self.store.shard_moments(self.model.backend(), own)?;

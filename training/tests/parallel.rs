@@ -386,8 +386,10 @@ fn over_tcp<R: Send>(world: usize, f: impl Fn(usize, TcpExchange) -> R + Sync) -
             .map(|rank| {
                 scope.spawn(move || {
                     let (addresses, job) = (vec!["127.0.0.1".to_owned()], "test".to_owned());
-                    let launch = Launch { rank, world, local_rank: Some(rank), addresses, port, ports: 1, job };
-                    let [control, _] = TcpExchange::connect(&launch, Duration::from_secs(60)).expect("all ranks");
+                    let local_rank = Some(rank);
+                    let launch = Launch { rank, world, local_rank, addresses, port, ports: 1, job, secret: None };
+                    let patience = Duration::from_secs(60);
+                    let [control, _] = TcpExchange::connect(&launch, patience, &|_| ()).expect("all ranks");
                     f(rank, control)
                 })
             })
@@ -440,19 +442,20 @@ fn a_rendezvous_that_cannot_be_is_refused() {
         port,
         ports: 1,
         job: "test".into(),
+        secret: None,
     };
     let patience = Duration::from_millis(300);
-    let taken = TcpExchange::connect(&launch(0, 2, port), patience).expect_err("taken").to_string();
+    let taken = TcpExchange::connect(&launch(0, 2, port), patience, &|_| ()).expect_err("taken").to_string();
     assert!(taken.contains("is taken; set MASTER_PORT"), "{taken}");
     drop(free);
-    let alone = TcpExchange::connect(&launch(0, 2, port), patience).expect_err("nobody comes").to_string();
+    let alone = TcpExchange::connect(&launch(0, 2, port), patience, &|_| ()).expect_err("nobody comes").to_string();
     assert!(alone.contains("timed out waiting for rank 1"), "{alone}");
-    let nobody = TcpExchange::connect(&launch(1, 2, port), patience).expect_err("nobody waits").to_string();
+    let nobody = TcpExchange::connect(&launch(1, 2, port), patience, &|_| ()).expect_err("nobody waits").to_string();
     assert!(nobody.contains("cannot reach rank 0"), "{nobody}");
     let errors: Vec<String> = thread::scope(|scope| {
         let ranks = [(0, 2), (1, 3)].map(|(rank, world)| {
             scope.spawn(move || {
-                let result = TcpExchange::connect(&launch(rank, world, port), Duration::from_secs(20));
+                let result = TcpExchange::connect(&launch(rank, world, port), Duration::from_secs(20), &|_| ());
                 result.expect_err("refused").to_string()
             })
         });

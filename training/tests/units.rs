@@ -80,6 +80,10 @@ impl Collective<CpuBackend> for Beside {
         Collective::<CpuBackend>::all_gather_bytes(&self.host, mine)
     }
 
+    fn allow(&self, bytes: u64) -> Result<(), TrainingError> {
+        Collective::<CpuBackend>::allow(&self.host, bytes)
+    }
+
     fn abort(&self, message: &str) {
         Collective::<CpuBackend>::abort(&self.host, message);
     }

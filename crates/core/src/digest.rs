@@ -42,6 +42,13 @@ impl Hasher {
         hasher
     }
 
+    /// A hasher whose digests only those can make who know `key`.
+    pub fn keyed(key: &Digest, purpose: &str) -> Self {
+        let mut hasher = Self(blake3::Hasher::new_keyed(key.as_bytes()));
+        hasher.part(purpose);
+        hasher
+    }
+
     /// Adds one length-prefixed part.
     pub fn part(&mut self, bytes: impl AsRef<[u8]>) -> &mut Self {
         let bytes = bytes.as_ref();
@@ -53,6 +60,12 @@ impl Hasher {
     /// The digest of all parts so far.
     pub fn finish(&self) -> Digest {
         Digest(*self.0.finalize().as_bytes())
+    }
+}
+
+impl From<[u8; 32]> for Digest {
+    fn from(bytes: [u8; 32]) -> Self {
+        Self(bytes)
     }
 }
 
@@ -120,5 +133,14 @@ mod tests {
         let one = Hasher::new("t").part("ab").part("c").finish();
         let two = Hasher::new("t").part("a").part("bc").finish();
         assert_ne!(one, two);
+    }
+
+    #[test]
+    fn keys_and_purposes_give_other_digests() {
+        let made = |key: &str, purpose: &str| Hasher::keyed(&Digest::of(key), purpose).part("a").finish();
+        assert_eq!(made("k", "p"), made("k", "p"));
+        assert_ne!(made("k", "p"), made("l", "p"));
+        assert_ne!(made("k", "p"), made("k", "q"));
+        assert_ne!(made("k", "p"), Hasher::new("p").part("a").finish());
     }
 }

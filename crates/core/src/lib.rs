@@ -8,9 +8,11 @@ mod canonical;
 mod chat_kwargs;
 mod digest;
 mod document;
+mod file_name;
 mod finish;
 mod model;
 mod nearest;
+mod read;
 mod request;
 mod response;
 mod rolling;
@@ -19,18 +21,21 @@ mod seed;
 mod split;
 mod split_name;
 mod thinking;
+mod visible;
 
 pub use atomic::{atomic_rename, atomic_replace, atomic_write, atomic_write_with, temporary};
 pub use canonical::canonical_json;
 pub use chat_kwargs::ChatKwargs;
 pub use digest::{Digest, Hasher, ParseDigestError};
 pub use document::{DocId, Document};
+pub use file_name::{file_name, file_part, name_of_file_part};
 pub use finish::Finish;
 pub use model::{
     Capabilities, ChatMessage, ChatOptions, ChatRole, Control, LanguageModel, ModelError, ModelIdentity, ModelStats,
     PairTokens,
 };
 pub use nearest::{nearest, nearest_few};
+pub use read::{LARGEST_TEXT, open_file, read_file, read_text};
 pub use request::{Request, RequestKey, Sampling};
 pub use response::{Irregular, Output, Response, TopLogprob, Usage};
 pub use rolling::{RollingWindow, rolling_windows};
@@ -42,3 +47,4 @@ pub use thinking::{
     CHAT_PROMPT_MARK, THINK_END, Thinking, begins_in_thinking, cut_at_stops, opens_marked_thinking, opens_thinking,
     split_marked_thinking, split_opened_thinking, split_thinking, split_thinking_after, thinking_marks,
 };
+pub use visible::{is_hidden, visible, visible_json};

@@ -6,16 +6,11 @@ mod files;
 use std::{fmt, ops::Range, sync::Arc};
 
 use harness_core::{ChatKwargs, ChatMessage, Digest};
+use harness_jinja::Template;
 use harness_python::CivilTime;
-use minijinja::{Environment, Value, value::Serde};
+use minijinja::{Value, value::Serde};
 
 use crate::{EngineError, TextTokenizer};
-
-/// The name under which the one template of an environment is compiled.
-const NAME: &str = "chat_template";
-
-/// The same template with marks around its generation blocks, where it has any.
-const MARKED: &str = "chat_template with marks";
 
 /// What stands before and after the text of a generation block.
 const GENERATION_MARKS: [&str; 2] = ["\u{2}generation\u{3}", "\u{2}endgeneration\u{3}"];
@@ -87,7 +82,7 @@ pub enum DateUse {
 #[derive(Clone)]
 pub struct ChatTemplate {
     source: Arc<str>,
-    environment: Arc<Environment<'static>>,
+    compiled: Arc<environment::Compiled>,
     digest: Digest,
 }
 
@@ -97,8 +92,8 @@ impl ChatTemplate {
     /// # Errors
     /// If it is not valid Jinja, with the line.
     pub fn new(source: &str) -> Result<Self, EngineError> {
-        let environment = environment::compile(source)?;
-        Ok(Self { source: source.into(), environment: Arc::new(environment), digest: Digest::of(source) })
+        let compiled = Arc::new(environment::compile(source)?);
+        Ok(Self { source: source.into(), compiled, digest: Digest::of(source) })
     }
 
     /// The template as it was written.
@@ -158,12 +153,12 @@ impl ChatTemplate {
         context: &ChatContext,
         tokenizer: &TextTokenizer,
     ) -> Result<String, EngineError> {
-        self.render_named(NAME, messages, context, tokenizer)
+        self.render_as(&self.compiled.plain, messages, context, tokenizer)
     }
 
     /// Whether the template says which parts of its text an assistant generates (`{% generation %}`).
     pub fn marks_generations(&self) -> bool {
-        self.environment.get_template(MARKED).is_ok()
+        self.compiled.marked.is_some()
     }
 
     /// [`Self::render_json`] with the bytes of each generation block, in order; none where the template has no such block.
@@ -176,8 +171,8 @@ impl ChatTemplate {
         context: &ChatContext,
         tokenizer: &TextTokenizer,
     ) -> Result<(String, Vec<Range<usize>>), EngineError> {
-        let name = if self.marks_generations() { MARKED } else { NAME };
-        let marked = self.render_named(name, messages, context, tokenizer)?;
+        let template = self.compiled.marked.as_ref().unwrap_or(&self.compiled.plain);
+        let marked = self.render_as(template, messages, context, tokenizer)?;
         let [begin, end] = GENERATION_MARKS;
         let (mut text, mut blocks, mut rest) = (String::with_capacity(marked.len()), vec![], marked.as_str());
         while let Some((before, after)) = rest.split_once(begin) {
@@ -190,9 +185,9 @@ impl ChatTemplate {
         Ok((text + rest, blocks))
     }
 
-    fn render_named(
+    fn render_as(
         &self,
-        name: &str,
+        template: &Template,
         mut messages: Vec<serde_json::Value>,
         context: &ChatContext,
         tokenizer: &TextTokenizer,
@@ -223,7 +218,6 @@ impl ChatTemplate {
         let open = context.ending == ChatEnding::OpenAssistant;
         variables.push(("add_generation_prompt".to_owned(), Value::from(open)));
 
-        let template = self.environment.get_template(name).map_err(environment::failed)?;
         let text = template.render(Value::from_pairs(variables)).map_err(environment::failed)?;
         if context.ending == ChatEnding::ContinueFinal { cut_at_mark(text) } else { Ok(text) }
     }

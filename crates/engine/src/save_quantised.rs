@@ -31,7 +31,7 @@ pub fn save_quantised(from: &Path, to: &Path, options: &Quantization) -> Result<
         let known = path.extension().is_some_and(|e| copied.iter().any(|known| e == *known));
         let name = path.file_name().unwrap_or_default();
         if known && name != "config.json" && name != "model.safetensors.index.json" {
-            let bytes = fs::read(&path).map_err(|e| DecoderError::read(&path, e))?;
+            let bytes = harness_core::read_file(&path).map_err(|e| DecoderError::read(&path, e))?;
             write(&to.join(name), &bytes)?;
         }
     }

@@ -152,7 +152,7 @@ fn own_caveats(record: &ImportRecord) -> Result<Vec<Caveat>, EvaluationError> {
 /// The name is free: no model of the experiment, no earlier import.
 fn check_name(session: &Session, options: &ImportOptions) -> Result<(), EvaluationError> {
     let name = &options.name;
-    if name.is_empty() || name.starts_with('.') || name.contains(['/', '\\']) {
+    if !record::is_plain(name) {
         return Err(EvaluationError::usage(format!("--name {name:?}: expected a plain name, without slashes")));
     }
     if session.experiment.models.contains_key(name) {

@@ -6,7 +6,7 @@ use std::{
     time::SystemTime,
 };
 
-use harness_core::{LanguageModel, canonical_json};
+use harness_core::{LanguageModel, canonical_json, file_part, visible_json};
 use harness_python::CivilTime;
 use harness_store::{Manifest, atomic_write};
 use harness_tasks::{
@@ -49,7 +49,7 @@ pub fn manifest(
     Ok(manifest)
 }
 
-/// Every document's requests, responses and scores as one JSONL file a task, and the manifest.
+/// Every document's requests, responses and scores as one JSONL file a task ([`file_part`]), and the manifest.
 ///
 /// # Errors
 /// If a file cannot be written.
@@ -69,10 +69,10 @@ pub fn write_samples(
                 "task": task.id(), "doc": item.doc, "target": item.target, "requests": item.requests,
                 "responses": responses, "answers": scored.answers, "scores": scored.scores,
             });
-            text.push_str(&canonical_json(&line));
+            text.push_str(&visible_json(&canonical_json(&line)));
             text.push('\n');
         }
-        atomic_write(&folder.join(format!("samples_{}.jsonl", task.id())), text)?;
+        atomic_write(&folder.join(format!("samples_{}.jsonl", file_part(task.id()))), text)?;
     }
     manifest(session, suite, std::slice::from_ref(evaluated), &evaluated.name)?.write(&folder.join("manifest.json"))?;
     Ok(())

@@ -114,7 +114,7 @@ pub fn list(home: &Path) -> Vec<(String, Stored)> {
     paths.sort();
     let read = |path: PathBuf| {
         let id = path.file_stem()?.to_string_lossy().into_owned();
-        Some((id, serde_json::from_str(&std::fs::read_to_string(&path).ok()?).ok()?))
+        Some((id, serde_json::from_str(&harness_core::read_text(&path).ok()?).ok()?))
     };
     paths.into_iter().filter_map(read).collect()
 }
@@ -127,7 +127,7 @@ pub fn find(session: &Session, name: &str) -> Result<(Report, Option<Manifest>),
     let path = Path::new(name);
     let file = if path.is_dir() { path.join("report.json") } else { path.to_owned() };
     if file.is_file() {
-        let text = std::fs::read_to_string(&file)
+        let text = harness_core::read_text(&file)
             .map_err(|e| EvaluationError::usage(format!("cannot read {}: {e}", file.display())))?;
         let report: Report =
             serde_json::from_str(&text).map_err(|e| EvaluationError::usage(format!("{}: {e}", file.display())))?;

@@ -8,10 +8,10 @@ mod watched;
 
 use std::{
     borrow::Cow,
-    path::{Path, PathBuf},
+    path::{Component, Path, PathBuf},
 };
 
-use harness_core::{Digest, Hasher};
+use harness_core::{Digest, Hasher, file_part};
 use harness_decoder::DecoderConfig;
 use harness_engine::{ChatTemplate, ModelFiles, Placement, TextTokenizer};
 use harness_metrics::comparison::{counted, thousands};
@@ -298,7 +298,11 @@ impl TrainingPlan {
                 hasher.part(resolved_recipe.digest(template.as_ref(), &session.hashes())?.as_bytes());
                 hasher.part(files.as_ref().map_or("scratch".to_owned(), |files| files.digest.to_string()));
                 let id = hasher.finish().short();
-                session.home.join("models").join(format!("{}-{id}", resolved.name))
+                let (models, name) = (session.home.join("models"), &resolved.name);
+                let earlier = Path::new(name).components().all(|part| matches!(part, Component::Normal(_)));
+                let earlier = Some(models.join(format!("{name}-{id}"))).filter(|folder| earlier && folder.exists());
+                // Earlier versions wrote names as they are.
+                earlier.unwrap_or_else(|| models.join(format!("{}-{id}", file_part(name))))
             }
         };
         Ok(Self { name: resolved.name.clone(), recipe, base, files, folder })

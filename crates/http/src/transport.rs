@@ -94,7 +94,8 @@ impl Transport {
         format!("{base}{path}")
     }
 
-    /// Posts JSON, or gets if there is no body, and reads JSON.
+    /// Posts JSON, or gets if there is no body, and reads JSON. What comes back, an answer or a reason, does not hold the
+    /// key.
     pub(crate) async fn exchange(&self, path: &str, body: Option<&Value>) -> Result<Value, Failure> {
         let url = self.url(path);
         let mut request = match body {
@@ -110,8 +111,8 @@ impl Transport {
         let status = response.status();
         let wait = response.headers().get(header::RETRY_AFTER).and_then(|value| value.to_str().ok());
         let wait = wait.and_then(|value| retry_after(value, SystemTime::now()));
-        let location =
-            response.headers().get(header::LOCATION).and_then(|value| value.to_str().ok()).map(str::to_owned);
+        let location = response.headers().get(header::LOCATION).and_then(|value| value.to_str().ok());
+        let location = location.map(|to| self.scrub(to));
         let mut bytes = vec![];
         loop {
             match response.chunk().await {
@@ -124,9 +125,9 @@ impl Transport {
                 return Err(Failure::Passing { reason, worked: true });
             }
         }
-        let text = String::from_utf8_lossy(&bytes);
+        let text = self.scrub(&String::from_utf8_lossy(&bytes));
         if status.is_success() {
-            let body = serde_json::from_slice(&bytes).map_err(|error| Failure::Passing {
+            let mut body = serde_json::from_slice(&bytes).map_err(|error| Failure::Passing {
                 reason: self.scrub(&if is_html(&text) {
                     format!("a web page instead of JSON{}", title(&text))
                 } else if text.trim().is_empty() {
@@ -136,6 +137,9 @@ impl Transport {
                 }),
                 worked: true,
             })?;
+            if let Some(key) = &self.key {
+                key.scrub_json(&mut body);
+            }
             // Gateways wrap what the server behind them said in an answer of their own.
             return match wrapped_status(&body) {
                 Some(status) => Err(self.refusal(&url, status, &text, wait, location)),
@@ -154,7 +158,7 @@ impl Transport {
         wait: Option<Duration>,
         to: Option<String>,
     ) -> Failure {
-        let message = self.scrub(&message(text));
+        let message = message(text, |found| self.scrub(found));
         let url = url.to_owned();
         match status.as_u16() {
             400 | 403 | 422 | 451 if is_filtered(&message) => Failure::Filtered { reason: message },
@@ -205,8 +209,9 @@ impl Transport {
     }
 }
 
-/// What a body says is wrong.
-fn message(text: &str) -> String {
+/// What a body says is wrong, without the key, which may be written in JSON's escapes; `scrub` comes before the text is
+/// cut, so that no part of a key stays.
+fn message(text: &str, scrub: impl Fn(&str) -> String) -> String {
     if is_html(text) {
         return format!("a web page{}", title(text));
     }
@@ -218,7 +223,7 @@ fn message(text: &str) -> String {
         let code = error.get("code").and_then(Value::as_str).filter(|code| !text.contains(code));
         Some(code.map_or_else(|| text.to_owned(), |code| format!("{text} ({code})")))
     });
-    let found = found.unwrap_or_else(|| text.to_owned());
+    let found = scrub(&found.unwrap_or_else(|| text.to_owned()));
     if found.trim().is_empty() { "no message".to_owned() } else { shorten(&found) }
 }
 
@@ -288,6 +293,7 @@ mod tests {
 
     #[test]
     fn messages_are_found_in_the_usual_places() {
+        let message = |text: &str| message(text, str::to_owned);
         assert_eq!(
             message(r#"{"error": {"message": "no such model", "code": "model_not_found"}}"#),
             "no such model (model_not_found)"

@@ -182,6 +182,21 @@ fn servers_that_never_recover_are_given_up_on() {
 }
 
 #[test]
+fn an_answer_that_repeats_the_key_comes_without_it() {
+    let key = std::env::var(KEY).unwrap();
+    let said = format!("I was sent Bearer {key}, thanks");
+    let model = Scripted::new(1000, Box::new(move |_, _| (said.clone(), vec![("I", -0.1)])));
+    let server = Server::sound(Arc::new(model), "m");
+    let with_key = |api| EndpointOptions { api_key_env: Some(KEY.into()), api, ..options(&server, "m") };
+    for api in [Api::Chat, Api::Completions] {
+        let (found, result) = collect(&Endpoint::new(with_key(api)).unwrap(), &questions(1));
+        result.unwrap();
+        assert_eq!(text(&found[&0]), "I was sent Bearer [key], thanks");
+        assert!(!serde_json::to_string(&found).unwrap().contains(&key));
+    }
+}
+
+#[test]
 fn no_key_shows_anywhere() {
     let key = std::env::var(KEY).unwrap();
     let server = Server::start(echo(), "m", Some(&key), Box::new(|_, _| None));
@@ -211,6 +226,13 @@ fn no_key_shows_anywhere() {
         assert!(!text.contains(&key) && text.contains("[key]"), "{text}");
     }
     assert!(texts[0].contains("the key was refused (401") && texts[0].contains(KEY), "{}", texts[0]);
+
+    // The key stands where a long message is cut, in the escapes of JSON.
+    let long: &str = Box::leak(format!("{}{key}", "x".repeat(295)).into_boxed_str());
+    let cut = Server::start(echo(), "m", None, Box::new(move |_, _| Some(Fault::Refuses(400, long))));
+    let endpoint = Endpoint::new(EndpointOptions { api_key_env: Some(KEY.into()), ..options(&cut, "m") }).unwrap();
+    let error = collect(&endpoint, &questions(1)).1.unwrap_err().to_string();
+    assert!(error.contains("xxx[key") && !error.contains(&key[..4]), "{error}");
 
     // No key where one is needed.
     let unset = Some("HARNESS_TEST_NO_SUCH_KEY".to_owned());

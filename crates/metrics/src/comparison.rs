@@ -7,6 +7,7 @@ mod alignment;
 mod audit;
 mod caveat;
 mod checks;
+mod code_span;
 mod compute;
 mod error;
 mod facts;
@@ -25,6 +26,7 @@ pub use caveat::{
     IrregularShare, NamedDocuments, NoiseFloor, NotShared, SameScores, SeenDocuments, Share, SharedOutputs,
     Underpowered, ZeroFilter, counted, thousands,
 };
+pub use code_span::code;
 pub use error::{ComparisonError, Documents, NamedDocument, Place};
 pub use facts::{Coverage, ModelFacts, Overlap, TaskFacts};
 pub use judge::{JudgeFinding, UnreadCause};

@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    fs::{self, File},
+    fs,
     io::Read as _,
     path::{Path, PathBuf},
     sync::Mutex,
@@ -27,7 +27,7 @@ pub fn atomic_write(path: &Path, bytes: impl AsRef<[u8]>) -> Result<()> {
 /// # Errors
 /// If the file cannot be read.
 pub fn hash_file(path: &Path) -> Result<Digest> {
-    let mut file = File::open(path).map_err(StoreError::io("open", path))?;
+    let mut file = harness_core::open_file(path).map_err(StoreError::io("open", path))?;
     let mut hasher = blake3::Hasher::new();
     let mut buffer = vec![0; 1 << 18];
     loop {
@@ -68,7 +68,10 @@ impl FileHashes {
     /// always be computed again.
     pub fn open(folder: &Path) -> Self {
         let file = folder.join("file-hashes.json");
-        let known = fs::read(&file).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default();
+        let known = harness_core::read_file(&file)
+            .ok()
+            .and_then(|bytes| serde_json::from_slice(&bytes).ok())
+            .unwrap_or_default();
         Self { file, known: Mutex::new(known) }
     }
 
@@ -106,6 +109,8 @@ fn nanoseconds(time: SystemTime) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::File;
+
     use super::*;
 
     #[test]

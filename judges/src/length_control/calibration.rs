@@ -1,6 +1,6 @@
 //! alpaca_eval's calibration data: difficulties of instructions, and judged rows of gamed baselines.
 
-use std::{collections::BTreeSet, fs::File, path::Path};
+use std::{collections::BTreeSet, path::Path};
 
 use serde::{Deserialize, Deserializer};
 
@@ -120,7 +120,11 @@ impl Calibration {
 }
 
 fn read_csv<T: for<'de> Deserialize<'de>>(path: &Path, expected: &str) -> Result<Vec<T>> {
-    let file = File::open(path).map_err(|source| JudgesError::Io { action: "read", path: path.to_owned(), source })?;
+    let file = harness_core::open_file(path).map_err(|source| JudgesError::Io {
+        action: "read",
+        path: path.to_owned(),
+        source,
+    })?;
     let mut rows = vec![];
     for (i, row) in csv::Reader::from_reader(file).deserialize().enumerate() {
         rows.push(row.map_err(|error| JudgesError::Row {

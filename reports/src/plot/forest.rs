@@ -10,7 +10,7 @@ use plotters::{
 };
 
 use super::canvas::{Drawing, Drawn, FONT, draw_file, draw_svg, range, tick};
-use crate::ReportError;
+use crate::{ReportError, escape::plot_escape};
 
 const ROW_HEIGHT: u32 = 26;
 const WIDTH: u32 = 960;
@@ -111,7 +111,7 @@ impl Drawing for Forest<'_> {
         };
         let style = |size: i32, color: &RGBColor, h, v| (FONT, size).into_font().color(color).pos(Pos::new(h, v));
         let grey = RGBColor(120, 120, 120);
-        let title = format!("Difference to {}", self.base);
+        let title = plot_escape(&format!("Difference to {}", self.base));
         area.draw_text(&title, &style(22, &BLACK, HPos::Left, VPos::Top), (16, 14)).map_err(text)?;
         for value in ticks(&self.x) {
             let x = at(value);
@@ -162,8 +162,9 @@ fn ticks(range: &std::ops::Range<f64>) -> Vec<f64> {
 
 /// The beginning of a text that is too long for its place.
 fn shortened(text: &str, most: usize) -> String {
+    let text = plot_escape(text);
     if text.chars().count() <= most {
-        return text.to_owned();
+        return text;
     }
     text.chars().take(most - 1).chain(['…']).collect()
 }

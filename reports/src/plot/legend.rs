@@ -5,6 +5,7 @@ use std::ops::Range;
 use plotters::prelude::SeriesLabelPosition as Position;
 
 use super::series::Series;
+use crate::escape::plot_escape;
 
 /// Width and height of what lies between the axes of a line chart, in pixels, roughly.
 const PLOT: (f64, f64) = (790.0, 430.0);
@@ -48,9 +49,10 @@ const NAME: usize = 64;
 
 /// A name as the legend shows it: a long one without its middle.
 pub(super) fn shown(name: &str) -> String {
+    let name = plot_escape(name);
     let characters: Vec<char> = name.chars().collect();
     if characters.len() <= NAME {
-        return name.to_owned();
+        return name;
     }
     let (head, tail) = (&characters[..NAME / 2], &characters[characters.len() - (NAME / 2 - 1)..]);
     head.iter().chain(['…'].iter()).chain(tail).collect()

@@ -9,7 +9,7 @@ use super::{
     legend,
     series::Series,
 };
-use crate::ReportError;
+use crate::{ReportError, escape::plot_escape};
 
 /// Draws lines against a common axis and writes them as SVG or PNG, by the extension of the path; 900 × 540 pixels.
 ///
@@ -58,7 +58,7 @@ impl Drawing for LineChart<'_> {
         let labels = if whole { LABELS.min(span + 1) } else { LABELS };
         area.fill(&WHITE).map_err(text)?;
         let mut chart = ChartBuilder::on(area)
-            .caption(self.title, (FONT, 22))
+            .caption(plot_escape(self.title), (FONT, 22))
             .margin(16)
             .x_label_area_size(48)
             .y_label_area_size(76)

@@ -9,7 +9,7 @@ use plotters::{
 };
 
 use super::canvas::{Drawing, Drawn, FONT, PALETTE, draw_file, tick};
-use crate::ReportError;
+use crate::{ReportError, escape::plot_escape};
 
 /// One model on a radar chart.
 #[derive(Clone, Debug, PartialEq)]
@@ -72,7 +72,7 @@ impl Drawing for Radar<'_> {
         area.fill(&WHITE).map_err(text)?;
         let at = |h, v| Pos::new(h, v);
         let title = (FONT, 22).into_font().into_text_style(area).pos(at(HPos::Center, VPos::Top));
-        area.draw(&Text::new(self.title.to_owned(), (450, 16), title)).map_err(text)?;
+        area.draw(&Text::new(plot_escape(self.title), (450, 16), title)).map_err(text)?;
         let grid = BLACK.mix(0.15).stroke_width(1);
         let small = (FONT, 12).into_font().into_text_style(area);
         for ring in 1..=RINGS {
@@ -94,7 +94,7 @@ impl Drawing for Radar<'_> {
                 _ => HPos::Center,
             };
             let label = (FONT, 15).into_font().into_text_style(area).pos(at(horizontal, VPos::Center));
-            area.draw(&Text::new(name.clone(), (x, y), label)).map_err(text)?;
+            area.draw(&Text::new(plot_escape(name), (x, y), label)).map_err(text)?;
         }
         for (i, one) in self.series.iter().enumerate() {
             let style = PALETTE[i % PALETTE.len()].stroke_width(2);
@@ -116,7 +116,7 @@ impl Drawing for Radar<'_> {
             let y = 110 + 24 * i as i32;
             area.draw(&PathElement::new([(690, y), (714, y)], style)).map_err(text)?;
             let label = (FONT, 15).into_font().into_text_style(area).pos(at(HPos::Left, VPos::Center));
-            area.draw(&Text::new(one.name.clone(), (722, y), label)).map_err(text)?;
+            area.draw(&Text::new(plot_escape(&one.name), (722, y), label)).map_err(text)?;
         }
         Ok(())
     }

@@ -1,4 +1,5 @@
 //! A comparison with everything a report can show, for any number of models.
+#![allow(dead_code, reason = "each test file uses a part")]
 
 use harness_core::{Digest, DocId, MetricKey, SampleScore, Seed};
 use harness_metrics::{

@@ -1,6 +1,6 @@
 //! The table of runs.
 
-use harness_reports::latex_escape;
+use harness_reports::{csv_escape, latex_escape, markdown_escape};
 
 use super::run_record::RunRecord;
 
@@ -73,8 +73,10 @@ impl Table {
 
     /// As a Markdown table, padded.
     pub(in crate::commands) fn markdown(&self) -> String {
-        let widths: Vec<usize> = (0..self.head.len())
-            .map(|i| self.rows.iter().chain([&self.head]).map(|row| row[i].chars().count()).max().unwrap_or(3).max(3))
+        let escaped = |row: &Vec<String>| row.iter().map(|cell| markdown_escape(cell)).collect::<Vec<String>>();
+        let (head, rows) = (escaped(&self.head), self.rows.iter().map(escaped).collect::<Vec<_>>());
+        let widths: Vec<usize> = (0..head.len())
+            .map(|i| rows.iter().chain([&head]).map(|row| row[i].chars().count()).max().unwrap_or(3).max(3))
             .collect();
         let line = |row: &Vec<String>| {
             let cells =
@@ -88,16 +90,17 @@ impl Table {
             .enumerate()
             .map(|(i, &width)| if i == 0 { "-".repeat(width) } else { format!("{}:", "-".repeat(width - 1)) });
         let rule = format!("| {} |\n", rule.collect::<Vec<_>>().join(" | "));
-        line(&self.head) + &rule + &self.rows.iter().map(line).collect::<String>()
+        line(&head) + &rule + &rows.iter().map(line).collect::<String>()
     }
 
     /// As CSV.
     pub(super) fn csv(&self) -> String {
-        let quoted = |cell: &String| match cell.contains([',', '"', '\n']) {
-            true => format!("\"{}\"", cell.replace('"', "\"\"")),
-            false => cell.clone(),
+        // A run's name is text even if it looks like a number.
+        let quoted = |(i, cell): (usize, &String)| {
+            let cell = if i > 0 && cell.parse::<f64>().is_ok() { cell.clone() } else { csv_escape(cell) };
+            if cell.contains([',', '"', '\n']) { format!("\"{}\"", cell.replace('"', "\"\"")) } else { cell }
         };
-        let line = |row: &Vec<String>| row.iter().map(quoted).collect::<Vec<_>>().join(",") + "\n";
+        let line = |row: &Vec<String>| row.iter().enumerate().map(quoted).collect::<Vec<_>>().join(",") + "\n";
         [&self.head].into_iter().chain(&self.rows).map(line).collect()
     }
 
@@ -113,5 +116,21 @@ impl Table {
             "r".repeat(self.head.len().saturating_sub(1)),
             line(&self.head)
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Table;
+
+    #[test]
+    fn names_are_text_in_every_format() {
+        let table = Table::of(
+            ["Run", "Loss"],
+            vec![["=r|8\u{1b}", "-0.5"].map(str::to_owned), ["-2", "+inf"].map(str::to_owned)],
+        );
+        assert_eq!(table.csv(), "Run,Loss\n'=r|8[U+001B],-0.5\n'-2,+inf\n");
+        assert!(table.markdown().contains("| =r\\|8\\[U+001B\\] |"), "{}", table.markdown());
+        assert!(table.latex().contains("=r\\textbar{}8[U+001B] & -0.5"), "{}", table.latex());
     }
 }

@@ -6,6 +6,7 @@ use std::{
     process::{Command, Stdio},
 };
 
+use harness_core::file_name;
 use harness_metrics::comparison::thousands;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -118,7 +119,7 @@ impl Matrix {
 /// If the file is wrong, or a run fails; the others are done all the same.
 pub(super) fn train(app: &App, args: &TrainArgs, path: &Path) -> Result<(), Failure> {
     let text =
-        std::fs::read_to_string(path).map_err(|e| Failure::usage(format!("cannot read {}: {e}", path.display())))?;
+        harness_core::read_text(path).map_err(|e| Failure::usage(format!("cannot read {}: {e}", path.display())))?;
     let mut matrix: Matrix = toml::from_str(&text).map_err(|e| syntax_error(path, &text, &e))?;
     if let Some(base) = &args.base {
         matrix.bases = vec![base.clone()];
@@ -197,7 +198,7 @@ impl Cell {
             name: Some(self.recipe.to_string_lossy().into_owned()),
             matrix: None,
             base: self.base.clone(),
-            out: Some(out.join(&self.name)),
+            out: Some(out.join(&*file_name(&self.name))),
             resume: false,
             force: args.force,
             dry_run: args.dry_run,

@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use harness_core::MetricKey;
+use harness_core::{MetricKey, file_part, name_of_file_part};
 use serde_json::{Map, Value};
 
 use super::{
@@ -40,6 +40,7 @@ pub fn read_runs(path: &Path) -> Result<Vec<SavedRun>, TaskError> {
     let mut orphans: BTreeMap<(PathBuf, Option<String>), Vec<SavedTask>> = BTreeMap::new();
     for file in samples {
         let Some((name, date)) = samples_name(&file) else { continue };
+        let name = name_of_file_part(&name).unwrap_or(name);
         let folder = file.parent().unwrap_or(Path::new("")).to_owned();
         let task = SavedTask {
             alias: name.clone(),
@@ -284,7 +285,7 @@ fn attach_samples(run: &mut SavedRun, root: &Value, path: &Path) -> Result<(), T
             continue;
         }
         // Early versions put the model's arguments before the task: `…_arc_easy.jsonl`.
-        let exact = run.tasks.iter().position(|task| task.name == name);
+        let exact = run.tasks.iter().position(|task| task.name == name || file_part(&task.name) == name);
         let suffix = || run.tasks.iter().position(|task| name.ends_with(&format!("_{}", task.name)));
         if let Some(at) = exact.or_else(suffix) {
             run.tasks[at].samples = read_samples(&file)?;

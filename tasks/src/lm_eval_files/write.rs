@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use harness_core::MetricKey;
+use harness_core::{MetricKey, file_name, file_part};
 use harness_python::PythonJson;
 use harness_store::atomic_write;
 use serde_json::{Map, Value, json};
@@ -58,7 +58,8 @@ pub fn sanitize_model_name(name: &str) -> String {
 }
 
 /// Writes `results_*.json` and one `samples_*.jsonl` a task below `folder`; returns the paths, results first. As in
-/// lm-eval, a path that ends in `.json` names the results file (the time is added) and its folder takes the samples.
+/// lm-eval, names of models and tasks make up the names of folder and files ([`file_part`]: odd ones are mapped), and a
+/// path that ends in `.json` names the results file (the time is added) and its folder takes the samples.
 ///
 /// # Errors
 /// If a file cannot be written.
@@ -75,7 +76,7 @@ pub fn write_run(
         let file = parent.join(format!("{stem}_{}.json", run.date));
         (parent, file)
     } else {
-        let target = folder.join(sanitize_model_name(&run.model));
+        let target = folder.join(&*file_name(&sanitize_model_name(&run.model)));
         let file = target.join(format!("results_{}.json", run.date));
         (target, file)
     };
@@ -88,7 +89,7 @@ pub fn write_run(
     for outcome in tasks {
         let (lines, hash) = lines(outcome, &run.options);
         hashes.insert(outcome.task.id().to_owned(), Value::from(hash));
-        let path = target.join(format!("samples_{}_{}.jsonl", outcome.task.id(), run.date));
+        let path = target.join(format!("samples_{}_{}.jsonl", file_part(outcome.task.id()), run.date));
         let mut text = lines.join("\n");
         text.push('\n');
         write(&path, text)?;

@@ -27,7 +27,15 @@ pub struct Selection {
     /// The groups that were named, with everything in them.
     pub groups: Vec<Group>,
     names: BTreeSet<String>,
+    /// Groups and members that were looked at.
+    looked_at: usize,
 }
+
+/// Most groups and members of a selection, those that several groups name counted in each.
+const MOST_MEMBERS: usize = 100_000;
+
+/// How deep groups may lie in groups.
+const DEEPEST: usize = 64;
 
 impl Selection {
     /// Takes tasks out, from groups too; a group that loses all its members goes with them.
@@ -105,7 +113,16 @@ impl Registry {
             _ => Vec::new(),
         };
         overlay(&mut overrides, from_above);
+        if stack.len() >= DEEPEST {
+            return node.error(format!("groups are nested more than {DEEPEST} deep: {}", stack.join(" -> ")));
+        }
         stack.push(group.name.clone());
+        selection.looked_at += members.len();
+        if selection.looked_at > MOST_MEMBERS {
+            return node.error(format!(
+                "groups with more than {MOST_MEMBERS} members, those that several groups name counted in each"
+            ));
+        }
         for member in members {
             match &member.value {
                 Yaml::Map(entries) if member.get("group").is_some() => {

@@ -5,6 +5,7 @@
 
 use std::{fmt, sync::Arc};
 
+use harness_jinja::add_multiplying_filter;
 use harness_python::python_float;
 use minijinja::{
     Environment, Error, ErrorKind, Output, State,
@@ -97,11 +98,10 @@ impl Object for Cell {
     }
 }
 
-/// Makes an environment print cells as they may be printed.
-pub(super) fn install(environment: &mut Environment<'_>) {
-    environment.set_formatter(print);
+/// Makes an environment treat cells as what they hold.
+pub(super) fn install(environment: &mut Environment<'static>) {
     environment.add_test("none", |value: &Value| value.is_none() || is_null(value));
-    environment.add_filter("tojson", tojson);
+    add_multiplying_filter(environment, "tojson", Value::from_function(tojson));
 }
 
 fn is_null(value: &Value) -> bool {
@@ -109,7 +109,7 @@ fn is_null(value: &Value) -> bool {
 }
 
 /// Prints numbers and booleans as Python does.
-fn print(out: &mut Output, _: &mut State, value: &Value) -> Result<(), Error> {
+pub(super) fn print(out: &mut Output, _: &mut State, value: &Value) -> Result<(), Error> {
     let refused = |what: &str| Err(Error::new(ErrorKind::InvalidOperation, format!("{what} is not text")));
     let is_cell = value.downcast_object_ref::<Cell>().is_some();
     let whole = value.is_integer() || value.kind() != ValueKind::Number;
@@ -160,6 +160,7 @@ mod tests {
     fn render(source: &str, row: Json) -> Result<String, String> {
         let mut environment = Environment::new();
         install(&mut environment);
+        environment.set_formatter(print);
         let text = environment.render_str(source, values(row.as_object().unwrap())).map_err(|e| e.to_string())?;
         unmarked(text)
     }

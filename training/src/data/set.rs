@@ -117,7 +117,8 @@ impl PreparedSet {
 
     /// The set in a folder; what is wrong with it, in words, if it is not whole.
     fn open(folder: &Path, key: Digest, hashes: &FileHashes) -> Result<Self, String> {
-        let text = fs::read_to_string(folder.join(RECORD)).map_err(|e| format!("{RECORD} cannot be read ({e})"))?;
+        let text =
+            harness_core::read_text(&folder.join(RECORD)).map_err(|e| format!("{RECORD} cannot be read ({e})"))?;
         let record: Record = serde_json::from_str(&text).map_err(|e| format!("{RECORD} is damaged ({e})"))?;
         if record.version != Self::VERSION || record.key != key {
             return Err(format!("{RECORD} is of another set"));

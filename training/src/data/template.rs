@@ -3,10 +3,12 @@
 use std::{
     collections::BTreeSet,
     path::{Path, PathBuf},
+    sync::LazyLock,
 };
 
 use harness_core::{Digest, nearest};
-use minijinja::{Environment, UndefinedBehavior, syntax::SyntaxConfig};
+use harness_jinja::{Jinja, Limits, environment};
+use minijinja::{Error, ErrorKind, State, UndefinedBehavior, Value as Cell, syntax::SyntaxConfig};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -88,7 +90,7 @@ impl Template {
                 format!("one of {}, or a file; {} does not exist{hint}", known.join(", "), path.display()),
             ));
         }
-        let text = std::fs::read_to_string(&path).map_err(TrainingError::io("read", &path))?;
+        let text = harness_core::read_text(&path).map_err(TrainingError::io("read", &path))?;
         Self::parse(&text, &path)
     }
 
@@ -115,7 +117,7 @@ impl Template {
         sources.extend(template.rejected.iter().map(|source| ("rejected", source.as_str())));
         sources.extend(template.turns.iter().flat_map(Turns::sources));
         for (key, source) in sources {
-            if let Err(error) = environment().template_from_str(source) {
+            if let Err(error) = JINJA.compile(source) {
                 let offset = diagnostics::content(text, key, error.line().unwrap_or(1));
                 return Err(diagnostics::at(path, text, offset, format!("{key}: {error}")));
             }
@@ -135,10 +137,9 @@ impl Template {
 
     /// The columns that it reads.
     pub(super) fn used_columns(&self) -> BTreeSet<String> {
-        let environment = environment();
         let sources = [&self.prompt, &self.completion, &self.rejected];
-        let named = sources.into_iter().flatten().filter_map(|source| environment.template_from_str(source).ok());
-        let mut used: BTreeSet<String> = named.flat_map(|template| template.undeclared_variables(false)).collect();
+        let named = sources.into_iter().flatten().filter_map(|source| JINJA.compile(source).ok());
+        let mut used: BTreeSet<String> = named.flat_map(|template| template.undeclared()).collect();
         used.extend(self.columns.iter().cloned());
         used.extend(
             self.turns.iter().flat_map(|turns| [Some(&turns.column), turns.system_column.as_ref()]).flatten().cloned(),
@@ -160,10 +161,10 @@ impl Template {
                 return Err(reason.into());
             }
         }
-        let environment = environment();
         let render = |key: &str, source: &str, values: minijinja::Value| -> Result<String, RowProblem> {
-            let text = environment
-                .render_str(source, values)
+            let text = JINJA
+                .compile(source)
+                .and_then(|template| template.render(values))
                 .map_err(|error| format!("template {}, {key}: {error}", self.path.display()))?;
             cell::unmarked(text).map_err(|found| {
                 format!("{found}, and template {} prints it in {key}, where text is needed", self.path.display()).into()
@@ -211,15 +212,19 @@ impl Template {
 }
 
 /// Jinja as tasks use it: trailing newlines kept, nothing escaped; but only text, numbers and booleans can be printed.
-fn environment() -> Environment<'static> {
-    let mut environment = Environment::new();
-    if let Ok(syntax) = SyntaxConfig::builder().keep_trailing_newline(true).build() {
-        environment.set_syntax(syntax);
-    }
+static JINJA: LazyLock<Jinja> = LazyLock::new(|| {
+    let mut environment = environment();
     environment.set_undefined_behavior(UndefinedBehavior::SemiStrict);
-    environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
     cell::install(&mut environment);
-    environment
+    let syntax = SyntaxConfig::builder().keep_trailing_newline(true).build().unwrap_or_default();
+    // A row is short, and there are many.
+    let limits = Limits { instructions: 1_000_000, ..Limits::default() };
+    Jinja::new(environment, syntax, cell::print, no_method, limits)
+});
+
+/// Values have the methods that Jinja gives them, and none of Python's.
+fn no_method(_: &mut State, _: &Cell, _: &str, _: &[Cell]) -> Result<Cell, Error> {
+    Err(ErrorKind::UnknownMethod.into())
 }
 
 #[cfg(test)]

@@ -67,6 +67,8 @@ pub trait Collective<B: Backend>: Send + Sync {
     fn gather_bytes(&self, mine: Bytes) -> Result<Vec<Bytes>, TrainingError> {
         self.all_gather_bytes(mine)
     }
+    /// As [`Exchange::allow`].
+    fn allow(&self, bytes: u64) -> Result<(), TrainingError>;
     /// Tells the other ranks that this one ends with an error.
     fn abort(&self, message: &str);
     /// As [`Exchange::failure`].
@@ -149,6 +151,10 @@ impl<B: Backend, E: Exchange> Collective<B> for Host<E> {
         let mut parts: Vec<Bytes> = vec![Arc::from([]); self.0.world()];
         parts[0] = mine;
         self.0.all_to_all(parts)
+    }
+
+    fn allow(&self, bytes: u64) -> Result<(), TrainingError> {
+        self.0.allow(bytes)
     }
 
     fn abort(&self, message: &str) {

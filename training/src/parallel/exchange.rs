@@ -18,6 +18,14 @@ pub trait Exchange: Send + Sync {
     /// # Errors
     /// [`TrainingError::Peer`] if another rank is gone or has failed.
     fn all_to_all(&self, parts: Vec<Bytes>) -> Result<Vec<Bytes>, TrainingError>;
+    /// Allows parts of so many bytes from now on, on all ranks; before, only small ones are taken from another process.
+    ///
+    /// # Errors
+    /// As [`Exchange::all_to_all`].
+    fn allow(&self, bytes: u64) -> Result<(), TrainingError> {
+        let _ = bytes;
+        Ok(())
+    }
     /// Tells the other ranks that this one ends with an error; their next or present operation fails with it.
     fn abort(&self, message: &str);
     /// Another rank that is gone or has failed, and what became of it; asked without waiting.
@@ -37,6 +45,10 @@ impl Exchange for Box<dyn Exchange> {
 
     fn all_to_all(&self, parts: Vec<Bytes>) -> Result<Vec<Bytes>, TrainingError> {
         (**self).all_to_all(parts)
+    }
+
+    fn allow(&self, bytes: u64) -> Result<(), TrainingError> {
+        (**self).allow(bytes)
     }
 
     fn abort(&self, message: &str) {

@@ -1,5 +1,11 @@
 //! Which rank this process is: from the variables that torchrun, SLURM and MPI set, or set by `--nproc`.
 
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    ops::RangeInclusive,
+};
+
+use super::Secret;
 use crate::TrainingError;
 
 /// Port of the rendezvous unless something says otherwise.
@@ -20,8 +26,10 @@ pub struct Launch {
     pub port: u16,
     /// Ports tried: more than one where the launcher holds the first for itself.
     pub ports: u16,
-    /// What names the run, so that processes of another one are turned away.
+    /// What names the run, so that processes of another one are turned away; empty if the launcher gives no name.
     pub job: String,
+    /// What all ranks were given, so that nobody else can take part.
+    pub secret: Option<Secret>,
 }
 
 /// Names of one variable with different launchers, in order of precedence.
@@ -30,6 +38,9 @@ const WORLD: [&str; 4] = ["WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "SLU
 const LOCAL: [&str; 4] = ["LOCAL_RANK", "MPI_LOCALRANKID", "OMPI_COMM_WORLD_LOCAL_RANK", "SLURM_LOCALID"];
 
 impl Launch {
+    /// The variable with the secret: the same text for all ranks.
+    pub const SECRET: &str = "HARNESS_RANK_SECRET";
+
     /// The place that the environment gives, `None` outside of a distributed run. `get` looks a variable up.
     ///
     /// # Errors
@@ -81,7 +92,51 @@ impl Launch {
         let held = get("TORCHELASTIC_RUN_ID").is_some() || get("TORCHELASTIC_USE_AGENT_STORE").is_some();
         let (port, ports) = if held { (port.saturating_add(1), 16) } else { (port, 1) };
         let job = get("HARNESS_JOB").or_else(|| get("TORCHELASTIC_RUN_ID")).or(job_id).unwrap_or_default();
-        Ok(Some(Self { rank, world, local_rank, addresses, port, ports, job }))
+        let secret = match get(Self::SECRET) {
+            Some(text) if text.trim().is_empty() => {
+                return Err(error(format!(
+                    "{} is empty: expected a random text, the same for all ranks",
+                    Self::SECRET
+                )));
+            }
+            text => text.map(|text| Secret::of(text.trim())),
+        };
+        Ok(Some(Self { rank, world, local_rank, addresses, port, ports, job, secret }))
+    }
+
+    /// Refuses to be found from other hosts by anyone who calls: without a secret, the job's name at least must be known.
+    ///
+    /// # Errors
+    /// [`TrainingError::Launch`] if there is neither, and not all ranks are on this host.
+    pub fn check_secret(&self) -> Result<(), TrainingError> {
+        if self.secret.is_some() || !self.job.is_empty() || self.loopback().is_some() {
+            return Ok(());
+        }
+        let (name, at) = (Self::SECRET, self.addresses.join(", "));
+        Err(error(format!(
+            "the ranks meet at {at}, where any host can call, and their launcher gives no job id: set {name} to the same \
+             random text for all ranks (openssl rand -hex 32)"
+        )))
+    }
+
+    /// The address of this host alone at which all ranks meet, if they do.
+    pub(super) fn loopback(&self) -> Option<IpAddr> {
+        let of_host = |address: &String| match address.as_str() {
+            "localhost" => Some(IpAddr::V4(Ipv4Addr::LOCALHOST)),
+            address => address.parse().ok().filter(IpAddr::is_loopback),
+        };
+        let all: Option<Vec<IpAddr>> = self.addresses.iter().map(of_host).collect();
+        all?.first().copied()
+    }
+
+    /// The ports that rank 0 tries.
+    pub(super) fn port_range(&self) -> RangeInclusive<u16> {
+        self.port..=self.port.saturating_add(self.ports - 1)
+    }
+
+    /// What proves that a process is of this run.
+    pub(super) fn key(&self) -> Secret {
+        Secret::of_job(self.secret.as_ref(), &self.job)
     }
 }
 
@@ -123,6 +178,7 @@ mod tests {
             port: 7,
             ports: 1,
             job: String::new(),
+            secret: None,
         };
         assert_eq!(launch(&torchrun), Ok(Some(expected.clone())));
         let elastic = [&torchrun[..], &[("TORCHELASTIC_RUN_ID", "x")]].concat();
@@ -146,6 +202,42 @@ mod tests {
         );
         let launched = [&step[..], &[("SLURM_LAUNCH_NODE_IPADDR", "10.0.0.1")]].concat();
         assert_eq!(launch(&launched).unwrap().unwrap().addresses, ["gpu007", "10.0.0.1"]);
+    }
+
+    #[test]
+    fn runs_that_other_hosts_can_call_need_a_secret() {
+        let at = |address: &str, more: &[(&str, &str)]| {
+            let vars = [&[("RANK", "0"), ("WORLD_SIZE", "2"), ("MASTER_ADDR", address)], more].concat();
+            launch(&vars).and_then(|found| found.unwrap().check_secret().map_err(|error| error.to_string()))
+        };
+        for loopback in ["127.0.0.1", "localhost", "127.0.1.1", "::1"] {
+            assert_eq!(at(loopback, &[]), Ok(()), "{loopback}");
+        }
+        for address in ["node1", "10.0.0.1", "0.0.0.0", "localhost.example"] {
+            let error = at(address, &[]).unwrap_err();
+            assert!(
+                error.contains(&format!("meet at {address}")) && error.contains("set HARNESS_RANK_SECRET"),
+                "{error}"
+            );
+            for known in [("HARNESS_RANK_SECRET", "x"), ("SLURM_JOB_ID", "1"), ("TORCHELASTIC_RUN_ID", "x")] {
+                assert_eq!(at(address, &[known]), Ok(()), "{known:?}");
+            }
+        }
+        assert!(at("127.0.0.1", &[("HARNESS_RANK_SECRET", " ")]).unwrap_err().contains("is empty"));
+    }
+
+    #[test]
+    fn secret_and_job_make_the_key() {
+        let key = |more: &[(&str, &str)]| {
+            launch(&[&[("RANK", "0"), ("WORLD_SIZE", "2")], more].concat()).unwrap().unwrap().key()
+        };
+        let (secret, job) = (("HARNESS_RANK_SECRET", "x"), ("SLURM_JOB_ID", "1"));
+        assert_eq!(key(&[secret, job]), key(&[("HARNESS_RANK_SECRET", "x\n"), job]));
+        let keys =
+            [key(&[]), key(&[secret]), key(&[job]), key(&[secret, job]), key(&[("HARNESS_RANK_SECRET", "y"), job])];
+        for (i, one) in keys.iter().enumerate() {
+            assert!(keys[..i].iter().all(|other| other != one), "{i}");
+        }
     }
 
     #[test]

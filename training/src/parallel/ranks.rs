@@ -37,12 +37,12 @@ impl Ranks {
         pairs.map(|(control, weights)| Self::new(control, weights)).collect()
     }
 
-    /// Meets the other processes of a run.
+    /// Meets the other processes of a run; `tell` hears of connections that are not of it.
     ///
     /// # Errors
     /// [`TrainingError::Launch`] if they do not all come within `patience`.
-    pub fn connect(launch: &Launch, patience: Duration) -> Result<Self, TrainingError> {
-        let [control, weights] = TcpExchange::connect(launch, patience)?;
+    pub fn connect(launch: &Launch, patience: Duration, tell: &dyn Fn(&str)) -> Result<Self, TrainingError> {
+        let [control, weights] = TcpExchange::connect(launch, patience, tell)?;
         Ok(Self { local: launch.local_rank, ..Self::new(control, weights) })
     }
 

@@ -74,9 +74,11 @@ impl<B: Backend + Clone> Sharded<B> {
         let (rank, world) = (exchange.rank(), exchange.world());
         let mut shapes = Vec::with_capacity(layers.len());
         let mut shards: Vec<Bytes> = Vec::with_capacity(layers.len());
+        let mut longest = 0;
         for layer in layers {
             let (shape, bytes) = PackedLayer::split(layer);
             let part = bytes.len().div_ceil(world);
+            longest = longest.max(part);
             let range = (rank * part).min(bytes.len())..((rank + 1) * part).min(bytes.len());
             shards.push(Arc::from(&bytes[range]));
             shapes.push(shape);
@@ -91,8 +93,10 @@ impl<B: Backend + Clone> Sharded<B> {
                 let weights = shapes[layer].join(&parts.concat())?;
                 Ok(FrozenLayer::new(&backend, &weights, backward[layer])?)
             };
+            // The first rank has the longest part of a block, and all ranks have the same blocks.
+            let mut allowed = exchange.allow(longest as u64);
             for layer in requests {
-                let result = gather(layer);
+                let result = std::mem::replace(&mut allowed, Ok(())).and_then(|()| gather(layer));
                 let mut state = worker_shared.lock();
                 match result {
                     Ok(frozen) => state.gathered.push((layer, Arc::new(frozen))),

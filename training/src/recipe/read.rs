@@ -18,7 +18,7 @@ impl Recipe {
     /// anything wrong in it.
     pub fn load(path: impl AsRef<Path>) -> Result<Self, TrainingError> {
         let path = path.as_ref();
-        let text = std::fs::read_to_string(path).map_err(TrainingError::io("read", path))?;
+        let text = harness_core::read_text(path).map_err(TrainingError::io("read", path))?;
         Self::parse(&text, path)
     }
 
@@ -31,7 +31,7 @@ impl Recipe {
         if changes.is_empty() {
             return Self::load(path);
         }
-        let text = std::fs::read_to_string(path).map_err(TrainingError::io("read", path))?;
+        let text = harness_core::read_text(path).map_err(TrainingError::io("read", path))?;
         let said: Vec<String> = changes.iter().map(|(key, value)| format!("{key} = {}", written(value))).collect();
         let wrong = |message: String| TrainingError::Data {
             path: path.to_owned(),

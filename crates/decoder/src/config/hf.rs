@@ -18,7 +18,7 @@ use crate::DecoderError;
 /// # Errors
 /// If it cannot be read, or is not of the expected form.
 pub fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T, DecoderError> {
-    let bytes = std::fs::read(path).map_err(|e| DecoderError::read(path, e))?;
+    let bytes = harness_core::read_file(path).map_err(|e| DecoderError::read(path, e))?;
     serde_json::from_slice(&bytes).map_err(|source| DecoderError::Json { path: path.to_owned(), source })
 }
 

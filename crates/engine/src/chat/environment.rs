@@ -3,19 +3,17 @@
 use std::sync::LazyLock;
 
 use fancy_regex::Regex;
+use harness_jinja::{Jinja, Limits, Template, add_multiplying_filter, environment};
 use harness_python::{PythonJson, python_float, title};
 use minijinja::{
-    Environment, Error, ErrorKind, Value, escape_formatter,
+    Error, ErrorKind, Output, State, Value, escape_formatter,
     syntax::SyntaxConfig,
     value::{Kwargs, ValueKind},
 };
 use minijinja_contrib::pycompat::unknown_method_callback;
 
-use super::{GENERATION_MARKS, MARKED, NAME};
+use super::GENERATION_MARKS;
 use crate::EngineError;
-
-/// Instructions a template may execute; a chat of thousands of messages needs far fewer.
-const FUEL: u64 = 5_000_000;
 
 /// `{% generation %}` marks what an assistant says, for loss masks; it does not change the text.
 static GENERATION: LazyLock<Regex> = LazyLock::new(|| pattern(r"\{%([-+]?)\s*generation\s*([-+]?)%\}"));
@@ -30,9 +28,14 @@ fn pattern(pattern: &str) -> Regex {
     Regex::new(pattern).expect("a constant pattern")
 }
 
-/// Compiles a template into an environment of its own; where it has generation blocks, once more as [`MARKED`], in which
-/// the blocks' texts stand between [`GENERATION_MARKS`].
-pub(super) fn compile(source: &str) -> Result<Environment<'static>, EngineError> {
+/// A template, and where it has generation blocks once more with their texts between [`GENERATION_MARKS`].
+pub(super) struct Compiled {
+    pub plain: Template,
+    pub marked: Option<Template>,
+}
+
+/// Compiles a template.
+pub(super) fn compile(source: &str) -> Result<Compiled, EngineError> {
     let source = source.replace("\r\n", "\n");
     let blocks = |begin: &str, end: &str| -> String {
         let source = GENERATION.replace_all(&source, begin);
@@ -43,26 +46,12 @@ pub(super) fn compile(source: &str) -> Result<Environment<'static>, EngineError>
         blocks(&format!("{{%$1 if true %}}{begin}{{% if true $2%}}"), &format!("{{%$1 endif %}}{end}{{% endif $2%}}"));
     let source = blocks("{%$1 if true $2%}", "{%$1 endif $2%}");
 
-    let mut environment = Environment::new();
     let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build().map_err(failed)?;
-    environment.set_syntax(syntax);
-    environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
-    environment.set_unknown_method_callback(|state, value, method, args| match (method, value.as_str(), args) {
-        ("title", Some(text), []) => Ok(title(text).into()),
-        _ => unknown_method_callback(state, value, method, args),
-    });
-    environment.set_formatter(|out, state, value| match f64::try_from(value.clone()) {
-        Ok(number) if value.kind() == ValueKind::Number && !value.is_integer() => {
-            Ok(out.write_str(&python_float(number))?)
-        }
-        _ => escape_formatter(out, state, value),
-    });
-    environment.set_fuel(Some(FUEL));
-    environment.set_debug(true);
+    let mut environment = environment();
     environment.add_function("raise_exception", |message: String| -> Result<Value, Error> {
         Err(Error::new(ErrorKind::InvalidOperation, message).with_source(Raised))
     });
-    environment.add_filter("tojson", tojson);
+    add_multiplying_filter(&mut environment, "tojson", Value::from_function(tojson));
     environment.add_filter("e", escape);
     environment.add_filter("escape", escape);
     environment.add_test("iterable", |value: &Value| {
@@ -71,11 +60,27 @@ pub(super) fn compile(source: &str) -> Result<Environment<'static>, EngineError>
             ValueKind::String | ValueKind::Seq | ValueKind::Map | ValueKind::Iterable | ValueKind::Undefined
         )
     });
-    if marked != source {
-        environment.add_template_owned(MARKED, marked).map_err(failed)?;
+    let jinja = Jinja::new(environment, syntax, print, method, Limits::default());
+    let marked = if marked == source { None } else { Some(jinja.compile(&marked).map_err(failed)?) };
+    Ok(Compiled { plain: jinja.compile(&source).map_err(failed)?, marked })
+}
+
+/// Calls a method as Python does.
+fn method(state: &mut State, value: &Value, name: &str, arguments: &[Value]) -> Result<Value, Error> {
+    match (name, value.as_str(), arguments) {
+        ("title", Some(text), []) => Ok(title(text).into()),
+        _ => unknown_method_callback(state, value, name, arguments),
     }
-    environment.add_template_owned(NAME, source).map_err(failed)?;
-    Ok(environment)
+}
+
+/// Prints floating-point numbers as Python does.
+fn print(out: &mut Output, state: &mut State, value: &Value) -> Result<(), Error> {
+    match f64::try_from(value.clone()) {
+        Ok(number) if value.kind() == ValueKind::Number && !value.is_integer() => {
+            Ok(out.write_str(&python_float(number))?)
+        }
+        _ => escape_formatter(out, state, value),
+    }
 }
 
 /// Marks an error as one that the template raised itself.

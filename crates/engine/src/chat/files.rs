@@ -53,7 +53,7 @@ impl ChatTemplate {
 
 /// The templates of a directory by name, each with the file that holds it.
 fn sources(dir: &Path) -> Result<BTreeMap<String, (PathBuf, String)>, EngineError> {
-    let read = |path: &Path| std::fs::read_to_string(path).map_err(|e| DecoderError::read(path, e));
+    let read = |path: &Path| harness_core::read_text(path).map_err(|e| DecoderError::read(path, e));
     let mut found = BTreeMap::new();
     let main = dir.join("chat_template.jinja");
     if main.exists() {

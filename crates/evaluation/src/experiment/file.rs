@@ -178,7 +178,7 @@ impl Experiment {
             None => here.ancestors().map(|folder| folder.join(FILE)).find(|path| path.is_file()),
         };
         let Some(path) = found else { return Ok(Self { folder: here, ..Self::default() }) };
-        let text = std::fs::read_to_string(&path)
+        let text = harness_core::read_text(&path)
             .map_err(|e| EvaluationError::usage(format!("cannot read {}: {e}", path.display())))?;
         let mut experiment: Self = toml::from_str(&text).map_err(|e| place::syntax(&path, &text, &e))?;
         experiment.folder = match path.parent() {

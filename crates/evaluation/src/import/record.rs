@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use harness_core::{Digest, DocId, MetricKey, SampleScore};
+use harness_core::{Digest, DocId, MetricKey, SampleScore, file_name};
 use harness_metrics::{
     Metric, Statistic,
     comparison::{Aggregate, Caveat, Column, Coverage, JudgeFinding, ModelFacts, Scale, TaskFacts},
@@ -198,9 +198,11 @@ impl ImportRecord {
         }
     }
 
-    /// Where the results of a name lie.
+    /// Where the results of a name lie. Earlier versions wrote names as they are.
     pub fn path(home: &Path, name: &str) -> PathBuf {
-        home.join("imports").join(format!("{name}.json"))
+        let in_home = |file: &str| home.join("imports").join(format!("{file}.json"));
+        let (path, earlier) = (in_home(&file_name(name)), in_home(name));
+        if is_plain(name) && !path.exists() && earlier.exists() { earlier } else { path }
     }
 
     /// The results of a name, if there are any.
@@ -208,12 +210,11 @@ impl ImportRecord {
     /// # Errors
     /// If the file cannot be read or is of another version.
     pub fn find(home: &Path, name: &str) -> Result<Option<Self>, EvaluationError> {
-        let plain = !name.is_empty() && !name.contains(['/', '\\']) && !name.starts_with('.');
         let path = Self::path(home, name);
-        if !plain || !path.is_file() {
+        if !is_plain(name) || !path.is_file() {
             return Ok(None);
         }
-        let text = std::fs::read_to_string(&path)
+        let text = harness_core::read_text(&path)
             .map_err(|e| EvaluationError::work(format!("cannot read {}: {e}", path.display())))?;
         let record: Self = serde_json::from_str(&text)
             .map_err(|e| EvaluationError::usage(format!("{}: {e}; import the results again", path.display())))?;
@@ -264,7 +265,7 @@ impl ImportRecord {
             model: self.name.clone(),
             source: Some(self.digest()),
             told: self.model.clone(),
-            files: self.files.iter().map(|file| (file.hash, file_name(&file.path))).collect(),
+            files: self.files.iter().map(|file| (file.hash, last_part(&file.path))).collect(),
             recipe: self.training.clone(),
             conditions: self.conditions.clone(),
             tasks: self.tasks.iter().map(|task| (task.id.clone(), facts(task))).collect(),
@@ -299,6 +300,11 @@ impl ImportRecord {
     }
 }
 
-fn file_name(path: &Path) -> String {
+/// Whether this can be the name of imported results: no path, and nothing hidden.
+pub(super) fn is_plain(name: &str) -> bool {
+    !name.is_empty() && !name.contains(['/', '\\']) && !name.starts_with('.')
+}
+
+fn last_part(path: &Path) -> String {
     path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }

@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, path::Path};
 use harness_core::Digest;
 use harness_http::EndpointSpec;
 use harness_judges::{Item, Judgment, OutputSet, Plan};
+use harness_metrics::comparison::code;
 
 use super::{
     ask::{AskOptions, Asked},
@@ -181,7 +182,7 @@ impl Judge {
             Self::Human(verdicts) => Some(format!("The verdicts are people's, from {}.", verdicts.path().display())),
             Self::Jury { name, members } => {
                 let names: Vec<String> = members.iter().map(Self::name).collect();
-                Some(format!("The judge `{name}` is the mean of {}.", names.join(", ")))
+                Some(format!("The judge {} is the mean of {}.", code(name), names.join(", ")))
             }
             Self::Model { .. } => None,
         }

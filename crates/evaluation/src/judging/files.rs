@@ -5,6 +5,7 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
+use harness_core::{file_part, visible_json};
 use harness_judges::{
     Judgment, Kind,
     files::{
@@ -48,9 +49,9 @@ impl Report {
         put(Format::Markdown.file_name().into(), self.markdown(&meta, !radar.is_empty()))?;
         put("judgments.jsonl".into(), lines(&self.asked.judgments))?;
         for (member, asked) in &self.asked.members {
-            put(format!("judgments.{}.jsonl", file_name(member)), lines(&asked.judgments))?;
+            put(format!("judgments.{}.jsonl", file_part(member)), lines(&asked.judgments))?;
         }
-        put("judging.json".into(), format!("{:#}\n", self.object()))?;
+        put("judging.json".into(), visible_json(&format!("{:#}\n", self.object())).into_owned())?;
         files.extend(radar);
         files.extend(self.write_for_tools(folder)?);
         Ok(files)
@@ -90,7 +91,7 @@ impl Report {
     /// Files that alpaca_eval or FastChat read.
     fn write_for_tools(&self, folder: &Path) -> Result<Vec<PathBuf>, EvaluationError> {
         let Setting { judge, items, sets, protocol, pairs, .. } = self.setting();
-        let path = |kind: &str, model: &str, end: &str| folder.join(format!("{kind}.{}.{end}", file_name(model)));
+        let path = |kind: &str, model: &str, end: &str| folder.join(format!("{kind}.{}.{end}", file_part(model)));
         let (judgments, judge) = (&self.asked.judgments, judge.name());
         let mut named: Vec<PathBuf> = vec![];
         let mut next = |path: PathBuf| -> PathBuf {
@@ -128,10 +129,5 @@ impl Report {
 }
 
 fn lines(judgments: &[Judgment]) -> String {
-    judgments.iter().map(|judgment| format!("{}\n", json!(judgment))).collect()
-}
-
-/// A name as part of a file's name.
-fn file_name(name: &str) -> String {
-    name.chars().map(|c| if c.is_alphanumeric() || "-_.".contains(c) { c } else { '_' }).collect()
+    judgments.iter().map(|judgment| visible_json(&format!("{}\n", json!(judgment))).into_owned()).collect()
 }

@@ -49,7 +49,7 @@ impl HumanVerdicts {
     /// # Errors
     /// If the file cannot be read, or a line is not of this form.
     pub fn read(path: &Path) -> Result<Self, EvaluationError> {
-        let text = std::fs::read_to_string(path)
+        let text = harness_core::read_text(path)
             .map_err(|error| EvaluationError::usage(format!("cannot read the verdicts {}: {error}", path.display())))?;
         let mut verdicts: BTreeMap<Key, Vec<f64>> = BTreeMap::new();
         for (number, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use harness_judges::results::{AgreementResult, Bounded, GoldResult, JuryResult};
 use harness_metrics::stats::Interval;
-use harness_reports::{Meta, markdown};
+use harness_reports::{Meta, markdown, markdown_escape as name, markdown_prose as prose};
 
 use super::{ask::Asked, bill::Bill, case::Setting, report::Report, results::ModelResult};
 
@@ -18,9 +18,10 @@ impl Report {
 /// The results of each model, what was found about the judge, and what asking took.
 fn text(report: &Report, plot: bool) -> String {
     let (setting, results) = (&report.setting(), &report.results);
-    let mut text = format!("Judged by {} under the protocol {}.\n", setting.judge.name(), setting.protocol.name);
+    let mut text =
+        format!("Judged by {} under the protocol {}.\n", name(&setting.judge.name()), name(&setting.protocol.name));
     if let Some(note) = setting.judge.note() {
-        let _ = writeln!(text, "{note}");
+        let _ = writeln!(text, "{}", prose(&note));
     }
     for result in &results.models {
         let _ = writeln!(text, "- {}", line(result, setting));
@@ -28,7 +29,7 @@ fn text(report: &Report, plot: bool) -> String {
     for (reason, count) in &results.unread {
         let items = results.unread_items.get(reason).map(Vec::as_slice).unwrap_or_default();
         let verdicts = if *count == 1 { "verdict" } else { "verdicts" };
-        let _ = writeln!(text, "- {count} {verdicts} could not be read: {reason} ({}).", named(items));
+        let _ = writeln!(text, "- {count} {verdicts} could not be read: {} ({}).", prose(reason), name(&named(items)));
     }
     if let Some(shares) = &results.label_share {
         let _ = writeln!(
@@ -40,7 +41,7 @@ fn text(report: &Report, plot: bool) -> String {
         );
     }
     for (model, count) in report.thoughts.iter().filter(|(_, count)| *count > 0) {
-        let _ = writeln!(text, "- Outputs of {model} that were shown without their thinking: {count}.");
+        let _ = writeln!(text, "- Outputs of {} that were shown without their thinking: {count}.", name(model));
     }
     categories(report, plot, &mut text);
     games(report, &mut text);
@@ -102,9 +103,9 @@ fn bounded(value: &Bounded, (factor, unit): (f64, &str)) -> String {
 
 /// The result of one model in a line.
 fn line(result: &ModelResult, setting: &Setting<'_>) -> String {
-    let mut text = result.model.clone();
+    let mut text = name(&result.model);
     if let (Some(baseline), true) = (&result.baseline, setting.is_all_pairs()) {
-        let _ = write!(text, " against {baseline}");
+        let _ = write!(text, " against {}", name(baseline));
     }
     text.push_str(": ");
     match (&result.pair, &result.score) {
@@ -147,7 +148,7 @@ fn line(result: &ModelResult, setting: &Setting<'_>) -> String {
         let _ = write!(text, "\n  - {}: ", controlled.variant.name());
         let _ = match controlled.doubt {
             None => write!(text, "{:.2} %{}", controlled.win_rate, range(controlled.interval, 1.0)),
-            Some(doubt) => write!(text, "not estimable: {doubt}"),
+            Some(doubt) => write!(text, "not estimable: {}", doubt),
         };
     }
     text
@@ -165,12 +166,12 @@ fn categories(report: &Report, plot: bool, text: &mut String) {
     if names.is_empty() {
         return;
     }
-    let models: Vec<&str> = scored.iter().map(|score| score.model.as_str()).collect();
+    let models: Vec<String> = scored.iter().map(|score| name(&score.model)).collect();
     let _ = write!(text, "\n| Category | {} |\n| --- |{}\n", models.join(" | "), " --- |".repeat(models.len()));
-    for name in names {
-        let _ = write!(text, "| {name} |");
+    for category in names {
+        let _ = write!(text, "| {} |", name(category));
         for score in &scored {
-            let cell = score.categories.iter().find(|category| category.category == name).map(|found| {
+            let cell = score.categories.iter().find(|found| found.category == category).map(|found| {
                 let Bounded { value, interval, n, .. } = found.score;
                 format!("{value:.2}{} ({n})", range(interval, 1.0))
             });
@@ -182,7 +183,7 @@ fn categories(report: &Report, plot: bool, text: &mut String) {
     text.push_str(if plot { "\n\n![Scores by category](radar.svg)\n\n" } else { "\n\n" });
     for (model, found) in &report.results.fastchat_scores {
         let turns: Vec<String> = found.turns.iter().map(|(turn, mean)| format!("turn {turn} {mean:.2}")).collect();
-        let _ = writeln!(text, "FastChat's average of {model}: {:.2} ({}).", found.average, turns.join(", "));
+        let _ = writeln!(text, "FastChat's average of {}: {:.2} ({}).", name(model), found.average, turns.join(", "));
     }
 }
 
@@ -198,7 +199,8 @@ fn games(report: &Report, text: &mut String) {
     for (model, found) in games {
         let _ = writeln!(
             text,
-            "| {model} | {} | {} | {} | {:.3} | {:.3} | {:.3} |",
+            "| {} | {} | {} | {} | {:.3} | {:.3} | {:.3} |",
+            name(model),
             found.counts.win,
             found.counts.loss,
             found.counts.tie,
@@ -232,7 +234,7 @@ fn judge(report: &Report, text: &mut String) {
         let _ = writeln!(
             text,
             "{} against itself: {}, {}.",
-            placebo.model,
+            name(&placebo.model),
             bounded(&placebo.win_rate, (100.0, " %")),
             if placebo.passed { "as it should be" } else { "not even" }
         );
@@ -241,7 +243,7 @@ fn judge(report: &Report, text: &mut String) {
         let _ = writeln!(
             text,
             "A null answer against {}: win rate {}.",
-            null.baseline,
+            name(&null.baseline),
             bounded(&null.win_rate, (100.0, " %"))
         );
     }
@@ -265,13 +267,16 @@ fn agreement(found: &AgreementResult) -> String {
 /// A jury's members, what their disagreement adds, and how far they agree.
 fn jury(found: &JuryResult, setting: &Setting<'_>, text: &mut String) {
     let (factor, unit) = unit(setting);
-    let of: Vec<String> =
-        found.members.iter().map(|member| format!("{} {:.2}{unit}", member.name, factor * member.value)).collect();
+    let of: Vec<String> = found
+        .members
+        .iter()
+        .map(|member| format!("{} {:.2}{unit}", name(&member.name), factor * member.value))
+        .collect();
     let _ = writeln!(
         text,
         "The jury on {}: {} over {} items, together {:.2}{unit}{} for judges like these (standard error {:.2}, of which {:.2} \
          for these very judges; {:.2} between judges).",
-        found.model,
+        name(&found.model),
         of.join(", "),
         found.n,
         factor * found.value,
@@ -281,7 +286,13 @@ fn jury(found: &JuryResult, setting: &Setting<'_>, text: &mut String) {
         factor * found.between_judges
     );
     for pair in &found.pairs {
-        let _ = writeln!(text, "- {} and {}: {}.", pair.members[0], pair.members[1], agreement(&pair.agreement));
+        let _ = writeln!(
+            text,
+            "- {} and {}: {}.",
+            name(&pair.members[0]),
+            name(&pair.members[1]),
+            agreement(&pair.agreement)
+        );
     }
     if let (Some(alpha), true) = (&found.alpha, found.members.len() > 2) {
         let _ = writeln!(
@@ -300,10 +311,11 @@ fn labels(found: &GoldResult, with: &str, setting: &Setting<'_>, text: &mut Stri
     let corrected = &found.corrected;
     let _ = writeln!(
         text,
-        "{} corrected by {} labels of {with}: {:.2}{unit}{} instead of {:.2}{unit} (labels alone {:.2}{unit}; the \
+        "{} corrected by {} labels of {}: {:.2}{unit}{} instead of {:.2}{unit} (labels alone {:.2}{unit}; the \
          judge has a weight of {:.2}).",
-        found.model,
+        name(&found.model),
         corrected.labelled,
+        name(with),
         factor * corrected.value,
         range(Some(corrected.interval), factor),
         factor * corrected.judge_only,
@@ -319,7 +331,7 @@ fn labels(found: &GoldResult, with: &str, setting: &Setting<'_>, text: &mut Stri
 fn cost(report: &Report, text: &mut String) {
     for (model, asked) in &report.written {
         if asked.is_any() {
-            let _ = writeln!(text, "Outputs of {model}: {}.", usage(asked));
+            let _ = writeln!(text, "Outputs of {}: {}.", name(model), usage(asked));
         }
     }
     let asked = &report.asked;
@@ -327,7 +339,7 @@ fn cost(report: &Report, text: &mut String) {
         return;
     }
     for (member, asked) in asked.members.iter().filter(|(_, asked)| asked.is_any()) {
-        let _ = writeln!(text, "Judge {member}: {}.", usage(asked));
+        let _ = writeln!(text, "Judge {}: {}.", name(member), usage(asked));
     }
     let _ = write!(text, "Judging: {}", usage(asked));
     if let Some(each) = report.cost_per_decided() {

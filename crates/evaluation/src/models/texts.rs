@@ -178,7 +178,7 @@ fn named_template(file: &Path, model: &Path, name: &Path) -> Result<ChatTemplate
     {
         return Ok(template);
     }
-    let source = std::fs::read_to_string(file)
+    let source = harness_core::read_text(file)
         .map_err(|e| EvaluationError::usage(format!("cannot read the chat template {}: {e}", file.display())))?;
     ChatTemplate::new(&source).map_err(|e| EvaluationError::usage(format!("{}: {e}", file.display())))
 }
@@ -213,7 +213,7 @@ fn day(
     let kept = |text: String| {
         text.trim().parse::<Day>().map_err(|reason| EvaluationError::usage(format!("{}: {reason}", path.display())))
     };
-    let day = match std::fs::read_to_string(&path) {
+    let day = match harness_core::read_text(&path) {
         Ok(text) => kept(text)?,
         Err(_) => {
             let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();

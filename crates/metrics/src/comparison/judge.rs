@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::Scale;
+use super::{Scale, code_span::code};
 use crate::stats::Interval;
 
 /// A finding about a judge. Shares, rates and preferences are from 0 to 1.
@@ -366,8 +366,9 @@ impl fmt::Display for JudgeFinding {
             Self::OneOrderOnly { pairs } => write!(f, "All {pairs} pairs were shown in one order only."),
             Self::OnePosition { model, first, pairs } => write!(
                 f,
-                "`{model}` is shown {} in all of {pairs} pairs: always the same position, as far as the file says.",
-                if *first { "first" } else { "second" }
+                "{model} is shown {} in all of {pairs} pairs: always the same position, as far as the file says.",
+                if *first { "first" } else { "second" },
+                model = code(model)
             ),
             Self::FirstWins { share, decided, p } => write!(
                 f,
@@ -382,9 +383,10 @@ impl fmt::Display for JudgeFinding {
                 }
                 write!(
                     f,
-                    " ({}); that of `{model}` is the longer one in {} of the pairs.",
+                    " ({}); that of {model} is the longer one in {} of the pairs.",
                     p_value(*p),
-                    percent(*longer)
+                    percent(*longer),
+                    model = code(model)
                 )
             }
             Self::PositionBias { consistency, first_position_rate, pairs, p } => write!(
@@ -413,9 +415,10 @@ impl fmt::Display for JudgeFinding {
             ),
             Self::PlaceboFailed { model, win_rate, interval } => write!(
                 f,
-                "`{model}` against itself comes out at {} {} instead of 50 %.",
+                "{model} against itself comes out at {} {} instead of 50 %.",
                 percent(*win_rate),
-                range(interval)
+                range(interval),
+                model = code(model)
             ),
             Self::ExploitableJudge { win_rate, interval, n } => write!(
                 f,
@@ -425,7 +428,7 @@ impl fmt::Display for JudgeFinding {
             ),
             Self::SelfPreference { model, base, excess, interval, against } => {
                 let against = if against.is_empty() { "gold labels" } else { against };
-                write!(f, "The judge and `{model}` share the base `{base}`")?;
+                write!(f, "The judge and {model} share the base {base}", model = code(model), base = code(base))?;
                 match (excess, interval) {
                     (Some(excess), Some(interval)) => write!(
                         f,
@@ -472,16 +475,21 @@ impl fmt::Display for JudgeFinding {
                 }
                 write!(
                     f,
-                    " for `{model}`: corrected {} [{}, {}] instead of {}.",
+                    " for {model}: corrected {} [{}, {}] instead of {}.",
                     value(*corrected),
                     value(interval.low),
                     value(interval.high),
-                    value(*judged)
+                    value(*judged),
+                    model = code(model)
                 )
             }
             Self::NothingRead { model, count, reasons, .. } => {
                 let because = because(reasons);
-                write!(f, "None of {count} verdicts on `{model}` could be read{because}: there is no result for it.")
+                write!(
+                    f,
+                    "None of {count} verdicts on {model} could be read{because}: there is no result for it.",
+                    model = code(model)
+                )
             }
             Self::LabelShare { below, of, least, median, counted } => write!(
                 f,
@@ -497,10 +505,18 @@ impl fmt::Display for JudgeFinding {
             ),
             Self::EmptyOutputs { model, count, of } => {
                 let (are, they) = if *count == 1 { ("is", "it was") } else { ("are", "they were") };
-                write!(f, "{count} of {of} outputs of `{model}` {are} empty; {they} shown to the judge unchanged.")
+                write!(
+                    f,
+                    "{count} of {of} outputs of {model} {are} empty; {they} shown to the judge unchanged.",
+                    model = code(model)
+                )
             }
             Self::LengthControlFails { model, reason } => {
-                write!(f, "The length-controlled win rate of `{model}` cannot be relied on: {reason}.")
+                write!(
+                    f,
+                    "The length-controlled win rate of {model} cannot be relied on: {reason}.",
+                    model = code(model)
+                )
             }
             Self::SettingDropped { settings } => {
                 write!(

@@ -1,7 +1,6 @@
 //! What a data file is, by its name.
 
 use std::{
-    fs::File,
     io::{BufReader, Read},
     path::Path,
 };
@@ -86,7 +85,7 @@ impl DataFormat {
 
 /// Opens a file for streaming, decompressed and without a byte order mark.
 pub(crate) fn open(path: &Path, compression: Compression) -> Result<Box<dyn Read + Send>> {
-    let file = File::open(path).map_err(StoreError::io("open", path))?;
+    let file = harness_core::open_file(path).map_err(StoreError::io("open", path))?;
     let mut reader: Box<dyn Read + Send> = match compression {
         Compression::None => Box::new(BufReader::with_capacity(1 << 16, file)),
         Compression::Zstd => Box::new(zstd::Decoder::new(file).map_err(StoreError::io("decompress", path))?),

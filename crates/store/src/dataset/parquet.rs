@@ -1,9 +1,6 @@
 //! Apache Parquet.
 
-use std::{
-    fs::File,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 use parquet::{
     file::reader::SerializedFileReader,
@@ -24,7 +21,7 @@ pub(super) struct ParquetRows {
 
 impl ParquetRows {
     pub(super) fn open(path: &Path) -> Result<Self> {
-        let file = File::open(path).map_err(StoreError::io("open", path))?;
+        let file = harness_core::open_file(path).map_err(StoreError::io("open", path))?;
         let reader = SerializedFileReader::new(file).map_err(|error| {
             StoreError::bad_file(path, format!("no readable Parquet ({error})"), "a whole Parquet file")
         })?;

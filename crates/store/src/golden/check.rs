@@ -1,6 +1,6 @@
 //! Golden metrics: the file, and the comparison with a run.
 
-use std::{collections::BTreeMap, fmt, fs, path::Path};
+use std::{collections::BTreeMap, fmt, path::Path};
 
 use serde::{Deserialize, Serialize};
 
@@ -97,7 +97,7 @@ impl Golden {
     pub fn read(path: &Path) -> Result<Self> {
         const EXPECTED: &str =
             r#"{"tolerance": 1e-6, "tasks": {TASK: {"METRIC,FILTER": {MODEL: value, "tolerance": optional}}}}"#;
-        let bytes = fs::read(path).map_err(StoreError::io("read", path))?;
+        let bytes = harness_core::read_file(path).map_err(StoreError::io("read", path))?;
         let golden: Self = serde_json::from_slice(&bytes).map_err(|error| {
             let place = format!("line {}, column {}", error.line(), error.column());
             let message = error.to_string();
@@ -202,6 +202,8 @@ fn value_of(found: &Metrics, task: &str, metric: &str, model: &str) -> Option<f6
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     fn metrics(values: &[(&str, &str, &str, f64)]) -> Metrics {

@@ -2,11 +2,10 @@
 
 use std::{
     collections::BTreeMap,
-    fs,
     path::{Path, PathBuf},
 };
 
-use harness_core::{Digest, ModelIdentity, canonical_json};
+use harness_core::{Digest, ModelIdentity, canonical_json, visible_json};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -123,7 +122,7 @@ impl Manifest {
     /// If the file cannot be written.
     pub fn write(&self, path: &Path) -> Result<()> {
         let file = ManifestFile { hash: self.hash(), manifest: self.clone() };
-        atomic_write(path, canonical_json(&file) + "\n")
+        atomic_write(path, visible_json(&canonical_json(&file)).into_owned() + "\n")
     }
 
     /// Reads a manifest and checks its hash.
@@ -131,7 +130,7 @@ impl Manifest {
     /// # Errors
     /// If the file cannot be read, is no manifest, or was changed.
     pub fn read(path: &Path) -> Result<Self> {
-        let bytes = fs::read(path).map_err(StoreError::io("read", path))?;
+        let bytes = harness_core::read_file(path).map_err(StoreError::io("read", path))?;
         let file: ManifestFile = serde_json::from_slice(&bytes)
             .map_err(|error| StoreError::bad_file(path, format!("no manifest ({error})"), "one written by harness"))?;
         let found = file.manifest.hash();
@@ -144,6 +143,8 @@ impl Manifest {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     fn manifest() -> Manifest {

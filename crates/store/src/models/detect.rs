@@ -174,7 +174,7 @@ fn detect_file(path: &Path) -> Result<ModelSource> {
         StoreError::NotAModel { path: path.to_owned(), reason: reason.to_owned(), found: name.into_iter().collect() }
     };
     let mut start = Vec::new();
-    let file = fs::File::open(path).map_err(StoreError::io("open", path))?;
+    let file = harness_core::open_file(path).map_err(StoreError::io("open", path))?;
     file.take(4).read_to_end(&mut start).map_err(StoreError::io("read", path))?;
     if start == b"GGUF" {
         return Ok(ModelSource::Gguf { path: path.to_owned() });
@@ -274,7 +274,7 @@ fn adapter_directory(files: &Files, config: PathBuf) -> Result<AdapterDirectory>
 }
 
 fn read_json(path: &Path, expected: &str) -> Result<Value> {
-    let bytes = fs::read(path).map_err(StoreError::io("read", path))?;
+    let bytes = harness_core::read_file(path).map_err(StoreError::io("read", path))?;
     serde_json::from_slice(&bytes).map_err(|error| {
         StoreError::bad_row(path, format!("line {}", error.line()), format!("bad JSON ({error})"), expected)
     })

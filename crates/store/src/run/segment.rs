@@ -48,7 +48,7 @@ pub(super) struct ReadState {
 
 /// Hands over the whole lines that come after the state, with their numbers from 1, and moves the state.
 pub(super) fn read_from(path: &Path, state: &mut ReadState, mut line: impl FnMut(usize, &[u8])) -> Result<()> {
-    let mut file = File::open(path).map_err(StoreError::io("open", path))?;
+    let mut file = harness_core::open_file(path).map_err(StoreError::io("open", path))?;
     file.seek(SeekFrom::Start(state.offset)).map_err(StoreError::io("read", path))?;
     let mut reader = BufReader::with_capacity(1 << 17, file);
     let mut buffer = Vec::new();

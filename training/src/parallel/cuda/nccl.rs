@@ -241,6 +241,10 @@ impl Collective<CudaBackend> for Nccl {
         self.control.all_gather_bytes(mine)
     }
 
+    fn allow(&self, bytes: u64) -> Result<(), TrainingError> {
+        self.control.allow(bytes)
+    }
+
     fn gather_bytes(&self, mine: Bytes) -> Result<Vec<Bytes>, TrainingError> {
         self.control.gather_bytes(mine)
     }

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::{
-    super::{Coverage, Scale},
+    super::{Coverage, Scale, code_span::code},
     Caveat, IrregularShare, NamedDocuments, Share, ZeroFilter,
 };
 
@@ -14,14 +14,31 @@ impl fmt::Display for Caveat {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::SameModelTwice { models: [a, b] } => {
-                write!(f, "`{a}` and `{b}` are the same model. What differs between the two is the noise floor.")
+                write!(
+                    f,
+                    "{a} and {b} are the same model. What differs between the two is the noise floor.",
+                    a = code(a),
+                    b = code(b)
+                )
             }
             Self::NoOpAdapter { model, base } => match base {
-                Some(base) => write!(f, "The adapter of `{model}` changes nothing: it answers as `{base}` does."),
-                None => write!(f, "The adapter of `{model}` changes nothing."),
+                Some(base) => write!(
+                    f,
+                    "The adapter of {model} changes nothing: it answers as {base} does.",
+                    model = code(model),
+                    base = code(base)
+                ),
+                None => write!(f, "The adapter of {model} changes nothing.", model = code(model)),
             },
             Self::IdenticalOutputs { models: [a, b], tasks, of } => {
-                write!(f, "`{a}` and `{b}` gave identical outputs on {} of {}: ", tasks.len(), counted(*of, "task"))?;
+                write!(
+                    f,
+                    "{a} and {b} gave identical outputs on {} of {}: ",
+                    tasks.len(),
+                    counted(*of, "task"),
+                    a = code(a),
+                    b = code(b)
+                )?;
                 list(f, tasks, |f, t| write!(f, "{} ({})", t.task, counted(t.requests, "request")))?;
                 f.write_str(".")
             }
@@ -30,7 +47,7 @@ impl fmt::Display for Caveat {
                 list(f, rows, |f, row| {
                     write!(f, "{} {} uses {}", row.task, row.key, counted(row.used, "document"))?;
                     for (model, count) in &row.dropped {
-                        write!(f, ", {count} of `{model}` left out")?;
+                        write!(f, ", {count} of {model} left out", model = code(model))?;
                     }
                     Ok(())
                 })?;
@@ -95,7 +112,7 @@ impl fmt::Display for Caveat {
                 f.write_str("Some answers are not usable: ")?;
                 list(f, shares, |f, IrregularShare { reason, share }| {
                     let Share { task, model, count, of, .. } = share;
-                    write!(f, "{task} `{model}` {count} of {of} {}", reason.describe())
+                    write!(f, "{task} {model} {count} of {of} {}", reason.describe(), model = code(model))
                 })?;
                 f.write_str(".")
             }
@@ -132,18 +149,28 @@ impl fmt::Display for Caveat {
             }
             Self::SameFile { models: [a, b], files } if files.is_empty() => write!(
                 f,
-                "The results of `{a}` and `{b}` were imported from files with the same content: the same model twice. \
-                 What differs between the two is the noise floor."
+                "The results of {a} and {b} were imported from files with the same content: the same model twice. \
+                 What differs between the two is the noise floor.",
+                a = code(a),
+                b = code(b)
             ),
             Self::SameFile { models: [a, b], files } => {
-                write!(f, "Some results of `{a}` and `{b}` were imported from files with the same content: ")?;
+                write!(
+                    f,
+                    "Some results of {a} and {b} were imported from files with the same content: ",
+                    a = code(a),
+                    b = code(b)
+                )?;
                 list(f, files, |f, file| f.write_str(file))?;
                 f.write_str(".")
             }
             Self::SameModelRuns { models: [a, b], told, largest } => {
                 write!(
                     f,
-                    "`{a}` and `{b}` are results of the same model, according to their files (`{told}`): what differs "
+                    "{a} and {b} are results of the same model, according to their files ({told}): what differs ",
+                    a = code(a),
+                    b = code(b),
+                    told = code(told)
                 )?;
                 f.write_str("between the two is the noise floor")?;
                 if !largest.is_empty() {
@@ -156,17 +183,24 @@ impl fmt::Display for Caveat {
             }
             Self::SameMeans { models: [a, b], rows } => write!(
                 f,
-                "`{a}` and `{b}` have the same mean in every row ({}): probably the same model twice. What differs \
+                "{a} and {b} have the same mean in every row ({}): probably the same model twice. What differs \
                  between the two is the noise floor.",
-                counted(*rows, "row")
+                counted(*rows, "row"),
+                a = code(a),
+                b = code(b)
             ),
             Self::SharedOutputs { models: [a, b], tasks } => {
-                write!(f, "`{a}` and `{b}` gave outputs equal to the last bit: ")?;
+                write!(f, "{a} and {b} gave outputs equal to the last bit: ", a = code(a), b = code(b))?;
                 list(f, tasks, |f, t| write!(f, "{} on {} of {}", t.task, t.same, counted(t.of, "document")))?;
                 f.write_str(".")
             }
             Self::SameScores { models: [a, b], rows } => {
-                write!(f, "`{a}` and `{b}` have equal scores on more documents than chance allows: ")?;
+                write!(
+                    f,
+                    "{a} and {b} have equal scores on more documents than chance allows: ",
+                    a = code(a),
+                    b = code(b)
+                )?;
                 list(f, rows, |f, r| write!(f, "{} {} on {} of {}", r.task, r.key, r.same, counted(r.of, "document")))?;
                 f.write_str(". If this is the same model twice, what differs between the two is the noise floor.")
             }
@@ -178,7 +212,7 @@ impl fmt::Display for Caveat {
                         write!(f, " of {task}")?;
                     }
                     for (i, (model, value)) in condition.values.iter().take(SHOWN).enumerate() {
-                        write!(f, "{} `{model}` {value}", if i == 0 { ":" } else { "," })?;
+                        write!(f, "{} {model} {value}", if i == 0 { ":" } else { "," }, model = code(model))?;
                     }
                     Ok(())
                 })?;
@@ -207,7 +241,7 @@ impl fmt::Display for Caveat {
                 list(f, rows, |f, row| {
                     let [one, other] = row.differences.map(|difference| amount(difference, row.scale));
                     let ([key, with], [first, second]) = (&row.filters, row.verdicts);
-                    write!(f, "{} `{}` {key} {one} ({first}), {with} {other} ({second})", row.task, row.model)
+                    write!(f, "{} {} {key} {one} ({first}), {with} {other} ({second})", row.task, code(&row.model))
                 })?;
                 f.write_str(".")
             }
@@ -216,7 +250,7 @@ impl fmt::Display for Caveat {
                 list(f, pairs, |f, pair| {
                     let [a, b] = &pair.models;
                     let beyond = if pair.claimed { " beyond what their names say" } else { "" };
-                    write!(f, "`{a}` and `{b}`{beyond} in ")?;
+                    write!(f, "{a} and {b}{beyond} in ", a = code(a), b = code(b))?;
                     for (i, (name, one, other)) in pair.differences.iter().take(SHOWN).enumerate() {
                         write!(f, "{}{name} ({one}, {other})", if i == 0 { "" } else { ", " })?;
                     }
@@ -231,7 +265,15 @@ impl fmt::Display for Caveat {
                 f.write_str("Test documents appear in the training data: ")?;
                 list(f, rows, |f, row| {
                     let count = row.exact + row.ngram;
-                    write!(f, "{} {} `{}` {count} of {} ({} whole", row.task, row.key, row.model, row.of, row.exact)?;
+                    write!(
+                        f,
+                        "{} {} {} {count} of {} ({} whole",
+                        row.task,
+                        row.key,
+                        code(&row.model),
+                        row.of,
+                        row.exact
+                    )?;
                     write!(f, ", {} by 13 consecutive words)", row.ngram)?;
                     if let Some(difference) = row.difference {
                         write!(f, ", difference {}", amount(difference, row.scale))?;
@@ -246,15 +288,17 @@ impl fmt::Display for Caveat {
             }
             Self::SplitLeak { validated, trained, rows, of } => write!(
                 f,
-                "{rows} of {} of `{validated}` {} of `{trained}`.",
+                "{rows} of {} of {validated} {} of {trained}.",
                 counted(*of, "validation row"),
-                if *rows == 1 { "is a training row" } else { "are training rows" }
+                if *rows == 1 { "is a training row" } else { "are training rows" },
+                validated = code(validated),
+                trained = code(trained)
             ),
             Self::BelowNoise { rows } => {
                 f.write_str("Differences below the numerical noise: ")?;
                 list(f, rows, |f, row| {
                     let (difference, noise) = (amount(row.difference, row.scale), amount(row.noise, row.scale));
-                    write!(f, "{} {} `{}` {difference}, noise {noise}", row.task, row.key, row.model)
+                    write!(f, "{} {} {} {difference}, noise {noise}", row.task, row.key, code(&row.model))
                 })?;
                 f.write_str(".")
             }
@@ -263,14 +307,19 @@ impl fmt::Display for Caveat {
                 list(f, with, |f, text| f.write_str(text))?;
                 f.write_str(".")
             }
-            Self::Judge { task, judge, finding } => write!(f, "{task}, judge `{judge}`: {finding}"),
-            Self::TrainedOtherwise { model, how } => write!(f, "`{model}` {}.", how.join("; ")),
+            Self::Judge { task, judge, finding } => write!(f, "{task}, judge {judge}: {finding}", judge = code(judge)),
+            Self::TrainedOtherwise { model, how } => write!(f, "{model} {}.", how.join("; "), model = code(model)),
             Self::OwnTexts { model, what } => {
-                write!(f, "`{model}` is prompted with its own {}, not its base's.", what.join(" and "))
+                write!(
+                    f,
+                    "{model} is prompted with its own {}, not its base's.",
+                    what.join(" and "),
+                    model = code(model)
+                )
             }
             Self::Unpaired { models } => {
                 f.write_str("Only means are known, so differences are not paired by document: ")?;
-                list(f, models, |f, model| write!(f, "`{model}`"))?;
+                list(f, models, |f, model| write!(f, "{}", code(model)))?;
                 f.write_str(".")
             }
             Self::IncompleteBenchmark { parts } => {
@@ -279,9 +328,9 @@ impl fmt::Display for Caveat {
                     let Coverage { found, of, unit, missing } = &part.coverage;
                     write!(
                         f,
-                        "{} `{}` has {} of {}",
+                        "{} {} has {} of {}",
                         part.task,
-                        part.model,
+                        code(&part.model),
                         thousands(*found as u64),
                         counted(*of, unit)
                     )?;
@@ -299,7 +348,7 @@ impl fmt::Display for Caveat {
                     if let Some(key) = &row.key {
                         write!(f, " {key}")?;
                     }
-                    let models: Vec<String> = row.models.iter().map(|model| format!("`{model}`")).collect();
+                    let models: Vec<String> = row.models.iter().map(|model| code(model).to_string()).collect();
                     write!(f, " (only {})", models.join(", "))
                 })?;
                 f.write_str(".")
@@ -313,7 +362,7 @@ fn zero(f: &mut fmt::Formatter<'_>, zero: &ZeroFilter) -> fmt::Result {
     if zero.all {
         f.write_str(if zero.models.len() == 1 { "for " } else { "for all models, " })?;
     }
-    list(f, &zero.models, |f, model| write!(f, "`{model}`"))?;
+    list(f, &zero.models, |f, model| write!(f, "{}", code(model)))?;
     if let Some((key, value)) = &zero.beside {
         write!(f, ", but up to {:.1} % after {}", 100.0 * value, key.filter)?;
     }
@@ -345,7 +394,7 @@ fn shares_text(f: &mut fmt::Formatter<'_>, what: &str, unit: &str, shares: &[Sha
             write!(f, " {key}")?;
         }
         let percent = 100.0 * share.count as f64 / share.of.max(1) as f64;
-        write!(f, " `{}` {} of {} {unit} ({percent:.1} %)", share.model, share.count, share.of)
+        write!(f, " {} {} of {} {unit} ({percent:.1} %)", code(&share.model), share.count, share.of)
     })?;
     f.write_str(".")
 }
@@ -358,7 +407,7 @@ fn documents_text(f: &mut fmt::Formatter<'_>, what: &str, tasks: &[NamedDocument
     list(f, tasks, |f, of| {
         write!(f, "{}", of.task)?;
         if let Some(model) = &of.model {
-            write!(f, " `{model}`")?;
+            write!(f, " {}", code(model))?;
         }
         write!(f, " document{} ", if of.documents.len() == 1 { "" } else { "s" })?;
         let named: Vec<String> = of.documents.iter().take(NAMED).map(usize::to_string).collect();
