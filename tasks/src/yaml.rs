@@ -226,7 +226,7 @@ impl Builder<'_> {
                     }
                     _ => None,
                 };
-                self.count(1, &at)?;
+                self.values = counted(self.values, 1, &at)?;
                 self.finished(Node { value, at, tag: local(tag), raw }, anchor, 1)
             }
             Event::SequenceStart(_, anchor, tag) => {
@@ -248,9 +248,9 @@ impl Builder<'_> {
                 None => Ok(()),
             },
             Event::Alias(anchor) => match self.anchors.get(&anchor) {
-                Some(&(_, size)) => {
-                    self.count(size, &at)?;
-                    let (node, _) = &self.anchors[&anchor];
+                Some((node, size)) => {
+                    let size = *size;
+                    self.values = counted(self.values, size, &at)?;
                     let node = Node { at, ..node.clone() };
                     self.finished(node, 0, size)
                 }
@@ -263,19 +263,9 @@ impl Builder<'_> {
         }
     }
 
-    /// Counts values before they are made.
-    fn count(&mut self, more: usize, at: &Place) -> Result<(), TaskError> {
-        self.values = self.values.saturating_add(more);
-        if self.values > MOST_VALUES {
-            let message = format!("more than {MOST_VALUES} values, those that aliases repeat counted each time");
-            return Err(TaskError::Definition { at: at.clone(), message });
-        }
-        Ok(())
-    }
-
     fn open(&mut self, node: Node, anchor: usize) -> Result<(), TaskError> {
         let before = self.values;
-        self.count(1, &node.at)?;
+        self.values = counted(self.values, 1, &node.at)?;
         if self.stack.len() >= 64 {
             return node.error("nested more than 64 levels deep");
         }
@@ -286,7 +276,7 @@ impl Builder<'_> {
     fn finished(&mut self, node: Node, anchor: usize, size: usize) -> Result<(), TaskError> {
         if anchor != 0 {
             // The copy that is kept for aliases counts too.
-            self.count(size, &node.at)?;
+            self.values = counted(self.values, size, &node.at)?;
             self.anchors.insert(anchor, (node.clone(), size));
         }
         let Some(open) = self.stack.last_mut() else {
@@ -326,6 +316,16 @@ impl Builder<'_> {
         }
         Ok(())
     }
+}
+
+/// The number of values of a file with `more`, which are counted before they are made.
+fn counted(values: usize, more: usize, at: &Place) -> Result<usize, TaskError> {
+    let values = values.saturating_add(more);
+    if values > MOST_VALUES {
+        let message = format!("more than {MOST_VALUES} values, those that aliases repeat counted each time");
+        return Err(TaskError::Definition { at: at.clone(), message });
+    }
+    Ok(values)
 }
 
 /// Adds the entries of a merge key `<<` that are not there yet.

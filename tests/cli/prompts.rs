@@ -1,4 +1,4 @@
-//! Which tokenizer and chat template a model is asked with, and what its chats are told.
+//! Which tokenizer and chat template prompt a model, and which date and variables its chats get.
 
 use harness_test_support::World;
 use serde_json::Value;

@@ -151,7 +151,7 @@ fn an_adapter_of_conversations_is_asked_as_it_was_trained() {
     assert!(!same.stdout.contains("was trained") && !same.stderr.contains("warning"), "{same:?}");
     world.run(&call[..6]).expect(0).says(&["r4 was trained on conversations (template model), prompts here do not go"]);
 
-    // The base gets another template: the adapter keeps that of its training, and is told where it is not asked with it.
+    // The base gets another template. The adapter keeps the one from its training; a caveat names prompts without it.
     let experiment = world.read("harness.toml").replace("adapter = \"adapters/a4\"", &format!("adapter = {folder:?}"));
     world.write("harness.toml", experiment);
     let config = world.read("models/base/tokenizer_config.json").replace("<{{", "<<{{");

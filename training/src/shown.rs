@@ -22,10 +22,11 @@ impl fmt::Display for Shown<'_> {
     }
 }
 
-/// Marks without width, line separators and what turns the direction of writing.
+/// What is hidden anywhere, and marks without width, which no words of another rank need.
 fn is_hidden(c: char) -> bool {
-    matches!(c, '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}'
-        | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
+    let no_width = matches!(c, '\u{200b}'..='\u{200d}' | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}'
+        | '\u{e0000}'..='\u{e007f}');
+    harness_core::is_hidden(c) || no_width
 }
 
 #[cfg(test)]

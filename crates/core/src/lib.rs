@@ -35,7 +35,7 @@ pub use model::{
     PairTokens,
 };
 pub use nearest::{nearest, nearest_few};
-pub use read::{LARGEST_TEXT, open_file, read_file, read_text};
+pub use read::{open_file, read_file, read_text};
 pub use request::{Request, RequestKey, Sampling};
 pub use response::{Irregular, Output, Response, TopLogprob, Usage};
 pub use rolling::{RollingWindow, rolling_windows};

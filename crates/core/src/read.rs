@@ -7,7 +7,7 @@ use std::{
 };
 
 /// Bytes of the largest file that is read whole: definitions, recipes, configurations, templates.
-pub const LARGEST_TEXT: u64 = 256 << 20;
+const LARGEST: u64 = 256 << 20;
 
 /// Opens a file for reading. A device or a pipe may have no end or block for ever, so neither is opened.
 ///
@@ -24,15 +24,15 @@ pub fn open_file(path: &Path) -> io::Result<File> {
     File::open(path)
 }
 
-/// Reads a whole file of at most [`LARGEST_TEXT`] bytes.
+/// Reads a whole file of at most 256 MiB.
 ///
 /// # Errors
 /// If it is no regular file, is larger, or cannot be read.
 pub fn read_file(path: &Path) -> io::Result<Vec<u8>> {
     let mut bytes = vec![];
-    open_file(path)?.take(LARGEST_TEXT + 1).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > LARGEST_TEXT {
-        let message = format!("larger than {} MiB, the most that is read whole", LARGEST_TEXT >> 20);
+    open_file(path)?.take(LARGEST + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > LARGEST {
+        let message = format!("larger than {} MiB, the most that is read whole", LARGEST >> 20);
         return Err(io::Error::new(io::ErrorKind::FileTooLarge, message));
     }
     Ok(bytes)

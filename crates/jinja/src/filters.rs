@@ -74,7 +74,7 @@ fn admit(name: &str, arguments: &[Value]) -> Result<(), Error> {
         // Every group of the replacement can stand for all that was matched.
         "regex_replace" => {
             let groups = arguments.get(2).and_then(Value::as_str).map_or(0, |text| text.matches(['\\', '$']).count());
-            (len(0) + 1).saturating_mul(len(2)).min(len(0).saturating_add(1) * 64).saturating_add(len(0) * groups)
+            (len(0) + 1).saturating_mul(len(2)).saturating_add(len(0).saturating_mul(groups))
         }
         "join" => value.len().unwrap_or(0).saturating_mul(len(1)).saturating_add(weight(value)?.bytes),
         "indent" => {

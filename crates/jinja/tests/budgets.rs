@@ -136,3 +136,16 @@ fn limits_can_be_set() {
         .unwrap();
     assert!(template.render(context! {}).unwrap_err().to_string().contains("limit"));
 }
+
+#[test]
+fn filters_of_others_are_reckoned_too() {
+    let mut environment = environment();
+    let sub = |text: String, _pattern: String, to: String| text.chars().map(|_| to.as_str()).collect::<String>();
+    harness_jinja::add_multiplying_filter(&mut environment, "regex_replace", Value::from_function(sub));
+    let methods = minijinja_contrib::pycompat::unknown_method_callback;
+    let jinja = Jinja::new(environment, SyntaxConfig::default(), print, methods, Limits::default());
+    let render = |source: &str| jinja.compile(source).unwrap().render(context! {});
+    assert_eq!(render("{{ 'abc'|regex_replace('.', 'xy') }}").unwrap(), "xyxyxy");
+    let error = render("{{ ('a' * 1000000)|regex_replace('.', 'b' * 1000) }}").unwrap_err();
+    assert!(error.to_string().contains("limit"), "{error}");
+}

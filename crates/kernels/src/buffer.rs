@@ -1,6 +1,6 @@
 //! Elements in memory, owned or mapped from a file.
 
-use std::{fmt, fs::File, io, marker::PhantomData, ops::Deref, path::Path, sync::Arc};
+use std::{fmt, fs::File, io, marker::PhantomData, ops::Deref, sync::Arc};
 
 use half::{bf16, f16};
 use memmap2::Mmap;
@@ -55,13 +55,12 @@ enum Inner<T> {
 /// Maps a file for reading. Every map of the workspace is made here.
 ///
 /// # Errors
-/// If it cannot be opened or mapped.
-pub fn map_file(path: &Path) -> io::Result<Mmap> {
-    let file = File::open(path)?;
+/// If it cannot be mapped.
+pub fn map_file(file: &File) -> io::Result<Mmap> {
     // SAFETY: the map is only read. Files that this program writes (weights, samples, checkpoints) are written beside
     // their place and renamed, so a map keeps what it had; a file of the user that another process cuts short meanwhile
     // would make reads fault, as with any memory-mapped weights.
-    unsafe { Mmap::map(&file) }
+    unsafe { Mmap::map(file) }
 }
 
 /// Elements stored little-endian in `map` from byte `offset`; copied where the machine's alignment or byte order

@@ -9,7 +9,7 @@ use std::{
     sync::Arc,
 };
 
-use harness_core::atomic_write_with;
+use harness_core::{atomic_write_with, open_file};
 use harness_kernels::map_file;
 use memmap2::Mmap;
 
@@ -137,7 +137,7 @@ impl Samples {
     /// # Errors
     /// If it cannot be read or is not such a file.
     pub fn map(path: &Path) -> Result<Self, TrainingError> {
-        let map = map_file(path).map_err(TrainingError::io("read", path))?;
+        let map = open_file(path).and_then(|file| map_file(&file)).map_err(TrainingError::io("read", path))?;
         let wrong = |message: &str| TrainingError::Data { path: path.to_owned(), message: message.to_owned() };
         if map.len() < HEAD || map[..8] != MAGIC {
             return Err(wrong("is not a file of samples of this version"));

@@ -1,7 +1,7 @@
 //! Templates: how a row becomes a prompt and its completion.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
     sync::LazyLock,
 };
@@ -57,6 +57,27 @@ pub struct Template {
     /// Where it was read from, or its name in angle brackets.
     #[serde(skip)]
     pub path: PathBuf,
+    #[serde(skip)]
+    compiled: Compiled,
+}
+
+/// The Jinja texts of a template by their sources, compiled when it is read: rows are many. Two templates with the same
+/// texts are equal.
+#[derive(Clone, Debug, Default)]
+struct Compiled(BTreeMap<String, harness_jinja::Template>);
+
+impl PartialEq for Compiled {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for Compiled {}
+
+impl Compiled {
+    fn get(&self, source: &str) -> Result<harness_jinja::Template, Error> {
+        self.0.get(source).map_or_else(|| JINJA.compile(source), |template| Ok(template.clone()))
+    }
 }
 
 impl Template {
@@ -116,12 +137,15 @@ impl Template {
         sources.extend(template.completion.iter().map(|source| ("completion", source.as_str())));
         sources.extend(template.rejected.iter().map(|source| ("rejected", source.as_str())));
         sources.extend(template.turns.iter().flat_map(Turns::sources));
+        let mut compiled = BTreeMap::new();
         for (key, source) in sources {
-            if let Err(error) = JINJA.compile(source) {
+            let found = JINJA.compile(source).map_err(|error| {
                 let offset = diagnostics::content(text, key, error.line().unwrap_or(1));
-                return Err(diagnostics::at(path, text, offset, format!("{key}: {error}")));
-            }
+                diagnostics::at(path, text, offset, format!("{key}: {error}"))
+            })?;
+            compiled.insert(source.to_owned(), found);
         }
+        template.compiled = Compiled(compiled);
         Ok(template)
     }
 
@@ -138,7 +162,7 @@ impl Template {
     /// The columns that it reads.
     pub(super) fn used_columns(&self) -> BTreeSet<String> {
         let sources = [&self.prompt, &self.completion, &self.rejected];
-        let named = sources.into_iter().flatten().filter_map(|source| JINJA.compile(source).ok());
+        let named = sources.into_iter().flatten().filter_map(|source| self.compiled.get(source).ok());
         let mut used: BTreeSet<String> = named.flat_map(|template| template.undeclared()).collect();
         used.extend(self.columns.iter().cloned());
         used.extend(
@@ -162,8 +186,9 @@ impl Template {
             }
         }
         let render = |key: &str, source: &str, values: minijinja::Value| -> Result<String, RowProblem> {
-            let text = JINJA
-                .compile(source)
+            let text = self
+                .compiled
+                .get(source)
                 .and_then(|template| template.render(values))
                 .map_err(|error| format!("template {}, {key}: {error}", self.path.display()))?;
             cell::unmarked(text).map_err(|found| {

@@ -120,7 +120,7 @@ impl Desk {
                 if told.len() == TOLD || !told.insert((address.ip(), what.clone())) {
                     return;
                 }
-                let last = if told.len() == TOLD { "; more of them are not told of" } else { "" };
+                let last = if told.len() == TOLD { "; further ones are not reported" } else { "" };
                 let text = format!("a connection from {address} {what}; it takes no part{last}");
                 Caller::Stranger(Shown(&text).to_string())
             }

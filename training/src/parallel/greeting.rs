@@ -117,15 +117,15 @@ pub(super) fn call(mut stream: TcpStream, secret: &Secret, hello: Hello, end: In
     let until = end.min(Instant::now() + PATIENCE);
     let unproven = |error: Error| match error.kind() {
         ErrorKind::WouldBlock | ErrorKind::TimedOut => {
-            Error::new(ErrorKind::TimedOut, "who listens there does not prove to be of this run")
+            Error::new(ErrorKind::TimedOut, "the listener does not prove that it belongs to this run")
         }
-        _ => Error::other("who listens there ended the call: is it another run, or does it have another secret?"),
+        _ => Error::other("the listener closed the connection: it may belong to another run, or have another secret"),
     };
     stream.set_write_timeout(Some(PATIENCE))?;
     let (mut mark, mut theirs) = ([0; MARK.len()], [0; 32]);
     Until(&stream, until).read_exact(&mut mark).map_err(unproven)?;
     if mark != *MARK {
-        return Err(Error::other(format!("who listens there is no rank: it began with {}", quoted(&mark))));
+        return Err(Error::other(format!("the listener is no rank: it began with {}", quoted(&mark))));
     }
     Until(&stream, until).read_exact(&mut theirs).map_err(unproven)?;
     let theirs = Digest::from(theirs);
@@ -137,7 +137,7 @@ pub(super) fn call(mut stream: TcpStream, secret: &Secret, hello: Hello, end: In
     Until(&stream, until).read_exact(&mut proof).map_err(unproven)?;
     let secret = secret.of_connection(&theirs, &text);
     if !secret.is_sealed(&proof, "welcome", &nonce, &[]) {
-        return Err(Error::other("who listens there does not have the secret of this run"));
+        return Err(Error::other("the listener does not have the secret of this run"));
     }
     Ok(Line { stream, secret, nonce })
 }

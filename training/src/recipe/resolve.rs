@@ -105,8 +105,7 @@ impl ResolvedRecipe {
             };
         }
         let context = ChatContext { variables: variables.clone(), now, ..ChatContext::default() };
-        let chat = Chat::new(template, tokenizer, self.recipe.dpo.is_some(), context);
-        let chat = chat?;
+        let chat = Chat::new(template, tokenizer, self.recipe.dpo.is_some(), context)?;
         if let Some(name) = variables.keys().find(|name| !chat.template().mentions(name)) {
             return Err(self.recipe.problem(KWARGS, format!("names {name:?}, which the chat template does not use")));
         }

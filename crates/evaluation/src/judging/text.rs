@@ -148,7 +148,7 @@ fn line(result: &ModelResult, setting: &Setting<'_>) -> String {
         let _ = write!(text, "\n  - {}: ", controlled.variant.name());
         let _ = match controlled.doubt {
             None => write!(text, "{:.2} %{}", controlled.win_rate, range(controlled.interval, 1.0)),
-            Some(doubt) => write!(text, "not estimable: {}", doubt),
+            Some(doubt) => write!(text, "not estimable: {doubt}"),
         };
     }
     text

@@ -10,8 +10,10 @@ use std::{
     time::Duration,
 };
 
-use harness_kernels::KernelError;
-use harness_kernels::cuda::{Communicator, Copied, Device, DeviceBuffer, Float, MeetingPoint, View};
+use harness_kernels::{
+    KernelError,
+    cuda::{Communicator, Copied, Device, DeviceBuffer, Float, MeetingPoint, View},
+};
 
 use crate::{
     TrainingError,
@@ -36,10 +38,6 @@ pub(super) struct Link {
     watch: Option<(Sender<()>, thread::JoinHandle<()>)>,
 }
 
-pub(super) fn failed(error: KernelError) -> TrainingError {
-    error.into()
-}
-
 impl Link {
     /// Meets the other ranks; `tell` gives everyone what all ranks give, and `failure` says which rank is gone.
     pub(super) fn meet(
@@ -49,7 +47,7 @@ impl Link {
         failure: impl Fn() -> Option<(usize, String)> + Send + 'static,
     ) -> Result<Self, TrainingError> {
         let point: Bytes = match rank {
-            0 => Arc::from(Communicator::meeting_point(device).map_err(failed)?.as_slice()),
+            0 => Arc::from(Communicator::meeting_point(device)?.as_slice()),
             _ => Arc::from([].as_slice()),
         };
         let all = tell(point)?;
@@ -57,7 +55,7 @@ impl Link {
             rank: 0,
             message: format!("sent {} bytes where 128 were expected; do all ranks run the same build?", all[0].len()),
         })?;
-        let communicator = Arc::new(Communicator::meet(device, &point, rank, world).map_err(failed)?);
+        let communicator = Arc::new(Communicator::meet(device, &point, rank, world)?);
         let (stop, stopped) = mpsc::channel();
         let (watched, device) = (Arc::clone(&communicator), device.clone());
         let thread = thread::spawn(move || {
@@ -121,7 +119,7 @@ impl Nccl {
         buf.changed();
         let runs: Vec<(usize, View<'_>)> =
             owned(parts, range).map(|(owner, run)| (owner, Self::part(buf, &run))).collect();
-        self.link.communicator().begin_reduce(&runs).map_err(failed)
+        Ok(self.link.communicator().begin_reduce(&runs)?)
     }
 }
 
@@ -159,14 +157,14 @@ impl Collective<CudaBackend> for Nccl {
     fn all_reduce_sum(&self, _: &CudaBackend, buf: &mut CudaBuf, _: &Partition) -> Result<(), TrainingError> {
         buf.changed();
         for range in self.rest(buf.data().len()) {
-            self.link.communicator().begin_sum(Self::part(buf, &range)).map_err(failed)?;
+            self.link.communicator().begin_sum(Self::part(buf, &range))?;
         }
-        self.link.communicator().wait().map_err(failed)
+        Ok(self.link.communicator().wait()?)
     }
 
     fn begin_sum(&self, _: &CudaBackend, buf: &mut CudaBuf, range: Range<usize>) -> Result<(), TrainingError> {
         buf.changed();
-        self.link.communicator().begin_sum(Self::part(buf, &range)).map_err(failed)?;
+        self.link.communicator().begin_sum(Self::part(buf, &range))?;
         self.begun().push(range);
         Ok(())
     }
@@ -191,7 +189,7 @@ impl Collective<CudaBackend> for Nccl {
         for range in self.rest(buf.data().len()) {
             self.begin(buf, &range, parts)?;
         }
-        self.link.communicator().wait().map_err(failed)
+        Ok(self.link.communicator().wait()?)
     }
 
     fn gather(
@@ -202,9 +200,9 @@ impl Collective<CudaBackend> for Nccl {
     ) -> Result<Gathered<CudaBackend>, TrainingError> {
         let (device, float, communicator) = (backend.device(), backend.float(), self.link.communicator());
         let (mine, rank) = (unit.mine(), self.rank());
-        let whole = device.alloc(unit.len(), float).map_err(failed)?;
+        let whole = device.alloc(unit.len(), float)?;
         let vectors = if float == Float::F32 { &[][..] } else { unit.vectors() };
-        let exact = device.alloc(vectors.iter().map(Range::len).sum(), Float::F32).map_err(failed)?;
+        let exact = device.alloc(vectors.iter().map(Range::len).sum(), Float::F32)?;
         let gather = |narrow: &DeviceBuffer| -> Result<(), KernelError> {
             let place = |run: &Range<usize>| unit.at() + run.start - mine.start;
             let mut copies = vec![];
@@ -223,18 +221,18 @@ impl Collective<CudaBackend> for Nccl {
             }
             communicator.begin_copies(&copies)
         };
-        own.in_type(device, float, gather).map_err(failed)?;
-        let there = communicator.side().moment().map_err(failed)?;
-        communicator.side().mark(&there).map_err(failed)?;
+        own.in_type(device, float, gather)?;
+        let there = communicator.side().moment()?;
+        communicator.side().mark(&there)?;
         let exact = (!vectors.is_empty()).then(|| Exact { runs: vectors.to_vec(), data: exact });
         let whole = CudaBuf::new(whole).with_exact(exact);
-        Ok(Gathered::new(whole, Some(Box::new(move || there.wait().map_err(failed)))))
+        Ok(Gathered::new(whole, Some(Box::new(move || Ok(there.wait()?)))))
     }
 
     fn all_gather(&self, _: &CudaBackend, buf: &mut CudaBuf, parts: &Partition) -> Result<(), TrainingError> {
         buf.changed();
         let parts: Vec<View<'_>> = parts.slices().map(|range| Self::part(buf, &range)).collect();
-        self.link.communicator().gather(&parts).map_err(failed)
+        Ok(self.link.communicator().gather(&parts)?)
     }
 
     fn all_gather_bytes(&self, mine: Bytes) -> Result<Vec<Bytes>, TrainingError> {

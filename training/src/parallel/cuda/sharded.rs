@@ -9,7 +9,7 @@ use harness_decoder::LayerWeights;
 use harness_kernels::KernelError;
 use harness_kernels::cuda::{Device, DeviceBuffer, Moment};
 
-use super::nccl::{Link, failed};
+use super::nccl::Link;
 use crate::{
     TrainingError,
     backend::{CudaBackend, CudaBuf},
@@ -125,9 +125,9 @@ impl Gathered {
             }
             let slots = match &mut slots {
                 Some(slots) => slots,
-                None => slots.insert([slot().map_err(failed)?, slot().map_err(failed)?]),
+                None => slots.insert([slot()?, slot()?]),
             };
-            shards.push(shard(device, layer, &places, part, rank).map_err(failed)?);
+            shards.push(shard(device, layer, &places, part, rank)?);
             for (views, slot) in whole.iter_mut().zip(&*slots) {
                 views.extend(view(layer, &slot.whole, &places).map(Arc::new));
             }
@@ -150,8 +150,8 @@ impl Gathered {
         let (slot, communicator) = (1 - state.used, self.link.communicator());
         let Slot { whole, ready } = &self.slots[slot];
         // Begins once what is queued so far is done, and with it all work on the block that was here.
-        communicator.begin_gather(&self.shards[layer], whole, self.exchange.world()).map_err(failed)?;
-        communicator.side().mark(ready).map_err(failed)?;
+        communicator.begin_gather(&self.shards[layer], whole, self.exchange.world())?;
+        communicator.side().mark(ready)?;
         state.holds[slot] = Some(layer);
         Ok(slot)
     }
@@ -161,7 +161,7 @@ impl WeightSource<CudaBackend> for Gathered {
     fn acquire(&self, layer: usize, _: Pass) -> Result<Arc<Layer>, TrainingError> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let slot = self.place(&mut state, layer)?;
-        self.slots[slot].ready.wait().map_err(failed)?;
+        self.slots[slot].ready.wait()?;
         state.used = slot;
         Ok(Arc::clone(&self.views[layer][slot]))
     }
