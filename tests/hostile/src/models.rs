@@ -3,7 +3,8 @@
 use std::{path::Path, sync::Arc};
 
 use harness_core::{Control, LanguageModel as _, Request, Sampling};
-use harness_engine::{LoadedBase, LocalModel, ModelFiles, ModelOptions, TextTokenizer};
+use harness_engine::{EngineError, LoadedBase, LocalModel, ModelFiles, ModelOptions, TextTokenizer};
+use harness_evaluation::EvaluationError;
 
 use crate::folder::{with_folder, write};
 
@@ -41,7 +42,7 @@ pub(crate) fn tokenizer(bytes: &[u8]) {
         write(folder, "tokenizer.json", bytes);
         match TextTokenizer::load(folder) {
             Ok(tokenizer) => use_tokenizer(&tokenizer),
-            Err(error) => names(folder, &error),
+            Err(error) => blames(folder, error),
         }
     });
 }
@@ -60,7 +61,7 @@ fn load(path: &Path) {
     let loaded = ModelFiles::load(path).and_then(|files| LoadedBase::place(files, ModelOptions::default()));
     let base = match loaded {
         Ok(base) => Arc::new(base),
-        Err(error) => return names(path, &error),
+        Err(error) => return blames(path, error),
     };
     let model = LocalModel::new(base);
     let sampling = Sampling { max_new_tokens: 2, top_logprobs: Some(2), ..Sampling::default() };
@@ -94,7 +95,8 @@ fn use_tokenizer(tokenizer: &TextTokenizer) {
     }
 }
 
-fn names(path: &Path, error: &dyn std::error::Error) {
+fn blames(path: &Path, error: EngineError) {
     let text = error.to_string();
-    assert!(text.contains(&path.display().to_string()), "the error does not name its file: {text}");
+    let named = text.contains(&path.display().to_string());
+    assert!(named && EvaluationError::from(error).is_usage(), "the error does not blame its file: {text}");
 }

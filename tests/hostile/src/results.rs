@@ -41,7 +41,7 @@ pub(crate) fn results(bytes: &[u8]) {
             Err(error) => {
                 let text = error.to_string();
                 let named = text.contains(&folder.display().to_string()) || text.starts_with(NAME);
-                assert!(named, "the error does not name its file: {text}");
+                assert!(named && error.is_usage(), "the error does not blame its file: {text}");
             }
         }
     });

@@ -15,6 +15,10 @@ use super::{
 };
 use crate::{Result, StoreError};
 
+const EXPECTED: &str = "one JSON object per line";
+/// Bytes of the longest line.
+const LONGEST: u64 = 256 << 20;
+
 /// Rows of a JSON Lines file; empty lines are passed over.
 pub(super) struct JsonlRows {
     path: PathBuf,
@@ -35,9 +39,14 @@ impl ReadRow for JsonlRows {
         loop {
             self.buffer.clear();
             self.line += 1;
-            let read = self.reader.read_until(b'\n', &mut self.buffer);
-            if read.map_err(StoreError::io("read", &self.path))? == 0 {
+            let read = self.reader.by_ref().take(LONGEST + 1).read_until(b'\n', &mut self.buffer);
+            let read = read.map_err(StoreError::io("read", &self.path))? as u64;
+            if read == 0 {
                 return Ok(None);
+            }
+            if read > LONGEST {
+                let found = format!("a line of more than {} MiB", LONGEST >> 20);
+                return Err(StoreError::bad_row(&self.path, self.place(), found, EXPECTED));
             }
             if self.buffer.iter().all(u8::is_ascii_whitespace) {
                 continue;
@@ -53,7 +62,6 @@ impl ReadRow for JsonlRows {
 
 /// One line as a row.
 fn parse_line(path: &Path, line: usize, bytes: &[u8]) -> Result<Row> {
-    const EXPECTED: &str = "one JSON object per line";
     let place = || format!("line {line}");
     let text = std::str::from_utf8(bytes)
         .map_err(|error| StoreError::bad_row(path, place(), not_utf8(bytes, error.valid_up_to()), "text in UTF-8"))?;
