@@ -10,6 +10,7 @@ mod digest;
 mod document;
 mod file_name;
 mod finish;
+mod guard;
 mod model;
 mod nearest;
 mod read;
@@ -30,6 +31,7 @@ pub use digest::{Digest, Hasher, ParseDigestError};
 pub use document::{DocId, Document};
 pub use file_name::{file_name, file_part, name_of_file_part};
 pub use finish::Finish;
+pub use guard::{guarded, is_guarded};
 pub use model::{
     Capabilities, ChatMessage, ChatOptions, ChatRole, Control, LanguageModel, ModelError, ModelIdentity, ModelStats,
     PairTokens,
