@@ -125,7 +125,7 @@ pub fn import(session: &Session, options: &ImportOptions) -> Result<Imported, Ev
     if let Some(path) = &options.facts {
         record.training = facts::read(path)?;
     }
-    let caveats = own_caveats(&record)?;
+    let caveats = own_caveats(&record).map_err(of_file(&options.path))?;
     let file = record.write(&session.home)?;
     Ok(Imported { record, file, missing, unread, caveats })
 }

@@ -80,6 +80,21 @@ fn whose_fault_an_error_is_can_be_asked() {
     assert!(broken.is_usage() && broken.message().contains("import the results again"), "{}", broken.message());
 }
 
+#[test]
+fn an_error_of_an_import_names_its_file() {
+    let home = tempfile::tempdir().unwrap();
+    let session = Session::new(Experiment::default(), home.path().join("home"));
+    let sample = r#"{"doc_id": 0, "doc": {"q": "a"}, "target": "b", "arguments": [["a", "b"]], "resps": [["b"]],
+        "filtered_resps": ["b"], "acc": 1.0}"#
+        .replace('\n', " ");
+    let folder = home.path().join("lm_eval");
+    fs::create_dir(&folder).unwrap();
+    fs::write(folder.join("samples_qa_1.jsonl"), format!("{sample}\n{sample}\n")).unwrap();
+    let error = import(&session, &ImportOptions::new(ImportFormat::LmEval, &folder, "twice")).unwrap_err();
+    let text = error.message();
+    assert!(error.is_usage() && text.contains("lm_eval: ") && text.contains("two scores"), "{text}");
+}
+
 /// Answers one request and then raises the flag.
 struct Interrupting {
     identity: ModelIdentity,

@@ -52,7 +52,7 @@ impl Selection {
 }
 
 impl Registry {
-    /// What names of tasks, groups and tags stand for; `*` matches any letters.
+    /// What names of tasks, groups and tags stand for; in a name that nothing has, `*` matches any letters.
     ///
     /// # Errors
     /// If a name is unknown, or a group is wrong or contains itself.
@@ -60,7 +60,8 @@ impl Registry {
         let mut selection = Selection::default();
         for name in names {
             let name = name.as_ref().trim();
-            let matched: Vec<&str> = if name.contains('*') {
+            let known = self.names.contains_key(name) || self.tags.contains_key(name);
+            let matched: Vec<&str> = if name.contains('*') && !known {
                 self.names.keys().map(String::as_str).filter(|candidate| wildcard(name, candidate)).collect()
             } else {
                 vec![name]

@@ -216,6 +216,19 @@ fn every_builtin_definition_is_sound() {
     assert_eq!(registry.select(&["arc_*"]).unwrap().tasks.len(), 2);
 }
 
+#[test]
+fn a_name_with_a_star_is_a_name_first() {
+    let mut registry = Registry::default();
+    for (file, name) in [("1.yaml", "a*"), ("2.yaml", "ab")] {
+        let text = format!("task: \"{name}\"\ntag: \"t*\"\noutput_type: generate_until\n");
+        registry.add_definition(Path::new(file), &text).unwrap();
+    }
+    let ids = |name: &str| registry.select(&[name]).unwrap().tasks.into_iter().map(|task| task.id).collect::<Vec<_>>();
+    assert_eq!(ids("a*"), ["a*"]);
+    assert_eq!(ids("*b"), ["ab"]);
+    assert_eq!(ids("t*"), ["a*", "ab"]);
+}
+
 /// Definitions whose rows are built in work without any data folder.
 #[test]
 fn tasks_with_rows_of_their_own_build() {

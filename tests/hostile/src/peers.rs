@@ -108,12 +108,9 @@ pub(crate) fn frames(bytes: &[u8]) {
         b'f' => {
             let mut rest = bytes;
             while let Ok(frame) = strangers::frame(&mut rest) {
-                let mut written = frame.as_slice();
-                assert_eq!(
-                    strangers::frame(&mut written).ok(),
-                    Some(frame.clone()),
-                    "written again, a frame is another"
-                );
+                let again = strangers::frame(&mut frame.as_slice()).expect("what was written");
+                // Words are escaped and cut, whoever wrote them.
+                assert!(again == frame || frame[0] == 1, "written again, {frame:?} is {again:?}");
             }
         }
         b'g' => {
