@@ -1,6 +1,9 @@
 //! Signals in the middle of the work: what is answered is kept, and the next run goes on.
 
-use std::process::{Child, Command};
+use std::{
+    process::{Child, Command},
+    time::{Duration, Instant},
+};
 
 use harness_test_support::{World, tasks, wait_until};
 use serde_json::Value;
@@ -132,6 +135,27 @@ fn terminate_is_like_ctrl_c() {
     wait_until("some responses are stored", || world.stored() >= 5);
     signal(&child, "TERM");
     world.finish("first", child).expect(1).says(&["interrupted"]);
+}
+
+/// The statistics of this comparison take many minutes: what is meant are two seconds, and the limit here is one for slow
+/// machines.
+#[test]
+fn a_signal_ends_statistics_soon() {
+    let world = world();
+    for (model, factor) in [("m0", 7919), ("m1", 104_729)] {
+        let row = |doc: u32| format!("{{\"id\": {doc}, \"score\": {}}}\n", f64::from(doc * factor % 1000) / 1000.0);
+        world.write(&format!("{model}.jsonl"), (1..=3_000).map(row).collect::<String>());
+        world.run(&["import", "jsonl", &format!("{model}.jsonl"), "--name", model, "--task", "t"]).expect(0);
+    }
+    world.write("harness.toml", "[compare]\nresamples = 3000000\n");
+    let child = world.start("first", &["compare", "m0", "m1"]);
+    wait_until("the statistics are told of", || world.read("first.err").contains("compare ..."));
+    let told = Instant::now();
+    signal(&child, "TERM");
+    let outcome = world.finish("first", child).expect(1);
+    assert!(told.elapsed() < Duration::from_secs(20), "{:?}", told.elapsed());
+    assert_eq!(outcome.stdout, "", "no half report");
+    outcome.says(&["interrupted", "what is done is kept", "run the same command again"]);
 }
 
 #[test]

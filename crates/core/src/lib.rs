@@ -20,6 +20,7 @@ mod score;
 mod seed;
 mod split;
 mod split_name;
+mod stop;
 mod thinking;
 mod visible;
 
@@ -43,6 +44,7 @@ pub use score::{MetricKey, SampleScore};
 pub use seed::{Seed, StreamRng};
 pub use split::{Split, split_80_10_10};
 pub use split_name::SplitName;
+pub use stop::{Stop, Unsaved};
 pub use thinking::{
     CHAT_PROMPT_MARK, THINK_END, Thinking, begins_in_thinking, cut_at_stops, opens_marked_thinking, opens_thinking,
     split_marked_thinking, split_opened_thinking, split_thinking, split_thinking_after, thinking_marks,

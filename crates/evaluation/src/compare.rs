@@ -75,8 +75,7 @@ pub fn compare_subjects(
     settings.validate()?;
     let judging = (!judges.is_empty()).then_some((judges.as_slice(), judge_protocol.as_str()));
     let gathered = gather(session, subjects, evaluation, *asking, settings, judging)?;
-    let stage = session.stage("compare", 1);
-    let mut comparison = gathered.compare(settings)?;
+    let (mut comparison, stage) = gathered.compare(session, settings)?;
     let look = Look::of(&gathered, evaluation, settings);
     comparison.caveats.extend(look.earlier(&session.home));
     let (rows, caveats) = (counted(comparison.rows.len(), "row"), counted(comparison.caveats.len(), "caveat"));
@@ -96,7 +95,7 @@ pub fn compare_subjects(
     };
     let report = Report { comparison, meta: meta(manifest.as_ref(), &gathered) };
     let stored = Stored { look, report, manifest };
-    keep(session, &stored)?;
+    session.phase("keep the comparison", || keep(session, &stored))?;
     Ok(Compared { gathered, stored })
 }
 
