@@ -10,7 +10,7 @@ use std::{
     },
 };
 
-use harness_core::{Stop, visible, visible_json};
+use harness_core::{Stop, set_limits, visible, visible_json};
 use harness_evaluation::{Session, experiment::Experiment};
 use harness_store::DataLocator;
 use serde::Serialize;
@@ -44,6 +44,7 @@ impl App {
         let device = global.device.as_deref().map(str::parse).transpose().map_err(|e| wrong("--device", e))?;
         let dtype = global.dtype.as_deref().map(str::parse).transpose().map_err(|e| wrong("--dtype", e))?;
         let experiment = Experiment::load(global.experiment.as_deref())?;
+        set_limits(experiment.limits);
         let home = match std::env::var_os("HARNESS_HOME") {
             None => experiment.folder.join(".harness"),
             Some(home) if home.is_empty() => {

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use crate::{
     EvaluationError, Session,
-    explain::TOKENIZER,
+    explain::{INCLUDE_PATH, TOKENIZER},
     gather::{Asking, Gathered, Subject, gather},
     options::EvaluationOptions,
     record::manifest,
@@ -85,9 +85,9 @@ pub fn compare_subjects(
             let mut manifest = manifest(session, suite, &gathered.evaluated, name)?;
             manifest.settings.insert("compare".to_owned(), json!(settings));
             manifest.settings.extend(gathered.judging().map(|record| ("judge".to_owned(), record.clone())));
-            manifest.settings.insert("include_path".to_owned(), json!(evaluation.include_path));
+            manifest.run.places.insert(INCLUDE_PATH.to_owned(), json!(evaluation.include_path));
             if let Some(choice) = &evaluation.texts.tokenizer {
-                manifest.settings.insert(TOKENIZER.to_owned(), json!(choice.to_string()));
+                manifest.run.places.insert(TOKENIZER.to_owned(), json!(choice.to_string()));
             }
             Some(manifest)
         }

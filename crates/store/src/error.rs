@@ -198,7 +198,12 @@ impl StoreError {
     /// Whether the fault lies in what the caller named (a path, a name, a file's content), not in the machine.
     pub fn is_usage(&self) -> bool {
         match self {
-            Self::Io { source, .. } => source.kind() == std::io::ErrorKind::NotFound,
+            Self::Io { action, source, .. } => {
+                use std::io::ErrorKind::{FileTooLarge, InvalidData, InvalidInput, IsADirectory, NotFound};
+                let read = matches!(*action, "open" | "read" | "decompress");
+                let wrong = matches!(source.kind(), InvalidData | InvalidInput | IsADirectory | FileTooLarge);
+                source.kind() == NotFound || read && wrong
+            }
             Self::NotFinite { .. } | Self::Hub { .. } => false,
             _ => true,
         }

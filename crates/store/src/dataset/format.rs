@@ -5,6 +5,7 @@ use std::{
     path::Path,
 };
 
+use super::bounded::{Expanded, Lines};
 use crate::{Result, StoreError};
 
 /// How rows are written in a file.
@@ -83,12 +84,21 @@ impl DataFormat {
     }
 }
 
-/// Opens a file for streaming, decompressed and without a byte order mark.
+/// Opens a file in lines for streaming, decompressed and without a byte order mark.
 pub(crate) fn open(path: &Path, compression: Compression) -> Result<Box<dyn Read + Send>> {
+    Ok(Box::new(Lines::new(open_whole(path, compression)?)))
+}
+
+/// The same, whose lines may be of any length.
+fn open_whole(path: &Path, compression: Compression) -> Result<Box<dyn Read + Send>> {
     let file = harness_core::open_file(path).map_err(StoreError::io("open", path))?;
+    let size = file.metadata().map_err(StoreError::io("open", path))?.len();
     let mut reader: Box<dyn Read + Send> = match compression {
         Compression::None => Box::new(BufReader::with_capacity(1 << 16, file)),
-        Compression::Zstd => Box::new(zstd::Decoder::new(file).map_err(StoreError::io("decompress", path))?),
+        Compression::Zstd => {
+            let decoder = zstd::Decoder::new(file).map_err(StoreError::io("decompress", path))?;
+            Box::new(Expanded::new(decoder, size))
+        }
     };
     let mut start = Vec::with_capacity(3);
     reader.by_ref().take(3).read_to_end(&mut start).map_err(StoreError::io("read", path))?;
@@ -101,7 +111,7 @@ pub(crate) fn open(path: &Path, compression: Compression) -> Result<Box<dyn Read
 /// Reads a whole file, decompressed, as UTF-8; the error names the line of the first bad byte.
 pub(crate) fn read_text(path: &Path, compression: Compression) -> Result<String> {
     let mut bytes = Vec::new();
-    open(path, compression)?.read_to_end(&mut bytes).map_err(StoreError::io("read", path))?;
+    open_whole(path, compression)?.read_to_end(&mut bytes).map_err(StoreError::io("read", path))?;
     String::from_utf8(bytes).map_err(|error| {
         let bad = error.utf8_error().valid_up_to();
         let bytes = error.as_bytes();
