@@ -24,9 +24,10 @@ mod tasks;
 mod train;
 mod verify;
 
-use std::io::Write as _;
+use std::io::{IsTerminal as _, Write as _};
 
 use harness_core::{visible, visible_json};
+use harness_kernels::{ShrunkenMap, end_where_maps_shrink};
 
 use crate::{
     cli::{Cli, Command},
@@ -57,6 +58,18 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
         Command::Verify(args) => verify::verify(&app, &args),
         Command::Report(args) => report::report(&app, &args),
     }
+}
+
+/// From now on a mapped file that becomes shorter while it is read ends the program with a message, as
+/// [`report_failure`] tells one, and exit code 2.
+pub fn watch_maps(json: bool) {
+    let (output, before, after) = match json {
+        true => (1, "{\"error\":\"", ": the file became shorter while it was read\",\"exit_code\":2}\n"),
+        // Behind a bar that is drawn.
+        false if std::io::stderr().is_terminal() => (2, "\nerror: ", ": the file became shorter while it was read\n"),
+        false => (2, "error: ", ": the file became shorter while it was read\n"),
+    };
+    end_where_maps_shrink(ShrunkenMap { output, before, after, code: 2 });
 }
 
 /// Tells a failure, unless another process does: as text on standard error, or as a JSON object on standard output where none was printed yet.

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use harness::{
     Failure,
     cli::Cli,
-    commands::{report_failure, run},
+    commands::{report_failure, run, watch_maps},
     core::is_hidden,
 };
 
@@ -26,6 +26,7 @@ fn main() -> ExitCode {
         }
     };
     let json = cli.global.json;
+    watch_maps(json);
     match run(cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {

@@ -11,7 +11,7 @@ use std::{
 
 use harness_core::{Digest, atomic_rename, open_file};
 use harness_kernels::map_file;
-use safetensors::SafeTensors;
+use safetensors::{Dtype, SafeTensors};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -202,7 +202,12 @@ pub fn latest(
         }
         (error, ..) => error,
     });
-    Ok(Some((read?, folder)))
+    let state = read?;
+    if state.step != step {
+        let message = format!("`step` is {}, expected {step} by the folder's name; delete the folder", state.step);
+        return Err(TrainingError::Checkpoint { path: folder.join("trainer_state.json"), message });
+    }
+    Ok(Some((state, folder)))
 }
 
 /// The rank of the adapter in a folder.
@@ -222,9 +227,11 @@ pub fn buffer(folder: &Path, name: &str, len: usize) -> Result<Vec<f32>, Trainin
     let data = open_file(&path).and_then(|file| map_file(&file)).map_err(TrainingError::io("read", &path))?;
     let tensors = SafeTensors::deserialize(&data).map_err(|e| error(format!("broken: {e}")))?;
     let tensor = tensors.tensor(name).map_err(|e| error(format!("tensor {name}: {e}")))?;
-    if tensor.shape() != [len] {
-        let found = tensor.shape();
-        return Err(error(format!("tensor {name} has shape {found:?}, expected [{len}]: another layout")));
+    if (tensor.shape(), tensor.dtype()) != (&[len][..], Dtype::F32) {
+        let (shape, dtype) = (tensor.shape(), tensor.dtype());
+        return Err(error(format!(
+            "tensor {name} is {dtype} of shape {shape:?}, expected F32 of [{len}]: another layout"
+        )));
     }
     Ok(from_bytes(tensor.data()))
 }

@@ -344,6 +344,24 @@ fn checkpoints_of_another_run_or_broken_ones_are_refused() {
     let error = trainer(&output, &lora(), &options()).resume().expect_err("broken");
     assert!(error.to_string().contains("optimizer.safetensors"), "{error}");
 
+    // As many elements, of half the bytes.
+    let found = safetensors::SafeTensors::deserialize(&data).expect("tensors");
+    let half = found.tensors().into_iter().map(|(name, tensor)| {
+        let shape = tensor.shape().to_vec();
+        let bytes = &tensor.data()[..2 * shape[0]];
+        (name, safetensors::tensor::TensorView::new(safetensors::Dtype::BF16, shape, bytes).expect("a view"))
+    });
+    let half: Vec<_> = half.collect();
+    let views = half.iter().map(|(name, view)| (name, view));
+    fs::write(&tensors, safetensors::serialize(views, None).expect("bytes")).expect("a file");
+    let error = trainer(&output, &lora(), &options()).resume().expect_err("another type");
+    assert!(error.to_string().contains("is BF16 of shape"), "{error}");
+
+    let text = fs::read_to_string(&state).expect("a state");
+    fs::write(&state, text.replace("\"step\": 2,", "\"step\": 200000,")).expect("another state");
+    let error = trainer(&output, &lora(), &options()).resume().expect_err("another step");
+    assert!(error.to_string().contains("`step` is 200000, expected 2"), "{error}");
+
     fs::write(&state, "{}").expect("another file");
     let error = trainer(&output, &lora(), &options()).resume().expect_err("no state");
     assert!(error.to_string().contains("trainer_state.json"), "{error}");

@@ -16,7 +16,7 @@ impl SplitName {
         let (rest, count) = name.strip_suffix(".gguf")?.rsplit_once("-of-")?;
         let (stem, number) = rest.rsplit_once('-')?;
         let read = |text: &str| {
-            let digits = text.len() >= 5 && text.bytes().all(|byte| byte.is_ascii_digit());
+            let digits = text.len() == 5 && text.bytes().all(|byte| byte.is_ascii_digit());
             text.parse::<usize>().ok().filter(|_| digits)
         };
         let (number, count) = (read(number)?, read(count)?);
@@ -43,9 +43,14 @@ mod tests {
         let name = SplitName::parse("a-b-of-c-00002-of-00003.gguf").unwrap();
         assert_eq!((name.index, name.count), (1, 3));
         assert_eq!(name.parts().collect::<Vec<_>>()[2], "a-b-of-c-00003-of-00003.gguf");
-        for other in
-            ["model.gguf", "m-00000-of-00002.gguf", "m-00003-of-00002.gguf", "m-1-of-2.gguf", "00001-of-00002.bin"]
-        {
+        for other in [
+            "model.gguf",
+            "m-00000-of-00002.gguf",
+            "m-00003-of-00002.gguf",
+            "m-1-of-2.gguf",
+            "00001-of-00002.bin",
+            "m-000001-of-999999.gguf",
+        ] {
             assert_eq!(SplitName::parse(other), None, "{other}");
         }
     }

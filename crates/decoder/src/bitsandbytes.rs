@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{DecoderError, weights::TensorStore};
-use harness_kernels::{BlockScales, Buffer, CODEBOOK, HostData, HostTensor, NestedScales, Nf4Tensor};
+use harness_kernels::{BlockScales, Buffer, CODEBOOK, HostData, HostTensor, NestedScales, Nf4Tensor, Quantization};
 
 /// What follows a weight's name in the names of the tensors beside it.
 const STATE: &str = "quant_state.bitsandbytes__nf4";
@@ -41,11 +41,13 @@ pub(crate) fn read(store: &TensorStore, name: &str) -> Result<Option<HostTensor>
     }
     let bytes = store.bytes(&state_name)?;
     let state: State = serde_json::from_slice(&bytes).map_err(|e| failed(&state_name, format!("no state: {e}")))?;
-    let len: usize = state.shape.iter().product();
-    if !state.blocksize.is_power_of_two() || state.quant_type != "nf4" {
+    let options = Quantization { block_size: state.blocksize, ..Quantization::default() };
+    if options.check().is_err() || state.quant_type != "nf4" {
         let found = format!("{} in blocks of {}", state.quant_type, state.blocksize);
-        return Err(failed(&state_name, format!("{found}; expected nf4 in blocks of a power of two")));
+        return Err(failed(&state_name, format!("{found}; expected nf4 in blocks of a power of two from 32 to 4096")));
     }
+    let len = state.shape.iter().try_fold(1usize, |len, &dim| len.checked_mul(dim));
+    let len = len.ok_or_else(|| failed(&state_name, format!("shape {:?} has no size", state.shape)))?;
     let codes = store.bytes(name)?;
     let blocks = len.div_ceil(state.blocksize);
     let expect = |tensor: &str, found: usize, expected: usize| {

@@ -4,6 +4,7 @@ mod families;
 mod hf;
 mod identity;
 mod keys;
+pub(crate) mod limits;
 mod rope;
 
 pub use hf::GenerationDefaults;

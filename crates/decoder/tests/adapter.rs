@@ -144,6 +144,8 @@ fn targets_are_chosen_as_in_peft() {
     let rslora = chosen(json!({"target_modules": ["q_proj"], "use_rslora": true})).unwrap();
     assert_eq!(rslora[0], [(Q, 4, 4.0)]);
     assert!(chosen(json!({"target_modules": "("})).unwrap_err().contains("regular expression"));
+    let infinite = json!({"target_modules": ["q_proj"], "lora_alpha": 1e300});
+    assert!(chosen(infinite).unwrap_err().contains("`lora_alpha` of model.layers.0.self_attn.q_proj is 1e300"));
 }
 
 #[test]

@@ -2,6 +2,8 @@
 
 mod build;
 mod bytes;
+mod charsmap;
+mod check;
 mod class;
 mod files;
 mod gguf;

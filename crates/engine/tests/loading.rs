@@ -285,6 +285,31 @@ fn bad_configurations_are_named() {
     assert_says(ModelFiles::load(dir.path()), &["config.json", "line 3"]);
 }
 
+#[test]
+fn sizes_beyond_all_models_are_refused() {
+    let keys = [
+        "hidden_size",
+        "intermediate_size",
+        "num_hidden_layers",
+        "num_attention_heads",
+        "vocab_size",
+        "max_position_embeddings",
+    ];
+    for key in keys {
+        let found = config_with(&[(key, json!(1u64 << 40))]);
+        assert_says(found, &["config.json", &format!("`{key}`: found 1099511627776, expected at most")]);
+    }
+    assert_says(config_with(&[("head_dim", json!(1u64 << 62))]), &["`head_dim`", "at most 262144 beside 4 heads"]);
+    let experts = |count: u64| config_with(&[("model_type", json!("mixtral")), ("num_local_experts", json!(count))]);
+    assert_says(experts(1 << 40), &["`num_local_experts`", "at most 524288"]);
+    // Within the limits, but more than the weights have.
+    let loaded = |keys: Value| with_tensors(&keys, |_| ());
+    let layers = loaded(json!({"num_hidden_layers": 60_000}));
+    assert_says(layers, &["config.json: `num_hidden_layers`: found 60000", "the files hold, which have 21 tensors"]);
+    let experts = loaded(json!({"model_type": "mixtral", "num_local_experts": 50_000}));
+    assert_says(experts, &["config.json: `num_local_experts`: found 50000", "21 tensors"]);
+}
+
 /// A llama with these tensors added, and these keys.
 fn with_tensors(keys: &Value, change: impl Fn(&mut loading_support::Tensors)) -> Result<ModelFiles, EngineError> {
     let dir = tempfile::tempdir().unwrap();
@@ -403,6 +428,37 @@ fn bad_tokenizers_are_named() {
     assert_says(ModelFiles::load(dir.path()), &["tokenizer.json"]);
     fs::write(&path, loading_support::tiny_tokenizer().replace("\" a\":7", "\" a\":70")).unwrap();
     assert_says(ModelFiles::load(dir.path()), &["token id 70", "8 rows"]);
+    let strip = r#""decoder":{"type":"Strip","content":" ","start":0,"stop":9}"#;
+    fs::write(&path, loading_support::tiny_tokenizer().replace(r#""decoder":{"type":"Fuse"}"#, strip)).unwrap();
+    assert_says(ModelFiles::load(dir.path()), &["tokenizer.json: ", "`decoder`: Strip with stop 9"]);
+}
+
+#[test]
+fn lengths_of_truncation_and_padding_are_passed_over() {
+    let dir = tiny("llama");
+    let before = ModelFiles::load(dir.path()).unwrap().tokenizer;
+    let padding = json!({"strategy": {"Fixed": 1u64 << 60}, "direction": "Right", "pad_to_multiple_of": null,
+                         "pad_id": 0, "pad_type_id": 0, "pad_token": "<unk>"});
+    let truncation = json!({"max_length": 1, "strategy": "LongestFirst", "stride": 5, "direction": "Right"});
+    let text = loading_support::tiny_tokenizer().replace(r#""padding":null"#, &format!(r#""padding":{padding}"#));
+    let text = text.replace(r#""truncation":null"#, &format!(r#""truncation":{truncation}"#));
+    fs::write(dir.path().join("tokenizer.json"), text).unwrap();
+    let tokens = json!({"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", "add_bos_token": true});
+    fs::write(dir.path().join("tokenizer_config.json"), tokens.to_string()).unwrap();
+    let after = ModelFiles::load(dir.path()).unwrap().tokenizer;
+    assert_eq!(after.encode("ab", false).unwrap(), before.encode("ab", false).unwrap());
+}
+
+#[test]
+fn a_tensor_lies_in_one_shard() {
+    let dir = tiny("llama");
+    let whole = fs::read(dir.path().join("model.safetensors")).unwrap();
+    fs::remove_file(dir.path().join("model.safetensors")).unwrap();
+    let shards = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"];
+    shards.iter().for_each(|shard| fs::write(dir.path().join(shard), &whole).unwrap());
+    let index = json!({"weight_map": {"lm_head.weight": shards[0], "model.norm.weight": shards[1]}});
+    fs::write(dir.path().join("model.safetensors.index.json"), index.to_string()).unwrap();
+    assert_says(ModelFiles::load(dir.path()), &[shards[1], "tensor `lm_head.weight` is in", shards[0], "too"]);
 }
 
 #[test]

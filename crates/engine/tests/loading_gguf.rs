@@ -372,6 +372,74 @@ fn broken_files_are_named() {
     assert_says(load(&bytes(&missing, &tensors)), &["tokenizer.ggml.tokens", "found nothing"]);
 }
 
+#[test]
+fn sizes_that_the_file_cannot_hold_are_refused() {
+    let dir = tiny("llama");
+    let tensors = tensors_of(dir.path(), Some((4, 2)), GgmlDType::F32);
+    let good = tiny_metadata("llama");
+    let with = |key: &str, value: Value| {
+        let mut metadata = good.clone();
+        metadata.insert(key.into(), value);
+        load(&bytes(&metadata, &tensors))
+    };
+    for key in ["block_count", "embedding_length", "feed_forward_length", "attention.head_count", "context_length"] {
+        let key = format!("llama.{key}");
+        assert_says(with(&key, Value::U64(1 << 40)), &[&key, "1099511627776", "at most"]);
+    }
+    assert_says(with("llama.block_count", Value::U32(60_000)), &["`llama.block_count`", "60000", "21 tensors"]);
+    assert_says(
+        with("llama.attention.key_length", Value::U64(1 << 62)),
+        &["key_length", "at most 262144 beside 4 heads"],
+    );
+    let mut experts = good.clone();
+    experts.insert("llama.expert_used_count".into(), Value::U32(2));
+    experts.insert("llama.expert_count".into(), Value::U64(1 << 40));
+    assert_says(load(&bytes(&experts, &tensors)), &["`llama.expert_count`", "at most 524288 beside 2 layers"]);
+    experts.insert("llama.expert_count".into(), Value::U32(50_000));
+    assert_says(load(&bytes(&experts, &tensors)), &["`llama.expert_count`", "50000", "21 tensors"]);
+    assert_says(
+        with("tokenizer.ggml.eos_token_id", Value::U64(1 << 32 | 2)),
+        &["eos_token_id", "4294967298", "32 bits"],
+    );
+    for number in [f32::NAN, 0.0, -1.0, f32::INFINITY] {
+        assert_says(with("llama.rope.freq_base", Value::F32(number)), &["llama.rope.freq_base", "a positive number"]);
+    }
+    assert_says(with("llama.rope.scaling.factor", Value::F32(-2.0)), &["rope.scaling.factor", "a positive number"]);
+    assert_eq!(with("llama.rope.scaling.factor", Value::F32(0.0)).unwrap().config.rope.scaling, RopeScaling::None);
+    let divisors = |divisors: &[f32], dtype| {
+        let mut tensors = tensors_of(dir.path(), Some((4, 2)), GgmlDType::F32);
+        let tensor = QTensor::quantize(&Tensor::new(divisors, &Device::Cpu).unwrap(), dtype).unwrap();
+        tensors.insert("rope_freqs.weight".into(), tensor);
+        load(&bytes(&good, &tensors))
+    };
+    assert_says(divisors(&[1.0, 0.0], GgmlDType::F32), &["rope_freqs.weight", "holds 0"]);
+    assert_says(divisors(&[1.0; 32], GgmlDType::Q8_0), &["rope_freqs.weight", "[32]", "[2]"]);
+}
+
+#[test]
+fn tensors_have_bytes_of_their_own() {
+    let dir = tiny("llama");
+    let file = bytes(&tiny_metadata("llama"), &tensors_of(dir.path(), Some((4, 2)), GgmlDType::F32));
+    // Behind the name: the number of dimensions, these, the type, the first byte.
+    let entry = |name: &str| {
+        let name = [&(name.len() as u64).to_le_bytes(), name.as_bytes()].concat();
+        file.windows(name.len()).position(|bytes| bytes == name).unwrap() + name.len()
+    };
+    let (up, gate) = (entry("blk.0.ffn_up.weight"), entry("blk.0.ffn_gate.weight"));
+    let mut shared = file.clone();
+    shared.copy_within(gate + 24..gate + 32, up + 24);
+    assert_says(load(&shared), &["`blk.0.ffn_gate.weight` and `blk.0.ffn_up.weight` lie in the same bytes"]);
+    let mut wide = file.clone();
+    wide[up + 4..up + 12].copy_from_slice(&(1u64 << 62).to_le_bytes());
+    assert_says(load(&wide), &["tensor `blk.0.ffn_up.weight`", "is not a shape of F32 blocks"]);
+    let mut far = file.clone();
+    far[up + 24..up + 32].copy_from_slice(&u64::MAX.to_le_bytes());
+    assert_says(load(&far), &["tensor `blk.0.ffn_up.weight`"]);
+    let mut blocks = file;
+    blocks[up + 20..up + 24].copy_from_slice(&2u32.to_le_bytes());
+    assert_says(load(&blocks), &["tensor `blk.0.ffn_up.weight`: [12, 8] is not a shape of Q4_0 blocks"]);
+}
+
 /// The tiny llama in this many parts, named as llama-gguf-split names them; what a part gets beside its tensors may be
 /// changed.
 fn split(dir: &Path, count: usize, change: impl Fn(usize, &mut Metadata, &mut Tensors)) -> Vec<PathBuf> {

@@ -1,6 +1,6 @@
 //! Elements in memory, owned or mapped from a file.
 
-use std::{fmt, fs::File, io, marker::PhantomData, ops::Deref, sync::Arc};
+use std::{fmt, marker::PhantomData, ops::Deref, sync::Arc};
 
 use half::{bf16, f16};
 use memmap2::Mmap;
@@ -50,17 +50,6 @@ pub struct Buffer<T>(Inner<T>);
 enum Inner<T> {
     Owned(Arc<Vec<T>>),
     Mapped { map: Arc<Mmap>, offset: usize, len: usize, element: PhantomData<T> },
-}
-
-/// Maps a file for reading. Every map of the workspace is made here.
-///
-/// # Errors
-/// If it cannot be mapped.
-pub fn map_file(file: &File) -> io::Result<Mmap> {
-    // SAFETY: the map is only read. Files that this program writes (weights, samples, checkpoints) are written beside
-    // their place and renamed, so a map keeps what it had; a file of the user that another process cuts short meanwhile
-    // would make reads fault, as with any memory-mapped weights.
-    unsafe { Mmap::map(file) }
 }
 
 /// Elements stored little-endian in `map` from byte `offset`; copied where the machine's alignment or byte order

@@ -6,10 +6,12 @@ pub mod cpu;
 pub mod cuda;
 mod error;
 pub mod gguf;
+mod map;
 mod nf4;
 mod tensor;
 
-pub use buffer::{Buffer, Element, map_file, mapped};
+pub use buffer::{Buffer, Element, mapped};
 pub use error::KernelError;
+pub use map::{ShrunkenMap, end_where_maps_shrink, map_file};
 pub use nf4::{BlockScales, CODEBOOK, NestedScales, Nf4Tensor, Quantization, QuantizationKind};
 pub use tensor::{FloatType, HostData, HostTensor};

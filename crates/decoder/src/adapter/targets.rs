@@ -47,7 +47,13 @@ impl AdapterConfig {
                     let rank = ranks.find(&path)?.copied().unwrap_or(self.r);
                     let alpha = alphas.find(&path)?.copied().unwrap_or(self.lora_alpha);
                     let divisor = if self.use_rslora { (rank as f64).sqrt() } else { rank as f64 };
-                    targets.insert(projection, TargetRank { rank, scale: (alpha / divisor) as f32 });
+                    let scale = (alpha / divisor) as f32;
+                    if !scale.is_finite() {
+                        return Err(format!(
+                            "`lora_alpha` of {path} is {alpha}, expected a number in the range of f32"
+                        ));
+                    }
+                    targets.insert(projection, TargetRank { rank, scale });
                 }
             }
             layers.push(targets);

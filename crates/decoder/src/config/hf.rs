@@ -9,6 +9,7 @@ use super::{
     Architecture, DecoderConfig, Experts,
     families::{Biases, Derivable, Family, MAX_WINDOW_LAYERS, Windows},
     keys::Keys,
+    limits::{self, EXPERTS, LAYERS, POSITIONS, VOCABULARY, WIDTH},
     rope::rope,
 };
 use crate::DecoderError;
@@ -97,8 +98,8 @@ pub(crate) fn read_config(dir: &Path) -> Result<DecoderConfig, DecoderError> {
 fn decoder(keys: &Keys<'_>) -> Result<DecoderConfig, DecoderError> {
     let family = Family::of(architecture(keys)?);
     refuse_unsupported(keys, family)?;
-    let hidden_size = keys.size_or("hidden_size", family.hidden_size)?;
-    let num_heads = keys.size_or("num_attention_heads", family.num_heads)?;
+    let hidden_size = keys.size_or("hidden_size", family.hidden_size, WIDTH)?;
+    let num_heads = keys.size_or("num_attention_heads", family.num_heads, WIDTH)?;
     let derivable = |key: &str, rule: &Derivable, derived: usize| match (keys.size(key)?, keys.has(key)) {
         (Some(size), _) => Ok(size),
         (None, false) => Ok(rule.absent.unwrap_or(derived)),
@@ -118,14 +119,17 @@ fn decoder(keys: &Keys<'_>) -> Result<DecoderConfig, DecoderError> {
     if head_dim == 0 || !head_dim.is_multiple_of(2) {
         return Err(keys.error("head_dim", head_dim, "an even number"));
     }
-    let num_layers = keys.size_or("num_hidden_layers", family.num_layers)?;
-    let max_position_embeddings = keys.size_or("max_position_embeddings", family.max_position_embeddings)?;
+    if let Some(expected) = limits::product(head_dim, num_heads, WIDTH) {
+        return Err(keys.error("head_dim", head_dim, format!("{expected} heads")));
+    }
+    let num_layers = keys.size_or("num_hidden_layers", family.num_layers, LAYERS)?;
+    let max_position_embeddings = keys.size_or("max_position_embeddings", family.max_position_embeddings, POSITIONS)?;
     let bias = family.biases == Biases::ByKey && keys.flag("attention_bias")?;
     Ok(DecoderConfig {
         architecture: family.architecture,
-        vocab_size: keys.size_or("vocab_size", family.vocab_size)?,
+        vocab_size: keys.size_or("vocab_size", family.vocab_size, VOCABULARY)?,
         hidden_size,
-        intermediate_size: keys.size_or("intermediate_size", family.intermediate_size)?,
+        intermediate_size: keys.size_or("intermediate_size", family.intermediate_size, WIDTH)?,
         num_layers,
         num_heads,
         num_kv_heads,
@@ -140,7 +144,7 @@ fn decoder(keys: &Keys<'_>) -> Result<DecoderConfig, DecoderError> {
         sliding_window: sliding_window(keys, family, num_layers)?,
         bos_token_id: token_ids(keys, "bos_token_id", family.bos_token_id)?.first().copied(),
         eos_token_ids: token_ids(keys, "eos_token_id", family.eos_token_id)?,
-        experts: if family.architecture == Architecture::Mixtral { Some(experts(keys)?) } else { None },
+        experts: if family.architecture == Architecture::Mixtral { Some(experts(keys, num_layers)?) } else { None },
     })
 }
 
@@ -152,11 +156,11 @@ fn token_ids(keys: &Keys<'_>, key: &str, default: Option<u32>) -> Result<Vec<u32
     Ok(ids.map(|ids| ids.0).unwrap_or_default())
 }
 
-fn experts(keys: &Keys<'_>) -> Result<Experts, DecoderError> {
+fn experts(keys: &Keys<'_>, layers: usize) -> Result<Experts, DecoderError> {
     // Mixtral's class knows the number under both names, and the general one counts.
-    let count = keys.size_or("num_local_experts", 8)?;
-    let count = keys.size_or("num_experts", count)?;
-    let per_token = keys.size_or("num_experts_per_tok", 2)?;
+    let count = keys.size_or("num_local_experts", 8, EXPERTS / layers)?;
+    let count = keys.size_or("num_experts", count, EXPERTS / layers)?;
+    let per_token = keys.size_or("num_experts_per_tok", 2, EXPERTS)?;
     if per_token > count {
         return Err(keys.error("num_experts_per_tok", per_token, format!("at most {count}, the number of experts")));
     }

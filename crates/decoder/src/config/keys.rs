@@ -57,10 +57,11 @@ impl<'a> Keys<'a> {
         if size == Some(0) { Err(self.error(key, 0, "a positive integer")) } else { Ok(size) }
     }
 
-    /// A positive integer, `default` where the key is absent; `null` is refused.
-    pub(super) fn size_or(&self, key: &str, default: usize) -> Result<usize, DecoderError> {
+    /// A positive integer of at most `limit`, `default` where the key is absent; `null` is refused.
+    pub(super) fn size_or(&self, key: &str, default: usize, limit: usize) -> Result<usize, DecoderError> {
         match self.or(key, default, "a positive integer")? {
             0 => Err(self.error(key, 0, "a positive integer")),
+            size if size > limit => Err(self.error(key, size, format!("at most {limit}"))),
             size => Ok(size),
         }
     }

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use super::{Rope, RopeScaling, keys::Keys};
+use super::{Rope, RopeScaling, keys::Keys, limits::POSITIONS};
 use crate::DecoderError;
 
 /// The rotary embedding of a configuration whose class has this theta.
@@ -44,8 +44,8 @@ pub(super) fn rope(keys: &Keys<'_>, class_theta: f64, max_position_embeddings: u
             high_freq_factor: inner.required_number("high_freq_factor")?,
             // One at the top level counts before the one inside.
             original_max: match keys.has("original_max_position_embeddings") {
-                true => keys.size_or("original_max_position_embeddings", max_position_embeddings)?,
-                false => inner.size_or("original_max_position_embeddings", max_position_embeddings)?,
+                true => keys.size_or("original_max_position_embeddings", max_position_embeddings, POSITIONS)?,
+                false => inner.size_or("original_max_position_embeddings", max_position_embeddings, POSITIONS)?,
             },
         },
         other => return Err(inner.error(kind_key, other, "default, linear, dynamic or llama3")),

@@ -1,7 +1,10 @@
 //! The decoder's configuration from GGUF metadata.
 
 use super::GgufFile;
-use crate::{Architecture, DecoderConfig, DecoderError, Experts, Rope, RopeScaling};
+use crate::{
+    Architecture, DecoderConfig, DecoderError, Experts, Rope, RopeScaling,
+    config::limits::{self, EXPERTS, LAYERS, POSITIONS, VOCABULARY, WIDTH},
+};
 
 /// Architectures as GGUF names them; Mistral, SmolLM and DeepSeek-LLM are stored as `llama`.
 const ARCHITECTURES: [Architecture; 3] = [Architecture::Llama, Architecture::Qwen2, Architecture::Qwen3];
@@ -27,11 +30,20 @@ pub(super) fn read(file: &GgufFile) -> Result<DecoderConfig, DecoderError> {
             "true (attention to later tokens is not supported)",
         ));
     }
+    let num_layers = file.size(&key("block_count"), LAYERS)?;
     let experts = match file.integer(&key("expert_count"))?.filter(|&n| n > 0) {
         None => None,
         // Mixtral is stored as `llama`; what other architectures do with experts differs.
         Some(count) if architecture == Architecture::Llama => {
-            let per_token = file.size(&key("expert_used_count"))?;
+            let stacked = file.shape("blk.0.ffn_gate_exps.weight").and_then(|shape| shape.first()).copied();
+            if let Some(stacked) = stacked.filter(|&stacked| stacked != count) {
+                let expected = format!("{stacked}, as many as blk.0.ffn_gate_exps.weight has");
+                return Err(refused("expert_count", count.to_string(), &expected));
+            }
+            if let Some(expected) = limits::product(count, num_layers, EXPERTS) {
+                return Err(refused("expert_count", count.to_string(), &format!("{expected} layers")));
+            }
+            let per_token = file.size(&key("expert_used_count"), EXPERTS)?;
             if per_token > count {
                 return Err(refused("expert_used_count", per_token.to_string(), &format!("at most {count} experts")));
             }
@@ -41,9 +53,8 @@ pub(super) fn read(file: &GgufFile) -> Result<DecoderConfig, DecoderError> {
             return Err(refused("expert_count", count.to_string(), "none (only Mixtral's experts are supported)"));
         }
     };
-    let hidden_size = file.size(&key("embedding_length"))?;
-    let num_layers = file.size(&key("block_count"))?;
-    let num_heads = file.size(&key("attention.head_count"))?;
+    let hidden_size = file.size(&key("embedding_length"), WIDTH)?;
+    let num_heads = file.size(&key("attention.head_count"), WIDTH)?;
     let num_kv_heads = file.integer(&key("attention.head_count_kv"))?.unwrap_or(num_heads);
     if num_kv_heads == 0 || !num_heads.is_multiple_of(num_kv_heads) {
         let expected = format!("a divisor of {num_heads} heads");
@@ -53,20 +64,32 @@ pub(super) fn read(file: &GgufFile) -> Result<DecoderConfig, DecoderError> {
     if head_dim == 0 || !head_dim.is_multiple_of(2) {
         return Err(refused("attention.key_length", head_dim.to_string(), "an even number"));
     }
+    if let Some(expected) = limits::product(head_dim, num_heads, WIDTH) {
+        return Err(refused("attention.key_length", head_dim.to_string(), &format!("{expected} heads")));
+    }
     if let Some(values) = file.integer(&key("attention.value_length"))?.filter(|&n| n != head_dim) {
         return Err(refused("attention.value_length", values.to_string(), &format!("{head_dim}, the key's length")));
     }
     if let Some(rotated) = file.integer(&key("rope.dimension_count"))?.filter(|&n| n != head_dim) {
         return Err(refused("rope.dimension_count", rotated.to_string(), &format!("{head_dim}, the whole head")));
     }
-    let max_position_embeddings = file.size(&key("context_length"))?;
+    let max_position_embeddings = file.size(&key("context_length"), POSITIONS)?;
     let has = |tensor: &str| file.has(tensor);
     let vocab_size = match file.shape("token_embd.weight") {
-        Some(&[rows, _]) => rows,
-        _ => file.size(&key("vocab_size"))?,
+        Some(&[rows, _]) if (1..=VOCABULARY).contains(&rows) => rows,
+        _ => file.size(&key("vocab_size"), VOCABULARY)?,
     };
     let window = file.integer(&key("attention.sliding_window"))?.filter(|&n| n > 0);
-    let token = |role: &str| Ok(file.integer(&format!("tokenizer.ggml.{role}_token_id"))?.map(|id| id as u32));
+    let token = |role: &str| {
+        let key = format!("tokenizer.ggml.{role}_token_id");
+        let Some(id) = file.integer(&key)? else { return Ok(None) };
+        u32::try_from(id).map(Some).map_err(|_| DecoderError::Config {
+            path: file.path.clone(),
+            key,
+            found: id.to_string(),
+            expected: "a token id, which has 32 bits".to_owned(),
+        })
+    };
     let ends: Vec<Option<u32>> = ["eos", "eot", "eom"].map(token).into_iter().collect::<Result<_, DecoderError>>()?;
     let mut eos_token_ids: Vec<u32> = Vec::new();
     for id in ends.into_iter().flatten() {
@@ -74,13 +97,13 @@ pub(super) fn read(file: &GgufFile) -> Result<DecoderConfig, DecoderError> {
             eos_token_ids.push(id);
         }
     }
-    let epsilon = file.number(&key("attention.layer_norm_rms_epsilon"))?;
+    let epsilon = file.positive(&key("attention.layer_norm_rms_epsilon"))?;
     let epsilon = epsilon.ok_or_else(|| file.missing(&key("attention.layer_norm_rms_epsilon"), "a positive number"))?;
     Ok(DecoderConfig {
         architecture,
         vocab_size,
         hidden_size,
-        intermediate_size: file.size(&key("feed_forward_length"))?,
+        intermediate_size: file.size(&key("feed_forward_length"), WIDTH)?,
         num_layers,
         num_heads,
         num_kv_heads,
@@ -112,20 +135,28 @@ fn architecture(file: &GgufFile) -> Result<Architecture, DecoderError> {
 }
 
 fn rope(file: &GgufFile, name: &str, head_dim: usize) -> Result<Rope, DecoderError> {
-    let theta = file.number(&format!("{name}.rope.freq_base"))?.unwrap_or(10_000.0);
+    let theta = file.positive(&format!("{name}.rope.freq_base"))?.unwrap_or(10_000.0);
     if file.has("rope_freqs.weight") {
         let divisors = file.tensor("rope_freqs.weight", &[head_dim / 2])?.to_f32().into_owned();
+        if let Some(divisor) = divisors.iter().find(|x| !(x.is_finite() && **x > 0.0)) {
+            return Err(file.error(format!("tensor `rope_freqs.weight` holds {divisor}, expected positive numbers")));
+        }
         let plain = divisors.iter().all(|&x| x == 1.0);
         return Ok(Rope { theta, scaling: if plain { RopeScaling::None } else { RopeScaling::Divisors(divisors) } });
     }
     let kind_key = format!("{name}.rope.scaling.type");
-    let factor = match file.number(&format!("{name}.rope.scaling.factor"))? {
+    // llama.cpp takes 0 for none.
+    let factor = |key: &str| {
+        let zero = file.number(key)? == Some(0.0);
+        if zero { Ok(Some(1.0)) } else { file.positive(key) }
+    };
+    let factor = match factor(&format!("{name}.rope.scaling.factor"))? {
         Some(factor) => Some(factor),
-        None => file.number(&format!("{name}.rope.scale_linear"))?,
+        None => factor(&format!("{name}.rope.scale_linear"))?,
     };
     let scaling = match (file.string(&kind_key)?, factor) {
         (Some("none"), _) | (None, None) => RopeScaling::None,
-        (Some("linear") | None, Some(factor)) if factor > 0.0 && factor != 1.0 => RopeScaling::Linear { factor },
+        (Some("linear") | None, Some(factor)) if factor != 1.0 => RopeScaling::Linear { factor },
         (Some("linear") | None, _) => RopeScaling::None,
         (Some(other), _) => {
             return Err(DecoderError::Config {

@@ -12,10 +12,11 @@ impl GgufFile {
     }
 
     fn wrong(&self, key: &str, found: &Value, expected: &str) -> DecoderError {
-        let mut found = format!("{found:?}");
-        if found.len() > 80 {
-            found = format!("{}…", found.chars().take(80).collect::<String>());
-        }
+        let found = match found {
+            Value::Array(values) if values.len() > 4 => format!("an array of {} values", values.len()),
+            Value::String(text) if text.len() > 80 => format!("{:?}…", text.chars().take(80).collect::<String>()),
+            found => format!("{found:?}"),
+        };
         DecoderError::Config { path: self.path.clone(), key: key.to_owned(), found, expected: expected.to_owned() }
     }
 
@@ -61,12 +62,11 @@ impl GgufFile {
         let expected = "an unsigned integer";
         match self.get(key) {
             None => Ok(None),
-            Some(Value::Array(values)) => {
-                let found = self.wrong(key, &Value::Array(values.clone()), "the same integer for all layers");
+            Some(array @ Value::Array(values)) => {
                 let all: Option<Vec<u64>> = values.iter().map(unsigned).collect();
                 match all.as_deref() {
                     Some([first, rest @ ..]) if rest.iter().all(|x| x == first) => Ok(Some(*first as usize)),
-                    _ => Err(found),
+                    _ => Err(self.wrong(key, array, "the same integer for all layers")),
                 }
             }
             Some(value) => match unsigned(value) {
@@ -76,10 +76,11 @@ impl GgufFile {
         }
     }
 
-    /// A positive integer that must be there.
-    pub(super) fn size(&self, key: &str) -> Result<usize, DecoderError> {
+    /// A positive integer of at most `limit` that must be there.
+    pub(super) fn size(&self, key: &str, limit: usize) -> Result<usize, DecoderError> {
         match self.integer(key)? {
             Some(0) => Err(self.wrong(key, &Value::U32(0), "a positive integer")),
+            Some(size) if size > limit => Err(self.wrong(key, &Value::U64(size as u64), &format!("at most {limit}"))),
             Some(size) => Ok(size),
             None => Err(self.missing(key, "a positive integer")),
         }
@@ -95,6 +96,16 @@ impl GgufFile {
                 Some(x) => Ok(Some(x as f64)),
                 None => Err(self.wrong(key, value, "a number")),
             },
+        }
+    }
+
+    /// A positive number.
+    pub(super) fn positive(&self, key: &str) -> Result<Option<f64>, DecoderError> {
+        match self.number(key)? {
+            Some(number) if !(number.is_finite() && number > 0.0) => {
+                Err(self.wrong(key, &Value::F64(number), "a positive number"))
+            }
+            number => Ok(number),
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use harness_core::Digest;
@@ -12,7 +12,7 @@ use harness_kernels::{gguf::BlockType, mapped};
 use super::{GgufFile, Part as FilePart, format::TensorInfo};
 use crate::{
     Architecture, DecoderConfig, DecoderError, Weights,
-    weights::{ExpertPart, Part, Place, StoredTensors, TensorSource, assemble, by_type, digest_tensors},
+    weights::{Count, ExpertPart, Part, Place, StoredTensors, TensorSource, assemble, by_type, digest_tensors},
 };
 use harness_kernels::{HostData, HostTensor};
 
@@ -94,11 +94,11 @@ impl GgufFile {
 }
 
 impl FilePart {
-    /// First byte of a tensor and the one after its last; `None` if its size is absurd.
+    /// First byte of a tensor and the one after its last; `None` if its size is absurd, or its rows are not whole blocks.
     fn extent(&self, info: &TensorInfo) -> Option<(usize, usize)> {
         let elements = info.shape.iter().try_fold(1usize, |product, &dim| product.checked_mul(dim))?;
         let block = info.blocks.elements();
-        if !elements.is_multiple_of(block) {
+        if !info.shape.last().copied().unwrap_or(1).is_multiple_of(block) {
             return None;
         }
         let bytes = (elements / block).checked_mul(info.blocks.bytes())?;
@@ -106,10 +106,11 @@ impl FilePart {
         Some((begin, begin.checked_add(bytes)?))
     }
 
-    /// Checks that every tensor lies inside the file.
+    /// Checks that every tensor lies inside the file and no two in one place: what is read is then no more than the file.
     pub(super) fn check_extents(&self) -> Result<(), DecoderError> {
+        let mut extents = Vec::with_capacity(self.content.tensors.len());
         for (name, info) in &self.content.tensors {
-            let Some((_, end)) = self.extent(info) else {
+            let Some((begin, end)) = self.extent(info) else {
                 let shape = &info.shape;
                 return Err(
                     self.error(format!("tensor `{name}`: {shape:?} is not a shape of {:?} blocks", info.blocks))
@@ -121,8 +122,16 @@ impl FilePart {
                     self.map.len()
                 )));
             }
+            extents.push((begin, end, name));
         }
-        Ok(())
+        extents.sort_unstable();
+        match extents.array_windows().find(|[(_, end, _), (begin, ..)]| begin < end) {
+            Some([(.., first), (.., second)]) => {
+                Err(self
+                    .error(format!("the tensors `{first}` and `{second}` lie in the same bytes; the file is broken")))
+            }
+            None => Ok(()),
+        }
     }
 }
 
@@ -149,6 +158,18 @@ impl TensorSource for GgufSource<'_> {
                 if self.has(&own) { own } else { stacked }
             }
         }
+    }
+
+    fn len(&self) -> usize {
+        self.file.places.len()
+    }
+
+    fn key_of(&self, count: Count) -> (PathBuf, String) {
+        let key = match count {
+            Count::Layers => "block_count",
+            Count::Experts => "expert_count",
+        };
+        (self.file.path.clone(), format!("{}.{key}", self.config.architecture.name()))
     }
 
     fn has(&self, name: &str) -> bool {

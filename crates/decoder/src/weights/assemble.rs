@@ -1,6 +1,9 @@
 //! From named tensors to the weights of a decoder, whatever the format names them.
 
-use std::{collections::BTreeSet, path::Path};
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+};
 
 use harness_core::{Digest, Hasher};
 use rayon::prelude::*;
@@ -54,12 +57,23 @@ pub(crate) enum Place {
     Expert(usize, usize, ExpertPart),
 }
 
+/// A number of things that have tensors of their own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Count {
+    Layers,
+    Experts,
+}
+
 /// A file format that holds a decoder's tensors.
 pub(crate) trait TensorSource: Sync {
     /// The file or directory, for messages.
     fn path(&self) -> &Path;
     /// What the format calls the tensor of a place.
     fn name(&self, place: Place) -> String;
+    /// Number of tensors.
+    fn len(&self) -> usize;
+    /// The file and the key that say how many layers, or how many experts, there are.
+    fn key_of(&self, count: Count) -> (PathBuf, String);
     /// Whether there is such a tensor.
     fn has(&self, name: &str) -> bool;
     /// Reads the tensor of a place, of exactly this shape, rows in Hugging Face's order.
@@ -121,6 +135,7 @@ pub(crate) fn assemble(config: &DecoderConfig, source: &dyn TensorSource) -> Res
     let parts = parts(config);
     let tied = config.tie_word_embeddings;
     let has = |place| source.has(&source.name(place));
+    check_counts(config, source)?;
     // Of two tied tensors either may be the one that is stored.
     let table = if tied && !has(Place::Embed) && has(Place::LmHead) { Place::LmHead } else { Place::Embed };
     let mut places = vec![table, Place::Norm];
@@ -197,6 +212,22 @@ pub(crate) fn assemble(config: &DecoderConfig, source: &dyn TensorSource) -> Res
         norm: vector(Place::Norm, &[config.hidden_size])?,
         lm_head,
     })
+}
+
+/// Fails if there are more layers or experts than tensors, before every one of theirs is looked for.
+fn check_counts(config: &DecoderConfig, source: &dyn TensorSource) -> Result<(), DecoderError> {
+    let experts = config.experts.map_or(0, |experts| experts.count);
+    // Experts that are stacked have one tensor in common.
+    let apart = experts > 0 && !source.has(&source.name(Place::Expert(0, experts - 1, ExpertPart::Gate)));
+    let (layers, tensors) = (config.num_layers, source.len());
+    let (count, found) = match () {
+        () if layers > tensors => (Count::Layers, layers),
+        () if apart && experts.saturating_mul(layers) > tensors => (Count::Experts, experts),
+        () => return Ok(()),
+    };
+    let (path, key) = source.key_of(count);
+    let expected = format!("no more than the files hold, which have {tensors} tensors");
+    Err(DecoderError::Config { path, key, found: found.to_string(), expected })
 }
 
 /// A head that is stored although the configuration ties it to the embedding: it counts where it differs, as in

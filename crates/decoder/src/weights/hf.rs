@@ -1,11 +1,14 @@
 //! Hugging Face's names of the tensors of a decoder.
 
-use std::{collections::BTreeSet, path::Path};
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+};
 
 use harness_kernels::HostTensor;
 
 use super::{
-    assemble::{ExpertPart, Part, Place, TensorSource},
+    assemble::{Count, ExpertPart, Part, Place, TensorSource},
     safetensors::TensorStore,
 };
 use crate::{DecoderError, bitsandbytes};
@@ -38,6 +41,18 @@ impl TensorSource for HfSource<'_> {
             Place::Layer(layer, part) => format!("{prefix}layers.{layer}.{}", part_name(part)),
             Place::Expert(layer, expert, part) => format!("{prefix}{}", expert_path(layer, expert, part)),
         }
+    }
+
+    fn len(&self) -> usize {
+        self.store.names().count()
+    }
+
+    fn key_of(&self, count: Count) -> (PathBuf, String) {
+        let key = match count {
+            Count::Layers => "num_hidden_layers",
+            Count::Experts => "num_local_experts",
+        };
+        (self.store.root().join("config.json"), key.to_owned())
     }
 
     fn has(&self, name: &str) -> bool {

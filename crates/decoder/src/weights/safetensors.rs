@@ -84,11 +84,15 @@ impl TensorStore {
             SafeTensors::read_metadata(&map).map_err(|error| broken(path, map.len(), &error.to_string()))?;
         let start = 8 + header;
         let file = self.files.len();
-        for (name, info) in metadata.tensors() {
+        for (name, info) in metadata.tensors().into_iter().collect::<BTreeMap<_, _>>() {
             let (begin, end) = info.data_offsets;
             let entry =
                 Entry { file, dtype: info.dtype, shape: info.shape.clone(), begin: start + begin, end: start + end };
-            self.entries.insert(name, entry);
+            if let Some(other) = self.entries.insert(name.clone(), entry) {
+                let other = self.files[other.file].0.display();
+                let reason = format!("tensor `{name}` is in {other} too; the files belong to different models");
+                return Err(DecoderError::Weights { path: path.to_owned(), reason });
+            }
         }
         self.files.push((path.to_owned(), Arc::new(map)));
         Ok(())

@@ -20,14 +20,12 @@ pub(crate) struct Parts {
 }
 
 impl Parts {
-    /// Finds the special tokens in the vocabulary and switches truncation and padding off.
+    /// Finds the special tokens in the vocabulary.
     ///
     /// # Errors
     /// A reason, if a special token is not in the vocabulary.
     pub(crate) fn build(self) -> Result<TextTokenizer, String> {
-        let Self { mut inner, bos, eos, unk, pad, others, model_max_length } = self;
-        inner.with_truncation(None).map_err(|error| error.to_string())?;
-        inner.with_padding(None);
+        let Self { inner, bos, eos, unk, pad, others, model_max_length } = self;
         let find = |role: &str, text: Option<String>| {
             text.map(|text| match inner.token_to_id(&text) {
                 Some(id) => Ok(SpecialToken { id, text }),

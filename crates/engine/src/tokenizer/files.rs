@@ -8,6 +8,7 @@ use tokenizers::{AddedToken, PostProcessorWrapper, Tokenizer};
 use super::{
     Parts, TextTokenizer,
     bytes::{names, names_byte_level},
+    check::check,
     class::Class,
     post_processor,
 };
@@ -56,17 +57,17 @@ impl TextTokenizer {
             }
             .into());
         }
-        let inner = Tokenizer::from_file(&path)
-            .map_err(|error| EngineError::TokenizerFile { path: path.clone(), reason: error.to_string() })?;
-        let read = |name: &str| -> Result<Map<String, Value>, DecoderError> {
+        let json = harness_core::read_file(&path).map_err(|error| DecoderError::read(&path, error))?;
+        let inner = read(&json).map_err(|reason| EngineError::TokenizerFile { path: path.clone(), reason })?;
+        let beside = |name: &str| -> Result<Map<String, Value>, DecoderError> {
             let path = dir.join(name);
             if path.exists() { read_json(&path) } else { Ok(Map::new()) }
         };
         let beside = Beside {
-            config: read("tokenizer_config.json")?,
-            special: read("special_tokens_map.json")?,
-            added: read("added_tokens.json")?,
-            model: read("config.json")?,
+            config: beside("tokenizer_config.json")?,
+            special: beside("special_tokens_map.json")?,
+            added: beside("added_tokens.json")?,
+            model: beside("config.json")?,
         };
         from_json(inner, beside).map_err(|reason| EngineError::TokenizerFile { path, reason })
     }
@@ -77,11 +78,20 @@ impl TextTokenizer {
     /// If either is broken, or a special token is not in the vocabulary.
     pub fn from_json(tokenizer: &str, config: Option<&str>) -> Result<Self, EngineError> {
         let failed = |reason: String| EngineError::TokenizerFile { path: "tokenizer.json".into(), reason };
-        let inner = Tokenizer::from_bytes(tokenizer).map_err(|error| failed(error.to_string()))?;
+        let inner = read(tokenizer.as_bytes()).map_err(failed)?;
         let config = serde_json::from_str(config.unwrap_or("{}"))
             .map_err(|source| DecoderError::Json { path: "tokenizer_config.json".into(), source })?;
         from_json(inner, Beside { config, ..Beside::default() }).map_err(failed)
     }
+}
+
+/// A tokenizer without truncation and padding, whose lengths nothing bounds, and which transformers switches off too.
+fn read(json: &[u8]) -> Result<Tokenizer, String> {
+    check(json)?;
+    let mut inner = Tokenizer::from_bytes(json).map_err(|error| error.to_string())?;
+    inner.with_truncation(None).map_err(|error| error.to_string())?;
+    inner.with_padding(None);
+    Ok(inner)
 }
 
 fn from_json(mut inner: Tokenizer, beside: Beside) -> Result<TextTokenizer, String> {

@@ -24,6 +24,9 @@ const CONTROL: i64 = 3;
 const USER_DEFINED: i64 = 4;
 const BYTE: i64 = 6;
 
+/// Bytes of the longest piece whose merges are looked for: every place to cut it is tried.
+const PIECE: usize = 1 << 12;
+
 /// Space as SentencePiece writes it.
 const SPACE: &str = "▁";
 
@@ -129,6 +132,12 @@ fn sentence_piece(file: &GgufFile, vocabulary: &Vocabulary) -> Result<Tokenizer,
     let scores = scores.ok_or_else(|| file.missing("tokenizer.ggml.scores", "the scores of a llama vocabulary"))?;
     if scores.len() != vocabulary.tokens.len() {
         return Err(failed(format!("{} scores for {} tokens", scores.len(), vocabulary.tokens.len())));
+    }
+    if let Some(token) = vocabulary.tokens.iter().position(|token| token.len() > PIECE) {
+        let len = vocabulary.tokens[token].len();
+        return Err(failed(format!(
+            "token {token} of `tokenizer.ggml.tokens` has {len} bytes, expected at most {PIECE}"
+        )));
     }
     let vocab = vocab(vocabulary);
     let merges = merges_from_scores(vocabulary, &vocab, &scores);

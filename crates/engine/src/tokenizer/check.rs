@@ -1,0 +1,132 @@
+//! What a `tokenizer.json` may say that the library which reads it takes for granted, and panics or allocates over.
+
+use base64::{Engine as _, prelude::BASE64_STANDARD};
+use serde::{Deserialize, de::IgnoredAny};
+use serde_json::Value;
+
+use super::charsmap;
+
+/// The parts of a file that are looked at; vocabularies are passed over.
+#[derive(Deserialize)]
+struct Outline {
+    #[serde(default)]
+    normalizer: Value,
+    #[serde(default)]
+    pre_tokenizer: Value,
+    #[serde(default)]
+    post_processor: Value,
+    #[serde(default)]
+    decoder: Value,
+    model: Option<Model>,
+}
+
+#[derive(Deserialize)]
+struct Model {
+    continuing_subword_prefix: Option<String>,
+    #[serde(rename = "vocab")]
+    _vocab: Option<IgnoredAny>,
+}
+
+/// The merges of a model.
+#[derive(Deserialize)]
+struct Merging {
+    model: Merges,
+}
+
+#[derive(Deserialize)]
+struct Merges {
+    #[serde(default)]
+    merges: Vec<Merge>,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Merge {
+    Pair(IgnoredAny, String),
+    Joined(String),
+}
+
+/// What is wrong with a `tokenizer.json`, if anything of this kind; what else is wrong the library says.
+///
+/// # Errors
+/// The key, what was found, and what was expected; a key that is there twice.
+pub(super) fn check(json: &[u8]) -> Result<(), String> {
+    let outline: Outline = serde_json::from_slice(json).map_err(|error| error.to_string())?;
+    let parts = [
+        ("normalizer", &outline.normalizer),
+        ("pre_tokenizer", &outline.pre_tokenizer),
+        ("post_processor", &outline.post_processor),
+        ("decoder", &outline.decoder),
+    ];
+    parts.into_iter().try_for_each(|(key, part)| check_part(key, part))?;
+    let prefix = outline.model.and_then(|model| model.continuing_subword_prefix).filter(|prefix| !prefix.is_empty());
+    prefix.map_or(Ok(()), |prefix| check_prefix(json, &prefix))
+}
+
+/// Every part may hold parts; the depth of JSON is bounded.
+fn check_part(key: &str, part: &Value) -> Result<(), String> {
+    let fields = match part {
+        Value::Object(fields) => fields,
+        Value::Array(items) => return items.iter().try_for_each(|item| check_part(key, item)),
+        _ => return Ok(()),
+    };
+    let number = |name: &str| fields.get(name).and_then(Value::as_u64);
+    match fields.get("type").and_then(Value::as_str) {
+        // It is cut off without a look at how long a token is.
+        Some("Strip") if number("stop").is_some_and(|stop| stop > 0) => {
+            return Err(format!("`{key}`: Strip with stop {}, expected 0", fields["stop"]));
+        }
+        Some("FixedLength") if number("length") == Some(0) => {
+            return Err(format!("`{key}`: FixedLength with length 0, expected a positive integer"));
+        }
+        Some("Precompiled") => {
+            let map = fields.get("precompiled_charsmap").and_then(Value::as_str).unwrap_or_default();
+            let map = BASE64_STANDARD.decode(map).map_err(|error| error.to_string());
+            map.and_then(|map| charsmap::check(&map))
+                .map_err(|reason| format!("`{key}`: `precompiled_charsmap` cannot be read: {reason}"))?;
+        }
+        _ => {}
+    }
+    fields.values().try_for_each(|value| check_part(key, value))
+}
+
+/// The prefix of tokens that go on a word is cut off the right part of every merge.
+fn check_prefix(json: &[u8], prefix: &str) -> Result<(), String> {
+    let Merging { model } = serde_json::from_slice(json).map_err(|error| error.to_string())?;
+    let right = |merge: &Merge| match merge {
+        Merge::Pair(_, right) => right.clone(),
+        Merge::Joined(both) => both.split_once(' ').map(|(_, right)| right.to_owned()).unwrap_or_default(),
+    };
+    match model.merges.iter().map(right).find(|right| !right.starts_with(prefix)) {
+        Some(right) => {
+            Err(format!("`model.merges`: a right part {right:?}, expected one that begins with {prefix:?}, the prefix"))
+        }
+        None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn what_the_library_would_panic_over_is_refused() {
+        let refused = |value: Value| check(value.to_string().as_bytes()).unwrap_err();
+        let strip = json!({"type": "Strip", "content": " ", "start": 1, "stop": 3});
+        let found = refused(json!({"decoder": {"type": "Sequence", "decoders": [strip]}}));
+        assert_eq!(found, "`decoder`: Strip with stop 3, expected 0");
+        assert!(refused(json!({"pre_tokenizer": {"type": "FixedLength", "length": 0}})).contains("length 0"));
+        let twice = br#"{"decoder": {"type": "Strip", "content": " ", "start": 0, "stop": 9}, "decoder": null}"#;
+        assert!(check(twice).unwrap_err().contains("duplicate field `decoder`"));
+        // A trie of 2³² − 4 bytes, of which nothing follows.
+        let map = json!({"type": "Precompiled", "precompiled_charsmap": "/P///w=="});
+        assert!(refused(json!({"normalizer": map})).contains("precompiled_charsmap"));
+        let merges = |right: &str| json!({"model": {"continuing_subword_prefix": "##", "merges": [["a", right]]}});
+        assert!(refused(merges("b")).contains("`model.merges`: a right part \"b\""));
+        check(merges("##b").to_string().as_bytes()).unwrap();
+        check(json!({"decoder": {"type": "Strip", "content": " ", "start": 1, "stop": 0}}).to_string().as_bytes())
+            .unwrap();
+    }
+}
