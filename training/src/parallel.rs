@@ -19,6 +19,8 @@ mod ranks;
 mod rendezvous;
 mod secret;
 mod sharded;
+#[doc(hidden)]
+pub mod strangers;
 mod tcp;
 mod thread;
 mod unit;

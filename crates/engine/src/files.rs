@@ -40,7 +40,10 @@ impl ModelFiles {
         check_vocabulary(path, &config, &tokenizer)?;
         let chat_template = match &checkpoint {
             Checkpoint::Folder(path) => ChatTemplate::load(path, None)?,
-            Checkpoint::Gguf(file) => file.string("tokenizer.chat_template")?.map(ChatTemplate::new).transpose()?,
+            Checkpoint::Gguf(file) => {
+                let source = file.string("tokenizer.chat_template")?;
+                source.map(|source| ChatTemplate::of_file(path, source)).transpose()?
+            }
         };
         let generation = checkpoint.generation(&config)?;
         let (weights, digest) = checkpoint.weights(&mut config)?;

@@ -367,6 +367,7 @@ fn broken_files_are_named() {
     assert_says(with("tokenizer.ggml.model", text("t5")), &["t5", "gpt2 and llama"]);
     assert_says(with("tokenizer.ggml.merges", strings(["ab"])), &["merge \"ab\""]);
     assert_says(with("tokenizer.ggml.bos_token_id", Value::U32(99)), &["tokenizer.ggml.bos_token_id", "99"]);
+    assert_says(with("tokenizer.chat_template", text("{% fi %}")), &["model.gguf", "chat template", "fi"]);
     let mut missing = good.clone();
     missing.remove("tokenizer.ggml.tokens");
     assert_says(load(&bytes(&missing, &tensors)), &["tokenizer.ggml.tokens", "found nothing"]);

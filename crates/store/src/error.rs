@@ -198,11 +198,14 @@ impl StoreError {
     /// Whether the fault lies in what the caller named (a path, a name, a file's content), not in the machine.
     pub fn is_usage(&self) -> bool {
         match self {
-            Self::Io { action, source, .. } => {
-                use std::io::ErrorKind::{FileTooLarge, InvalidData, InvalidInput, IsADirectory, NotFound};
-                let read = matches!(*action, "open" | "read" | "decompress");
-                let wrong = matches!(source.kind(), InvalidData | InvalidInput | IsADirectory | FileTooLarge);
-                source.kind() == NotFound || read && wrong
+            Self::Io { source, .. } => {
+                use std::io::ErrorKind::*;
+                match source.kind() {
+                    NotFound | IsADirectory => true,
+                    // No file that is read, or with content that cannot be unpacked; the system has others of this kind.
+                    InvalidInput | InvalidData | UnexpectedEof | FileTooLarge => source.raw_os_error().is_none(),
+                    _ => false,
+                }
             }
             Self::NotFinite { .. } | Self::Hub { .. } => false,
             _ => true,

@@ -25,10 +25,7 @@ impl ChatTemplate {
     pub fn load(dir: &Path, name: Option<&str>) -> Result<Option<Self>, EngineError> {
         let templates = sources(dir)?;
         match templates.get(name.unwrap_or(DEFAULT)) {
-            Some((path, source)) => Self::new(source).map(Some).map_err(|error| match error {
-                EngineError::ChatTemplate(reason) => in_path(path.as_ref(), &reason),
-                other => other,
-            }),
+            Some((path, source)) => Self::of_file(path.as_ref(), source).map(Some),
             None => match name {
                 None | Some(DEFAULT) => Ok(None),
                 Some(name) if templates.is_empty() => {
@@ -40,6 +37,17 @@ impl ChatTemplate {
                 }
             },
         }
+    }
+
+    /// Compiles the template of a file.
+    ///
+    /// # Errors
+    /// As [`Self::new`], with the file.
+    pub(crate) fn of_file(path: &Path, source: &str) -> Result<Self, EngineError> {
+        Self::new(source).map_err(|error| match error {
+            EngineError::ChatTemplate(reason) => in_path(path, &reason),
+            other => other,
+        })
     }
 
     /// The names of the templates of a directory.

@@ -18,7 +18,12 @@ impl<R> Expanded<R> {
 
 impl<R: Read> Read for Expanded<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let read = self.inner.read(buffer)?;
+        // What is not the system's is the content's.
+        let of_content = |error: Error| match error.raw_os_error() {
+            Some(_) => error,
+            None => Error::new(ErrorKind::InvalidData, error),
+        };
+        let read = self.inner.read(buffer).map_err(of_content)?;
         self.left = self.left.checked_sub(read as u64).ok_or_else(|| {
             let (times, name) = (limits().expansion, limit_name("expansion"));
             let least = bytes_in_words(limits().line_bytes as u64);

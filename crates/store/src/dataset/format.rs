@@ -142,6 +142,23 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_few_bytes_that_become_many_are_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("rows.jsonl.zst");
+        let file = std::fs::File::create(&path).unwrap();
+        let mut packed = zstd::Encoder::new(file, 1).unwrap();
+        for _ in 0..20 {
+            std::io::Write::write_all(&mut packed, &[b'\n'; 1 << 20]).unwrap();
+        }
+        packed.finish().unwrap();
+        let error = read_text_file(&path).unwrap_err();
+        assert!(error.is_usage() && error.to_string().contains("limits.expansion"), "{error}");
+        std::fs::write(&path, b"\x28\xb5\x2f\xfd broken").unwrap();
+        let error = read_text_file(&path).unwrap_err();
+        assert!(error.is_usage() && error.to_string().contains("rows.jsonl.zst"), "{error}");
+    }
+
+    #[test]
     fn formats_by_extension() {
         let of = |name: &str| DataFormat::of(Path::new(name));
         assert_eq!(of("a/test.jsonl.zst"), Some((DataFormat::Jsonl, Compression::Zstd)));
