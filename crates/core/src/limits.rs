@@ -39,7 +39,7 @@ pub struct Limits {
     pub line_bytes: usize,
     /// Columns of a table of comma- or tab-separated values.
     pub columns: usize,
-    /// How many times larger than itself a compressed file may become, once it is larger than `line_bytes`.
+    /// How many times as long as its compressed bytes a part of `line_bytes` of a data file may be.
     pub expansion: u64,
 }
 
@@ -59,7 +59,7 @@ impl Default for Limits {
             members: 100_000,
             repeats: 10_000,
             file_bytes: 256 << 20,
-            line_bytes: 16 << 20,
+            line_bytes: 8 << 20,
             columns: 100_000,
             expansion: 200,
         }

@@ -1,18 +1,26 @@
 //! Readers that end where a file asks for more than it may.
 
-use std::io::{self, Error, ErrorKind, Read};
+use std::io::{self, BufReader, Error, ErrorKind, Read};
 
 use harness_core::{bytes_in_words, limit_name, limits};
 
-/// The text of a compressed file of `size` bytes, up to what it may become.
-pub(super) struct Expanded<R> {
-    inner: R,
-    left: u64,
+/// Bytes of a compressed file that are read at once, so that those that were read are about those that were needed.
+const PIECE: usize = 1 << 14;
+
+/// The content of a file that is compressed by Zstandard. A part of it that needed next to no compressed bytes was made to
+/// fill memory: no part may be more than `limits.expansion` times as long as they were.
+pub(super) struct Expanded<R: Read> {
+    decoder: zstd::Decoder<'static, BufReader<Counted<R>>>,
+    /// Bytes of the present part, and compressed bytes before it.
+    part: u64,
+    before: u64,
 }
 
-impl<R> Expanded<R> {
-    pub(super) fn new(inner: R, size: u64) -> Self {
-        Self { inner, left: size.saturating_mul(limits().expansion).max(limits().line_bytes as u64) }
+impl<R: Read> Expanded<R> {
+    pub(super) fn new(file: R) -> io::Result<Self> {
+        let counted = Counted { inner: file, read: 0 };
+        let decoder = zstd::Decoder::with_buffer(BufReader::with_capacity(PIECE, counted))?;
+        Ok(Self { decoder, part: 0, before: 0 })
     }
 }
 
@@ -23,12 +31,32 @@ impl<R: Read> Read for Expanded<R> {
             Some(_) => error,
             None => Error::new(ErrorKind::InvalidData, error),
         };
-        let read = self.inner.read(buffer).map_err(of_content)?;
-        self.left = self.left.checked_sub(read as u64).ok_or_else(|| {
-            let (times, name) = (limits().expansion, limit_name("expansion"));
-            let least = bytes_in_words(limits().line_bytes as u64);
-            Error::new(ErrorKind::InvalidData, format!("it expands more than {times}-fold, beyond {least} {name}"))
-        })?;
+        let read = self.decoder.read(buffer).map_err(of_content)?;
+        self.part += read as u64;
+        if self.part >= limits().line_bytes as u64 {
+            let compressed = self.decoder.get_ref().get_ref().read;
+            if self.part / limits().expansion.max(1) > compressed - self.before {
+                let (times, name) = (limits().expansion, limit_name("expansion"));
+                let part = bytes_in_words(limits().line_bytes as u64);
+                let message = format!("a part of {part} is more than {times} times as long as it is compressed {name}");
+                return Err(Error::new(ErrorKind::InvalidData, message));
+            }
+            (self.part, self.before) = (0, compressed);
+        }
+        Ok(read)
+    }
+}
+
+/// Counts what is read.
+pub(super) struct Counted<R> {
+    inner: R,
+    read: u64,
+}
+
+impl<R: Read> Read for Counted<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.inner.read(buffer)?;
+        self.read += read as u64;
         Ok(read)
     }
 }
@@ -83,15 +111,31 @@ mod tests {
         assert_eq!(text, b"ab\n\nc");
         let endless = Cursor::new("first\n").chain(repeat(b'a'));
         let error = io::copy(&mut Lines::new(endless), &mut io::sink()).unwrap_err().to_string();
-        assert_eq!(error, "line 2 is longer than 16 MiB (limits.line_bytes in harness.toml)");
+        assert_eq!(error, "line 2 is longer than 8 MiB (limits.line_bytes in harness.toml)");
+    }
+
+    fn compressed(content: impl Read) -> Vec<u8> {
+        let mut packed = vec![];
+        zstd::stream::copy_encode(content, &mut packed, 1).unwrap();
+        packed
     }
 
     #[test]
     fn what_is_compressed_does_not_grow_without_end() {
-        let error = io::copy(&mut Expanded::new(repeat(b'\n'), 10), &mut io::sink()).unwrap_err().to_string();
-        assert_eq!(error, "it expands more than 200-fold, beyond 16 MiB (limits.expansion in harness.toml)");
-        let large = 2 << 20;
-        let fits = repeat(b'\n').take(large * 200);
-        assert_eq!(io::copy(&mut Expanded::new(fits, large), &mut io::sink()).unwrap(), large * 200);
+        let bomb = compressed(repeat(b'\n').take(30 << 20));
+        let error = io::copy(&mut Expanded::new(&bomb[..]).unwrap(), &mut io::sink()).unwrap_err().to_string();
+        let told =
+            "a part of 8 MiB is more than 200 times as long as it is compressed (limits.expansion in harness.toml)";
+        assert_eq!(error, told);
+        // The same in front of what cannot be compressed, and behind it.
+        let noise: Vec<u8> = (0..9_u64 << 17).flat_map(|i| (i.wrapping_mul(i) ^ i << 40).to_le_bytes()).collect();
+        for content in [[noise.clone(), vec![0; 30 << 20]], [vec![0; 30 << 20], noise.clone()]] {
+            let bomb = compressed(&content.concat()[..]);
+            assert!(io::copy(&mut Expanded::new(&bomb[..]).unwrap(), &mut io::sink()).is_err());
+        }
+        let text: String = (0..400_000).map(|i| format!("{{\"question\": \"What is {i} + {i}?\"}}\n")).collect();
+        let rows = compressed(text.as_bytes());
+        let read = io::copy(&mut Expanded::new(&rows[..]).unwrap(), &mut io::sink()).unwrap();
+        assert_eq!(read, text.len() as u64, "rows of {} in {}", text.len(), rows.len());
     }
 }

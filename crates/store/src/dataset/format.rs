@@ -92,13 +92,9 @@ pub(crate) fn open(path: &Path, compression: Compression) -> Result<Box<dyn Read
 /// The same, whose lines may be of any length.
 fn open_whole(path: &Path, compression: Compression) -> Result<Box<dyn Read + Send>> {
     let file = harness_core::open_file(path).map_err(StoreError::io("open", path))?;
-    let size = file.metadata().map_err(StoreError::io("open", path))?.len();
     let mut reader: Box<dyn Read + Send> = match compression {
         Compression::None => Box::new(BufReader::with_capacity(1 << 16, file)),
-        Compression::Zstd => {
-            let decoder = zstd::Decoder::new(file).map_err(StoreError::io("decompress", path))?;
-            Box::new(Expanded::new(decoder, size))
-        }
+        Compression::Zstd => Box::new(Expanded::new(file).map_err(StoreError::io("decompress", path))?),
     };
     let mut start = Vec::with_capacity(3);
     reader.by_ref().take(3).read_to_end(&mut start).map_err(StoreError::io("read", path))?;
