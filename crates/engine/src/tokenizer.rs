@@ -7,6 +7,7 @@ mod check;
 mod class;
 mod files;
 mod gguf;
+mod largest_id;
 mod lines;
 mod pair;
 mod stream;

@@ -100,6 +100,21 @@ fn text_files() {
 }
 
 #[test]
+fn parquet_files_that_are_broken_are_refused() {
+    let whole = std::fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/nested.parquet")).unwrap();
+    let refused = |at: usize, byte: u8| {
+        let mut file = whole.clone();
+        file[at] = byte;
+        error("x.parquet", &file)
+    };
+    // A page's number of values, in the dictionary; a list's element that is one level too deep, over which the library
+    // panics.
+    assert!(refused(224, 0).contains("a page of column \"answer\" names"), "{}", refused(224, 0));
+    let deep = refused(420, 0x7f);
+    assert!(deep.contains("x.parquet, row 1: found unreadable data (Cannot extract value"), "{deep}");
+}
+
+#[test]
 fn parquet_files() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/nested.parquet");
     let rows: Vec<Value> = read_rows(&[path], None).unwrap().into_iter().map(Value::Object).collect();

@@ -50,7 +50,7 @@ impl AdapterConfig {
                     let scale = (alpha / divisor) as f32;
                     if !scale.is_finite() {
                         return Err(format!(
-                            "`lora_alpha` of {path} is {alpha}, expected a number in the range of f32"
+                            "`lora_alpha` of {path} is {alpha:?}, expected a number in the range of f32"
                         ));
                     }
                     targets.insert(projection, TargetRank { rank, scale });

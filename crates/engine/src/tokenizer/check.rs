@@ -1,10 +1,14 @@
 //! What a `tokenizer.json` may say that the library which reads it takes for granted, and panics or allocates over.
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
+use fancy_regex::Regex;
 use serde::{Deserialize, de::IgnoredAny};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
-use super::charsmap;
+use super::{charsmap, largest_id::LargestId};
+
+/// The largest id that a vocabulary may name: it is written out, hole by hole, for its hash.
+const IDS: u64 = 1 << 24;
 
 /// The parts of a file that are looked at; vocabularies are passed over.
 #[derive(Deserialize)]
@@ -23,8 +27,8 @@ struct Outline {
 #[derive(Deserialize)]
 struct Model {
     continuing_subword_prefix: Option<String>,
-    #[serde(rename = "vocab")]
-    _vocab: Option<IgnoredAny>,
+    #[serde(default)]
+    vocab: LargestId,
 }
 
 /// The merges of a model.
@@ -59,7 +63,11 @@ pub(super) fn check(json: &[u8]) -> Result<(), String> {
         ("decoder", &outline.decoder),
     ];
     parts.into_iter().try_for_each(|(key, part)| check_part(key, part))?;
-    let prefix = outline.model.and_then(|model| model.continuing_subword_prefix).filter(|prefix| !prefix.is_empty());
+    let Some(model) = outline.model else { return Ok(()) };
+    if let Some(id) = model.vocab.0.filter(|&id| id > IDS) {
+        return Err(format!("`model.vocab`: a token has the id {id}, expected at most {IDS}"));
+    }
+    let prefix = model.continuing_subword_prefix.filter(|prefix| !prefix.is_empty());
     prefix.map_or(Ok(()), |prefix| check_prefix(json, &prefix))
 }
 
@@ -79,6 +87,19 @@ fn check_part(key: &str, part: &Value) -> Result<(), String> {
         Some("FixedLength") if number("length") == Some(0) => {
             return Err(format!("`{key}`: FixedLength with length 0, expected a positive integer"));
         }
+        Some("Prepend") if fields.get("prepend").is_some_and(|text| text == "") => {
+            return Err(format!("`{key}`: Prepend with \"\", expected a text"));
+        }
+        // What is put in at the end of a text lies beyond it for the next normalizer.
+        Some("Replace") if key == "normalizer" && fields.get("pattern").is_some_and(matches_nothing) => {
+            return Err(format!("`{key}`: Replace of {}, which matches the empty text", fields["pattern"]));
+        }
+        Some("TemplateProcessing") => {
+            let reason = unknown_piece(fields, "single", &["A"]).or_else(|| unknown_piece(fields, "pair", &["A", "B"]));
+            if let Some(reason) = reason {
+                return Err(format!("`{key}`: TemplateProcessing: {reason}"));
+            }
+        }
         Some("Precompiled") => {
             let map = fields.get("precompiled_charsmap").and_then(Value::as_str).unwrap_or_default();
             let map = BASE64_STANDARD.decode(map).map_err(|error| error.to_string());
@@ -88,6 +109,31 @@ fn check_part(key: &str, part: &Value) -> Result<(), String> {
         _ => {}
     }
     fields.values().try_for_each(|value| check_part(key, value))
+}
+
+/// Whether a pattern, a text or an expression, matches the empty text.
+fn matches_nothing(pattern: &Value) -> bool {
+    let expression = pattern.get("Regex").and_then(Value::as_str).and_then(|text| Regex::new(text).ok());
+    pattern.get("String").is_some_and(|text| text == "")
+        || expression.is_some_and(|expression| expression.is_match("").unwrap_or(false))
+}
+
+/// A piece of a template that stands for none of these texts, nor for a special token that is described beside it.
+fn unknown_piece(fields: &Map<String, Value>, template: &str, texts: &[&str]) -> Option<String> {
+    let tokens = fields.get("special_tokens").and_then(Value::as_object);
+    let pieces = fields.get(template).and_then(Value::as_array)?;
+    pieces.iter().find_map(|piece| {
+        let id = |kind: &str| piece.get(kind)?.get("id")?.as_str();
+        match (id("Sequence"), id("SpecialToken")) {
+            (Some(text), _) if !texts.contains(&text) => {
+                Some(format!("`{template}` has the text {text}, expected {}", texts.join(" or ")))
+            }
+            (_, Some(token)) if !tokens.is_some_and(|tokens| tokens.contains_key(token)) => {
+                Some(format!("`{template}` has {token:?}, which `special_tokens` lacks"))
+            }
+            _ => None,
+        }
+    })
 }
 
 /// The prefix of tokens that go on a word is cut off the right part of every merge.
@@ -118,6 +164,21 @@ mod tests {
         let found = refused(json!({"decoder": {"type": "Sequence", "decoders": [strip]}}));
         assert_eq!(found, "`decoder`: Strip with stop 3, expected 0");
         assert!(refused(json!({"pre_tokenizer": {"type": "FixedLength", "length": 0}})).contains("length 0"));
+        assert!(refused(json!({"normalizer": {"type": "Prepend", "prepend": ""}})).contains("Prepend with \"\""));
+        let replace = |pattern| json!({"normalizer": {"type": "Replace", "pattern": pattern, "content": "x"}});
+        assert!(refused(replace(json!({"Regex": " *"}))).contains("matches the empty text"));
+        assert!(refused(replace(json!({"String": ""}))).contains("matches the empty text"));
+        check(replace(json!({"Regex": " +"})).to_string().as_bytes()).unwrap();
+        let template = |piece: Value| json!({"type": "TemplateProcessing", "single": [piece], "pair": [], "special_tokens": {"<s>": {}}});
+        let found = refused(json!({"post_processor": template(json!({"SpecialToken": {"id": "<S>", "type_id": 0}}))}));
+        assert_eq!(found, "`post_processor`: TemplateProcessing: `single` has \"<S>\", which `special_tokens` lacks");
+        let found = refused(json!({"post_processor": template(json!({"Sequence": {"id": "B", "type_id": 0}}))}));
+        assert!(found.ends_with("`single` has the text B, expected A"), "{found}");
+        for id in [IDS + 1, u32::MAX.into()] {
+            let found = refused(json!({"model": {"vocab": {"a": 3, "b": id, "c": 1}}}));
+            assert_eq!(found, format!("`model.vocab`: a token has the id {id}, expected at most 16777216"));
+        }
+        check(json!({"model": {"vocab": [["a", -1.0], ["b", -2.0]]}}).to_string().as_bytes()).unwrap();
         let twice = br#"{"decoder": {"type": "Strip", "content": " ", "start": 0, "stop": 9}, "decoder": null}"#;
         assert!(check(twice).unwrap_err().contains("duplicate field `decoder`"));
         // A trie of 2³² − 4 bytes, of which nothing follows.

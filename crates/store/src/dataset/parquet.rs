@@ -1,15 +1,19 @@
 //! Apache Parquet.
 
+mod checked;
+
 use std::path::{Path, PathBuf};
 
+use checked::CheckedFile;
+use harness_core::guarded;
 use parquet::{
-    file::reader::SerializedFileReader,
+    errors::ParquetError,
     record::{Field, reader::RowIter},
 };
 use serde_json::{Number, Value};
 
 use super::Row;
-use crate::{Result, StoreError};
+use crate::StoreError;
 
 /// Rows of a Parquet file: lists become arrays, structs and maps become objects.
 pub(super) struct ParquetRows {
@@ -20,32 +24,38 @@ pub(super) struct ParquetRows {
 }
 
 impl ParquetRows {
-    pub(super) fn open(path: &Path) -> Result<Self> {
+    pub(super) fn open(path: &Path) -> Result<Self, StoreError> {
         let file = harness_core::open_file(path).map_err(StoreError::io("open", path))?;
-        let reader = SerializedFileReader::new(file).map_err(|error| {
-            StoreError::bad_file(path, format!("no readable Parquet ({error})"), "a whole Parquet file")
+        let rows = whole(guarded(|| Ok(RowIter::from_file_into(Box::new(CheckedFile::new(file)?)))));
+        let rows = rows.map_err(|reason| {
+            StoreError::bad_file(path, format!("no readable Parquet ({reason})"), "a whole Parquet file")
         })?;
-        Ok(Self { path: path.to_owned(), rows: RowIter::from_file_into(Box::new(reader)), row: 0, failed: false })
+        Ok(Self { path: path.to_owned(), rows, row: 0, failed: false })
     }
 }
 
 impl Iterator for ParquetRows {
-    type Item = Result<Row>;
+    type Item = Result<Row, StoreError>;
 
     fn next(&mut self) -> Option<Self::Item> {
         if self.failed {
             return None;
         }
         self.row += 1;
-        Some(match self.rows.next()? {
+        Some(match whole(guarded(|| self.rows.next().transpose())).transpose()? {
             Ok(row) => Ok(object(row.into_columns())),
-            Err(error) => {
+            Err(reason) => {
                 self.failed = true;
-                let found = format!("unreadable data ({error})");
+                let found = format!("unreadable data ({reason})");
                 Err(StoreError::bad_row(&self.path, format!("row {}", self.row), found, "a whole Parquet file"))
             }
         })
     }
+}
+
+/// What was read, or why not: an error, or a panic, which pages that are broken lead to.
+fn whole<T>(read: Result<Result<T, ParquetError>, String>) -> Result<T, String> {
+    read?.map_err(|error| error.to_string())
 }
 
 fn object(columns: Vec<(String, Field)>) -> Row {
