@@ -11,11 +11,14 @@ const ZSTD: [u8; 4] = [0x28, 0xB5, 0x2F, 0xFD];
 
 type Row = serde_json::Map<String, serde_json::Value>;
 
-/// JSON Lines, compressed where the bytes begin so, and the other kinds of text by which rows come.
+/// JSON Lines, compressed where the bytes begin so, and the other kinds of text by which rows come, where they may be
+/// meant.
 pub(crate) fn jsonl(bytes: &[u8]) {
     with_folder(|folder| {
         let compressed = bytes.starts_with(&ZSTD);
-        for format in ["jsonl", "json", "csv", "tsv", "txt"] {
+        let json = compressed || bytes.first().is_some_and(|first| b"{[".contains(first));
+        let formats: &[&str] = if json { &["jsonl", "json"] } else { &["jsonl", "csv", "tsv", "txt"] };
+        for &format in formats {
             let name = if compressed { format!("rows.{format}.zst") } else { format!("rows.{format}") };
             write(folder, &name, bytes);
             let rows = read(&folder.join(&name));

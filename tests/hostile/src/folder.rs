@@ -1,6 +1,9 @@
 //! Folders in which inputs become files.
 
-use std::{fs, path::Path};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use tempfile::TempDir;
 
@@ -8,7 +11,13 @@ use tempfile::TempDir;
 const MARK: &[u8] = b"# file: ";
 
 thread_local! {
-    static FOLDER: TempDir = tempfile::tempdir().expect("a folder for inputs");
+    static FOLDER: TempDir = TempDir::new_in(scratch()).expect("a folder for inputs");
+}
+
+/// Where files are written that nobody keeps: in memory, where the system has such a folder.
+pub fn scratch() -> PathBuf {
+    let memory = PathBuf::from("/dev/shm");
+    if memory.is_dir() { memory } else { std::env::temp_dir() }
 }
 
 /// Runs something in an empty folder, the same for all inputs of a thread: messages and paths do not differ from run to

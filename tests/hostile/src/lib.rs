@@ -13,6 +13,8 @@ mod results;
 mod store;
 mod tasks;
 
+pub use folder::scratch;
+
 /// One kind of input.
 #[derive(Clone, Copy, Debug)]
 pub struct Target {

@@ -55,9 +55,21 @@ fn length(head: &[u8]) -> usize {
     head.lines().find_map(|line| line.strip_prefix("content-length:")?.trim().parse().ok()).unwrap_or(0)
 }
 
-/// An answer of a server: whole where it begins with `HTTP/`, else the body of a successful one. What is taken from it
-/// can be stored.
+/// An answer of a server to what the first byte says: `c` a chat, `t` a text to go on with, `l` one to be scored, `r` one to
+/// be scored whole. It is whole where it begins with `HTTP/`, else the body of a successful one. What is taken from it can
+/// be stored.
 pub(crate) fn answers(bytes: &[u8]) {
+    let Some((kind, bytes)) = bytes.split_first() else { return };
+    let text = "The sky is".to_owned();
+    let sampling = Sampling { max_new_tokens: 4, top_logprobs: Some(2), ..Sampling::default() };
+    let generate = |prompt: String| Request::Generate { prompt, stop: vec!["stop".into()], sampling };
+    let (api, request) = match kind {
+        b'c' => (Api::Chat, generate(chat_prompt(&[ChatMessage::new(ChatRole::User, "a")]))),
+        b't' => (Api::Completions, generate(text)),
+        b'l' => (Api::Completions, Request::LogLikelihood { context: text, continuation: " blue".into() }),
+        b'r' => (Api::Completions, Request::RollingLogLikelihood { text: text + " blue" }),
+        _ => return,
+    };
     let mut answer = vec![];
     if !bytes.starts_with(b"HTTP/") {
         let length = bytes.len();
@@ -66,15 +78,7 @@ pub(crate) fn answers(bytes: &[u8]) {
     }
     answer.extend_from_slice(bytes);
     *SERVER.answer.lock().unwrap_or_else(PoisonError::into_inner) = answer;
-
-    let text = "The sky is".to_owned();
-    let sampling = Sampling { max_new_tokens: 4, top_logprobs: Some(2), ..Sampling::default() };
-    let chat = chat_prompt(&[ChatMessage::new(ChatRole::User, "a")]);
-    let generate = |prompt: String| Request::Generate { prompt, stop: vec!["stop".into()], sampling: sampling.clone() };
-    ask(Api::Chat, generate(chat));
-    ask(Api::Completions, generate(text.clone()));
-    ask(Api::Completions, Request::LogLikelihood { context: text, continuation: " blue".into() });
-    ask(Api::Completions, Request::RollingLogLikelihood { text: "The sky is blue".into() });
+    ask(api, request);
 }
 
 fn ask(api: Api, request: Request) {

@@ -7,12 +7,12 @@ mod mutate;
 use std::{
     fs,
     panic::{AssertUnwindSafe, catch_unwind},
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::{Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
-use harness_hostile::{TARGETS, run};
+use harness_hostile::{TARGETS, run, scratch};
 use harness_test_support::workspace_root;
 use mutate::Mutator;
 
@@ -39,7 +39,7 @@ fn seeds(target: &str) -> Vec<(PathBuf, Vec<u8>)> {
 /// Runs one input, which lies in a file while it runs: also if the process ends.
 #[track_caller]
 fn check(target: &str, input: &[u8], origin: &dyn std::fmt::Display) {
-    let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("hostile-{target}"));
+    let file = scratch().join(format!("harness-hostile-{target}"));
     fs::write(&file, input).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
     let (begin, before) = (Instant::now(), memory::restart());
     let result = catch_unwind(AssertUnwindSafe(|| run(target, input)));
@@ -48,6 +48,7 @@ fn check(target: &str, input: &[u8], origin: &dyn std::fmt::Display) {
     assert!(result.is_ok(), "{place}");
     assert!(most <= MEMORY, "{place} and takes {} MiB of memory", most >> 20);
     assert!(time <= TIME, "{place} and takes {time:?}");
+    let _ = fs::remove_file(&file);
 }
 
 #[track_caller]
