@@ -43,7 +43,7 @@ fn add(value: &Value, sum: &mut Weight, limit: usize, depth: usize) -> Result<()
     if depth > DEPTH {
         return Err(Error::new(
             ErrorKind::InvalidOperation,
-            format!("the template nests values more than {DEPTH} deep"),
+            format!("the template nests values more than {DEPTH} deep, which is the limit"),
         ));
     }
     let own = match value.kind() {

@@ -161,7 +161,7 @@ mod fault {
             let mut list = [0; ROOM];
             let name = name_at(map.as_ptr() as usize + 5000, &mut list).unwrap();
             let name = std::str::from_utf8(name).unwrap();
-            assert_eq!(name, format!("{}/weights ?????", folder.path().display()), "nothing that acts on a terminal");
+            assert_eq!(name, format!("{}/weights ????", folder.path().display()), "nothing that acts on a terminal");
             assert_eq!(name_at(1, &mut list), None);
         }
     }
