@@ -1,6 +1,10 @@
 //! Definitions of tasks, and templates.
 
-use std::{path::Path, sync::Arc};
+use std::{
+    path::Path,
+    sync::{Arc, LazyLock},
+    time::{Duration, Instant},
+};
 
 use harness_core::{ChatMessage, ChatRole, Finish, Output, Request, Response, Usage};
 use harness_engine::{ChatContext, ChatEnding, ChatTemplate, TextTokenizer};
@@ -12,6 +16,15 @@ use crate::{
     folder::{files, with_folder, write},
     models::MODEL,
 };
+
+/// A rendering that takes longer is not repeated.
+const LONG: Duration = Duration::from_millis(300);
+
+static TOKENIZER: LazyLock<TextTokenizer> = LazyLock::new(|| {
+    let [_, _, (_, json)] = MODEL;
+    let json = std::str::from_utf8(json).expect("the seed is text");
+    TextTokenizer::from_json(json, None).expect("the seed is a tokenizer")
+});
 
 /// A folder of definitions, which may include each other.
 pub(crate) fn tasks(bytes: &[u8]) {
@@ -42,10 +55,15 @@ pub(crate) fn tasks(bytes: &[u8]) {
     });
 }
 
-/// One Jinja text as the chat template of a model, in the definition of a task, and in a template of training data.
+/// One Jinja text as the chat template of a model, in the definition of a task, and in a template of training data. One
+/// that uses up its time is rendered once.
 pub(crate) fn templates(bytes: &[u8]) {
     let Ok(source) = std::str::from_utf8(bytes) else { return };
+    let begin = Instant::now();
     chat(source);
+    if begin.elapsed() > LONG {
+        return;
+    }
     let text = Value::from(source);
     let definition = format!(
         "task: t\ntest_split: test\noutput_type: generate_until\ndataset_path: json\ndoc_to_text: {text}\n\
@@ -67,8 +85,7 @@ pub(crate) fn templates(bytes: &[u8]) {
 
 fn chat(source: &str) {
     let Ok(template) = ChatTemplate::new(source) else { return };
-    let (_, tokenizer) = (MODEL[0], std::str::from_utf8(MODEL[2].1).expect("the seed is JSON"));
-    let tokenizer = TextTokenizer::from_json(tokenizer, None).expect("the seed is a tokenizer");
+    let tokenizer = &*TOKENIZER;
     let messages = [
         ChatMessage::new(ChatRole::System, "Be kind."),
         ChatMessage::new(ChatRole::User, "a\nb"),
@@ -76,11 +93,15 @@ fn chat(source: &str) {
     ];
     for ending in [ChatEnding::OpenAssistant, ChatEnding::ContinueFinal] {
         let context = ChatContext { tools: Some(vec![json!({"name": "f"})]), ..ChatContext::ending(ending) };
-        let _ = template.render(&messages, &context, &tokenizer);
+        let begin = Instant::now();
+        let _ = template.render(&messages, &context, tokenizer);
+        if begin.elapsed() > LONG {
+            return;
+        }
     }
     let values = messages.iter().map(|message| json!({"role": message.role, "content": message.content})).collect();
     let context = ChatContext::ending(ChatEnding::Complete);
-    if let Ok((text, blocks)) = template.render_generations(values, &context, &tokenizer) {
+    if let Ok((text, blocks)) = template.render_generations(values, &context, tokenizer) {
         for block in blocks {
             assert!(text.get(block.clone()).is_some(), "{block:?} of {text:?}");
         }

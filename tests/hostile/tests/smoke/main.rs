@@ -16,7 +16,7 @@ use harness_hostile::{TARGETS, run, scratch};
 use harness_test_support::workspace_root;
 use mutate::Mutator;
 
-/// Mutations of the seeds of a target.
+/// Mutations of the seeds of a target, unless `HARNESS_MUTATIONS` says how many.
 const MUTATIONS: usize = 2000;
 /// Most bytes in memory at once while one input is read.
 const MEMORY: usize = 256 << 20;
@@ -61,7 +61,8 @@ fn smoke(target: &str) {
         check(target, seed, &path.display());
     }
     let contents = seeds.into_iter().map(|(_, seed)| seed).collect();
-    for (number, input) in Mutator::new(target, contents).take(MUTATIONS).enumerate() {
+    let mutations = std::env::var("HARNESS_MUTATIONS").map_or(MUTATIONS, |count| count.parse().expect("a number"));
+    for (number, input) in Mutator::new(target, contents).take(mutations).enumerate() {
         check(target, &input, &format_args!("mutation {number}"));
     }
 }
