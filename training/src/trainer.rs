@@ -171,9 +171,6 @@ impl<B: Backend> Trainer<B> {
     /// Watches this: once asked to stop, the run writes a checkpoint and ends.
     pub fn with_stop(mut self, stop: impl Into<Stop>) -> Self {
         self.stop = stop.into();
-        if self.ranks.world() == 1 {
-            self.model.leave_passes(self.stop.clone());
-        }
         self
     }
 
@@ -252,6 +249,9 @@ impl<B: Backend> Trainer<B> {
     }
 
     fn run_to_the_end(&mut self, progress: &mut dyn Progress) -> Result<TrainingSummary, TrainingError> {
+        if self.ranks.world() == 1 {
+            self.model.leave_passes(self.stop.clone());
+        }
         let output = self.setup.output.clone();
         let mut log = None;
         if self.is_first() {
