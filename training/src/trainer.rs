@@ -259,7 +259,7 @@ impl<B: Backend> Trainer<B> {
             if self.state.step == 0 {
                 checkpoint::prune(&output, &[])?;
             }
-            let opened = MetricLog::open(&output.join("metrics.jsonl"), self.state.step)?;
+            let opened = MetricLog::open(&output.join("metrics.jsonl"), self.state.step, self.state.evaluated)?;
             log = Some(match self.calendar {
                 Some(now) => opened.with_events(now)?,
                 None => opened,
