@@ -107,6 +107,9 @@ fn parquet_files_that_are_broken_are_refused() {
         file[at] = byte;
         error("x.parquet", &file)
     };
+    // Bytes of a column: fewer than none, and more than the file has.
+    assert!(refused(2944, 0xff).contains("column \"answer\" of row group 0 has -"), "{}", refused(2944, 0xff));
+    assert!(refused(2945, 0x7f).contains("column \"answer\" of row group 0 has "));
     // A page's number of values, in the dictionary; a list's element that is one level too deep, over which the library
     // panics.
     assert!(refused(224, 0).contains("a page of column \"answer\" names"), "{}", refused(224, 0));
