@@ -35,34 +35,42 @@ pub struct Limits {
     pub repeats: usize,
     /// Bytes of a file that is read whole: definitions, recipes, configurations, templates.
     pub file_bytes: u64,
-    /// Bytes of a line of data. Read as JSON, it can take forty times as much memory.
+    /// Bytes of a line of data.
     pub line_bytes: usize,
+    /// Values of a line of JSON: each takes up to forty times as much memory as it is long.
+    pub line_values: usize,
     /// Columns of a table of comma- or tab-separated values.
     pub columns: usize,
-    /// How many times as long as its compressed bytes a part of `line_bytes` of a data file may be.
+    /// How many times as long as its compressed bytes a part of 8 MiB of a data file may be.
     pub expansion: u64,
+}
+
+impl Limits {
+    /// The limits where nobody sets others.
+    pub const DEFAULT: Self = Self {
+        template_source: 4 << 20,
+        template_operators: 500,
+        template_instructions: 15_000_000,
+        template_value: 64 << 20,
+        template_bytes: 256 << 20,
+        template_columns: 10_000,
+        template_seconds: 3.0,
+        yaml_values: 50_000,
+        yaml_bytes: 16 << 20,
+        depth: 64,
+        members: 100_000,
+        repeats: 10_000,
+        file_bytes: 256 << 20,
+        line_bytes: 16 << 20,
+        line_values: 1_000_000,
+        columns: 100_000,
+        expansion: 200,
+    };
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self {
-            template_source: 4 << 20,
-            template_operators: 500,
-            template_instructions: 15_000_000,
-            template_value: 64 << 20,
-            template_bytes: 256 << 20,
-            template_columns: 10_000,
-            template_seconds: 3.0,
-            yaml_values: 50_000,
-            yaml_bytes: 16 << 20,
-            depth: 64,
-            members: 100_000,
-            repeats: 10_000,
-            file_bytes: 256 << 20,
-            line_bytes: 8 << 20,
-            columns: 100_000,
-            expansion: 200,
-        }
+        Self::DEFAULT
     }
 }
 
@@ -70,10 +78,11 @@ static LIMITS: OnceLock<Limits> = OnceLock::new();
 
 /// The limits of this process.
 pub fn limits() -> &'static Limits {
-    LIMITS.get_or_init(Limits::default)
+    LIMITS.get().unwrap_or(&Limits::DEFAULT)
 }
 
-/// Sets the limits of this process; the others stay if a file was read before. For the beginning of a program.
+/// Sets the limits of this process; the first call holds. For the beginning of a program: templates that were compiled
+/// before keep the limits that they had.
 pub fn set_limits(limits: Limits) {
     let _ = LIMITS.set(limits);
 }

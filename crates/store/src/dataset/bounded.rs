@@ -7,6 +7,9 @@ use harness_core::{bytes_in_words, limit_name, limits};
 /// Bytes of a compressed file that are read at once, so that those that were read are about those that were needed.
 const PIECE: usize = 1 << 14;
 
+/// Bytes of the parts that are looked at.
+const PART: u64 = 8 << 20;
+
 /// The content of a file that is compressed by Zstandard. A part of it that needed next to no compressed bytes was made to
 /// fill memory: no part may be more than `limits.expansion` times as long as they were.
 pub(super) struct Expanded<R: Read> {
@@ -33,11 +36,11 @@ impl<R: Read> Read for Expanded<R> {
         };
         let read = self.decoder.read(buffer).map_err(of_content)?;
         self.part += read as u64;
-        if self.part >= limits().line_bytes as u64 {
+        if self.part >= PART {
             let compressed = self.decoder.get_ref().get_ref().read;
             if self.part / limits().expansion.max(1) > compressed - self.before {
                 let (times, name) = (limits().expansion, limit_name("expansion"));
-                let part = bytes_in_words(limits().line_bytes as u64);
+                let part = bytes_in_words(PART);
                 let message = format!("a part of {part} is more than {times} times as long as it is compressed {name}");
                 return Err(Error::new(ErrorKind::InvalidData, message));
             }
@@ -111,7 +114,7 @@ mod tests {
         assert_eq!(text, b"ab\n\nc");
         let endless = Cursor::new("first\n").chain(repeat(b'a'));
         let error = io::copy(&mut Lines::new(endless), &mut io::sink()).unwrap_err().to_string();
-        assert_eq!(error, "line 2 is longer than 8 MiB (limits.line_bytes in harness.toml)");
+        assert_eq!(error, "line 2 is longer than 16 MiB (limits.line_bytes in harness.toml)");
     }
 
     fn compressed(content: impl Read) -> Vec<u8> {
