@@ -18,6 +18,7 @@ mod print;
 mod progress;
 mod report;
 mod run;
+mod stopping;
 mod stored_report;
 mod tasks;
 mod train;

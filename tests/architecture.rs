@@ -18,7 +18,7 @@ const BUILT_ON: [(&str, &[&str]); 15] = [
     ("harness-metrics", &["harness-core", "harness-python"]),
     ("harness-store", &["harness-core"]),
     ("harness-kernels", &[]),
-    ("harness-jinja", &[]),
+    ("harness-jinja", &["harness-core"]),
     ("harness-decoder", &["harness-core", "harness-python", "harness-kernels"]),
     ("harness-engine", &["harness-core", "harness-python", "harness-jinja", "harness-kernels", "harness-decoder"]),
     ("harness-http", &["harness-core"]),

@@ -10,12 +10,12 @@ use std::{
     },
 };
 
-use harness_core::{visible, visible_json};
+use harness_core::{Stop, set_limits, visible, visible_json};
 use harness_evaluation::{Session, experiment::Experiment};
 use harness_store::DataLocator;
 use serde::Serialize;
 
-use super::{Failure, launch, progress::Display};
+use super::{Failure, launch, progress::Display, stopping};
 use crate::cli::GlobalArgs;
 
 /// The surroundings of one command.
@@ -35,8 +35,7 @@ impl Deref for App {
 }
 
 impl App {
-    /// Reads the experiment and watches for Ctrl-C: the first ends the work after the batch or token in flight, the second
-    /// at once. Store and caches lie in `HARNESS_HOME`, else in `.harness` beside the experiment.
+    /// Reads the experiment and watches for Ctrl-C and its like. Store and caches lie in `HARNESS_HOME`, else in `.harness` beside the experiment.
     ///
     /// # Errors
     /// If the experiment file or `HARNESS_HOME` is wrong, or there is no such device or type.
@@ -45,6 +44,7 @@ impl App {
         let device = global.device.as_deref().map(str::parse).transpose().map_err(|e| wrong("--device", e))?;
         let dtype = global.dtype.as_deref().map(str::parse).transpose().map_err(|e| wrong("--dtype", e))?;
         let experiment = Experiment::load(global.experiment.as_deref())?;
+        set_limits(experiment.limits);
         let home = match std::env::var_os("HARNESS_HOME") {
             None => experiment.folder.join(".harness"),
             Some(home) if home.is_empty() => {
@@ -56,15 +56,8 @@ impl App {
         };
         let mut folders = global.data_dir.clone();
         folders.extend(experiment.data_dirs.iter().map(|dir| experiment.folder.join(dir)));
-        let stop = Arc::new(AtomicBool::new(false));
-        let waiting = Arc::new(AtomicBool::new(false));
-        let (flag, idle) = (Arc::clone(&stop), Arc::clone(&waiting));
-        ctrlc::set_handler(move || {
-            if flag.swap(true, Ordering::SeqCst) || idle.load(Ordering::SeqCst) {
-                std::process::exit(130);
-            }
-        })
-        .map_err(|e| Failure::work(format!("cannot watch for Ctrl-C: {e}")))?;
+        let (stop, waiting) = (Stop::default(), Arc::new(AtomicBool::new(false)));
+        stopping::watch(&stop, Arc::clone(&waiting))?;
         let display = Display::new(global.quiet, std::io::stderr().is_terminal());
         let mut session = Session::new(experiment, home).watched_by(Arc::new(display)).stopped_by(stop);
         session.data = DataLocator::from_env(folders);

@@ -22,7 +22,8 @@ pub(super) fn audit(app: &App, args: &AuditArgs) -> Result<(), Failure> {
     settings.validate()?;
     let asking = Asking { missing: Missing::Refuse, from_store: true, probe: 8, until_decided: false };
     let gathered = gather(app, &subjects, &options, asking, &settings, None)?;
-    let comparison = gathered.compare(&settings)?;
+    let (comparison, stage) = gathered.compare(app, &settings)?;
+    stage.finish("");
     let found: Vec<&Caveat> = comparison.caveats.iter().collect();
     let count = alarms(&comparison).count();
     let object: Vec<_> = found

@@ -40,12 +40,15 @@ pub(super) fn compare(app: &App, args: &CompareArgs) -> Result<(), Failure> {
         let subjects = Subject::resolve(app, names, &options.evaluation.texts)?;
         options.settings.validate()?;
         let rates = Rates { tokens_per_second: args.tokens_per_second, price: args.price };
-        return plan::print(app, &make_plan(app, &subjects, &options.evaluation, &options.settings, rates)?, rates);
+        let plan = || make_plan(app, &subjects, &options.evaluation, &options.settings, rates);
+        let made = app.phase("plan", plan);
+        return plan::print(app, &made?, rates);
     }
     let compared = evaluate_and_compare(app, names, &options)?;
     let report = &compared.stored.report;
     if let Some(folder) = &args.out {
-        let files = write_all(folder, &report.comparison, &report.meta, &formats(&args.format))?;
+        let write = || write_all(folder, &report.comparison, &report.meta, &formats(&args.format));
+        let files = app.phase("write the report", write)?;
         if let Some(manifest) = &compared.stored.manifest {
             manifest.write(&folder.join("manifest.json"))?;
         }

@@ -26,7 +26,8 @@ pub(super) fn import(app: &App, args: &ImportArgs) -> Result<(), Failure> {
         force: args.force,
         ..ImportOptions::new(args.format.into(), &args.path, &args.name)
     };
-    let Imported { record, file, missing, unread, caveats } = harness_evaluation::import(app, &options)?;
+    let Imported { record, file, missing, unread, caveats } =
+        app.phase(format!("import {}", args.name), || harness_evaluation::import(app, &options))?;
     let tasks: BTreeMap<&str, Value> = record
         .tasks
         .iter()

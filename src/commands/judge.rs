@@ -17,6 +17,7 @@ pub(super) fn judge(app: &App, args: &JudgeArgs) -> Result<(), Failure> {
             files.iter().map(|path| path.file_name().unwrap_or_default().to_string_lossy().into_owned()).collect();
         app.note(format!("wrote {} to {}", shown.join(", "), folder.display()));
     }
-    app.output(&report.object(), || report.markdown(&Meta::default(), false))?;
+    report.run_lines().into_iter().for_each(|line| app.note(line));
+    app.output(&report.object_of_run(), || report.markdown(&Meta::default(), false))?;
     report.failure().map_or(Ok(()), |message| Err(Failure::work(message).after_output()))
 }

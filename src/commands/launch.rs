@@ -5,14 +5,13 @@ use std::{
     net::TcpListener,
     ops::Range,
     process::{Child, Command, ExitStatus, Stdio},
-    sync::atomic::Ordering,
     time::{Duration, Instant},
 };
 
 use harness_metrics::comparison::counted;
 use harness_training::parallel::{Launch, Ranks, Secret};
 
-use super::{App, Failure};
+use super::{App, Failure, stopping};
 
 /// How long ranks look for each other.
 const MEETING: Duration = Duration::from_secs(120);
@@ -57,11 +56,11 @@ pub(super) fn place() -> Result<Option<Launch>, Failure> {
 pub(super) fn connect(app: &App, launch: Option<&Launch>) -> Result<Ranks, Failure> {
     let Some(launch) = launch else { return Ok(Ranks::single()) };
     if std::env::var_os(STARTED).is_some() {
-        let stop = app.stop_flag();
+        let stop = app.stop().clone();
         std::thread::spawn(move || {
             // Whatever comes, nothing more comes once the starter is gone or wants to stop.
             let _ = std::io::stdin().read_to_end(&mut vec![]);
-            stop.store(true, Ordering::SeqCst);
+            stopping::request(&stop);
         });
     }
     Ok(Ranks::connect(launch, MEETING, &|text| app.note(text))?)
@@ -135,6 +134,8 @@ fn arguments(all: impl Iterator<Item = String>) -> Vec<String> {
 fn wait(app: &App, mut ranks: Vec<Child>) -> Result<(), Failure> {
     let mut status: Vec<Option<ExitStatus>> = vec![None; ranks.len()];
     let mut failed: Option<(usize, Instant)> = None;
+    // They save what they have done; this process ends after them.
+    let _unsaved = app.stop().unsaved();
     while status.iter().any(Option::is_none) {
         if app.interrupted() {
             ranks.iter_mut().for_each(|rank| drop(rank.stdin.take()));

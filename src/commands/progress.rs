@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     io::Write as _,
+    sync::mpsc,
     time::{Duration, Instant},
 };
 
@@ -37,8 +38,11 @@ impl Display {
         } else {
             ProgressBar::hidden()
         };
-        let style = ProgressStyle::with_template("{prefix:24!} {bar:30} {pos}/{len} {eta} left  {msg}")
-            .unwrap_or_else(|_| ProgressStyle::default_bar());
+        let template = match total {
+            0 => "{prefix:24!} {spinner} {elapsed}",
+            _ => "{prefix:24!} {bar:30} {pos}/{len} {eta} left  {msg}",
+        };
+        let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
         bar.set_style(style);
         bar.set_prefix(visible(title).into_owned());
         bar.enable_steady_tick(Duration::from_millis(500));
@@ -52,7 +56,9 @@ impl Events for Display {
     }
 
     fn stage(&self, title: &str, steps: u64) -> Box<dyn StageEvents> {
-        Box::new(Stage { bar: self.bar(title, steps), display: *self, title: title.to_owned() })
+        let (bar, title) = (self.bar(title, steps), title.to_owned());
+        let lines = (!self.terminal && !self.quiet).then(|| Lines::begin(*self, &bar, &title));
+        Box::new(Stage { bar, display: *self, title, _lines: lines })
     }
 
     fn training(&self, name: &str) -> Box<dyn TrainingEvents> {
@@ -66,6 +72,33 @@ struct Stage {
     bar: ProgressBar,
     display: Display,
     title: String,
+    _lines: Option<Lines>,
+}
+
+/// When a stage that goes on says so in a line, and then after the same time again and again.
+const FIRST_LINE: Duration = Duration::from_secs(1);
+const NEXT_LINES: Duration = Duration::from_secs(10);
+
+/// Lines about a stage that goes on, where there is no terminal for a bar. They end with this.
+struct Lines(#[expect(dead_code, reason = "its end is the message")] mpsc::Sender<()>);
+
+impl Lines {
+    fn begin(display: Display, bar: &ProgressBar, title: &str) -> Self {
+        let (end, ended) = mpsc::channel();
+        let (bar, title) = (bar.clone(), title.to_owned());
+        std::thread::spawn(move || {
+            let mut wait = FIRST_LINE;
+            while ended.recv_timeout(wait) == Err(mpsc::RecvTimeoutError::Timeout) {
+                let seconds = bar.elapsed().as_secs_f64();
+                display.say(match bar.length() {
+                    Some(total) if total > 1 => format!("{title}: {} of {total} ({seconds:.0} s)", bar.position()),
+                    _ => format!("{title} ... ({seconds:.0} s)"),
+                });
+                wait = NEXT_LINES;
+            }
+        });
+        Self(end)
+    }
 }
 
 impl StageEvents for Stage {
@@ -75,7 +108,12 @@ impl StageEvents for Stage {
 
     fn finished(&self, summary: &str, seconds: f64) {
         self.bar.finish_and_clear();
-        self.display.say(format!("{}: {summary} ({seconds:.1} s)", self.title));
+        // A phase without a summary is worth a line only if it took its time.
+        if !summary.is_empty() {
+            self.display.say(format!("{}: {summary} ({seconds:.1} s)", self.title));
+        } else if seconds > FIRST_LINE.as_secs_f64() {
+            self.display.say(format!("{}: done ({seconds:.1} s)", self.title));
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! A task's definition, typed.
 
-use harness_core::Digest;
+use harness_core::{Digest, limit_name, limits};
 use harness_metrics::Reads;
 use harness_store::Row;
 use serde_json::{Map, Value};
@@ -95,9 +95,6 @@ pub(crate) struct Fewshot {
     pub fewshot_delimiter: String,
     pub target_delimiter: String,
 }
-
-/// Most answers that a task may ask for a document; all of them are stored.
-const MOST_REPEATS: usize = 10_000;
 
 /// A task's definition with its templates compiled.
 pub(crate) struct TaskConfig {
@@ -204,8 +201,9 @@ impl TaskConfig {
         }
         let repeats = match keys.count("repeats")? {
             Some(0) => return keys.require("repeats")?.error("repeats must be an integer of at least 1, found 0"),
-            Some(n) if n > MOST_REPEATS => {
-                return keys.require("repeats")?.error(format!("repeats must be at most {MOST_REPEATS}, found {n}"));
+            Some(n) if n > limits().repeats => {
+                let (most, name) = (limits().repeats, limit_name("repeats"));
+                return keys.require("repeats")?.error(format!("repeats must be at most {most} {name}, found {n}"));
             }
             repeats => repeats.unwrap_or(1),
         };

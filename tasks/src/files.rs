@@ -6,6 +6,8 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
+use harness_core::{limit_name, limits};
+
 use crate::{
     Place, TaskError, builtin,
     config::overlay,
@@ -24,9 +26,6 @@ pub(crate) struct Files {
     /// Files with what they include.
     resolved: Mutex<BTreeMap<PathBuf, Arc<Node>>>,
 }
-
-/// How deep files may include others.
-const DEEPEST: usize = 64;
 
 impl Files {
     /// Parses a text as the content of a path, in place of what the path holds.
@@ -104,8 +103,9 @@ impl Files {
             let message = format!("the includes form a cycle: {} -> {}", chain.join(" -> "), path.display());
             return Err(TaskError::Definition { at: from.clone(), message });
         }
-        if stack.len() >= DEEPEST {
-            let message = format!("includes are nested more than {DEEPEST} deep");
+        let deepest = limits().depth;
+        if stack.len() >= deepest {
+            let message = format!("includes are nested more than {deepest} deep {}", limit_name("depth"));
             return Err(TaskError::Definition { at: from.clone(), message });
         }
         let node = self.tree(path, from)?;

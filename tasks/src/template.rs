@@ -6,7 +6,8 @@
 
 use std::sync::Arc;
 
-use harness_jinja::{Jinja, Limits, add_multiplying_filter, environment};
+use harness_core::limits;
+use harness_jinja::{Jinja, add_multiplying_filter, describe, environment};
 use harness_python::{PythonRegex, RegexError};
 use minijinja::{
     Error, ErrorKind, Output, State, UndefinedBehavior, Value,
@@ -34,7 +35,7 @@ impl Templates {
         });
         environment.add_filter("string", |value: &Value| python_str(value));
         let syntax = SyntaxConfig::builder().keep_trailing_newline(true).build().unwrap_or_default();
-        Self { jinja: Jinja::new(environment, syntax, print, method, Limits::default()) }
+        Self { jinja: Jinja::new(environment, syntax, print, method, *limits()) }
     }
 
     /// Compiles the text of a YAML scalar; an error names its place in the file.
@@ -154,13 +155,6 @@ fn print(out: &mut Output, state: &mut State, value: &Value) -> Result<(), Error
         return minijinja::escape_formatter(out, state, value);
     }
     out.write_str(&python_str(value)).map_err(Error::from)
-}
-
-fn describe(error: &Error) -> String {
-    match error.detail() {
-        Some(detail) => format!("{}: {detail}", error.kind()),
-        None => error.kind().to_string(),
-    }
 }
 
 /// `str(value)` in Python.

@@ -7,6 +7,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use granit_parser::{Event, Parser, ScalarStyle, Span, Tag};
+use harness_core::{bytes_in_words, limit_name, limits};
 use serde_json::{Map, Number, Value};
 
 use crate::{Place, TaskError};
@@ -119,12 +120,14 @@ pub(crate) fn parse(file: &str, text: &str) -> Result<Node, TaskError> {
 pub(crate) fn parse_with_notes(file: &str, text: &str) -> Result<(Node, Vec<String>), TaskError> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let mut indented: Option<String> = None;
-    if text.len() > MOST_BYTES {
+    let most = limits().yaml_bytes;
+    if text.len() > most {
         let at = Place { file: file.into(), line: 1, column: 1 };
-        let message = format!("{} bytes, more than {} MiB", text.len(), MOST_BYTES >> 20);
+        let (most, name) = (bytes_in_words(most as u64), limit_name("yaml_bytes"));
+        let message = format!("{} bytes, more than {most} {name}", text.len());
         return Err(TaskError::Definition { at, message });
     }
-    for _ in 0..MOST_INDENTED.min(MOST_BYTES / text.len().max(1)) {
+    for _ in 0..MOST_INDENTED.min(most / text.len().max(1)) {
         match parse_strictly(file, indented.as_deref().unwrap_or(text)) {
             Err((TaskError::Definition { at, message }, true)) => {
                 // libyaml lets the lines of a quoted scalar begin anywhere; their leading blanks mean nothing.
@@ -175,12 +178,6 @@ fn parse_strictly(file: &str, text: &str) -> Result<(Node, Vec<String>), (TaskEr
     let root = builder.root.unwrap_or(Node { value: Yaml::Map(Vec::new()), at: start, tag: None, raw: None });
     Ok((root, builder.notes))
 }
-
-/// Most values of a file; what aliases and merge keys repeat counts each time.
-const MOST_VALUES: usize = 50_000;
-
-/// Most bytes of a file, and of what is parsed of it where lines are moved.
-const MOST_BYTES: usize = 16 << 20;
 
 struct Builder<'a> {
     file: Arc<str>,
@@ -321,8 +318,10 @@ impl Builder<'_> {
 /// The number of values of a file with `more`, which are counted before they are made.
 fn counted(values: usize, more: usize, at: &Place) -> Result<usize, TaskError> {
     let values = values.saturating_add(more);
-    if values > MOST_VALUES {
-        let message = format!("more than {MOST_VALUES} values, those that aliases repeat counted each time");
+    let most = limits().yaml_values;
+    if values > most {
+        let name = limit_name("yaml_values");
+        let message = format!("more than {most} values, those that aliases repeat counted each time {name}");
         return Err(TaskError::Definition { at: at.clone(), message });
     }
     Ok(values)

@@ -34,7 +34,31 @@ fn a_template_without_end_ends() {
     let endless = "{% for a in range(99999) %}{% for b in range(99999) %}x{% endfor %}{% endfor %}";
     world.replace("tasks/toy_choice.yaml", "Question: {{question}}\\nAnswer:", endless);
     let outcome = world.run(&["run", "base", "-t", "toy_choice"]).expect(2);
-    outcome.says(&["task toy_choice, test document 0: doc_to_text", "fuel", "toy_choice.yaml:8:"]);
+    outcome.says(&[
+        "task toy_choice, test document 0: doc_to_text",
+        "fuel (limits.template_instructions in harness.toml)",
+        "toy_choice.yaml:8:",
+    ]);
+}
+
+/// What a file may ask for is an option, and an error names it.
+#[test]
+fn limits_are_options() {
+    let world = world();
+    let experiment = world.read("harness.toml");
+    for (limit, parts) in [
+        ("line_bytes = 40", ["toy_choice.jsonl", "line 1 is longer than 40 bytes (limits.line_bytes in harness.toml)"]),
+        ("yaml_values = 3", ["toy_choice.yaml", "more than 3 values"]),
+        ("yaml_bytes = 20", ["toy_choice.yaml", "more than 20 bytes (limits.yaml_bytes"]),
+        ("template_bytes = 20", ["toy_choice.yaml:8:", "values of more than 20 bytes, which is the limit (limits."]),
+        ("template_instructions = 2", ["toy_choice.yaml:8:", "(limits.template_instructions"]),
+        ("template_source = 9", ["toy_choice.yaml", "a source of more than 9 bytes"]),
+        ("file_bytes = 30", ["larger than 30 bytes", "(limits.file_bytes"]),
+        ("line_byte = 40", ["harness.toml", "unknown field `line_byte`"]),
+    ] {
+        world.write("harness.toml", format!("{experiment}\n[limits]\n{limit}\n"));
+        world.run(&["run", "base", "-t", "toy_choice"]).expect(2).says(&parts);
+    }
 }
 
 /// A pattern that backtracks without end is given up for the documents that make it do so, and those are named.

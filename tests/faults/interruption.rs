@@ -1,6 +1,9 @@
 //! Signals in the middle of the work: what is answered is kept, and the next run goes on.
 
-use std::process::{Child, Command};
+use std::{
+    process::{Child, Command},
+    time::{Duration, Instant},
+};
 
 use harness_test_support::{World, tasks, wait_until};
 use serde_json::Value;
@@ -26,11 +29,31 @@ fn signal(child: &Child, name: &str) {
     assert!(status.success(), "the process had ended before it was to be interrupted");
 }
 
-/// Report and comparison of a finished run.
-fn report(world: &World) -> (String, Value) {
-    let outcome = world.run(&[&CALL[..], &["--out", "report"]].concat()).expect(0);
-    let file: Value = serde_json::from_str(&world.read("report/report.json")).unwrap();
-    (outcome.stdout, file["comparison"].clone())
+/// Everything that a finished comparison writes, to the byte, and what it prints; of the manifest all that a number depends
+/// on, with its hash.
+fn report_of(world: &World, call: &[&str]) -> Vec<(String, Vec<u8>)> {
+    let outcome = world.run(&[call, &["--out", "report"]].concat()).expect(0);
+    let files = ["md", "html", "tex", "csv", "json"].map(|end| format!("report/report.{end}"));
+    let files = files.into_iter().chain(["svg", "png"].map(|end| format!("report/comparison.{end}")));
+    let mut all: Vec<(String, Vec<u8>)> = files.map(|name| (name.clone(), world.bytes(&name))).collect();
+    let mut manifest: Value = serde_json::from_str(&world.read("report/manifest.json")).unwrap();
+    let run = manifest["manifest"]["run"].take();
+    assert!(run["command"].is_array() && run["host"].is_object(), "{run}");
+    all.push(("manifest".into(), manifest.to_string().into_bytes()));
+    all.push(("output".into(), outcome.stdout.into_bytes()));
+    all
+}
+
+fn report(world: &World) -> Vec<(String, Vec<u8>)> {
+    report_of(world, &CALL)
+}
+
+#[track_caller]
+fn assert_same(found: &[(String, Vec<u8>)], expected: &[(String, Vec<u8>)]) {
+    for ((name, found), (_, expected)) in found.iter().zip(expected) {
+        let text = String::from_utf8_lossy;
+        assert!(found == expected, "{name} differs:\n{}\n--- undisturbed:\n{}", text(found), text(expected));
+    }
 }
 
 #[test]
@@ -47,7 +70,7 @@ fn ctrl_c_keeps_what_is_answered() {
     assert!((20..DOCUMENTS).contains(&kept), "{kept} responses are kept");
     assert!(outcome.stderr.contains(&format!("{kept} of {DOCUMENTS} open requests")), "{}", outcome.stderr);
 
-    assert_eq!(report(&world), undisturbed);
+    assert_same(&report(&world), &undisturbed);
     assert_eq!(world.stored(), 2 * DOCUMENTS, "nothing is asked twice");
 }
 
@@ -89,7 +112,7 @@ fn kill_loses_at_most_what_was_in_flight() {
     }
     let kept = world.stored();
     assert!(kept >= 80, "{kept} responses are kept");
-    assert_eq!(report(&world), undisturbed);
+    assert_same(&report(&world), &undisturbed);
     assert_eq!(world.stored(), 2 * DOCUMENTS, "nothing is asked twice");
 }
 
@@ -103,21 +126,11 @@ impl Points {
     }
 }
 
-/// The report and its files to the byte; only the hash of the manifest, which has dates and durations, is left out.
-fn whole_report(world: &World) -> ((String, Value), Vec<String>) {
-    let report = report(world);
-    let files = ["report.md", "report.tex", "report.csv", "report.html", "comparison.svg"].map(|name| {
-        let text = world.read(&format!("report/{name}"));
-        text.lines().filter(|line| !line.contains("manifest")).collect::<Vec<_>>().join("\n")
-    });
-    (report, files.to_vec())
-}
-
 /// Half of the kills come from outside after some more responses, half at a byte within a write: the system ends a process
 /// whose file grows beyond its limit, in the middle of the record that would. Each kill meets a run that resumes the last.
 #[test]
 fn a_hundred_kills_change_no_report() {
-    let expected = whole_report(&long());
+    let expected = report(&long());
     let mut points = Points(20_261_122);
     let world = long();
     for kill in 0..50 {
@@ -130,7 +143,7 @@ fn a_hundred_kills_change_no_report() {
     }
     let kept = world.stored();
     assert!((50..2 * DOCUMENTS).contains(&kept), "{kept} responses are kept");
-    assert!(whole_report(&world) == expected);
+    assert_same(&report(&world), &expected);
 
     let world = long();
     let mut torn = 0;
@@ -147,7 +160,40 @@ fn a_hundred_kills_change_no_report() {
     }
     let kept = world.stored();
     assert!((50..2 * DOCUMENTS).contains(&kept) && torn > 25, "{kept} responses are kept, {torn} writes were torn");
-    assert!(whole_report(&world) == expected);
+    assert_same(&report(&world), &expected);
+}
+
+/// Kills of a comparison that trains one of its models, each after some more checkpoints or responses.
+#[test]
+fn twenty_kills_of_training_and_evaluation_change_no_byte() {
+    let call = ["compare", "base", "r4", "-t", "toy_answer,toy_choice"];
+    let world = || {
+        let world = long();
+        world.write("data/instructions.jsonl", tasks::lines(&tasks::instruction_rows(200)));
+        world.replace("recipes/r4.toml", "max_steps = 6", "max_steps = 60");
+        world.replace("recipes/r4.toml", "eval_steps = 2", "eval_steps = 5\neval_samples = 8");
+        world
+    };
+    let expected = report_of(&world(), &call);
+    let world = world();
+    let mut points = Points(20_261_128);
+    let checkpoint = |world: &World| {
+        let models = std::fs::read_dir(world.path(".harness/models")).into_iter().flatten().flatten();
+        let files = models.flat_map(|model| std::fs::read_dir(model.path()).into_iter().flatten().flatten());
+        let step = |name: String| name.strip_prefix("checkpoint-")?.parse().ok();
+        files.filter_map(|file| step(file.file_name().to_string_lossy().into_owned())).max().unwrap_or(0_usize)
+    };
+    for kill in 0..20 {
+        let name = format!("kill{kill}");
+        let done = || checkpoint(&world) + world.stored();
+        let (before, more) = (done(), if kill < 8 { 1 } else { 1 + points.next(30) });
+        let mut child = world.start(&name, &call);
+        wait_until("there is more", || done() >= before + more);
+        child.kill().unwrap();
+        assert_eq!(world.finish(&name, child).code, None, "ended by the signal");
+        assert!(kill > 2 || !world.path("report").exists() && checkpoint(&world) < 60, "killed while it trains");
+    }
+    assert_same(&report_of(&world, &call), &expected);
 }
 
 #[test]
@@ -157,6 +203,27 @@ fn terminate_is_like_ctrl_c() {
     wait_until("some responses are stored", || world.stored() >= 5);
     signal(&child, "TERM");
     world.finish("first", child).expect(1).says(&["interrupted"]);
+}
+
+/// The statistics of this comparison take many minutes: what is meant are two seconds, and the limit here is one for slow
+/// machines.
+#[test]
+fn a_signal_ends_statistics_soon() {
+    let world = world();
+    for (model, factor) in [("m0", 7919), ("m1", 104_729)] {
+        let row = |doc: u32| format!("{{\"id\": {doc}, \"score\": {}}}\n", f64::from(doc * factor % 1000) / 1000.0);
+        world.write(&format!("{model}.jsonl"), (1..=3_000).map(row).collect::<String>());
+        world.run(&["import", "jsonl", &format!("{model}.jsonl"), "--name", model, "--task", "t"]).expect(0);
+    }
+    world.write("harness.toml", "[compare]\nresamples = 3000000\n");
+    let child = world.start("first", &["compare", "m0", "m1"]);
+    wait_until("the statistics are told of", || world.read("first.err").contains("compare ..."));
+    let told = Instant::now();
+    signal(&child, "TERM");
+    let outcome = world.finish("first", child).expect(1);
+    assert!(told.elapsed() < Duration::from_secs(20), "{:?}", told.elapsed());
+    assert_eq!(outcome.stdout, "", "no half report");
+    outcome.says(&["interrupted", "what is done is kept", "run the same command again"]);
 }
 
 #[test]

@@ -123,6 +123,24 @@ fn a_broken_checkpoint_is_named() {
     world.run(&[&CALL[..], &["--resume"]].concat()).expect(2).says(&[&file, "broken"]);
 }
 
+/// A template that passes a limit passes it in every row: the first one ends the work.
+#[test]
+fn a_template_of_training_data_without_end_ends() {
+    let world = world();
+    world.write("data/instructions.jsonl", tasks::lines(&tasks::instruction_rows(2_000)));
+    let endless = "{% for a in range(99999) %}{% for b in range(99999) %}x{% endfor %}{% endfor %}";
+    let template =
+        format!("columns = [\"instruction\"]\nprompt = \"{endless}\"\ncompletion = \"{{{{ response }}}}\"\n");
+    world.write("recipes/endless.toml", template);
+    world.replace("recipes/r4.toml", "template = \"instruction\"", "template = \"endless.toml\"");
+    for more in ["", "unusable_rows = \"drop\"\n"] {
+        world.replace("recipes/r4.toml", "max_length = 256\n", &format!("max_length = 256\n{more}"));
+        let outcome = world.run(&CALL).expect(2);
+        outcome.says(&["instructions.jsonl: line ", "endless.toml, prompt: line 1: ", "(limits.template_instructions"]);
+    }
+    assert!(!world.path("mine").exists(), "nothing is written");
+}
+
 #[test]
 fn rows_that_are_wrong_are_named() {
     let world = world();

@@ -89,8 +89,11 @@ fn a_jury_says_how_far_its_members_agree_and_is_less_sure() {
     };
     assert!(width(&rows[0]) > 3.0 * width(&rows[1]) && rows[0]["contrasts"][0]["verdict"] == "undecided");
     assert!(!found["comparison"]["caveats"].to_string().contains("unpaired"));
-    let members = found["members"].as_object().unwrap();
-    assert!(members["kind"]["now"].as_u64() > Some(60) && members["harsh"]["now"].as_u64() > Some(60), "{members:?}");
+    let members = &found["run"]["members"];
+    assert!(
+        members["kind"]["requested"].as_u64() > Some(60) && members["harsh"]["requested"].as_u64() > Some(60),
+        "{members:?}"
+    );
     let report = world.read("result/report.md");
     assert!(
         report.contains("The jury on other-model: kind ") && report.contains("kind and harsh: the same for"),

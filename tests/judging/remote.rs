@@ -71,9 +71,9 @@ fn judged(world: &World, rows: &[(String, String, String)]) {
     };
     assert_eq!(result["pair"]["wins"], rows.iter().filter(wins).count());
     let asked = 2 * rows.iter().filter(|(_, base, other)| base != other).count();
-    assert_eq!(found["asked"]["now"], asked);
-    let met = |what: &str| found["asked"][what].as_u64().unwrap();
-    assert!(met("repeated") + met("throttled") > 0, "faults were met: {}", found["asked"]);
+    assert_eq!(found["run"]["judge"]["requested"], asked);
+    let met = |what: &str| found["run"]["judge"][what].as_u64().unwrap();
+    assert!(met("repeated") + met("throttled") > 0, "faults were met: {}", found["run"]);
     assert!(found["asked"]["cost"].as_f64().unwrap() > 0.0);
     // The table says the same.
     let row = &found["comparison"]["rows"][0];
@@ -82,7 +82,10 @@ fn judged(world: &World, rows: &[(String, String, String)]) {
     // What was asked once is never asked again.
     let before = server.bodies().len();
     let again = world.run(&call).expect(0).json();
-    assert_eq!((&again["asked"]["now"], &again["results"]), (&0.into(), &found["results"]));
+    assert_eq!(
+        (&again["run"]["judge"]["requested"], &again["results"], &again["asked"]),
+        (&0.into(), &found["results"], &found["asked"])
+    );
     assert_eq!(server.bodies().len(), before);
     for file in [
         "judging.json",
@@ -140,7 +143,7 @@ fn a_cost_limit_stops_before_it_is_passed_and_the_rest_is_asked_later() {
     let first = world.stored();
     assert!(first > 3, "{first}");
     let done = world.run(&limited("1000")).expect(0).json();
-    assert_eq!(done["asked"]["stored"].as_u64().unwrap() as usize, first);
+    assert_eq!(done["run"]["judge"]["from_store"].as_u64().unwrap() as usize, first);
     assert_eq!(done["results"]["models"][0]["pair"]["win_rate"]["n"], 60);
 }
 

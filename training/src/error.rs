@@ -32,6 +32,9 @@ pub enum TrainingError {
         /// What would be accepted.
         expected: String,
     },
+    /// Whoever runs this wants it to stop: the pass in flight was left.
+    #[error("interrupted")]
+    Stopped,
     /// A model of a kind that training does not know.
     #[error("training {kind} models is not supported: the base has the architecture {architecture}")]
     Unsupported {

@@ -8,6 +8,7 @@ mod scratch;
 
 use std::sync::Arc;
 
+use harness_core::Stop;
 use harness_decoder::{DecoderConfig, LayerWeights, Weights};
 pub use layout::{Places, full_layout, lora_layout};
 pub use noise::NoisePlan;
@@ -81,6 +82,8 @@ pub struct Model<B: Backend> {
     outer: Outer<B>,
     rope: B::Buf,
     policy: SavePolicy,
+    /// Once asked, a pass ends before its next block.
+    stop: Stop,
 }
 
 /// Frozen weights outside of the blocks.
@@ -194,7 +197,7 @@ impl<B: Backend> Model<B> {
             }
         };
         let (config, policy) = (config.clone(), SavePolicy::default());
-        Ok((Self { backend, config, places, source, units: None, outer, rope, policy }, store))
+        Ok((Self { backend, config, places, source, units: None, outer, rope, policy, stop: Stop::default() }, store))
     }
 
     /// As [`Model::new`] with all parameters trained, of which this rank holds its part only.
@@ -220,7 +223,20 @@ impl<B: Backend> Model<B> {
         layout::fill(&backend, &mut store, weights)?;
         let outer = Outer { embed: None, norm: None, head: None };
         let (config, policy) = (config.clone(), SavePolicy::default());
-        Ok((Self { backend, config, places, source: None, units: Some(units), outer, rope, policy }, store))
+        Ok((
+            Self {
+                backend,
+                config,
+                places,
+                source: None,
+                units: Some(units),
+                outer,
+                rope,
+                policy,
+                stop: Stop::default(),
+            },
+            store,
+        ))
     }
 
     fn rope(backend: &B, config: &DecoderConfig, max_length: usize) -> Result<B::Buf, TrainingError> {
@@ -232,6 +248,12 @@ impl<B: Backend> Model<B> {
     pub fn with_policy(mut self, policy: SavePolicy) -> Self {
         self.policy = policy;
         self
+    }
+
+    /// Watches this: once asked to stop, a pass ends before its next block with [`TrainingError::Stopped`]. Not where
+    /// other ranks gather the same blocks.
+    pub(crate) fn leave_passes(&mut self, stop: Stop) {
+        self.stop = stop;
     }
 
     /// What the forward pass keeps for the backward pass.
@@ -311,6 +333,9 @@ impl<B: Backend> Model<B> {
         dropout: Option<DropoutPlan>,
         f: impl FnOnce(&BlockContext<'_, B>, &LayerView<'_, B>) -> backend::Result<R>,
     ) -> Result<R, TrainingError> {
+        if self.stop.is_requested() {
+            return Err(TrainingError::Stopped);
+        }
         let (frozen, gathered) = self.weights(at, params)?;
         let (layer, params) = (at.0, gathered.as_deref().map_or(params, Gathered::unit));
         let view = LayerView::new(&self.config, frozen.as_deref(), &self.places.layers[layer], params);

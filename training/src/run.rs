@@ -9,10 +9,10 @@ use std::{
     collections::BTreeSet,
     fs,
     path::{Path, PathBuf},
-    sync::{Arc, atomic::AtomicBool},
+    sync::Arc,
 };
 
-use harness_core::{Digest, Hasher, Seed};
+use harness_core::{Digest, Hasher, Seed, Stop};
 use harness_decoder::{Architecture, DecoderConfig, LayerWeights, Rope, RopeScaling, Weights};
 use harness_engine::{ChatTemplate, ModelFiles, TextTokenizer};
 use harness_store::FileHashes;
@@ -292,8 +292,8 @@ impl<B: Distribute> Run<B> {
         &self.trainer
     }
 
-    /// Watches this flag: once set, the run writes a checkpoint and ends.
-    pub fn with_stop(mut self, stop: Arc<AtomicBool>) -> Self {
+    /// Watches this: once asked to stop, the run writes a checkpoint and ends.
+    pub fn with_stop(mut self, stop: impl Into<Stop>) -> Self {
         self.trainer = self.trainer.with_stop(stop);
         self
     }

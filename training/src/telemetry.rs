@@ -24,12 +24,17 @@ pub struct MetricLog {
 }
 
 impl MetricLog {
-    /// Opens the log of a run that has done `step` updates: later lines, which will be written again, are dropped.
+    /// Opens the log of a run that has done `step` updates, and the evaluations up to that after update `evaluated`: later
+    /// lines, which will be written again, are dropped.
     ///
     /// # Errors
     /// If the file cannot be read or written.
-    pub fn open(path: &Path, step: u64) -> Result<Self, TrainingError> {
-        let kept: String = read_lines(path)?.iter().filter(|line| line.step <= step && step > 0).map(to_text).collect();
+    pub fn open(path: &Path, step: u64, evaluated: u64) -> Result<Self, TrainingError> {
+        let is_done = |line: &&MetricLine| match line.eval_loss.is_some() || !line.tasks.is_empty() {
+            true => line.step <= evaluated,
+            false => line.step <= step,
+        };
+        let kept: String = read_lines(path)?.iter().filter(is_done).filter(|_| step > 0).map(to_text).collect();
         crate::files::write_file(path, kept.as_bytes())?;
         let file = OpenOptions::new().append(true).open(path).map_err(TrainingError::io("open", path))?;
         Ok(Self { path: path.to_owned(), file, events: None })

@@ -10,15 +10,12 @@ mod update;
 use std::{
     fs,
     path::PathBuf,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use figures::Update;
-use harness_core::Digest;
+use harness_core::{Digest, Stop};
 pub use summary::{Estimate, TrainingSummary};
 
 pub use crate::spikes::SpikeDetector;
@@ -68,8 +65,9 @@ pub struct Trainer<B: Backend> {
     state: TrainerState,
     ranks: Arc<dyn Collective<B>>,
     preference: Option<Preference<B>>,
-    /// Set from outside (Ctrl-C): the run writes a checkpoint and ends after the update in flight.
-    stop: Arc<AtomicBool>,
+    /// Asked from outside (Ctrl-C): the run writes a checkpoint and ends. Alone, it leaves the update in flight; several
+    /// ranks finish it, since they have to agree.
+    stop: Stop,
     clock: Box<dyn Fn() -> Duration + Send>,
     /// Seconds since 1970, where events for TensorBoard are written.
     calendar: Option<fn() -> f64>,
@@ -131,7 +129,7 @@ impl<B: Backend> Trainer<B> {
             },
             ranks: Arc::new(Host(Single)),
             preference: None,
-            stop: Arc::default(),
+            stop: Stop::default(),
             clock: Box::new(move || start.elapsed()),
             calendar: None,
             timing: Timing::default(),
@@ -170,9 +168,9 @@ impl<B: Backend> Trainer<B> {
         if self.preference.is_some() { batch.num_samples() / 2 } else { batch.num_labels() }
     }
 
-    /// Watches this flag: once set, the run writes a checkpoint and ends.
-    pub fn with_stop(mut self, stop: Arc<AtomicBool>) -> Self {
-        self.stop = stop;
+    /// Watches this: once asked to stop, the run writes a checkpoint and ends.
+    pub fn with_stop(mut self, stop: impl Into<Stop>) -> Self {
+        self.stop = stop.into();
         self
     }
 
@@ -251,6 +249,9 @@ impl<B: Backend> Trainer<B> {
     }
 
     fn run_to_the_end(&mut self, progress: &mut dyn Progress) -> Result<TrainingSummary, TrainingError> {
+        if self.ranks.world() == 1 {
+            self.model.leave_passes(self.stop.clone());
+        }
         let output = self.setup.output.clone();
         let mut log = None;
         if self.is_first() {
@@ -258,7 +259,7 @@ impl<B: Backend> Trainer<B> {
             if self.state.step == 0 {
                 checkpoint::prune(&output, &[])?;
             }
-            let opened = MetricLog::open(&output.join("metrics.jsonl"), self.state.step)?;
+            let opened = MetricLog::open(&output.join("metrics.jsonl"), self.state.step, self.state.evaluated)?;
             log = Some(match self.calendar {
                 Some(now) => opened.with_events(now)?,
                 None => opened,
@@ -268,6 +269,7 @@ impl<B: Backend> Trainer<B> {
         self.timing = Timing { first_step: self.state.step, ..Timing::default() };
         let mut last_loss = f64::NAN;
         let mut saved = self.state.step;
+        let mut unsaved = None;
         loop {
             if self.evaluation_is_due() {
                 match self.evaluate_and_log(log.as_mut(), progress)? {
@@ -283,19 +285,26 @@ impl<B: Backend> Trainer<B> {
             let step = self.state.step;
             if step > saved && (ended || step.is_multiple_of(self.save_interval()) || self.is_best()) {
                 self.save(progress)?;
-                saved = step;
+                (saved, unsaved) = (step, None);
             }
             if ended {
                 break;
             }
-            if self.agreed_to_stop()? {
-                if step > saved || step == 0 {
-                    self.save(progress)?;
-                }
-                return self.summary(true, last_loss);
-            }
             let began = (self.clock)();
-            let update = self.update(progress)?;
+            let update = match self.agreed(self.stop.is_requested())? {
+                true => Err(TrainingError::Stopped),
+                false => self.update(progress),
+            };
+            let update = match update {
+                Err(TrainingError::Stopped) => {
+                    if step > saved || step == 0 {
+                        self.save(progress)?;
+                    }
+                    return self.summary(true, last_loss);
+                }
+                update => update?,
+            };
+            unsaved.get_or_insert_with(|| self.stop.unsaved());
             self.timing.busy += (self.clock)().saturating_sub(began);
             self.timing.tokens += update.tokens as u64;
             self.timing.samples += update.samples as u64;
@@ -361,9 +370,8 @@ impl<B: Backend> Trainer<B> {
         })
     }
 
-    /// Whether any rank was told to stop.
-    fn agreed_to_stop(&self) -> Result<bool, TrainingError> {
-        let own = self.stop.load(Ordering::Relaxed);
+    /// Whether any rank is to stop.
+    fn agreed(&self, own: bool) -> Result<bool, TrainingError> {
         if self.ranks.world() == 1 {
             return Ok(own);
         }

@@ -112,6 +112,45 @@ fn stopping_and_resuming_changes_no_bit() {
     assert_same_run(&whole, &stopped, 12);
 }
 
+/// Asks for the stop after the first of an update's micro-batches, or while an evaluation goes on.
+struct StopWithin {
+    stop: Arc<AtomicBool>,
+    micro_batches: usize,
+    evaluations: bool,
+}
+
+impl Progress for StopWithin {
+    fn micro_batch(&mut self, _: usize, _: usize) {
+        self.micro_batches -= 1;
+        self.stop.fetch_or(self.micro_batches == 0, Ordering::Relaxed);
+    }
+
+    fn evaluating(&mut self, _: usize, _: usize) {
+        self.stop.fetch_or(self.evaluations, Ordering::Relaxed);
+    }
+}
+
+#[test]
+fn an_update_in_flight_is_left_and_done_again() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (whole, stopped) = (folder.path().join("whole"), folder.path().join("stopped"));
+    trainer(&whole, &lora(), &options()).run(&mut Silent).expect("a run");
+    let mut resumed = 0;
+    // Within the sixth update, then in the evaluation after the eighth, then in the first that is left.
+    for (micro_batches, evaluations, done) in [(11, false, 5), (99, true, 8), (1, false, 8)] {
+        let stop = Arc::new(AtomicBool::new(false));
+        let mut trainer = trainer(&stopped, &lora(), &options()).with_stop(stop.clone());
+        assert_eq!(trainer.resume().expect("a checkpoint"), resumed);
+        let summary = trainer.run(&mut StopWithin { stop, micro_batches, evaluations }).expect("a run");
+        assert_eq!((summary.steps, summary.interrupted), (done, true));
+        resumed = done;
+    }
+    let mut last = trainer(&stopped, &lora(), &options());
+    assert_eq!(last.resume().expect("a checkpoint"), 8);
+    last.run(&mut Silent).expect("a run");
+    assert_same_run(&whole, &stopped, 12);
+}
+
 #[test]
 fn runs_killed_at_random_steps_go_on_from_their_last_checkpoint() {
     let folder = tempfile::tempdir().expect("a folder");

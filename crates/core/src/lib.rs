@@ -11,6 +11,7 @@ mod document;
 mod file_name;
 mod finish;
 mod guard;
+mod limits;
 mod model;
 mod nearest;
 mod read;
@@ -21,6 +22,7 @@ mod score;
 mod seed;
 mod split;
 mod split_name;
+mod stop;
 mod thinking;
 mod visible;
 
@@ -32,6 +34,7 @@ pub use document::{DocId, Document};
 pub use file_name::{file_name, file_part, name_of_file_part};
 pub use finish::Finish;
 pub use guard::{guarded, is_guarded};
+pub use limits::{LIMIT_MARK, Limits, bytes_in_words, limit_name, limits, set_limits};
 pub use model::{
     Capabilities, ChatMessage, ChatOptions, ChatRole, Control, LanguageModel, ModelError, ModelIdentity, ModelStats,
     PairTokens,
@@ -45,6 +48,7 @@ pub use score::{MetricKey, SampleScore};
 pub use seed::{Seed, StreamRng};
 pub use split::{Split, split_80_10_10};
 pub use split_name::SplitName;
+pub use stop::{Stop, Unsaved};
 pub use thinking::{
     CHAT_PROMPT_MARK, THINK_END, Thinking, begins_in_thinking, cut_at_stops, opens_marked_thinking, opens_thinking,
     split_marked_thinking, split_opened_thinking, split_thinking, split_thinking_after, thinking_marks,

@@ -6,8 +6,7 @@ use std::{
     path::Path,
 };
 
-/// Bytes of the largest file that is read whole: definitions, recipes, configurations, templates.
-const LARGEST: u64 = 256 << 20;
+use crate::{bytes_in_words, limit_name, limits};
 
 /// Opens a file for reading. A device or a pipe may have no end or block for ever, so neither is opened.
 ///
@@ -24,15 +23,17 @@ pub fn open_file(path: &Path) -> io::Result<File> {
     File::open(path)
 }
 
-/// Reads a whole file of at most 256 MiB.
+/// Reads a whole file of at most [`Limits::file_bytes`](crate::Limits::file_bytes).
 ///
 /// # Errors
 /// If it is no regular file, is larger, or cannot be read.
 pub fn read_file(path: &Path) -> io::Result<Vec<u8>> {
     let mut bytes = vec![];
-    open_file(path)?.take(LARGEST + 1).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > LARGEST {
-        let message = format!("larger than {} MiB, the most that is read whole", LARGEST >> 20);
+    let most = limits().file_bytes;
+    open_file(path)?.take(most.saturating_add(1)).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > most {
+        let most = bytes_in_words(most);
+        let message = format!("larger than {most}, the most that is read whole {}", limit_name("file_bytes"));
         return Err(io::Error::new(io::ErrorKind::FileTooLarge, message));
     }
     Ok(bytes)

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use crate::{
     EvaluationError, Session,
-    explain::TOKENIZER,
+    explain::{INCLUDE_PATH, TOKENIZER},
     gather::{Asking, Gathered, Subject, gather},
     options::EvaluationOptions,
     record::manifest,
@@ -75,8 +75,7 @@ pub fn compare_subjects(
     settings.validate()?;
     let judging = (!judges.is_empty()).then_some((judges.as_slice(), judge_protocol.as_str()));
     let gathered = gather(session, subjects, evaluation, *asking, settings, judging)?;
-    let stage = session.stage("compare", 1);
-    let mut comparison = gathered.compare(settings)?;
+    let (mut comparison, stage) = gathered.compare(session, settings)?;
     let look = Look::of(&gathered, evaluation, settings);
     comparison.caveats.extend(look.earlier(&session.home));
     let (rows, caveats) = (counted(comparison.rows.len(), "row"), counted(comparison.caveats.len(), "caveat"));
@@ -86,9 +85,9 @@ pub fn compare_subjects(
             let mut manifest = manifest(session, suite, &gathered.evaluated, name)?;
             manifest.settings.insert("compare".to_owned(), json!(settings));
             manifest.settings.extend(gathered.judging().map(|record| ("judge".to_owned(), record.clone())));
-            manifest.settings.insert("include_path".to_owned(), json!(evaluation.include_path));
+            manifest.run.places.insert(INCLUDE_PATH.to_owned(), json!(evaluation.include_path));
             if let Some(choice) = &evaluation.texts.tokenizer {
-                manifest.settings.insert(TOKENIZER.to_owned(), json!(choice.to_string()));
+                manifest.run.places.insert(TOKENIZER.to_owned(), json!(choice.to_string()));
             }
             Some(manifest)
         }
@@ -96,7 +95,7 @@ pub fn compare_subjects(
     };
     let report = Report { comparison, meta: meta(manifest.as_ref(), &gathered) };
     let stored = Stored { look, report, manifest };
-    keep(session, &stored)?;
+    session.phase("keep the comparison", || keep(session, &stored))?;
     Ok(Compared { gathered, stored })
 }
 

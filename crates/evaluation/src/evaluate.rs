@@ -97,6 +97,8 @@ pub fn evaluate(
         think_end_token: ready.think_end_token.clone(),
     };
     let mut keys = keys.into_iter();
+    let documents: usize = evaluated.prepared.iter().map(|prepared| prepared.documents.len()).sum();
+    let bar = session.stage(&format!("score {}", ready.name), documents as u64);
     for (task, prepared) in suite.tasks.iter().zip(&evaluated.prepared) {
         let mut facts = TaskFacts {
             repeats: 1,
@@ -110,6 +112,12 @@ pub fn evaluate(
         let mut outputs = Hasher::new("outputs");
         let (mut scored, mut responses) = (vec![], vec![]);
         for document in &prepared.documents {
+            if session.interrupted() {
+                return Err(EvaluationError::Interrupted(format!(
+                    "interrupted: all answers of {} are stored; run the same command again to score them",
+                    ready.name
+                )));
+            }
             let mut answers = vec![];
             for (request, key) in document.requests.iter().zip(keys.by_ref()) {
                 let response = store.get(&model, &key)?.ok_or_else(|| {
@@ -138,12 +146,14 @@ pub fn evaluate(
             }
             scored.push(result);
             responses.push(answers);
+            bar.step();
         }
         facts.outputs = Some(outputs.finish());
         evaluated.facts.tasks.insert(task.id().to_owned(), facts);
         evaluated.scored.push(scored);
         evaluated.responses.push(responses);
     }
+    bar.finish("");
     Ok(evaluated)
 }
 

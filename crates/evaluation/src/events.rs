@@ -11,7 +11,7 @@ pub trait Events: Send + Sync {
         let _ = text;
     }
 
-    /// A stage of so many steps begins.
+    /// A stage of so many steps begins; of 0 if nobody knows how many there are.
     fn stage(&self, title: &str, steps: u64) -> Box<dyn StageEvents> {
         let _ = (title, steps);
         Box::new(Unwatched)
@@ -29,7 +29,7 @@ pub trait StageEvents {
     /// One step is done.
     fn step(&self) {}
 
-    /// The stage is done; `summary` says what was done in it.
+    /// The stage is done; `summary` says what was done in it, if there is something to say.
     fn finished(&self, summary: &str, seconds: f64) {
         let _ = (summary, seconds);
     }

@@ -1,6 +1,9 @@
 //! The chain from a number of a report to everything it was made from, recomputed from the store.
 
-use std::path::Path;
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 
 use harness_core::{ChatKwargs, Digest, Hasher, Request, Response, canonical_json};
 use harness_metrics::comparison::{Comparison, ModelFacts, Row};
@@ -8,6 +11,7 @@ use harness_store::{DataEntry, Manifest, ModelEntry, RunStore as _, TaskEntry, h
 use harness_tasks::{BuildOptions, Group, Prepared, PromptFormatter, Scored, Task as _};
 use harness_training::TrainingRecord;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::{
     EvaluationError, Session,
@@ -24,16 +28,41 @@ use crate::{
 /// Name of the manifest's setting that holds what follows, by model.
 pub const LINEAGE: &str = "lineage";
 
-/// Name of the manifest's setting that says whose tokenizer and chat template models were asked with, where the call said it.
+/// Name of the place in the manifest that says whose tokenizer and chat template models were asked with, where the call
+/// said it.
 pub(crate) const TOKENIZER: &str = "tokenizer";
+
+/// Name of the place in the manifest that holds the folders of task files.
+pub(crate) const INCLUDE_PATH: &str = "include_path";
+
+/// Where a model lay when it was asked; not what its answers depend on.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct ModelPlace {
+    /// File or folder of the base weights.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path: Option<PathBuf>,
+    /// Folder of the adapter.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub adapter: Option<PathBuf>,
+    /// The files; those of an adapter may name folders of this machine.
+    pub files: ModelFiles,
+}
+
+impl ModelPlace {
+    /// Name of the place in the manifest that holds them by model.
+    pub const ALL: &str = "models";
+
+    pub(crate) fn of(model: &Evaluated) -> Self {
+        let ModelEntry { path, adapter, .. } = model.entry.clone();
+        Self { path, adapter, files: model.files.clone() }
+    }
+}
 
 /// What the manifest keeps of one model for [`explain`].
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct ModelLineage {
-    /// The files.
-    pub files: ModelFiles,
     /// By task.
-    pub tasks: std::collections::BTreeMap<String, Samples>,
+    pub tasks: BTreeMap<String, Samples>,
     /// The mark that ended its thinking, where the experiment named one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub think_end_token: Option<String>,
@@ -74,7 +103,7 @@ pub fn lineage(suite: &Suite, model: &Evaluated) -> ModelLineage {
         (task.id().to_owned(), Samples::of(requests, responses.iter().flatten()))
     });
     let think_end_token = model.think_end_token.clone();
-    ModelLineage { files: model.files.clone(), tasks: tasks.collect(), think_end_token, tokenizer: None }
+    ModelLineage { tasks: tasks.collect(), think_end_token, tokenizer: None }
 }
 
 /// One link of the chain from a number to what it was made from.
@@ -174,7 +203,7 @@ fn inputs(
     chain: &mut Chain,
 ) -> Result<(), EvaluationError> {
     chain.note("harness", manifest.harness_version.clone());
-    chain.note("command", manifest.command.join(" "));
+    chain.note("command", manifest.run.command.join(" "));
     let Some(entry) = manifest.models.iter().find(|entry| entry.name == model) else {
         chain.note("model", "imported: no lineage beyond the imported file");
         return Ok(());
@@ -184,20 +213,23 @@ fn inputs(
         .get(LINEAGE)
         .and_then(|all| serde_json::from_value(all.get(model)?.clone()).ok())
         .unwrap_or_default();
-    lineage.tokenizer = manifest.settings.get(TOKENIZER).and_then(|choice| choice.as_str()).map(str::to_owned);
+    lineage.tokenizer = manifest.run.places.get(TOKENIZER).and_then(|choice| choice.as_str()).map(str::to_owned);
+    let place = manifest.run.places.get(ModelPlace::ALL);
+    let place = place.and_then(|all| serde_json::from_value::<ModelPlace>(all.get(model)?.clone()).ok());
+    let ModelPlace { path, adapter, files } = place.unwrap_or_default();
     chain.note(format!("model {model}"), entry.identity.digest().short());
-    for file in &lineage.files.weights {
+    for file in &files.weights {
         chain.file("weights", file);
     }
-    for file in &lineage.files.adapter {
+    for file in &files.adapter {
         chain.file("adapter", file);
     }
-    for file in &lineage.files.data {
+    for file in &files.data {
         chain.file("training data", file);
     }
-    if let Some(recipe) = &lineage.files.recipe {
+    if let Some(recipe) = &files.recipe {
         let short: String = recipe.chars().take(12).collect();
-        let found = entry.adapter.as_deref().or(entry.path.as_deref()).and_then(recipe_now);
+        let found = adapter.as_deref().or(path.as_deref()).and_then(recipe_now);
         chain.check(
             "recipe",
             short,
@@ -221,7 +253,8 @@ fn inputs(
         let mut scored = vec![];
         let recorded = manifest.tasks.iter().find(|recorded| recorded.id == task.id());
         if let Some(recorded) = recorded.filter(|recorded| parts.contains(&recorded.id.as_str())) {
-            scored = samples(session, &suite, number, recorded, (entry, &lineage), chain)?;
+            let files = manifest.run.data.get(&recorded.id).map_or(&[][..], Vec::as_slice);
+            scored = samples(session, &suite, number, (recorded, files), (entry, &lineage), chain)?;
         }
         all.scored.push(scored);
     }
@@ -256,13 +289,13 @@ fn samples(
     session: &Session,
     suite: &Suite,
     number: usize,
-    recorded: &TaskEntry,
+    (recorded, files): (&TaskEntry, &[DataEntry]),
     (entry, lineage): (&ModelEntry, &ModelLineage),
     chain: &mut Chain,
 ) -> Result<Vec<Scored>, EvaluationError> {
     let task = &suite.tasks[number];
     chain.check(format!("task {}", recorded.id), recorded.definition.short(), task.digest().short());
-    for file in &recorded.data {
+    for file in files {
         chain.file("data", file);
     }
     let prepared = prepare(session, suite, number, entry, lineage)?;
@@ -293,16 +326,16 @@ fn recipe_now(folder: &Path) -> Option<String> {
 
 /// The tasks of a manifest, built as they were.
 fn suite(session: &Session, manifest: &Manifest) -> Result<Suite, EvaluationError> {
-    fn setting<T: Default + serde::de::DeserializeOwned>(manifest: &Manifest, name: &str) -> T {
-        let value = manifest.settings.get(name);
+    fn setting<T: Default + serde::de::DeserializeOwned>(settings: &BTreeMap<String, Value>, name: &str) -> T {
+        let value = settings.get(name);
         value.and_then(|value| serde_json::from_value(value.clone()).ok()).unwrap_or_default()
     }
-    let include: Vec<std::path::PathBuf> = setting(manifest, "include_path");
-    let mut tasks: Vec<String> = setting(manifest, "tasks");
+    let include: Vec<PathBuf> = setting(&manifest.run.places, INCLUDE_PATH);
+    let mut tasks: Vec<String> = setting(&manifest.settings, "tasks");
     if tasks.is_empty() {
         tasks.extend(manifest.tasks.iter().map(|task| task.id.clone()));
     }
-    let build = BuildOptions { limit: None, ..setting(manifest, "build") };
+    let build = BuildOptions { limit: None, ..setting(&manifest.settings, "build") };
     let options = EvaluationOptions { tasks, include_path: include, build, ..EvaluationOptions::default() };
     let suite = Suite::load(session, &options)?;
     let documents: Vec<usize> = suite

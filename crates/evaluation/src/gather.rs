@@ -6,12 +6,13 @@ use std::{
 };
 
 use harness_core::{DocId, LanguageModel};
-use harness_metrics::comparison::{Caveat, Comparison, ModelFacts, Settings, Table};
+use harness_metrics::comparison::{Caveat, Comparison, ComparisonError, ModelFacts, Settings, Table};
 use harness_tasks::Task as _;
 
 use crate::{
     EvaluationError, Session,
     evaluate::{Evaluated, evaluate},
+    events::Stage,
     experiment::ResolvedModel,
     import::{ImportRecord, imported_tables, not_shared, require, require_of_suite},
     judging::{Judged, Judging},
@@ -79,7 +80,10 @@ impl Subject {
 
 /// The imported results of a name that is no model of the experiment.
 fn imported(session: &Session, name: &str) -> Result<Option<ImportRecord>, EvaluationError> {
-    if session.experiment.models.contains_key(name) { Ok(None) } else { ImportRecord::find(&session.home, name) }
+    if session.experiment.models.contains_key(name) {
+        return Ok(None);
+    }
+    session.phase(format!("read {name}"), || ImportRecord::find(&session.home, name))
 }
 
 /// How models are asked.
@@ -152,12 +156,12 @@ impl Gathered {
         }
     }
 
-    /// The comparison, with the caveats that only files can tell.
+    /// The comparison, with the caveats that only files can tell, and its stage, which goes on.
     ///
     /// # Errors
-    /// If there is nothing to compare, or the documents do not fit.
-    pub fn compare(&self, settings: &Settings) -> Result<Comparison, EvaluationError> {
-        let tables = self.tables();
+    /// If there is nothing to compare, the documents do not fit, or the session is stopped.
+    pub fn compare(&self, session: &Session, settings: &Settings) -> Result<(Comparison, Stage), EvaluationError> {
+        let tables = session.phase("collect scores", || self.tables());
         if tables.is_empty() {
             let names: Vec<String> = self.scores().iter().map(|scores| scores.name().to_owned()).collect();
             return Err(EvaluationError::usage(format!(
@@ -171,8 +175,22 @@ impl Gathered {
         for facts in facts.iter_mut().filter(|facts| facts.source.is_some()) {
             facts.tasks.retain(|task, _| compared.contains(task.as_str()));
         }
-        let mut comparison =
-            Comparison::compute(&tables, &facts, settings).map_err(|error| error.with_labels(&self.labels()))?;
+        let (stage, mut begun) = (session.stage("compare", tables.len() as u64), 0_usize);
+        let mut next = || {
+            if begun > 0 {
+                stage.step();
+            }
+            begun += 1;
+            !session.interrupted()
+        };
+        let computed = Comparison::compute_watched(&tables, &facts, settings, &mut next);
+        let mut comparison = computed.map_err(|error| match error {
+            ComparisonError::Stopped => EvaluationError::Interrupted(format!(
+                "interrupted in row {begun} of {} of the comparison; all answers are stored: run the same command again",
+                tables.len()
+            )),
+            error => error.with_labels(&self.labels()).into(),
+        })?;
         comparison.caveats.extend(self.asked_how.iter().cloned());
         comparison.caveats.extend(split_leaks(&self.trainings));
         comparison.caveats.extend(self.judged.caveats.iter().cloned());
@@ -180,7 +198,7 @@ impl Gathered {
         let own: Vec<&str> = self.evaluated.iter().map(|model| model.name.as_str()).collect();
         let records: Vec<&ImportRecord> = self.imported.iter().collect();
         comparison.caveats.extend(not_shared(&tables, self.suite.as_ref(), (&own, &records), &self.tasks));
-        Ok(comparison)
+        Ok((comparison, stage))
     }
 
     /// The tools' own ids of documents.
@@ -284,7 +302,8 @@ pub fn gather(
                 }
                 gathered.trainings.push((ready.name.clone(), training));
             }
-            evaluated.files = model_files(ready, &session.hashes())?;
+            evaluated.files =
+                session.phase(format!("hash {}", ready.name), || model_files(ready, &session.hashes()))?;
             if asking.probe > 0 {
                 let found = noise::floor(session, suite, ready, evaluated, (asking.probe, asking.from_store))?;
                 for (place, change) in found {
@@ -325,7 +344,7 @@ fn until_decided(
             ready.iter().map(|ready| evaluate(session, &part, ready, asking.from_store)).collect::<Result<_, _>>()?;
         let scores: Vec<Scores<'_>> = evaluated.iter().map(Scores::Evaluated).collect();
         let tables: Vec<Table> = tables(&part, &scores, &BTreeMap::new());
-        let comparison = Comparison::compute(&tables, &[], settings)?;
+        let comparison = session.phase("look", || Comparison::compute(&tables, &[], settings))?;
         let open = |task: usize| {
             let id = suite.tasks[task].id();
             let mut rows = comparison.rows.iter().filter(|row| row.task == id && row.primary);

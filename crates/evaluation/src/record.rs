@@ -18,7 +18,7 @@ use serde_json::{Map, json};
 use crate::{
     EvaluationError, Session,
     evaluate::Evaluated,
-    explain::{LINEAGE, lineage},
+    explain::{LINEAGE, ModelPlace, lineage},
     models::Ready,
     suite::Suite,
 };
@@ -36,15 +36,20 @@ pub fn manifest(
     let mut manifest = Manifest::new(name, env!("CARGO_PKG_VERSION"), session.command.clone());
     manifest.models = models.iter().map(|model| model.entry.clone()).collect();
     if let Some(first) = models.first() {
-        manifest.tasks = suite.entries(&first.prepared, &session.hashes())?;
+        for (entry, files) in suite.entries(&first.prepared, &session.hashes())? {
+            manifest.run.data.insert(entry.id.clone(), files);
+            manifest.tasks.push(entry);
+        }
     }
     manifest.settings.insert("build".to_owned(), json!(suite.common_options()));
     manifest.settings.insert("tasks".to_owned(), json!(suite.names()));
     let lineage: BTreeMap<&str, _> = models.iter().map(|model| (model.name.as_str(), lineage(suite, model))).collect();
     manifest.settings.insert(LINEAGE.to_owned(), json!(lineage));
+    let places: BTreeMap<&str, _> = models.iter().map(|model| (model.name.as_str(), ModelPlace::of(model))).collect();
+    manifest.run.places.insert(ModelPlace::ALL.to_owned(), json!(places));
     manifest.seeds.insert("fewshot".to_owned(), suite.common_options().fewshot_seed as u64);
     for model in models {
-        manifest.timings.insert(format!("evaluate {}", model.name), model.seconds);
+        manifest.run.timings.insert(format!("evaluate {}", model.name), model.seconds);
     }
     Ok(manifest)
 }

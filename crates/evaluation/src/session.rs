@@ -1,13 +1,8 @@
 //! What all work here needs: the experiment, folders, device, someone who watches, and a way to stop.
 
-use std::{
-    path::PathBuf,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-};
+use std::{path::PathBuf, sync::Arc};
 
+use harness_core::Stop;
 use harness_engine::{ComputeType, Placement};
 use harness_store::{DataLocator, DiskStore, FileHashes};
 
@@ -34,7 +29,7 @@ pub struct Session {
     /// The command line, for manifests; empty where there is none.
     pub command: Vec<String>,
     events: Arc<dyn Events>,
-    stop: Arc<AtomicBool>,
+    stop: Stop,
 }
 
 impl Session {
@@ -49,7 +44,7 @@ impl Session {
             is_rank: false,
             command: vec![],
             events: Arc::new(Unwatched),
-            stop: Arc::default(),
+            stop: Stop::default(),
             experiment,
         }
     }
@@ -60,20 +55,20 @@ impl Session {
         Self { events, ..self }
     }
 
-    /// The same session, which stops after the batch or token in flight once this flag is set.
+    /// The same session, which stops after the batch, token or row in flight once this is asked for.
     #[must_use]
-    pub fn stopped_by(self, stop: Arc<AtomicBool>) -> Self {
-        Self { stop, ..self }
+    pub fn stopped_by(self, stop: impl Into<Stop>) -> Self {
+        Self { stop: stop.into(), ..self }
     }
 
     /// Whether the work should stop.
     pub fn interrupted(&self) -> bool {
-        self.stop.load(Ordering::SeqCst)
+        self.stop.is_requested()
     }
 
-    /// The flag behind [`Session::interrupted`].
-    pub fn stop_flag(&self) -> Arc<AtomicBool> {
-        Arc::clone(&self.stop)
+    /// What is behind [`Session::interrupted`].
+    pub fn stop(&self) -> &Stop {
+        &self.stop
     }
 
     /// Where data sets are looked for: those that training runs wrote can be evaluated too.
@@ -111,7 +106,15 @@ impl Session {
         self.events.note(text.as_ref());
     }
 
-    /// Begins a stage.
+    /// Work that has no steps to count, which whoever watches is told of if it takes its time.
+    pub fn phase<T>(&self, title: impl AsRef<str>, work: impl FnOnce() -> T) -> T {
+        let stage = self.stage(title.as_ref(), 0);
+        let result = work();
+        stage.finish("");
+        result
+    }
+
+    /// Begins a stage; of 0 steps if nobody knows how many there are.
     pub fn stage(&self, title: &str, steps: u64) -> Stage {
         Stage::new(self.events.stage(title, steps))
     }

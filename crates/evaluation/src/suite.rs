@@ -133,22 +133,27 @@ impl Suite {
     ///
     /// # Errors
     /// If a data file cannot be read.
-    pub fn entries(&self, prepared: &[Arc<Prepared>], hashes: &FileHashes) -> Result<Vec<TaskEntry>, EvaluationError> {
+    pub fn entries(
+        &self,
+        prepared: &[Arc<Prepared>],
+        hashes: &FileHashes,
+    ) -> Result<Vec<(TaskEntry, Vec<DataEntry>)>, EvaluationError> {
         let mut entries = vec![];
         for (number, (task, prepared)) in self.tasks.iter().zip(prepared).enumerate() {
             let mut data = vec![];
             for path in task.data_files().into_iter().filter(|path| path.is_file()) {
                 data.push(DataEntry { hash: hashes.hash(&path)?, path });
             }
-            entries.push(TaskEntry {
+            let entry = TaskEntry {
                 id: task.id().to_owned(),
                 version: task.version().to_owned(),
                 definition: task.digest(),
-                data,
+                data: data.iter().map(|file| file.hash).collect(),
                 num_fewshot: prepared.num_fewshot,
                 limit: self.options(number).limit.map(|limit| limit.of(prepared.available)),
                 docs: prepared.documents.len(),
-            });
+            };
+            entries.push((entry, data));
         }
         Ok(entries)
     }

@@ -318,7 +318,7 @@ impl TrainingPlan {
             _ => None,
         };
         let (placement, compute) = (session.device, session.dtype);
-        let setting = Setting { placement, compute, stop: session.stop_flag(), now };
+        let setting = Setting { placement, compute, stop: session.stop().clone(), now };
         let run = run::prepare(setting, &resolved, base, &session.hashes(), &self.folder, ranks)?;
         if let Some(note) = &run.prepared().note {
             session.note(note);
@@ -334,7 +334,11 @@ impl TrainingPlan {
         let (rank, world) = (ranks.rank(), ranks.world());
         let begun = world > 1 || !harness_training::checkpoint::steps(&self.folder).is_empty();
         let tasks = if rank == 0 { self.tasks(session)? } else { None };
-        let mut run = self.prepare(session, ranks.resuming(resume && begun))?;
+        let prepare = || self.prepare(session, ranks.resuming(resume && begun));
+        let mut run = match rank {
+            0 => session.phase(format!("prepare {}", self.name), prepare)?,
+            _ => prepare()?,
+        };
         // One rank tells of it.
         let events = if rank == 0 { session.events() } else { &Unwatched };
         let trained = thousands(run.trainable_parameters() as u64);

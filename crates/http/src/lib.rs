@@ -26,4 +26,4 @@ pub use chat::{chat_prompt, is_chat_prompt};
 pub use endpoint::{Endpoint, EndpointStats, Served};
 pub use error::HttpError;
 pub use likelihood::LikelihoodApi;
-pub use options::{Api, EndpointOptions, EndpointSpec, OPENAI_URL};
+pub use options::{Api, EndpointOptions, EndpointSpec, OPENAI_URL, billed};

@@ -188,15 +188,9 @@ impl EndpointOptions {
     }
 
     /// Cost of tokens, 0 without prices.
-    pub(crate) fn cost(&self, prompt_tokens: f64, completion_tokens: f64) -> f64 {
+    pub fn cost(&self, prompt_tokens: f64, completion_tokens: f64) -> f64 {
         let price = |price: Option<f64>| price.unwrap_or(0.0) / 1e6;
         prompt_tokens * price(self.input_price) + completion_tokens * price(self.output_price)
-    }
-
-    /// Cost of an answer with these counts, 0 without prices. Of a scored text one token is generated.
-    pub fn cost_of(&self, request: &Request, usage: &Usage) -> f64 {
-        let (prompt, completion) = billed(request, usage);
-        self.cost(prompt as f64, completion as f64)
     }
 
     /// The settings of a sampling, with their values, that matter and that the server does not take.
@@ -235,8 +229,8 @@ impl EndpointOptions {
     }
 }
 
-/// Tokens of the prompt and tokens generated that an answer is charged for.
-pub(crate) fn billed(request: &Request, usage: &Usage) -> (usize, usize) {
+/// Tokens of the prompt and tokens generated that an answer is charged for: of a scored text one is generated.
+pub fn billed(request: &Request, usage: &Usage) -> (usize, usize) {
     match request {
         Request::Generate { .. } => (usage.prompt_tokens, usage.completion_tokens),
         _ => (usage.prompt_tokens + usage.completion_tokens, 1),

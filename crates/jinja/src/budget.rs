@@ -5,37 +5,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use harness_core::{Limits, bytes_in_words, limit_name};
 use minijinja::{Error, ErrorKind};
-
-/// The limits of a template; the defaults are far above what templates of models and tasks need.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
-    /// Bytes of the template itself.
-    pub source: usize,
-    /// Operators, calls and brackets within one pair of template marks.
-    pub operators: usize,
-    /// Instructions that one rendering executes.
-    pub instructions: u64,
-    /// Bytes of one value: a text, or a list with all that is in it.
-    pub value: usize,
-    /// Bytes of all values that one rendering makes, and of its text.
-    pub bytes: u64,
-    /// Time of one rendering.
-    pub time: Duration,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            source: 4 << 20,
-            operators: 500,
-            instructions: 15_000_000,
-            value: 64 << 20,
-            bytes: 256 << 20,
-            time: Duration::from_secs(3),
-        }
-    }
-}
 
 /// What the rendering on this thread has left.
 #[derive(Clone, Copy)]
@@ -58,7 +29,8 @@ pub(crate) fn with_budget<T>(limits: Limits, render: impl FnOnce() -> T) -> T {
             REST.set(self.0);
         }
     }
-    let rest = Rest { limits, bytes: limits.bytes, ends: Instant::now().checked_add(limits.time) };
+    let time = Duration::try_from_secs_f64(limits.template_seconds).unwrap_or(Duration::MAX);
+    let rest = Rest { limits, bytes: limits.template_bytes, ends: Instant::now().checked_add(time) };
     let _outer = Outer(REST.replace(Some(rest)));
     render()
 }
@@ -74,24 +46,41 @@ pub(crate) fn limits() -> Limits {
 /// If one value may not be as large, or the budget or the time is used up.
 pub(crate) fn charge(bytes: usize) -> Result<(), Error> {
     let Some(mut rest) = REST.get() else { return Ok(()) };
-    if bytes > rest.limits.value {
-        return Err(exceeded(format!("a value of more than {}", size(rest.limits.value as u64))));
+    let limits = &rest.limits;
+    if bytes > limits.template_value {
+        return Err(exceeded_value(limits.template_value));
     }
     let left = rest.bytes.checked_sub(bytes as u64);
-    rest.bytes = left.ok_or_else(|| exceeded(format!("values of more than {}", size(rest.limits.bytes))))?;
+    let more = || exceeded(format!("values of more than {}", bytes_in_words(limits.template_bytes)), "template_bytes");
+    rest.bytes = left.ok_or_else(more)?;
     if rest.ends.is_some_and(|ends| Instant::now() > ends) {
-        return Err(exceeded(format!("more than {:?} of time", rest.limits.time)));
+        return Err(exceeded(format!("more than {} s", limits.template_seconds), "template_seconds"));
     }
     REST.set(Some(rest));
     Ok(())
 }
 
-/// The error of a template that would need more than a limit.
-pub(crate) fn exceeded(what: impl std::fmt::Display) -> Error {
-    Error::new(ErrorKind::InvalidOperation, format!("the template needs {what}, which is the limit"))
+/// The error of a value that is larger than a value may be.
+pub(crate) fn exceeded_value(most: usize) -> Error {
+    exceeded(format!("a value of more than {}", bytes_in_words(most as u64)), "template_value")
 }
 
-/// Bytes in words.
-pub(crate) fn size(bytes: u64) -> String {
-    if bytes.is_multiple_of(1 << 20) { format!("{} MiB", bytes >> 20) } else { format!("{bytes} bytes") }
+/// The error of a template that would need more than a limit of this name.
+pub(crate) fn exceeded(what: impl std::fmt::Display, limit: &str) -> Error {
+    Error::new(
+        ErrorKind::InvalidOperation,
+        format!("the template needs {what}, which is the limit {}", limit_name(limit)),
+    )
+}
+
+/// An error in words, without its line: what went wrong, the detail, and the limit that was passed.
+pub fn describe(error: &Error) -> String {
+    let mut text = error.kind().to_string();
+    if let Some(detail) = error.detail() {
+        text += &format!(": {detail}");
+    }
+    if error.kind() == ErrorKind::OutOfFuel {
+        text += &format!(" {}", limit_name("template_instructions"));
+    }
+    text
 }

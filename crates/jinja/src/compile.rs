@@ -8,11 +8,8 @@ use minijinja::{
     syntax::SyntaxConfig,
 };
 
-use crate::{
-    Limits,
-    budget::{exceeded, size},
-    weight::weight,
-};
+use crate::{budget::exceeded, weight::weight};
+use harness_core::{Limits, bytes_in_words};
 
 /// The filter that weighs a value and hands it on; no template can write its name.
 pub(crate) const WEIGHED: &str = "%weighed";
@@ -50,8 +47,9 @@ pub(crate) fn compile<'source>(
 /// The parser makes a tree whose depth is the length of a chain of operators, and what walks it recurses: chains are
 /// counted before it begins.
 fn check_lengths(source: &str, syntax: &SyntaxConfig, limits: Limits) -> Result<(), Error> {
-    if source.len() > limits.source {
-        return Err(exceeded(format!("a source of more than {}", size(limits.source as u64))));
+    if source.len() > limits.template_source {
+        let source_bytes = bytes_in_words(limits.template_source as u64);
+        return Err(exceeded(format!("a source of more than {source_bytes}"), "template_source"));
     }
     let (mut operators, mut branches) = (0, 0usize);
     for token in tokenize(source, false, syntax.clone()) {
@@ -64,9 +62,9 @@ fn check_lengths(source: &str, syntax: &SyntaxConfig, limits: Limits) -> Result<
             _ => {}
         }
         operators += usize::from(is_operator(&token));
-        if operators.max(branches) > limits.operators {
-            let message = format!("an expression of more than {} operators", limits.operators);
-            return Err(at(exceeded(message), source, span));
+        if operators.max(branches) > limits.template_operators {
+            let message = format!("an expression of more than {} operators", limits.template_operators);
+            return Err(at(exceeded(message, "template_operators"), source, span));
         }
     }
     Ok(())

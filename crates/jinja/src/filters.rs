@@ -1,6 +1,7 @@
 //! Filters and methods whose output can be far larger than their input: how much they would make is reckoned before they
 //! run.
 
+use harness_core::limits;
 use minijinja::{
     Environment, Error, State, Value, filters,
     value::{Rest, ValueKind, ValueOrKwargs},
@@ -11,9 +12,6 @@ use crate::{
     compile::WEIGHED,
     weight::{weigh, weight},
 };
-
-/// Columns that one field of a format may be wide.
-const WIDTH: usize = 10_000;
 
 /// Bytes of an element that a filter adds to a list.
 const ELEMENT: usize = 24;
@@ -114,18 +112,21 @@ fn largest(arguments: &[Value]) -> usize {
 
 /// What a format can make: its widths, and its arguments for every field.
 fn formatted(format: &str, arguments: &[Value]) -> Result<usize, Error> {
-    let mut widths = 0;
+    let most = limits().template_columns;
+    let mut widths = 0_usize;
     for digits in format.split(|c: char| !c.is_ascii_digit()).filter(|digits| !digits.is_empty()) {
         let width = digits.parse().unwrap_or(usize::MAX);
-        if width > WIDTH {
-            return Err(exceeded(format!("a field of {digits} columns, more than {WIDTH}")));
+        if width > most {
+            return Err(exceeded(format!("a field of {digits} columns, more than {most}"), "template_columns"));
         }
-        widths += width;
+        widths = widths.saturating_add(width);
     }
-    if format.contains('*') && largest(arguments) > WIDTH {
-        return Err(exceeded(format!("a field of more than {WIDTH} columns")));
+    if format.contains('*') && largest(arguments) > most {
+        return Err(exceeded(format!("a field of more than {most} columns"), "template_columns"));
     }
     let fields = format.matches(['{', '%']).count();
     let bytes = arguments.iter().map(|argument| Ok(weight(argument)?.bytes)).sum::<Result<usize, Error>>()?;
-    Ok(widths.saturating_add(fields.saturating_mul(bytes)).saturating_add(format.matches('*').count() * WIDTH))
+    Ok(widths
+        .saturating_add(fields.saturating_mul(bytes))
+        .saturating_add(format.matches('*').count().saturating_mul(most)))
 }

@@ -11,6 +11,6 @@ mod filters;
 mod template;
 mod weight;
 
-pub use budget::Limits;
+pub use budget::describe;
 pub use filters::{add_multiplying_filter, environment};
 pub use template::{Formatter, Jinja, Methods, Template};

@@ -2,6 +2,7 @@
 
 use std::{fmt, sync::Arc};
 
+use harness_core::Limits;
 use minijinja::{
     AutoEscape, Environment, Error, Output, State, Value,
     machinery::{eval, make_string_output},
@@ -10,7 +11,6 @@ use minijinja::{
 use self_cell::self_cell;
 
 use crate::{
-    Limits,
     budget::with_budget,
     compile::{Compiled, compile},
     filters::admit_method,
@@ -44,7 +44,7 @@ impl Jinja {
         environment.clear_templates();
         environment.set_auto_escape_callback(|_| AutoEscape::None);
         environment.set_syntax(syntax.clone());
-        environment.set_fuel(Some(limits.instructions));
+        environment.set_fuel(Some(limits.template_instructions));
         environment.set_debug(true);
         environment.set_unknown_method_callback(move |state, value, name, arguments| {
             admit_method(value, name, arguments)?;

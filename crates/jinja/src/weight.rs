@@ -1,8 +1,8 @@
 //! How large a value is.
 
-use minijinja::{Error, Value, value::ValueKind};
+use minijinja::{Error, ErrorKind, Value, value::ValueKind};
 
-use crate::budget::{charge, exceeded, limits, size};
+use crate::budget::{charge, exceeded_value, limits};
 
 /// Nesting of lists and maps; printing, comparing and dropping a value recurse as deep.
 const DEPTH: usize = 100;
@@ -35,13 +35,16 @@ pub(crate) fn weigh(value: &Value) -> Result<(), Error> {
 /// If it is too large or too deep.
 pub(crate) fn weight(value: &Value) -> Result<Weight, Error> {
     let mut sum = Weight::default();
-    add(value, &mut sum, limits().value, 0)?;
+    add(value, &mut sum, limits().template_value, 0)?;
     Ok(sum)
 }
 
 fn add(value: &Value, sum: &mut Weight, limit: usize, depth: usize) -> Result<(), Error> {
     if depth > DEPTH {
-        return Err(exceeded(format!("values nested more than {DEPTH} deep")));
+        return Err(Error::new(
+            ErrorKind::InvalidOperation,
+            format!("the template nests values more than {DEPTH} deep, which is the limit"),
+        ));
     }
     let own = match value.kind() {
         ValueKind::String => value.as_str().map_or(0, str::len),
@@ -53,7 +56,7 @@ fn add(value: &Value, sum: &mut Weight, limit: usize, depth: usize) -> Result<()
     sum.values += 1;
     sum.depth = sum.depth.max(depth);
     if sum.bytes > limit {
-        return Err(exceeded(format!("a value of more than {}", size(limit as u64))));
+        return Err(exceeded_value(limit));
     }
     match value.kind() {
         ValueKind::Seq | ValueKind::Iterable if value.len().is_some() => {

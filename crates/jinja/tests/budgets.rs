@@ -2,7 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use harness_jinja::{Jinja, Limits, environment};
+use harness_core::Limits;
+use harness_jinja::{Jinja, environment};
 use minijinja::{Environment, Error, Output, State, Value, context, syntax::SyntaxConfig};
 
 fn print(out: &mut Output, state: &mut State, value: &Value) -> Result<(), Error> {
@@ -128,7 +129,7 @@ fn errors_name_the_line() {
 
 #[test]
 fn limits_can_be_set() {
-    let limits = Limits { bytes: 400, ..Limits::default() };
+    let limits = Limits { template_bytes: 400, ..Limits::default() };
     let template = jinja(limits).compile("{% for i in 'abcdefghi' %}0123456789{% endfor %}").unwrap();
     assert_eq!(template.render(context! {}).unwrap().len(), 90);
     let template = jinja(limits)

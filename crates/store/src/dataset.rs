@@ -1,5 +1,6 @@
 //! Rows of data files, and where data sets are found.
 
+mod bounded;
 mod csv;
 mod format;
 mod json;

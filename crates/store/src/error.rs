@@ -203,7 +203,7 @@ impl StoreError {
                 match source.kind() {
                     NotFound | IsADirectory => true,
                     // No file that is read, or with content that cannot be unpacked; the system has others of this kind.
-                    InvalidInput | InvalidData | UnexpectedEof => source.raw_os_error().is_none(),
+                    InvalidInput | InvalidData | UnexpectedEof | FileTooLarge => source.raw_os_error().is_none(),
                     _ => false,
                 }
             }

@@ -27,6 +27,6 @@ pub use error::{Result, StoreError};
 pub use files::{FileHashes, atomic_write, hash_file};
 pub use golden::{Golden, Metrics, Regression, RegressionKind};
 pub use hub::HubCache;
-pub use manifest::{DataEntry, Host, Manifest, ModelEntry, TaskEntry};
+pub use manifest::{DataEntry, Host, Manifest, ModelEntry, RunFacts, TaskEntry};
 pub use models::{AdapterDirectory, HuggingFaceDirectory, ModelSource, list_models, locate_model};
 pub use run::{DiskStore, LoadReport, MemoryStore, RunStore};

@@ -4,4 +4,4 @@ mod host;
 mod record;
 
 pub use host::Host;
-pub use record::{DataEntry, Manifest, ModelEntry, TaskEntry};
+pub use record::{DataEntry, Manifest, ModelEntry, RunFacts, TaskEntry};

@@ -2,6 +2,8 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
+use harness_core::{limit_name, limits};
+
 use super::{Definition, Registry};
 use crate::{
     TaskError,
@@ -30,12 +32,6 @@ pub struct Selection {
     /// Groups and members that were looked at.
     looked_at: usize,
 }
-
-/// Most groups and members of a selection, those that several groups name counted in each.
-const MOST_MEMBERS: usize = 100_000;
-
-/// How deep groups may lie in groups.
-const DEEPEST: usize = 64;
 
 impl Selection {
     /// Takes tasks out, from groups too; a group that loses all its members goes with them.
@@ -114,14 +110,17 @@ impl Registry {
             _ => Vec::new(),
         };
         overlay(&mut overrides, from_above);
-        if stack.len() >= DEEPEST {
-            return node.error(format!("groups are nested more than {DEEPEST} deep: {}", stack.join(" -> ")));
+        let (deepest, most) = (limits().depth, limits().members);
+        if stack.len() >= deepest {
+            let (name, chain) = (limit_name("depth"), stack.join(" -> "));
+            return node.error(format!("groups are nested more than {deepest} deep {name}: {chain}"));
         }
         stack.push(group.name.clone());
         selection.looked_at += members.len();
-        if selection.looked_at > MOST_MEMBERS {
+        if selection.looked_at > most {
+            let name = limit_name("members");
             return node.error(format!(
-                "groups with more than {MOST_MEMBERS} members, those that several groups name counted in each"
+                "groups with more than {most} members, those that several groups name counted in each {name}"
             ));
         }
         for member in members {

@@ -5,6 +5,7 @@ use std::{
     io::Write,
     ops::Range,
     path::{Path, PathBuf},
+    sync::atomic::{AtomicBool, Ordering},
 };
 
 use harness_core::{Seed, Split, atomic_write_with, split_80_10_10};
@@ -142,9 +143,16 @@ pub fn prepare(
     let mut counts = RowCounts { source: rows.len(), dropped_empty: rows.len() - kept.len(), ..RowCounts::default() };
     let mut used = template.used_columns();
     used.extend(options.drop_empty.iter().cloned());
+    // A template that passes a limit takes its time, and there are many rows: the first one ends the work.
+    let over = AtomicBool::new(false);
     let format = |number: usize| -> Result<(PreparedRow, Vec<String>), RowProblem> {
+        if over.load(Ordering::Relaxed) {
+            return Err(RowProblem::from(String::new()));
+        }
         let fields = rows[number].clone();
-        let formatted = template.format(&fields, chat)?;
+        let formatted = template.format(&fields, chat).inspect_err(|problem| {
+            over.fetch_or(problem.passes_limit(), Ordering::Relaxed);
+        })?;
         let mut remarks = formatted.remarks;
         let unused = fields.iter().filter(|(name, value)| !used.contains(*name) && !message::is_empty(value));
         remarks.extend(unused.map(|(name, _)| format!("column {name:?} is not used")));
@@ -155,6 +163,7 @@ pub fn prepare(
     let mut known: BTreeMap<usize, Result<(PreparedRow, Vec<String>), RowProblem>> = BTreeMap::new();
     if options.unusable_rows == UnusableRows::Drop {
         known = kept.par_iter().map(|&number| (number, format(number))).collect();
+        refuse_limit(&known, source)?;
         kept.retain(|number| match known.get(number) {
             Some(Err(problem)) => {
                 *counts.unusable.entry(problem.reason.clone()).or_default() += 1;
@@ -185,6 +194,7 @@ pub fn prepare(
         true => numbers.par_iter().map(|&number| format(number)).collect(),
         false => numbers.iter().filter_map(|number| known.remove(number)).collect(),
     };
+    refuse_limit(numbers.iter().zip(&formatted), source)?;
     let problems = numbers.iter().zip(&formatted).filter_map(|(&number, row)| Some((number, row.as_ref().err()?)));
     refuse(problems.collect(), numbers.len(), source)?;
     let mut done = Vec::with_capacity(formatted.len());
@@ -198,6 +208,17 @@ pub fn prepare(
     let test = done.split_off(counts.train + counts.validation);
     let validation = done.split_off(counts.train);
     Ok(Prepared { train: done, validation, test, counts })
+}
+
+/// Fails if a template passed a limit in one of the rows.
+fn refuse_limit<'a, T: 'a>(
+    rows: impl IntoIterator<Item = (&'a usize, &'a Result<T, RowProblem>)>,
+    source: &(impl RowPlace + ?Sized),
+) -> Result<(), TrainingError> {
+    let mut problems = rows.into_iter().filter_map(|(&number, row)| Some((number, row.as_ref().err()?)));
+    let Some((number, problem)) = problems.find(|(_, problem)| problem.passes_limit()) else { return Ok(()) };
+    let (path, place) = source.place(number);
+    Err(TrainingError::Data { path, message: format!("{place}: {problem}") })
 }
 
 /// Fails at the first of the rows of which no sample can be made, and says how many there are, by reason.

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use harness_core::LIMIT_MARK;
+
 /// What is wrong with a row.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RowProblem {
@@ -12,6 +14,11 @@ pub struct RowProblem {
 }
 
 impl RowProblem {
+    /// Whether a template passed a limit, which no other row makes better.
+    pub fn passes_limit(&self) -> bool {
+        self.reason.contains(LIMIT_MARK)
+    }
+
     /// A problem at a place.
     pub fn at(place: &str, reason: impl Into<String>) -> Self {
         Self { place: format!("{place}: "), reason: reason.into() }

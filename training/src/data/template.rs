@@ -6,8 +6,8 @@ use std::{
     sync::LazyLock,
 };
 
-use harness_core::{Digest, nearest};
-use harness_jinja::{Jinja, Limits, environment};
+use harness_core::{Digest, limits, nearest};
+use harness_jinja::{Jinja, describe, environment};
 use minijinja::{Error, ErrorKind, State, UndefinedBehavior, Value as Cell, syntax::SyntaxConfig};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -186,11 +186,10 @@ impl Template {
             }
         }
         let render = |key: &str, source: &str, values: minijinja::Value| -> Result<String, RowProblem> {
-            let text = self
-                .compiled
-                .get(source)
-                .and_then(|template| template.render(values))
-                .map_err(|error| format!("template {}, {key}: {error}", self.path.display()))?;
+            let text = self.compiled.get(source).and_then(|template| template.render(values)).map_err(|error| {
+                let line = error.line().map(|line| format!("line {line}: ")).unwrap_or_default();
+                format!("template {}, {key}: {line}{}", self.path.display(), describe(&error))
+            })?;
             cell::unmarked(text).map_err(|found| {
                 format!("{found}, and template {} prints it in {key}, where text is needed", self.path.display()).into()
             })
@@ -242,9 +241,7 @@ static JINJA: LazyLock<Jinja> = LazyLock::new(|| {
     environment.set_undefined_behavior(UndefinedBehavior::SemiStrict);
     cell::install(&mut environment);
     let syntax = SyntaxConfig::builder().keep_trailing_newline(true).build().unwrap_or_default();
-    // A row is short, and there are many.
-    let limits = Limits { instructions: 1_000_000, ..Limits::default() };
-    Jinja::new(environment, syntax, cell::print, no_method, limits)
+    Jinja::new(environment, syntax, cell::print, no_method, *limits())
 });
 
 /// Values have the methods that Jinja gives them, and none of Python's.

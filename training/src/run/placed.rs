@@ -1,10 +1,8 @@
 //! A run on the device that the caller names.
 
-use std::{
-    path::Path,
-    sync::{Arc, atomic::AtomicBool},
-};
+use std::{path::Path, sync::Arc};
 
+use harness_core::Stop;
 use harness_engine::{ComputeType, Placement};
 use harness_store::FileHashes;
 use serde_json::Value;
@@ -57,7 +55,7 @@ pub struct Setting {
     /// The type that is computed in; `None` = what the recipe's precision says, and bf16 on a GPU if it says nothing.
     pub compute: Option<ComputeType>,
     /// Watched by the run: once set, it writes a checkpoint and ends.
-    pub stop: Arc<AtomicBool>,
+    pub stop: Stop,
     /// Seconds since 1970, for event files.
     pub now: fn() -> f64,
 }

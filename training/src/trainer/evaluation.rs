@@ -1,6 +1,6 @@
 //! Evaluation during training: the loss on validation rows, tasks, and when to stop.
 
-use std::{collections::BTreeMap, fs, sync::atomic::Ordering};
+use std::{collections::BTreeMap, fs};
 
 use super::{Preference, Trainer};
 use crate::{
@@ -32,27 +32,15 @@ impl<B: Backend> Trainer<B> {
     /// The mean loss over the validation labels.
     ///
     /// # Errors
-    /// If the weights of a block cannot be had, memory runs out, or the device or another rank fails.
+    /// If the weights of a block cannot be had, memory runs out, the device or another rank fails, or a run of one rank is
+    /// told to stop.
     pub fn evaluate(&self, progress: &mut dyn Progress) -> Result<f64, TrainingError> {
-        Ok(self.evaluate_unless_stopped(progress, false)?.unwrap_or(f64::NAN))
-    }
-
-    /// As [`Trainer::evaluate`]; `None` if the run is told to stop meanwhile (of one rank only: several would have to
-    /// agree).
-    fn evaluate_unless_stopped(
-        &self,
-        progress: &mut dyn Progress,
-        stoppable: bool,
-    ) -> Result<Option<f64>, TrainingError> {
         let validation = &self.setup.validation;
         let (rank, world, total) = (self.ranks.rank(), self.ranks.world(), validation.len());
         let mut losses = vec![];
         for round in 0..total.div_ceil(world) {
             if self.is_first() {
                 progress.evaluating(round * world, total);
-            }
-            if stoppable && world == 1 && self.stop.load(Ordering::Relaxed) {
-                return Ok(None);
             }
             match validation.get(round * world + rank) {
                 Some(batch) => losses.push(match &self.preference {
@@ -78,7 +66,7 @@ impl<B: Backend> Trainer<B> {
             // In the order of the batches, as one rank would add them up.
             losses = (0..total).filter_map(|i| all.get(i % world)?.get(i / world).copied()).collect();
         }
-        Ok(Some(losses.iter().sum::<f64>() / labels.max(1) as f64))
+        Ok(losses.iter().sum::<f64>() / labels.max(1) as f64)
     }
 
     /// Evaluates the present step and remembers the best; `false` if the run is told to stop meanwhile.
@@ -88,9 +76,13 @@ impl<B: Backend> Trainer<B> {
         progress: &mut dyn Progress,
     ) -> Result<bool, TrainingError> {
         let step = self.state.step;
+        let before = self.state.clone();
         let mut line = MetricLine { step, epoch: self.epoch(), ..MetricLine::default() };
         if !self.setup.validation.is_empty() {
-            let Some(eval_loss) = self.evaluate_unless_stopped(progress, true)? else { return Ok(false) };
+            let eval_loss = match self.evaluate(progress) {
+                Err(TrainingError::Stopped) => return Ok(false),
+                loss => loss?,
+            };
             if !eval_loss.is_finite() {
                 let kept = self.kept();
                 return Err(TrainingError::NonFinite { what: "validation loss", step, value: eval_loss, kept });
@@ -105,8 +97,18 @@ impl<B: Backend> Trainer<B> {
         }
         if !self.setup.options.eval_tasks.is_empty() {
             let whole = self.whole()?;
+            let mut stopped = false;
             if self.is_first() {
-                line.tasks = self.evaluate_tasks(whole.as_ref().unwrap_or(&self.store), progress)?;
+                match self.evaluate_tasks(whole.as_ref().unwrap_or(&self.store), progress) {
+                    Ok(metrics) => line.tasks = metrics,
+                    Err(_) if self.stop.is_requested() => stopped = true,
+                    Err(error) => return Err(error),
+                }
+            }
+            if self.agreed(stopped)? {
+                // As if this evaluation had not begun: the loss counts when it is done as a whole.
+                self.state = before;
+                return Ok(false);
             }
         }
         if let Some(log) = log.filter(|_| line.eval_loss.is_some() || !line.tasks.is_empty()) {

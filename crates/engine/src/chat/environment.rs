@@ -3,7 +3,8 @@
 use std::sync::LazyLock;
 
 use fancy_regex::Regex;
-use harness_jinja::{Jinja, Limits, Template, add_multiplying_filter, environment};
+use harness_core::limits;
+use harness_jinja::{Jinja, Template, add_multiplying_filter, describe, environment};
 use harness_python::{PythonJson, python_float, title};
 use minijinja::{
     Error, ErrorKind, Output, State, Value, escape_formatter,
@@ -60,7 +61,7 @@ pub(super) fn compile(source: &str) -> Result<Compiled, EngineError> {
             ValueKind::String | ValueKind::Seq | ValueKind::Map | ValueKind::Iterable | ValueKind::Undefined
         )
     });
-    let jinja = Jinja::new(environment, syntax, print, method, Limits::default());
+    let jinja = Jinja::new(environment, syntax, print, method, *limits());
     let marked = if marked == source { None } else { Some(jinja.compile(&marked).map_err(failed)?) };
     Ok(Compiled { plain: jinja.compile(&source).map_err(failed)?, marked })
 }
@@ -101,8 +102,7 @@ pub(super) fn failed(error: Error) -> EngineError {
         cause = current.source();
     }
     let line = error.line().map(|line| format!("line {line}: ")).unwrap_or_default();
-    let detail = error.detail().map(|detail| format!(": {detail}")).unwrap_or_default();
-    EngineError::ChatTemplate(format!("{line}{}{detail}", error.kind()))
+    EngineError::ChatTemplate(format!("{line}{}", describe(&error)))
 }
 
 /// HTML's letters in the way of Jinja's `escape`.

@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use harness_core::ChatKwargs;
+use harness_core::{ChatKwargs, Limits};
 use harness_kernels::Quantization;
 use harness_metrics::{comparison::Settings, stats::Correction};
 use harness_store::nearest;
@@ -31,6 +31,8 @@ pub struct Experiment {
     pub compare: CompareSection,
     /// Folders of data sets, relative to the file.
     pub data_dirs: Vec<PathBuf>,
+    /// How much task files, templates and data may ask for.
+    pub limits: Limits,
     /// Folders of further task definitions, relative to the file.
     pub include_path: Vec<PathBuf>,
     /// The folder of the file; the working directory where there is no file.

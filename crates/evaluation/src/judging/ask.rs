@@ -9,11 +9,11 @@ use harness_core::{
     ChatMessage, ChatOptions, ChatRole, Finish, Hasher, Irregular, ModelError, Output, Request, RequestKey, Response,
     Sampling, opens_marked_thinking,
 };
-use harness_http::{Endpoint, EndpointStats};
+use harness_http::Endpoint;
 use harness_judges::{Answer, AnswerForm, Ask, Asking, Judgment, Plan, Purpose};
 use harness_store::{DiskStore, RunStore as _};
 
-use super::bill::Bill;
+use super::bill::{Bill, RunBill};
 use crate::{EvaluationError, Session, ask::Open, models::Ready};
 
 /// Judgments, and what it took to get them.
@@ -27,14 +27,10 @@ pub struct Asked {
     pub dropped: BTreeSet<String>,
     /// Verdicts that are a label the judge wrote, because there were no log-probabilities; out of how many from labels.
     pub written_labels: [usize; 2],
-    /// Answers that were asked for now. The cost has in it attempts that failed and were paid.
-    pub now: Bill,
-    /// Answers that were stored.
-    pub stored: Bill,
-    /// Attempts that had to be repeated: throttled, and failed for other reasons.
-    pub repeated: [u64; 2],
-    /// Seconds.
-    pub seconds: f64,
+    /// All answers.
+    pub bill: Bill,
+    /// What this run did for them.
+    pub run: RunBill,
 }
 
 impl Asked {
@@ -45,31 +41,13 @@ impl Asked {
 
     /// Counts the work of another in.
     pub fn add(&mut self, other: &Self) {
-        self.now.merge(&other.now);
-        self.stored.merge(&other.stored);
-        for at in 0..2 {
-            self.repeated[at] += other.repeated[at];
-        }
-        self.seconds += other.seconds;
-    }
-
-    /// Sets attempts and cost from what an endpoint had done before and has done now.
-    pub fn since(&mut self, before: Option<EndpointStats>, ready: &Ready) {
-        if let (Some(before), Some(endpoint)) = (before, ready.model.endpoint()) {
-            let after = endpoint.usage();
-            self.repeated = [after.throttled - before.throttled, after.retried - before.retried];
-            self.now.cost = after.cost - before.cost;
-        }
+        self.bill.merge(&other.bill);
+        self.run.merge(&other.run);
     }
 
     /// Whether there are answers.
     pub fn is_any(&self) -> bool {
-        self.now.answers + self.stored.answers > 0
-    }
-
-    /// Cost of all answers there are, asked for now or stored.
-    pub fn total_cost(&self) -> f64 {
-        self.now.cost + self.stored.cost
+        self.bill.answers > 0
     }
 
     /// The judgments of each member of a jury.
@@ -154,8 +132,8 @@ pub(super) fn ask(
         asked.written_labels[1] += 1;
     }
     asked.dropped = asker.dropped;
-    asked.seconds = start.elapsed().as_secs_f64();
-    asked.since(before, ready);
+    asked.run.seconds = start.elapsed().as_secs_f64();
+    asked.run.since(before, ready);
     Ok(asked)
 }
 
@@ -221,11 +199,8 @@ impl Asker<'_> {
         let keys: Vec<RequestKey> = wanted.iter().map(|(key, _)| *key).collect();
         let requests: Vec<&Request> = wanted.iter().map(|(_, request)| request).collect();
         let missing = self.store.missing(&judge, &keys)?;
-        let open: BTreeSet<RequestKey> = missing.iter().map(|&at| keys[at]).collect();
-        let stored: Vec<_> = wanted.iter().copied().filter(|(key, _)| !open.contains(key)).collect();
-        self.count(stored, &mut asked.stored)?;
         if missing.is_empty() {
-            return Ok(());
+            return self.count(wanted, &mut asked.bill);
         }
         if self.options.from_store {
             return Err(EvaluationError::usage(format!(
@@ -246,7 +221,8 @@ impl Asker<'_> {
             refused: Some(&mut self.refused),
         };
         let (answered, bar) = open.ask(self.session, self.ready, &self.store)?;
-        self.count(wanted, &mut asked.now)?;
+        asked.run.requested += answered;
+        self.count(wanted, &mut asked.bill)?;
         let rate = answered as f64 / bar.seconds().max(1e-9);
         bar.finish(&format!("{answered} answers, {rate:.2} a second"));
         Ok(())

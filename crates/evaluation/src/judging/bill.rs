@@ -1,8 +1,9 @@
-//! What answers took: tokens as the server told them, and cost.
+//! What answers took: tokens as the server told them, and cost; and what one run did for them.
 
 use std::fmt::Write as _;
 
 use harness_core::{Request, Response};
+use harness_http::{EndpointStats, billed};
 use serde_json::{Value, json};
 
 use crate::models::Ready;
@@ -16,12 +17,15 @@ pub struct Bill {
     pub tokens: [u64; 2],
     /// Answers whose count of the one or the other is not told.
     pub untold: [usize; 2],
-    /// Cost, where there are prices; at most this where counts are not told.
+    /// Tokens that the prices hold for.
+    billed: [u64; 2],
+    /// Cost, where there are prices; at most this where counts are not told. Of attempts that led to no answer nothing is
+    /// known later, so they are not in it.
     pub cost: f64,
 }
 
 impl Bill {
-    /// Counts an answer in.
+    /// Counts an answer in; all of one bill are of one model.
     pub fn add(&mut self, ready: &Ready, request: &Request, response: &Response) {
         let usage = &response.usage;
         let (prompt, completion) = (usage.prompt_tokens, usage.completion_tokens);
@@ -31,7 +35,11 @@ impl Bill {
             self.untold[at] += usize::from(untold);
         }
         if let Some(endpoint) = ready.model.endpoint() {
-            self.cost += endpoint.options().cost_of(request, usage);
+            let (prompt, completion) = billed(request, usage);
+            self.billed[0] += prompt as u64;
+            self.billed[1] += completion as u64;
+            // Of the sums, so that it is the same in whatever order answers came.
+            self.cost = endpoint.options().cost(self.billed[0] as f64, self.billed[1] as f64);
         }
     }
 
@@ -41,6 +49,7 @@ impl Bill {
         for at in 0..2 {
             self.tokens[at] += other.tokens[at];
             self.untold[at] += other.untold[at];
+            self.billed[at] += other.billed[at];
         }
         self.cost += other.cost;
     }
@@ -84,13 +93,68 @@ impl Bill {
     }
 }
 
+/// What one run did to get answers that it did not find in the store; another run of the same does something else.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct RunBill {
+    /// Answers that were asked for.
+    pub requested: usize,
+    /// Attempts that had to be repeated: throttled, and failed for other reasons.
+    pub repeated: [u64; 2],
+    /// What was spent, attempts that failed and were paid included.
+    pub spent: f64,
+    /// Seconds.
+    pub seconds: f64,
+}
+
+impl RunBill {
+    /// Sets attempts and money from what an endpoint had done before and has done now.
+    pub fn since(&mut self, before: Option<EndpointStats>, ready: &Ready) {
+        if let (Some(before), Some(endpoint)) = (before, ready.model.endpoint()) {
+            let after = endpoint.usage();
+            self.repeated = [after.throttled - before.throttled, after.retried - before.retried];
+            self.spent = after.cost - before.cost;
+        }
+    }
+
+    /// Counts others in.
+    pub fn merge(&mut self, other: &Self) {
+        self.requested += other.requested;
+        for at in 0..2 {
+            self.repeated[at] += other.repeated[at];
+        }
+        self.spent += other.spent;
+        self.seconds += other.seconds;
+    }
+
+    /// In words, of so many answers in all.
+    pub fn text(&self, answers: usize) -> String {
+        let stored = answers.saturating_sub(self.requested);
+        let mut text = format!("{} answers requested, {stored} from the store", self.requested);
+        if self.repeated != [0, 0] {
+            let _ = write!(text, "; {} attempts repeated, {} throttled", self.repeated[1], self.repeated[0]);
+        }
+        if self.spent > 0.0 {
+            let _ = write!(text, "; spent {:.4}", self.spent);
+        }
+        text
+    }
+
+    /// For programs, of so many answers in all.
+    pub fn object(&self, answers: usize) -> Value {
+        json!({
+            "requested": self.requested, "from_store": answers.saturating_sub(self.requested),
+            "throttled": self.repeated[0], "repeated": self.repeated[1], "spent": self.spent, "seconds": self.seconds,
+        })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn what_is_not_told_is_no_count() {
-        let bill = |untold: [usize; 2]| Bill { answers: 4, tokens: [90, 20], untold, cost: 0.0 };
+        let bill = |untold: [usize; 2]| Bill { answers: 4, tokens: [90, 20], untold, ..Bill::default() };
         assert_eq!(bill([0, 0]).text(), "; 90 prompt and 20 answer tokens");
         assert_eq!(
             bill([4, 4]).text(),

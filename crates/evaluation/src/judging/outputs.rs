@@ -158,7 +158,7 @@ pub(super) fn outputs(
         let max_new_tokens = options.max_new_tokens.unwrap_or(usual);
         let counts = (&mut written, &mut thoughts);
         let set = write(session, &ready, items, max_new_tokens, protocol.is_multi_turn(), counts)?;
-        written.since(before, &ready);
+        written.run.since(before, &ready);
         return Ok(Judged { set, origin: Origin::of_entry(&ready.entry, ready.base.as_deref()), written, thoughts });
     }
     let path = Path::new(name);
@@ -223,17 +223,17 @@ fn write(
             let called = ("outputs", "written");
             let open = Open { requests: &asked, keys: &keys, missing: &missing, title: &what, called, refused: None };
             let (answered, bar) = open.ask(session, ready, &store)?;
+            written.run.requested += answered;
             bar.finish(&format!("{answered} outputs"));
         }
         let mut counted = BTreeSet::new();
-        for (place, ((at, request), key)) in requests.iter().zip(&keys).enumerate() {
+        for ((at, request), key) in requests.iter().zip(&keys) {
             let found = store.get(&identity, key)?;
             let (Some(response), Request::Generate { prompt, .. }) = (found, request) else {
                 return Err(EvaluationError::work(format!("the store lost an output of {}", ready.name)));
             };
             if counted.insert(key) {
-                let bill = if missing.contains(&place) { &mut written.now } else { &mut written.stored };
-                bill.add(ready, request, &response);
+                written.bill.add(ready, request, &response);
             }
             let Output::Text { text, .. } = &response.output else {
                 return Err(EvaluationError::work(format!("the store lost an output of {}", ready.name)));

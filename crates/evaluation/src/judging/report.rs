@@ -42,7 +42,7 @@ impl Report {
         self.results.nothing_read.then(message)
     }
 
-    /// Everything as one JSON object.
+    /// Everything as one JSON object, the same however often the work was interrupted.
     pub fn object(&self) -> Value {
         let Case { protocol, judge, items, .. } = &self.case;
         let mut asked = usage(&self.asked);
@@ -69,8 +69,28 @@ impl Report {
     /// What judging cost for each verdict that could be read.
     pub fn cost_per_decided(&self) -> Option<f64> {
         let decided = self.results.decided();
-        let cost = self.asked.total_cost();
+        let cost = self.asked.bill.cost;
         (decided > 0 && cost > 0.0).then(|| cost / decided as f64)
+    }
+
+    /// What this run did, a line for everyone who was asked.
+    pub fn run_lines(&self) -> Vec<String> {
+        let written = self.written.iter().map(|(name, asked)| (format!("write {name}"), asked));
+        let members = self.asked.members.iter().map(|(name, asked)| (format!("judge {name}"), asked));
+        let judge = (format!("judge {}", self.case.judge.name()), &self.asked);
+        let asked = written.chain(members).chain([judge]).filter(|(_, asked)| asked.is_any());
+        asked.map(|(name, asked)| format!("{name}: {}", asked.run.text(asked.bill.answers))).collect()
+    }
+
+    /// As [`Report::object`], with what this run did as `run`.
+    pub fn object_of_run(&self) -> Value {
+        let mut object = self.object();
+        let run = |asked: &Asked| asked.run.object(asked.bill.answers);
+        let by_name =
+            |all: &[(String, Asked)]| -> Value { all.iter().map(|(name, one)| (name.clone(), run(one))).collect() };
+        let (members, written) = (by_name(&self.asked.members), by_name(&self.written));
+        object["run"] = json!({ "judge": run(&self.asked), "members": members, "written": written });
+        object
     }
 }
 
@@ -79,13 +99,7 @@ fn by_name((name, asked): &(String, Asked)) -> (String, Value) {
 }
 
 fn usage(asked: &Asked) -> Value {
-    let mut object = asked.now.object();
-    object["now"] = json!(asked.now.answers);
-    object["stored"] = json!(asked.stored.answers);
-    object["of_stored"] = asked.stored.object();
-    object["total_cost"] = json!(asked.total_cost());
-    object["throttled"] = json!(asked.repeated[0]);
-    object["repeated"] = json!(asked.repeated[1]);
-    object["seconds"] = json!(asked.seconds);
+    let mut object = asked.bill.object();
+    object["answers"] = json!(asked.bill.answers);
     object
 }

@@ -3,10 +3,10 @@
 use std::fmt::Write as _;
 
 use harness_judges::results::{AgreementResult, Bounded, GoldResult, JuryResult};
-use harness_metrics::stats::Interval;
+use harness_metrics::{comparison::counted, stats::Interval};
 use harness_reports::{Meta, markdown, markdown_escape as name, markdown_prose as prose};
 
-use super::{ask::Asked, bill::Bill, case::Setting, report::Report, results::ModelResult};
+use super::{ask::Asked, case::Setting, report::Report, results::ModelResult};
 
 impl Report {
     /// The table, then the figures; `plot` says whether there is a radar plot to show.
@@ -349,17 +349,10 @@ fn cost(report: &Report, text: &mut String) {
 }
 
 fn usage(asked: &Asked) -> String {
-    let Asked { now, stored, repeated, .. } = asked;
-    let mut text = format!("{} answers requested, {} from the store{}", now.answers, stored.answers, now.text());
-    if repeated[0] + repeated[1] > 0 {
-        let _ = write!(text, "; {} attempts repeated, {} throttled", repeated[1], repeated[0]);
-    }
-    if asked.total_cost() > 0.0 {
-        let at_most = |bill: &Bill| if bill.is_told() { "" } else { "at most " };
-        let _ = write!(text, "; cost {}{:.4}", at_most(now), now.cost);
-        if stored.cost > 0.0 {
-            let _ = write!(text, ", and {}{:.4} before for those from the store", at_most(stored), stored.cost);
-        }
+    let Asked { bill, .. } = asked;
+    let mut text = format!("{}{}", counted(bill.answers, "answer"), bill.text());
+    if bill.cost > 0.0 {
+        let _ = write!(text, "; cost {}{:.4}", if bill.is_told() { "" } else { "at most " }, bill.cost);
     }
     text
 }

@@ -115,7 +115,7 @@ impl<'a> Loader<'a> {
             options.concurrency = self.remote.concurrency.unwrap_or(options.concurrency);
             options.requests_per_minute = self.remote.requests_per_minute.or(options.requests_per_minute);
             options.budget.clone_from(&self.remote.budget);
-            options.stop = Some(self.session.stop_flag());
+            options.stop = Some(self.session.stop().flag());
             let model = Model::Remote(Box::new(Endpoint::new(options)?));
             let (name, identity) = (resolved.name.clone(), model.identity().clone());
             let entry = ModelEntry { name: name.clone(), identity, path: None, adapter: None, recipe: None };
@@ -151,7 +151,7 @@ impl<'a> Loader<'a> {
             }
             _ => LocalModel::new(base),
         };
-        let model = Model::Local(Box::new(model.with_stop(self.session.stop_flag())));
+        let model = Model::Local(Box::new(model.with_stop(self.session.stop().flag())));
         let entry = ModelEntry {
             name: resolved.name.clone(),
             identity: model.identity().clone(),

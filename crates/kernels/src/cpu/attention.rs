@@ -93,22 +93,29 @@ pub fn attention(
     jobs: &[Job<'_>],
     out: &mut [f32],
     out_stride: usize,
-    lse: Option<&mut [f32]>,
+    mut lse: Option<&mut [f32]>,
 ) {
-    let width = shape.heads * shape.head_dim;
+    let shared = shape.kv_heads > 0 && shape.heads.is_multiple_of(shape.kv_heads);
+    assert!(shared, "{} query heads cannot share {} key heads", shape.heads, shape.kv_heads);
+    let width = shape.heads.checked_mul(shape.head_dim).expect("a width");
     let mut end = 0;
     for job in jobs {
         assert!(job.row >= end, "attention jobs must be in order and apart");
-        end = job.row + job.len;
-        let context: usize = job.segments.iter().map(|s| s.len).sum();
-        assert!(context >= job.position + job.len, "context of {context} for {} rows at {}", job.len, job.position);
+        end = job.row.checked_add(job.len).expect("a last row");
+        let context = job.segments.iter().try_fold(0_usize, |sum, segment| sum.checked_add(segment.len));
+        let needed = job.position.checked_add(job.len);
+        assert!(
+            context.is_some() && context >= needed,
+            "context of {context:?} for {} rows at {}",
+            job.len,
+            job.position
+        );
     }
-    assert!(
-        end == 0 || (q.len() >= (end - 1) * q_stride + width && out.len() >= (end - 1) * out_stride + width),
-        "attention buffers are too small for {end} rows"
-    );
-    if let Some(lse) = &lse {
-        assert!(lse.len() >= end * shape.heads, "room for {end} rows of {} heads", shape.heads);
+    // Tasks write through pointers: rows that overlap, or a product that wraps, would be written by two of them.
+    MatRef::with_strides(q, end, width, q_stride, 1);
+    MatMut::with_stride(out, end, width, out_stride);
+    if let Some(lse) = &mut lse {
+        MatMut::new(lse, end, shape.heads);
     }
     let out = Rows { data: out.as_mut_ptr(), stride: out_stride };
     let lse = lse.map(|lse| Rows { data: lse.as_mut_ptr(), stride: shape.heads });
@@ -344,6 +351,31 @@ mod tests {
             assert_eq!(whole, run(&[0, 41, context], &[0, len]), "segments change no bits");
             assert_eq!(whole, run(&[0, 1, 40, 99, context], &[0, 1, 5, 77, len]), "rows change no bits");
         }
+    }
+
+    #[test]
+    fn calls_that_would_write_elsewhere_are_refused() {
+        let data = vec![0.0; 64];
+        let context = |len: usize| vec![Segment { keys: rows(&data, 8), values: rows(&data, 8), len }];
+        let job = |row, len, position| Job { row, len, position, segments: context(4) };
+        let shape = AttentionShape { heads: 2, kv_heads: 1, head_dim: 4, window: None };
+        let refuses = |shape: AttentionShape, jobs: &[Job<'_>], stride: usize, lse: usize| {
+            std::panic::catch_unwind(|| {
+                let (mut out, mut lse) = (vec![0.0; 32], vec![0.0; lse]);
+                attention(shape, &data, 8, jobs, &mut out, stride, Some(&mut lse));
+            })
+            .is_err()
+        };
+        assert!(!refuses(shape, &[job(0, 2, 0), job(2, 2, 1)], 8, 8));
+        assert!(refuses(shape, &[job(0, 2, 0), job(1, 2, 1)], 8, 8), "a row of two jobs");
+        assert!(refuses(shape, &[job(0, 4, 0)], 7, 8), "rows that overlap");
+        assert!(refuses(shape, &[job(1, 4, 0)], 8, 10), "a row beyond the end");
+        assert!(refuses(shape, &[job(0, 4, 0)], usize::MAX / 2, 8), "a place that wraps");
+        assert!(refuses(shape, &[job(0, 2, usize::MAX - 1)], 8, 8), "a position that wraps");
+        assert!(refuses(shape, &[job(0, 4, 0)], 8, 7), "no room for the denominators");
+        assert!(refuses(AttentionShape { heads: 3, kv_heads: 2, ..shape }, &[job(0, 1, 0)], 16, 8), "a head too many");
+        let wraps = AttentionShape { heads: usize::MAX / 2 + 2, head_dim: 2, ..shape };
+        assert!(refuses(wraps, &[job(0, 1, 0)], 8, 8), "a width that wraps");
     }
 
     #[test]

@@ -183,6 +183,7 @@ impl Tiles<'_> {
                 let cols = NR.min(self.b.cols() - col_panel * NR);
                 for row_panel in row_panels.clone() {
                     let (a, rows) = self.rows.panel(row_panel, from);
+                    assert!(a.len() >= k * rows && b.len() >= k * NR, "panels of {k} steps");
                     // SAFETY: the tile lies inside of C (shapes were checked), and a and b hold k steps of a panel.
                     unsafe {
                         let c = self.c.add(row_panel * MR * self.ldc + col_panel * NR);
@@ -245,6 +246,9 @@ impl SerialGemm {
     /// `C = alpha·A·B` with the packed B; of a triangular product only what
     /// `depth` says is computed, rounded up to a panel.
     pub(crate) fn multiply(&mut self, alpha: f32, a: MatRef<'_>, b_cols: usize, c: MatMut<'_>, depth: Depth<'_>) {
+        assert_eq!((a.rows, b_cols), (c.rows, c.cols), "shape of the result");
+        let packed = b_cols.div_ceil(NR).checked_mul(a.cols).and_then(|steps| steps.checked_mul(NR));
+        assert!(packed.is_some_and(|packed| packed <= self.b.len()), "the right operand is not whole");
         let kernel = Microkernel::best();
         let mut edge = [0f32; MR * NR];
         for (first, panel) in (0..a.rows).step_by(MR).enumerate() {

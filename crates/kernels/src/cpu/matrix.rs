@@ -1,5 +1,19 @@
 //! Views of matrices in f32.
 
+/// What lies in `len` elements: a matrix by the number and stride of its rows and columns. Kernels write through pointers
+/// what is checked here, so a product that does not fit into a `usize` is no small number.
+fn check(len: usize, sides: [(usize, usize); 2]) {
+    let [(rows, _), (cols, _)] = sides;
+    if rows > 0 && cols > 0 {
+        let last = sides.iter().try_fold(0_usize, |at, &(n, stride)| at.checked_add((n - 1).checked_mul(stride)?));
+        assert!(
+            last.is_some_and(|last| last < len),
+            "matrix {rows}x{cols} ends at element {}, there are {len}",
+            last.map_or("2^64 or later".to_owned(), |last| last.to_string())
+        );
+    }
+}
+
 /// A read-only view with any strides; a transpose is a view.
 #[derive(Clone, Copy, Debug)]
 pub struct MatRef<'a> {
@@ -24,10 +38,7 @@ impl<'a> MatRef<'a> {
     /// # Panics
     /// If the last element lies outside of `data`.
     pub fn with_strides(data: &'a [f32], rows: usize, cols: usize, row_stride: usize, col_stride: usize) -> Self {
-        if rows > 0 && cols > 0 {
-            let last = (rows - 1) * row_stride + (cols - 1) * col_stride;
-            assert!(last < data.len(), "matrix {rows}x{cols} needs {} elements, has {}", last + 1, data.len());
-        }
+        check(data.len(), [(rows, row_stride), (cols, col_stride)]);
         Self { data, rows, cols, row_stride, col_stride }
     }
 
@@ -82,10 +93,7 @@ impl<'a> MatMut<'a> {
     /// If rows overlap, or the last element lies outside of `data`.
     pub fn with_stride(data: &'a mut [f32], rows: usize, cols: usize, row_stride: usize) -> Self {
         assert!(row_stride >= cols, "rows of {cols} columns overlap at a stride of {row_stride}");
-        if rows > 0 && cols > 0 {
-            let last = (rows - 1) * row_stride + cols - 1;
-            assert!(last < data.len(), "matrix {rows}x{cols} needs {} elements, has {}", last + 1, data.len());
-        }
+        check(data.len(), [(rows, row_stride), (cols, 1)]);
         Self { data, rows, cols, row_stride }
     }
 }

@@ -31,6 +31,19 @@ impl Comparison {
     /// If a setting is out of range, tables disagree about the models, models were not scored on the same documents
     /// (unless the settings ask for the shared ones), or a score is not finite.
     pub fn compute(tables: &[Table], facts: &[ModelFacts], settings: &Settings) -> Result<Self, ComparisonError> {
+        Self::compute_watched(tables, facts, settings, &mut || true)
+    }
+
+    /// The same; `next` is called before each row of the result, and says whether to go on.
+    ///
+    /// # Errors
+    /// As [`Comparison::compute`], and [`ComparisonError::Stopped`].
+    pub fn compute_watched(
+        tables: &[Table],
+        facts: &[ModelFacts],
+        settings: &Settings,
+        next: &mut dyn FnMut() -> bool,
+    ) -> Result<Self, ComparisonError> {
         settings.validate()?;
         let models = models(tables)?;
         if let Some(unknown) = facts.iter().find(|facts| !models.contains(&facts.model)) {
@@ -41,6 +54,9 @@ impl Comparison {
         let mut caveats = Vec::new();
         let (mut dropped, mut powers, mut same_scores, mut seen) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         for table in tables {
+            if !next() {
+                return Err(ComparisonError::Stopped);
+            }
             let aligned = Aligned::new(table, settings.alignment)?;
             dropped.extend(checks::dropped(table, &aligned));
             let (row, power) = row(table, &aligned, tables, settings);

@@ -20,6 +20,9 @@ pub enum ComparisonError {
         /// What is possible.
         expected: &'static str,
     },
+    /// Whoever watches does not want it any more.
+    #[error("the comparison was stopped")]
+    Stopped,
     /// There is no table, or a table has no column.
     #[error("nothing to compare: {what}; evaluate at least one model on at least one task")]
     Nothing {
@@ -247,6 +250,7 @@ impl ComparisonError {
                 some.0.iter_mut().chain(&mut others.0).for_each(|doc| doc.labelled(labels));
             }
             Self::Setting { .. }
+            | Self::Stopped
             | Self::Nothing { .. }
             | Self::DuplicateModel(_)
             | Self::DuplicateTable { .. }

@@ -1,11 +1,13 @@
 //! Comma- and tab-separated values (RFC 4180: quoted cells may hold separators, quotes and line ends).
 
 use std::{
+    collections::HashSet,
     io::Read,
     path::{Path, PathBuf},
 };
 
 use csv::{ByteRecord, Reader, ReaderBuilder};
+use harness_core::{limit_name, limits};
 use serde_json::Value;
 
 use super::{
@@ -56,12 +58,18 @@ impl CsvRows {
     fn start(path: &Path, compression: Compression, delimiter: u8) -> Result<Self> {
         let mut reader = ReaderBuilder::new().delimiter(delimiter).flexible(true).from_reader(open(path, compression)?);
         let header = reader.byte_headers().map_err(|error| read_error(path, error))?;
+        if header.len() > limits().columns {
+            let (most, name) = (limits().columns, limit_name("columns"));
+            let expected = format!("at most {most} {name}");
+            return Err(StoreError::bad_row(path, "header", format!("{} columns", header.len()), expected));
+        }
         let mut columns: Vec<(String, ColumnType)> = Vec::with_capacity(header.len());
+        let mut names = HashSet::new();
         for name in header {
             let name = std::str::from_utf8(name).map_err(|error| {
                 StoreError::bad_row(path, "header", not_utf8(name, error.valid_up_to()), "text in UTF-8")
             })?;
-            if columns.iter().any(|(known, _)| known == name) {
+            if !names.insert(name) {
                 return Err(StoreError::bad_row(path, "header", format!("column {name:?} twice"), "distinct columns"));
             }
             columns.push((name.to_owned(), ColumnType::Text));

@@ -5,6 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use harness_core::{limit_name, limits};
 use serde_json::Value;
 
 use super::{
@@ -14,10 +15,6 @@ use super::{
     read_row::ReadRow,
 };
 use crate::{Result, StoreError};
-
-const EXPECTED: &str = "one JSON object per line";
-/// Bytes of the longest line.
-const LONGEST: u64 = 256 << 20;
 
 /// Rows of a JSON Lines file; empty lines are passed over.
 pub(super) struct JsonlRows {
@@ -39,14 +36,9 @@ impl ReadRow for JsonlRows {
         loop {
             self.buffer.clear();
             self.line += 1;
-            let read = self.reader.by_ref().take(LONGEST + 1).read_until(b'\n', &mut self.buffer);
-            let read = read.map_err(StoreError::io("read", &self.path))? as u64;
-            if read == 0 {
+            let read = self.reader.read_until(b'\n', &mut self.buffer);
+            if read.map_err(StoreError::io("read", &self.path))? == 0 {
                 return Ok(None);
-            }
-            if read > LONGEST {
-                let found = format!("a line of more than {} MiB", LONGEST >> 20);
-                return Err(StoreError::bad_row(&self.path, self.place(), found, EXPECTED));
             }
             if self.buffer.iter().all(u8::is_ascii_whitespace) {
                 continue;
@@ -62,9 +54,16 @@ impl ReadRow for JsonlRows {
 
 /// One line as a row.
 fn parse_line(path: &Path, line: usize, bytes: &[u8]) -> Result<Row> {
+    const EXPECTED: &str = "one JSON object per line";
     let place = || format!("line {line}");
     let text = std::str::from_utf8(bytes)
         .map_err(|error| StoreError::bad_row(path, place(), not_utf8(bytes, error.valid_up_to()), "text in UTF-8"))?;
+    let most = limits().line_values;
+    // No line has more values than bytes.
+    if bytes.len() > most && values(bytes) > most {
+        let found = format!("more than {most} values {}", limit_name("line_values"));
+        return Err(StoreError::bad_row(path, place(), found, EXPECTED));
+    }
     match serde_json::from_str(text) {
         Ok(Value::Object(row)) => Ok(row),
         Ok(other) => Err(StoreError::bad_row(path, place(), kind(&other), EXPECTED)),
@@ -75,11 +74,42 @@ fn parse_line(path: &Path, line: usize, bytes: &[u8]) -> Result<Row> {
     }
 }
 
+/// About how many values a line of JSON has: its commas and opening brackets outside of strings.
+fn values(line: &[u8]) -> usize {
+    let (mut count, mut string, mut escaped) = (0, false, false);
+    for &byte in line {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' => escaped = string,
+            b'"' => string = !string,
+            b',' | b'[' | b'{' if !string => count += 1,
+            _ => {}
+        }
+    }
+    count
+}
+
 /// The message of a JSON error without its line and column, which are stated apart.
 pub(super) fn without_position(error: &serde_json::Error) -> String {
     let text = error.to_string();
     match text.rfind(" at line ") {
         Some(end) => text[..end].to_owned(),
         None => text,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_of_very_many_values_is_refused() {
+        let parse = |line: &str| parse_line(Path::new("rows.jsonl"), 7, line.as_bytes());
+        let many = |n: usize| format!("{{\"a\": [{}0]}}", "0,".repeat(n));
+        assert!(parse(&many(600_000)).is_ok());
+        let error = parse(&many(1_000_000)).unwrap_err().to_string();
+        assert!(error.contains("line 7") && error.contains("(limits.line_values in harness.toml)"), "{error}");
+        // A text has as many commas as it likes.
+        assert!(parse(&format!("{{\"a\": \"{}\"}}", ",\\\"[".repeat(500_000))).is_ok());
     }
 }

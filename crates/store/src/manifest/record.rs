@@ -12,7 +12,8 @@ use serde_json::Value;
 use super::Host;
 use crate::{Result, StoreError, atomic_write};
 
-/// Everything a number depends on.
+/// Everything a number depends on, equal on any machine and after any interruption; and apart from it, not part of the
+/// hash, what describes the run that wrote this.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Manifest {
@@ -20,12 +21,8 @@ pub struct Manifest {
     pub name: String,
     /// Version of harness.
     pub harness_version: String,
-    /// The command line, program name included.
-    pub command: Vec<String>,
     /// Seeds by purpose.
     pub seeds: BTreeMap<String, u64>,
-    /// The machine.
-    pub host: Host,
     /// The models, in the order compared.
     pub models: Vec<ModelEntry>,
     /// The tasks, in the order run.
@@ -33,7 +30,25 @@ pub struct Manifest {
     /// Anything else that the number depends on, by name.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub settings: BTreeMap<String, Value>,
-    /// Seconds by stage; not part of the hash.
+    /// The run that wrote this; not part of the hash.
+    pub run: RunFacts,
+}
+
+/// What only describes one run: who called, where, and how long it took.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RunFacts {
+    /// The command line, program name included.
+    pub command: Vec<String>,
+    /// The machine.
+    pub host: Host,
+    /// Where the data of each task was read.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub data: BTreeMap<String, Vec<DataEntry>>,
+    /// Other files and folders, by what they are.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub places: BTreeMap<String, Value>,
+    /// Seconds by stage.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub timings: BTreeMap<String, f64>,
 }
@@ -46,11 +61,11 @@ pub struct ModelEntry {
     pub name: String,
     /// What its answers depend on.
     pub identity: ModelIdentity,
-    /// File or folder of the base weights.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// File or folder of the base weights; no part of the manifest.
+    #[serde(skip)]
     pub path: Option<PathBuf>,
-    /// Folder of the adapter.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// Folder of the adapter; no part of the manifest.
+    #[serde(skip)]
     pub adapter: Option<PathBuf>,
     /// Hash of the recipe the adapter was trained with.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -67,8 +82,8 @@ pub struct TaskEntry {
     pub version: String,
     /// Hash of its definition, with everything it includes.
     pub definition: Digest,
-    /// Its data files.
-    pub data: Vec<DataEntry>,
+    /// Hashes of its data files as they lie on disk.
+    pub data: Vec<Digest>,
     /// Examples before each question.
     pub num_fewshot: usize,
     /// Most documents taken, if limited.
@@ -78,7 +93,7 @@ pub struct TaskEntry {
     pub docs: usize,
 }
 
-/// A data file of a task.
+/// A data file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DataEntry {
@@ -101,19 +116,17 @@ impl Manifest {
         Self {
             name: name.into(),
             harness_version: harness_version.into(),
-            command,
             seeds: BTreeMap::new(),
-            host: Host::detect(),
             models: Vec::new(),
             tasks: Vec::new(),
             settings: BTreeMap::new(),
-            timings: BTreeMap::new(),
+            run: RunFacts { command, host: Host::detect(), ..RunFacts::default() },
         }
     }
 
-    /// Hash of the canonical JSON of everything but the timings.
+    /// Hash of the canonical JSON of everything but the run.
     pub fn hash(&self) -> Digest {
-        Digest::of_json(&Self { timings: BTreeMap::new(), ..self.clone() })
+        Digest::of_json(&Self { run: RunFacts::default(), ..self.clone() })
     }
 
     /// Writes the manifest and its hash as canonical JSON, whole or not at all.
@@ -131,8 +144,9 @@ impl Manifest {
     /// If the file cannot be read, is no manifest, or was changed.
     pub fn read(path: &Path) -> Result<Self> {
         let bytes = harness_core::read_file(path).map_err(StoreError::io("read", path))?;
-        let file: ManifestFile = serde_json::from_slice(&bytes)
-            .map_err(|error| StoreError::bad_file(path, format!("no manifest ({error})"), "one written by harness"))?;
+        let file: ManifestFile = serde_json::from_slice(&bytes).map_err(|error| {
+            StoreError::bad_file(path, format!("no manifest ({error})"), "one written by this version of harness")
+        })?;
         let found = file.manifest.hash();
         if found != file.hash {
             return Err(StoreError::HashMismatch { path: path.to_owned(), found, expected: file.hash });
@@ -154,7 +168,7 @@ mod tests {
             id: "tiny_arc".into(),
             version: "1".into(),
             definition: Digest::of("definition"),
-            data: vec![DataEntry { path: "data/test.jsonl".into(), hash: Digest::of("rows") }],
+            data: vec![Digest::of("rows")],
             num_fewshot: 0,
             limit: Some(10),
             docs: 10,
@@ -169,7 +183,7 @@ mod tests {
                 dtype: "f32".into(),
                 extra: BTreeMap::new(),
             },
-            path: Some("models/tiny".into()),
+            path: None,
             adapter: None,
             recipe: None,
         });
@@ -177,10 +191,13 @@ mod tests {
     }
 
     #[test]
-    fn hash_leaves_out_timings_only() {
+    fn hash_leaves_out_the_run_only() {
         let first = manifest();
         let mut second = first.clone();
-        second.timings.insert("tiny_arc".into(), 1.25);
+        second.run.timings.insert("tiny_arc".into(), 1.25);
+        second.run.command = vec!["elsewhere".into()];
+        second.run.host = Host::default();
+        second.models[0].path = Some("models/tiny".into());
         assert_eq!(first.hash(), second.hash());
         second.tasks[0].docs = 9;
         assert_ne!(first.hash(), second.hash());
@@ -191,7 +208,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("manifest.json");
         let mut written = manifest();
-        written.timings.insert("all".into(), 0.1 + 0.2);
+        written.run.timings.insert("all".into(), 0.1 + 0.2);
         written.write(&path).unwrap();
         assert_eq!(Manifest::read(&path).unwrap(), written);
 

@@ -104,10 +104,15 @@ pub(super) fn backward(
     dqkv: MatMut<'_, CpuBuf>,
 ) {
     let dim = shape.head_dim;
-    assert!(dqkv.cols == (shape.heads + 2 * shape.kv_heads) * dim && dqkv.pitch >= dqkv.cols, "columns of dqkv");
+    let heads = shape.kv_heads.checked_mul(2).and_then(|kv| kv.checked_add(shape.heads));
+    assert!(heads.and_then(|heads| heads.checked_mul(dim)) == Some(dqkv.cols), "columns of dqkv");
+    assert!(shape.kv_heads > 0 && shape.heads.is_multiple_of(shape.kv_heads), "query heads share key heads");
+    // Tasks write through pointers: documents that overlap would be written by two of them.
+    assert!(bounds.is_sorted(), "documents in order and apart");
     let rows = bounds.last().copied().unwrap_or(0) as usize;
-    assert!(rows == 0 || dqkv.at + (rows - 1) * dqkv.pitch + dqkv.cols <= dqkv.buf.len(), "rows of dqkv");
-    let target = Target { data: dqkv.buf[dqkv.at..].as_mut_ptr(), pitch: dqkv.pitch };
+    let (buf, pitch) = (&mut dqkv.buf[dqkv.at..], dqkv.pitch);
+    Out::with_stride(buf, rows, dqkv.cols, pitch);
+    let target = Target { data: buf.as_mut_ptr(), pitch };
     let tasks: Vec<(usize, usize, usize)> = bounds
         .windows(2)
         .flat_map(|w| (0..shape.kv_heads).map(|head| (w[0] as usize, w[1] as usize, head)))
