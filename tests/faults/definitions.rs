@@ -48,8 +48,11 @@ fn limits_are_options() {
     let experiment = world.read("harness.toml");
     for (limit, parts) in [
         ("line_bytes = 40", ["toy_choice.jsonl", "line 1 is longer than 40 bytes (limits.line_bytes in harness.toml)"]),
-        ("yaml_values = 3", ["toy_choice.yaml", "more than 3 values"]),
-        ("yaml_bytes = 20", ["toy_choice.yaml", "more than 20 bytes (limits.yaml_bytes"]),
+        (
+            "yaml_values = 3",
+            [".yaml:", "more than 3 values, those that aliases repeat counted each time (limits.yaml_values"],
+        ),
+        ("yaml_bytes = 20", [".yaml:1:1: ", "more than 20 bytes (limits.yaml_bytes"]),
         ("template_bytes = 20", ["toy_choice.yaml:8:", "values of more than 20 bytes, which is the limit (limits."]),
         ("template_instructions = 2", ["toy_choice.yaml:8:", "(limits.template_instructions"]),
         ("template_source = 9", ["toy_choice.yaml", "a source of more than 9 bytes"]),
