@@ -123,7 +123,8 @@ fn a_broken_checkpoint_is_named() {
     world.run(&[&CALL[..], &["--resume"]].concat()).expect(2).says(&[&file, "broken"]);
 }
 
-/// A template that passes a limit passes it in every row: the first one ends the work.
+/// A template that passes a limit, of instructions or on a busy machine of time, passes it in every row: the first one
+/// ends the work.
 #[test]
 fn a_template_of_training_data_without_end_ends() {
     let world = world();
@@ -136,7 +137,7 @@ fn a_template_of_training_data_without_end_ends() {
     for more in ["", "unusable_rows = \"drop\"\n"] {
         world.replace("recipes/r4.toml", "max_length = 256\n", &format!("max_length = 256\n{more}"));
         let outcome = world.run(&CALL).expect(2);
-        outcome.says(&["instructions.jsonl: line ", "endless.toml, prompt: line 1: ", "(limits.template_instructions"]);
+        outcome.says(&["instructions.jsonl: line ", "endless.toml, prompt: line 1: ", "(limits.template_"]);
     }
     assert!(!world.path("mine").exists(), "nothing is written");
 }
