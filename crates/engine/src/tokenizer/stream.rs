@@ -33,7 +33,10 @@ impl<'a> TextStream<'a> {
         if text.is_empty() || text.ends_with('\u{fffd}') {
             return Ok(String::new());
         }
-        self.window = self.pending;
+        // Tokens whose text is cut off at the beginning of a window do not begin one: more would be cut off after them.
+        if !self.tokenizer.decode(&self.ids[self.pending..], self.skip_special_tokens)?.is_empty() {
+            self.window = self.pending;
+        }
         self.pending = self.ids.len();
         Ok(text)
     }
@@ -58,5 +61,33 @@ impl<'a> TextStream<'a> {
         let before = self.tokenizer.decode(&self.ids[self.window..self.pending], self.skip_special_tokens)?;
         let whole = self.tokenizer.decode(&self.ids[self.window..], self.skip_special_tokens)?;
         Ok(whole.get(before.len()..).unwrap_or_default().to_owned())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn what_is_cut_off_at_the_beginning_is_cut_off_once() {
+        for start in 0..4 {
+            let decoder = json!([
+                {"type": "Replace", "pattern": {"String": "_"}, "content": " "}, {"type": "Fuse"},
+                {"type": "Strip", "content": " ", "start": start, "stop": 0},
+            ]);
+            let json = json!({
+                "version": "1.0", "added_tokens": [], "decoder": {"type": "Sequence", "decoders": decoder},
+                "model": {"type": "BPE", "vocab": {"_": 0, "a": 1, "__": 2}, "merges": []},
+            });
+            let tokenizer = TextTokenizer::from_json(&json.to_string(), None).unwrap();
+            for ids in [[0, 1, 0, 1, 0], [1, 0, 0, 1, 1], [0, 0, 0, 0, 1], [1, 2, 0, 2, 1], [2, 2, 2, 2, 2]] {
+                let mut stream = tokenizer.stream(false);
+                let mut text: String = ids.iter().map(|&id| stream.push(id).unwrap()).collect();
+                text += &stream.finish().unwrap();
+                assert_eq!(text, tokenizer.decode(&ids, false).unwrap(), "{start} {ids:?}");
+            }
+        }
     }
 }
