@@ -26,7 +26,7 @@ mod verify;
 
 use std::io::{IsTerminal as _, Write as _};
 
-use harness_core::{is_guarded, visible, visible_json};
+use harness_core::{visible, visible_json};
 use harness_kernels::{ShrunkenMap, end_where_maps_shrink};
 
 use crate::{
@@ -70,16 +70,6 @@ pub fn watch_maps(json: bool) {
         false => (2, "error: ", ": the file became shorter while it was read\n"),
     };
     end_where_maps_shrink(ShrunkenMap { output, before, after, code: 2 });
-}
-
-/// From now on a panic that becomes an error, see [`harness_core::guarded`], has no message of its own.
-pub fn watch_panics() {
-    let tell = std::panic::take_hook();
-    std::panic::set_hook(Box::new(move |panic| {
-        if !is_guarded() {
-            tell(panic);
-        }
-    }));
 }
 
 /// Tells a failure, unless another process does: as text on standard error, or as a JSON object on standard output where none was printed yet.

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use harness::{
     Failure,
     cli::Cli,
-    commands::{report_failure, run, watch_maps, watch_panics},
+    commands::{report_failure, run, watch_maps},
     core::is_hidden,
 };
 
@@ -27,7 +27,7 @@ fn main() -> ExitCode {
     };
     let json = cli.global.json;
     watch_maps(json);
-    watch_panics();
+    harness_core::watch_panics();
     match run(cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {

@@ -9,9 +9,15 @@ thread_local! {
     static GUARDED: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Whether this thread is in [`guarded`], so that a panic is about to become an error and is not worth a message.
-pub fn is_guarded() -> bool {
-    GUARDED.get()
+/// From now on a panic that becomes an error, see [`guarded`], has no message of its own: the hook that was there before
+/// is told of the others. For programs, at their start.
+pub fn watch_panics() {
+    let tell = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        if !GUARDED.get() {
+            tell(panic);
+        }
+    }));
 }
 
 /// Calls what reads a file of others' with a library that panics where the file is broken. What is left behind by a
@@ -38,12 +44,12 @@ mod tests {
     #[test]
     fn a_panic_becomes_its_message() {
         assert_eq!(guarded(|| 1), Ok(1));
-        assert_eq!(guarded(|| assert!(is_guarded())), Ok(()));
+        assert_eq!(guarded(|| GUARDED.get()), Ok(true));
         let none: &[u8] = &[];
         assert_eq!(
             guarded(|| none[none.len() + 3]),
             Err("index out of bounds: the len is 0 but the index is 3".into())
         );
-        assert!(!is_guarded());
+        assert!(!GUARDED.get());
     }
 }

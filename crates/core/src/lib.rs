@@ -33,7 +33,7 @@ pub use digest::{Digest, Hasher, ParseDigestError};
 pub use document::{DocId, Document};
 pub use file_name::{file_name, file_part, name_of_file_part};
 pub use finish::Finish;
-pub use guard::{guarded, is_guarded};
+pub use guard::{guarded, watch_panics};
 pub use limits::{LIMIT_MARK, Limits, bytes_in_words, limit_name, limits, set_limits};
 pub use model::{
     Capabilities, ChatMessage, ChatOptions, ChatRole, Control, LanguageModel, ModelError, ModelIdentity, ModelStats,

@@ -14,7 +14,7 @@ mod stream;
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use harness_core::{Digest, Hasher};
+use harness_core::{Digest, Hasher, guarded};
 pub use harness_core::{RollingWindow, rolling_windows};
 use lines::Lines;
 pub use pair::{EncodedPair, PairOptions, encode_pair, encode_prompt};
@@ -72,10 +72,8 @@ impl TextTokenizer {
     /// # Errors
     /// If the tokenizer fails on the text.
     pub fn encode_whole(&self, text: &str, add_special_tokens: bool) -> Result<Vec<u32>, EngineError> {
-        match self.inner.encode_fast(text, add_special_tokens) {
-            Ok(encoding) => Ok(encoding.get_ids().to_vec()),
-            Err(error) => Err(EngineError::Tokenizer(error.to_string())),
-        }
+        let encoding = using(|| self.inner.encode_fast(text, add_special_tokens))?;
+        Ok(encoding.get_ids().to_vec())
     }
 
     /// Whether texts are encoded line by line, with a memory of lines.
@@ -100,7 +98,7 @@ impl TextTokenizer {
     /// # Errors
     /// If the tokenizer's decoder fails.
     pub fn decode(&self, ids: &[u32], skip_special_tokens: bool) -> Result<String, EngineError> {
-        self.inner.decode(ids, skip_special_tokens).map_err(|error| EngineError::Tokenizer(error.to_string()))
+        using(|| self.inner.decode(ids, skip_special_tokens))
     }
 
     /// Decoding token by token, for output as it is generated.
@@ -115,7 +113,7 @@ impl TextTokenizer {
         if self.is_special(id) {
             return raw;
         }
-        match self.inner.decode(&[id], false) {
+        match self.decode(&[id], false) {
             Ok(text) if text.contains('\u{fffd}') => raw,
             Ok(text) if raw.starts_with('▁') && !text.starts_with(' ') => format!(" {text}"),
             Ok(text) => text,
@@ -210,6 +208,12 @@ impl TextTokenizer {
     }
 }
 
+/// Calls the library, which may panic over parts of a file that [`check`] does not know.
+fn using<T>(call: impl FnOnce() -> tokenizers::Result<T>) -> Result<T, EngineError> {
+    let result = guarded(call).unwrap_or_else(|panic| Err(panic.into()));
+    result.map_err(|error| EngineError::Tokenizer(error.to_string()))
+}
+
 /// Hash of everything that ids depend on.
 fn digest(inner: &Tokenizer, roles: [&Option<SpecialToken>; 4]) -> Result<Digest, String> {
     let mut hasher = Hasher::new("tokenizer");
@@ -218,4 +222,23 @@ fn digest(inner: &Tokenizer, roles: [&Option<SpecialToken>; 4]) -> Result<Digest
         hasher.part(role.as_ref().map_or("", |token| &token.text));
     }
     Ok(hasher.finish())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_panic_of_the_library_is_an_error() {
+        // Patterns that match nothing but only beside a text are not told from others.
+        let put = |pattern| json!({"type": "Replace", "pattern": {"Regex": pattern}, "content": "x"});
+        let normalizer = json!({"type": "Sequence", "normalizers": [put("(?<=a)"), put("x")]});
+        let model = json!({"type": "BPE", "vocab": {"a": 0, "x": 1}, "merges": []});
+        let file = json!({"version": "1.0", "added_tokens": [], "normalizer": normalizer, "model": model});
+        let tokenizer = TextTokenizer::from_json(&file.to_string(), None).unwrap();
+        let error = tokenizer.encode("aa", false).unwrap_err();
+        assert!(matches!(error, EngineError::Tokenizer(_)), "{error}");
+    }
 }

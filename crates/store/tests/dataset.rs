@@ -11,6 +11,15 @@ use harness_store::{
     DataLocator, DataQuery, FileHashes, HubCache, Row, RowFilter, StoreError, dataset::DataSource, hub::RepoKind,
     open_rows, read_rows,
 };
+use parquet::{
+    basic::{Compression, GzipLevel, ZstdLevel},
+    data_type::{ByteArray, ByteArrayType},
+    file::{
+        properties::{EnabledStatistics, WriterProperties},
+        writer::SerializedFileWriter,
+    },
+    schema::parser::parse_message_type,
+};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
@@ -115,6 +124,47 @@ fn parquet_files_that_are_broken_are_refused() {
     assert!(refused(224, 0).contains("a page of column \"answer\" names"), "{}", refused(224, 0));
     let deep = refused(420, 0x7f);
     assert!(deep.contains("x.parquet, row 1: found unreadable data (Cannot extract value"), "{deep}");
+}
+
+/// A column of `rows` equal texts of 1 MiB in one page.
+fn packed(compression: Compression, rows: usize) -> Vec<u8> {
+    let schema = parse_message_type("message rows { required binary text (UTF8); }").unwrap();
+    let properties = WriterProperties::builder()
+        .set_compression(compression)
+        .set_dictionary_enabled(false)
+        .set_statistics_enabled(EnabledStatistics::None)
+        .set_data_page_size_limit(1 << 30)
+        .build();
+    let mut file = SerializedFileWriter::new(vec![], schema.into(), properties.into()).unwrap();
+    let mut group = file.next_row_group().unwrap();
+    let mut column = group.next_column().unwrap().unwrap();
+    let texts = vec![ByteArray::from(vec![b'a'; 1 << 20]); rows];
+    column.typed::<ByteArrayType>().write_batch(&texts, None, None).unwrap();
+    column.close().unwrap();
+    group.close().unwrap();
+    file.into_inner().unwrap()
+}
+
+#[test]
+fn parquet_pages_do_not_grow_without_end() {
+    let (gzip, zstd) = (Compression::GZIP(GzipLevel::default()), Compression::ZSTD(ZstdLevel::default()));
+    for compression in [gzip, zstd, Compression::SNAPPY, Compression::UNCOMPRESSED] {
+        assert_eq!(read("x.parquet", &packed(compression, 7)).unwrap().len(), 7, "{compression}");
+    }
+    for compression in [gzip, zstd] {
+        let error = error("x.parquet", &packed(compression, 40));
+        assert!(error.contains("x.parquet, row 1: found unreadable data"), "{error}");
+        assert!(
+            error.contains("column \"text\": the page at byte 4: a part of 8 MiB is more than 200 times"),
+            "{error}"
+        );
+    }
+    // The second field of the first header, behind 15 00 15, are the bytes of the page: now 8 MiB less than there are.
+    let mut file = packed(gzip, 15);
+    assert_eq!(file[4..7], [0x15, 0x00, 0x15]);
+    file[10] -= 1;
+    let error = error("x.parquet", &file);
+    assert!(error.contains("it has more than the"), "{error}");
 }
 
 #[test]

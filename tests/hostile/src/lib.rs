@@ -13,6 +13,8 @@ mod results;
 mod store;
 mod tasks;
 
+use std::sync::Once;
+
 pub use folder::scratch;
 
 /// One kind of input.
@@ -44,6 +46,8 @@ pub const TARGETS: [Target; 11] = [
 /// # Panics
 /// If there is none, or a promise is broken.
 pub fn run(name: &str, bytes: &[u8]) {
+    static WATCH: Once = Once::new();
+    WATCH.call_once(harness_core::watch_panics);
     let target = TARGETS.iter().find(|target| target.name == name);
     (target.unwrap_or_else(|| panic!("there is no target {name}")).run)(bytes);
 }

@@ -10,6 +10,31 @@ use super::{charsmap, largest_id::LargestId};
 /// The largest id that a vocabulary may name: it is written out, hole by hole, for its hash.
 const IDS: u64 = 1 << 24;
 
+/// A kind of part: its key, the key of the parts that a sequence of them holds, and the types that the library knows.
+/// It reads a part of another type as the first one whose fields fit.
+struct Kind(&'static str, &'static str, &'static str);
+
+const NORMALIZER: Kind = Kind(
+    "normalizer",
+    "normalizers",
+    "Bert BertNormalizer ByteLevel Lowercase NFC NFD NFKC NFKD Nmt Precompiled Prepend Replace Sequence \
+     Strip StripAccents",
+);
+const PRE_TOKENIZER: Kind = Kind(
+    "pre_tokenizer",
+    "pretokenizers",
+    "BertPreTokenizer ByteLevel CharDelimiterSplit Delimiter Digits FixedLength Metaspace Punctuation \
+     Sequence Split UnicodeScripts Whitespace WhitespaceSplit",
+);
+const POST_PROCESSOR: Kind =
+    Kind("post_processor", "processors", "BertProcessing ByteLevel RobertaProcessing Sequence TemplateProcessing");
+const DECODER: Kind = Kind(
+    "decoder",
+    "decoders",
+    "BPEDecoder ByteFallback ByteLevel CTC Fuse Metaspace Replace Sequence Strip WordPiece",
+);
+const MODELS: &str = "BPE Unigram WordLevel WordPiece";
+
 /// The parts of a file that are looked at; vocabularies are passed over.
 #[derive(Deserialize)]
 struct Outline {
@@ -26,6 +51,9 @@ struct Outline {
 
 #[derive(Deserialize)]
 struct Model {
+    /// Files of 2020 lack it.
+    #[serde(rename = "type")]
+    kind: Option<String>,
     continuing_subword_prefix: Option<String>,
     #[serde(default)]
     vocab: LargestId,
@@ -57,13 +85,16 @@ enum Merge {
 pub(super) fn check(json: &[u8]) -> Result<(), String> {
     let outline: Outline = serde_json::from_slice(json).map_err(|error| error.to_string())?;
     let parts = [
-        ("normalizer", &outline.normalizer),
-        ("pre_tokenizer", &outline.pre_tokenizer),
-        ("post_processor", &outline.post_processor),
-        ("decoder", &outline.decoder),
+        (NORMALIZER, &outline.normalizer),
+        (PRE_TOKENIZER, &outline.pre_tokenizer),
+        (POST_PROCESSOR, &outline.post_processor),
+        (DECODER, &outline.decoder),
     ];
-    parts.into_iter().try_for_each(|(key, part)| check_part(key, part))?;
+    parts.into_iter().try_for_each(|(kind, part)| check_part(&kind, part))?;
     let Some(model) = outline.model else { return Ok(()) };
+    if let Some(kind) = model.kind.filter(|kind| !names(MODELS, kind)) {
+        return Err(format!("`model`: the type {kind:?}, expected one of {}", MODELS.replace(' ', ", ")));
+    }
     if let Some(id) = model.vocab.0.filter(|&id| id > IDS) {
         return Err(format!("`model.vocab`: a token has the id {id}, expected at most {IDS}"));
     }
@@ -71,36 +102,46 @@ pub(super) fn check(json: &[u8]) -> Result<(), String> {
     prefix.map_or(Ok(()), |prefix| check_prefix(json, &prefix))
 }
 
-/// Every part may hold parts; the depth of JSON is bounded.
-fn check_part(key: &str, part: &Value) -> Result<(), String> {
-    let fields = match part {
-        Value::Object(fields) => fields,
-        Value::Array(items) => return items.iter().try_for_each(|item| check_part(key, item)),
-        _ => return Ok(()),
-    };
+/// Whether a type is one of these.
+fn names(types: &str, found: &str) -> bool {
+    types.split(' ').any(|name| name == found)
+}
+
+/// A sequence may hold sequences; the depth of JSON is bounded.
+fn check_part(kind: &Kind, part: &Value) -> Result<(), String> {
+    let Value::Object(fields) = part else { return Ok(()) };
+    let Kind(key, parts, types) = kind;
     let number = |name: &str| fields.get(name).and_then(Value::as_u64);
-    match fields.get("type").and_then(Value::as_str) {
+    let found = fields.get("type").and_then(Value::as_str).unwrap_or_default();
+    match found {
+        _ if !names(types, found) => {
+            return Err(format!("`{key}`: the type {found:?}, expected one of {}", types.replace(' ', ", ")));
+        }
+        "Sequence" => {
+            let parts = fields.get(*parts).and_then(Value::as_array);
+            return parts.into_iter().flatten().try_for_each(|part| check_part(kind, part));
+        }
         // It is cut off without a look at how long a token is.
-        Some("Strip") if number("stop").is_some_and(|stop| stop > 0) => {
+        "Strip" if number("stop").is_some_and(|stop| stop > 0) => {
             return Err(format!("`{key}`: Strip with stop {}, expected 0", fields["stop"]));
         }
-        Some("FixedLength") if number("length") == Some(0) => {
+        "FixedLength" if number("length") == Some(0) => {
             return Err(format!("`{key}`: FixedLength with length 0, expected a positive integer"));
         }
-        Some("Prepend") if fields.get("prepend").is_some_and(|text| text == "") => {
+        "Prepend" if fields.get("prepend").is_some_and(|text| text == "") => {
             return Err(format!("`{key}`: Prepend with \"\", expected a text"));
         }
         // What is put in at the end of a text lies beyond it for the next normalizer.
-        Some("Replace") if key == "normalizer" && fields.get("pattern").is_some_and(matches_nothing) => {
+        "Replace" if *key == "normalizer" && fields.get("pattern").is_some_and(matches_nothing) => {
             return Err(format!("`{key}`: Replace of {}, which matches the empty text", fields["pattern"]));
         }
-        Some("TemplateProcessing") => {
+        "TemplateProcessing" => {
             let reason = unknown_piece(fields, "single", &["A"]).or_else(|| unknown_piece(fields, "pair", &["A", "B"]));
             if let Some(reason) = reason {
                 return Err(format!("`{key}`: TemplateProcessing: {reason}"));
             }
         }
-        Some("Precompiled") => {
+        "Precompiled" => {
             let map = fields.get("precompiled_charsmap").and_then(Value::as_str).unwrap_or_default();
             let map = BASE64_STANDARD.decode(map).map_err(|error| error.to_string());
             map.and_then(|map| charsmap::check(&map))
@@ -108,7 +149,7 @@ fn check_part(key: &str, part: &Value) -> Result<(), String> {
         }
         _ => {}
     }
-    fields.values().try_for_each(|value| check_part(key, value))
+    Ok(())
 }
 
 /// Whether a pattern, a text or an expression, matches the empty text.
@@ -163,6 +204,11 @@ mod tests {
         let strip = json!({"type": "Strip", "content": " ", "start": 1, "stop": 3});
         let found = refused(json!({"decoder": {"type": "Sequence", "decoders": [strip]}}));
         assert_eq!(found, "`decoder`: Strip with stop 3, expected 0");
+        let guessed = json!({"type": "Stripe", "content": " ", "start": 1, "stop": 0});
+        let found = refused(json!({"decoder": {"type": "Sequence", "decoders": [{"type": "Fuse"}, guessed]}}));
+        assert!(found.starts_with("`decoder`: the type \"Stripe\", expected one of BPEDecoder, "), "{found}");
+        let found = refused(json!({"model": {"type": "BPEv2", "vocab": {}, "merges": []}}));
+        assert_eq!(found, "`model`: the type \"BPEv2\", expected one of BPE, Unigram, WordLevel, WordPiece");
         assert!(refused(json!({"pre_tokenizer": {"type": "FixedLength", "length": 0}})).contains("length 0"));
         assert!(refused(json!({"normalizer": {"type": "Prepend", "prepend": ""}})).contains("Prepend with \"\""));
         let replace = |pattern| json!({"normalizer": {"type": "Replace", "pattern": pattern, "content": "x"}});

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use harness_core::guarded;
 use serde_json::{Map, Value};
 use tokenizers::{AddedToken, PostProcessorWrapper, Tokenizer};
 
@@ -88,7 +89,7 @@ impl TextTokenizer {
 /// A tokenizer without truncation and padding, whose lengths nothing bounds, and which transformers switches off too.
 fn read(json: &[u8]) -> Result<Tokenizer, String> {
     check(json)?;
-    let mut inner = Tokenizer::from_bytes(json).map_err(|error| error.to_string())?;
+    let mut inner = guarded(|| Tokenizer::from_bytes(json))?.map_err(|error| error.to_string())?;
     inner.with_truncation(None).map_err(|error| error.to_string())?;
     inner.with_padding(None);
     Ok(inner)

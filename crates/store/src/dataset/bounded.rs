@@ -38,16 +38,24 @@ impl<R: Read> Read for Expanded<R> {
         self.part += read as u64;
         if self.part >= PART {
             let compressed = self.decoder.get_ref().get_ref().read;
-            if self.part / limits().expansion.max(1) > compressed - self.before {
-                let (times, name) = (limits().expansion, limit_name("expansion"));
-                let part = bytes_in_words(PART);
-                let message = format!("a part of {part} is more than {times} times as long as it is compressed {name}");
-                return Err(Error::new(ErrorKind::InvalidData, message));
-            }
+            check_expanded(self.part, compressed - self.before)
+                .map_err(|reason| Error::new(ErrorKind::InvalidData, reason))?;
             (self.part, self.before) = (0, compressed);
         }
         Ok(read)
     }
+}
+
+/// Whether a part of so many bytes may be made of so many compressed ones: a short one always.
+///
+/// # Errors
+/// Why not, with the limit.
+pub(super) fn check_expanded(part: u64, compressed: u64) -> Result<(), String> {
+    if part < PART || part / limits().expansion.max(1) <= compressed {
+        return Ok(());
+    }
+    let (part, times, name) = (bytes_in_words(PART), limits().expansion, limit_name("expansion"));
+    Err(format!("a part of {part} is more than {times} times as long as it is compressed {name}"))
 }
 
 /// Counts what is read.

@@ -1,6 +1,7 @@
 //! Apache Parquet.
 
 mod checked;
+mod header;
 
 use std::path::{Path, PathBuf};
 

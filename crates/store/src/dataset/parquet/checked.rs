@@ -1,30 +1,38 @@
 //! A Parquet file whose sizes are checked before the `parquet` crate makes room by them.
 
+use std::{fs::File, io::Read};
+
+use flate2::read::MultiGzDecoder;
 use parquet::{
-    basic::Encoding,
+    basic::{Compression, Encoding},
     bloom_filter::Sbbf,
     column::page::{Page, PageMetadata, PageReader},
     errors::{ParquetError, Result},
     file::{
-        metadata::{ParquetMetaData, RowGroupMetaData},
-        reader::{FileReader, RowGroupReader},
+        metadata::{ColumnChunkMetaData, ParquetMetaData, RowGroupMetaData},
+        reader::{ChunkReader, FileReader, RowGroupReader},
         serialized_reader::SerializedFileReader,
     },
     record::reader::RowIter,
     schema::types::{ColumnDescPtr, Type},
 };
 
+use super::{super::bounded::check_expanded, header::Header};
+
 /// Values of the largest page whose lengths are read at once; writers make pages of some ten thousand.
 const VALUES: usize = 1 << 24;
 
 /// The reader of a file whose column chunks all lie inside the file.
-pub(super) struct CheckedFile(SerializedFileReader<std::fs::File>);
+pub(super) struct CheckedFile {
+    reader: SerializedFileReader<File>,
+    file: File,
+}
 
 impl CheckedFile {
     /// Reads the metadata.
-    pub(super) fn new(file: std::fs::File) -> Result<Self> {
+    pub(super) fn new(file: File) -> Result<Self> {
         let len = file.metadata()?.len();
-        let reader = SerializedFileReader::new(file)?;
+        let reader = SerializedFileReader::new(file.try_clone()?)?;
         for (number, group) in reader.metadata().row_groups().iter().enumerate() {
             for column in group.columns() {
                 let begin = column.dictionary_page_offset().unwrap_or(column.data_page_offset());
@@ -38,21 +46,21 @@ impl CheckedFile {
                 }
             }
         }
-        Ok(Self(reader))
+        Ok(Self { reader, file })
     }
 }
 
 impl FileReader for CheckedFile {
     fn metadata(&self) -> &ParquetMetaData {
-        self.0.metadata()
+        self.reader.metadata()
     }
 
     fn num_row_groups(&self) -> usize {
-        self.0.num_row_groups()
+        self.reader.num_row_groups()
     }
 
     fn get_row_group(&self, i: usize) -> Result<Box<dyn RowGroupReader + '_>> {
-        Ok(Box::new(CheckedGroup(self.0.get_row_group(i)?)))
+        Ok(Box::new(CheckedGroup { group: self.reader.get_row_group(i)?, file: &self.file }))
     }
 
     fn get_row_iter(&self, projection: Option<Type>) -> Result<RowIter<'_>> {
@@ -60,24 +68,28 @@ impl FileReader for CheckedFile {
     }
 }
 
-struct CheckedGroup<'a>(Box<dyn RowGroupReader + 'a>);
+struct CheckedGroup<'a> {
+    group: Box<dyn RowGroupReader + 'a>,
+    file: &'a File,
+}
 
 impl RowGroupReader for CheckedGroup<'_> {
     fn metadata(&self) -> &RowGroupMetaData {
-        self.0.metadata()
+        self.group.metadata()
     }
 
     fn num_columns(&self) -> usize {
-        self.0.num_columns()
+        self.group.num_columns()
     }
 
     fn get_column_page_reader(&self, i: usize) -> Result<Box<dyn PageReader>> {
         let column = self.metadata().schema_descr().column(i);
-        Ok(Box::new(CheckedPages { pages: self.0.get_column_page_reader(i)?, column }))
+        let chunk = Chunk::new(self.file.try_clone()?, self.metadata().column(i));
+        Ok(Box::new(CheckedPages { pages: self.group.get_column_page_reader(i)?, column, chunk }))
     }
 
     fn get_column_bloom_filter(&self, i: usize) -> Option<&Sbbf> {
-        self.0.get_column_bloom_filter(i)
+        self.group.get_column_bloom_filter(i)
     }
 
     fn get_row_iter(&self, projection: Option<Type>) -> Result<RowIter<'_>> {
@@ -88,6 +100,7 @@ impl RowGroupReader for CheckedGroup<'_> {
 struct CheckedPages {
     pages: Box<dyn PageReader>,
     column: ColumnDescPtr,
+    chunk: Chunk,
 }
 
 impl Iterator for CheckedPages {
@@ -100,6 +113,7 @@ impl Iterator for CheckedPages {
 
 impl PageReader for CheckedPages {
     fn get_next_page(&mut self) -> Result<Option<Page>> {
+        self.chunk.check_next().map_err(|reason| broken(format!("column {}: {reason}", self.column.path())))?;
         let page = self.pages.get_next_page()?;
         page.map(|page| check(&page, &self.column).map(|()| page)).transpose()
     }
@@ -109,7 +123,59 @@ impl PageReader for CheckedPages {
     }
 
     fn skip_next_page(&mut self) -> Result<()> {
+        self.chunk.check_next().map_err(|reason| broken(format!("column {}: {reason}", self.column.path())))?;
         self.pages.skip_next_page()
+    }
+}
+
+/// The part of the file that the pages of a column lie in, from the next page on.
+struct Chunk {
+    file: File,
+    next: u64,
+    end: u64,
+    compression: Compression,
+}
+
+impl Chunk {
+    fn new(file: File, column: &ColumnChunkMetaData) -> Self {
+        let (next, bytes) = column.byte_range();
+        Self { file, next, end: next.saturating_add(bytes), compression: column.compression() }
+    }
+
+    /// Fails if the next page does not lie in the part, or is longer than its bytes can be; goes on behind it.
+    fn check_next(&mut self) -> std::result::Result<(), String> {
+        while self.next < self.end {
+            let read = |at: u64, bytes| Ok::<_, ParquetError>(self.file.get_read(at)?.take(bytes));
+            let failed = |reason: &dyn std::fmt::Display| format!("the page at byte {}: {reason}", self.next);
+            let input = read(self.next, self.end - self.next).map_err(|error| failed(&error))?;
+            let header = Header::read(input).map_err(|error| failed(&error))?;
+            let page = self.next + header.bytes;
+            let compressed = u64::try_from(header.compressed).ok().filter(|&bytes| bytes <= self.end - page);
+            let (Some(compressed), Ok(expanded)) = (compressed, u64::try_from(header.expanded)) else {
+                let Header { compressed, expanded, .. } = header;
+                let left = self.end - page;
+                return Err(failed(&format!(
+                    "its header names {compressed} bytes, {expanded} when expanded, of {left}"
+                )));
+            };
+            if self.compression != Compression::UNCOMPRESSED {
+                check_expanded(expanded, compressed).map_err(|reason| failed(&reason))?;
+            }
+            if matches!(self.compression, Compression::GZIP(_)) {
+                // This is expanded to its end, whatever its header says.
+                let input = read(page, compressed).map_err(|error| failed(&error))?;
+                let mut bytes = MultiGzDecoder::new(input).take(expanded + 1);
+                let found = std::io::copy(&mut bytes, &mut std::io::sink()).map_err(|error| failed(&error))?;
+                if found > expanded {
+                    return Err(failed(&format!("it has more than the {expanded} bytes that its header names")));
+                }
+            }
+            self.next = page + compressed;
+            if header.is_data() {
+                break;
+            }
+        }
+        Ok(())
     }
 }
 
