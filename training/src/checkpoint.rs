@@ -224,7 +224,7 @@ fn adapter_rank(folder: &Path) -> Option<usize> {
 pub fn buffer(folder: &Path, name: &str, len: usize) -> Result<Vec<f32>, TrainingError> {
     let path = folder.join("optimizer.safetensors");
     let error = |message: String| TrainingError::Checkpoint { path: path.clone(), message };
-    let data = open_file(&path).and_then(|file| map_file(&file)).map_err(TrainingError::io("read", &path))?;
+    let data = open_file(&path).and_then(|file| map_file(file, &path)).map_err(TrainingError::io("read", &path))?;
     let tensors = SafeTensors::deserialize(&data).map_err(|e| error(format!("broken: {e}")))?;
     let tensor = tensors.tensor(name).map_err(|e| error(format!("tensor {name}: {e}")))?;
     if (tensor.shape(), tensor.dtype()) != (&[len][..], Dtype::F32) {

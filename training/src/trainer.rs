@@ -16,6 +16,7 @@ use std::{
 
 use figures::Update;
 use harness_core::{Digest, Stop};
+use harness_kernels::check_maps;
 pub use summary::{Estimate, TrainingSummary};
 
 pub use crate::spikes::SpikeDetector;
@@ -304,6 +305,7 @@ impl<B: Backend> Trainer<B> {
                 }
                 update => update?,
             };
+            check_maps().map_err(|(path, error)| TrainingError::io("read", &path)(error))?;
             unsaved.get_or_insert_with(|| self.stop.unsaved());
             self.timing.busy += (self.clock)().saturating_sub(began);
             self.timing.tokens += update.tokens as u64;

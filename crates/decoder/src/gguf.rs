@@ -14,8 +14,7 @@ use std::{
 
 use format::Content;
 use harness_core::open_file;
-use harness_kernels::map_file;
-use memmap2::Mmap;
+use harness_kernels::{Map, map_file};
 
 use crate::{DecoderConfig, DecoderError, Weights};
 
@@ -31,7 +30,7 @@ pub struct GgufFile {
 /// One file: its header in memory, its tensors mapped.
 struct Part {
     path: PathBuf,
-    map: Arc<Mmap>,
+    map: Arc<Map>,
     content: Content,
 }
 
@@ -64,7 +63,8 @@ impl GgufFile {
 
 impl Part {
     fn open(path: &Path) -> Result<Self, DecoderError> {
-        let map = Arc::new(open_file(path).and_then(|file| map_file(&file)).map_err(|e| DecoderError::read(path, e))?);
+        let map =
+            Arc::new(open_file(path).and_then(|file| map_file(file, path)).map_err(|e| DecoderError::read(path, e))?);
         let content = Content::read(&map).map_err(|reason| DecoderError::Gguf { path: path.to_owned(), reason })?;
         let part = Self { path: path.to_owned(), map, content };
         part.check_extents()?;

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use harness_core::{Digest, Hasher};
-use harness_decoder::{Checkpoint, DecoderConfig, GenerationDefaults, Weights};
+use harness_decoder::{Checkpoint, DecoderConfig, DecoderError, GenerationDefaults, Weights};
 use harness_kernels::Quantization;
 
 use crate::{ChatTemplate, EngineError, TextTokenizer};
@@ -47,6 +47,7 @@ impl ModelFiles {
         };
         let generation = checkpoint.generation(&config)?;
         let (weights, digest) = checkpoint.weights(&mut config)?;
+        check_maps()?;
         Ok(Self { config, weights, tokenizer, chat_template, generation, digest })
     }
 
@@ -59,6 +60,14 @@ impl ModelFiles {
         self.digest = Hasher::new("quantised").part(self.digest.as_bytes()).part(options.to_string()).finish();
         Ok(())
     }
+}
+
+/// Fails if a file that is mapped, as weights are, has become shorter meanwhile.
+///
+/// # Errors
+/// The file.
+pub(crate) fn check_maps() -> Result<(), EngineError> {
+    harness_kernels::check_maps().map_err(|(path, error)| DecoderError::read(&path, error).into())
 }
 
 /// Fails if the tokenizer has tokens for which the embedding has no rows.

@@ -16,6 +16,7 @@ use rayon::prelude::*;
 
 use crate::{
     ChatEnding, EncodedPair, EngineError, encode_pair, encode_prompt,
+    files::check_maps,
     generate::{Generated, Generator, Listener, Prompt, ThinkEnd},
     rolling_windows,
     schedule::{Scored, Sequence, Work, score},
@@ -99,6 +100,7 @@ impl LocalModel {
             Control::Continue
         })?;
         self.count(requested, work);
+        check_maps()?;
         Ok(results)
     }
 
@@ -130,6 +132,7 @@ impl LocalModel {
         let (prompt, usage) = self.prompt(0, prompt, stop, sampling)?;
         let mut listener = Streaming { on_text, result: None };
         self.generator().generate(&[prompt], &mut listener).map_err(other)?;
+        check_maps().map_err(other)?;
         Ok(listener.result.map(|generated| text_response(generated, usage)))
     }
 
@@ -251,6 +254,26 @@ impl LocalModel {
             };
             sink(indices[at], Response { output, usage })
         })
+    }
+
+    /// Answers all requests.
+    fn answer_all(&self, requests: &[Request], sink: Sink<'_>) -> Result<(), ModelError> {
+        let of = |wanted: fn(&Request) -> bool| -> Vec<usize> {
+            requests.iter().enumerate().filter(|(_, r)| wanted(r)).map(|(i, _)| i).collect()
+        };
+        let pairs = of(|r| matches!(r, Request::LogLikelihood { .. }));
+        let rolling = of(|r| matches!(r, Request::RollingLogLikelihood { .. }));
+        let prompts = of(|r| matches!(r, Request::Generate { .. }));
+        if !pairs.is_empty() && self.answer_pairs(requests, &pairs, sink)? == Control::Stop {
+            return Ok(());
+        }
+        if !rolling.is_empty() && self.answer_rolling(requests, &rolling, sink)? == Control::Stop {
+            return Ok(());
+        }
+        if !prompts.is_empty() {
+            self.answer_prompts(requests, &prompts, sink)?;
+        }
+        Ok(())
     }
 
     /// Answers the rolling requests at `indices`.
@@ -375,22 +398,16 @@ impl LanguageModel for LocalModel {
     }
 
     fn answer(&self, requests: &[Request], sink: &mut dyn FnMut(usize, Response) -> Control) -> Result<(), ModelError> {
-        let of = |wanted: fn(&Request) -> bool| -> Vec<usize> {
-            requests.iter().enumerate().filter(|(_, r)| wanted(r)).map(|(i, _)| i).collect()
+        let mut shorter = None;
+        let sink: Sink<'_> = &mut |index, response| match check_maps() {
+            Ok(()) => sink(index, response),
+            Err(error) => {
+                shorter = Some(error);
+                Control::Stop
+            }
         };
-        let pairs = of(|r| matches!(r, Request::LogLikelihood { .. }));
-        let rolling = of(|r| matches!(r, Request::RollingLogLikelihood { .. }));
-        let prompts = of(|r| matches!(r, Request::Generate { .. }));
-        if !pairs.is_empty() && self.answer_pairs(requests, &pairs, sink)? == Control::Stop {
-            return Ok(());
-        }
-        if !rolling.is_empty() && self.answer_rolling(requests, &rolling, sink)? == Control::Stop {
-            return Ok(());
-        }
-        if !prompts.is_empty() {
-            self.answer_prompts(requests, &prompts, sink)?;
-        }
-        Ok(())
+        self.answer_all(requests, sink)?;
+        shorter.map_or(Ok(()), |error| Err(other(error)))
     }
 
     fn apply_chat_template(&self, messages: &[ChatMessage], options: ChatOptions) -> Result<String, ModelError> {

@@ -3,7 +3,8 @@
 use std::{fmt, marker::PhantomData, ops::Deref, sync::Arc};
 
 use half::{bf16, f16};
-use memmap2::Mmap;
+
+use crate::Map;
 
 /// A type whose every bit pattern is a value, so that bytes of a file can be seen as elements.
 ///
@@ -49,12 +50,12 @@ pub struct Buffer<T>(Inner<T>);
 #[derive(Clone)]
 enum Inner<T> {
     Owned(Arc<Vec<T>>),
-    Mapped { map: Arc<Mmap>, offset: usize, len: usize, element: PhantomData<T> },
+    Mapped { map: Arc<Map>, offset: usize, len: usize, element: PhantomData<T> },
 }
 
 /// Elements stored little-endian in `map` from byte `offset`; copied where the machine's alignment or byte order
 /// demands it. `None` if the map is too short.
-pub fn mapped<T: Element>(map: &Arc<Mmap>, offset: usize, len: usize) -> Option<Buffer<T>> {
+pub fn mapped<T: Element>(map: &Arc<Map>, offset: usize, len: usize) -> Option<Buffer<T>> {
     let size = size_of::<T>();
     let bytes = map.get(offset..offset.checked_add(len.checked_mul(size)?)?)?;
     let aligned = (bytes.as_ptr() as usize).is_multiple_of(align_of::<T>());

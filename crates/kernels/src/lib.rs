@@ -12,6 +12,6 @@ mod tensor;
 
 pub use buffer::{Buffer, Element, mapped};
 pub use error::KernelError;
-pub use map::{ShrunkenMap, end_where_maps_shrink, map_file};
+pub use map::{Map, ShrunkenMap, check_maps, end_where_maps_shrink, map_file};
 pub use nf4::{BlockScales, CODEBOOK, NestedScales, Nf4Tensor, Quantization, QuantizationKind};
 pub use tensor::{FloatType, HostData, HostTensor};

@@ -1,18 +1,67 @@
 //! Files mapped into memory, and what happens if one becomes shorter meanwhile.
 
-use std::{fs::File, io};
+use std::{
+    fs::File,
+    io,
+    ops::Deref,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError, Weak},
+};
 
 use memmap2::Mmap;
 
-/// Maps a file for reading. Every map of the workspace is made here.
+/// A file in memory, for reading.
+#[derive(Debug)]
+pub struct Map {
+    bytes: Mmap,
+    _source: Arc<Source>,
+}
+
+#[derive(Debug)]
+struct Source {
+    file: File,
+    path: PathBuf,
+    len: u64,
+}
+
+/// What is mapped now.
+static SOURCES: Mutex<Vec<Weak<Source>>> = Mutex::new(Vec::new());
+
+impl Deref for Map {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+/// Maps a file, whose name is for messages. Every map of the workspace is made here.
 ///
 /// # Errors
 /// If it cannot be mapped.
-pub fn map_file(file: &File) -> io::Result<Mmap> {
+pub fn map_file(file: File, path: &Path) -> io::Result<Map> {
     // SAFETY: the map is only read. Files that this program writes (weights, samples, checkpoints) are written beside
     // their place and renamed, so a map keeps what it had. A file of the user that another process cuts short meanwhile
     // makes reads fault; [`end_where_maps_shrink`] says what then happens.
-    unsafe { Mmap::map(file) }
+    let bytes = unsafe { Mmap::map(&file)? };
+    let source = Arc::new(Source { file, path: path.to_owned(), len: bytes.len() as u64 });
+    let mut sources = SOURCES.lock().unwrap_or_else(PoisonError::into_inner);
+    sources.retain(|source| source.strong_count() > 0);
+    sources.push(Arc::downgrade(&source));
+    Ok(Map { bytes, _source: source })
+}
+
+/// Fails if a file that is mapped has become shorter. Up to the end of its last page that is read as zeros, without a
+/// fault: what was computed from maps is good if this is asked afterwards.
+///
+/// # Errors
+/// The file and what is wrong with it.
+pub fn check_maps() -> Result<(), (PathBuf, io::Error)> {
+    let sources = SOURCES.lock().unwrap_or_else(PoisonError::into_inner);
+    let shorter = |source: &Arc<Source>| source.file.metadata().is_ok_and(|now| now.len() < source.len);
+    sources.iter().filter_map(Weak::upgrade).find(shorter).map_or(Ok(()), |source| {
+        Err((source.path.clone(), io::Error::other("the file became shorter while it was read")))
+    })
 }
 
 /// How a program ends where a mapped file became shorter while it was read.
@@ -157,12 +206,31 @@ mod fault {
             let folder = tempfile::tempdir().unwrap();
             let path = folder.path().join("weights \"é\u{1b}");
             std::fs::write(&path, [1; 10_000]).unwrap();
-            let map = crate::map_file(&std::fs::File::open(&path).unwrap()).unwrap();
+            let map = crate::map_file(std::fs::File::open(&path).unwrap(), &path).unwrap();
             let mut list = [0; ROOM];
             let name = name_at(map.as_ptr() as usize + 5000, &mut list).unwrap();
             let name = std::str::from_utf8(name).unwrap();
             assert_eq!(name, format!("{}/weights ????", folder.path().display()), "nothing that acts on a terminal");
             assert_eq!(name_at(1, &mut list), None);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_lost_a_part_of_its_last_page_is_found() {
+        let path = tempfile::NamedTempFile::new().unwrap().into_temp_path();
+        std::fs::write(&path, [1; 5000]).unwrap();
+        let map = map_file(File::open(&path).unwrap(), &path).unwrap();
+        assert_eq!(map.len(), 5000);
+        check_maps().unwrap();
+        File::options().write(true).open(&path).unwrap().set_len(4999).unwrap();
+        assert_eq!(map[4999], 0);
+        assert_eq!(check_maps().unwrap_err().0, path.to_path_buf());
+        drop(map);
+        check_maps().unwrap();
     }
 }

@@ -159,8 +159,8 @@ fn parquet_pages_do_not_grow_without_end() {
             "{error}"
         );
     }
-    // The second field of the first header, behind 15 00 15, are the bytes of the page: now 8 MiB less than there are.
-    let mut file = packed(gzip, 15);
+    // The second field of the first header, behind 15 00 15, are the bytes of the page: now 1 MiB less than there is.
+    let mut file = packed(gzip, 7);
     assert_eq!(file[4..7], [0x15, 0x00, 0x15]);
     file[10] -= 1;
     let error = error("x.parquet", &file);

@@ -10,8 +10,7 @@ use std::{
 };
 
 use harness_core::{atomic_write_with, open_file};
-use harness_kernels::map_file;
-use memmap2::Mmap;
+use harness_kernels::{Map, map_file};
 
 use super::Sample;
 use crate::TrainingError;
@@ -35,7 +34,7 @@ enum Inner {
 /// the first counted token and the number of tokens cut off (32 bits each); all masked runs as pairs; all tokens.
 #[derive(Debug)]
 struct Mapped {
-    map: Mmap,
+    map: Map,
     samples: usize,
     runs: usize,
 }
@@ -137,7 +136,7 @@ impl Samples {
     /// # Errors
     /// If it cannot be read or is not such a file.
     pub fn map(path: &Path) -> Result<Self, TrainingError> {
-        let map = open_file(path).and_then(|file| map_file(&file)).map_err(TrainingError::io("read", path))?;
+        let map = open_file(path).and_then(|file| map_file(file, path)).map_err(TrainingError::io("read", path))?;
         let wrong = |message: &str| TrainingError::Data { path: path.to_owned(), message: message.to_owned() };
         if map.len() < HEAD || map[..8] != MAGIC {
             return Err(wrong("is not a file of samples of this version"));
@@ -161,13 +160,13 @@ impl Samples {
     }
 }
 
-fn read_u64(map: &Mmap, at: usize) -> u64 {
+fn read_u64(map: &Map, at: usize) -> u64 {
     let mut bytes = [0; 8];
     bytes.copy_from_slice(&map[at..at + 8]);
     u64::from_le_bytes(bytes)
 }
 
-fn read_u32(map: &Mmap, at: usize) -> u32 {
+fn read_u32(map: &Map, at: usize) -> u32 {
     let mut bytes = [0; 4];
     bytes.copy_from_slice(&map[at..at + 4]);
     u32::from_le_bytes(bytes)

@@ -6,19 +6,18 @@ use std::{
     sync::Arc,
 };
 
-use memmap2::Mmap;
 use safetensors::{Dtype, SafeTensors};
 use serde::Deserialize;
 
 use harness_core::open_file;
-use harness_kernels::{Buffer, HostData, HostTensor, map_file, mapped};
+use harness_kernels::{Buffer, HostData, HostTensor, Map, map_file, mapped};
 
 use crate::{DecoderError, config::read_json};
 
 /// The tensors of one or more safetensors files, by name.
 pub(crate) struct TensorStore {
     root: PathBuf,
-    files: Vec<(PathBuf, Arc<Mmap>)>,
+    files: Vec<(PathBuf, Arc<Map>)>,
     entries: BTreeMap<String, Entry>,
 }
 
@@ -79,7 +78,7 @@ impl TensorStore {
     }
 
     fn add(&mut self, path: &Path) -> Result<(), DecoderError> {
-        let map = open_file(path).and_then(|file| map_file(&file)).map_err(|e| DecoderError::read(path, e))?;
+        let map = open_file(path).and_then(|file| map_file(file, path)).map_err(|e| DecoderError::read(path, e))?;
         let (header, metadata) =
             SafeTensors::read_metadata(&map).map_err(|error| broken(path, map.len(), &error.to_string()))?;
         let start = 8 + header;

@@ -9,6 +9,8 @@ use std::{
 use harness_core::{Digest, ModelIdentity};
 
 use super::device::ModelDevice;
+#[cfg(feature = "cuda")]
+use crate::files::check_maps;
 use crate::{
     ChatSettings, ChatTemplate, ComputeType, DateUse, EngineError, ModelFiles, PairOptions, Placement, TextTokenizer,
     generate::{Pattern, Vocabulary},
@@ -95,7 +97,9 @@ impl LoadedBase {
             ModelDevice::Cpu => Ok(Self::new(files, options)),
             #[cfg(feature = "cuda")]
             ModelDevice::Cuda(device, float) => Self::with_model(files, options, |config, weights, max_length| {
-                Ok(BaseModel::on_device(config, &weights, max_length, device, float)?)
+                let model = BaseModel::on_device(config, &weights, max_length, device, float)?;
+                check_maps()?;
+                Ok(model)
             }),
         }
     }
