@@ -128,7 +128,10 @@ impl EvaluationError {
             Self::Engine(error) => !is_of_machine(error),
             Self::Training(error) => is_usage_of_training(error),
             Self::Http(error) => is_wrong_call(error),
-            Self::Model(ModelError::Other(source)) => source.downcast_ref::<HttpError>().is_some_and(is_wrong_call),
+            Self::Model(ModelError::Other(source)) => {
+                source.downcast_ref::<HttpError>().is_some_and(is_wrong_call)
+                    || source.downcast_ref::<EngineError>().is_some_and(is_broken_file)
+            }
             Self::Model(_) => true,
             Self::Judges(JudgesError::Io { action, .. }) => *action == "read",
             Self::Judges(_) => true,
@@ -169,6 +172,11 @@ fn is_usage_of_training(error: &TrainingError) -> bool {
         TrainingError::Engine(source) => !is_of_machine(source),
         _ => true,
     }
+}
+
+/// Whether a file could not be read, though its model could be loaded.
+fn is_broken_file(error: &EngineError) -> bool {
+    matches!(error, EngineError::Decoder(DecoderError::Io { action: "read", .. }))
 }
 
 /// Whether the fault lies in what the user named: the address, the key, an option.
