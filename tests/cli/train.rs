@@ -271,7 +271,7 @@ fn a_base_that_training_does_not_know_is_refused_before_anything_is_read() {
     world.write("grid.toml", "recipes = [\"recipes/r4.toml\"]\nbases = [\"models/moe\"]\n");
     let refused = |call: &[&str]| {
         let outcome = world.run(call).expect(2);
-        outcome.says(&["training mixture-of-experts models is not supported", "architecture mixtral"]);
+        outcome.says(&["training models with a mixture of experts is not supported", "architecture mixtral"]);
         assert!(!world.path(".harness/models").exists() && !world.path(".harness/prepared").exists());
     };
     // The shape alone, for which a plan is made by formula.

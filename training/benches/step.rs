@@ -6,7 +6,7 @@
 use std::time::Instant;
 
 use harness_core::Seed;
-use harness_decoder::{Architecture, DecoderConfig, Projection, Rope, RopeScaling};
+use harness_decoder::{Architecture, BlockSpec, DecoderConfig, Projection, Rope, RopeScaling};
 use harness_kernels::cpu::{MatMut, MatRef, PackedMatrix, gemm_packed};
 use harness_training::{
     backend::{CpuBackend, Memory},
@@ -19,7 +19,7 @@ use harness_training::{
 
 fn config(layers: usize) -> DecoderConfig {
     DecoderConfig {
-        architecture: Architecture::Llama,
+        architecture: Architecture::LLAMA,
         vocab_size: 49152,
         hidden_size: 576,
         intermediate_size: 1536,
@@ -27,17 +27,17 @@ fn config(layers: usize) -> DecoderConfig {
         num_heads: 9,
         num_kv_heads: 3,
         head_dim: 64,
-        rms_norm_eps: 1e-5,
+        norm_eps: 1e-5,
         rope: Rope { theta: 100_000.0, scaling: RopeScaling::None },
         max_position_embeddings: 8192,
         tie_word_embeddings: true,
         qkv_bias: false,
         o_bias: false,
-        qk_norm: false,
         sliding_window: vec![None; layers],
         bos_token_id: None,
         eos_token_ids: vec![],
         experts: None,
+        block: BlockSpec::default(),
     }
 }
 

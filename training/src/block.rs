@@ -83,7 +83,7 @@ impl<B: Backend> BlockContext<'_, B> {
         let (rows, hidden) = (self.rows.len, self.config.hidden_size);
         let (mut y, mut rstd) = (self.backend.alloc(rows * hidden)?, self.backend.alloc_statistics(rows)?);
         let out = MatMut::new(&mut y, 0, rows, hidden);
-        self.backend.rmsnorm(Mat::new(x, 0, rows, hidden), 1, w.span, self.config.rms_norm_eps, out, &mut rstd)?;
+        self.backend.rmsnorm(Mat::new(x, 0, rows, hidden), 1, w.span, self.config.norm_eps, out, &mut rstd)?;
         Ok((y, rstd))
     }
 
@@ -128,9 +128,9 @@ impl<B: Backend> BlockContext<'_, B> {
                 let mut rstd_k = b.alloc_statistics(rows * c.num_kv_heads)?;
                 let from = Mat::new(&qkv, 0, rows, q + 2 * kv);
                 let to = MatMut::new(&mut qk, 0, rows, q + kv).columns(0, q);
-                b.rmsnorm(from.columns(0, q), c.num_heads, q_norm.span, c.rms_norm_eps, to, &mut rstd_q)?;
+                b.rmsnorm(from.columns(0, q), c.num_heads, q_norm.span, c.norm_eps, to, &mut rstd_q)?;
                 let to = MatMut::new(&mut qk, 0, rows, q + kv).columns(q, kv);
-                b.rmsnorm(from.columns(q, kv), c.num_kv_heads, k_norm.span, c.rms_norm_eps, to, &mut rstd_k)?;
+                b.rmsnorm(from.columns(q, kv), c.num_kv_heads, k_norm.span, c.norm_eps, to, &mut rstd_k)?;
                 Some((qk, rstd_q, rstd_k))
             }
             _ => None,
@@ -161,7 +161,7 @@ impl<B: Backend> BlockContext<'_, B> {
         let hidden = c.hidden_size;
         let (mut n2, mut rstd2) = (b.alloc(rows * hidden)?, b.alloc_statistics(rows)?);
         let to = MatMut::new(&mut n2, 0, rows, hidden);
-        b.add_rmsnorm(&x, &mut h, (rows, hidden), w.mlp_norm.span, c.rms_norm_eps, to, &mut rstd2)?;
+        b.add_rmsnorm(&x, &mut h, (rows, hidden), w.mlp_norm.span, c.norm_eps, to, &mut rstd2)?;
         let (gate_up, u_gate_up) = w.gate_up.forward(self, &n2)?;
         let act = self.activation(&gate_up, inter)?;
         let (n1, n2, low_rank) = (Some(n1), Some(n2), [u_qkv, u_o, u_gate_up, None]);

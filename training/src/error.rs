@@ -36,10 +36,10 @@ pub enum TrainingError {
     #[error("interrupted")]
     Stopped,
     /// A model of a kind that training does not know.
-    #[error("training {kind} models is not supported: the base has the architecture {architecture}")]
+    #[error("training models with {feature} is not supported: the base has the architecture {architecture}")]
     Unsupported {
-        /// The kind, in words.
-        kind: &'static str,
+        /// What its block has that training does not know, in words.
+        feature: &'static str,
         /// The architecture, by its name in `config.json`.
         architecture: &'static str,
     },

@@ -39,9 +39,8 @@ pub enum Trainable {
 /// # Errors
 /// If its kind is not known here, or its rotary embedding depends on the length of such documents.
 pub fn check(config: &DecoderConfig, max_length: usize) -> Result<(), TrainingError> {
-    if config.experts.is_some() {
-        let architecture = config.architecture.name();
-        return Err(TrainingError::Unsupported { kind: "mixture-of-experts", architecture });
+    if let Some(feature) = config.beyond_llama() {
+        return Err(TrainingError::Unsupported { feature, architecture: config.architecture.name() });
     }
     rotary::check(config, max_length)
 }

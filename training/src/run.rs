@@ -13,7 +13,7 @@ use std::{
 };
 
 use harness_core::{Digest, Hasher, Seed, Stop};
-use harness_decoder::{Architecture, DecoderConfig, LayerWeights, Rope, RopeScaling, Weights};
+use harness_decoder::{Architecture, BlockSpec, DecoderConfig, LayerWeights, Rope, RopeScaling, Weights};
 use harness_engine::{ChatTemplate, ModelFiles, TextTokenizer};
 use harness_store::FileHashes;
 pub use outline::{Outline, outline, trained_bytes};
@@ -379,7 +379,7 @@ impl Scratch {
         let (bos, eos) = (tokenizer.bos().map(|token| token.id), tokenizer.eos().map(|token| token.id));
         let vocab_size = tokenizer.vocab_size();
         let config = DecoderConfig {
-            architecture: Architecture::Llama,
+            architecture: Architecture::LLAMA,
             vocab_size,
             hidden_size: options.hidden_size,
             intermediate_size: options.intermediate_size,
@@ -387,17 +387,17 @@ impl Scratch {
             num_heads: options.num_attention_heads,
             num_kv_heads: options.kv_heads(),
             head_dim: options.head_width(),
-            rms_norm_eps: options.rms_norm_eps as f32,
+            norm_eps: options.rms_norm_eps as f32,
             rope: Rope { theta: options.rope_theta, scaling: RopeScaling::None },
             max_position_embeddings: options.max_position_embeddings,
             tie_word_embeddings: options.tie_word_embeddings,
             qkv_bias: false,
             o_bias: false,
-            qk_norm: false,
             sliding_window: vec![None; options.num_hidden_layers],
             bos_token_id: bos,
             eos_token_ids: eos.into_iter().collect(),
             experts: None,
+            block: BlockSpec::default(),
         };
         let json = options.config_json(vocab_size, bos, eos);
         let chat_template = ChatTemplate::load(&folder, None)?;

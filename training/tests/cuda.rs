@@ -9,7 +9,9 @@ use std::sync::{
 };
 
 use harness_core::{Digest, Seed};
-use harness_decoder::{Architecture, DecoderConfig, LayerWeights, Projection, Rope, RopeScaling, Weights};
+use harness_decoder::{
+    Architecture, BlockSpec, DecoderConfig, LayerWeights, Projection, QkNorm, Rope, RopeScaling, Weights,
+};
 use harness_kernels::{
     HostTensor,
     cuda::{Device, Float},
@@ -310,7 +312,7 @@ fn losses_and_updates() {
 /// A small decoder with heads of a width.
 fn config(head_dim: usize) -> DecoderConfig {
     DecoderConfig {
-        architecture: Architecture::Llama,
+        architecture: Architecture::LLAMA,
         vocab_size: 211,
         hidden_size: 96,
         intermediate_size: 144,
@@ -318,13 +320,13 @@ fn config(head_dim: usize) -> DecoderConfig {
         num_heads: 4,
         num_kv_heads: 2,
         head_dim,
-        rms_norm_eps: 1e-5,
+        norm_eps: 1e-5,
         rope: Rope { theta: 10_000.0, scaling: RopeScaling::None },
         max_position_embeddings: 256,
         tie_word_embeddings: true,
         qkv_bias: false,
         o_bias: false,
-        qk_norm: false,
+        block: BlockSpec::default(),
         sliding_window: vec![None; 2],
         bos_token_id: None,
         eos_token_ids: vec![],
@@ -463,7 +465,11 @@ fn gradients_of_low_rank_additions() {
         &lora(8, 0.1),
     );
     check_gradients(
-        &DecoderConfig { qk_norm: true, sliding_window: vec![Some(40), None], ..config(24) },
+        &DecoderConfig {
+            block: BlockSpec { qk_norm: Some(QkNorm::HEAD), ..BlockSpec::default() },
+            sliding_window: vec![Some(40), None],
+            ..config(24)
+        },
         &lora(3, 0.0),
     );
 }
@@ -471,7 +477,14 @@ fn gradients_of_low_rank_additions() {
 #[test]
 fn gradients_of_all_parameters() {
     check_gradients(&DecoderConfig { qkv_bias: true, ..config(64) }, &Trainable::Full);
-    check_gradients(&DecoderConfig { tie_word_embeddings: false, qk_norm: true, ..config(96) }, &Trainable::Full);
+    check_gradients(
+        &DecoderConfig {
+            tie_word_embeddings: false,
+            block: BlockSpec { qk_norm: Some(QkNorm::HEAD), ..BlockSpec::default() },
+            ..config(96)
+        },
+        &Trainable::Full,
+    );
 }
 
 /// Losses of some updates on the same batches.

@@ -12,7 +12,7 @@ use std::{
 };
 
 use harness_core::{Digest, Seed};
-use harness_decoder::{DecoderConfig, Projection};
+use harness_decoder::{BlockSpec, DecoderConfig, Projection, QkNorm};
 use harness_training::{
     TrainingError,
     backend::{CpuBackend, Memory},
@@ -312,7 +312,13 @@ fn accumulated_micro_batches_equal_one_batch() {
 
 #[test]
 fn threads_change_no_bit() {
-    let config = DecoderConfig { hidden_size: 96, intermediate_size: 200, vocab_size: 3000, qk_norm: true, ..config() };
+    let config = DecoderConfig {
+        hidden_size: 96,
+        intermediate_size: 200,
+        vocab_size: 3000,
+        block: BlockSpec { qk_norm: Some(QkNorm::HEAD), ..BlockSpec::default() },
+        ..config()
+    };
     for trainable in [Trainable::Full, lora()] {
         let batch = oracle::batch(&config, &[130, 64, 200, 1, 90], 4);
         let run = |threads: usize| {

@@ -67,7 +67,7 @@ impl Checkpoint {
         let (weights, digest) = match self {
             Self::Folder(path) => {
                 let store = TensorStore::open_dir(path)?;
-                let weights = assemble(config, &HfSource::new(&store))?;
+                let weights = assemble(config, &HfSource::new(&store, config))?;
                 config.tie_word_embeddings = weights.lm_head.is_none();
                 (weights, digest_tensors("safetensors", store.contents()))
             }

@@ -1,59 +1,22 @@
 //! What a decoder is: its dimensions, rotary embedding and special tokens.
 
-mod families;
 mod hf;
 mod identity;
 mod keys;
 pub(crate) mod limits;
+mod mixture;
 mod rope;
 
+use harness_kernels::cpu::attention::AttentionShape;
 pub use hf::GenerationDefaults;
 pub use hf::read_json;
-pub(crate) use hf::{read_config, read_generation_defaults};
+pub(crate) use hf::{layer_types, read_config, read_generation_defaults};
+pub(crate) use keys::Keys;
 
-use harness_kernels::cpu::attention::AttentionShape;
-
-/// A family of decoder-only models that one configurable block computes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Architecture {
-    /// Llama 1, 2 and 3, DeepSeek-LLM, SmolLM.
-    Llama,
-    /// Mistral: Llama with a sliding window.
-    Mistral,
-    /// Mixtral: Mistral with a mixture of experts.
-    Mixtral,
-    /// Qwen 2 and 2.5: biases on q, k and v.
-    Qwen2,
-    /// Qwen 3: RMS norms on the heads of q and k.
-    Qwen3,
-}
-
-impl Architecture {
-    /// All of them.
-    pub const ALL: [Self; 5] = [Self::Llama, Self::Mistral, Self::Mixtral, Self::Qwen2, Self::Qwen3];
-
-    /// The name in `config.json` (`model_type`).
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Llama => "llama",
-            Self::Mistral => "mistral",
-            Self::Mixtral => "mixtral",
-            Self::Qwen2 => "qwen2",
-            Self::Qwen3 => "qwen3",
-        }
-    }
-
-    /// The architecture of this `model_type`.
-    pub fn from_name(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|a| a.name() == name)
-    }
-
-    /// The names of all, for messages.
-    pub fn supported() -> String {
-        Self::ALL.map(Self::name).join(", ")
-    }
-}
+use crate::{
+    Architecture, BlockSpec, Experts,
+    families::{Module, Names},
+};
 
 /// How rotary frequencies are stretched for contexts longer than those first trained on.
 #[derive(Clone, Debug, PartialEq)]
@@ -84,26 +47,46 @@ pub enum RopeScaling {
         /// Length in tokens of the first training.
         original_max: usize,
     },
-    /// GGUF's `rope_freqs.weight`: the divisor of every frequency, `head_dim / 2` of them.
+    /// GGUF's `rope_freqs.weight`: the divisor of every frequency, half as many as rotated elements.
     Divisors(Vec<f32>),
+    /// YaRN (Peng et al. 2023): low frequencies divided by `factor`, high ones kept, a ramp between.
+    Yarn {
+        /// The divisor of low frequencies.
+        factor: f64,
+        /// Length in tokens of the first training.
+        original_max: usize,
+        /// Turns within the first training from which on frequencies are kept.
+        beta_fast: f64,
+        /// Turns up to which frequencies are divided.
+        beta_slow: f64,
+        /// Whether the ramp begins and ends at whole numbers.
+        truncate: bool,
+        /// Factor on cosine and sine.
+        attention_factor: f64,
+    },
+    /// LongRoPE (Ding et al. 2024): every frequency has a divisor, another one for inputs that are longer than the first
+    /// training.
+    LongRope {
+        /// Divisors of short inputs.
+        short: Vec<f64>,
+        /// Divisors of long ones.
+        long: Vec<f64>,
+        /// Longest short input in tokens.
+        original_max: usize,
+        /// Factor on cosine and sine of short inputs.
+        attention_factor: f64,
+        /// Factor on cosine and sine of long ones.
+        long_attention_factor: f64,
+    },
 }
 
-/// Rotary position embedding, over the whole head, halves rotated against each other (NeoX order).
+/// Rotary position embedding.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Rope {
-    /// Base of the frequencies `theta^(-2i / head_dim)`.
+    /// Base of the frequencies `theta^(-2i / d)` of d rotated elements.
     pub theta: f64,
     /// Stretching for long contexts.
     pub scaling: RopeScaling,
-}
-
-/// A mixture of experts in place of the feed-forward block.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Experts {
-    /// Feed-forward blocks of every layer.
-    pub count: usize,
-    /// How many of them a token passes.
-    pub per_token: usize,
 }
 
 /// Dimensions and constants of a decoder.
@@ -125,8 +108,8 @@ pub struct DecoderConfig {
     pub num_kv_heads: usize,
     /// Width of a head.
     pub head_dim: usize,
-    /// Added to the mean square in RMS norms.
-    pub rms_norm_eps: f32,
+    /// Added to the mean square, or the variance, in norms.
+    pub norm_eps: f32,
     /// Rotary embedding.
     pub rope: Rope,
     /// Longest context in tokens that the model was made for.
@@ -138,16 +121,16 @@ pub struct DecoderConfig {
     pub qkv_bias: bool,
     /// Whether the attention's output projection has a bias.
     pub o_bias: bool,
-    /// Whether the heads of q and k pass an RMS norm before the rotary embedding.
-    pub qk_norm: bool,
     /// For every layer the number of last positions (itself included) a token attends to; `None` = all.
     pub sliding_window: Vec<Option<usize>>,
     /// Beginning-of-sequence token.
     pub bos_token_id: Option<u32>,
     /// Tokens that end a generation.
     pub eos_token_ids: Vec<u32>,
-    /// The mixture of experts, if the feed-forward blocks are one; each expert is `intermediate_size` wide.
+    /// The mixture of experts, if the feed-forward blocks are one; each expert is `intermediate_size` wide unless it says.
     pub experts: Option<Experts>,
+    /// What a block computes.
+    pub block: BlockSpec,
 }
 
 impl DecoderConfig {
@@ -176,14 +159,44 @@ impl DecoderConfig {
         }
     }
 
+    /// A feature, in words, that neither training nor a GPU has yet.
+    pub fn beyond_llama(&self) -> Option<&'static str> {
+        match &self.rope.scaling {
+            _ if self.experts.is_some() => Some("a mixture of experts"),
+            RopeScaling::Yarn { .. } => Some("YaRN"),
+            RopeScaling::LongRope { .. } => Some("LongRoPE"),
+            _ => self.block.beyond_llama(),
+        }
+    }
+
+    /// The linears of a block that adapters may change, and the names around theirs.
+    pub(crate) fn modules(&self) -> (&'static Names, Vec<Module>) {
+        let names = &self.architecture.family().names;
+        (names, names.modules(self))
+    }
+
+    /// Elements of a head that are rotated.
+    pub fn rotary_dims(&self) -> usize {
+        self.block.rotary_dims.unwrap_or(self.head_dim)
+    }
+
+    /// Rows of what the output projection sees.
+    pub fn o_dim(&self) -> usize {
+        self.block.latent.map_or(self.q_dim(), |latent| self.num_heads * latent.value)
+    }
+
+    /// Whether a layer has a mixture of experts.
+    pub fn is_sparse(&self, layer: usize) -> bool {
+        self.experts.as_ref().is_some_and(|experts| experts.is_sparse(layer))
+    }
+
+    /// Width of an expert.
+    pub fn expert_width(&self) -> usize {
+        self.experts.as_ref().and_then(|experts| experts.width).unwrap_or(self.intermediate_size)
+    }
+
     /// Parameters of the weights this configuration implies, a tied head counted once.
     pub fn num_parameters(&self) -> usize {
-        let (h, m, q, kv) = (self.hidden_size, self.intermediate_size, self.q_dim(), self.kv_dim());
-        let bias = if self.qkv_bias { q + 2 * kv } else { 0 } + if self.o_bias { h } else { 0 };
-        let norms = 2 * h + if self.qk_norm { 2 * self.head_dim } else { 0 };
-        let inner = self.experts.map_or(3 * h * m, |experts| experts.count * (3 * h * m + h));
-        let layer = 2 * h * q + 2 * h * kv + inner + bias + norms;
-        let head = if self.tie_word_embeddings { 0 } else { self.vocab_size * h };
-        self.vocab_size * h + self.num_layers * layer + h + head
+        crate::weights::num_parameters(self)
     }
 }

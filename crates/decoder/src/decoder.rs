@@ -1,16 +1,19 @@
 //! The decoder of the Llama family: one configurable block, computed over pieces of many sequences at once.
 
 mod cache;
+mod convolution;
 mod experts;
+mod feed_forward;
 mod forward;
 mod host;
+mod latent;
 mod linear;
 mod rotary;
 
 use std::sync::Arc;
 
 pub use cache::KvBlock;
-use cache::{Held, HostKv};
+use cache::{Held, HostKv, Widths};
 pub use forward::Piece;
 use host::{Host, HostAdapter, HostModel};
 use rotary::Rotary;
@@ -193,12 +196,19 @@ impl Decoder {
         self.adapter.as_ref().is_some_and(|adapter| adapter.changes_nothing)
     }
 
+    /// Longest input in tokens for which positions are those of any shorter one: the rotary embedding of some models is
+    /// another one beyond.
+    pub fn longest_short(&self) -> usize {
+        match &self.base.config.rope.scaling {
+            crate::RopeScaling::LongRope { original_max, .. } => *original_max,
+            _ => usize::MAX,
+        }
+    }
+
     /// Room for the keys and values of `capacity` positions.
     pub fn kv_block(&self, capacity: usize) -> KvBlock {
         match self.parts() {
-            Parts::Host(host) => {
-                KvBlock(Held::Host(HostKv::new(host.config.num_layers, host.config.kv_dim(), capacity)))
-            }
+            Parts::Host(host) => KvBlock(Held::Host(HostKv::new(&Widths::of(host.config), capacity))),
             #[cfg(feature = "cuda")]
             Parts::Device(model, _) => KvBlock(Held::Device(model.kv())),
         }
@@ -207,7 +217,7 @@ impl Decoder {
     /// Bytes of the keys and values of `positions` positions.
     pub fn kv_bytes(&self, positions: usize) -> usize {
         match self.parts() {
-            Parts::Host(host) => HostKv::bytes(host.config.num_layers, host.config.kv_dim(), positions),
+            Parts::Host(host) => HostKv::bytes(&Widths::of(host.config), positions),
             #[cfg(feature = "cuda")]
             Parts::Device(model, _) => model.kv_bytes(positions),
         }

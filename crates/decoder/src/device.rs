@@ -67,8 +67,8 @@ impl DeviceModel {
                 config.head_dim
             )));
         }
-        if config.experts.is_some() {
-            return Err(device.fail("mixtures of experts are not supported on a GPU: use --device cpu".to_owned()));
+        if let Some(feature) = config.beyond_llama() {
+            return Err(device.fail(format!("{feature}: not supported on a GPU yet; use --device cpu")));
         }
         let linear = |parts: &[&HostTensor], biases: &[Option<&Vec<f32>>]| -> Result<DeviceLinear, KernelError> {
             let bias: Option<Vec<f32>> = biases.iter().any(Option::is_some).then(|| {

@@ -2,22 +2,32 @@
 
 mod adapter;
 mod bitsandbytes;
+mod block;
 mod checkpoint;
 mod config;
 mod decoder;
 #[cfg(feature = "cuda")]
 mod device;
 mod error;
+mod families;
 mod gguf;
 pub mod packed;
 mod projection;
 mod weights;
 
 pub use adapter::{Adapter, AdapterConfig, AdapterLayer, LoraPair, Patterns, TargetModules, TargetRank};
+pub use block::{
+    BlockSpec, Convolution, Experts, Groups, Latent, Norm, NormWeight, Placement, Positions, QkNorm, QueryScale,
+    Rotation, Routing, Span,
+};
 pub use checkpoint::Checkpoint;
-pub use config::{Architecture, DecoderConfig, Experts, GenerationDefaults, Rope, RopeScaling, read_json};
+pub use config::{DecoderConfig, GenerationDefaults, Rope, RopeScaling, read_json};
 pub use decoder::{BaseModel, Decoder, KvBlock, Piece, inverse_frequencies};
 pub use error::DecoderError;
+pub use families::Architecture;
 pub use gguf::GgufFile;
 pub use projection::Projection;
-pub use weights::{ExpertWeights, LayerWeights, StoredTensors, Weights, save_safetensors};
+pub use weights::{
+    ConvolutionWeights, ExpertWeights, LatentWeights, LayerWeights, MoreTop, MoreWeights, StoredTensors, Weights,
+    save_safetensors,
+};

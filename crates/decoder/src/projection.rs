@@ -51,7 +51,7 @@ impl Projection {
         match self {
             Self::Q => (q, h),
             Self::K | Self::V => (kv, h),
-            Self::O => (h, q),
+            Self::O => (h, config.o_dim()),
             Self::Gate | Self::Up => (m, h),
             Self::Down => (h, m),
         }

@@ -7,7 +7,7 @@ mod safetensors;
 mod save;
 mod stored;
 
-pub(crate) use assemble::{Count, ExpertPart, Part, Place, TensorSource, assemble, digest_tensors};
+pub(crate) use assemble::{Count, ExpertPart, Part, Place, TensorSource, assemble, digest_tensors, num_parameters};
 use harness_kernels::{FloatType, HostTensor};
 pub(crate) use hf::{HfSource, expert_path};
 pub(crate) use safetensors::TensorStore;
@@ -52,6 +52,73 @@ pub struct LayerWeights {
     pub k_norm: Option<Vec<f32>>,
     /// The mixture of experts; then `gate`, `up` and `down` are empty.
     pub experts: Option<ExpertWeights>,
+    /// What Llama's block lacks.
+    pub more: MoreWeights,
+}
+
+/// Weights of a block that Llama's lacks; empty where the configuration has none.
+#[derive(Clone, Debug, Default)]
+pub struct MoreWeights {
+    /// Bias of the norm before the attention.
+    pub input_norm_bias: Vec<f32>,
+    /// Bias of the norm before the feed-forward block.
+    pub post_attention_norm_bias: Vec<f32>,
+    /// Norm of what the attention adds.
+    pub attention_out_norm: Vec<f32>,
+    /// Norm of what the feed-forward block adds.
+    pub feed_forward_out_norm: Vec<f32>,
+    /// Bias of the queries' norm.
+    pub q_norm_bias: Vec<f32>,
+    /// Bias of the keys' norm.
+    pub k_norm_bias: Vec<f32>,
+    /// Bias of `gate`.
+    pub gate_bias: Option<Vec<f32>>,
+    /// Bias of `up`.
+    pub up_bias: Option<Vec<f32>>,
+    /// Bias of `down`.
+    pub down_bias: Option<Vec<f32>>,
+    /// A score of every head, `[num_heads]`.
+    pub sinks: Vec<f32>,
+    /// xIELU's `alpha_p`, `alpha_n`, `beta` and `eps`.
+    pub xielu: Vec<f32>,
+    /// Latent attention; then `q` is there where queries pass no narrow layer, and `k` and `v` are empty.
+    pub latent: Option<LatentWeights>,
+    /// Short convolution; then the attention's tensors are empty.
+    pub convolution: Option<ConvolutionWeights>,
+}
+
+/// Weights of latent attention.
+#[derive(Clone, Debug)]
+pub struct LatentWeights {
+    /// Into the narrow layer of queries, its norm, and out of it: `[q_rank, hidden]`, `[q_rank]`, `[heads · head_dim, q_rank]`.
+    pub q: Option<(HostTensor, Vec<f32>, HostTensor)>,
+    /// Bias of the first of `q`.
+    pub q_bias: Option<Vec<f32>>,
+    /// Into the narrow layer of keys and values, and the keys' rotated part: `[kv_rank + rope, hidden]`.
+    pub kv_down: HostTensor,
+    /// Bias of `kv_down`.
+    pub kv_down_bias: Option<Vec<f32>>,
+    /// Norm of the narrow layer, `[kv_rank]`.
+    pub kv_norm: Vec<f32>,
+    /// Out of it: `[heads · (nope + value), kv_rank]`.
+    pub kv_up: HostTensor,
+}
+
+/// Weights of a short convolution.
+#[derive(Clone, Debug)]
+pub struct ConvolutionWeights {
+    /// To the two gates and what is convolved, `[3 · hidden, hidden]`.
+    pub input: HostTensor,
+    /// Bias of `input`.
+    pub input_bias: Option<Vec<f32>>,
+    /// Factor of every channel and position, the present one last: `[hidden, taps]`.
+    pub taps: Vec<f32>,
+    /// Bias of the convolution.
+    pub bias: Vec<f32>,
+    /// Output projection, `[hidden, hidden]`.
+    pub output: HostTensor,
+    /// Bias of `output`.
+    pub output_bias: Option<Vec<f32>>,
 }
 
 /// Weights of a mixture of experts.
@@ -61,6 +128,31 @@ pub struct ExpertWeights {
     pub router: HostTensor,
     /// Gate, up and down projection of every expert, shaped as those of a [`LayerWeights`].
     pub experts: Vec<[HostTensor; 3]>,
+    /// Bias of the router.
+    pub router_bias: Option<Vec<f32>>,
+    /// Added for the choice of experts alone.
+    pub selection_bias: Vec<f32>,
+    /// Biases of every expert's projections.
+    pub biases: Vec<[Vec<f32>; 3]>,
+    /// Gate, up and down projection of the shared expert.
+    pub shared: Option<[HostTensor; 3]>,
+    /// What the shared expert is weighed by, `[1, hidden]`.
+    pub shared_gate: Option<HostTensor>,
+}
+
+impl ExpertWeights {
+    /// A router over experts, and nothing else.
+    pub fn new(router: HostTensor, experts: Vec<[HostTensor; 3]>) -> Self {
+        Self {
+            router,
+            experts,
+            router_bias: None,
+            selection_bias: vec![],
+            biases: vec![],
+            shared: None,
+            shared_gate: None,
+        }
+    }
 }
 
 impl LayerWeights {
@@ -90,6 +182,23 @@ pub struct Weights {
     pub norm: Vec<f32>,
     /// Output head, `[vocab, hidden]`; `None` = the embedding.
     pub lm_head: Option<HostTensor>,
+    /// What Llama lacks.
+    pub more: MoreTop,
+}
+
+/// Weights outside of the blocks that Llama lacks; empty where the configuration has none.
+#[derive(Clone, Debug, Default)]
+pub struct MoreTop {
+    /// Bias of the last norm.
+    pub norm_bias: Vec<f32>,
+    /// Bias of the head, `[vocab]`.
+    pub head_bias: Option<Vec<f32>>,
+    /// Learned positions, `[positions, hidden]`.
+    pub positions: Option<HostTensor>,
+    /// Norm of the embedding and its bias.
+    pub embedding_norm: (Vec<f32>, Vec<f32>),
+    /// From the embedding's width to the hidden size, `[hidden, width]`, and back.
+    pub projections: Option<(HostTensor, HostTensor)>,
 }
 
 impl Weights {

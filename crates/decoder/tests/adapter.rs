@@ -81,7 +81,7 @@ fn targets_are_those_of_peft() {
     type Row = (String, serde_json::Map<String, Value>, Option<String>);
     let rows: Vec<Row> = serde_json::from_str(include_str!("recorded/targets.json")).unwrap();
     let llama = base();
-    let mixtral = DecoderConfig { experts: Some(Experts { count: 4, per_token: 2 }), ..base() };
+    let mixtral = DecoderConfig { experts: Some(Experts::new(4, 2)), ..base() };
     for (family, changes, expected) in &rows {
         let mut config = json!({"peft_type": "LORA", "r": 4, "lora_alpha": 8});
         config.as_object_mut().unwrap().extend(changes.clone());

@@ -166,7 +166,7 @@ impl<'a> Generator<'a> {
                 Sequence { tokens, wanted: n - 1..n }
             })
             .collect();
-        let forest = Forest::build(&sequences).prune();
+        let forest = Forest::build(&sequences, decoder.longest_short()).prune();
         let width = decoder.base().config().hidden_size;
         let mut blocks: Vec<Option<Arc<KvBlock>>> = forest.nodes.iter().map(|_| None).collect();
         let mut last_states: Vec<Vec<f32>> = forest.nodes.iter().map(|_| vec![]).collect();
@@ -195,6 +195,7 @@ impl<'a> Generator<'a> {
                         path: path.iter().filter_map(|&ancestor| blocks[ancestor].as_deref()).collect(),
                         tail: Some(decoder.kv_block(node.span.len())),
                         wanted: node.wanted.clone(),
+                        length: sequences[node.sequence].tokens.len(),
                     }
                 })
                 .collect();
@@ -250,6 +251,7 @@ impl<'a> Generator<'a> {
                 path: sequence.path.iter().map(|block| &**block).collect(),
                 tail: sequence.tail.take(),
                 wanted: vec![0],
+                length: sequence.prompt.tokens.len() + sequence.token_ids.len(),
             })
             .collect();
         let hidden = self.decoder.forward(&mut pieces)?;

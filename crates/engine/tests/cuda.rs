@@ -7,8 +7,8 @@ use std::{path::Path, sync::Arc};
 
 use harness_core::{Digest, Seed};
 use harness_decoder::{
-    Adapter, AdapterConfig, Architecture, BaseModel, DecoderConfig, GenerationDefaults, LayerWeights, LoraPair,
-    Projection, Rope, RopeScaling, Weights,
+    Adapter, AdapterConfig, Architecture, BaseModel, BlockSpec, DecoderConfig, GenerationDefaults, LayerWeights,
+    LoraPair, MoreTop, MoreWeights, Projection, QkNorm, Rope, RopeScaling, Weights,
 };
 use harness_engine::{ComputeType, Limits, LoadedBase, LocalModel, ModelFiles, ModelOptions, Placement, TextTokenizer};
 use harness_kernels::{
@@ -20,7 +20,7 @@ const VOCAB: usize = 60;
 
 fn config(head_dim: usize) -> DecoderConfig {
     DecoderConfig {
-        architecture: Architecture::Llama,
+        architecture: Architecture::LLAMA,
         vocab_size: VOCAB,
         hidden_size: 64,
         intermediate_size: 112,
@@ -28,13 +28,13 @@ fn config(head_dim: usize) -> DecoderConfig {
         num_heads: 4,
         num_kv_heads: 2,
         head_dim,
-        rms_norm_eps: 1e-5,
+        norm_eps: 1e-5,
         rope: Rope { theta: 10_000.0, scaling: RopeScaling::None },
         max_position_embeddings: 512,
         tie_word_embeddings: false,
         qkv_bias: true,
         o_bias: true,
-        qk_norm: head_dim == 16,
+        block: BlockSpec { qk_norm: (head_dim == 16).then_some(QkNorm::HEAD), ..BlockSpec::default() },
         sliding_window: vec![None, Some(90), None],
         bos_token_id: Some(0),
         eos_token_ids: vec![1],
@@ -66,12 +66,19 @@ fn weights(c: &DecoderConfig) -> Weights {
             o_bias: Some(vec![0.05; h]),
             input_norm: vec![1.1; h],
             post_attention_norm: vec![0.9; h],
-            q_norm: c.qk_norm.then(|| vec![1.2; c.head_dim]),
-            k_norm: c.qk_norm.then(|| vec![0.8; c.head_dim]),
+            q_norm: c.block.qk_norm.is_some().then(|| vec![1.2; c.head_dim]),
+            k_norm: c.block.qk_norm.is_some().then(|| vec![0.8; c.head_dim]),
             experts: None,
+            more: MoreWeights::default(),
         })
         .collect();
-    Weights { embed: matrix(VOCAB, h), layers, norm: vec![1.0; h], lm_head: Some(matrix(VOCAB, h)) }
+    Weights {
+        embed: matrix(VOCAB, h),
+        layers,
+        norm: vec![1.0; h],
+        lm_head: Some(matrix(VOCAB, h)),
+        more: MoreTop::default(),
+    }
 }
 
 /// Words `w2`, `w3`, ... with `<s>` and `</s>`.
@@ -255,7 +262,7 @@ fn what_does_not_fit_is_an_error() {
         Ok(device) => device,
         Err(error) => return eprintln!("skipped: {error}"),
     };
-    let config = DecoderConfig { head_dim: 256, qk_norm: false, ..config(256) };
+    let config = DecoderConfig { head_dim: 256, block: BlockSpec::default(), ..config(256) };
     let base = BaseModel::on_device(config.clone(), &weights(&config), 64, device, Float::Bf16);
     let error = base.expect_err("heads that are too wide").to_string();
     assert!(error.contains("256") && error.contains("--device cpu"), "{error}");

@@ -11,8 +11,8 @@ use candle_nn::VarBuilder;
 use candle_transformers::models::{llama, mistral, qwen2, qwen3};
 use harness_core::{Control, Digest, LanguageModel, Request, Sampling, Seed, StreamRng};
 use harness_decoder::{
-    Adapter, AdapterConfig, Architecture, DecoderConfig, GenerationDefaults, LayerWeights, LoraPair, Projection, Rope,
-    RopeScaling, Weights,
+    Adapter, AdapterConfig, Architecture, BlockSpec, DecoderConfig, GenerationDefaults, LayerWeights, LoraPair,
+    MoreTop, MoreWeights, Projection, QkNorm, Rope, RopeScaling, Weights,
 };
 use harness_engine::{Limits, LoadedBase, LocalModel, ModelFiles, ModelOptions, TextTokenizer};
 use harness_kernels::HostTensor;
@@ -21,7 +21,7 @@ use proptest::prelude::*;
 const VOCAB: usize = 60;
 
 fn config(architecture: Architecture) -> DecoderConfig {
-    let qwen2 = architecture == Architecture::Qwen2;
+    let qwen2 = architecture == Architecture::QWEN2;
     DecoderConfig {
         architecture,
         vocab_size: VOCAB,
@@ -31,13 +31,16 @@ fn config(architecture: Architecture) -> DecoderConfig {
         num_heads: 4,
         num_kv_heads: 2,
         head_dim: 16,
-        rms_norm_eps: 1e-5,
+        norm_eps: 1e-5,
         rope: Rope { theta: 10_000.0, scaling: RopeScaling::None },
         max_position_embeddings: 256,
         tie_word_embeddings: false,
         qkv_bias: qwen2,
         o_bias: false,
-        qk_norm: architecture == Architecture::Qwen3,
+        block: BlockSpec {
+            qk_norm: (architecture == Architecture::QWEN3).then_some(QkNorm::HEAD),
+            ..BlockSpec::default()
+        },
         sliding_window: vec![None; 3],
         bos_token_id: Some(0),
         eos_token_ids: vec![1],
@@ -75,9 +78,10 @@ fn weights(config: &DecoderConfig) -> Weights {
             o_bias: None,
             input_norm: random.vec(h, 0.1, 1.0),
             post_attention_norm: random.vec(h, 0.1, 1.0),
-            q_norm: config.qk_norm.then(|| random.vec(config.head_dim, 0.1, 1.0)),
-            k_norm: config.qk_norm.then(|| random.vec(config.head_dim, 0.1, 1.0)),
+            q_norm: config.block.qk_norm.is_some().then(|| random.vec(config.head_dim, 0.1, 1.0)),
+            k_norm: config.block.qk_norm.is_some().then(|| random.vec(config.head_dim, 0.1, 1.0)),
             experts: None,
+            more: MoreWeights::default(),
         })
         .collect();
     Weights {
@@ -85,6 +89,7 @@ fn weights(config: &DecoderConfig) -> Weights {
         layers,
         norm: random.vec(h, 0.1, 1.0),
         lm_head: (!config.tie_word_embeddings).then(|| random.matrix(VOCAB, h)),
+        more: MoreTop::default(),
     }
 }
 
@@ -204,7 +209,7 @@ fn llama_oracle(
         num_attention_heads: config.num_heads,
         num_key_value_heads: config.num_kv_heads,
         use_flash_attn: false,
-        rms_norm_eps: f64::from(config.rms_norm_eps),
+        rms_norm_eps: f64::from(config.norm_eps),
         rope_theta: config.rope.theta as f32,
         bos_token_id: None,
         eos_token_id: None,
@@ -221,13 +226,13 @@ fn llama_oracle(
 
 #[test]
 fn llama_equals_candle_transformers() {
-    let config = config(Architecture::Llama);
+    let config = config(Architecture::LLAMA);
     compare(config.clone(), llama_oracle(&config, None));
 }
 
 #[test]
 fn llama_with_tied_embeddings_and_scaled_rope_equals_candle_transformers() {
-    let mut config = config(Architecture::Llama);
+    let mut config = config(Architecture::LLAMA);
     config.tie_word_embeddings = true;
     config.rope.scaling =
         RopeScaling::Llama3 { factor: 8.0, low_freq_factor: 1.0, high_freq_factor: 4.0, original_max: 64 };
@@ -253,7 +258,7 @@ macro_rules! theirs {
             num_key_value_heads: $config.num_kv_heads,
             max_position_embeddings: $config.max_position_embeddings,
             rope_theta: $config.rope.theta,
-            rms_norm_eps: f64::from($config.rms_norm_eps),
+            rms_norm_eps: f64::from($config.norm_eps),
             hidden_act: candle_nn::Activation::Silu,
             $($own: $value,)*
         }
@@ -262,7 +267,7 @@ macro_rules! theirs {
 
 #[test]
 fn mistral_with_a_sliding_window_equals_candle_transformers() {
-    let mut config = config(Architecture::Mistral);
+    let mut config = config(Architecture::MISTRAL);
     config.sliding_window = vec![Some(9); 3];
     let theirs = theirs!(
         mistral,
@@ -281,7 +286,7 @@ fn mistral_with_a_sliding_window_equals_candle_transformers() {
 
 #[test]
 fn qwen2_with_biases_equals_candle_transformers() {
-    let config = config(Architecture::Qwen2);
+    let config = config(Architecture::QWEN2);
     let theirs = theirs!(
         qwen2,
         config,
@@ -299,7 +304,7 @@ fn qwen2_with_biases_equals_candle_transformers() {
 
 #[test]
 fn qwen3_with_head_norms_equals_candle_transformers() {
-    let config = config(Architecture::Qwen3);
+    let config = config(Architecture::QWEN3);
     let theirs = theirs!(
         qwen3,
         config,
@@ -348,7 +353,7 @@ fn adapter(config: &DecoderConfig) -> Adapter {
 
 #[test]
 fn an_adapter_beside_the_weights_equals_one_merged_into_them() {
-    let config = config(Architecture::Llama);
+    let config = config(Architecture::LLAMA);
     let adapter = adapter(&config);
     let mut merged = weights(&config);
     for (layer, pairs) in merged.layers.iter_mut().zip(&adapter.layers) {
@@ -388,7 +393,7 @@ fn an_adapter_beside_the_weights_equals_one_merged_into_them() {
 
 #[test]
 fn activations_in_bf16_change_little_and_say_so() {
-    let config = config(Architecture::Llama);
+    let config = config(Architecture::LLAMA);
     let plain = model(config);
     let rounded = plain.with_bf16_activations().unwrap();
     assert_ne!(plain.identity().digest(), rounded.identity().digest());
@@ -436,7 +441,7 @@ proptest! {
         batch_tokens in 1usize..900, kv_kib in 1usize..200, batch_sequences in 1usize..9, threads in 1usize..4,
         windowed: bool,
     ) {
-        let mut config = config(Architecture::Qwen3);
+        let mut config = config(Architecture::QWEN3);
         if windowed {
             config.sliding_window = vec![Some(20), None, Some(33)];
         }
@@ -457,7 +462,7 @@ proptest! {
 
 #[test]
 fn shared_prefixes_are_computed_once() {
-    let model = model(config(Architecture::Llama));
+    let model = model(config(Architecture::LLAMA));
     let requests: Vec<Request> =
         requests().into_iter().filter(|r| matches!(r, Request::LogLikelihood { .. })).collect();
     answers(&model, &requests).unwrap();
@@ -468,7 +473,7 @@ fn shared_prefixes_are_computed_once() {
 
 #[test]
 fn a_stopped_run_keeps_what_was_answered() {
-    let model = model(config(Architecture::Llama));
+    let model = model(config(Architecture::LLAMA));
     let mut count = 0;
     model
         .answer(&requests(), &mut |_, _| {
@@ -481,7 +486,7 @@ fn a_stopped_run_keeps_what_was_answered() {
 
 #[test]
 fn contexts_are_cut_on_the_left_and_counted() {
-    let model = model(config(Architecture::Llama));
+    let model = model(config(Architecture::LLAMA));
     let long = vec!["w5"; 400].join(" ");
     let request = Request::LogLikelihood { context: long.clone(), continuation: " w7 w8".into() };
     let mut usage = None;

@@ -41,7 +41,7 @@ fn reads_a_real_model() {
     let Some(dir) = stories() else { return };
     let model = ModelFiles::load(&dir).unwrap();
     let config = &model.config;
-    assert_eq!(config.architecture, Architecture::Llama);
+    assert_eq!(config.architecture, Architecture::LLAMA);
     assert_eq!((config.hidden_size, config.num_layers, config.head_dim, config.num_kv_heads), (64, 5, 8, 4));
     assert_eq!((config.bos_token_id, config.eos_token_ids.as_slice()), (Some(1), &[2][..]));
     assert!(config.tie_word_embeddings && model.weights.lm_head.is_none());
@@ -147,7 +147,7 @@ fn described(config: &DecoderConfig, expected: &serde_json::Map<String, Value>) 
     if windows.len() > 2 {
         windows.dedup();
     }
-    let experts = config.experts.map_or(json!([4, 2]), |experts| json!([experts.count, experts.per_token]));
+    let experts = config.experts.as_ref().map_or(json!([4, 2]), |experts| json!([experts.count, experts.per_token]));
     let plain = json!({
         "vocab_size": 8, "hidden_size": 8, "intermediate_size": 12, "layers": 2, "heads": 4, "kv_heads": 2, "max": 32,
         "eps": 1e-5, "tied": false, "bos": 1, "eos": [2], "head_dim": 4, "qkv_bias": false, "o_bias": false,
@@ -156,9 +156,9 @@ fn described(config: &DecoderConfig, expected: &serde_json::Map<String, Value>) 
     let found = json!({
         "vocab_size": config.vocab_size, "hidden_size": config.hidden_size, "intermediate_size": config.intermediate_size,
         "layers": config.num_layers, "heads": config.num_heads, "kv_heads": config.num_kv_heads,
-        "max": config.max_position_embeddings, "eps": (f64::from(config.rms_norm_eps) * 1e9).round() / 1e9,
+        "max": config.max_position_embeddings, "eps": (f64::from(config.norm_eps) * 1e9).round() / 1e9,
         "tied": config.tie_word_embeddings, "bos": config.bos_token_id, "eos": config.eos_token_ids,
-        "head_dim": config.head_dim, "qkv_bias": config.qkv_bias, "o_bias": config.o_bias, "qk_norm": config.qk_norm,
+        "head_dim": config.head_dim, "qkv_bias": config.qkv_bias, "o_bias": config.o_bias, "qk_norm": config.block.qk_norm.is_some(),
         "windows": windows, "experts": experts,
     });
     let mut differing: serde_json::Map<String, Value> =

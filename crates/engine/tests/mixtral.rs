@@ -184,7 +184,7 @@ fn equals_candle_transformers_from_a_folder_and_from_gguf() {
 
     let sequence = tokens(40);
     let model = load(folder.path(), Limits::default());
-    assert_eq!(model.base().model().config().experts, Some(Experts { count: EXPERTS, per_token: 2 }));
+    assert_eq!(model.base().model().config().experts, Some(Experts::new(EXPERTS, 2)));
     let found = model.score_tokens(std::slice::from_ref(&sequence), &[1]).unwrap().remove(0).0;
     for (at, &found) in found.iter().enumerate() {
         let input = Tensor::new(&sequence[..=at], &Device::Cpu).unwrap().unsqueeze(0).unwrap();

@@ -1,6 +1,6 @@
 //! Tensors in host memory, in the type in which they are stored.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, ops::Range};
 
 use half::{bf16, f16};
 
@@ -129,6 +129,47 @@ impl HostTensor {
             HostData::Nf4(_) => HostData::F32(self.to_f32()[range].to_vec().into()),
         };
         Self { shape: vec![rows, cols], data }
+    }
+
+    /// Runs of rows, one after the other, copied. 4-bit codes are widened.
+    pub fn select_rows(&self, runs: impl Iterator<Item = Range<usize>> + Clone) -> Self {
+        fn pick<T: Copy>(data: &[T], runs: impl Iterator<Item = Range<usize>>, cols: usize) -> Vec<T> {
+            runs.flat_map(|run| data[run.start * cols..run.end * cols].iter().copied()).collect()
+        }
+        let cols = self.cols();
+        let data = match &self.data {
+            HostData::F32(data) => HostData::F32(pick(data, runs.clone(), cols).into()),
+            HostData::Bf16(data) => HostData::Bf16(pick(data, runs.clone(), cols).into()),
+            HostData::F16(data) => HostData::F16(pick(data, runs.clone(), cols).into()),
+            HostData::Nf4(data) => HostData::F32(pick(&data.dequantise(), runs.clone(), cols).into()),
+        };
+        let mut shape = self.shape.clone();
+        if let Some(rows) = shape.first_mut() {
+            *rows = runs.map(|run| run.len()).sum();
+        }
+        Self { shape, data }
+    }
+
+    /// The same elements in another shape.
+    #[must_use]
+    pub fn reshaped(self, shape: &[usize]) -> Self {
+        debug_assert_eq!(self.data.len(), shape.iter().product::<usize>(), "as many elements");
+        Self { shape: shape.to_vec(), ..self }
+    }
+
+    /// A matrix with rows and columns exchanged, copied. 4-bit codes are widened.
+    pub fn transposed(&self) -> Self {
+        fn turn<T: Copy>(data: &[T], rows: usize, cols: usize) -> Vec<T> {
+            (0..cols).flat_map(|col| (0..rows).map(move |row| data[row * cols + col])).collect()
+        }
+        let (rows, cols) = (self.rows(), self.cols());
+        let data = match &self.data {
+            HostData::F32(data) => HostData::F32(turn(data, rows, cols).into()),
+            HostData::Bf16(data) => HostData::Bf16(turn(data, rows, cols).into()),
+            HostData::F16(data) => HostData::F16(turn(data, rows, cols).into()),
+            HostData::Nf4(data) => HostData::F32(turn(&data.dequantise(), rows, cols).into()),
+        };
+        Self { shape: vec![cols, rows], data }
     }
 
     /// Elements of a row (input features of a linear).

@@ -30,7 +30,8 @@ impl SavePolicy {
     pub fn floats_per_token(self, config: &DecoderConfig) -> usize {
         let (hidden, inter, q, kv) = (config.hidden_size, config.intermediate_size, config.q_dim(), config.kv_dim());
         let lean = 2 * hidden + 2 + q + 2 * kv + q + config.num_heads + 2 * inter;
-        let lean = lean + if config.qk_norm { q + kv + config.num_heads + config.num_kv_heads } else { 0 };
+        let lean =
+            lean + if config.block.qk_norm.is_some() { q + kv + config.num_heads + config.num_kv_heads } else { 0 };
         let full = lean + 2 * hidden + inter;
         let layers = config.num_layers;
         match self {

@@ -51,7 +51,7 @@ impl<B: Backend> Head<'_, B> {
         b.select_rows(Mat::new(x, 0, batch.len(), hidden), &rows, MatMut::new(&mut selected, 0, len, hidden))?;
         let (mut normed, mut rstd) = (b.alloc(len * hidden)?, b.alloc_statistics(len)?);
         let out = MatMut::new(&mut normed, 0, len, hidden);
-        let eps = self.config.rms_norm_eps;
+        let eps = self.config.norm_eps;
         b.rmsnorm(Mat::new(&selected, 0, len, hidden), 1, self.norm, eps, out, &mut rstd)?;
         Ok(Some(Labelled { rows, labels, len, x: selected, normed, rstd }))
     }

@@ -49,8 +49,8 @@ pub fn full_layout(config: &DecoderConfig) -> (Layout, Places) {
         let mut vector = |part: &str, len: usize| layout.push(name(part), vec![len], false, false);
         let attn_norm = Some(vector("input_layernorm.weight", hidden));
         let mlp_norm = Some(vector("post_attention_layernorm.weight", hidden));
-        let q_norm = config.qk_norm.then(|| vector("self_attn.q_norm.weight", config.head_dim));
-        let k_norm = config.qk_norm.then(|| vector("self_attn.k_norm.weight", config.head_dim));
+        let q_norm = config.block.qk_norm.is_some().then(|| vector("self_attn.q_norm.weight", config.head_dim));
+        let k_norm = config.block.qk_norm.is_some().then(|| vector("self_attn.k_norm.weight", config.head_dim));
         let mut group = |projections: &[Projection], biased: bool| {
             let mut matrices = projections.iter().map(|&projection| {
                 let (out, inp) = projection.dims(config);

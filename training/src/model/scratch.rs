@@ -1,7 +1,7 @@
 //! Weights of a model made from scratch.
 
 use harness_core::Seed;
-use harness_decoder::{DecoderConfig, LayerWeights, Weights};
+use harness_decoder::{DecoderConfig, LayerWeights, MoreTop, MoreWeights, Weights};
 use harness_kernels::HostTensor;
 
 /// Random weights: matrices normal with standard deviation `range`, the projections into the residual stream narrower
@@ -31,11 +31,12 @@ pub fn random_weights(config: &DecoderConfig, range: f64, seed: Seed) -> Weights
             o_bias: config.o_bias.then(|| vec![0.0; hidden]),
             input_norm: vec![1.0; hidden],
             post_attention_norm: vec![1.0; hidden],
-            q_norm: config.qk_norm.then(|| vec![1.0; config.head_dim]),
-            k_norm: config.qk_norm.then(|| vec![1.0; config.head_dim]),
+            q_norm: config.block.qk_norm.is_some().then(|| vec![1.0; config.head_dim]),
+            k_norm: config.block.qk_norm.is_some().then(|| vec![1.0; config.head_dim]),
             experts: None,
+            more: MoreWeights::default(),
         })
         .collect();
     let lm_head = (!config.tie_word_embeddings).then(|| matrix(config.vocab_size, hidden, range));
-    Weights { embed, layers, norm: vec![1.0; hidden], lm_head }
+    Weights { embed, layers, norm: vec![1.0; hidden], lm_head, more: MoreTop::default() }
 }

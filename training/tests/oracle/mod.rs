@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use candle_core::{D, DType, Device, Result, Tensor, Var};
 use harness_core::Seed;
-use harness_decoder::{Architecture, DecoderConfig, Projection, Rope, RopeScaling, Weights};
+use harness_decoder::{Architecture, BlockSpec, DecoderConfig, Projection, Rope, RopeScaling, Weights};
 use harness_training::{
     backend::CpuBackend,
     block::DropoutPlan,
@@ -20,7 +20,7 @@ use harness_training::{
 /// A small decoder; tests change what they are about.
 pub(crate) fn config() -> DecoderConfig {
     DecoderConfig {
-        architecture: Architecture::Llama,
+        architecture: Architecture::LLAMA,
         vocab_size: 101,
         hidden_size: 40,
         intermediate_size: 56,
@@ -28,13 +28,13 @@ pub(crate) fn config() -> DecoderConfig {
         num_heads: 4,
         num_kv_heads: 2,
         head_dim: 12,
-        rms_norm_eps: 1e-5,
+        norm_eps: 1e-5,
         rope: Rope { theta: 10_000.0, scaling: RopeScaling::None },
         max_position_embeddings: 256,
         tie_word_embeddings: true,
         qkv_bias: false,
         o_bias: false,
-        qk_norm: false,
+        block: BlockSpec::default(),
         sliding_window: vec![None; 2],
         bos_token_id: None,
         eos_token_ids: vec![],
@@ -146,7 +146,7 @@ impl Oracle {
     }
 
     fn norm(&self, x: &Tensor, name: &str) -> Result<Tensor> {
-        let mean = (x.sqr()?.mean_keepdim(D::Minus1)? + f64::from(self.config.rms_norm_eps))?;
+        let mean = (x.sqr()?.mean_keepdim(D::Minus1)? + f64::from(self.config.norm_eps))?;
         x.broadcast_div(&mean.sqrt()?)?.broadcast_mul(&self.tensors[name])
     }
 
@@ -219,7 +219,7 @@ impl Oracle {
         let mut q = self.heads(&project(&n1, Projection::Q)?, self.config.num_heads)?;
         let mut k = self.heads(&project(&n1, Projection::K)?, self.config.num_kv_heads)?;
         let v = self.heads(&project(&n1, Projection::V)?, self.config.num_kv_heads)?;
-        if self.config.qk_norm {
+        if self.config.block.qk_norm.is_some() {
             q = self.norm(&q, &name("self_attn.q_norm.weight"))?;
             k = self.norm(&k, &name("self_attn.k_norm.weight"))?;
         }

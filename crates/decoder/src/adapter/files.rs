@@ -9,16 +9,20 @@ use std::{
 use safetensors::{Dtype, tensor::TensorView};
 
 use super::{Adapter, AdapterConfig, AdapterLayer, LoraPair, TargetRank, modules::Modules};
-use crate::{DecoderConfig, DecoderError, Projection, weights::TensorStore};
+use crate::{
+    DecoderConfig, DecoderError, Projection,
+    families::{Module, Names},
+    weights::TensorStore,
+};
 
 /// What PEFT puts before the module's path.
 const PREFIX: &str = "base_model.model.";
 const WEIGHTS: &str = "adapter_model.safetensors";
 
-/// One of the two matrices of a linear, from its name.
+/// One of the two matrices of a linear, from its name: layer and number of the module.
 enum Key {
-    A(usize, Projection),
-    B(usize, Projection),
+    A(usize, usize),
+    B(usize, usize),
 }
 
 impl Adapter {
@@ -48,15 +52,16 @@ impl Adapter {
             .targets(base)
             .map_err(|reason| DecoderError::Adapter { path: dir.join("adapter_config.json"), reason })?;
         let store = TensorStore::open_file(&path)?;
+        let (names, known) = base.modules();
         let (mut a, mut b, mut modules) = (BTreeMap::new(), BTreeMap::new(), Modules::default());
         for name in store.names() {
             let path = module_path(name);
             if path.is_some_and(|path| modules.take(path, name)) {
                 continue;
             }
-            match path.and_then(parse) {
-                Some(Key::A(layer, projection)) => a.insert((layer, projection), name),
-                Some(Key::B(layer, projection)) => b.insert((layer, projection), name),
+            match path.and_then(|path| parse(path, names, &known)) {
+                Some(Key::A(layer, module)) => a.insert((layer, module), name),
+                Some(Key::B(layer, module)) => b.insert((layer, module), name),
                 None if ["lm_head", "embed_tokens"].iter().any(|module| name.contains(module)) => {
                     return Err(failed(format!(
                         "tensor `{name}` adds to the embedding or the head; they are supported as whole modules only: merge \
@@ -71,10 +76,10 @@ impl Adapter {
                 }
             };
         }
-        if let Some(&(layer, projection)) = a.keys().chain(b.keys()).find(|(layer, _)| *layer >= base.num_layers) {
+        if let Some(&(layer, module)) = a.keys().chain(b.keys()).find(|(layer, _)| *layer >= base.num_layers) {
             return Err(DecoderError::AdapterShape {
                 path: path.clone(),
-                module: projection.path(layer),
+                module: names.path(layer, &known[module].name),
                 found: format!("layer {layer}"),
                 expected: format!("at most layer {}", base.num_layers.saturating_sub(1)),
             });
@@ -82,15 +87,18 @@ impl Adapter {
         let mut layers: Vec<AdapterLayer> = Vec::with_capacity(base.num_layers);
         for (layer, targets) in targets.iter().enumerate() {
             let mut pairs = AdapterLayer::new();
-            for (&projection, &target) in targets {
-                let place = (layer, projection);
+            for (number, module) in known.iter().enumerate() {
+                let Some(&target) = module.projections.first().and_then(|first| targets.get(first)) else { continue };
+                let place = (layer, number);
+                let path = names.path(layer, &module.name);
                 let (Some(a), Some(b)) = (a.remove(&place), b.remove(&place)) else {
-                    let module = projection.path(layer);
                     return Err(failed(format!(
-                        "`{module}` is targeted by adapter_config.json, but its lora_A and lora_B are not both there"
+                        "`{path}` is targeted by adapter_config.json, but its lora_A and lora_B are not both there"
                     )));
                 };
-                pairs.insert(projection, pair(&store, place, target, base, a, b)?);
+                for &projection in &module.projections {
+                    pairs.insert(projection, pair(&store, &path, projection, target, base, [a, b])?);
+                }
             }
             layers.push(pairs);
         }
@@ -136,34 +144,37 @@ impl Adapter {
     }
 }
 
-/// Reads one pair, of the rank that the configuration gives and the features of the base.
+/// Reads the pair of a projection, of the rank that the configuration gives and the features of the base, from the matrices
+/// of its module.
 fn pair(
     store: &TensorStore,
-    (layer, projection): (usize, Projection),
+    module: &str,
+    projection: Projection,
     target: TargetRank,
     base: &DecoderConfig,
-    a: &str,
-    b: &str,
+    [a, b]: [&str; 2],
 ) -> Result<LoraPair, DecoderError> {
     let (outputs, inputs) = projection.dims(base);
     let read = |name: &str, part: &str, expected: [usize; 2]| {
         let tensor = store.tensor(name)?;
         if tensor.shape == expected {
-            return Ok(tensor.to_f32().into_owned());
+            return Ok(tensor);
         }
         Err(DecoderError::AdapterShape {
             path: store.root().to_owned(),
-            module: projection.path(layer),
+            module: module.to_owned(),
             found: format!("a {part} of shape {:?}", tensor.shape),
             expected: format!("{expected:?} (rank {} from adapter_config.json)", target.rank),
         })
     };
-    Ok(LoraPair {
-        a: read(a, "lora_A", [target.rank, inputs])?,
-        b: read(b, "lora_B", [outputs, target.rank])?,
-        rank: target.rank,
-        scale: target.scale,
-    })
+    let shared = base.modules().0.rows(base, projection);
+    let all = shared.as_ref().map_or(outputs, |(rows, _)| *rows);
+    let (a, b) = (read(a, "lora_A", [target.rank, inputs])?, read(b, "lora_B", [all, target.rank])?);
+    let b = match shared {
+        Some((_, runs)) => b.select_rows(runs.into_iter()),
+        None => b,
+    };
+    Ok(LoraPair { a: a.to_f32().into_owned(), b: b.to_f32().into_owned(), rank: target.rank, scale: target.scale })
 }
 
 /// The path in `base_model.model.<path>.weight`; the adapter's name at its end (`lora_A.default`), as in a raw state
@@ -174,15 +185,15 @@ fn module_path(name: &str) -> Option<&str> {
 }
 
 /// The place of a path that ends in `lora_A` or `lora_B`.
-fn parse(path: &str) -> Option<Key> {
+fn parse(path: &str, names: &Names, known: &[Module]) -> Option<Key> {
     let (module, matrix) = path.rsplit_once('.')?;
-    let module = module.strip_prefix("model.").unwrap_or(module).strip_prefix("layers.")?;
-    let (layer, module) = module.split_once('.')?;
+    let root = names.roots.iter().find(|root| module.starts_with(**root)).copied().unwrap_or_default();
+    let (layer, module) = module.strip_prefix(root)?.strip_prefix(names.layers)?.split_once('.')?;
     let layer = layer.parse().ok()?;
-    let projection = Projection::ALL.into_iter().find(|projection| projection.module() == module)?;
+    let module = known.iter().position(|known| known.name == module)?;
     match matrix {
-        "lora_A" => Some(Key::A(layer, projection)),
-        "lora_B" => Some(Key::B(layer, projection)),
+        "lora_A" => Some(Key::A(layer, module)),
+        "lora_B" => Some(Key::B(layer, module)),
         _ => None,
     }
 }

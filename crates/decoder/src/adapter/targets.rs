@@ -31,11 +31,12 @@ impl AdapterConfig {
         let chosen = ChosenLayers::new(self, &wanted)?;
         let ranks = self.rank_pattern.compile("rank_pattern")?;
         let alphas = self.alpha_pattern.compile("alpha_pattern")?;
+        let (names, modules) = base.modules();
         let mut layers = Vec::with_capacity(base.num_layers);
         for layer in 0..base.num_layers {
             let mut targets = BTreeMap::new();
-            for projection in linears(base) {
-                let path = projection.path(layer);
+            for module in modules.iter().filter(|_| !base.block.is_convolution(layer)) {
+                let path = names.path(layer, &module.name);
                 let out = excluded.as_ref().map_or(Ok(Match::No), |excluded| excluded.matches(&path))?;
                 let targeted = match wanted.matches(&path)? {
                     _ if out != Match::No => false,
@@ -53,7 +54,7 @@ impl AdapterConfig {
                             "`lora_alpha` of {path} is {alpha:?}, expected a number in the range of f32"
                         ));
                     }
-                    targets.insert(projection, TargetRank { rank, scale });
+                    targets.extend(module.projections.iter().map(|&part| (part, TargetRank { rank, scale })));
                 }
             }
             layers.push(targets);
@@ -62,18 +63,11 @@ impl AdapterConfig {
             let wanted = serde_json::to_string(&self.target_modules).unwrap_or_default();
             return Err(format!(
                 "`target_modules` {wanted} match no linear of this base; its linears are {}",
-                linears(base).map(Projection::module).collect::<Vec<_>>().join(", ")
+                modules.iter().map(|module| module.name.as_str()).collect::<Vec<_>>().join(", ")
             ));
         }
         Ok(layers)
     }
-}
-
-/// The linears of a block; experts are stacked in transformers 5 and no linears.
-fn linears(base: &DecoderConfig) -> impl Iterator<Item = Projection> {
-    let inner = [Projection::Gate, Projection::Up, Projection::Down];
-    let experts = base.experts.is_some();
-    Projection::ALL.into_iter().filter(move |projection| !(experts && inner.contains(projection)))
 }
 
 /// How a module's path is meant.

@@ -6,13 +6,16 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
 
 use super::{
-    Architecture, DecoderConfig, Experts,
-    families::{Biases, Derivable, Family, MAX_WINDOW_LAYERS, Windows},
+    DecoderConfig,
     keys::Keys,
-    limits::{self, EXPERTS, LAYERS, POSITIONS, VOCABULARY, WIDTH},
+    limits::{self, LAYERS, POSITIONS, VOCABULARY, WIDTH},
     rope::rope,
 };
-use crate::DecoderError;
+use crate::{
+    Architecture, BlockSpec, DecoderError, Rotation,
+    families::{Biases, Derivable, Family, MAX_WINDOW_LAYERS, Windows},
+};
+use harness_kernels::cpu::activation::Activation;
 
 /// Reads a JSON file.
 ///
@@ -86,7 +89,7 @@ pub(crate) fn read_config(dir: &Path) -> Result<DecoderConfig, DecoderError> {
         });
     }
     let json: Map<String, Value> = read_json(&path)?;
-    let mut config = decoder(&Keys { path: &path, json: &json, prefix: "" })?;
+    let mut config = decoder(&Keys { path: &path, json: &json, prefix: "", names: &[] })?;
     let generation = read_generation_defaults(dir)?;
     if !generation.eos_token_ids.is_empty() {
         config.eos_token_ids = generation.eos_token_ids;
@@ -96,8 +99,17 @@ pub(crate) fn read_config(dir: &Path) -> Result<DecoderConfig, DecoderError> {
 }
 
 fn decoder(keys: &Keys<'_>) -> Result<DecoderConfig, DecoderError> {
-    let family = Family::of(architecture(keys)?);
-    refuse_unsupported(keys, family)?;
+    let architecture = architecture(keys)?;
+    let family = architecture.family();
+    let wrapped;
+    let keys = match architecture.name() {
+        "gemma3" => {
+            wrapped = keys.inner("text_config")?;
+            &Keys { names: family.keys, ..wrapped }
+        }
+        _ => &Keys { names: family.keys, ..*keys },
+    };
+    refuse_unsupported(keys)?;
     let hidden_size = keys.size_or("hidden_size", family.hidden_size, WIDTH)?;
     let num_heads = keys.size_or("num_attention_heads", family.num_heads, WIDTH)?;
     let derivable = |key: &str, rule: &Derivable, derived: usize| match (keys.size(key)?, keys.has(key)) {
@@ -124,28 +136,64 @@ fn decoder(keys: &Keys<'_>) -> Result<DecoderConfig, DecoderError> {
     }
     let num_layers = keys.size_or("num_hidden_layers", family.num_layers, LAYERS)?;
     let max_position_embeddings = keys.size_or("max_position_embeddings", family.max_position_embeddings, POSITIONS)?;
-    let bias = family.biases == Biases::ByKey && keys.flag("attention_bias")?;
-    Ok(DecoderConfig {
-        architecture: family.architecture,
+    let intermediate_size = match family.intermediate_size {
+        Some(default) => keys.size_or("intermediate_size", default, WIDTH)?,
+        None => keys.size("intermediate_size")?.unwrap_or(4 * hidden_size),
+    };
+    if intermediate_size > 4 * WIDTH {
+        return Err(keys.error("intermediate_size", intermediate_size, format!("at most {}", 4 * WIDTH)));
+    }
+    let Biases::Are(qkv_bias, o_bias) = family.biases;
+    let rotation = rope(keys, family, max_position_embeddings, head_dim)?;
+    let sliding_window = sliding_window(keys, family, num_layers)?;
+    let mut block = BlockSpec {
+        activation: activation(keys, family)?,
+        mlp_bias: family.mlp_bias.read(keys)?,
+        rotary_dims: Some(rotation.dims).filter(|&dims| dims != head_dim),
+        ..BlockSpec::default()
+    };
+    if rotation.local.is_some() {
+        let of = |window: &Option<usize>| if window.is_some() { Rotation::Local } else { Rotation::Main };
+        block.rotations = sliding_window.iter().map(of).collect();
+        block.local_rope = rotation.local;
+    }
+    let mut config = DecoderConfig {
+        architecture,
         vocab_size: keys.size_or("vocab_size", family.vocab_size, VOCABULARY)?,
         hidden_size,
-        intermediate_size: keys.size_or("intermediate_size", family.intermediate_size, WIDTH)?,
+        intermediate_size,
         num_layers,
         num_heads,
         num_kv_heads,
         head_dim,
-        rms_norm_eps: keys.number_or("rms_norm_eps", family.rms_norm_eps)? as f32,
-        rope: rope(keys, family.rope_theta, max_position_embeddings)?,
+        norm_eps: keys.number_or("rms_norm_eps", family.norm_eps)? as f32,
+        rope: rotation.main,
         max_position_embeddings,
-        tie_word_embeddings: keys.flag("tie_word_embeddings")?,
-        qkv_bias: bias || family.biases == Biases::Qkv,
-        o_bias: bias,
-        qk_norm: family.qk_norm,
-        sliding_window: sliding_window(keys, family, num_layers)?,
+        tie_word_embeddings: keys.or("tie_word_embeddings", family.tied, "true or false")?,
+        qkv_bias: qkv_bias.read(keys)?,
+        o_bias: o_bias.read(keys)?,
+        sliding_window,
         bos_token_id: token_ids(keys, "bos_token_id", family.bos_token_id)?.first().copied(),
         eos_token_ids: token_ids(keys, "eos_token_id", family.eos_token_id)?,
-        experts: if family.architecture == Architecture::Mixtral { Some(experts(keys, num_layers)?) } else { None },
-    })
+        experts: None,
+        block,
+    };
+    (family.complete)(keys, &mut config)?;
+    Ok(config)
+}
+
+/// The activation of the feed-forward block. Old files of Gemma have `hidden_act`, which its class passes over.
+fn activation(keys: &Keys<'_>, family: &Family) -> Result<Activation, DecoderError> {
+    let (key, default) = family.activation;
+    let name = match key {
+        "" => default.to_owned(),
+        key => keys.value(key, "a name")?.unwrap_or_else(|| default.to_owned()),
+    };
+    if name == "xielu" && default == "xielu" {
+        return Ok(Activation::Xielu { positive: 0.0, negative: 0.0, beta: 0.0, eps: 0.0 });
+    }
+    let expected = "silu, gelu, gelu_pytorch_tanh, gelu_new, relu or relu2";
+    Activation::named(&name).ok_or_else(|| keys.error(key, name, expected))
 }
 
 fn token_ids(keys: &Keys<'_>, key: &str, default: Option<u32>) -> Result<Vec<u32>, DecoderError> {
@@ -156,24 +204,16 @@ fn token_ids(keys: &Keys<'_>, key: &str, default: Option<u32>) -> Result<Vec<u32
     Ok(ids.map(|ids| ids.0).unwrap_or_default())
 }
 
-fn experts(keys: &Keys<'_>, layers: usize) -> Result<Experts, DecoderError> {
-    // Mixtral's class knows the number under both names, and the general one counts.
-    let count = keys.size_or("num_local_experts", 8, EXPERTS / layers)?;
-    let count = keys.size_or("num_experts", count, EXPERTS / layers)?;
-    let per_token = keys.size_or("num_experts_per_tok", 2, EXPERTS)?;
-    if per_token > count {
-        return Err(keys.error("num_experts_per_tok", per_token, format!("at most {count}, the number of experts")));
-    }
-    Ok(Experts { count, per_token })
-}
-
 /// The family, if the checkpoint is a language model.
 fn architecture(keys: &Keys<'_>) -> Result<Architecture, DecoderError> {
     let classes: Option<Vec<String>> = keys.value("architectures", "a list of class names")?;
     let class = classes.and_then(|names| names.into_iter().next());
     const EXPECTED: &str = "a causal language model (…ForCausalLM); classifiers, reward models and bare encoders have no \
                             head that predicts tokens";
-    if let Some(class) = class.as_ref().filter(|class| !class.ends_with("ForCausalLM")) {
+    let is_language_model = |class: &&String| {
+        class.ends_with("ForCausalLM") || *class == "Gemma3ForConditionalGeneration" || *class == "GPT2LMHeadModel"
+    };
+    if let Some(class) = class.as_ref().filter(|class| !is_language_model(class)) {
         return Err(keys.error("architectures", class, EXPECTED));
     }
     if class.is_none()
@@ -192,14 +232,7 @@ fn architecture(keys: &Keys<'_>) -> Result<Architecture, DecoderError> {
 }
 
 /// Refuses, by name, what would silently compute something else.
-fn refuse_unsupported(keys: &Keys<'_>, family: &Family) -> Result<(), DecoderError> {
-    let act = keys.or("hidden_act", "silu".to_owned(), "silu")?;
-    if act != "silu" && act != "swish" {
-        return Err(keys.error("hidden_act", act, "silu"));
-    }
-    if family.mlp_bias && keys.flag("mlp_bias")? {
-        return Err(keys.error("mlp_bias", true, "false (biases in the feed-forward block are not supported)"));
-    }
+fn refuse_unsupported(keys: &Keys<'_>) -> Result<(), DecoderError> {
     if keys.value("is_causal", "true or false")? == Some(false) {
         return Err(keys.error("is_causal", false, "true (attention to later tokens is not supported)"));
     }
@@ -217,36 +250,79 @@ fn refuse_unsupported(keys: &Keys<'_>, family: &Family) -> Result<(), DecoderErr
     Ok(())
 }
 
+/// The kinds of layers, where the file names them.
+pub(crate) fn layer_types(keys: &Keys<'_>, layers: usize) -> Result<Option<Vec<String>>, DecoderError> {
+    let types: Option<Vec<String>> = keys.value("layer_types", "a list of names")?;
+    match types.as_ref().filter(|types| types.len() != layers) {
+        Some(types) => Err(keys.error("layer_types", format!("{} entries", types.len()), format!("{layers} entries"))),
+        None => Ok(types),
+    }
+}
+
+impl Keys<'_> {
+    /// The window of every layer by the kinds of layers.
+    pub(crate) fn windows(&self, types: &[String], window: Option<usize>) -> Result<Vec<Option<usize>>, DecoderError> {
+        let window_of = |kind: &String| match kind.as_str() {
+            "sliding_attention" if window.is_none() => {
+                let expected = "`sliding_window` beside it (and `use_sliding_window`, where the family has the key)";
+                Err(self.error("layer_types", kind, expected))
+            }
+            "sliding_attention" => Ok(window),
+            "full_attention" | "attention" => Ok(None),
+            other => Err(self.error("layer_types", other, "full_attention or sliding_attention")),
+        };
+        types.iter().map(window_of).collect()
+    }
+}
+
 /// The window of every layer.
 fn sliding_window(keys: &Keys<'_>, family: &Family, layers: usize) -> Result<Vec<Option<usize>>, DecoderError> {
-    let types: Option<Vec<String>> = keys.value("layer_types", "a list of names")?;
-    if let Some(types) = types.as_ref().filter(|types| types.len() != layers) {
-        return Err(keys.error("layer_types", format!("{} entries", types.len()), format!("{layers} entries")));
+    if family.windows == Windows::Never {
+        return Ok(vec![None; layers]);
     }
-    let given = if keys.has("sliding_window") { keys.size("sliding_window")? } else { family.sliding_window };
-    let (window, first, types) = match family.windows {
-        Windows::Never => (None, 0, None),
-        Windows::Always => (given, 0, None),
-        Windows::AlwaysOrTyped => (given, 0, types),
+    let types = layer_types(keys, layers)?;
+    let given = match (keys.has("sliding_window"), family.windows) {
+        (false, _) => family.sliding_window,
+        // Their class writes 0 for none.
+        (true, Windows::Typed) => keys.count("sliding_window")?.filter(|&window| window > 0),
+        (true, _) => keys.size("sliding_window")?,
+    };
+    let from = |default| keys.or("max_window_layers", default, "an integer");
+    let used = || keys.flag("use_sliding_window");
+    // The layers that have it, where they are not named.
+    let (window, types, has): (_, _, Box<dyn Fn(usize) -> bool>) = match family.windows {
+        Windows::Never => (None, None, Box::new(|_| false)),
+        Windows::Always => (given, None, Box::new(|_| true)),
+        Windows::AlwaysOrTyped => (given, types, Box::new(|_| true)),
         Windows::Qwen => {
-            let used = keys.flag("use_sliding_window")?;
-            let first = keys.or("max_window_layers", MAX_WINDOW_LAYERS, "an integer")?;
-            (given.filter(|_| used), first, types)
+            let (used, first) = (used()?, from(MAX_WINDOW_LAYERS)?);
+            (given.filter(|_| used), types, Box::new(move |layer| layer >= first))
         }
-    };
-    let Some(types) = types else {
-        return Ok((0..layers).map(|layer| window.filter(|_| layer >= first)).collect());
-    };
-    let window_of = |kind: &String| match kind.as_str() {
-        "sliding_attention" if window.is_none() => {
-            let expected = "`sliding_window` beside it (and `use_sliding_window`, where the family has the key)";
-            Err(keys.error("layer_types", kind, expected))
+        Windows::From(default) => {
+            let first = from(default)?;
+            (given, types, Box::new(move |layer| layer >= first))
         }
-        "sliding_attention" => Ok(window),
-        "full_attention" | "attention" => Ok(None),
-        other => Err(keys.error("layer_types", other, "full_attention or sliding_attention")),
+        Windows::Flagged => {
+            let used = used()?;
+            (given.filter(|_| used), None, Box::new(|_| true))
+        }
+        Windows::Typed => {
+            let used = used()?;
+            if used && types.is_none() {
+                return Err(keys.error("use_sliding_window", true, "`layer_types` beside it, or false"));
+            }
+            (given.filter(|_| used), types.filter(|_| used), Box::new(|_| false))
+        }
+        Windows::Every(key, default) => {
+            let every = if key.is_empty() { default } else { keys.size_or(key, default, usize::MAX)? };
+            (given, types, Box::new(move |layer| (layer + 1) % every != 0))
+        }
+        Windows::FullFirst(every) => (given, types, Box::new(move |layer| layer % every != 0)),
     };
-    types.iter().map(window_of).collect()
+    match types {
+        Some(types) => keys.windows(&types, window),
+        None => Ok((0..layers).map(|layer| window.filter(|_| has(layer))).collect()),
+    }
 }
 
 /// One id or several.

@@ -1,6 +1,7 @@
 //! What of a configuration the answers depend on, in a form that stays the same between versions of this program.
 
-use super::{DecoderConfig, Experts, Rope, RopeScaling};
+use super::{DecoderConfig, Rope, RopeScaling};
+use crate::QkNorm;
 
 impl DecoderConfig {
     /// Every constant that answers depend on, as `name=value`. Part of the keys of stored answers: a constant that is
@@ -16,17 +17,17 @@ impl DecoderConfig {
             num_heads,
             num_kv_heads,
             head_dim,
-            rms_norm_eps,
+            norm_eps,
             rope: Rope { theta, scaling },
             max_position_embeddings,
             tie_word_embeddings,
             qkv_bias,
             o_bias,
-            qk_norm,
             sliding_window,
             bos_token_id,
             eos_token_ids,
             experts,
+            block,
         } = self;
         let list = |values: &mut dyn Iterator<Item = String>| values.collect::<Vec<_>>().join(",");
         let optional = |value: Option<String>| value.unwrap_or_else(|| "none".to_owned());
@@ -39,21 +40,27 @@ impl DecoderConfig {
             format!("num_heads={num_heads}"),
             format!("num_kv_heads={num_kv_heads}"),
             format!("head_dim={head_dim}"),
-            format!("rms_norm_eps={:08x}", rms_norm_eps.to_bits()),
+            format!("rms_norm_eps={:08x}", norm_eps.to_bits()),
             format!("rope_theta={:016x}", theta.to_bits()),
             format!("rope_scaling={}", scaling_identity(scaling)),
             format!("max_position_embeddings={max_position_embeddings}"),
             format!("tie_word_embeddings={tie_word_embeddings}"),
             format!("qkv_bias={qkv_bias}"),
             format!("o_bias={o_bias}"),
-            format!("qk_norm={qk_norm}"),
+            format!("qk_norm={}", block.qk_norm.is_some()),
             format!("sliding_window={}", list(&mut sliding_window.iter().map(|w| optional(w.map(|w| w.to_string()))))),
             format!("bos_token_id={}", optional(bos_token_id.map(|id| id.to_string()))),
             format!("eos_token_ids={}", list(&mut eos_token_ids.iter().map(u32::to_string))),
         ];
-        if let Some(Experts { count, per_token }) = experts {
-            constants.push(format!("experts={count} {per_token}"));
+        if let Some(experts) = experts {
+            constants.push(format!("experts={} {}", experts.count, experts.per_token));
+            if !experts.is_plain() {
+                constants.push(format!("mixture={experts:?}"));
+            }
         }
+        let qwen = |name: &str| name == "qk_norm" && block.qk_norm == Some(QkNorm::HEAD);
+        let differences = block.differences().into_iter().filter(|(name, ..)| !qwen(name));
+        constants.extend(differences.map(|(name, value, _)| format!("{name}={value}")));
         constants
     }
 }
@@ -67,6 +74,7 @@ fn scaling_identity(scaling: &RopeScaling) -> String {
         RopeScaling::Llama3 { factor, low_freq_factor, high_freq_factor, original_max } => {
             format!("llama3 {} {} {} {original_max}", bits(factor), bits(low_freq_factor), bits(high_freq_factor))
         }
+        RopeScaling::Yarn { .. } | RopeScaling::LongRope { .. } => format!("{scaling:?}"),
         RopeScaling::Divisors(divisors) => {
             let divisors: Vec<String> = divisors.iter().map(|x| format!("{:08x}", x.to_bits())).collect();
             format!("divisors {}", divisors.join(" "))

@@ -1,5 +1,7 @@
 //! Keys and values of computed positions.
 
+use crate::DecoderConfig;
+
 /// Keys and values of a run of positions in every layer, where the model is that computed them.
 #[derive(Debug)]
 pub struct KvBlock(pub(crate) Held);
@@ -67,25 +69,46 @@ pub(crate) struct HostKv {
     layers: Vec<LayerKv>,
     len: usize,
     capacity: usize,
-    width: usize,
 }
 
 #[derive(Debug)]
 pub(crate) struct LayerKv {
     pub(crate) keys: Vec<f32>,
     pub(crate) values: Vec<f32>,
+    widths: Widths,
+}
+
+/// Channels of the keys and of the values of a layer. A short convolution holds its inputs as values, and no keys.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Widths {
+    keys: usize,
+    values: usize,
+}
+
+impl Widths {
+    pub(crate) fn of(config: &DecoderConfig) -> Vec<Self> {
+        let of = |layer| match config.block.is_convolution(layer) {
+            true => Self { keys: 0, values: config.hidden_size },
+            false => Self { keys: config.kv_dim(), values: config.kv_dim() },
+        };
+        (0..config.num_layers).map(of).collect()
+    }
 }
 
 impl HostKv {
-    /// An empty block with room for `capacity` positions of `width` channels.
-    pub(crate) fn new(layers: usize, width: usize, capacity: usize) -> Self {
-        let layer = || LayerKv { keys: vec![0.0; width * capacity], values: vec![0.0; width * capacity] };
-        Self { layers: (0..layers).map(|_| layer()).collect(), len: 0, capacity, width }
+    /// An empty block with room for `capacity` positions.
+    pub(crate) fn new(layers: &[Widths], capacity: usize) -> Self {
+        let layer = |&widths: &Widths| LayerKv {
+            keys: vec![0.0; widths.keys * capacity],
+            values: vec![0.0; widths.values * capacity],
+            widths,
+        };
+        Self { layers: layers.iter().map(layer).collect(), len: 0, capacity }
     }
 
     /// Bytes of a block of `positions` positions.
-    pub(crate) fn bytes(layers: usize, width: usize, positions: usize) -> usize {
-        layers * width * positions * 2 * size_of::<f32>()
+    pub(crate) fn bytes(layers: &[Widths], positions: usize) -> usize {
+        layers.iter().map(|widths| widths.keys + widths.values).sum::<usize>() * positions * size_of::<f32>()
     }
 
     /// Positions held.
@@ -113,12 +136,12 @@ impl HostKv {
     ) {
         let count = values.len();
         self.reserve(self.len + count);
-        let (len, capacity, width) = (self.len, self.capacity, self.width);
-        let LayerKv { keys: held, values: held_values } = &mut self.layers[layer];
-        for channel in 0..width {
+        let (len, capacity) = (self.len, self.capacity);
+        let LayerKv { keys: held, values: held_values, widths } = &mut self.layers[layer];
+        for channel in 0..widths.keys {
             held[channel * capacity + len..][..count].copy_from_slice(&keys[channel * key_stride..][..count]);
         }
-        for (row, value) in held_values[len * width..].chunks_exact_mut(width).zip(values) {
+        for (row, value) in held_values[len * widths.values..].chunks_exact_mut(widths.values).zip(values) {
             row.copy_from_slice(value);
         }
     }
@@ -136,13 +159,13 @@ impl HostKv {
         }
         let capacity = positions.max(self.capacity * 2).max(32);
         for layer in &mut self.layers {
-            let mut keys = vec![0.0; self.width * capacity];
-            for channel in 0..self.width {
+            let mut keys = vec![0.0; layer.widths.keys * capacity];
+            for channel in 0..layer.widths.keys {
                 keys[channel * capacity..][..self.len]
                     .copy_from_slice(&layer.keys[channel * self.capacity..][..self.len]);
             }
             layer.keys = keys;
-            layer.values.resize(self.width * capacity, 0.0);
+            layer.values.resize(layer.widths.values * capacity, 0.0);
         }
         self.capacity = capacity;
     }

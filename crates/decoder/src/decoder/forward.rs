@@ -1,20 +1,23 @@
 //! The forward pass over pieces of sequences.
 
-use std::ops::Range;
+use std::{ops::Range, sync::Arc};
 
 use rayon::prelude::*;
 
 use super::{
     KvBlock,
     cache::HostKv,
-    host::{FeedForward, Host, Layer, LayerLora},
+    convolution::ConvolutionLayer,
+    host::{AttentionLayer, FeedForward, Host, HostNorm, Layer, LayerLora, Mixer, Projections},
 };
-use crate::DecoderError;
+use crate::{DecoderConfig, DecoderError, Placement, Positions, QueryScale, Rotation, Span, decoder::Rotary};
 use harness_kernels::KernelError;
 use harness_kernels::cpu::{
-    attention::{Job, Segment, Strided, attention},
-    elementwise::{rms_norm, rms_norm_inplace, swiglu_rows},
+    activation::soft_limit,
+    attention::{Job, Segment, Strided, attention_with},
+    elementwise::{add_assign, add_scaled},
     logits::{log_prob, log_sum_exp},
+    rope::RopeTable,
 };
 
 /// Rows whose logits are computed together.
@@ -31,6 +34,8 @@ pub struct Piece<'a> {
     pub tail: Option<KvBlock>,
     /// Rows whose last hidden state is wanted, ascending.
     pub wanted: Vec<usize>,
+    /// Tokens of the whole input that these are of, which some rotary embeddings depend on.
+    pub length: usize,
 }
 
 impl Piece<'_> {
@@ -52,6 +57,46 @@ struct Activations {
     attended: Vec<f32>,
     gate_up: Vec<f32>,
     inner: Vec<f32>,
+    /// What a short convolution sees.
+    convolved: Vec<f32>,
+}
+
+/// Where the rows of a pass stand.
+struct Places {
+    positions: Vec<u32>,
+    main: Rotated,
+    local: Option<Rotated>,
+}
+
+/// A rotary table and the rows' places in it.
+struct Rotated {
+    table: Arc<RopeTable>,
+    at: Vec<u32>,
+}
+
+impl Places {
+    fn new(host: &Host<'_>, pieces: &[Piece<'_>]) -> Self {
+        let range = |piece: &Piece<'_>| piece.position()..piece.position() + piece.tokens.len();
+        let positions: Vec<u32> = pieces.iter().flat_map(|p| range(p).map(|position| position as u32)).collect();
+        let end = positions.iter().max().map_or(0, |&p| p as usize + 1);
+        let rotated = |rotary: &Rotary| {
+            let (table, long) = rotary.table(end);
+            let shift = |piece: &Piece<'_>| if piece.length > rotary.longest_short() { long } else { 0 };
+            let at = pieces.iter().flat_map(|p| range(p).map(move |position| (position + shift(p)) as u32)).collect();
+            Rotated { table, at }
+        };
+        let local = host.model.local.as_ref().map(rotated);
+        Self { main: rotated(&host.model.rotary), local, positions }
+    }
+
+    /// The rotation of a layer.
+    fn of(&self, config: &DecoderConfig, layer: usize) -> Option<&Rotated> {
+        match config.block.rotation(layer) {
+            Rotation::Main => Some(&self.main),
+            Rotation::Local => self.local.as_ref(),
+            Rotation::None => None,
+        }
+    }
 }
 
 impl Host<'_> {
@@ -67,14 +112,8 @@ impl Host<'_> {
             return Err(KernelError::Device { device, reason }.into());
         }
         let rows: usize = pieces.iter().map(|p| p.tokens.len()).sum();
-        let mut x = Vec::with_capacity(rows * config.hidden_size);
-        self.embedding().lookup(pieces.iter().flat_map(|p| p.tokens.iter().copied()), &mut x)?;
-        self.round(&mut x);
-        let positions: Vec<u32> = pieces
-            .iter()
-            .flat_map(|p| (p.position()..p.position() + p.tokens.len()).map(|position| position as u32))
-            .collect();
-        let table = self.model.rotary.table(positions.iter().max().map_or(0, |&p| p as usize + 1));
+        let places = Places::new(self, pieces);
+        let x = self.embed(pieces, &places.positions)?;
         let mut starts = Vec::with_capacity(pieces.len());
         let mut start = 0;
         for piece in pieces.iter() {
@@ -86,18 +125,16 @@ impl Host<'_> {
             normed: vec![0.0; x.len()],
             qkv: vec![0.0; rows * qkv_width],
             keys: vec![0.0; rows * config.kv_dim()],
-            attended: vec![0.0; rows * config.q_dim()],
-            gate_up: vec![0.0; rows * 2 * config.intermediate_size],
+            attended: vec![0.0; rows * self.model.layers.iter().map(|l| l.mixer.width(config)).max().unwrap_or(0)],
+            gate_up: vec![0.0; rows * if config.block.gated { 2 } else { 1 } * config.intermediate_size],
             inner: vec![0.0; rows * config.intermediate_size],
+            convolved: vec![],
             x,
         };
         let last = self.model.layers.len() - 1;
         for (index, layer) in self.model.layers.iter().enumerate() {
             let lora = self.lora(index);
-            acts.project(self, layer, lora, rows);
-            table.rotate(&mut acts.qkv, qkv_width, config.num_heads + config.num_kv_heads, &positions, false);
-            self.round(&mut acts.qkv);
-            acts.transpose_keys(config.q_dim(), config.kv_dim(), rows);
+            acts.before(self, layer);
             // In the last layer only the wanted rows go on.
             let runs: Vec<Vec<Range<usize>>> =
                 pieces
@@ -110,11 +147,17 @@ impl Host<'_> {
                         }
                     })
                     .collect();
-            acts.attend(self, index, pieces, &starts, &runs, rows);
-            acts.store(self, index, pieces, &starts, rows);
-            let rows =
-                if index == last { acts.compact(&starts, &runs, config.q_dim(), config.hidden_size) } else { rows };
-            acts.feed_forward(self, layer, lora, rows);
+            let width = layer.mixer.width(config);
+            match &layer.mixer {
+                Mixer::Attention(attention) => {
+                    acts.project(self, index, attention, lora, rows, &places);
+                    acts.attend(self, index, attention, pieces, &starts, &runs, rows);
+                    acts.store(self, index, pieces, &starts, rows);
+                }
+                Mixer::Convolution(convolution) => acts.convolve(convolution, index, pieces, &starts, rows),
+            }
+            let rows = if index == last { acts.compact(&starts, &runs, width, config.hidden_size) } else { rows };
+            acts.after(self, layer, lora, rows);
             if index == last {
                 acts.x.truncate(rows * config.hidden_size);
             }
@@ -127,16 +170,55 @@ impl Host<'_> {
         Ok(acts.x)
     }
 
+    /// The residual stream before the first layer.
+    fn embed(&self, pieces: &[Piece<'_>], positions: &[u32]) -> Result<Vec<f32>, DecoderError> {
+        let (config, block) = (self.config, &self.config.block);
+        let mut x = Vec::with_capacity(positions.len() * config.hidden_size);
+        self.embedding().lookup(pieces.iter().flat_map(|p| p.tokens.iter().copied()), &mut x)?;
+        if let Some((to_hidden, _)) = &self.model.projections {
+            let mut wide = vec![0.0; positions.len() * config.hidden_size];
+            to_hidden.forward(&x, positions.len(), None, false, &mut wide);
+            x = wide;
+        }
+        if block.embedding_scale != 1.0 {
+            x.iter_mut().for_each(|x| *x *= block.embedding_scale);
+        }
+        if let (Some(table), Positions::Learned { offset }) = (&self.model.positions, &block.positions) {
+            let mut added = Vec::with_capacity(x.len());
+            table.lookup(positions.iter().map(|&position| position + *offset as u32), &mut added)?;
+            add_assign(&mut x, &added);
+        }
+        if block.embedding_norm {
+            self.model.embedding_norm.in_place(block.norm, &mut x, config.hidden_size, config.norm_eps);
+        }
+        self.round(&mut x);
+        Ok(x)
+    }
+
     /// Logits `[rows, vocab]` of last hidden states.
     pub(super) fn logits(&self, hidden: &[f32]) -> Vec<f32> {
         let config = self.config;
         let rows = hidden.len() / config.hidden_size;
         let mut normed = vec![0.0; hidden.len()];
-        rms_norm(hidden, &self.model.norm, config.rms_norm_eps, &mut normed, None);
+        match config.block.final_norm {
+            true => self.norm(&self.model.norm, hidden, &mut normed),
+            false => normed.copy_from_slice(hidden),
+        }
+        if let Some((_, from_hidden)) = &self.model.projections {
+            let mut narrow = vec![0.0; rows * from_hidden.out()];
+            from_hidden.forward(&normed, rows, None, false, &mut narrow);
+            normed = narrow;
+        }
         self.round(&mut normed);
         let head = self.head();
         let mut logits = vec![0.0; rows * head.out()];
         head.forward(&normed, rows, None, false, &mut logits);
+        if config.block.logit_scale != 1.0 {
+            logits.par_iter_mut().with_min_len(1 << 14).for_each(|x| *x *= config.block.logit_scale);
+        }
+        if let Some(cap) = config.block.logit_cap {
+            logits.par_chunks_mut(1 << 14).for_each(|row| soft_limit(row, cap));
+        }
         logits
     }
 
@@ -166,21 +248,80 @@ impl Host<'_> {
 }
 
 impl Activations {
-    /// Norm, then queries, keys and values with their norms.
-    fn project(&mut self, host: &Host<'_>, layer: &Layer, lora: Option<&LayerLora>, rows: usize) {
-        let config = host.config;
-        rms_norm(&self.x, &layer.input_norm, config.rms_norm_eps, &mut self.normed, None);
+    /// What the attention sees of the residual stream.
+    fn before(&mut self, host: &Host<'_>, layer: &Layer) {
+        match host.config.block.placement {
+            Placement::Post | Placement::AfterSum => self.normed.copy_from_slice(&self.x),
+            _ => host.norm(&layer.input_norm, &self.x, &mut self.normed),
+        }
         host.round(&mut self.normed);
-        layer.qkv.forward(&self.normed, rows, lora.and_then(|l| l.qkv.as_ref()), false, &mut self.qkv);
-        host.round(&mut self.qkv);
-        let heads = [(&layer.q_norm, 0, config.q_dim()), (&layer.k_norm, config.q_dim(), config.kv_dim())];
-        for (norm, first, width) in heads {
-            if let Some(norm) = norm {
-                let stride = config.q_dim() + 2 * config.kv_dim();
-                self.qkv
-                    .par_chunks_exact_mut(stride)
-                    .for_each(|row| rms_norm_inplace(&mut row[first..first + width], norm, config.rms_norm_eps));
+        if host.config.block.placement == Placement::NormedResidual {
+            self.x.copy_from_slice(&self.normed);
+        }
+    }
+
+    /// Queries, keys and values with their norms and rotation.
+    fn project(
+        &mut self,
+        host: &Host<'_>,
+        index: usize,
+        layer: &AttentionLayer,
+        lora: Option<&LayerLora>,
+        rows: usize,
+        places: &Places,
+    ) {
+        let (config, block) = (host.config, &host.config.block);
+        let width = config.q_dim() + 2 * config.kv_dim();
+        let rotated = places.of(config, index);
+        match &layer.projections {
+            Projections::Merged(linear) => {
+                linear.forward(&self.normed, rows, lora.and_then(|l| l.qkv.as_ref()), false, &mut self.qkv);
+                host.round(&mut self.qkv);
+                let norm = block.qk_norm;
+                let after = norm.is_some_and(|norm| norm.after_rotation);
+                if !after {
+                    self.norm_heads(host, layer);
+                }
+                if let Some(limit) = block.clip_qkv {
+                    self.qkv.par_iter_mut().with_min_len(1 << 14).for_each(|x| *x = x.clamp(-limit, limit));
+                }
+                if let Some(Rotated { table, at }) = rotated {
+                    table.rotate(&mut self.qkv, width, config.num_heads + config.num_kv_heads, at, false);
+                    if after {
+                        self.norm_heads(host, layer);
+                    }
+                }
             }
+            Projections::Latent(latent) => {
+                let Rotated { table, at } = rotated.unwrap_or(&places.main);
+                latent.project(&self.normed, rows, table, at, &mut self.qkv);
+            }
+        }
+        if let Some(scale) = block.query_scale.filter(|scale| !scale.unrotated || rotated.is_none()) {
+            let QueryScale { beta, length, ahead, .. } = scale;
+            let q = config.q_dim();
+            self.qkv.par_chunks_exact_mut(width).zip(&places.positions).for_each(|(row, &position)| {
+                let turns = ((position as usize + ahead) / length) as f64;
+                let factor = (1.0 + beta * turns.ln_1p()) as f32;
+                row[..q].iter_mut().for_each(|x| *x *= factor);
+            });
+        }
+        host.round(&mut self.qkv);
+        self.transpose_keys(config.q_dim(), config.kv_dim(), rows);
+    }
+
+    /// The norms of queries and keys.
+    fn norm_heads(&mut self, host: &Host<'_>, layer: &AttentionLayer) {
+        let config = host.config;
+        let Some(norm) = config.block.qk_norm else { return };
+        let heads = [(&layer.q_norm, 0, config.q_dim()), (&layer.k_norm, config.q_dim(), config.kv_dim())];
+        for (weights, first, width) in heads {
+            let Some(weights) = weights else { continue };
+            let stride = config.q_dim() + 2 * config.kv_dim();
+            let span = if norm.span == Span::Whole { width } else { config.head_dim };
+            self.qkv
+                .par_chunks_exact_mut(stride)
+                .for_each(|row| weights.in_place(norm.norm, &mut row[first..first + width], span, config.norm_eps));
         }
     }
 
@@ -194,10 +335,12 @@ impl Activations {
         });
     }
 
+    #[allow(clippy::too_many_arguments, reason = "a layer and the pieces with their places")]
     fn attend(
         &mut self,
         host: &Host<'_>,
         layer: usize,
+        attention: &AttentionLayer,
         pieces: &[Piece<'_>],
         starts: &[usize],
         runs: &[Vec<Range<usize>>],
@@ -237,7 +380,8 @@ impl Activations {
                 });
             }
         }
-        attention(host.config.attention(layer), &self.qkv, width, &jobs, &mut self.attended, q_dim, None);
+        let (shape, scores) = (config.attention(layer), host.scores(layer, &attention.sinks));
+        attention_with(shape, scores, &self.qkv, width, &jobs, &mut self.attended, q_dim, None);
         host.round(&mut self.attended);
     }
 
@@ -269,29 +413,122 @@ impl Activations {
         to
     }
 
-    /// Output projection, residual, norm, SwiGLU block, residual for the first `rows` rows.
-    fn feed_forward(&mut self, host: &Host<'_>, layer: &Layer, lora: Option<&LayerLora>, rows: usize) {
-        let config = host.config;
-        let (hidden, inner) = (config.hidden_size, config.intermediate_size);
-        let (x, normed) = (&mut self.x[..rows * hidden], &mut self.normed[..rows * hidden]);
-        let attended = &self.attended[..rows * config.q_dim()];
-        layer.o.forward(attended, rows, lora.and_then(|l| l.o.as_ref()), true, x);
-        host.round(x);
-        rms_norm(x, &layer.post_attention_norm, config.rms_norm_eps, normed, None);
-        host.round(normed);
-        match &layer.feed_forward {
-            FeedForward::Dense { gate_up, down } => {
-                let wide = &mut self.gate_up[..rows * 2 * inner];
-                gate_up.forward(normed, rows, lora.and_then(|l| l.gate_up.as_ref()), false, wide);
-                host.round(wide);
-                let activated = &mut self.inner[..rows * inner];
-                swiglu_rows(wide, inner, activated);
-                host.round(activated);
-                down.forward(activated, rows, lora.and_then(|l| l.down.as_ref()), true, x);
+    /// The short convolution of a layer, which sees what the pieces' paths hold; the tails receive what is new.
+    fn convolve(
+        &mut self,
+        layer: &ConvolutionLayer,
+        index: usize,
+        pieces: &mut [Piece<'_>],
+        starts: &[usize],
+        rows: usize,
+    ) {
+        let width = layer.width();
+        let (convolved, gate) = layer.gates(&self.normed, rows);
+        self.convolved = convolved;
+        for (piece, &start) in pieces.iter_mut().zip(starts) {
+            let len = piece.tokens.len();
+            let own = &self.convolved[start * width..(start + len) * width];
+            let held = piece.path.iter().copied().chain(&piece.tail).filter_map(KvBlock::host);
+            let before: Vec<&[f32]> =
+                held.flat_map(|block| block.layer(index).values[..block.len() * width].chunks_exact(width)).collect();
+            let needed = before.len().saturating_sub(layer.taps() - 1);
+            let context: Vec<&[f32]> = before[needed..].iter().copied().chain(own.chunks_exact(width)).collect();
+            let range = start * width..(start + len) * width;
+            layer.convolve(&context, len, &gate[range.clone()], &mut self.attended[range]);
+            if let (Some(tail), true) = (piece.tail.as_mut().and_then(KvBlock::host_mut), len > 0) {
+                tail.write(index, &[], 0, own.chunks_exact(width));
             }
-            FeedForward::Experts(experts) => experts.add(normed, hidden, inner, x),
+        }
+    }
+
+    /// What attention and feed-forward block add to the residual stream, and the norms around them, for the first `rows`
+    /// rows.
+    fn after(&mut self, host: &Host<'_>, layer: &Layer, lora: Option<&LayerLora>, rows: usize) {
+        let (config, block) = (host.config, &host.config.block);
+        let hidden = config.hidden_size;
+        let (x, normed) = (&mut self.x[..rows * hidden], &mut self.normed[..rows * hidden]);
+        match block.placement {
+            Placement::Parallel => host.norm(&layer.input_norm, x, normed),
+            Placement::ParallelTwo => host.norm(&layer.post_attention_norm, x, normed),
+            _ => {}
+        }
+        match &layer.mixer {
+            Mixer::Attention(attention) => {
+                let q = config.q_dim();
+                if let Some(latent) = block.latent {
+                    keep_values(&mut self.attended[..rows * q], config.head_dim, latent.value);
+                }
+                let attended = &self.attended[..rows * config.o_dim()];
+                let o = lora.and_then(|l| l.o.as_ref());
+                add_to(host, layer.attention_out_norm.as_ref(), x, |add, y| {
+                    attention.o.forward(attended, rows, o, add, y);
+                });
+            }
+            Mixer::Convolution(convolution) => {
+                let gated = &self.attended[..rows * hidden];
+                add_to(host, layer.attention_out_norm.as_ref(), x, |add, y| convolution.output(gated, rows, add, y));
+            }
         }
         host.round(x);
+        match block.placement {
+            Placement::Pre | Placement::Sandwich => host.norm(&layer.post_attention_norm, x, normed),
+            Placement::Post => normed.copy_from_slice(x),
+            Placement::AfterSum => {
+                host.norm(&layer.input_norm, x, normed);
+                x.copy_from_slice(normed);
+            }
+            Placement::NormedResidual => {
+                host.norm(&layer.post_attention_norm, x, normed);
+                x.copy_from_slice(normed);
+            }
+            Placement::Parallel | Placement::ParallelTwo => {}
+        }
+        host.round(normed);
+        match &layer.feed_forward {
+            FeedForward::Dense(dense) => {
+                let wide = &mut self.gate_up[..rows * dense.wide()];
+                let activated = &mut self.inner[..rows * dense.inner()];
+                let gate_up = lora.and_then(|l| l.gate_up.as_ref());
+                dense.activate(normed, rows, gate_up, |x| host.round(x), wide, activated);
+                let down = lora.and_then(|l| l.down.as_ref());
+                add_to(host, layer.feed_forward_out_norm.as_ref(), x, |add, y| {
+                    dense.down(activated, rows, down, add, y)
+                });
+            }
+            FeedForward::Experts(experts) => {
+                let normed = &*normed;
+                add_to(host, layer.feed_forward_out_norm.as_ref(), x, |_, y| experts.add(normed, hidden, y));
+            }
+        }
+        if block.placement == Placement::AfterSum {
+            host.norm(&layer.post_attention_norm, x, normed);
+            x.copy_from_slice(normed);
+        }
+        host.round(x);
+    }
+}
+
+/// Adds to the residual stream what `run` computes: into it where nothing else becomes of that, else through a norm and
+/// multiplied. `run` is told whether to add to its buffer, which is zero if not.
+fn add_to(host: &Host<'_>, norm: Option<&HostNorm>, x: &mut [f32], run: impl FnOnce(bool, &mut [f32])) {
+    let block = &host.config.block;
+    if norm.is_none() && block.residual_scale == 1.0 {
+        return run(true, x);
+    }
+    let mut branch = vec![0.0; x.len()];
+    run(false, &mut branch);
+    host.round(&mut branch);
+    if let Some(norm) = norm {
+        norm.in_place(block.norm, &mut branch, host.config.hidden_size, host.config.norm_eps);
+        host.round(&mut branch);
+    }
+    add_scaled(x, block.residual_scale, &branch);
+}
+
+/// Of heads of `width` elements the first `kept`, moved together.
+fn keep_values(attended: &mut [f32], width: usize, kept: usize) {
+    for head in 0..attended.len() / width {
+        attended.copy_within(head * width..head * width + kept, head * kept);
     }
 }
 

@@ -2,54 +2,186 @@
 
 use super::{
     Rotary,
+    convolution::ConvolutionLayer,
     experts::ExpertLayer,
+    feed_forward::Gated,
+    latent::LatentLayer,
     linear::{Embedding, Linear, LoraLinear},
 };
-use crate::{Adapter, AdapterLayer, DecoderConfig, DecoderError, LayerWeights, Projection, Weights};
-use harness_kernels::cpu::elementwise::round_to_bf16;
+use crate::{
+    Adapter, AdapterLayer, DecoderConfig, DecoderError, LayerWeights, Norm, NormWeight, Positions, Projection,
+    Rotation, Weights,
+};
+use harness_kernels::cpu::{
+    activation::Activation,
+    attention::Scores,
+    elementwise::{rms_norm, round_to_bf16},
+    norm::{NormKind, norm_in_place},
+};
 
 /// Packed weights; shared by all adapters over them.
 #[derive(Debug)]
 pub(super) struct HostModel {
     pub(super) embedding: Embedding,
+    /// From the embedding's width to the hidden size, and back.
+    pub(super) projections: Option<(Linear, Linear)>,
+    pub(super) positions: Option<Embedding>,
+    pub(super) embedding_norm: HostNorm,
     pub(super) layers: Vec<Layer>,
-    pub(super) norm: Vec<f32>,
+    pub(super) norm: HostNorm,
     pub(super) head: Linear,
     pub(super) rotary: Rotary,
+    pub(super) local: Option<Rotary>,
+}
+
+/// Weight and bias of a norm; empty ones do nothing.
+#[derive(Debug, Clone, Default)]
+pub(super) struct HostNorm {
+    weight: Vec<f32>,
+    bias: Vec<f32>,
+}
+
+impl HostNorm {
+    pub(super) fn new(weight: &[f32], bias: &[f32]) -> Self {
+        Self { weight: weight.to_vec(), bias: bias.to_vec() }
+    }
+
+    /// Norms rows of `width`.
+    pub(super) fn run(&self, norm: Norm, x: &[f32], width: usize, eps: f32, out: &mut [f32]) {
+        if norm.kind == NormKind::Rms && self.bias.is_empty() && self.weight.len() == width {
+            return rms_norm(x, &self.weight, eps, out, None);
+        }
+        out.copy_from_slice(x);
+        self.in_place(norm, out, width, eps);
+    }
+
+    pub(super) fn in_place(&self, norm: Norm, x: &mut [f32], width: usize, eps: f32) {
+        norm_in_place(norm.kind, x, width, &self.weight, &self.bias, eps);
+    }
 }
 
 #[derive(Debug)]
 pub(super) struct Layer {
-    pub(super) input_norm: Vec<f32>,
-    pub(super) qkv: Linear,
-    pub(super) q_norm: Option<Vec<f32>>,
-    pub(super) k_norm: Option<Vec<f32>>,
-    pub(super) o: Linear,
-    pub(super) post_attention_norm: Vec<f32>,
+    pub(super) input_norm: HostNorm,
+    pub(super) mixer: Mixer,
+    pub(super) attention_out_norm: Option<HostNorm>,
+    pub(super) post_attention_norm: HostNorm,
     pub(super) feed_forward: FeedForward,
+    pub(super) feed_forward_out_norm: Option<HostNorm>,
+}
+
+/// What lets positions see each other.
+#[derive(Debug)]
+pub(super) enum Mixer {
+    Attention(Box<AttentionLayer>),
+    Convolution(ConvolutionLayer),
+}
+
+#[derive(Debug)]
+pub(super) struct AttentionLayer {
+    pub(super) projections: Projections,
+    pub(super) q_norm: Option<HostNorm>,
+    pub(super) k_norm: Option<HostNorm>,
+    pub(super) o: Linear,
+    pub(super) sinks: Vec<f32>,
+}
+
+/// How queries, keys and values are made.
+#[derive(Debug)]
+pub(super) enum Projections {
+    Merged(Linear),
+    Latent(LatentLayer),
 }
 
 #[derive(Debug)]
 pub(super) enum FeedForward {
-    Dense { gate_up: Linear, down: Linear },
-    Experts(ExpertLayer),
+    Dense(Gated),
+    Experts(Box<ExpertLayer>),
 }
 
 impl FeedForward {
-    fn pack(w: &LayerWeights, config: &DecoderConfig) -> Self {
-        match (&w.experts, config.experts) {
-            (Some(weights), Some(experts)) => Self::Experts(ExpertLayer::pack(weights, experts)),
-            _ => Self::Dense {
-                gate_up: Linear::pack(&[&w.gate, &w.up], &[None, None]),
-                down: Linear::pack(&[&w.down], &[None]),
-            },
+    fn pack(w: &LayerWeights, config: &DecoderConfig, layer: usize) -> Self {
+        let more = &w.more;
+        match (&w.experts, &config.experts) {
+            (Some(weights), Some(experts)) => {
+                Self::Experts(Box::new(ExpertLayer::pack(weights, experts, config, layer)))
+            }
+            _ => {
+                let activation = match (config.block.activation, &more.xielu[..]) {
+                    (Activation::Xielu { .. }, &[positive, negative, beta, eps]) => {
+                        let softplus = |x: f32| f64::from(x).exp().ln_1p() as f32;
+                        Activation::Xielu {
+                            positive: softplus(positive),
+                            negative: beta + softplus(negative),
+                            beta,
+                            eps,
+                        }
+                    }
+                    (activation, _) => activation,
+                };
+                let biases = [more.gate_bias.as_ref(), more.up_bias.as_ref(), more.down_bias.as_ref()];
+                Self::Dense(Gated::pack(
+                    [Some(&w.gate), Some(&w.up), Some(&w.down)],
+                    biases,
+                    config.block.gated,
+                    activation,
+                ))
+            }
         }
     }
 
     fn bytes(&self) -> usize {
         match self {
-            Self::Dense { gate_up, down } => gate_up.bytes() + down.bytes(),
+            Self::Dense(block) => block.bytes(),
             Self::Experts(experts) => experts.bytes(),
+        }
+    }
+}
+
+impl Mixer {
+    fn pack(w: &LayerWeights, config: &DecoderConfig) -> Self {
+        let more = &w.more;
+        if let Some(weights) = &more.convolution {
+            return Self::Convolution(ConvolutionLayer::pack(weights));
+        }
+        let projections = match (&more.latent, config.block.latent) {
+            (Some(weights), Some(shape)) => Projections::Latent(LatentLayer::pack(w, weights, shape, config.num_heads)),
+            _ => {
+                let biases = [w.q_bias.as_ref(), w.k_bias.as_ref(), w.v_bias.as_ref()];
+                Projections::Merged(Linear::pack(&[&w.q, &w.k, &w.v], &biases))
+            }
+        };
+        let norm = |weight: &Option<Vec<f32>>, bias: &[f32]| {
+            let there = config.block.qk_norm.filter(|norm| norm.norm.weight == NormWeight::None || weight.is_some());
+            there.map(|_| HostNorm::new(weight.as_deref().unwrap_or_default(), bias))
+        };
+        Self::Attention(Box::new(AttentionLayer {
+            projections,
+            q_norm: norm(&w.q_norm, &more.q_norm_bias),
+            k_norm: norm(&w.k_norm, &more.k_norm_bias),
+            o: Linear::pack(&[&w.o], &[w.o_bias.as_ref()]),
+            sinks: more.sinks.clone(),
+        }))
+    }
+
+    /// Elements of a row of what comes out before the output projection; of latent attention before values are cut.
+    pub(super) fn width(&self, config: &DecoderConfig) -> usize {
+        match self {
+            Self::Attention(_) => config.q_dim(),
+            Self::Convolution(layer) => layer.width(),
+        }
+    }
+
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Attention(layer) => {
+                let projections = match &layer.projections {
+                    Projections::Merged(linear) => linear.bytes(),
+                    Projections::Latent(latent) => latent.bytes(),
+                };
+                projections + layer.o.bytes()
+            }
+            Self::Convolution(layer) => layer.bytes(),
         }
     }
 }
@@ -60,24 +192,39 @@ impl HostModel {
         let layers = weights
             .layers
             .iter()
-            .map(|w| Layer {
-                input_norm: w.input_norm.clone(),
-                qkv: Linear::pack(&[&w.q, &w.k, &w.v], &[w.q_bias.as_ref(), w.k_bias.as_ref(), w.v_bias.as_ref()]),
-                q_norm: w.q_norm.clone(),
-                k_norm: w.k_norm.clone(),
-                o: Linear::pack(&[&w.o], &[w.o_bias.as_ref()]),
-                post_attention_norm: w.post_attention_norm.clone(),
-                feed_forward: FeedForward::pack(w, config),
+            .enumerate()
+            .map(|(number, w)| {
+                let out_norm = |weight: &[f32]| (!weight.is_empty()).then(|| HostNorm::new(weight, &[]));
+                Layer {
+                    input_norm: HostNorm::new(&w.input_norm, &w.more.input_norm_bias),
+                    mixer: Mixer::pack(w, config),
+                    attention_out_norm: out_norm(&w.more.attention_out_norm),
+                    post_attention_norm: HostNorm::new(&w.post_attention_norm, &w.more.post_attention_norm_bias),
+                    feed_forward: FeedForward::pack(w, config, number),
+                    feed_forward_out_norm: out_norm(&w.more.feed_forward_out_norm),
+                }
             })
             .collect();
-        let head = Linear::pack(&[weights.lm_head.as_ref().unwrap_or(&weights.embed)], &[None]);
-        let (rotary, embedding) = (Rotary::new(config, max_length), Embedding::new(weights.embed));
-        Self { embedding, layers, norm: weights.norm, head, rotary }
+        let more = weights.more;
+        let head = Linear::pack(&[weights.lm_head.as_ref().unwrap_or(&weights.embed)], &[more.head_bias.as_ref()]);
+        Self {
+            projections: more
+                .projections
+                .map(|(to, back)| (Linear::pack(&[&to], &[None]), Linear::pack(&[&back], &[None]))),
+            positions: more.positions.map(Embedding::new),
+            embedding_norm: HostNorm::new(&more.embedding_norm.0, &more.embedding_norm.1),
+            embedding: Embedding::new(weights.embed),
+            layers,
+            norm: HostNorm::new(&weights.norm, &more.norm_bias),
+            head,
+            rotary: Rotary::new(config, &config.rope, max_length),
+            local: config.block.local_rope.as_ref().map(|rope| Rotary::new(config, rope, max_length)),
+        }
     }
 
     /// Bytes of packed weights.
     pub(super) fn bytes(&self) -> usize {
-        let layer = |l: &Layer| l.qkv.bytes() + l.o.bytes() + l.feed_forward.bytes();
+        let layer = |l: &Layer| l.mixer.bytes() + l.feed_forward.bytes();
         self.layers.iter().map(layer).sum::<usize>() + self.head.bytes()
     }
 }
@@ -108,16 +255,18 @@ impl HostAdapter {
         let (q, kv, hidden, inner) = (config.q_dim(), config.kv_dim(), config.hidden_size, config.intermediate_size);
         use Projection::{Down, Gate, K, O, Q, Up, V};
         let inside = |layer: &AdapterLayer| [Gate, Up, Down].into_iter().find(|part| layer.contains_key(part));
-        if let (Some(_), Some(part)) = (config.experts, adapter.layers.iter().find_map(inside)) {
+        if let (Some(_), Some(part)) = (&config.experts, adapter.layers.iter().find_map(inside)) {
             return Err(DecoderError::AdapterModule { module: format!("{} of experts", part.module()) });
         }
+        let wide: &[(Projection, usize)] =
+            if config.block.gated { &[(Gate, inner), (Up, inner)] } else { &[(Up, inner)] };
         let layers = adapter
             .layers
             .iter()
             .map(|layer| LayerLora {
                 qkv: LoraLinear::pack(layer, &[(Q, q), (K, kv), (V, kv)], hidden),
-                o: LoraLinear::pack(layer, &[(O, hidden)], q),
-                gate_up: LoraLinear::pack(layer, &[(Gate, inner), (Up, inner)], hidden),
+                o: LoraLinear::pack(layer, &[(O, hidden)], config.o_dim()),
+                gate_up: LoraLinear::pack(layer, wide, hidden),
                 down: LoraLinear::pack(layer, &[(Down, hidden)], inner),
             })
             .collect();
@@ -154,6 +303,30 @@ impl<'a> Host<'a> {
     pub(super) fn round(&self, activations: &mut [f32]) {
         if self.rounded {
             round_to_bf16(activations);
+        }
+    }
+
+    /// Norms rows of the residual stream.
+    pub(super) fn norm(&self, norm: &HostNorm, x: &[f32], out: &mut [f32]) {
+        norm.run(self.config.block.norm, x, self.config.hidden_size, self.config.norm_eps, out);
+    }
+
+    /// What is special about the scores of a layer.
+    pub(super) fn scores(&self, layer: usize, sinks: &'a [f32]) -> Scores<'a> {
+        let block = &self.config.block;
+        let scale = block.score_scale.unwrap_or_else(|| (self.config.head_dim as f64).powf(-0.5));
+        let scale = if block.scores_by_layer { scale / (layer + 1) as f64 } else { scale };
+        let (slopes, rounded) = match &block.positions {
+            Positions::Alibi { slopes, rounded } => (Some(slopes.as_slice()), *rounded),
+            _ => (None, None),
+        };
+        Scores {
+            scale: (block.score_scale.is_some() || block.scores_by_layer).then_some(scale as f32),
+            cap: block.score_cap,
+            slopes,
+            rounded,
+            sinks: (!sinks.is_empty()).then_some(sinks),
+            chunk: block.chunk.filter(|_| block.rotation(layer) != Rotation::None),
         }
     }
 }

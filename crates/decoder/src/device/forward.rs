@@ -151,7 +151,7 @@ impl DeviceModel {
         positions: &DeviceBuffer,
     ) -> Done {
         let (c, w) = (&self.config, &self.layers[layer]);
-        let (hidden, width, eps) = (c.hidden_size, c.q_dim() + 2 * c.kv_dim(), c.rms_norm_eps);
+        let (hidden, width, eps) = (c.hidden_size, c.q_dim() + 2 * c.kv_dim(), c.norm_eps);
         let (normed, qkv) = (a.normed.view(0, rows, hidden, hidden), a.qkv.view(0, rows, width, width));
         self.device.rmsnorm(a.x.view(0, rows, hidden, hidden), 1, w.input_norm.row(), eps, normed, None)?;
         self.linear(&w.qkv, adapter.and_then(|a| a.layers[layer].qkv.as_ref()), normed, qkv)?;
@@ -176,7 +176,7 @@ impl DeviceModel {
             a.out.view(0, rows, hidden, hidden),
             a.x.view(0, rows, hidden, hidden),
             norm,
-            c.rms_norm_eps,
+            c.norm_eps,
             a.normed.view(0, rows, hidden, hidden),
             None,
         )?;
@@ -231,7 +231,7 @@ impl DeviceModel {
             device.write(states, x.row())?;
             let normed = device.alloc(rows * width, self.float)?;
             let view = normed.view(0, rows, width, width);
-            device.rmsnorm(x.view(0, rows, width, width), 1, self.norm.row(), c.rms_norm_eps, view, None)?;
+            device.rmsnorm(x.view(0, rows, width, width), 1, self.norm.row(), c.norm_eps, view, None)?;
             let logits = device.alloc(rows * vocab, Float::F32)?;
             let logits = logits.view(0, rows, vocab, vocab);
             head.with(device, |w| device.gemm(1.0, view, w.t(), 0.0, logits))?;

@@ -2,12 +2,12 @@
 
 use super::GgufFile;
 use crate::{
-    Architecture, DecoderConfig, DecoderError, Experts, Rope, RopeScaling,
+    Architecture, BlockSpec, DecoderConfig, DecoderError, Experts, QkNorm, Rope, RopeScaling,
     config::limits::{self, EXPERTS, LAYERS, POSITIONS, VOCABULARY, WIDTH},
 };
 
 /// Architectures as GGUF names them; Mistral, SmolLM and DeepSeek-LLM are stored as `llama`.
-const ARCHITECTURES: [Architecture; 3] = [Architecture::Llama, Architecture::Qwen2, Architecture::Qwen3];
+const ARCHITECTURES: [Architecture; 3] = [Architecture::LLAMA, Architecture::QWEN2, Architecture::QWEN3];
 
 pub(super) fn read(file: &GgufFile) -> Result<DecoderConfig, DecoderError> {
     let architecture = architecture(file)?;
@@ -34,7 +34,7 @@ pub(super) fn read(file: &GgufFile) -> Result<DecoderConfig, DecoderError> {
     let experts = match file.integer(&key("expert_count"))?.filter(|&n| n > 0) {
         None => None,
         // Mixtral is stored as `llama`; what other architectures do with experts differs.
-        Some(count) if architecture == Architecture::Llama => {
+        Some(count) if architecture == Architecture::LLAMA => {
             let stacked = file.shape("blk.0.ffn_gate_exps.weight").and_then(|shape| shape.first()).copied();
             if let Some(stacked) = stacked.filter(|&stacked| stacked != count) {
                 let expected = format!("{stacked}, as many as blk.0.ffn_gate_exps.weight has");
@@ -47,7 +47,7 @@ pub(super) fn read(file: &GgufFile) -> Result<DecoderConfig, DecoderError> {
             if per_token > count {
                 return Err(refused("expert_used_count", per_token.to_string(), &format!("at most {count} experts")));
             }
-            Some(Experts { count, per_token })
+            Some(Experts::new(count, per_token))
         }
         Some(count) => {
             return Err(refused("expert_count", count.to_string(), "none (only Mixtral's experts are supported)"));
@@ -108,17 +108,20 @@ pub(super) fn read(file: &GgufFile) -> Result<DecoderConfig, DecoderError> {
         num_heads,
         num_kv_heads,
         head_dim,
-        rms_norm_eps: epsilon as f32,
+        norm_eps: epsilon as f32,
         rope: rope(file, name, head_dim)?,
         max_position_embeddings,
         tie_word_embeddings: !has("output.weight"),
-        qkv_bias: architecture == Architecture::Qwen2 || has("blk.0.attn_q.bias"),
+        qkv_bias: architecture == Architecture::QWEN2 || has("blk.0.attn_q.bias"),
         o_bias: has("blk.0.attn_output.bias"),
-        qk_norm: architecture == Architecture::Qwen3,
         sliding_window: vec![window; num_layers],
         bos_token_id: token("bos")?,
         eos_token_ids,
         experts,
+        block: BlockSpec {
+            qk_norm: (architecture == Architecture::QWEN3).then_some(QkNorm::HEAD),
+            ..BlockSpec::default()
+        },
     })
 }
 

@@ -151,12 +151,20 @@ impl TensorSource for GgufSource<'_> {
             Place::Embed => "token_embd.weight".to_owned(),
             Place::Norm => "output_norm.weight".to_owned(),
             Place::LmHead => "output.weight".to_owned(),
+            Place::NormBias => "output_norm.bias".to_owned(),
+            Place::HeadBias => "output.bias".to_owned(),
+            Place::Positions => "position_embd.weight".to_owned(),
+            Place::EmbedNorm => "token_embd_norm.weight".to_owned(),
+            Place::EmbedNormBias => "token_embd_norm.bias".to_owned(),
+            Place::ProjectIn => "project_in.weight".to_owned(),
+            Place::ProjectOut => "project_out.weight".to_owned(),
             Place::Layer(layer, part) => format!("blk.{layer}.{}", part_name(part)),
             Place::Expert(layer, expert, part) => {
                 let stacked = format!("blk.{layer}.{}_exps.weight", expert_name(part));
                 let own = format!("blk.{layer}.{}.{expert}.weight", expert_name(part));
                 if self.has(&own) { own } else { stacked }
             }
+            Place::ExpertBias(layer, _, part) => format!("blk.{layer}.{}_exps.bias", expert_name(part)),
         }
     }
 
@@ -185,7 +193,7 @@ impl TensorSource for GgufSource<'_> {
 
     fn read(&self, place: Place, shape: &[usize]) -> Result<HostTensor, DecoderError> {
         let name = self.name(place);
-        if let (Place::Expert(_, expert, _), &[rows, cols], Some(experts)) = (place, shape, self.config.experts)
+        if let (Place::Expert(_, expert, _), &[rows, cols], Some(experts)) = (place, shape, &self.config.experts)
             && name.ends_with("_exps.weight")
         {
             return Ok(self.file.tensor(&name, &[experts.count, rows, cols])?.matrix(expert, rows, cols));
@@ -193,7 +201,7 @@ impl TensorSource for GgufSource<'_> {
         let tensor = self.file.tensor(&name, shape)?;
         let Place::Layer(_, Part::Q | Part::K | Part::QBias | Part::KBias) = place else { return Ok(tensor) };
         // llama.cpp stores the rows of q and k of `llama` in the order of interleaved rotation, Qwen's as they are.
-        Ok(if self.config.architecture == Architecture::Llama {
+        Ok(if self.config.architecture == Architecture::LLAMA {
             halves_from_pairs(tensor, self.config.head_dim)
         } else {
             tensor
@@ -219,6 +227,40 @@ fn part_name(part: Part) -> &'static str {
         Part::QNorm => "attn_q_norm.weight",
         Part::KNorm => "attn_k_norm.weight",
         Part::Router => "ffn_gate_inp.weight",
+        Part::GateBias => "ffn_gate.bias",
+        Part::UpBias => "ffn_up.bias",
+        Part::DownBias => "ffn_down.bias",
+        Part::InputNormBias => "attn_norm.bias",
+        Part::PostAttentionNormBias => "ffn_norm.bias",
+        Part::AttentionOutNorm => "post_attention_norm.weight",
+        Part::FeedForwardOutNorm => "post_ffw_norm.weight",
+        Part::QNormBias => "attn_q_norm.bias",
+        Part::KNormBias => "attn_k_norm.bias",
+        Part::Sinks => "attn_sinks.weight",
+        Part::RouterBias => "ffn_gate_inp.bias",
+        Part::SelectionBias => "exp_probs_b.bias",
+        Part::SharedGate => "ffn_gate_shexp.weight",
+        Part::SharedUp => "ffn_up_shexp.weight",
+        Part::SharedDown => "ffn_down_shexp.weight",
+        Part::SharedSigmoid => "ffn_gate_inp_shexp.weight",
+        Part::QDown => "attn_q_a.weight",
+        Part::QDownBias => "attn_q_a.bias",
+        Part::QDownNorm => "attn_q_a_norm.weight",
+        Part::QUp => "attn_q_b.weight",
+        Part::KvDown => "attn_kv_a_mqa.weight",
+        Part::KvDownBias => "attn_kv_a_mqa.bias",
+        Part::KvDownNorm => "attn_kv_a_norm.weight",
+        Part::KvUp => "attn_kv_b.weight",
+        Part::ConvIn => "shortconv.in_proj.weight",
+        Part::ConvInBias => "shortconv.in_proj.bias",
+        Part::Conv => "shortconv.conv.weight",
+        Part::ConvBias => "shortconv.conv.bias",
+        Part::ConvOut => "shortconv.out_proj.weight",
+        Part::ConvOutBias => "shortconv.out_proj.bias",
+        Part::XieluPositive => "xielu.alpha_p",
+        Part::XieluNegative => "xielu.alpha_n",
+        Part::XieluBeta => "xielu.beta",
+        Part::XieluEps => "xielu.eps",
     }
 }
 

@@ -8,13 +8,13 @@ use std::{
 use harness_core::{Digest, Hasher};
 use rayon::prelude::*;
 
-use harness_kernels::{HostData, HostTensor};
+use harness_kernels::{HostData, HostTensor, cpu::activation::Activation};
 
-use super::{ExpertWeights, LayerWeights, Weights};
-use crate::{DecoderConfig, DecoderError};
+use super::{ConvolutionWeights, ExpertWeights, LatentWeights, LayerWeights, MoreTop, MoreWeights, Weights};
+use crate::{DecoderConfig, DecoderError, Experts, Latent, NormWeight, Placement, Positions, Span};
 
 /// A tensor of a decoder block.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Part {
     Q,
     K,
@@ -32,10 +32,44 @@ pub(crate) enum Part {
     QNorm,
     KNorm,
     Router,
+    GateBias,
+    UpBias,
+    DownBias,
+    InputNormBias,
+    PostAttentionNormBias,
+    AttentionOutNorm,
+    FeedForwardOutNorm,
+    QNormBias,
+    KNormBias,
+    Sinks,
+    XieluPositive,
+    XieluNegative,
+    XieluBeta,
+    XieluEps,
+    RouterBias,
+    SelectionBias,
+    SharedGate,
+    SharedUp,
+    SharedDown,
+    SharedSigmoid,
+    QDown,
+    QDownBias,
+    QDownNorm,
+    QUp,
+    KvDown,
+    KvDownBias,
+    KvDownNorm,
+    KvUp,
+    ConvIn,
+    ConvInBias,
+    Conv,
+    ConvBias,
+    ConvOut,
+    ConvOutBias,
 }
 
 /// A tensor of an expert.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum ExpertPart {
     Gate,
     Up,
@@ -47,14 +81,23 @@ impl ExpertPart {
 }
 
 /// The place of a tensor in a decoder.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Place {
     Embed,
     Norm,
     LmHead,
+    NormBias,
+    HeadBias,
+    Positions,
+    EmbedNorm,
+    EmbedNormBias,
+    ProjectIn,
+    ProjectOut,
     Layer(usize, Part),
     /// Layer, expert, part.
     Expert(usize, usize, ExpertPart),
+    /// As `Expert`, the bias.
+    ExpertBias(usize, usize, ExpertPart),
 }
 
 /// A number of things that have tensors of their own.
@@ -82,48 +125,187 @@ pub(crate) trait TensorSource: Sync {
     fn stranger(&self, known: &BTreeSet<String>) -> Option<String>;
 }
 
-/// The parts that every block of this configuration has.
-fn parts(config: &DecoderConfig) -> Vec<Part> {
+/// The parts that a block of this configuration has.
+fn parts(config: &DecoderConfig, layer: usize) -> Vec<Part> {
     use Part::*;
-    let mut parts = vec![Q, K, V, O, InputNorm, PostAttentionNorm];
-    if config.experts.is_some() {
-        parts.push(Router)
+    let block = &config.block;
+    let mut parts = vec![];
+    let mut add = |condition: bool, more: &[Part]| {
+        if condition {
+            parts.extend_from_slice(more);
+        }
+    };
+    let (stored, bias) = (block.norm.weight != NormWeight::None, block.norm.bias);
+    let before = !matches!(block.placement, Placement::Post);
+    let one = block.placement == Placement::Parallel;
+    add(before && stored, &[InputNorm]);
+    add(before && stored && !one, &[PostAttentionNorm]);
+    add(before && bias, &[InputNormBias]);
+    add(before && bias && !one, &[PostAttentionNormBias]);
+    add(matches!(block.placement, Placement::Post | Placement::Sandwich), &[AttentionOutNorm, FeedForwardOutNorm]);
+    if block.is_convolution(layer) {
+        add(true, &[ConvIn, Conv, ConvOut]);
+        add(
+            block.convolution.as_ref().is_some_and(|convolution| convolution.bias),
+            &[ConvInBias, ConvBias, ConvOutBias],
+        );
     } else {
-        parts.extend([Gate, Up, Down])
+        match block.latent {
+            None => add(true, &[Q, K, V]),
+            Some(latent) => {
+                let narrow = latent.q_rank.is_some();
+                add(!narrow, &[Q]);
+                add(narrow, &[QDown, QDownNorm, QUp]);
+                add(narrow && latent.bias, &[QDownBias]);
+                add(true, &[KvDown, KvDownNorm, KvUp]);
+                add(latent.bias, &[KvDownBias]);
+            }
+        }
+        add(true, &[O]);
+        add(config.qkv_bias, &[QBias, KBias, VBias]);
+        add(config.o_bias, &[OBias]);
+        let norm = block.qk_norm.map(|norm| norm.norm);
+        add(norm.is_some_and(|norm| norm.weight != NormWeight::None), &[QNorm, KNorm]);
+        add(norm.is_some_and(|norm| norm.bias), &[QNormBias, KNormBias]);
+        add(block.sinks, &[Sinks]);
     }
-    if config.qkv_bias {
-        parts.extend([QBias, KBias, VBias]);
-    }
-    if config.o_bias {
-        parts.push(OBias);
-    }
-    if config.qk_norm {
-        parts.extend([QNorm, KNorm]);
+    match config.experts.as_ref().filter(|experts| experts.is_sparse(layer)) {
+        Some(experts) => {
+            add(true, &[Router]);
+            add(experts.router_bias, &[RouterBias]);
+            add(experts.selection_bias, &[SelectionBias]);
+            add(experts.shared.is_some(), &[SharedGate, SharedUp, SharedDown]);
+            add(experts.shared_gate, &[SharedSigmoid]);
+        }
+        None => {
+            add(block.gated, &[Gate]);
+            add(true, &[Up, Down]);
+            add(block.gated && block.mlp_bias, &[GateBias]);
+            add(block.mlp_bias, &[UpBias, DownBias]);
+            let xielu = matches!(block.activation, Activation::Xielu { .. });
+            add(xielu, &[XieluPositive, XieluNegative, XieluBeta, XieluEps]);
+        }
     }
     parts
+}
+
+/// The places outside of the blocks, head and embedding apart.
+fn tops(config: &DecoderConfig) -> Vec<Place> {
+    let block = &config.block;
+    let mut places = vec![];
+    if block.final_norm && block.norm.weight != NormWeight::None {
+        places.push(Place::Norm);
+    }
+    if block.final_norm && block.norm.bias {
+        places.push(Place::NormBias);
+    }
+    if block.head_bias {
+        places.push(Place::HeadBias);
+    }
+    if let Positions::Learned { .. } = block.positions {
+        places.push(Place::Positions);
+    }
+    if block.embedding_norm {
+        places.extend([Place::EmbedNorm, Place::EmbedNormBias]);
+    }
+    if block.embedding_width.is_some() {
+        places.extend([Place::ProjectIn, Place::ProjectOut]);
+    }
+    places
+}
+
+/// The shape of what is at a place outside of the blocks.
+fn top_shape(config: &DecoderConfig, place: Place) -> Vec<usize> {
+    let (hidden, width) = (config.hidden_size, config.block.embedding_width.unwrap_or(config.hidden_size));
+    match place {
+        Place::Embed | Place::LmHead => vec![config.vocab_size, width],
+        Place::HeadBias => vec![config.vocab_size],
+        Place::Positions => {
+            let offset = if let Positions::Learned { offset } = config.block.positions { offset } else { 0 };
+            vec![config.max_position_embeddings + offset, hidden]
+        }
+        Place::ProjectIn => vec![hidden, width],
+        Place::ProjectOut => vec![width, hidden],
+        _ => vec![hidden],
+    }
 }
 
 /// The shape of a part.
 fn shape(config: &DecoderConfig, part: Part) -> Vec<usize> {
     let (h, m, q, kv) = (config.hidden_size, config.intermediate_size, config.q_dim(), config.kv_dim());
+    let experts = || config.experts.as_ref().map_or(0, |experts| experts.count);
+    let shared = || config.experts.as_ref().and_then(|experts| experts.shared).unwrap_or(0);
+    let latent = || config.block.latent.map_or([0; 5], |l| [l.q_rank.unwrap_or(0), l.kv_rank, l.nope, l.rope, l.value]);
+    let taps = || config.block.convolution.as_ref().map_or(0, |convolution| convolution.taps);
+    let norm = |width: usize| match config.block.qk_norm.map(|norm| norm.span) {
+        Some(Span::Whole) => vec![width],
+        Some(Span::EachHead) => vec![width / config.head_dim, config.head_dim],
+        _ => vec![config.head_dim],
+    };
     match part {
         Part::Q => vec![q, h],
         Part::K | Part::V => vec![kv, h],
-        Part::O => vec![h, q],
+        Part::O => vec![h, config.o_dim()],
         Part::Gate | Part::Up => vec![m, h],
         Part::Down => vec![h, m],
         Part::QBias => vec![q],
         Part::KBias | Part::VBias => vec![kv],
-        Part::OBias | Part::InputNorm | Part::PostAttentionNorm => vec![h],
-        Part::QNorm | Part::KNorm => vec![config.head_dim],
-        Part::Router => vec![config.experts.map_or(0, |experts| experts.count), h],
+        Part::GateBias | Part::UpBias => vec![m],
+        Part::QNorm | Part::QNormBias => norm(q),
+        Part::KNorm | Part::KNormBias => norm(kv),
+        Part::Router => vec![experts(), h],
+        Part::RouterBias | Part::SelectionBias => vec![experts()],
+        Part::Sinks => vec![config.num_heads],
+        Part::XieluPositive | Part::XieluNegative | Part::XieluBeta | Part::XieluEps => vec![1],
+        Part::SharedGate | Part::SharedUp => vec![shared(), h],
+        Part::SharedDown => vec![h, shared()],
+        Part::SharedSigmoid => vec![1, h],
+        Part::QDown => vec![latent()[0], h],
+        Part::QDownBias | Part::QDownNorm => vec![latent()[0]],
+        Part::QUp => vec![q, latent()[0]],
+        Part::KvDown => vec![latent()[1] + latent()[3], h],
+        Part::KvDownBias => vec![latent()[1] + latent()[3]],
+        Part::KvDownNorm => vec![latent()[1]],
+        Part::KvUp => vec![config.num_heads * (latent()[2] + latent()[4]), latent()[1]],
+        Part::ConvIn => vec![3 * h, h],
+        Part::ConvInBias => vec![3 * h],
+        Part::Conv => vec![h, 1, taps()],
+        Part::ConvOut => vec![h, h],
+        Part::OBias
+        | Part::DownBias
+        | Part::InputNorm
+        | Part::InputNormBias
+        | Part::PostAttentionNorm
+        | Part::PostAttentionNormBias
+        | Part::AttentionOutNorm
+        | Part::FeedForwardOutNorm
+        | Part::ConvBias
+        | Part::ConvOutBias => vec![h],
     }
 }
 
 /// The shape of an expert's part.
 fn expert_shape(config: &DecoderConfig, part: ExpertPart) -> [usize; 2] {
-    let (h, m) = (config.hidden_size, config.intermediate_size);
+    let (h, m) = (config.hidden_size, config.expert_width());
     if part == ExpertPart::Down { [h, m] } else { [m, h] }
+}
+
+/// Parameters of the weights that a configuration implies, a tied head counted once.
+pub(crate) fn num_parameters(config: &DecoderConfig) -> usize {
+    let size = |shape: &[usize]| shape.iter().product::<usize>();
+    let layer = |layer: usize| -> usize {
+        let own: usize = parts(config, layer).iter().map(|&part| size(&shape(config, part))).sum();
+        let Some(experts) = config.experts.as_ref().filter(|experts| experts.is_sparse(layer)) else { return own };
+        let of = |part| {
+            let [rows, cols] = expert_shape(config, part);
+            rows * cols + if experts.expert_bias { rows } else { 0 }
+        };
+        own + experts.count * ExpertPart::ALL.into_iter().map(of).sum::<usize>()
+    };
+    let table = size(&top_shape(config, Place::Embed));
+    let head = if config.tie_word_embeddings { 0 } else { table };
+    let tops: usize = tops(config).into_iter().map(|place| size(&top_shape(config, place))).sum();
+    table + head + tops + (0..config.num_layers).map(layer).sum::<usize>()
 }
 
 /// Reads all weights.
@@ -132,97 +314,189 @@ fn expert_shape(config: &DecoderConfig, part: ExpertPart) -> [usize; 2] {
 /// A tensor that makes it another model than a decoder with a head; missing tensors, all of them named at once;
 /// otherwise the first tensor of a wrong shape or type.
 pub(crate) fn assemble(config: &DecoderConfig, source: &dyn TensorSource) -> Result<Weights, DecoderError> {
-    let parts = parts(config);
     let tied = config.tie_word_embeddings;
     let has = |place| source.has(&source.name(place));
     check_counts(config, source)?;
     // Of two tied tensors either may be the one that is stored.
     let table = if tied && !has(Place::Embed) && has(Place::LmHead) { Place::LmHead } else { Place::Embed };
-    let mut places = vec![table, Place::Norm];
+    let mut places = vec![table];
+    places.extend(tops(config));
     if !tied {
         places.push(Place::LmHead);
     }
-    places.extend((0..config.num_layers).flat_map(|layer| parts.iter().map(move |&part| Place::Layer(layer, part))));
-    let experts = config.experts.map_or(0, |experts| experts.count);
-    places.extend((0..config.num_layers).flat_map(|layer| {
-        let of = move |expert| ExpertPart::ALL.map(|part| Place::Expert(layer, expert, part));
-        (0..experts).flat_map(of)
-    }));
-    let missing: Vec<String> =
+    for layer in 0..config.num_layers {
+        places.extend(parts(config, layer).into_iter().map(|part| Place::Layer(layer, part)));
+        let Some(experts) = config.experts.as_ref().filter(|experts| experts.is_sparse(layer)) else { continue };
+        for expert in 0..experts.count {
+            places.extend(ExpertPart::ALL.map(|part| Place::Expert(layer, expert, part)));
+            if experts.expert_bias {
+                places.extend(ExpertPart::ALL.map(|part| Place::ExpertBias(layer, expert, part)));
+            }
+        }
+    }
+    let missing: BTreeSet<String> =
         places.iter().map(|&place| source.name(place)).filter(|name| !source.has(name)).collect();
     let known = places.iter().chain([&Place::LmHead]).map(|&place| source.name(place)).collect();
     if let Some(tensor) = source.stranger(&known) {
         return Err(DecoderError::Stranger { path: source.path().to_owned(), tensor });
     }
     if !missing.is_empty() {
-        return Err(DecoderError::MissingTensors { path: source.path().to_owned(), names: missing });
+        let names = places.iter().map(|&place| source.name(place)).filter(|name| missing.contains(name));
+        let mut names: Vec<String> = names.collect();
+        names.dedup();
+        return Err(DecoderError::MissingTensors { path: source.path().to_owned(), names });
     }
 
-    let vocabulary = [config.vocab_size, config.hidden_size];
+    let wanted: BTreeSet<Place> = places.iter().copied().collect();
     let vector = |place, shape: &[usize]| -> Result<Vec<f32>, DecoderError> {
         Ok(source.read(place, shape)?.to_f32().into_owned())
     };
+    let one_more = config.block.norm.weight == NormWeight::OneMore;
+    let norm_weight = |mut weight: Vec<f32>, one_more: bool| {
+        if one_more {
+            weight.iter_mut().for_each(|w| *w += 1.0);
+        }
+        weight
+    };
     let layer = |layer: usize| -> Result<LayerWeights, DecoderError> {
-        let matrix = |part| source.read(Place::Layer(layer, part), &shape(config, part));
-        let norm = |part| vector(Place::Layer(layer, part), &shape(config, part));
-        let optional = |part| if parts.contains(&part) { norm(part).map(Some) } else { Ok(None) };
-        let dense = |part| {
-            let empty = HostTensor::from_f32([0, 0], vec![]);
-            if parts.contains(&part) { matrix(part) } else { Ok(empty) }
+        let there = |part| wanted.contains(&Place::Layer(layer, part));
+        let nothing = || HostTensor::from_f32([0, 0], vec![]);
+        let tensor = |part| source.read(Place::Layer(layer, part), &shape(config, part));
+        let matrix = |part| if there(part) { tensor(part) } else { Ok(nothing()) };
+        let values = |part| -> Result<Vec<f32>, DecoderError> {
+            if there(part) { vector(Place::Layer(layer, part), &shape(config, part)) } else { Ok(vec![]) }
         };
-        let expert = |expert: usize| -> Result<[HostTensor; 3], DecoderError> {
-            let read = |part| source.read(Place::Expert(layer, expert, part), &expert_shape(config, part));
-            Ok([read(ExpertPart::Gate)?, read(ExpertPart::Up)?, read(ExpertPart::Down)?])
-        };
-        let mixture = || -> Result<ExpertWeights, DecoderError> {
+        let norm = |part| values(part).map(|weight| norm_weight(weight, one_more && there(part)));
+        let optional = |part| there(part).then(|| values(part)).transpose();
+        let head_one_more = config.block.qk_norm.is_some_and(|norm| norm.norm.weight == NormWeight::OneMore);
+        let head_norm = |part| optional(part).map(|weight| weight.map(|weight| norm_weight(weight, head_one_more)));
+        let mixture = |experts: &Experts| -> Result<ExpertWeights, DecoderError> {
+            let read = |expert: usize| -> Result<[HostTensor; 3], DecoderError> {
+                let [gate, up, down] = ExpertPart::ALL
+                    .map(|part| source.read(Place::Expert(layer, expert, part), &expert_shape(config, part)));
+                Ok([gate?, up?, down?])
+            };
+            let biases = |expert: usize| -> Result<[Vec<f32>; 3], DecoderError> {
+                let [gate, up, down] = ExpertPart::ALL
+                    .map(|part| vector(Place::ExpertBias(layer, expert, part), &expert_shape(config, part)[..1]));
+                Ok([gate?, up?, down?])
+            };
+            let with_biases = if experts.expert_bias { experts.count } else { 0 };
             Ok(ExpertWeights {
-                router: matrix(Part::Router)?,
-                experts: (0..experts).map(expert).collect::<Result<_, _>>()?,
+                router: tensor(Part::Router)?,
+                experts: (0..experts.count).map(read).collect::<Result<_, _>>()?,
+                router_bias: optional(Part::RouterBias)?,
+                selection_bias: values(Part::SelectionBias)?,
+                biases: (0..with_biases).map(biases).collect::<Result<_, _>>()?,
+                shared: match experts.shared {
+                    Some(_) => Some([tensor(Part::SharedGate)?, tensor(Part::SharedUp)?, tensor(Part::SharedDown)?]),
+                    None => None,
+                },
+                shared_gate: if experts.shared_gate { Some(tensor(Part::SharedSigmoid)?) } else { None },
             })
         };
+        let latent = |latent: Latent| -> Result<LatentWeights, DecoderError> {
+            let q = match latent.q_rank {
+                Some(_) => Some((tensor(Part::QDown)?, values(Part::QDownNorm)?, tensor(Part::QUp)?)),
+                None => None,
+            };
+            Ok(LatentWeights {
+                q,
+                q_bias: optional(Part::QDownBias)?,
+                kv_down: tensor(Part::KvDown)?,
+                kv_down_bias: optional(Part::KvDownBias)?,
+                kv_norm: values(Part::KvDownNorm)?,
+                kv_up: tensor(Part::KvUp)?,
+            })
+        };
+        let convolution = || -> Result<ConvolutionWeights, DecoderError> {
+            Ok(ConvolutionWeights {
+                input: tensor(Part::ConvIn)?,
+                input_bias: optional(Part::ConvInBias)?,
+                taps: values(Part::Conv)?,
+                bias: values(Part::ConvBias)?,
+                output: tensor(Part::ConvOut)?,
+                output_bias: optional(Part::ConvOutBias)?,
+            })
+        };
+        let is_convolution = config.block.is_convolution(layer);
+        let xielu = [Part::XieluPositive, Part::XieluNegative, Part::XieluBeta, Part::XieluEps];
         Ok(LayerWeights {
             q: matrix(Part::Q)?,
             k: matrix(Part::K)?,
             v: matrix(Part::V)?,
             o: matrix(Part::O)?,
-            gate: dense(Part::Gate)?,
-            up: dense(Part::Up)?,
-            down: dense(Part::Down)?,
+            gate: matrix(Part::Gate)?,
+            up: matrix(Part::Up)?,
+            down: matrix(Part::Down)?,
             q_bias: optional(Part::QBias)?,
             k_bias: optional(Part::KBias)?,
             v_bias: optional(Part::VBias)?,
             o_bias: optional(Part::OBias)?,
             input_norm: norm(Part::InputNorm)?,
             post_attention_norm: norm(Part::PostAttentionNorm)?,
-            q_norm: optional(Part::QNorm)?,
-            k_norm: optional(Part::KNorm)?,
-            experts: if experts > 0 { Some(mixture()?) } else { None },
+            q_norm: head_norm(Part::QNorm)?,
+            k_norm: head_norm(Part::KNorm)?,
+            experts: match config.experts.as_ref().filter(|experts| experts.is_sparse(layer)) {
+                Some(experts) => Some(mixture(experts)?),
+                None => None,
+            },
+            more: MoreWeights {
+                input_norm_bias: values(Part::InputNormBias)?,
+                post_attention_norm_bias: values(Part::PostAttentionNormBias)?,
+                attention_out_norm: norm(Part::AttentionOutNorm)?,
+                feed_forward_out_norm: norm(Part::FeedForwardOutNorm)?,
+                q_norm_bias: values(Part::QNormBias)?,
+                k_norm_bias: values(Part::KNormBias)?,
+                gate_bias: optional(Part::GateBias)?,
+                up_bias: optional(Part::UpBias)?,
+                down_bias: optional(Part::DownBias)?,
+                sinks: values(Part::Sinks)?,
+                xielu: xielu.into_iter().map(values).collect::<Result<Vec<_>, _>>()?.concat(),
+                latent: config.block.latent.filter(|_| !is_convolution).map(latent).transpose()?,
+                convolution: is_convolution.then(convolution).transpose()?,
+            },
         })
     };
-    let embed = source.read(table, &vocabulary)?;
+    let top = |place| source.read(place, &top_shape(config, place));
+    let values = |place| if wanted.contains(&place) { vector(place, &top_shape(config, place)) } else { Ok(vec![]) };
+    let embed = source.read(table, &top_shape(config, Place::Embed))?;
     let lm_head = if table == Place::LmHead || !has(Place::LmHead) {
         None
     } else {
-        let head = source.read(Place::LmHead, &vocabulary)?;
+        let head = top(Place::LmHead)?;
         if tied { head_of_its_own(head, &embed) } else { Some(head) }
+    };
+    let more = MoreTop {
+        norm_bias: values(Place::NormBias)?,
+        head_bias: wanted.contains(&Place::HeadBias).then(|| values(Place::HeadBias)).transpose()?,
+        positions: wanted.contains(&Place::Positions).then(|| top(Place::Positions)).transpose()?,
+        embedding_norm: (values(Place::EmbedNorm)?, values(Place::EmbedNormBias)?),
+        projections: match config.block.embedding_width {
+            Some(_) => Some((top(Place::ProjectIn)?, top(Place::ProjectOut)?)),
+            None => None,
+        },
     };
     Ok(Weights {
         embed,
         layers: (0..config.num_layers).into_par_iter().map(layer).collect::<Result<_, _>>()?,
-        norm: vector(Place::Norm, &[config.hidden_size])?,
+        norm: norm_weight(values(Place::Norm)?, one_more),
         lm_head,
+        more,
     })
 }
 
 /// Fails if there are more layers or experts than tensors, before every one of theirs is looked for.
 fn check_counts(config: &DecoderConfig, source: &dyn TensorSource) -> Result<(), DecoderError> {
-    let experts = config.experts.map_or(0, |experts| experts.count);
-    // Experts that are stacked have one tensor in common.
-    let apart = experts > 0 && !source.has(&source.name(Place::Expert(0, experts - 1, ExpertPart::Gate)));
+    let experts = config.experts.as_ref().map_or(0, |experts| experts.count);
     let (layers, tensors) = (config.num_layers, source.len());
+    let sparse = (0..layers.min(tensors)).filter(|&layer| config.is_sparse(layer));
+    // Experts that are stacked have one tensor in common.
+    let apart = |layer| !source.has(&source.name(Place::Expert(layer, experts - 1, ExpertPart::Gate)));
+    let many = experts.saturating_mul(sparse.clone().count()) > tensors && sparse.clone().next().is_some_and(apart);
     let (count, found) = match () {
         () if layers > tensors => (Count::Layers, layers),
-        () if apart && experts.saturating_mul(layers) > tensors => (Count::Experts, experts),
+        () if many => (Count::Experts, experts),
         () => return Ok(()),
     };
     let (path, key) = source.key_of(count);

@@ -1,7 +1,9 @@
 //! Models of known shapes with random weights, for the benchmarks of this crate and of training.
 
 use half::bf16;
-use harness_decoder::{Architecture, DecoderConfig, LayerWeights, Rope, RopeScaling, Weights};
+use harness_decoder::{
+    Architecture, BlockSpec, DecoderConfig, LayerWeights, MoreTop, MoreWeights, Rope, RopeScaling, Weights,
+};
 use harness_kernels::{HostData, HostTensor, Nf4Tensor, Quantization, QuantizationKind};
 
 /// The decoder of a name: `7b` (Llama-2), `1b` (Llama 3.2), `135m` (SmolLM2), or `tiny`.
@@ -17,7 +19,7 @@ pub(crate) fn config(shape: &str) -> DecoderConfig {
         other => panic!("shape {other}: expected 7b, 1b, 135m or tiny"),
     };
     DecoderConfig {
-        architecture: Architecture::Llama,
+        architecture: Architecture::LLAMA,
         vocab_size: vocab,
         hidden_size: hidden,
         intermediate_size: inter,
@@ -25,13 +27,13 @@ pub(crate) fn config(shape: &str) -> DecoderConfig {
         num_heads: heads,
         num_kv_heads: kv,
         head_dim: hidden / heads,
-        rms_norm_eps: 1e-5,
+        norm_eps: 1e-5,
         rope: Rope { theta: 10_000.0, scaling: RopeScaling::None },
         max_position_embeddings: 4096,
         tie_word_embeddings: tied,
         qkv_bias: false,
         o_bias: false,
-        qk_norm: false,
+        block: BlockSpec::default(),
         sliding_window: vec![None; layers],
         bos_token_id: None,
         eos_token_ids: vec![],
@@ -76,9 +78,16 @@ pub(crate) fn weights(c: &DecoderConfig, quantise: bool) -> Weights {
         q_norm: None,
         k_norm: None,
         experts: None,
+        more: MoreWeights::default(),
     };
     let head = (!c.tie_word_embeddings).then(|| matrix(c.vocab_size, h, 9));
-    Weights { embed: matrix(c.vocab_size, h, 8), layers: vec![layer; c.num_layers], norm: vec![1.0; h], lm_head: head }
+    Weights {
+        embed: matrix(c.vocab_size, h, 8),
+        layers: vec![layer; c.num_layers],
+        norm: vec![1.0; h],
+        lm_head: head,
+        more: MoreTop::default(),
+    }
 }
 
 fn nf4(tensor: &HostTensor) -> HostTensor {

@@ -64,7 +64,7 @@ impl LocalModel {
             }
         }
         plan.requested_tokens = sequences.iter().map(|sequence| sequence.tokens.len() as u64).sum();
-        let forest = Forest::build(&sequences).prune();
+        let forest = Forest::build(&sequences, self.decoder.longest_short()).prune();
         plan.computed_tokens = forest.nodes.iter().map(|node| node.span.len() as u64).sum();
         Ok(plan)
     }

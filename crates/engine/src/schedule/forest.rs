@@ -43,12 +43,16 @@ pub(crate) struct Forest {
 }
 
 impl Forest {
-    /// Builds the forest of all sequences.
-    pub(crate) fn build(sequences: &[Sequence]) -> Self {
+    /// Builds the forest of all sequences. Those of more than `short` tokens share nothing with shorter ones.
+    pub(crate) fn build(sequences: &[Sequence], short: usize) -> Self {
         let mut order: Vec<usize> = (0..sequences.len()).filter(|&i| !sequences[i].tokens.is_empty()).collect();
-        order.sort_by(|&a, &b| sequences[a].tokens.cmp(&sequences[b].tokens).then(a.cmp(&b)));
+        let is_long = |i: usize| sequences[i].tokens.len() > short;
+        order.sort_by(|&a, &b| {
+            is_long(a).cmp(&is_long(b)).then_with(|| sequences[a].tokens.cmp(&sequences[b].tokens)).then(a.cmp(&b))
+        });
         let mut forest = Self { ends: vec![None; sequences.len()], ..Self::default() };
-        let mut ranges = vec![(0..order.len(), 0, None)];
+        let long = order.partition_point(|&i| !is_long(i));
+        let mut ranges = vec![(long..order.len(), 0, None), (0..long, 0, None)];
         // Each entry: sequences that agree up to `depth`, below `parent`. They are split by their next token.
         while let Some((range, depth, parent)) = ranges.pop() {
             let mut pending = vec![];
@@ -199,7 +203,7 @@ mod tests {
         let header: Vec<u32> = (0..50).collect();
         let with = |tail: &[u32]| sequence(&[&header[..], tail].concat(), 50 + tail.len() - 1..50 + tail.len());
         let sequences = [with(&[100, 101, 7]), with(&[100, 101, 8]), with(&[200]), with(&[200])];
-        let forest = Forest::build(&sequences);
+        let forest = Forest::build(&sequences, usize::MAX);
         assert_eq!(forest.roots.len(), 1);
         assert_eq!(forest.tokens(), 50 + 2 + 1 + 1 + 1);
         assert_eq!(forest.ends[2], forest.ends[3], "equal sequences share their end");
@@ -211,7 +215,7 @@ mod tests {
     #[test]
     fn a_sequence_may_be_the_beginning_of_another() {
         let sequences = [sequence(&[1, 2, 3], 2..3), sequence(&[1, 2, 3, 4, 5], 3..5), sequence(&[], 0..0)];
-        let forest = Forest::build(&sequences).prune();
+        let forest = Forest::build(&sequences, usize::MAX).prune();
         assert_eq!(forest.ends[2], None);
         let nodes: Vec<_> = forest.nodes.iter().map(|n| (n.span.clone(), n.wanted.clone())).collect();
         assert_eq!(nodes, [(0..3, vec![2]), (3..5, vec![0, 1])]);
@@ -227,7 +231,7 @@ mod tests {
                 .into_iter()
                 .map(|(tokens, from)| { let n = tokens.len(); Sequence { tokens, wanted: from.min(n)..n } })
                 .collect();
-            let mut forest = Forest::build(&sequences);
+            let mut forest = Forest::build(&sequences, usize::MAX);
             if pruned {
                 forest = forest.prune();
             }

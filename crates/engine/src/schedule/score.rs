@@ -63,7 +63,7 @@ pub(crate) fn score(
     stop: &AtomicBool,
     done: &mut dyn FnMut(usize, Scored, Work) -> Control,
 ) -> Result<Work, EngineError> {
-    let forest = Forest::build(sequences).prune();
+    let forest = Forest::build(sequences, decoder.longest_short()).prune();
     let by_node = assign(&forest, sequences);
     let mut run = Run {
         decoder,
@@ -156,6 +156,7 @@ impl Run<'_> {
                     path: path.iter().filter_map(|&ancestor| self.live[ancestor].as_ref()).collect(),
                     tail: (!node.children.is_empty()).then(|| self.decoder.kv_block(node.span.len())),
                     wanted: node.wanted.clone(),
+                    length: self.sequences[node.sequence].tokens.len(),
                 }
             })
             .collect();

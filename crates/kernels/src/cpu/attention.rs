@@ -6,11 +6,13 @@
 
 use std::cell::RefCell;
 
+use half::bf16;
 use rayon::prelude::*;
 
 use super::{
     MatMut, MatRef,
-    elementwise::{exp_row, max_row},
+    activation::soft_limit,
+    elementwise::{exp, exp_row, max_row},
     gemm::{Depth, NR, SerialGemm},
 };
 
@@ -35,6 +37,23 @@ impl AttentionShape {
     pub fn scale(&self) -> f32 {
         (1.0 / (self.head_dim as f64).sqrt()) as f32
     }
+}
+
+/// What else becomes of the scores `scale · q · k` before and in the softmax. The default is nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Scores<'a> {
+    /// The factor, where it is not [`AttentionShape::scale`].
+    pub scale: Option<f32>,
+    /// `cap · tanh(score / cap)`.
+    pub cap: Option<f32>,
+    /// ALiBi (Press et al. 2022): what a score loses for every position between query and key, by query head.
+    pub slopes: Option<&'a [f32]>,
+    /// Scores gain the product of slope and the key's position instead, rounded to bf16, times this.
+    pub rounded: Option<f32>,
+    /// A further score of every query head that takes part in the softmax and has no value.
+    pub sinks: Option<&'a [f32]>,
+    /// A row sees only positions of its own chunk of this length.
+    pub chunk: Option<usize>,
 }
 
 /// A tensor `[position, kv_heads · head_dim]` with any strides.
@@ -93,8 +112,28 @@ pub fn attention(
     jobs: &[Job<'_>],
     out: &mut [f32],
     out_stride: usize,
+    lse: Option<&mut [f32]>,
+) {
+    attention_with(shape, Scores::default(), q, q_stride, jobs, out, out_stride, lse);
+}
+
+/// As [`attention`], with more said about the scores.
+///
+/// # Panics
+/// As [`attention`], and if there are not as many slopes or sinks as query heads.
+#[allow(clippy::too_many_arguments, reason = "buffers with their strides")]
+pub fn attention_with(
+    shape: AttentionShape,
+    with: Scores<'_>,
+    q: &[f32],
+    q_stride: usize,
+    jobs: &[Job<'_>],
+    out: &mut [f32],
+    out_stride: usize,
     mut lse: Option<&mut [f32]>,
 ) {
+    let by_head = [with.slopes, with.sinks].into_iter().flatten().all(|values| values.len() == shape.heads);
+    assert!(by_head && with.chunk != Some(0), "attention scores of another shape: {with:?}");
     let shared = shape.kv_heads > 0 && shape.heads.is_multiple_of(shape.kv_heads);
     assert!(shared, "{} query heads cannot share {} key heads", shape.heads, shape.kv_heads);
     let width = shape.heads.checked_mul(shape.head_dim).expect("a width");
@@ -125,7 +164,7 @@ pub fn attention(
         .flat_map(|(job, first)| (0..shape.kv_heads).map(move |head| (job, first, head)))
         .collect();
     tasks.into_par_iter().for_each(|(job, first, head)| {
-        WORKSPACE.with_borrow_mut(|space| space.run(shape, q, q_stride, job, first, head, &out, lse.as_ref()));
+        WORKSPACE.with_borrow_mut(|space| space.run(shape, with, q, q_stride, job, first, head, &out, lse.as_ref()));
     });
 }
 
@@ -148,6 +187,7 @@ impl Workspace {
     fn run(
         &mut self,
         shape: AttentionShape,
+        with: Scores<'_>,
         q: &[f32],
         q_stride: usize,
         job: &Job<'_>,
@@ -175,7 +215,7 @@ impl Workspace {
         pack_keys(self.gemm.b_mut(), &job.segments, kv_head * dim, dim, context);
         let visible = |row: usize| start + row / group + 1;
         self.gemm.multiply(
-            shape.scale(),
+            with.scale.unwrap_or_else(|| shape.scale()),
             MatRef::new(queries, rows, dim),
             context,
             MatMut::new(scores, rows, context),
@@ -185,13 +225,31 @@ impl Workspace {
         for (row, scores) in scores.chunks_exact_mut(context).enumerate() {
             let end = visible(row);
             let begin = shape.window.map_or(0, |window| end.saturating_sub(window));
+            let begin = with.chunk.map_or(begin, |chunk| begin.max((end - 1) / chunk * chunk));
             scores[..begin].fill(f32::NEG_INFINITY);
-            let max = max_row(&scores[begin..end]);
-            let sum = exp_row(&mut scores[..end], max);
+            let head = kv_head * group + row % group;
+            if let Some(cap) = with.cap {
+                soft_limit(&mut scores[begin..end], cap);
+            }
+            if let (Some(slopes), Some(factor)) = (with.slopes, with.rounded) {
+                let gain = |position: usize| bf16::from_f32(slopes[head] * position as f32).to_f32() * factor;
+                scores[begin..end].iter_mut().zip(begin..).for_each(|(x, position)| *x += gain(position));
+            } else if let Some(slopes) = with.slopes {
+                let distances = (0..end - begin).rev();
+                scores[begin..end].iter_mut().zip(distances).for_each(|(x, far)| *x -= slopes[head] * far as f32);
+            }
+            let mut max = max_row(&scores[begin..end]);
+            if let Some(sinks) = with.sinks {
+                max = max.max(sinks[head]);
+            }
+            let mut sum = exp_row(&mut scores[..end], max);
+            if let Some(sinks) = with.sinks {
+                sum += exp(sinks[head] - max);
+            }
             scores[end..].fill(0.0);
             self.sums.push(sum);
             if let Some(lse) = lse {
-                let (token, head) = (job.row + first + row / group, kv_head * group + row % group);
+                let token = job.row + first + row / group;
                 // SAFETY: inside of the buffer, which was checked, and only this task writes these heads of this row.
                 unsafe { *lse.data.add(token * lse.stride + head) = max + sum.ln() };
             }
@@ -350,6 +408,43 @@ mod tests {
             }
             assert_eq!(whole, run(&[0, 41, context], &[0, len]), "segments change no bits");
             assert_eq!(whole, run(&[0, 1, 40, 99, context], &[0, 1, 5, 77, len]), "rows change no bits");
+        }
+    }
+
+    #[test]
+    fn caps_slopes_sinks_and_chunks() {
+        let shape = AttentionShape { heads: 4, kv_heads: 2, head_dim: 8, window: Some(9) };
+        let (len, width, kv) = (30, 32, 16);
+        let (q, k, v) = (random(1, len * width), random(2, len * kv), random(3, len * kv));
+        let (slopes, sinks) = ([0.5, 0.25, 0.1, 0.0], [-1.0, 0.5, 2.0, -30.0]);
+        let with = Scores {
+            scale: Some(0.7),
+            cap: Some(1.5),
+            slopes: Some(&slopes),
+            rounded: None,
+            sinks: Some(&sinks),
+            chunk: Some(7),
+        };
+        let segments = vec![Segment { keys: rows(&k, kv), values: rows(&v, kv), len }];
+        let mut out = vec![0.0; len * width];
+        let job = Job { row: 0, len, position: 0, segments };
+        attention_with(shape, with, &q, width, &[job], &mut out, width, None);
+        for t in 0..len {
+            let begin = (t + 1usize).saturating_sub(9).max(t / 7 * 7);
+            for h in 0..4 {
+                let score = |j: usize| {
+                    let dot: f64 = (0..8)
+                        .map(|i| f64::from(q[t * width + h * 8 + i]) * f64::from(k[j * kv + h / 2 * 8 + i]))
+                        .sum();
+                    1.5 * (0.7 * dot / 1.5).tanh() - f64::from(slopes[h]) * (t - j) as f64
+                };
+                let sum: f64 = (begin..=t).map(|j| score(j).exp()).sum::<f64>() + f64::from(sinks[h]).exp();
+                for i in 0..8 {
+                    let mix: f64 = (begin..=t).map(|j| score(j).exp() * f64::from(v[j * kv + h / 2 * 8 + i])).sum();
+                    let found = f64::from(out[t * width + h * 8 + i]);
+                    assert!((found - mix / sum).abs() < 2e-6, "{t} {h}: {found} {}", mix / sum);
+                }
+            }
         }
     }
 

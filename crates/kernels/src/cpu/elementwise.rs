@@ -173,9 +173,6 @@ pub fn add_scaled(x: &mut [f32], scale: f32, y: &[f32]) {
     add_scaled_chunk(x, scale, y);
 }
 
-/// `x += y`.
-///
-/// # Panics
 /// Rounds to the nearest bf16, ties to even, and keeps the result as f32.
 pub fn round_to_bf16(x: &mut [f32]) {
     x.par_chunks_mut(PARALLEL).for_each(|chunk| {
@@ -185,6 +182,9 @@ pub fn round_to_bf16(x: &mut [f32]) {
     });
 }
 
+/// `x += y`.
+///
+/// # Panics
 /// If the lengths differ.
 pub fn add_assign(x: &mut [f32], y: &[f32]) {
     assert_eq!(x.len(), y.len(), "sum of different lengths");

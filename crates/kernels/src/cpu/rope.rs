@@ -8,6 +8,8 @@ pub struct RopeTable {
     cos: Vec<f32>,
     sin: Vec<f32>,
     half: usize,
+    head_dim: usize,
+    pairs: bool,
 }
 
 impl RopeTable {
@@ -20,27 +22,62 @@ impl RopeTable {
             cos: angles().map(|a| a.cos() * attention_scaling).collect(),
             sin: angles().map(|a| a.sin() * attention_scaling).collect(),
             half: inverse_frequencies.len(),
+            head_dim: 2 * inverse_frequencies.len(),
+            pairs: false,
         }
+    }
+
+    /// A table whose positions are followed by those of another one of as many planes.
+    ///
+    /// # Panics
+    /// If they have another number of planes.
+    #[must_use]
+    pub fn followed_by(mut self, other: Self) -> Self {
+        assert_eq!(self.half, other.half, "as many planes");
+        self.cos.extend(other.cos);
+        self.sin.extend(other.sin);
+        self
+    }
+
+    /// The same table for heads of `head_dim` elements, of which the first ones are rotated and the rest stays: in halves
+    /// against each other, or with `pairs` each element against its neighbour.
+    ///
+    /// # Panics
+    /// If a head is too short.
+    #[must_use]
+    pub fn with_heads(mut self, head_dim: usize, pairs: bool) -> Self {
+        assert!(head_dim >= 2 * self.half, "{} rotated elements of heads of {head_dim}", 2 * self.half);
+        (self.head_dim, self.pairs) = (head_dim, pairs);
+        self
     }
 
     /// Number of positions in the table.
     pub fn positions(&self) -> usize {
-        self.cos.len() / self.half
+        self.cos.len().checked_div(self.half).unwrap_or(0)
     }
 
-    /// Rotates heads in place: row r of `x` `[n, stride]` holds `heads` heads of `2·half` elements from column 0, at
+    /// Rotates heads in place: row r of `x` `[n, stride]` holds `heads` heads from column 0, at
     /// position `positions[r]`. `inverse` rotates back, which is the backward pass.
     ///
     /// # Panics
     /// If a position lies outside of the table, or the shapes do not agree.
     pub fn rotate(&self, x: &mut [f32], stride: usize, heads: usize, positions: &[u32], inverse: bool) {
-        let dim = 2 * self.half;
+        let dim = self.head_dim;
         assert!(heads * dim <= stride && x.len() >= positions.len() * stride, "rotary embedding of a wrong shape");
         x.par_chunks_mut(stride).zip(positions.par_iter()).with_min_len(32).for_each(|(row, &position)| {
             let at = position as usize * self.half;
             let (cos, sin) = (&self.cos[at..at + self.half], &self.sin[at..at + self.half]);
             for head in row[..heads * dim].chunks_exact_mut(dim) {
-                let (first, second) = head.split_at_mut(self.half);
+                if self.pairs {
+                    for (i, pair) in head[..2 * self.half].chunks_exact_mut(2).enumerate() {
+                        let (a, b) = (pair[0], pair[1]);
+                        let s = if inverse { -sin[i] } else { sin[i] };
+                        pair[0] = a * cos[i] - b * s;
+                        pair[1] = b * cos[i] + a * s;
+                    }
+                    continue;
+                }
+                let (first, second) = head[..2 * self.half].split_at_mut(self.half);
                 for i in 0..self.half {
                     let (a, b) = (first[i], second[i]);
                     let s = if inverse { -sin[i] } else { sin[i] };
@@ -68,6 +105,19 @@ mod tests {
         assert!((x[2] - (start[2] * cos + start[0] * sin)).abs() < 1e-6);
         assert_eq!(x[8..12], start[8..12], "columns beyond the heads stay");
         table.rotate(&mut x, 12, 2, &[3, 7], true);
+        assert!(x.iter().zip(&start).all(|(a, b)| (a - b).abs() < 1e-5));
+    }
+
+    #[test]
+    fn a_part_of_a_head_in_pairs() {
+        let start: Vec<f32> = (0..6).map(|i| i as f32 + 1.0).collect();
+        let mut x = start.clone();
+        let table = RopeTable::new(&[1.0, 0.1], 10, 1.0).with_heads(6, true);
+        table.rotate(&mut x, 6, 1, &[3], false);
+        let (sin, cos) = 3f32.sin_cos();
+        assert!((x[0] - (cos - 2.0 * sin)).abs() < 1e-6 && (x[1] - (2.0 * cos + sin)).abs() < 1e-6);
+        assert_eq!(x[4..], start[4..]);
+        table.rotate(&mut x, 6, 1, &[3], true);
         assert!(x.iter().zip(&start).all(|(a, b)| (a - b).abs() < 1e-5));
     }
 

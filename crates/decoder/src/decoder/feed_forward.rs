@@ -1,0 +1,79 @@
+//! Feed-forward blocks: a gate and an up projection side by side, or the up projection alone; the activation; down again.
+
+use super::linear::{Linear, LoraLinear};
+use harness_kernels::{HostTensor, cpu::activation::Activation, cpu::elementwise::swiglu_rows};
+
+/// One block, packed.
+#[derive(Debug)]
+pub(crate) struct Gated {
+    wide: Linear,
+    down: Linear,
+    gated: bool,
+    activation: Activation,
+}
+
+impl Gated {
+    /// Packs gate (where there is one), up and down projection with their biases.
+    pub(crate) fn pack(
+        [gate, up, down]: [Option<&HostTensor>; 3],
+        [gate_bias, up_bias, down_bias]: [Option<&Vec<f32>>; 3],
+        gated: bool,
+        activation: Activation,
+    ) -> Self {
+        let wide = match (gated, gate, up) {
+            (true, Some(gate), Some(up)) => Linear::pack(&[gate, up], &[gate_bias, up_bias]),
+            (_, _, up) => Linear::pack(&up.into_iter().collect::<Vec<_>>(), &[up_bias]),
+        };
+        let down = Linear::pack(&down.into_iter().collect::<Vec<_>>(), &[down_bias]);
+        Self { wide, down, gated, activation }
+    }
+
+    pub(crate) fn bytes(&self) -> usize {
+        self.wide.bytes() + self.down.bytes()
+    }
+
+    /// Width of the activation.
+    pub(crate) fn inner(&self) -> usize {
+        if self.gated { self.wide.out() / 2 } else { self.wide.out() }
+    }
+
+    /// Elements of a row of the wide buffer.
+    pub(crate) fn wide(&self) -> usize {
+        self.wide.out()
+    }
+
+    /// The activation of rows of the input; `wide` and `activated` are room for it.
+    #[allow(clippy::too_many_arguments, reason = "input, adapter, buffers")]
+    pub(crate) fn activate(
+        &self,
+        x: &[f32],
+        rows: usize,
+        lora: Option<&LoraLinear>,
+        round: impl Fn(&mut [f32]),
+        wide: &mut [f32],
+        activated: &mut [f32],
+    ) {
+        self.wide.forward(x, rows, lora, false, wide);
+        round(wide);
+        match (self.gated, self.activation) {
+            (true, Activation::Silu) => swiglu_rows(wide, self.inner(), activated),
+            (true, activation) => activation.gated(wide, self.inner(), activated),
+            (false, activation) => activation.plain(wide, self.inner(), activated),
+        }
+        round(activated);
+    }
+
+    /// `y (+)=` what the block makes of an activation.
+    pub(crate) fn down(&self, activated: &[f32], rows: usize, lora: Option<&LoraLinear>, add: bool, y: &mut [f32]) {
+        self.down.forward(activated, rows, lora, add, y);
+    }
+
+    /// The block's output for rows of the input.
+    pub(crate) fn run(&self, x: &[f32], rows: usize) -> Vec<f32> {
+        let (mut wide, mut activated) = (vec![0.0; rows * self.wide()], vec![0.0; rows * self.inner()]);
+        self.activate(x, rows, None, |_| {}, &mut wide, &mut activated);
+        let mut y = vec![0.0; rows * self.down.out()];
+        self.down(&activated, rows, None, false, &mut y);
+        y
+    }
+}

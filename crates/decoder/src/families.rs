@@ -1,0 +1,265 @@
+//! The families of decoders: what each family's configuration class says in transformers 5.24 where `config.json` says
+//! nothing, what its block computes, and how its files name tensors. One file each, mostly data.
+
+mod cohere;
+mod gemma;
+mod glm;
+mod gpt;
+mod granite;
+mod llama;
+mod mixtures;
+mod names;
+mod olmo;
+mod others;
+mod phi;
+
+use std::fmt;
+
+pub(crate) use names::{ExpertNames, Module, Names, QkvOrder};
+
+use crate::{DecoderConfig, DecoderError, config::Keys};
+
+/// The defaults of a family's class, and which keys the class and its model read at all.
+pub(crate) struct Family {
+    /// `model_type`.
+    pub name: &'static str,
+    pub vocab_size: usize,
+    pub hidden_size: usize,
+    /// `None`: four times the hidden size, where the key is absent or null.
+    pub intermediate_size: Option<usize>,
+    pub num_layers: usize,
+    pub num_heads: usize,
+    pub num_kv_heads: Derivable,
+    pub head_dim: Derivable,
+    pub max_position_embeddings: usize,
+    pub norm_eps: f64,
+    pub rope_theta: f64,
+    /// The part of a head that is rotated unless `partial_rotary_factor` says otherwise; `None` = the class does not read it.
+    pub rotated: Option<f64>,
+    /// The class has `original_max_position_embeddings`, and this default of it.
+    pub original_max: Option<usize>,
+    /// `rope_scaling` where no key speaks of rotation, as JSON, and whether `rope_theta` is read beside it.
+    pub absent_rope: Option<(&'static str, bool)>,
+    /// Layers with a window have a rotation of their own: the key of its base in older files, and the base.
+    pub local_rope: Option<(&'static str, f64)>,
+    pub sliding_window: Option<usize>,
+    pub windows: Windows,
+    pub bos_token_id: Option<u32>,
+    pub eos_token_id: Option<u32>,
+    pub biases: Biases,
+    /// The key that says whether the feed-forward block has biases, or what it says without one.
+    pub mlp_bias: Flag,
+    pub tied: bool,
+    /// Whether a hidden size that is no multiple of the heads is refused even beside a `head_dim`.
+    pub whole_heads: bool,
+    /// The key of the activation, where the family has one, and its default.
+    pub activation: (&'static str, &'static str),
+    /// What keys are called that other families call otherwise: several names in the order in which they count, none for a
+    /// key that is not read.
+    pub keys: &'static [(&'static str, &'static str)],
+    pub names: Names,
+    /// Completes a configuration whose sizes are read: its block, experts, and what differs.
+    pub complete: fn(&Keys<'_>, &mut DecoderConfig) -> Result<(), DecoderError>,
+}
+
+/// A yes or no.
+#[derive(Clone, Copy)]
+pub(crate) enum Flag {
+    Always(bool),
+    /// By a key, with its default.
+    Key(&'static str, bool),
+}
+
+impl Flag {
+    pub(crate) fn read(self, keys: &Keys<'_>) -> Result<bool, DecoderError> {
+        match self {
+            Self::Always(value) => Ok(value),
+            Self::Key(key, default) => keys.or(key, default, "true or false"),
+        }
+    }
+}
+
+/// A size that follows from other keys unless it is given.
+pub(crate) struct Derivable {
+    /// What an absent key means; `None` = it is derived.
+    pub absent: Option<usize>,
+    /// Whether `null` is allowed, and means that it is derived.
+    pub null: bool,
+}
+
+/// Which layers have the sliding window.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Windows {
+    /// None: `sliding_window` and `layer_types` are not read.
+    Never,
+    /// All: `layer_types` is not read.
+    Always,
+    /// All, or those that `layer_types` says (transformers then takes Mistral for Ministral).
+    AlwaysOrTyped,
+    /// With `use_sliding_window` the layers from `max_window_layers` on, or those that `layer_types` says.
+    Qwen,
+    /// Those that `layer_types` says; without it all but every so many, the number under this key with this default.
+    Every(&'static str, usize),
+    /// Those that `layer_types` says; without it all but the first of every so many.
+    FullFirst(usize),
+    /// Those that `layer_types` says; without it those from `max_window_layers` on, which has this default.
+    From(usize),
+    /// All, with `use_sliding_window`.
+    Flagged,
+    /// With `use_sliding_window` those that `layer_types` says, which must be there then.
+    Typed,
+}
+
+/// Which linears of the attention have biases.
+#[derive(Clone, Copy)]
+pub(crate) enum Biases {
+    /// q, k and v; output.
+    Are(Flag, Flag),
+}
+
+impl Biases {
+    pub(crate) const NONE: Self = Self::Are(Flag::Always(false), Flag::Always(false));
+    pub(crate) const QKV: Self = Self::Are(Flag::Always(true), Flag::Always(false));
+    pub(crate) const ALL: Self = Self::Are(Flag::Always(true), Flag::Always(true));
+    /// All four where `attention_bias` is true.
+    pub(crate) const BY_KEY: Self = Self::Are(Flag::Key("attention_bias", false), Flag::Key("attention_bias", false));
+}
+
+/// Qwen's class from which on layers have a window, where `max_window_layers` is absent.
+pub(crate) const MAX_WINDOW_LAYERS: usize = 28;
+
+/// All families, in the order in which they are listed.
+static FAMILIES: &[&Family] = &[
+    &llama::LLAMA,
+    &llama::MISTRAL,
+    &mixtures::MIXTRAL,
+    &llama::QWEN2,
+    &llama::QWEN3,
+    &gemma::GEMMA,
+    &gemma::GEMMA2,
+    &gemma::GEMMA3_TEXT,
+    &gemma::GEMMA3,
+    &phi::PHI3,
+    &mixtures::QWEN2_MOE,
+    &mixtures::QWEN3_MOE,
+    &olmo::OLMO,
+    &olmo::OLMO2,
+    &olmo::OLMO3,
+    &llama::SMOLLM3,
+    &granite::GRANITE,
+    &granite::GRANITEMOE,
+    &granite::GRANITEMOESHARED,
+    &gpt::GPT_NEOX,
+    &phi::PHI,
+    &gpt::GPT2,
+    &gpt::GPT_BIGCODE,
+    &others::STABLELM,
+    &others::STARCODER2,
+    &cohere::COHERE,
+    &cohere::COHERE2,
+    &glm::GLM,
+    &glm::GLM4,
+    &glm::GLM4_MOE,
+    &glm::DOTS1,
+    &olmo::EXAONE4,
+    &llama::MINISTRAL,
+    &llama::MINISTRAL3,
+    &llama::CWM,
+    &others::NEMOTRON,
+    &gpt::FALCON,
+    &gpt::BLOOM,
+    &gpt::MPT,
+    &gpt::OPT,
+    &gpt::GPTJ,
+    &mixtures::DEEPSEEK_V2,
+    &mixtures::DEEPSEEK_V3,
+    &mixtures::GPT_OSS,
+    &others::ERNIE4_5,
+    &mixtures::ERNIE4_5_MOE,
+    &others::HUNYUAN_V1_DENSE,
+    &mixtures::HUNYUAN_V1_MOE,
+    &llama::SEED_OSS,
+    &others::APERTUS,
+    &mixtures::LLAMA4_TEXT,
+    &olmo::OLMOE,
+    &mixtures::PHIMOE,
+    &llama::ARCEE,
+    &llama::HELIUM,
+    &llama::INTERNLM3,
+    &others::LFM2,
+    &others::MINICPM3,
+];
+
+/// A family of decoder-only models that one configurable block computes.
+#[derive(Clone, Copy)]
+pub struct Architecture(&'static Family);
+
+impl Architecture {
+    /// All of them.
+    pub fn all() -> impl Iterator<Item = Self> {
+        FAMILIES.iter().map(|family| Self(family))
+    }
+
+    /// Llama 1, 2 and 3, DeepSeek-LLM, SmolLM.
+    pub const LLAMA: Self = Self(&llama::LLAMA);
+    /// Mistral: Llama with a sliding window.
+    pub const MISTRAL: Self = Self(&llama::MISTRAL);
+    /// Mixtral: Mistral with a mixture of experts.
+    pub const MIXTRAL: Self = Self(&mixtures::MIXTRAL);
+    /// Qwen 2 and 2.5: biases on q, k and v.
+    pub const QWEN2: Self = Self(&llama::QWEN2);
+    /// Qwen 3: RMS norms on the heads of q and k.
+    pub const QWEN3: Self = Self(&llama::QWEN3);
+
+    /// The name in `config.json` (`model_type`).
+    pub fn name(self) -> &'static str {
+        self.0.name
+    }
+
+    /// The architecture of this `model_type`.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::all().find(|architecture| architecture.name() == name)
+    }
+
+    /// The names of all, for messages.
+    pub fn supported() -> String {
+        Self::all().map(Self::name).collect::<Vec<_>>().join(", ")
+    }
+
+    pub(crate) fn family(self) -> &'static Family {
+        self.0
+    }
+}
+
+impl PartialEq for Architecture {
+    fn eq(&self, other: &Self) -> bool {
+        self.name() == other.name()
+    }
+}
+
+impl Eq for Architecture {}
+
+impl fmt::Debug for Architecture {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// For families whose block is Llama's.
+fn as_it_is(_: &Keys<'_>, _: &mut DecoderConfig) -> Result<(), DecoderError> {
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_apart() {
+        let mut names: Vec<&str> = Architecture::all().map(Architecture::name).collect();
+        let all = names.len();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), all);
+    }
+}
