@@ -10,7 +10,7 @@ use harness_core::{Digest, Hasher};
 use crate::{
     DecoderConfig, DecoderError, GenerationDefaults, GgufFile, StoredTensors, Weights,
     config::{read_config, read_generation_defaults},
-    weights::{HfSource, TensorStore, assemble, digest_tensors},
+    weights::{HfSource, TensorStore, assemble, digest_tensors, scheme},
 };
 
 /// A decoder on disk. Weights of safetensors files stay memory-mapped.
@@ -67,9 +67,14 @@ impl Checkpoint {
         let (weights, digest) = match self {
             Self::Folder(path) => {
                 let store = TensorStore::open_dir(path)?;
-                let weights = assemble(config, &HfSource::new(&store, config))?;
+                let scheme = scheme(path)?;
+                let weights = assemble(config, &HfSource::new(&store, config, scheme))?;
                 config.tie_word_embeddings = weights.lm_head.is_none();
-                (weights, digest_tensors("safetensors", store.contents()))
+                let mut digest = digest_tensors("safetensors", store.contents());
+                if let Some(scheme) = scheme {
+                    digest = Hasher::new("quantised").part(digest.as_bytes()).part(format!("{scheme:?}")).finish();
+                }
+                (weights, digest)
             }
             Self::Gguf(file) => (file.weights(config)?, file.digest()),
         };

@@ -137,6 +137,11 @@ fn log_probabilities_are_those_of_transformers() {
 }
 
 #[test]
+fn quantised_weights_are_those_of_their_formats() {
+    check_all(|name| name.starts_with("quant-"));
+}
+
+#[test]
 fn adapters_are_those_of_peft() {
     check_all(|name| name.ends_with("-lora"));
 }

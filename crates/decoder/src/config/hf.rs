@@ -14,6 +14,7 @@ use super::{
 use crate::{
     Architecture, BlockSpec, DecoderError, Rotation,
     families::{Biases, Derivable, Family, MAX_WINDOW_LAYERS, Windows},
+    weights::Scheme,
 };
 use harness_kernels::cpu::activation::Activation;
 
@@ -240,13 +241,7 @@ fn refuse_unsupported(keys: &Keys<'_>) -> Result<(), DecoderError> {
     {
         return Err(keys.error("per_layer_config", layers, "nothing (layers that differ are not supported)"));
     }
-    if let Some(quantised) = keys.get("quantization_config") {
-        let bitsandbytes = quantised["quant_method"] == "bitsandbytes" && quantised["load_in_4bit"] == true;
-        if !bitsandbytes {
-            let expected = "bitsandbytes in 4 bits, unquantised safetensors in f32, f16 or bf16, or a .gguf file";
-            return Err(keys.error("quantization_config.quant_method", &quantised["quant_method"], expected));
-        }
-    }
+    Scheme::read(keys)?;
     Ok(())
 }
 

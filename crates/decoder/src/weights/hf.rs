@@ -9,6 +9,7 @@ use harness_kernels::HostTensor;
 
 use super::{
     assemble::{Count, ExpertPart, Part, Place, TensorSource},
+    quantised::Scheme,
     safetensors::TensorStore,
 };
 use crate::{DecoderConfig, DecoderError, Projection, bitsandbytes, families::Names};
@@ -19,15 +20,16 @@ pub(crate) struct HfSource<'a> {
     config: &'a DecoderConfig,
     names: &'static Names,
     root: &'static str,
+    scheme: Option<Scheme>,
 }
 
 impl<'a> HfSource<'a> {
     /// Tensors of a causal language model (`model.layers…`) or of the bare decoder (`layers…`).
-    pub(crate) fn new(store: &'a TensorStore, config: &'a DecoderConfig) -> Self {
+    pub(crate) fn new(store: &'a TensorStore, config: &'a DecoderConfig, scheme: Option<Scheme>) -> Self {
         let names = &config.architecture.family().names;
         let there = |root: &&&str| store.contains(&format!("{root}{}.weight", names.embed));
         let root = names.roots.iter().chain([&""]).find(there).or(names.roots.first()).copied().unwrap_or_default();
-        Self { store, config, names, root }
+        Self { store, config, names, root, scheme }
     }
 
     fn layer(&self, layer: usize, rest: &str) -> String {
@@ -45,6 +47,11 @@ impl<'a> HfSource<'a> {
 
     /// A tensor of this shape, widened if bitsandbytes quantised it and it must be cut.
     fn whole(&self, name: &str, shape: &[usize]) -> Result<HostTensor, DecoderError> {
+        if let (Some(scheme), &[rows, cols]) = (self.scheme, shape)
+            && let Some(tensor) = scheme.linear(self.store, name, [rows, cols])?
+        {
+            return Ok(tensor);
+        }
         let Some(tensor) = bitsandbytes::read(self.store, name)? else {
             let tensor = self.store.tensor(name)?;
             // Some are stored as [1, n] or [n, 1, k].
@@ -119,8 +126,13 @@ impl<'a> HfSource<'a> {
         let count = self.config.experts.as_ref().map_or(0, |experts| experts.count);
         let both = part != ExpertPart::Down;
         let rows = if both { 2 * shape[0] } else { shape[0] };
-        let own = match shape {
-            &[_, cols] => {
+        let quantised = match (self.scheme, shape) {
+            (Some(scheme), &[_, cols]) => scheme.expert(self.store, name, (expert, count), [rows, cols])?,
+            _ => None,
+        };
+        let own = match (quantised, shape) {
+            (Some(own), _) => own,
+            (None, &[_, cols]) => {
                 let (outer, inner) = if experts.transposed { (cols, rows) } else { (rows, cols) };
                 let all = self.store.tensor_of(name, &[count, outer, inner])?;
                 let own = all.matrix(expert, outer, inner);
@@ -184,7 +196,7 @@ impl TensorSource for HfSource<'_> {
     }
 
     fn has(&self, name: &str) -> bool {
-        self.store.contains(name)
+        self.scheme.map_or_else(|| self.store.contains(name), |scheme| scheme.has(self.store, name))
     }
 
     /// transformers passes over what it does not know inside the decoder; beside it stands another head.

@@ -152,6 +152,11 @@ impl TensorStore {
         Ok(HostTensor { shape: entry.shape.clone(), data })
     }
 
+    /// The element type and shape of a tensor.
+    pub(crate) fn info(&self, name: &str) -> Option<(Dtype, &[usize])> {
+        self.entries.get(name).map(|entry| (entry.dtype, entry.shape.as_slice()))
+    }
+
     /// The bytes of a tensor of any type, sharing the mapped file.
     ///
     /// # Errors
