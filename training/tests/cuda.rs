@@ -9,9 +9,7 @@ use std::sync::{
 };
 
 use harness_core::{Digest, Seed};
-use harness_decoder::{
-    Architecture, BlockSpec, DecoderConfig, LayerWeights, Projection, QkNorm, Rope, RopeScaling, Weights,
-};
+use harness_decoder::{Architecture, BlockSpec, DecoderConfig, LayerWeights, Projection, Rope, RopeScaling, Weights};
 use harness_kernels::{
     HostTensor,
     cuda::{Device, Float},
@@ -465,11 +463,7 @@ fn gradients_of_low_rank_additions() {
         &lora(8, 0.1),
     );
     check_gradients(
-        &DecoderConfig {
-            block: BlockSpec { qk_norm: Some(QkNorm::HEAD), ..BlockSpec::default() },
-            sliding_window: vec![Some(40), None],
-            ..config(24)
-        },
+        &DecoderConfig { block: BlockSpec::with_head_norms(true), sliding_window: vec![Some(40), None], ..config(24) },
         &lora(3, 0.0),
     );
 }
@@ -478,11 +472,7 @@ fn gradients_of_low_rank_additions() {
 fn gradients_of_all_parameters() {
     check_gradients(&DecoderConfig { qkv_bias: true, ..config(64) }, &Trainable::Full);
     check_gradients(
-        &DecoderConfig {
-            tie_word_embeddings: false,
-            block: BlockSpec { qk_norm: Some(QkNorm::HEAD), ..BlockSpec::default() },
-            ..config(96)
-        },
+        &DecoderConfig { tie_word_embeddings: false, block: BlockSpec::with_head_norms(true), ..config(96) },
         &Trainable::Full,
     );
 }

@@ -10,7 +10,7 @@ use std::{
 };
 
 use harness_core::{Digest, Seed};
-use harness_decoder::{BlockSpec, DecoderConfig, Projection, QkNorm};
+use harness_decoder::{BlockSpec, DecoderConfig, Projection};
 use harness_training::{
     TrainingError,
     backend::{BackendError, CpuBackend, Memory},
@@ -62,12 +62,7 @@ fn each_failure(backend: &CpuBackend, mut f: impl FnMut(bool) -> Result<(), Trai
 
 #[test]
 fn every_buffer_of_a_step_may_be_missing() {
-    let biased = DecoderConfig {
-        qkv_bias: true,
-        o_bias: true,
-        block: BlockSpec { qk_norm: Some(QkNorm::HEAD), ..BlockSpec::default() },
-        ..config()
-    };
+    let biased = DecoderConfig { qkv_bias: true, o_bias: true, block: BlockSpec::with_head_norms(true), ..config() };
     let cases = [
         (config(), lora(), SavePolicy::Lean),
         (biased.clone(), lora(), SavePolicy::Every(2)),

@@ -4,7 +4,7 @@ mod oracle;
 
 use candle_core::Tensor;
 use harness_core::Seed;
-use harness_decoder::{BlockSpec, DecoderConfig, Projection, QkNorm};
+use harness_decoder::{BlockSpec, DecoderConfig, Projection};
 use harness_training::{
     block::{DropoutPlan, SavePolicy},
     data::Batch,
@@ -109,11 +109,8 @@ fn lora_with_dropout_and_biases_and_untied_head() {
 
 #[test]
 fn lora_with_head_norms_and_sliding_window() {
-    let config = DecoderConfig {
-        block: BlockSpec { qk_norm: Some(QkNorm::HEAD), ..BlockSpec::default() },
-        sliding_window: vec![Some(9), Some(40)],
-        ..config()
-    };
+    let config =
+        DecoderConfig { block: BlockSpec::with_head_norms(true), sliding_window: vec![Some(9), Some(40)], ..config() };
     check(config, lora(&Projection::ALL), 0.1);
 }
 
@@ -134,7 +131,7 @@ fn all_parameters_with_tied_head_and_biases() {
 fn all_parameters_with_head_norms_and_untied_head() {
     let config = DecoderConfig {
         tie_word_embeddings: false,
-        block: BlockSpec { qk_norm: Some(QkNorm::HEAD), ..BlockSpec::default() },
+        block: BlockSpec::with_head_norms(true),
         num_kv_heads: 4,
         sliding_window: vec![None, Some(20)],
         ..config()

@@ -12,7 +12,7 @@ use std::{
 };
 
 use harness_core::{Digest, Seed};
-use harness_decoder::{BlockSpec, DecoderConfig, Projection, QkNorm};
+use harness_decoder::{BlockSpec, DecoderConfig, Projection};
 use harness_training::{
     TrainingError,
     backend::{CpuBackend, Memory},
@@ -316,7 +316,7 @@ fn threads_change_no_bit() {
         hidden_size: 96,
         intermediate_size: 200,
         vocab_size: 3000,
-        block: BlockSpec { qk_norm: Some(QkNorm::HEAD), ..BlockSpec::default() },
+        block: BlockSpec::with_head_norms(true),
         ..config()
     };
     for trainable in [Trainable::Full, lora()] {

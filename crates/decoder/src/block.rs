@@ -249,6 +249,11 @@ impl Default for BlockSpec {
 }
 
 impl BlockSpec {
+    /// Llama's block, with norms of the heads of queries and keys as in Qwen 3 where wanted.
+    pub fn with_head_norms(wanted: bool) -> Self {
+        Self { qk_norm: wanted.then_some(QkNorm::HEAD), ..Self::default() }
+    }
+
     /// What differs from Llama's block: the field, its value, and the feature in words. Names and forms are part of the keys
     /// of stored answers.
     pub(crate) fn differences(&self) -> Vec<(&'static str, String, &'static str)> {

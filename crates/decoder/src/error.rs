@@ -39,14 +39,14 @@ pub enum DecoderError {
         source: serde_json::Error,
     },
     /// The architecture is none that the decoder computes.
-    #[error("{}: architecture {found:?} is not supported; supported are {supported}", path.display())]
+    #[error("{}: architecture {found:?} is not supported{hint}; `harness models list --supported` lists those that are", path.display())]
     UnknownArchitecture {
         /// The file that names it.
         path: PathBuf,
         /// The name found.
         found: String,
-        /// The names understood.
-        supported: String,
+        /// What it has that others lack, or the nearest name.
+        hint: String,
     },
     /// A configuration value is missing, of the wrong form, or asks for something the decoder does not compute.
     #[error("{}: `{key}`: found {found}, expected {expected}", path.display())]

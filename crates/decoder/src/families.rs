@@ -6,6 +6,7 @@ mod gemma;
 mod glm;
 mod gpt;
 mod granite;
+mod latent;
 mod llama;
 mod mixtures;
 mod names;
@@ -13,11 +14,9 @@ mod olmo;
 mod others;
 mod phi;
 
-use std::fmt;
-
 pub(crate) use names::{ExpertNames, Module, Names, QkvOrder};
 
-use crate::{DecoderConfig, DecoderError, config::Keys};
+use crate::{Architecture, DecoderConfig, DecoderError, config::Keys};
 
 /// The defaults of a family's class, and which keys the class and its model read at all.
 pub(crate) struct Family {
@@ -190,30 +189,24 @@ static FAMILIES: &[&Family] = &[
     &others::MINICPM3,
 ];
 
-/// A family of decoder-only models that one configurable block computes.
-#[derive(Clone, Copy)]
-pub struct Architecture(&'static Family);
+/// Architectures that the block cannot compute, and why.
+const UNSUPPORTED: &[(&str, &str)] = &[
+    (
+        "mamba mamba2 falcon_mamba bamba falcon_h1 jamba zamba zamba2 nemotron_h granitemoehybrid plamo2 rwkv recurrent_gemma \
+         xlstm rwkv6 rwkv7",
+        "its layers have a recurrent state",
+    ),
+    ("qwen3_next qwen3_5 qwen3_5_moe qwen3_5_text minimax minimax_m1 kimi_linear", "it has layers of linear attention"),
+    ("gemma3n gemma3n_text gemma4 gemma4_text", "its layers differ in more than their masks"),
+    ("deepseek_v32 glm_moe_dsa", "its attention is sparse by an indexer"),
+    ("bert roberta distilbert xlm-roberta modernbert electra deberta deberta-v2", "an encoder predicts no next token"),
+    ("t5 mt5 bart mbart pegasus t5gemma umt5 whisper m2m_100 marian", "it has an encoder and a decoder"),
+];
 
 impl Architecture {
     /// All of them.
     pub fn all() -> impl Iterator<Item = Self> {
-        FAMILIES.iter().map(|family| Self(family))
-    }
-
-    /// Llama 1, 2 and 3, DeepSeek-LLM, SmolLM.
-    pub const LLAMA: Self = Self(&llama::LLAMA);
-    /// Mistral: Llama with a sliding window.
-    pub const MISTRAL: Self = Self(&llama::MISTRAL);
-    /// Mixtral: Mistral with a mixture of experts.
-    pub const MIXTRAL: Self = Self(&mixtures::MIXTRAL);
-    /// Qwen 2 and 2.5: biases on q, k and v.
-    pub const QWEN2: Self = Self(&llama::QWEN2);
-    /// Qwen 3: RMS norms on the heads of q and k.
-    pub const QWEN3: Self = Self(&llama::QWEN3);
-
-    /// The name in `config.json` (`model_type`).
-    pub fn name(self) -> &'static str {
-        self.0.name
+        FAMILIES.iter().map(|family| Self::new(family.name))
     }
 
     /// The architecture of this `model_type`.
@@ -221,27 +214,16 @@ impl Architecture {
         Self::all().find(|architecture| architecture.name() == name)
     }
 
-    /// The names of all, for messages.
-    pub fn supported() -> String {
-        Self::all().map(Self::name).collect::<Vec<_>>().join(", ")
+    /// What keeps a model of another name from being computed, or which name is near it, for messages.
+    pub(crate) fn hint(name: &str, known: impl Iterator<Item = &'static str>) -> String {
+        if let Some((_, reason)) = UNSUPPORTED.iter().find(|(names, _)| names.split(' ').any(|other| other == name)) {
+            return format!(" ({reason})");
+        }
+        harness_core::nearest(name, known).map(|near| format!("; the nearest is {near}")).unwrap_or_default()
     }
 
     pub(crate) fn family(self) -> &'static Family {
-        self.0
-    }
-}
-
-impl PartialEq for Architecture {
-    fn eq(&self, other: &Self) -> bool {
-        self.name() == other.name()
-    }
-}
-
-impl Eq for Architecture {}
-
-impl fmt::Debug for Architecture {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
+        FAMILIES.iter().find(|family| family.name == self.name()).unwrap_or(&FAMILIES[0])
     }
 }
 

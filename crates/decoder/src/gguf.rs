@@ -1,6 +1,7 @@
 //! GGUF, llama.cpp's single-file format: metadata, configuration and weights.
 
 mod config;
+mod families;
 mod format;
 mod metadata;
 mod split;

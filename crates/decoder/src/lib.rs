@@ -1,6 +1,7 @@
 //! What a decoder is: its dimensions by family, its weights in safetensors or GGUF, adapters, and the forward pass.
 
 mod adapter;
+mod architecture;
 mod bitsandbytes;
 mod block;
 mod checkpoint;
@@ -13,20 +14,22 @@ mod families;
 mod gguf;
 pub mod packed;
 mod projection;
+mod rope;
 mod weights;
 
 pub use adapter::{Adapter, AdapterConfig, AdapterLayer, LoraPair, Patterns, TargetModules, TargetRank};
+pub use architecture::Architecture;
 pub use block::{
     BlockSpec, Convolution, Experts, Groups, Latent, Norm, NormWeight, Placement, Positions, QkNorm, QueryScale,
     Rotation, Routing, Span,
 };
 pub use checkpoint::Checkpoint;
-pub use config::{DecoderConfig, GenerationDefaults, Rope, RopeScaling, read_json};
+pub use config::{DecoderConfig, GenerationDefaults, read_json};
 pub use decoder::{BaseModel, Decoder, KvBlock, Piece, inverse_frequencies};
 pub use error::DecoderError;
-pub use families::Architecture;
 pub use gguf::GgufFile;
 pub use projection::Projection;
+pub use rope::{Rope, RopeScaling};
 pub use weights::{
     ConvolutionWeights, ExpertWeights, LatentWeights, LayerWeights, MoreTop, MoreWeights, StoredTensors, Weights,
     save_safetensors,

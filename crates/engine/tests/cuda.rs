@@ -8,7 +8,7 @@ use std::{path::Path, sync::Arc};
 use harness_core::{Digest, Seed};
 use harness_decoder::{
     Adapter, AdapterConfig, Architecture, BaseModel, BlockSpec, DecoderConfig, GenerationDefaults, LayerWeights,
-    LoraPair, MoreTop, MoreWeights, Projection, QkNorm, Rope, RopeScaling, Weights,
+    LoraPair, MoreTop, MoreWeights, Projection, Rope, RopeScaling, Weights,
 };
 use harness_engine::{ComputeType, Limits, LoadedBase, LocalModel, ModelFiles, ModelOptions, Placement, TextTokenizer};
 use harness_kernels::{
@@ -34,7 +34,7 @@ fn config(head_dim: usize) -> DecoderConfig {
         tie_word_embeddings: false,
         qkv_bias: true,
         o_bias: true,
-        block: BlockSpec { qk_norm: (head_dim == 16).then_some(QkNorm::HEAD), ..BlockSpec::default() },
+        block: BlockSpec::with_head_norms(head_dim == 16),
         sliding_window: vec![None, Some(90), None],
         bos_token_id: Some(0),
         eos_token_ids: vec![1],

@@ -12,7 +12,7 @@ use candle_transformers::models::{llama, mistral, qwen2, qwen3};
 use harness_core::{Control, Digest, LanguageModel, Request, Sampling, Seed, StreamRng};
 use harness_decoder::{
     Adapter, AdapterConfig, Architecture, BlockSpec, DecoderConfig, GenerationDefaults, LayerWeights, LoraPair,
-    MoreTop, MoreWeights, Projection, QkNorm, Rope, RopeScaling, Weights,
+    MoreTop, MoreWeights, Projection, Rope, RopeScaling, Weights,
 };
 use harness_engine::{Limits, LoadedBase, LocalModel, ModelFiles, ModelOptions, TextTokenizer};
 use harness_kernels::HostTensor;
@@ -37,10 +37,7 @@ fn config(architecture: Architecture) -> DecoderConfig {
         tie_word_embeddings: false,
         qkv_bias: qwen2,
         o_bias: false,
-        block: BlockSpec {
-            qk_norm: (architecture == Architecture::QWEN3).then_some(QkNorm::HEAD),
-            ..BlockSpec::default()
-        },
+        block: BlockSpec::with_head_norms(architecture == Architecture::QWEN3),
         sliding_window: vec![None; 3],
         bos_token_id: Some(0),
         eos_token_ids: vec![1],

@@ -87,8 +87,8 @@ fn rope_is_read_in_both_spellings() {
     );
     assert_eq!(config_with(&[("rope_parameters", json!({"rope_type": "default"}))]).unwrap().rope.theta, 10_000.0);
     assert_says(
-        config_with(&[("rope_scaling", json!({"type": "yarn", "factor": 4.0}))]),
-        &["rope_scaling.type", "yarn", "default, linear, dynamic or llama3"],
+        config_with(&[("rope_scaling", json!({"type": "su", "factor": 4.0}))]),
+        &["rope_scaling.type", "su", "default, linear, dynamic, llama3, yarn or longrope"],
     );
     assert_says(config_with(&[("rope_scaling", json!({"type": "linear"}))]), &["rope_scaling.factor", "nothing"]);
     let partial = [("partial_rotary_factor", json!(0.5)), ("rope_scaling", json!({"type": "linear", "factor": 2}))];
@@ -263,9 +263,10 @@ fn half_precision_is_kept() {
 #[test]
 fn bad_configurations_are_named() {
     assert_says(
-        config_with(&[("model_type", json!("gemma3"))]),
-        &["config.json", "\"gemma3\"", "llama, mistral, mixtral, qwen2, qwen3"],
+        config_with(&[("model_type", json!("qwen33"))]),
+        &["config.json", "\"qwen33\"", "the nearest is qwen3", "harness models list --supported"],
     );
+    assert_says(config_with(&[("model_type", json!("mamba2"))]), &["\"mamba2\"", "recurrent state"]);
     assert_says(config_with(&[("hidden_size", json!("many"))]), &["`hidden_size`", "\"many\"", "positive integer"]);
     assert_says(config_with(&[("vocab_size", Value::Null)]), &["`vocab_size`", "found null"]);
     assert_says(config_with(&[("num_key_value_heads", json!(3))]), &["`num_key_value_heads`", "divisor of 4"]);
@@ -274,10 +275,9 @@ fn bad_configurations_are_named() {
         config_with(&[("per_layer_config", json!({"0": {"num_key_value_heads": 1}}))]),
         &["`per_layer_config`"],
     );
-    assert_says(config_with(&[("hidden_act", json!("gelu"))]), &["`hidden_act`", "gelu", "silu"]);
-    assert_says(config_with(&[("mlp_bias", json!(true))]), &["`mlp_bias`"]);
-    let quantised = json!({"quant_method": "bitsandbytes"});
-    assert_says(config_with(&[("quantization_config", quantised)]), &["bitsandbytes", "safetensors"]);
+    assert_says(config_with(&[("hidden_act", json!("gelu_fast"))]), &["`hidden_act`", "gelu_fast", "silu"]);
+    let quantised = json!({"quant_method": "aqlm"});
+    assert_says(config_with(&[("quantization_config", quantised)]), &["aqlm", "bitsandbytes", "safetensors"]);
     assert_says(DecoderConfig::load(Path::new("/nowhere/at/all")), &["/nowhere/at/all", "config.json not found"]);
 
     let dir = tiny("llama");

@@ -357,7 +357,7 @@ fn broken_files_are_named() {
         load(&bytes(&metadata, &tensors))
     };
     let text = |text: &str| Value::String(text.into());
-    assert_says(with("general.architecture", text("gemma3")), &["\"gemma3\"", "llama, qwen2, qwen3"]);
+    assert_says(with("general.architecture", text("mamba")), &["\"mamba\"", "recurrent state"]);
     assert_says(with("general.alignment", Value::U32(0)), &["general.alignment"]);
     assert_says(with("llama.embedding_length", Value::U32(16)), &["token_embd.weight", "[8, 8]", "[8, 16]"]);
     assert_says(with("llama.block_count", Value::U32(3)), &["9 tensors missing", "blk.2.attn_q.weight"]);

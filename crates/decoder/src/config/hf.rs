@@ -188,7 +188,8 @@ fn activation(keys: &Keys<'_>, family: &Family) -> Result<Activation, DecoderErr
     let (key, default) = family.activation;
     let name = match key {
         "" => default.to_owned(),
-        key => keys.value(key, "a name")?.unwrap_or_else(|| default.to_owned()),
+        "hidden_activation" => keys.value(key, "a name")?.unwrap_or_else(|| default.to_owned()),
+        key => keys.or(key, default.to_owned(), "a name")?,
     };
     if name == "xielu" && default == "xielu" {
         return Ok(Activation::Xielu { positive: 0.0, negative: 0.0, beta: 0.0, eps: 0.0 });
@@ -224,11 +225,11 @@ fn architecture(keys: &Keys<'_>) -> Result<Architecture, DecoderError> {
     }
     let name: Option<String> = keys.value("model_type", "an architecture's name")?;
     let name = name.or_else(|| class.map(|c| c.trim_end_matches("ForCausalLM").to_lowercase()));
-    let name = name.ok_or_else(|| keys.error("model_type", "nothing", Architecture::supported()))?;
+    let name = name.ok_or_else(|| keys.error("model_type", "nothing", "an architecture's name"))?;
     Architecture::from_name(&name).ok_or_else(|| DecoderError::UnknownArchitecture {
         path: keys.path.to_owned(),
+        hint: Architecture::hint(&name, Architecture::all().map(Architecture::name)),
         found: name,
-        supported: Architecture::supported(),
     })
 }
 

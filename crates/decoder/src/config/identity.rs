@@ -1,7 +1,7 @@
 //! What of a configuration the answers depend on, in a form that stays the same between versions of this program.
 
-use super::{DecoderConfig, Rope, RopeScaling};
-use crate::QkNorm;
+use super::DecoderConfig;
+use crate::{QkNorm, Rope, RopeScaling};
 
 impl DecoderConfig {
     /// Every constant that answers depend on, as `name=value`. Part of the keys of stored answers: a constant that is

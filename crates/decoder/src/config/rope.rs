@@ -2,8 +2,8 @@
 
 use serde_json::{Map, Value};
 
-use super::{Rope, RopeScaling, keys::Keys, limits::POSITIONS};
-use crate::{DecoderError, families::Family};
+use super::{keys::Keys, limits::POSITIONS};
+use crate::{DecoderError, Rope, RopeScaling, families::Family};
 
 /// The rotation of a model: the main one, that of layers with a window where it is another one, and the elements of a head
 /// that are rotated.
@@ -120,7 +120,10 @@ fn scaling(
 ) -> Result<RopeScaling, DecoderError> {
     let kind = inner.kind()?;
     // Phi-3's class gives its one scaling other names too.
-    let kind = if family.original_max.is_some() && kind == "yarn" { "longrope" } else { kind.as_str() };
+    let kind = match kind.as_str() {
+        "yarn" | "su" if family.original_max.is_some() => "longrope",
+        kind => kind,
+    };
     let factor = || inner.required_number("factor");
     const ORIGINAL: &str = "original_max_position_embeddings";
     // One at the top level counts before the one inside; a class with a default always has one.
@@ -165,7 +168,7 @@ fn scaling(
                 attention_factor,
             }
         }
-        "longrope" | "su" => {
+        "longrope" => {
             let original_max = original_max()?;
             let list = |key: &str| -> Result<Vec<f64>, DecoderError> {
                 let list: Vec<f64> = inner.value(key, "a list of numbers")?.unwrap_or_default();

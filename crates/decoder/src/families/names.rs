@@ -194,6 +194,14 @@ impl Names {
     }
 }
 
+impl DecoderConfig {
+    /// The linears of a block that adapters may change, and the names around theirs.
+    pub(crate) fn modules(&self) -> (&'static Names, Vec<Module>) {
+        let names = &self.architecture.family().names;
+        (names, names.modules(self))
+    }
+}
+
 /// The weight of a projection.
 fn part_of(projection: Projection) -> Part {
     match projection {

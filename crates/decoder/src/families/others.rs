@@ -1,6 +1,6 @@
 //! Families of their own.
 
-use super::{llama::LLAMA, mixtures::latent, phi::LAYER, *};
+use super::{latent::latent, llama::LLAMA, phi::LAYER, *};
 use crate::{
     Convolution, Norm, NormWeight, Placement, Positions, QkNorm, RopeScaling, Span,
     config::{Keys, layer_types},

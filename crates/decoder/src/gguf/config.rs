@@ -1,24 +1,20 @@
 //! The decoder's configuration from GGUF metadata.
 
-use super::GgufFile;
+use super::{
+    GgufFile,
+    families::{self, Metadata},
+};
 use crate::{
-    Architecture, BlockSpec, DecoderConfig, DecoderError, Experts, QkNorm, Rope, RopeScaling,
-    config::limits::{self, EXPERTS, LAYERS, POSITIONS, VOCABULARY, WIDTH},
+    Architecture, BlockSpec, DecoderConfig, DecoderError, Rope, RopeScaling,
+    config::limits::{self, LAYERS, POSITIONS, VOCABULARY, WIDTH},
 };
 
-/// Architectures as GGUF names them; Mistral, SmolLM and DeepSeek-LLM are stored as `llama`.
-const ARCHITECTURES: [Architecture; 3] = [Architecture::LLAMA, Architecture::QWEN2, Architecture::QWEN3];
-
 pub(super) fn read(file: &GgufFile) -> Result<DecoderConfig, DecoderError> {
-    let architecture = architecture(file)?;
-    let name = architecture.name();
-    let key = |suffix: &str| format!("{name}.{suffix}");
-    let refused = |suffix: &str, found: String, expected: &str| DecoderError::Config {
-        path: file.path.clone(),
-        key: key(suffix),
-        found,
-        expected: expected.to_owned(),
-    };
+    let (family, architecture) = families::of(file)?;
+    let name = family.name;
+    let metadata = Metadata { file, name };
+    let key = |suffix: &str| metadata.key(suffix);
+    let refused = |suffix: &str, found: String, expected: &str| metadata.refused(suffix, found, expected);
     if let Some(kind) = file.integer(&key("pooling_type"))?.filter(|&kind| kind != 0) {
         let expected = "none (an embedding model or a classifier, not a language model)";
         return Err(refused("pooling_type", kind.to_string(), expected));
@@ -31,28 +27,6 @@ pub(super) fn read(file: &GgufFile) -> Result<DecoderConfig, DecoderError> {
         ));
     }
     let num_layers = file.size(&key("block_count"), LAYERS)?;
-    let experts = match file.integer(&key("expert_count"))?.filter(|&n| n > 0) {
-        None => None,
-        // Mixtral is stored as `llama`; what other architectures do with experts differs.
-        Some(count) if architecture == Architecture::LLAMA => {
-            let stacked = file.shape("blk.0.ffn_gate_exps.weight").and_then(|shape| shape.first()).copied();
-            if let Some(stacked) = stacked.filter(|&stacked| stacked != count) {
-                let expected = format!("{stacked}, as many as blk.0.ffn_gate_exps.weight has");
-                return Err(refused("expert_count", count.to_string(), &expected));
-            }
-            if let Some(expected) = limits::product(count, num_layers, EXPERTS) {
-                return Err(refused("expert_count", count.to_string(), &format!("{expected} layers")));
-            }
-            let per_token = file.size(&key("expert_used_count"), EXPERTS)?;
-            if per_token > count {
-                return Err(refused("expert_used_count", per_token.to_string(), &format!("at most {count} experts")));
-            }
-            Some(Experts::new(count, per_token))
-        }
-        Some(count) => {
-            return Err(refused("expert_count", count.to_string(), "none (only Mixtral's experts are supported)"));
-        }
-    };
     let hidden_size = file.size(&key("embedding_length"), WIDTH)?;
     let num_heads = file.size(&key("attention.head_count"), WIDTH)?;
     let num_kv_heads = file.integer(&key("attention.head_count_kv"))?.unwrap_or(num_heads);
@@ -70,7 +44,9 @@ pub(super) fn read(file: &GgufFile) -> Result<DecoderConfig, DecoderError> {
     if let Some(values) = file.integer(&key("attention.value_length"))?.filter(|&n| n != head_dim) {
         return Err(refused("attention.value_length", values.to_string(), &format!("{head_dim}, the key's length")));
     }
-    if let Some(rotated) = file.integer(&key("rope.dimension_count"))?.filter(|&n| n != head_dim) {
+    let rotated = file.integer(&key("rope.dimension_count"))?.filter(|&n| n != head_dim && n > 0);
+    let part = architecture.family().rotated.is_some();
+    if let Some(rotated) = rotated.filter(|&n| !part || n > head_dim || !n.is_multiple_of(2)) {
         return Err(refused("rope.dimension_count", rotated.to_string(), &format!("{head_dim}, the whole head")));
     }
     let max_position_embeddings = file.size(&key("context_length"), POSITIONS)?;
@@ -97,9 +73,12 @@ pub(super) fn read(file: &GgufFile) -> Result<DecoderConfig, DecoderError> {
             eos_token_ids.push(id);
         }
     }
-    let epsilon = file.positive(&key("attention.layer_norm_rms_epsilon"))?;
+    let epsilon = match file.positive(&key("attention.layer_norm_rms_epsilon"))? {
+        Some(epsilon) => Some(epsilon),
+        None => file.positive(&key("attention.layer_norm_epsilon"))?,
+    };
     let epsilon = epsilon.ok_or_else(|| file.missing(&key("attention.layer_norm_rms_epsilon"), "a positive number"))?;
-    Ok(DecoderConfig {
+    let mut config = DecoderConfig {
         architecture,
         vocab_size,
         hidden_size,
@@ -109,43 +88,63 @@ pub(super) fn read(file: &GgufFile) -> Result<DecoderConfig, DecoderError> {
         num_kv_heads,
         head_dim,
         norm_eps: epsilon as f32,
-        rope: rope(file, name, head_dim)?,
+        rope: rope(file, name, rotated.unwrap_or(head_dim), max_position_embeddings)?,
         max_position_embeddings,
         tie_word_embeddings: !has("output.weight"),
-        qkv_bias: architecture == Architecture::QWEN2 || has("blk.0.attn_q.bias"),
+        qkv_bias: architecture == Architecture::QWEN2 || has("blk.0.attn_q.bias") || has("blk.0.attn_qkv.bias"),
         o_bias: has("blk.0.attn_output.bias"),
         sliding_window: vec![window; num_layers],
         bos_token_id: token("bos")?,
         eos_token_ids,
-        experts,
-        block: BlockSpec {
-            qk_norm: (architecture == Architecture::QWEN3).then_some(QkNorm::HEAD),
-            ..BlockSpec::default()
-        },
-    })
+        experts: None,
+        block: BlockSpec { rotary_dims: rotated, mlp_bias: has("blk.0.ffn_up.bias"), ..BlockSpec::default() },
+    };
+    (family.complete)(&metadata, &mut config)?;
+    if config.experts.is_none()
+        && let Some(count) = file.integer(&key("expert_count"))?.filter(|&n| n > 0)
+    {
+        return Err(refused(
+            "expert_count",
+            count.to_string(),
+            "none (experts of this architecture are not supported)",
+        ));
+    }
+    Ok(config)
 }
 
-fn architecture(file: &GgufFile) -> Result<Architecture, DecoderError> {
-    let name = file.string("general.architecture")?;
-    let name = name.ok_or_else(|| file.missing("general.architecture", "an architecture's name"))?;
-    ARCHITECTURES.into_iter().find(|architecture| architecture.name() == name).ok_or_else(|| {
-        DecoderError::UnknownArchitecture {
-            path: file.path.clone(),
-            found: name.to_owned(),
-            supported: ARCHITECTURES.map(Architecture::name).join(", "),
-        }
-    })
-}
-
-fn rope(file: &GgufFile, name: &str, head_dim: usize) -> Result<Rope, DecoderError> {
+fn rope(file: &GgufFile, name: &str, dims: usize, max: usize) -> Result<Rope, DecoderError> {
     let theta = file.positive(&format!("{name}.rope.freq_base"))?.unwrap_or(10_000.0);
     if file.has("rope_freqs.weight") {
-        let divisors = file.tensor("rope_freqs.weight", &[head_dim / 2])?.to_f32().into_owned();
+        let divisors = file.tensor("rope_freqs.weight", &[dims / 2])?.to_f32().into_owned();
         if let Some(divisor) = divisors.iter().find(|x| !(x.is_finite() && **x > 0.0)) {
             return Err(file.error(format!("tensor `rope_freqs.weight` holds {divisor}, expected positive numbers")));
         }
         let plain = divisors.iter().all(|&x| x == 1.0);
         return Ok(Rope { theta, scaling: if plain { RopeScaling::None } else { RopeScaling::Divisors(divisors) } });
+    }
+    const LONG: &str = "rope_factors_long.weight";
+    if file.has(LONG) {
+        let list = |tensor: &str| -> Result<Vec<f64>, DecoderError> {
+            let factors = file.tensor(tensor, &[dims / 2])?;
+            let factors: Vec<f64> = factors.to_f32().iter().map(|&x| f64::from(x)).collect();
+            match factors.iter().find(|x| !(x.is_finite() && **x > 0.0)) {
+                Some(wrong) => Err(file.error(format!("tensor `{tensor}` holds {wrong}, expected positive numbers"))),
+                None => Ok(factors),
+            }
+        };
+        let key = format!("{name}.rope.scaling.original_context_length");
+        let original_max = file.integer(&key)?.filter(|&length| length > 1).unwrap_or(max);
+        let factor = max as f64 / original_max as f64;
+        let grown = if factor > 1.0 { (1.0 + factor.ln() / (original_max as f64).ln()).sqrt() } else { 1.0 };
+        let attention_factor = file.positive(&format!("{name}.rope.scaling.attn_factor"))?.unwrap_or(grown);
+        let scaling = RopeScaling::LongRope {
+            short: list("rope_factors_short.weight")?,
+            long: list(LONG)?,
+            original_max,
+            attention_factor,
+            long_attention_factor: attention_factor,
+        };
+        return Ok(Rope { theta, scaling });
     }
     let kind_key = format!("{name}.rope.scaling.type");
     // llama.cpp takes 0 for none.

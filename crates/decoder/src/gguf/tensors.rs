@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    ops::Range,
     path::{Path, PathBuf},
 };
 
@@ -9,15 +10,20 @@ use harness_core::Digest;
 
 use harness_kernels::{gguf::BlockType, mapped};
 
-use super::{GgufFile, Part as FilePart, format::TensorInfo};
+use super::{
+    GgufFile, Part as FilePart,
+    families::{self, GgufFamily},
+    format::TensorInfo,
+};
 use crate::{
-    Architecture, DecoderConfig, DecoderError, Weights,
+    DecoderConfig, DecoderError, Weights,
     weights::{Count, ExpertPart, Part, Place, StoredTensors, TensorSource, assemble, by_type, digest_tensors},
 };
 use harness_kernels::{HostData, HostTensor};
 
 pub(super) fn read(file: &GgufFile, config: &DecoderConfig) -> Result<Weights, DecoderError> {
-    assemble(config, &GgufSource { file, config })
+    let (family, _) = families::of(file)?;
+    assemble(config, &GgufSource { file, config, family })
 }
 
 impl GgufFile {
@@ -139,6 +145,41 @@ impl FilePart {
 struct GgufSource<'a> {
     file: &'a GgufFile,
     config: &'a DecoderConfig,
+    family: &'static GgufFamily,
+}
+
+impl GgufSource<'_> {
+    /// The rows of a projection in a tensor that it shares, which are stored in blocks; `None` if it shares none.
+    fn shared(&self, part: Part) -> Option<(&'static str, usize, Range<usize>)> {
+        let (q, kv, inner) = (self.config.q_dim(), self.config.kv_dim(), self.config.intermediate_size);
+        let fused = !self.has("blk.0.attn_q.weight") && self.has("blk.0.attn_qkv.weight");
+        let wide = self.config.block.gated && !self.has("blk.0.ffn_gate.weight");
+        let qkv = |name, rows| fused.then_some((name, q + 2 * kv, rows));
+        match part {
+            Part::Q => qkv("attn_qkv.weight", 0..q),
+            Part::K => qkv("attn_qkv.weight", q..q + kv),
+            Part::V => qkv("attn_qkv.weight", q + kv..q + 2 * kv),
+            Part::QBias => qkv("attn_qkv.bias", 0..q),
+            Part::KBias => qkv("attn_qkv.bias", q..q + kv),
+            Part::VBias => qkv("attn_qkv.bias", q + kv..q + 2 * kv),
+            Part::Gate if wide => Some(("ffn_up.weight", 2 * inner, 0..inner)),
+            Part::Up if wide => Some(("ffn_up.weight", 2 * inner, inner..2 * inner)),
+            _ => None,
+        }
+    }
+
+    /// llama.cpp's name of a part, where it is not that of most architectures.
+    fn own_name(&self, part: Part) -> Option<&'static str> {
+        let second = ["seed_oss", "glm4moe", "gpt-oss"].contains(&self.family.name);
+        match part {
+            Part::PostAttentionNorm if second => Some("post_attention_norm.weight"),
+            // A second norm beside the first.
+            Part::InputNorm if self.family.name == "falcon" && self.has("blk.0.attn_norm_2.weight") => {
+                Some("attn_norm_2.weight")
+            }
+            _ => None,
+        }
+    }
 }
 
 impl TensorSource for GgufSource<'_> {
@@ -158,7 +199,10 @@ impl TensorSource for GgufSource<'_> {
             Place::EmbedNormBias => "token_embd_norm.bias".to_owned(),
             Place::ProjectIn => "project_in.weight".to_owned(),
             Place::ProjectOut => "project_out.weight".to_owned(),
-            Place::Layer(layer, part) => format!("blk.{layer}.{}", part_name(part)),
+            Place::Layer(layer, part) => {
+                let shared = self.shared(part).map(|(name, ..)| name);
+                format!("blk.{layer}.{}", shared.or_else(|| self.own_name(part)).unwrap_or_else(|| part_name(part)))
+            }
             Place::Expert(layer, expert, part) => {
                 let stacked = format!("blk.{layer}.{}_exps.weight", expert_name(part));
                 let own = format!("blk.{layer}.{}.{expert}.weight", expert_name(part));
@@ -177,7 +221,7 @@ impl TensorSource for GgufSource<'_> {
             Count::Layers => "block_count",
             Count::Experts => "expert_count",
         };
-        (self.file.path.clone(), format!("{}.{key}", self.config.architecture.name()))
+        (self.file.path.clone(), format!("{}.{key}", self.family.name))
     }
 
     fn has(&self, name: &str) -> bool {
@@ -187,7 +231,7 @@ impl TensorSource for GgufSource<'_> {
     /// llama.cpp reads every tensor or refuses the file; those of rotary embeddings are read with the configuration, or
     /// left over from old conversions.
     fn stranger(&self, known: &BTreeSet<String>) -> Option<String> {
-        let passed_over = |name: &str| name == "rope_freqs.weight" || name.contains(".attn_rot_embd");
+        let passed_over = |name: &str| name.starts_with("rope_f") || name.contains(".attn_rot_embd");
         self.file.places.keys().find(|name| !known.contains(*name) && !passed_over(name)).cloned()
     }
 
@@ -198,13 +242,22 @@ impl TensorSource for GgufSource<'_> {
         {
             return Ok(self.file.tensor(&name, &[experts.count, rows, cols])?.matrix(expert, rows, cols));
         }
-        let tensor = self.file.tensor(&name, shape)?;
-        let Place::Layer(_, Part::Q | Part::K | Part::QBias | Part::KBias) = place else { return Ok(tensor) };
-        // llama.cpp stores the rows of q and k of `llama` in the order of interleaved rotation, Qwen's as they are.
-        Ok(if self.config.architecture == Architecture::LLAMA {
-            halves_from_pairs(tensor, self.config.head_dim)
-        } else {
-            tensor
+        let Place::Layer(_, part) = place else { return self.file.tensor(&name, shape) };
+        let tensor = match (self.shared(part), part) {
+            (Some((_, rows, own)), _) => {
+                let whole: Vec<usize> = std::iter::once(rows).chain(shape[1..].iter().copied()).collect();
+                self.file.tensor(&name, &whole)?.select_rows(std::iter::once(own))
+            }
+            // Stored as a vector.
+            (None, Part::SharedSigmoid) => self.file.tensor(&name, &shape[1..])?.reshaped(shape),
+            (None, _) => self.file.tensor(&name, shape)?,
+        };
+        // llama.cpp stores the rows of q and k of some architectures in the order of interleaved rotation.
+        Ok(match part {
+            Part::Q | Part::K | Part::QBias | Part::KBias if self.family.permuted => {
+                halves_from_pairs(tensor, self.config.head_dim)
+            }
+            _ => tensor,
         })
     }
 }

@@ -290,22 +290,25 @@ fn expert_shape(config: &DecoderConfig, part: ExpertPart) -> [usize; 2] {
     if part == ExpertPart::Down { [h, m] } else { [m, h] }
 }
 
-/// Parameters of the weights that a configuration implies, a tied head counted once.
-pub(crate) fn num_parameters(config: &DecoderConfig) -> usize {
-    let size = |shape: &[usize]| shape.iter().product::<usize>();
-    let layer = |layer: usize| -> usize {
-        let own: usize = parts(config, layer).iter().map(|&part| size(&shape(config, part))).sum();
-        let Some(experts) = config.experts.as_ref().filter(|experts| experts.is_sparse(layer)) else { return own };
-        let of = |part| {
-            let [rows, cols] = expert_shape(config, part);
-            rows * cols + if experts.expert_bias { rows } else { 0 }
+impl DecoderConfig {
+    /// Parameters of the weights this configuration implies, a tied head counted once.
+    pub fn num_parameters(&self) -> usize {
+        let config = self;
+        let size = |shape: &[usize]| shape.iter().product::<usize>();
+        let layer = |layer: usize| -> usize {
+            let own: usize = parts(config, layer).iter().map(|&part| size(&shape(config, part))).sum();
+            let Some(experts) = config.experts.as_ref().filter(|experts| experts.is_sparse(layer)) else { return own };
+            let of = |part| {
+                let [rows, cols] = expert_shape(config, part);
+                rows * cols + if experts.expert_bias { rows } else { 0 }
+            };
+            own + experts.count * ExpertPart::ALL.into_iter().map(of).sum::<usize>()
         };
-        own + experts.count * ExpertPart::ALL.into_iter().map(of).sum::<usize>()
-    };
-    let table = size(&top_shape(config, Place::Embed));
-    let head = if config.tie_word_embeddings { 0 } else { table };
-    let tops: usize = tops(config).into_iter().map(|place| size(&top_shape(config, place))).sum();
-    table + head + tops + (0..config.num_layers).map(layer).sum::<usize>()
+        let table = size(&top_shape(config, Place::Embed));
+        let head = if config.tie_word_embeddings { 0 } else { table };
+        let tops: usize = tops(config).into_iter().map(|place| size(&top_shape(config, place))).sum();
+        table + head + tops + (0..config.num_layers).map(layer).sum::<usize>()
+    }
 }
 
 /// Reads all weights.

@@ -230,7 +230,7 @@ mod tests {
         let x = [-1.5f32, 0.75];
         for (activation, expected) in [
             (Activation::Gelu, [-0.100_210_8, 0.580_029_9]),
-            (Activation::GeluTanh, [-0.100_428_42, 0.579_863_07]),
+            (Activation::GeluTanh, [-0.100_428_42, 0.579_960_6]),
             (Activation::Silu, [-0.273_638_27, 0.509_384_5]),
             (Activation::Relu, [0.0, 0.75]),
             (Activation::Relu2, [0.0, 0.5625]),
