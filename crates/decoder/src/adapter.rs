@@ -1,6 +1,7 @@
 //! LoRA adapters in PEFT's layout.
 
 mod config;
+mod experts;
 mod files;
 mod modules;
 mod patterns;
@@ -32,6 +33,9 @@ pub struct LoraPair {
 /// The low-rank additions of one block.
 pub type AdapterLayer = BTreeMap<Projection, LoraPair>;
 
+/// The low-rank additions to the experts of one block: to gate and up together, and to down.
+pub type ExpertPairs = Vec<[Option<LoraPair>; 2]>;
+
 /// A LoRA adapter over one base model.
 #[derive(Clone, Debug)]
 pub struct Adapter {
@@ -40,6 +44,8 @@ pub struct Adapter {
     /// Whole modules saved beside the low-rank pairs, by module path: `lm_head`, `model.embed_tokens`, each
     /// `[vocab, hidden]`. They replace the base's; both may have more rows than these.
     pub modules_to_save: BTreeMap<String, HostTensor>,
+    /// The low-rank additions to the experts of every block; empty where none of its experts is adapted.
+    pub experts: Vec<ExpertPairs>,
     /// What `adapter_config.json` says.
     pub config: AdapterConfig,
     /// Hash of everything the answers depend on: places, ranks, scales, values.
@@ -53,8 +59,16 @@ impl Adapter {
         layers: Vec<AdapterLayer>,
         modules_to_save: BTreeMap<String, HostTensor>,
     ) -> Self {
-        let digest = digest(&layers, &modules_to_save);
-        Self { layers, modules_to_save, config, digest }
+        let digest = digest(&layers, &modules_to_save, &[]);
+        Self { layers, modules_to_save, experts: vec![], config, digest }
+    }
+
+    /// The same adapter with additions to experts.
+    #[must_use]
+    pub(crate) fn with_experts(mut self, experts: Vec<ExpertPairs>) -> Self {
+        self.digest = digest(&self.layers, &self.modules_to_save, &experts);
+        self.experts = experts;
+        self
     }
 
     /// Rows of the embedding with this adapter: tokens that it knows. `base`: the base's.
@@ -76,19 +90,31 @@ impl Adapter {
 
     /// Number of trained values.
     pub fn num_parameters(&self) -> usize {
-        let pairs = self.layers.iter().flat_map(BTreeMap::values).map(|pair| pair.a.len() + pair.b.len());
+        let experts = self.experts.iter().flatten().flatten().flatten();
+        let pairs = self.layers.iter().flat_map(BTreeMap::values).chain(experts);
+        let pairs = pairs.map(|pair| pair.a.len() + pair.b.len());
         pairs.sum::<usize>() + self.modules_to_save.values().map(|tensor| tensor.data.len()).sum::<usize>()
     }
 }
 
 /// Hash of the values, whatever type they are stored in.
-fn digest(layers: &[AdapterLayer], modules_to_save: &BTreeMap<String, HostTensor>) -> Digest {
+fn digest(layers: &[AdapterLayer], modules_to_save: &BTreeMap<String, HostTensor>, experts: &[ExpertPairs]) -> Digest {
     let mut hasher = Hasher::new("adapter");
     let bytes = |values: &[f32]| values.iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<u8>>();
     for (index, layer) in layers.iter().enumerate() {
         for (projection, pair) in layer {
             hasher.part(format!("{index} {projection} {}", pair.rank)).part(pair.scale.to_le_bytes());
             hasher.part(bytes(&pair.a)).part(bytes(&pair.b));
+        }
+    }
+    for (index, layer) in experts.iter().enumerate() {
+        for (expert, pairs) in layer.iter().enumerate() {
+            for (part, pair) in
+                ["gate_up", "down"].iter().zip(pairs).filter_map(|(part, pair)| Some((part, pair.as_ref()?)))
+            {
+                hasher.part(format!("{index} expert {expert} {part} {}", pair.rank)).part(pair.scale.to_le_bytes());
+                hasher.part(bytes(&pair.a)).part(bytes(&pair.b));
+            }
         }
     }
     for (module, tensor) in modules_to_save {

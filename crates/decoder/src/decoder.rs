@@ -155,7 +155,7 @@ impl Decoder {
             }
         };
         let vocab_size = adapter.embedding_rows(config.vocab_size);
-        let changes_nothing = adapter.modules_to_save.is_empty() && linear::is_zero(&adapter.layers);
+        let changes_nothing = adapter.modules_to_save.is_empty() && linear::is_zero(&adapter.layers, &adapter.experts);
         let adapter = Some(Arc::new(PlacedAdapter { vocab_size, changes_nothing, weights }));
         Ok(Self { base, adapter, rounded: false })
     }

@@ -17,7 +17,7 @@ mod projection;
 mod rope;
 mod weights;
 
-pub use adapter::{Adapter, AdapterConfig, AdapterLayer, LoraPair, Patterns, TargetModules, TargetRank};
+pub use adapter::{Adapter, AdapterConfig, AdapterLayer, ExpertPairs, LoraPair, Patterns, TargetModules, TargetRank};
 pub use architecture::Architecture;
 pub use block::{
     BlockSpec, Convolution, Experts, Groups, Latent, Norm, NormWeight, Placement, Positions, QkNorm, QueryScale,

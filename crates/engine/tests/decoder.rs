@@ -341,6 +341,7 @@ fn adapter(config: &DecoderConfig) -> Adapter {
         })
         .collect();
     Adapter {
+        experts: vec![],
         layers,
         modules_to_save: Default::default(),
         config: AdapterConfig::default(),

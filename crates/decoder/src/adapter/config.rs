@@ -64,6 +64,9 @@ pub struct AdapterConfig {
     /// Whether a trained embedding is the head as well, where the base ties them.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub ensure_weight_tying: bool,
+    /// Stacked weights of experts that are adapted, by their names or the ends of them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub target_parameters: Option<Vec<String>>,
 }
 
 impl Default for AdapterConfig {
@@ -85,6 +88,7 @@ impl Default for AdapterConfig {
             alpha_pattern: Patterns::default(),
             modules_to_save: None,
             ensure_weight_tying: false,
+            target_parameters: None,
         }
     }
 }
@@ -216,7 +220,11 @@ fn refuse_unsupported(path: &Path, json: &Map<String, Value>) -> Result<(), Deco
             return Err(refused("peft_type", found.unwrap_or(&Value::Null), expected));
         }
     }
-    let known = serde_json::to_value(AdapterConfig { ensure_weight_tying: true, ..AdapterConfig::default() });
+    let known = serde_json::to_value(AdapterConfig {
+        ensure_weight_tying: true,
+        target_parameters: Some(vec![]),
+        ..AdapterConfig::default()
+    });
     let empty = |value: &Value| match value {
         Value::Null => true,
         Value::Bool(flag) => !flag,

@@ -8,7 +8,7 @@ use std::{
 
 use safetensors::{Dtype, tensor::TensorView};
 
-use super::{Adapter, AdapterConfig, AdapterLayer, LoraPair, TargetRank, modules::Modules};
+use super::{Adapter, AdapterConfig, AdapterLayer, LoraPair, TargetRank, experts::ExpertTensors, modules::Modules};
 use crate::{
     DecoderConfig, DecoderError, Projection,
     families::{Module, Names},
@@ -54,9 +54,10 @@ impl Adapter {
         let store = TensorStore::open_file(&path)?;
         let (names, known) = base.modules();
         let (mut a, mut b, mut modules) = (BTreeMap::new(), BTreeMap::new(), Modules::default());
+        let mut experts = ExpertTensors::default();
         for name in store.names() {
             let path = module_path(name);
-            if path.is_some_and(|path| modules.take(path, name)) {
+            if path.is_some_and(|path| modules.take(path, name) || experts.take(path, name, base)) {
                 continue;
             }
             match path.and_then(|path| parse(path, names, &known)) {
@@ -106,14 +107,19 @@ impl Adapter {
             return Err(failed(format!("tensor `{name}` is not targeted by adapter_config.json")));
         }
         let modules_to_save = modules.resolve(&config, &store, base)?;
-        Ok(Self::new(config, layers, modules_to_save))
+        let experts = experts.resolve(&config, &store, base)?;
+        let adapter = Self::new(config, layers, modules_to_save);
+        Ok(if experts.is_empty() { adapter } else { adapter.with_experts(experts) })
     }
 
     /// Writes the adapter in PEFT's layout, f32; the directory is made if needed. Each file appears whole or not at all.
     ///
     /// # Errors
-    /// If a file cannot be written.
+    /// If a file cannot be written, or experts are adapted, whose layout is not written.
     pub fn save(&self, dir: &Path) -> Result<(), DecoderError> {
+        if !self.experts.is_empty() {
+            return Err(DecoderError::AdapterModule { module: "experts".to_owned() });
+        }
         fs::create_dir_all(dir).map_err(|e| DecoderError::write(dir, e))?;
         let bytes = |values: &[f32]| values.iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<u8>>();
         let mut tensors: Vec<(String, Vec<usize>, Vec<u8>)> = Vec::new();

@@ -1,6 +1,9 @@
 //! Mixtures of experts: a router sends every row to a few of several feed-forward blocks (Jiang et al. 2024).
 
-use super::{feed_forward::Gated, linear::Linear};
+use super::{
+    feed_forward::Gated,
+    linear::{Linear, LoraLinear},
+};
 use crate::{DecoderConfig, ExpertWeights, Experts, Routing};
 use harness_kernels::{
     HostTensor,
@@ -49,7 +52,8 @@ impl ExpertLayer {
     ///
     /// A row's experts are added in order of their number, and each expert's products do not depend on which other rows
     /// it is given, so that a row's bits do not depend on its neighbours.
-    pub(crate) fn add(&self, normed: &[f32], hidden: usize, x: &mut [f32]) {
+    /// `adapted` are the low-rank additions to every expert, or none.
+    pub(crate) fn add(&self, normed: &[f32], hidden: usize, adapted: &[[Option<LoraLinear>; 2]], x: &mut [f32]) {
         let rows = normed.len() / hidden;
         let mut logits = vec![0.0; rows * self.experts.len()];
         self.router.forward(normed, rows, None, false, &mut logits);
@@ -60,7 +64,7 @@ impl ExpertLayer {
             }
         }
         let on_input = self.settings.routing == Routing::SigmoidOnInput;
-        for (block, chosen) in self.experts.iter().zip(&chosen) {
+        for ((number, block), chosen) in self.experts.iter().enumerate().zip(&chosen) {
             if chosen.is_empty() {
                 continue;
             }
@@ -72,13 +76,14 @@ impl ExpertLayer {
                     false => input.extend_from_slice(row),
                 }
             }
-            let output = block.run(&input, chosen.len());
+            let adapted = adapted.get(number).map_or([None, None], |pair| pair.each_ref().map(Option::as_ref));
+            let output = block.run(&input, chosen.len(), adapted);
             for (&(row, weight), output) in chosen.iter().zip(output.chunks_exact(hidden)) {
                 add_scaled(&mut x[row * hidden..(row + 1) * hidden], if on_input { 1.0 } else { weight }, output);
             }
         }
         let Some((block, gate)) = &self.shared else { return };
-        let mut output = block.run(normed, rows);
+        let mut output = block.run(normed, rows, [None, None]);
         if let Some(gate) = gate {
             let mut logits = vec![0.0; rows];
             gate.forward(normed, rows, None, false, &mut logits);

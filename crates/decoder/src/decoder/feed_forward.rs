@@ -68,12 +68,12 @@ impl Gated {
         self.down.forward(activated, rows, lora, add, y);
     }
 
-    /// The block's output for rows of the input.
-    pub(crate) fn run(&self, x: &[f32], rows: usize) -> Vec<f32> {
+    /// The block's output for rows of the input, with additions to what is wide and to down.
+    pub(crate) fn run(&self, x: &[f32], rows: usize, [wider, down]: [Option<&LoraLinear>; 2]) -> Vec<f32> {
         let (mut wide, mut activated) = (vec![0.0; rows * self.wide()], vec![0.0; rows * self.inner()]);
-        self.activate(x, rows, None, |_| {}, &mut wide, &mut activated);
+        self.activate(x, rows, wider, |_| {}, &mut wide, &mut activated);
         let mut y = vec![0.0; rows * self.down.out()];
-        self.down(&activated, rows, None, false, &mut y);
+        self.down(&activated, rows, down, false, &mut y);
         y
     }
 }

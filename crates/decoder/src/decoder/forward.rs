@@ -497,7 +497,8 @@ impl Activations {
             }
             FeedForward::Experts(experts) => {
                 let normed = &*normed;
-                add_to(host, layer.feed_forward_out_norm.as_ref(), x, |_, y| experts.add(normed, hidden, y));
+                let adapted = lora.map(|lora| lora.experts.as_slice()).unwrap_or_default();
+                add_to(host, layer.feed_forward_out_norm.as_ref(), x, |_, y| experts.add(normed, hidden, adapted, y));
             }
         }
         if block.placement == Placement::AfterSum {

@@ -236,6 +236,8 @@ pub(super) struct LayerLora {
     pub(super) o: Option<LoraLinear>,
     pub(super) gate_up: Option<LoraLinear>,
     pub(super) down: Option<LoraLinear>,
+    /// Of every expert: to gate and up, and to down.
+    pub(super) experts: Vec<[Option<LoraLinear>; 2]>,
 }
 
 /// An adapter in the host's memory.
@@ -263,11 +265,15 @@ impl HostAdapter {
         let layers = adapter
             .layers
             .iter()
-            .map(|layer| LayerLora {
+            .enumerate()
+            .map(|(number, layer)| LayerLora {
                 qkv: LoraLinear::pack(layer, &[(Q, q), (K, kv), (V, kv)], hidden),
                 o: LoraLinear::pack(layer, &[(O, hidden)], config.o_dim()),
                 gate_up: LoraLinear::pack(layer, wide, hidden),
                 down: LoraLinear::pack(layer, &[(Down, hidden)], inner),
+                experts: adapter.experts.get(number).map_or_else(Vec::new, |experts| {
+                    experts.iter().map(|pairs| pairs.each_ref().map(|pair| pair.as_ref().map(LoraLinear::of))).collect()
+                }),
             })
             .collect();
         let [head, embedding] = adapter.whole_modules()?;

@@ -1,6 +1,6 @@
 //! Linears: packed weights, several side by side where they share an input, with low-rank additions.
 
-use crate::{AdapterLayer, DecoderError, LoraPair, Projection};
+use crate::{AdapterLayer, DecoderError, ExpertPairs, LoraPair, Projection};
 use harness_kernels::{
     HostData, HostTensor,
     cpu::{MatMut, MatRef, PackedMatrix, elementwise::add_bias, gemm_packed},
@@ -113,6 +113,14 @@ impl LoraLinear {
         (!parts.is_empty()).then(|| Self { a: PackedMatrix::weight_f32(&a, first_rank, inp), parts })
     }
 
+    /// Packs one pair, whose outputs are all of a linear's.
+    pub(crate) fn of(pair: &LoraPair) -> Self {
+        let (inp, out) = (pair.a.len() / pair.rank, pair.b.len() / pair.rank);
+        let b = PackedMatrix::weight_f32(&pair.b, out, pair.rank);
+        let part = LoraPart { first_rank: 0, rank: pair.rank, first_column: 0, b, scale: pair.scale };
+        Self { a: PackedMatrix::weight_f32(&pair.a, pair.rank, inp), parts: vec![part] }
+    }
+
     fn add(&self, x: MatRef<'_>, y: &mut [f32], width: usize) {
         let (rows, ranks) = (x.rows(), self.a.cols());
         let mut u = vec![0.0; rows * ranks];
@@ -160,9 +168,14 @@ impl Embedding {
 }
 
 /// Whether no pair of an adapter changes anything: some factor of each is zero throughout.
-pub(crate) fn is_zero(layers: &[AdapterLayer]) -> bool {
+pub(crate) fn is_zero(layers: &[AdapterLayer], experts: &[ExpertPairs]) -> bool {
     let zero = |data: &[f32]| data.iter().all(|&x| x == 0.0);
-    layers.iter().flat_map(AdapterLayer::values).all(|pair| pair.scale == 0.0 || zero(&pair.a) || zero(&pair.b))
+    let experts = experts.iter().flatten().flatten().flatten();
+    layers
+        .iter()
+        .flat_map(AdapterLayer::values)
+        .chain(experts)
+        .all(|pair| pair.scale == 0.0 || zero(&pair.a) || zero(&pair.b))
 }
 
 fn experts(layer: &crate::LayerWeights) -> impl Iterator<Item = &HostTensor> {
