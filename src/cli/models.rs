@@ -16,7 +16,11 @@ pub struct ModelsArgs {
 #[derive(Clone, Debug, Subcommand)]
 pub enum ModelsCommand {
     /// List models in harness.toml, trained candidates and the Hugging Face cache
-    List,
+    List {
+        /// List the supported model families instead, and what works for each
+        #[arg(long)]
+        supported: bool,
+    },
     /// Show a model's architecture, dimensions, files and chat template
     Show {
         /// A name from harness.toml, or a path

@@ -2,7 +2,7 @@
 
 use std::{fmt::Write as _, path::Path};
 
-use harness_decoder::{AdapterConfig, Checkpoint};
+use harness_decoder::{AdapterConfig, Checkpoint, supported};
 use harness_engine::{ModelFiles, save_quantised};
 use harness_evaluation::{
     experiment::{Candidate, ResolvedModel},
@@ -23,7 +23,8 @@ use crate::cli::{ModelsArgs, ModelsCommand};
 /// If a model cannot be found or read.
 pub(super) fn models(app: &App, args: &ModelsArgs) -> Result<(), Failure> {
     match &args.command {
-        ModelsCommand::List => list(app),
+        ModelsCommand::List { supported: false } => list(app),
+        ModelsCommand::List { supported: true } => list_supported(app),
         ModelsCommand::Show { model } => show(app, &app.experiment.model(model)?),
         ModelsCommand::Quantize { model, out, kind } => quantize(app, &app.experiment.model(model)?, out, kind),
     }
@@ -55,6 +56,30 @@ fn list(app: &App) -> Result<(), Failure> {
     let trained: Vec<Value> =
         trained.iter().map(|source| json!({ "kind": source.kind(), "path": source.path() })).collect();
     app.output(&json!({ "experiment": experiment, "trained": trained, "hub_cache": cached }), || text)
+}
+
+/// The families of models, and what works for each.
+fn list_supported(app: &App) -> Result<(), Failure> {
+    let families = supported();
+    let mut text =
+        format!("{:<20} {:<16} {:<12} {:<10} gguf\n", "model_type", "score, generate", "adapters", "train, GPU");
+    for family in &families {
+        let adapters = if family.experts { "attention" } else { "yes" };
+        let train = if family.beyond.is_none() { "yes" } else { "no" };
+        let gguf = if family.gguf.is_empty() { "no".to_owned() } else { family.gguf.join(", ") };
+        let name = family.architecture.name();
+        let _ = writeln!(text, "{name:<20} {:<16} {adapters:<12} {train:<10} {gguf}", "yes");
+    }
+    let _ = writeln!(text, "\nWith the defaults of each family. `train, GPU` includes LoRA, QLoRA and --device cuda.");
+    let rows: Vec<Value> = families
+        .iter()
+        .map(|family| {
+            let name = family.architecture.name();
+            json!({ "model_type": name, "gguf": family.gguf, "train": family.beyond.is_none(), "gpu": family.beyond.is_none(),
+                    "missing": family.beyond, "experts": family.experts })
+        })
+        .collect();
+    app.output(&json!({ "families": rows }), || text)
 }
 
 /// Checkpoints belong to the run whose folder they lie in.

@@ -33,6 +33,20 @@ fn list_as_json_names_everything() {
 }
 
 #[test]
+fn families_are_listed_from_the_code() {
+    let outcome = world().run(&["models", "list", "--supported"]).expect(0);
+    let line = |name: &str| outcome.stdout.lines().find(|line| line.starts_with(name)).unwrap().split_whitespace();
+    assert_eq!(line("llama ").collect::<Vec<_>>(), ["llama", "yes", "yes", "yes", "llama"]);
+    assert_eq!(line("gemma3_text ").collect::<Vec<_>>(), ["gemma3_text", "yes", "yes", "no", "gemma3"]);
+    assert_eq!(line("qwen3_moe ").collect::<Vec<_>>(), ["qwen3_moe", "yes", "attention", "no", "qwen3moe"]);
+    let object = world().run(&["models", "list", "--supported", "--json"]).expect(0).json();
+    let families = object["families"].as_array().unwrap();
+    assert!(families.len() > 50);
+    let gemma = families.iter().find(|family| family["model_type"] == "gemma2").unwrap();
+    assert_eq!((&gemma["train"], gemma["missing"].is_string()), (&serde_json::json!(false), true));
+}
+
+#[test]
 fn list_says_what_is_missing() {
     let world = world();
     std::fs::remove_dir_all(world.path("models/other")).unwrap();

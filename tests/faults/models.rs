@@ -77,7 +77,11 @@ fn unknown_architecture() {
         config["model_type"] = "mamba".into();
         config["architectures"] = serde_json::json!(["MambaForCausalLM"]);
     });
-    refused(&world, "base", &["models/base/config.json", "amba", "not supported", "llama"]);
+    refused(
+        &world,
+        "base",
+        &["models/base/config.json", "\"mamba\"", "not supported", "recurrent state", "models list --supported"],
+    );
 }
 
 #[test]

@@ -42,6 +42,10 @@ pub fn check(config: &DecoderConfig, max_length: usize) -> Result<(), TrainingEr
     if let Some(feature) = config.beyond_llama() {
         return Err(TrainingError::Unsupported { feature, architecture: config.architecture.name() });
     }
+    if !config.is_named_like_llama() {
+        let feature = "linears that hold several projections, or of other names";
+        return Err(TrainingError::Unsupported { feature, architecture: config.architecture.name() });
+    }
     rotary::check(config, max_length)
 }
 

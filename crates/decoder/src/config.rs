@@ -6,12 +6,14 @@ mod keys;
 pub(crate) mod limits;
 mod mixture;
 mod rope;
+mod scheme;
 
 use harness_kernels::cpu::attention::AttentionShape;
 pub use hf::GenerationDefaults;
 pub use hf::read_json;
-pub(crate) use hf::{layer_types, read_config, read_generation_defaults};
+pub(crate) use hf::{default_config, layer_types, read_config, read_generation_defaults};
 pub(crate) use keys::Keys;
+pub(crate) use scheme::Scheme;
 
 use crate::{Architecture, BlockSpec, Experts, Rope, RopeScaling};
 

@@ -17,7 +17,13 @@ use format::Content;
 use harness_core::open_file;
 use harness_kernels::{Map, map_file};
 
-use crate::{DecoderConfig, DecoderError, Weights};
+use crate::{Architecture, DecoderConfig, DecoderError, Weights};
+
+/// What llama.cpp calls a family, where its files are read.
+pub(crate) fn gguf_names(architecture: Architecture) -> Vec<&'static str> {
+    let of = |family: &&families::GgufFamily| family.of == architecture.name();
+    families::ARCHITECTURES.iter().filter(of).map(|family| family.name).collect()
+}
 
 /// An open GGUF model: the file, or all files that it is split into.
 pub struct GgufFile {

@@ -15,6 +15,7 @@ mod gguf;
 pub mod packed;
 mod projection;
 mod rope;
+mod support;
 mod weights;
 
 pub use adapter::{Adapter, AdapterConfig, AdapterLayer, ExpertPairs, LoraPair, Patterns, TargetModules, TargetRank};
@@ -30,6 +31,7 @@ pub use error::DecoderError;
 pub use gguf::GgufFile;
 pub use projection::Projection;
 pub use rope::{Rope, RopeScaling};
+pub use support::{Support, supported};
 pub use weights::{
     ConvolutionWeights, ExpertWeights, LatentWeights, LayerWeights, MoreTop, MoreWeights, StoredTensors, Weights,
     save_safetensors,

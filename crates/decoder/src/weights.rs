@@ -11,7 +11,7 @@ mod stored;
 pub(crate) use assemble::{Count, ExpertPart, Part, Place, TensorSource, assemble, digest_tensors};
 use harness_kernels::{FloatType, HostTensor};
 pub(crate) use hf::{HfSource, expert_path};
-pub(crate) use quantised::{Scheme, scheme};
+pub(crate) use quantised::scheme;
 pub(crate) use safetensors::TensorStore;
 pub use save::save_safetensors;
 pub use stored::StoredTensors;

@@ -17,6 +17,12 @@ use crate::{EngineError, ModelFiles};
 pub fn save_quantised(from: &Path, to: &Path, options: &Quantization) -> Result<(), EngineError> {
     let mut config: Map<String, Value> = read_json(&from.join("config.json"))?;
     let mut files = ModelFiles::load(from)?;
+    let plain = files.config.experts.as_ref().is_none_or(|experts| experts.is_plain());
+    if !files.config.is_named_like_llama() || files.config.block.beyond_llama().is_some() || !plain {
+        let name = files.config.architecture.name();
+        let reason = format!("models of the family {name} cannot be written yet; quantise them with bitsandbytes");
+        return Err(DecoderError::Weights { path: from.to_owned(), reason }.into());
+    }
     let dtype = match files.weights.embed.data {
         HostData::F32(_) => "float32",
         HostData::F16(_) => "float16",

@@ -146,6 +146,7 @@ fn adapters_are_those_of_peft() {
     check_all(|name| name.contains("-lora"));
 }
 
+#[expect(clippy::print_stdout, reason = "the largest differences, for whoever asks with --nocapture")]
 fn check_all(of: impl Fn(&str) -> bool) {
     let paths = checkpoints(of);
     if paths.is_empty() {

@@ -10,11 +10,11 @@ use super::{
     keys::Keys,
     limits::{self, LAYERS, POSITIONS, VOCABULARY, WIDTH},
     rope::rope,
+    scheme::Scheme,
 };
 use crate::{
     Architecture, BlockSpec, DecoderError, Rotation,
     families::{Biases, Derivable, Family, MAX_WINDOW_LAYERS, Windows},
-    weights::Scheme,
 };
 use harness_kernels::cpu::activation::Activation;
 
@@ -97,6 +97,12 @@ pub(crate) fn read_config(dir: &Path) -> Result<DecoderConfig, DecoderError> {
     }
     config.bos_token_id = config.bos_token_id.or(generation.bos_token_id);
     Ok(config)
+}
+
+/// The configuration of a family whose file says nothing.
+pub(crate) fn default_config(architecture: Architecture) -> Result<DecoderConfig, DecoderError> {
+    let json = Map::from_iter([("model_type".to_owned(), Value::from(architecture.name()))]);
+    decoder(&Keys { path: Path::new("config.json"), json: &json, prefix: "", names: &[] })
 }
 
 fn decoder(keys: &Keys<'_>) -> Result<DecoderConfig, DecoderError> {
@@ -311,9 +317,9 @@ fn sliding_window(keys: &Keys<'_>, family: &Family, layers: usize) -> Result<Vec
         }
         Windows::Every(key, default) => {
             let every = if key.is_empty() { default } else { keys.size_or(key, default, usize::MAX)? };
-            (given, types, Box::new(move |layer| (layer + 1) % every != 0))
+            (given, types, Box::new(move |layer| !(layer + 1).is_multiple_of(every)))
         }
-        Windows::FullFirst(every) => (given, types, Box::new(move |layer| layer % every != 0)),
+        Windows::FullFirst(every) => (given, types, Box::new(move |layer| !layer.is_multiple_of(every))),
     };
     match types {
         Some(types) => keys.windows(&types, window),

@@ -74,7 +74,7 @@ pub(super) struct Layer {
 #[derive(Debug)]
 pub(super) enum Mixer {
     Attention(Box<AttentionLayer>),
-    Convolution(ConvolutionLayer),
+    Convolution(Box<ConvolutionLayer>),
 }
 
 #[derive(Debug)]
@@ -90,12 +90,12 @@ pub(super) struct AttentionLayer {
 #[derive(Debug)]
 pub(super) enum Projections {
     Merged(Linear),
-    Latent(LatentLayer),
+    Latent(Box<LatentLayer>),
 }
 
 #[derive(Debug)]
 pub(super) enum FeedForward {
-    Dense(Gated),
+    Dense(Box<Gated>),
     Experts(Box<ExpertLayer>),
 }
 
@@ -120,12 +120,12 @@ impl FeedForward {
                     (activation, _) => activation,
                 };
                 let biases = [more.gate_bias.as_ref(), more.up_bias.as_ref(), more.down_bias.as_ref()];
-                Self::Dense(Gated::pack(
+                Self::Dense(Box::new(Gated::pack(
                     [Some(&w.gate), Some(&w.up), Some(&w.down)],
                     biases,
                     config.block.gated,
                     activation,
-                ))
+                )))
             }
         }
     }
@@ -142,10 +142,12 @@ impl Mixer {
     fn pack(w: &LayerWeights, config: &DecoderConfig) -> Self {
         let more = &w.more;
         if let Some(weights) = &more.convolution {
-            return Self::Convolution(ConvolutionLayer::pack(weights));
+            return Self::Convolution(Box::new(ConvolutionLayer::pack(weights)));
         }
         let projections = match (&more.latent, config.block.latent) {
-            (Some(weights), Some(shape)) => Projections::Latent(LatentLayer::pack(w, weights, shape, config.num_heads)),
+            (Some(weights), Some(shape)) => {
+                Projections::Latent(Box::new(LatentLayer::pack(w, weights, shape, config.num_heads)))
+            }
             _ => {
                 let biases = [w.q_bias.as_ref(), w.k_bias.as_ref(), w.v_bias.as_ref()];
                 Projections::Merged(Linear::pack(&[&w.q, &w.k, &w.v], &biases))

@@ -142,7 +142,7 @@ pub(crate) const SMOLLM3: Family = Family {
         let rotated = match given {
             Some(list) if list.len() == layers => list.into_iter().map(|layer| layer != 0).collect::<Vec<_>>(),
             Some(list) => return Err(keys.error("no_rope_layers", format!("{} entries", list.len()), layers)),
-            None => (0..layers).map(|layer| (layer + 1) % every != 0).collect(),
+            None => (0..layers).map(|layer| !(layer + 1).is_multiple_of(every)).collect(),
         };
         let of = |&rotated: &bool| if rotated { Rotation::Main } else { Rotation::None };
         config.block.rotations = rotated.iter().map(of).collect();

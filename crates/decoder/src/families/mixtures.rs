@@ -48,7 +48,7 @@ fn qwen(
     let experts = keys.experts(config, key, counts[0], "num_experts_per_tok", counts[1])?;
     let step = keys.size_or("decoder_sparse_step", 1, usize::MAX)?;
     let dense: Vec<usize> = keys.value("mlp_only_layers", "a list of layers")?.unwrap_or_default();
-    let is_sparse = |layer: usize| !dense.contains(&layer) && (layer + 1) % step == 0;
+    let is_sparse = |layer: usize| !dense.contains(&layer) && (layer + 1).is_multiple_of(step);
     Ok(Experts {
         normalised: keys.flag("norm_topk_prob")?,
         width: Some(keys.size_or("moe_intermediate_size", width, crate::config::limits::WIDTH)?),
@@ -222,7 +222,7 @@ pub(crate) const ERNIE4_5_MOE: Family = Family {
         config.experts = Some(Experts {
             selection_bias: true,
             width: Some(width),
-            sparse: (0..layers).map(|l| (l + 1) % every == 0 && (first..=last).contains(&l)).collect(),
+            sparse: (0..layers).map(|l| (l + 1).is_multiple_of(every) && (first..=last).contains(&l)).collect(),
             shared: Some(width * shared).filter(|&width| width > 0 && width <= WIDTH),
             ..experts
         });
@@ -311,13 +311,14 @@ pub(crate) const LLAMA4_TEXT: Family = Family {
         if !given.is_empty() && given.len() != layers {
             return Err(keys.error("no_rope_layers", format!("{} entries", given.len()), layers));
         }
-        let rotated = |layer: usize| given.get(layer).map_or((layer + 1) % 4 != 0, |&layer| layer != 0);
+        let rotated = |layer: usize| given.get(layer).map_or(!(layer + 1).is_multiple_of(4), |&layer| layer != 0);
         let of = |layer| if rotated(layer) { Rotation::Main } else { Rotation::None };
         let tuned = keys.or("attn_temperature_tuning", true, "true or false")?;
         let (length, beta) = (keys.number_or("floor_scale", 8192.0)? as usize, keys.number_or("attn_scale", 0.1)?);
         let sparse: Option<Vec<usize>> = keys.value("moe_layers", "a list of layers")?;
         let step = keys.size_or("interleave_moe_layer_step", 1, usize::MAX)?;
-        let is_sparse = |layer: usize| sparse.as_ref().map_or((layer + 1) % step == 0, |list| list.contains(&layer));
+        let is_sparse =
+            |layer: usize| sparse.as_ref().map_or((layer + 1).is_multiple_of(step), |list| list.contains(&layer));
         let width = keys.raw().size_or("intermediate_size", 8192, crate::config::limits::WIDTH)?;
         let experts = keys.experts(config, "num_local_experts", 16, "num_experts_per_tok", 1)?;
         config.experts = Some(Experts {

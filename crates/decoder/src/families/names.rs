@@ -175,7 +175,7 @@ impl Names {
             Projection::Gate | Projection::Up if self.gate_up.is_some() => {
                 let rows = config.intermediate_size;
                 let first = if projection == Projection::Up { rows } else { 0 };
-                return Some((2 * rows, vec![first..first + rows]));
+                return Some((2 * rows, std::iter::once(first..first + rows).collect()));
             }
             _ => return None,
         };
@@ -195,6 +195,15 @@ impl Names {
 }
 
 impl DecoderConfig {
+    /// Whether files name the tensors of this family as those of Llama, each with a projection of its own: what is written
+    /// here (models, adapters) is.
+    pub fn is_named_like_llama(&self) -> bool {
+        let Names { roots, layers, embed, norm, parts, qkv, gate_up, transposed, .. } =
+            self.architecture.family().names;
+        let top = (roots, layers, embed, norm) == (Names::LLAMA.roots, "layers.", "embed_tokens", "norm");
+        top && parts.is_empty() && qkv.is_none() && gate_up.is_none() && !transposed
+    }
+
     /// The linears of a block that adapters may change, and the names around theirs.
     pub(crate) fn modules(&self) -> (&'static Names, Vec<Module>) {
         let names = &self.architecture.family().names;

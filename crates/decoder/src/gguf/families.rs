@@ -86,7 +86,7 @@ impl Metadata<'_> {
     fn windows(&self, config: &mut DecoderConfig, every: usize) -> Result<(), DecoderError> {
         let every = self.integer("attention.sliding_window_pattern")?.filter(|&every| every > 0).unwrap_or(every);
         for (layer, window) in config.sliding_window.iter_mut().enumerate() {
-            *window = window.filter(|_| (layer + 1) % every != 0);
+            *window = window.filter(|_| !(layer + 1).is_multiple_of(every));
         }
         Ok(())
     }
@@ -192,7 +192,7 @@ fn olmo2(metadata: &Metadata<'_>, config: &mut DecoderConfig) -> Result<(), Deco
 }
 
 fn smollm3(_: &Metadata<'_>, config: &mut DecoderConfig) -> Result<(), DecoderError> {
-    let of = |layer: usize| if (layer + 1) % 4 == 0 { Rotation::None } else { Rotation::Main };
+    let of = |layer: usize| if (layer + 1).is_multiple_of(4) { Rotation::None } else { Rotation::Main };
     config.block.rotations = (0..config.num_layers).map(of).collect();
     Ok(())
 }

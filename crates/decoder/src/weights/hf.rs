@@ -9,10 +9,9 @@ use harness_kernels::HostTensor;
 
 use super::{
     assemble::{Count, ExpertPart, Part, Place, TensorSource},
-    quantised::Scheme,
     safetensors::TensorStore,
 };
-use crate::{DecoderConfig, DecoderError, Projection, bitsandbytes, families::Names};
+use crate::{DecoderConfig, DecoderError, Projection, bitsandbytes, config::Scheme, families::Names};
 
 /// Safetensors under the names that transformers gives them.
 pub(crate) struct HfSource<'a> {
@@ -208,9 +207,7 @@ impl TensorSource for HfSource<'_> {
             let inside = match self.root {
                 "" => {
                     let top = |top: &&str| !top.is_empty() && name.starts_with(&format!("{top}."));
-                    tops.iter().any(|name| top(name))
-                        || name.starts_with(names.layers)
-                        || name.starts_with("rotary_emb.")
+                    tops.iter().any(top) || name.starts_with(names.layers) || name.starts_with("rotary_emb.")
                 }
                 root => name.starts_with(root),
             };

@@ -6,29 +6,12 @@ use std::path::Path;
 use harness_kernels::HostTensor;
 use rayon::prelude::*;
 use safetensors::Dtype;
-use serde_json::Value;
 
 use super::safetensors::TensorStore;
-use crate::{DecoderError, config::Keys};
-
-/// How linears are stored.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Scheme {
-    /// 4 bits with scales and zeros by group of inputs; `offset` is added to a stored zero.
-    Gptq { offset: i32 },
-    /// The same with columns in another order, and the outputs packed.
-    Awq,
-    /// compressed-tensors: integers of so many bits above their smallest value.
-    Packed { bits: u32 },
-    /// 8-bit floats or integers with a scale for a row, or for a block of so many rows and columns.
-    Scaled { block: [usize; 2] },
-    /// bitsandbytes: 8 bits with the largest value of a row.
-    Int8,
-    /// torchao: 8 bits with a zero.
-    TorchaoInt8,
-    /// 4-bit floats with an exponent for 32 of them.
-    Mxfp4,
-}
+use crate::{
+    DecoderError,
+    config::{Keys, Scheme},
+};
 
 /// The order of columns in eight nibbles of AWQ.
 const AWQ_ORDER: [usize; 8] = [0, 2, 4, 6, 1, 3, 5, 7];
@@ -37,60 +20,6 @@ const AWQ_ORDER: [usize; 8] = [0, 2, 4, 6, 1, 3, 5, 7];
 const E2M1: [f32; 16] = [0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, -0.0, -0.5, -1.0, -1.5, -2.0, -3.0, -4.0, -6.0];
 
 impl Scheme {
-    /// The scheme that a configuration names; `None` if it names none, or bitsandbytes' 4 bits.
-    ///
-    /// # Errors
-    /// If it is not supported.
-    pub(crate) fn read(keys: &Keys<'_>) -> Result<Option<Self>, DecoderError> {
-        const KEY: &str = "quantization_config";
-        let inner = match keys.get(KEY) {
-            None => return Ok(None),
-            Some(_) => keys.inner(KEY)?,
-        };
-        let method: String = inner.or("quant_method", String::new(), "a name")?;
-        let expect = |key: &str, expected: &str, fits: fn(&Value) -> bool| match inner.get(key) {
-            Some(found) if !fits(found) => Err(inner.error(key, found, expected)),
-            _ => Ok(()),
-        };
-        Ok(Some(match method.as_str() {
-            "bitsandbytes" if inner.get("load_in_4bit").is_some_and(|flag| *flag == true) => return Ok(None),
-            "bitsandbytes" => Self::Int8,
-            "gptq" => {
-                expect("bits", "4", |bits| *bits == 4)?;
-                expect("checkpoint_format", "gptq or gptq_v2", |name| *name == "gptq" || *name == "gptq_v2")?;
-                let second = inner.get("checkpoint_format").is_some_and(|name| *name == "gptq_v2");
-                Self::Gptq { offset: i32::from(!second) }
-            }
-            "awq" => {
-                expect("bits", "4", |bits| *bits == 4)?;
-                expect("version", "gemm", |version| *version == "gemm")?;
-                Self::Awq
-            }
-            "compressed-tensors" => compressed(&inner)?,
-            "fp8" => {
-                let block =
-                    inner.value::<[usize; 2]>("weight_block_size", "rows and columns")?.unwrap_or([1, usize::MAX]);
-                if block.contains(&0) {
-                    return Err(inner.error("weight_block_size", "0", "positive integers"));
-                }
-                Self::Scaled { block }
-            }
-            "torchao" => {
-                let kind = inner.get("quant_type").map(|kind| kind["default"]["_type"].clone()).unwrap_or_default();
-                if kind != "Int8WeightOnlyConfig" {
-                    return Err(inner.error("quant_type.default._type", kind, "Int8WeightOnlyConfig"));
-                }
-                Self::TorchaoInt8
-            }
-            "mxfp4" => Self::Mxfp4,
-            other => {
-                let expected = "bitsandbytes, gptq, awq, compressed-tensors, fp8, torchao (int8) or mxfp4; or unquantised \
-                                safetensors in f32, f16 or bf16; or a .gguf file";
-                return Err(inner.error("quant_method", other, expected));
-            }
-        }))
-    }
-
     /// Whether a linear of this name is there, in the scheme's form or as it is.
     pub(crate) fn has(self, store: &TensorStore, name: &str) -> bool {
         store.contains(name) || self.main(name).is_some_and(|main| store.contains(&main))
@@ -174,47 +103,6 @@ impl Scheme {
     }
 }
 
-/// compressed-tensors, all of whose groups must be stored alike.
-fn compressed(inner: &Keys<'_>) -> Result<Scheme, DecoderError> {
-    let format: String = inner.or("format", String::new(), "a name")?;
-    let groups = inner.inner("config_groups")?;
-    let mut found = None;
-    for (name, group) in groups.json {
-        let weights = &group["weights"];
-        let wrong = |key: &str, expected: &str| {
-            inner.error(&format!("config_groups.{name}.weights.{key}"), &weights[key], expected)
-        };
-        if weights["symmetric"] == false {
-            return Err(wrong("symmetric", "true"));
-        }
-        if weights["actorder"].as_str().is_some_and(|order| order != "weight" && order != "static") {
-            return Err(wrong("actorder", "null or weight"));
-        }
-        let bits = weights["num_bits"].as_u64();
-        let scheme = match (format.as_str(), weights["type"].as_str(), bits) {
-            ("pack-quantized", Some("int"), Some(bits @ (4 | 8))) => Scheme::Packed { bits: bits as u32 },
-            ("int-quantized", Some("int"), Some(8))
-            | ("float-quantized" | "naive-quantized", Some("float"), Some(8)) => {
-                let block = weights["block_structure"].as_array();
-                let block = block.map(|sizes| sizes.iter().filter_map(|size| Some(size.as_u64()? as usize)).collect());
-                let block: Vec<usize> = block.unwrap_or_else(|| vec![1, usize::MAX]);
-                match block[..] {
-                    [rows, cols] if rows > 0 && cols > 0 => Scheme::Scaled { block: [rows, cols] },
-                    _ => return Err(wrong("block_structure", "rows and columns")),
-                }
-            }
-            _ => {
-                let expected = "pack-quantized int of 4 or 8 bits, int-quantized or float-quantized of 8";
-                return Err(inner.error("format", format, expected));
-            }
-        };
-        if found.replace(scheme).is_some_and(|other| other != scheme) {
-            return Err(inner.error("config_groups", "groups that are stored differently", "one kind of storage"));
-        }
-    }
-    found.ok_or_else(|| inner.error("config_groups", "nothing", "a group"))
-}
-
 /// The tensors of one linear.
 struct Source<'a> {
     store: &'a TensorStore,
@@ -286,7 +174,7 @@ impl Source<'_> {
 }
 
 fn nibble(word: u32, i: usize) -> i32 {
-    (word >> (4 * i) & 15) as i32
+    ((word >> (4 * i)) & 15) as i32
 }
 
 fn gptq(source: &Source<'_>, [outputs, inputs]: [usize; 2], offset: i32) -> Result<Vec<f32>, DecoderError> {
@@ -305,7 +193,7 @@ fn gptq(source: &Source<'_>, [outputs, inputs]: [usize; 2], offset: i32) -> Resu
     out.par_chunks_exact_mut(inputs).enumerate().for_each(|(o, out)| {
         for (i, y) in out.iter_mut().enumerate() {
             let g = group[i];
-            let zero = nibble(zeros[g * outputs.div_ceil(8) + o / 8], o % 8) + offset & 15;
+            let zero = (nibble(zeros[g * outputs.div_ceil(8) + o / 8], o % 8) + offset) & 15;
             *y = scales[g * outputs + o] * (nibble(codes[i / 8 * outputs + o], i % 8) - zero) as f32;
         }
     });

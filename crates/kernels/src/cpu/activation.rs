@@ -1,5 +1,7 @@
 //! Activations of feed-forward blocks, gated or not.
 
+use std::f32::consts::FRAC_2_SQRT_PI;
+
 use rayon::prelude::*;
 
 use super::{elementwise::exp, isa::multiversion};
@@ -46,7 +48,7 @@ pub fn tanh(x: f32) -> f32 {
     p = p * z + 2.063_908_8e-2;
     p = p * z - 5.373_971_6e-2;
     p = p * z + 1.333_144_2e-1;
-    p = p * z - 3.333_328_2e-1;
+    p = p * z - 3.333_328_3e-1;
     let small = p * z * x + x;
     let large = 1.0 - 2.0 / (exp(2.0 * x.abs()) + 1.0);
     if x.abs() < 0.625 { small } else { large.copysign(x) }
@@ -57,7 +59,7 @@ pub fn tanh(x: f32) -> f32 {
 pub fn erf(x: f32) -> f32 {
     let z = x * x;
     let mut p = 7.853_861_4e-5;
-    for c in [-8.010_194e-4, 5.188_327_7e-3, -2.685_381_2e-2, 1.128_358_5e-1, -3.761_262_7e-1, 1.128_379_2] {
+    for c in [-8.010_194e-4, 5.188_327_7e-3, -2.685_381_2e-2, 1.128_358_5e-1, -3.761_262_7e-1, FRAC_2_SQRT_PI] {
         p = p * z + c;
     }
     let small = p * x;
@@ -71,7 +73,7 @@ pub fn erf(x: f32) -> f32 {
         -5.824_733e-1,
         6.210_004_7e-1,
         -4.944_515_3e-1,
-        3.404_879_9e-1,
+        3.404_88e-1,
         -2.741_127e-1,
         5.638_259_4e-1,
     ] {

@@ -1,0 +1,52 @@
+//! Which families are supported, and what works for each.
+
+use crate::{Architecture, config::default_config, gguf::gguf_names};
+
+/// What works for a family.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Support {
+    /// Its `model_type`.
+    pub architecture: Architecture,
+    /// Its names in GGUF files; empty = these are not read.
+    pub gguf: Vec<&'static str>,
+    /// What it has, in words, that training does not know, nor for the most part GPUs; `None` = both work.
+    pub beyond: Option<&'static str>,
+    /// Whether its feed-forward blocks are mixtures of experts.
+    pub experts: bool,
+}
+
+/// What works for every family, with the defaults of its configuration class: all are scored and generate on the
+/// processor.
+pub fn supported() -> Vec<Support> {
+    let of = |architecture: Architecture| {
+        let config = default_config(architecture).ok();
+        Support {
+            architecture,
+            gguf: gguf_names(architecture),
+            beyond: config.as_ref().map_or(Some("unreadable defaults"), |config| {
+                let names = Some("linears of other names").filter(|_| !config.is_named_like_llama());
+                config.beyond_llama().or(names)
+            }),
+            experts: config.is_some_and(|config| config.experts.is_some()),
+        }
+    };
+    Architecture::all().map(of).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_family_has_defaults() {
+        for architecture in Architecture::all() {
+            let config = default_config(architecture).unwrap();
+            assert!(config.num_parameters() > 1 << 17, "{architecture:?}");
+        }
+        let all = supported();
+        let of = |name: &str| all.iter().find(|family| family.architecture.name() == name).unwrap();
+        assert_eq!((of("llama").beyond, of("mixtral").beyond), (None, Some("a mixture of experts")));
+        assert_eq!(of("gemma3_text").gguf, ["gemma3"]);
+        assert!(of("qwen3_moe").experts && !of("gemma").experts);
+    }
+}
