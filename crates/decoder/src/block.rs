@@ -381,6 +381,8 @@ pub struct Experts {
     pub shared: Option<usize>,
     /// Whether what the shared expert adds is multiplied by a sigmoid.
     pub shared_gate: bool,
+    /// Whether the shared expert's projections have biases.
+    pub shared_bias: bool,
 }
 
 impl Experts {
@@ -401,6 +403,7 @@ impl Experts {
             sparse: vec![],
             shared: None,
             shared_gate: false,
+            shared_bias: false,
         }
     }
 

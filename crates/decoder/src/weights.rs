@@ -138,6 +138,8 @@ pub struct ExpertWeights {
     pub biases: Vec<[Vec<f32>; 3]>,
     /// Gate, up and down projection of the shared expert.
     pub shared: Option<[HostTensor; 3]>,
+    /// Biases of `shared`.
+    pub shared_biases: Option<[Vec<f32>; 3]>,
     /// What the shared expert is weighed by, `[1, hidden]`.
     pub shared_gate: Option<HostTensor>,
 }
@@ -152,6 +154,7 @@ impl ExpertWeights {
             selection_bias: vec![],
             biases: vec![],
             shared: None,
+            shared_biases: None,
             shared_gate: None,
         }
     }

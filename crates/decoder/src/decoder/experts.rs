@@ -30,7 +30,10 @@ impl ExpertLayer {
             Gated::pack([Some(gate), Some(up), Some(down)], [bias(0), bias(1), bias(2)], true, activation)
         };
         let shared = weights.shared.as_ref().map(|[gate, up, down]| {
-            let block = Gated::pack([Some(gate), Some(up), Some(down)], [None; 3], true, activation);
+            let biases = weights.shared_biases.as_ref();
+            let bias = |part: usize| biases.map(|biases| &biases[part]);
+            let biases = [bias(0), bias(1), bias(2)];
+            let block = Gated::pack([Some(gate), Some(up), Some(down)], biases, true, activation);
             (block, weights.shared_gate.as_ref().map(|gate| Linear::pack(&[gate], &[None])))
         });
         Self {

@@ -1,6 +1,6 @@
 //! Gemma: norms by one more than the weight, a scaled embedding, a gate with tanh-GELU.
 
-use harness_kernels::cpu::norm::NormKind;
+use harness_kernels::cpu::{activation::Activation, norm::NormKind};
 
 use super::{llama::LLAMA, *};
 use crate::{Norm, NormWeight, Placement, QkNorm, config::Keys, weights::Part};
@@ -26,19 +26,10 @@ fn gemma2(keys: &Keys<'_>, config: &mut DecoderConfig) -> Result<(), DecoderErro
     Ok(())
 }
 
-fn caps(
-    keys: &Keys<'_>,
-    config: &mut DecoderConfig,
-    scores: Option<f64>,
-    logits: Option<f64>,
-) -> Result<(), DecoderError> {
-    let cap = |key: &str, default: Option<f64>| match keys.has(key) {
-        true => Ok(keys.number(key)?),
-        false => Ok::<_, DecoderError>(default),
-    };
-    config.block.score_cap = cap("attn_logit_softcapping", scores)?.map(|cap| cap as f32);
-    config.block.logit_cap = cap("final_logit_softcapping", logits)?.map(|cap| cap as f32);
-    Ok(())
+/// A soft limit by its key.
+fn cap(keys: &Keys<'_>, key: &str, default: Option<f64>) -> Result<Option<f32>, DecoderError> {
+    let cap = if keys.has(key) { keys.number(key)? } else { default };
+    Ok(cap.map(|cap| cap as f32))
 }
 
 pub(crate) const GEMMA: Family = Family {
@@ -56,9 +47,14 @@ pub(crate) const GEMMA: Family = Family {
     mlp_bias: Flag::Always(false),
     tied: true,
     whole_heads: false,
-    // Old configurations have `hidden_act: gelu`, which the class takes for tanh-GELU.
-    activation: ("hidden_activation", "gelu_pytorch_tanh"),
-    complete: gemma,
+    activation: ("hidden_act", "gelu_pytorch_tanh"),
+    complete: |keys, config| {
+        // The class takes the old name for its approximation.
+        if config.block.activation == Activation::Gelu {
+            config.block.activation = Activation::GeluTanh;
+        }
+        gemma(keys, config)
+    },
     ..LLAMA
 };
 
@@ -70,6 +66,7 @@ const SANDWICH: &[(Part, &str)] = &[
 
 pub(crate) const GEMMA2: Family = Family {
     name: "gemma2",
+    activation: ("hidden_activation", "gelu_pytorch_tanh"),
     hidden_size: 2304,
     intermediate_size: Some(9216),
     num_layers: 26,
@@ -80,7 +77,9 @@ pub(crate) const GEMMA2: Family = Family {
     names: Names { parts: SANDWICH, ..Names::LLAMA },
     complete: |keys, config| {
         gemma2(keys, config)?;
-        caps(keys, config, Some(50.0), Some(30.0))
+        config.block.score_cap = cap(keys, "attn_logit_softcapping", Some(50.0))?;
+        config.block.logit_cap = cap(keys, "final_logit_softcapping", Some(30.0))?;
+        Ok(())
     },
     ..GEMMA
 };
@@ -94,7 +93,8 @@ pub(crate) const GEMMA3_TEXT: Family = Family {
     windows: Windows::Every("sliding_window_pattern", 6),
     complete: |keys, config| {
         gemma2(keys, config)?;
-        caps(keys, config, None, None)?;
+        // `attn_logit_softcapping` is a key of the class that its model does not use.
+        config.block.logit_cap = cap(keys, "final_logit_softcapping", None)?;
         config.block.qk_norm = Some(QkNorm { norm: ONE_MORE, ..QkNorm::HEAD });
         Ok(())
     },

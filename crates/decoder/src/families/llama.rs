@@ -201,6 +201,7 @@ pub(crate) const HELIUM: Family = Family {
     max_position_embeddings: 4096,
     norm_eps: 1e-8,
     rope_theta: 1e5,
+    biases: Biases::Are(Flag::Key("attention_bias", false), Flag::Always(false)),
     complete: |_, config| {
         config.block.positions = crate::Positions::Pairs;
         Ok(())
@@ -215,8 +216,13 @@ pub(crate) const INTERNLM3: Family = Family {
     head_dim: Derivable { absent: Some(128), null: true },
     max_position_embeddings: 32_768,
     norm_eps: 1e-5,
-    biases: Biases::Are(Flag::Key("qkv_bias", false), Flag::Key("bias", false)),
-    mlp_bias: Flag::Key("bias", false),
-    whole_heads: false,
+    keys: &[("attention_bias", "attention_bias|qkv_bias"), ("mlp_bias", "mlp_bias|bias")],
+    complete: |keys, config| {
+        if config.qkv_bias != config.block.mlp_bias {
+            let expected = "the same as `mlp_bias` (as in transformers)";
+            return Err(keys.error("attention_bias", config.qkv_bias, expected));
+        }
+        Ok(())
+    },
     ..LLAMA
 };

@@ -211,6 +211,7 @@ pub(crate) const ERNIE4_5_MOE: Family = Family {
     complete: |keys, config| {
         use crate::config::limits::WIDTH;
         config.block.positions = Positions::Pairs;
+        config.block.head_bias = config.block.mlp_bias;
         let experts = keys.experts(config, "moe_num_experts", 64, "moe_k", 6)?;
         let layers = config.num_layers;
         let first = keys.count("moe_layer_start_index")?.unwrap_or(1);
@@ -221,6 +222,7 @@ pub(crate) const ERNIE4_5_MOE: Family = Family {
         let shared = keys.count("moe_num_shared_experts")?.unwrap_or(2);
         config.experts = Some(Experts {
             selection_bias: true,
+            shared_bias: config.block.mlp_bias,
             width: Some(width),
             sparse: (0..layers).map(|l| (l + 1).is_multiple_of(every) && (first..=last).contains(&l)).collect(),
             shared: Some(width * shared).filter(|&width| width > 0 && width <= WIDTH),

@@ -109,6 +109,9 @@ impl Names {
             Part::ConvInBias => (Part::ConvIn, "bias"),
             Part::ConvBias => (Part::Conv, "bias"),
             Part::ConvOutBias => (Part::ConvOut, "bias"),
+            Part::SharedGateBias => (Part::SharedGate, "bias"),
+            Part::SharedUpBias => (Part::SharedUp, "bias"),
+            Part::SharedDownBias => (Part::SharedDown, "bias"),
             other => (other, "weight"),
         };
         let module = match (part, self.qkv, self.gate_up, self.shared_gate_up) {

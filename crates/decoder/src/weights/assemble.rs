@@ -51,6 +51,9 @@ pub(crate) enum Part {
     SharedGate,
     SharedUp,
     SharedDown,
+    SharedGateBias,
+    SharedUpBias,
+    SharedDownBias,
     SharedSigmoid,
     QDown,
     QDownBias,
@@ -176,6 +179,8 @@ fn parts(config: &DecoderConfig, layer: usize) -> Vec<Part> {
             add(experts.selection_bias, &[SelectionBias]);
             add(experts.shared.is_some(), &[SharedGate, SharedUp, SharedDown]);
             add(experts.shared_gate, &[SharedSigmoid]);
+            let biases = experts.shared.is_some() && experts.shared_bias;
+            add(biases, &[SharedGateBias, SharedUpBias, SharedDownBias]);
         }
         None => {
             add(block.gated, &[Gate]);
@@ -260,6 +265,7 @@ fn shape(config: &DecoderConfig, part: Part) -> Vec<usize> {
         Part::SharedGate | Part::SharedUp => vec![shared(), h],
         Part::SharedDown => vec![h, shared()],
         Part::SharedSigmoid => vec![1, h],
+        Part::SharedGateBias | Part::SharedUpBias => vec![shared()],
         Part::QDown => vec![latent()[0], h],
         Part::QDownBias | Part::QDownNorm => vec![latent()[0]],
         Part::QUp => vec![q, latent()[0]],
@@ -273,6 +279,7 @@ fn shape(config: &DecoderConfig, part: Part) -> Vec<usize> {
         Part::ConvOut => vec![h, h],
         Part::OBias
         | Part::DownBias
+        | Part::SharedDownBias
         | Part::InputNorm
         | Part::InputNormBias
         | Part::PostAttentionNorm
@@ -394,6 +401,14 @@ pub(crate) fn assemble(config: &DecoderConfig, source: &dyn TensorSource) -> Res
                 shared: match experts.shared {
                     Some(_) => Some([tensor(Part::SharedGate)?, tensor(Part::SharedUp)?, tensor(Part::SharedDown)?]),
                     None => None,
+                },
+                shared_biases: match there(Part::SharedDownBias) {
+                    true => Some([
+                        values(Part::SharedGateBias)?,
+                        values(Part::SharedUpBias)?,
+                        values(Part::SharedDownBias)?,
+                    ]),
+                    false => None,
                 },
                 shared_gate: if experts.shared_gate { Some(tensor(Part::SharedSigmoid)?) } else { None },
             })
