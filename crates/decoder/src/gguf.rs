@@ -57,7 +57,7 @@ impl GgufFile {
         config::read(self)
     }
 
-    /// The weights, quantised blocks widened to f32, rows in Hugging Face's order.
+    /// The weights, quantised blocks as they are, rows in Hugging Face's order.
     pub(crate) fn weights(&self, config: &DecoderConfig) -> Result<Weights, DecoderError> {
         tensors::read(self, config)
     }

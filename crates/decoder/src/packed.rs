@@ -50,6 +50,10 @@ impl PackedLayer {
                     bytes.extend(data.iter().flat_map(|x| x.to_le_bytes()));
                     Kind::F16
                 }
+                HostData::Blocks(data) => {
+                    bytes.extend(floats(&data.widen()));
+                    Kind::F32
+                }
                 HostData::Nf4(data) => {
                     bytes.extend_from_slice(&data.codes);
                     let offset = match &data.scales {

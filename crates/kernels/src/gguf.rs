@@ -1,7 +1,11 @@
 //! Blocks of quantised elements as ggml stores them (ggml-common.h, ggml-quants.c of llama.cpp), and what they stand for.
 
+use std::ops::Range;
+
 use half::f16;
 use rayon::prelude::*;
+
+use crate::{Buffer, cpu::isa::multiversion};
 
 /// How a tensor's elements are stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,38 +104,106 @@ impl BlockType {
         }
     }
 
+    /// ggml's name in lower case, e.g. `q4_k`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::F32 => "f32",
+            Self::F16 => "f16",
+            Self::BF16 => "bf16",
+            Self::Q4_0 => "q4_0",
+            Self::Q4_1 => "q4_1",
+            Self::Q5_0 => "q5_0",
+            Self::Q5_1 => "q5_1",
+            Self::Q8_0 => "q8_0",
+            Self::Q8_1 => "q8_1",
+            Self::Q2K => "q2_k",
+            Self::Q3K => "q3_k",
+            Self::Q4K => "q4_k",
+            Self::Q5K => "q5_k",
+            Self::Q6K => "q6_k",
+            Self::Q8K => "q8_k",
+        }
+    }
+
     /// The elements of whole blocks, in f32.
     pub fn widen(self, blocks: &[u8]) -> Vec<f32> {
+        const BLOCKS: usize = 256;
         let (bytes, elements) = (self.bytes(), self.elements());
         let mut out = vec![0f32; blocks.len() / bytes * elements];
-        let widen: fn(&[u8], &mut [f32]) = match self {
-            Self::F32 => |b, y| y[0] = f32::from_le_bytes([b[0], b[1], b[2], b[3]]),
-            Self::F16 => |b, y| y[0] = half(b, 0),
-            Self::BF16 => |b, y| y[0] = half::bf16::from_le_bytes([b[0], b[1]]).to_f32(),
-            Self::Q4_0 => q4_0,
-            Self::Q4_1 => q4_1,
-            Self::Q5_0 => q5_0,
-            Self::Q5_1 => q5_1,
-            Self::Q8_0 => |b, y| bytes_times(half(b, 0), &b[2..], y),
-            Self::Q8_1 => |b, y| bytes_times(half(b, 0), &b[4..], y),
-            Self::Q2K => q2_k,
-            Self::Q3K => q3_k,
-            Self::Q4K => q4_k,
-            Self::Q5K => q5_k,
-            Self::Q6K => q6_k,
-            Self::Q8K => |b, y| bytes_times(f32::from_le_bytes([b[0], b[1], b[2], b[3]]), &b[4..4 + LARGE], y),
-        };
-        let pairs = out.par_chunks_exact_mut(elements).zip(blocks.par_chunks_exact(bytes));
-        pairs.with_min_len(256).for_each(|(y, block)| widen(block, y));
+        let pairs = out.par_chunks_mut(BLOCKS * elements).zip(blocks.par_chunks(BLOCKS * bytes));
+        pairs.for_each(|(y, blocks)| widen_into(self, blocks, y));
         out
     }
 }
 
+multiversion! {
+    /// The elements of whole blocks, to `out`, which has room for as many.
+    pub(crate) fn widen_into(kind: BlockType, blocks: &[u8], out: &mut [f32]) {
+        macro_rules! each {
+            ($widen:expr) => {
+                for (y, block) in out.chunks_exact_mut(kind.elements()).zip(blocks.chunks_exact(kind.bytes())) {
+                    $widen(block, y);
+                }
+            };
+        }
+        match kind {
+            BlockType::F32 => each!(|b: &[u8], y: &mut [f32]| y[0] = f32::from_le_bytes([b[0], b[1], b[2], b[3]])),
+            BlockType::F16 => each!(|b: &[u8], y: &mut [f32]| y[0] = half(b, 0)),
+            BlockType::BF16 => each!(|b: &[u8], y: &mut [f32]| y[0] = half::bf16::from_le_bytes([b[0], b[1]]).to_f32()),
+            BlockType::Q4_0 => each!(q4_0),
+            BlockType::Q4_1 => each!(q4_1),
+            BlockType::Q5_0 => each!(q5_0),
+            BlockType::Q5_1 => each!(q5_1),
+            BlockType::Q8_0 => each!(|b: &[u8], y: &mut [f32]| bytes_times(half(b, 0), &b[2..], y)),
+            BlockType::Q8_1 => each!(|b: &[u8], y: &mut [f32]| bytes_times(half(b, 0), &b[4..], y)),
+            BlockType::Q2K => each!(q2_k),
+            BlockType::Q3K => each!(q3_k),
+            BlockType::Q4K => each!(q4_k),
+            BlockType::Q5K => each!(q5_k),
+            BlockType::Q6K => each!(q6_k),
+            BlockType::Q8K => each!(|b: &[u8], y: &mut [f32]| {
+                bytes_times(f32::from_le_bytes([b[0], b[1], b[2], b[3]]), &b[4..4 + LARGE], y)
+            }),
+        }
+    }
+}
+
+/// Elements of a tensor in blocks.
+#[derive(Clone, Debug)]
+pub struct BlockTensor {
+    /// The type of its blocks.
+    pub kind: BlockType,
+    /// The blocks; a row of the tensor has whole ones.
+    pub bytes: Buffer<u8>,
+    /// Number of elements.
+    pub len: usize,
+}
+
+impl BlockTensor {
+    /// All elements in f32.
+    pub fn widen(&self) -> Vec<f32> {
+        self.kind.widen(&self.bytes)
+    }
+
+    /// Bytes of so many elements, which are whole blocks.
+    pub fn bytes_of(&self, elements: usize) -> usize {
+        elements / self.kind.elements() * self.kind.bytes()
+    }
+
+    /// Elements of a run of rows of `cols`, in f32.
+    pub fn widen_rows(&self, rows: Range<usize>, cols: usize) -> Vec<f32> {
+        let row = self.bytes_of(cols);
+        self.kind.widen(&self.bytes[rows.start * row..rows.end * row])
+    }
+}
+
 /// The half-precision number at a byte.
+#[inline(always)]
 fn half(block: &[u8], at: usize) -> f32 {
     f16::from_le_bytes([block[at], block[at + 1]]).to_f32()
 }
 
+#[inline(always)]
 fn bytes_times(scale: f32, codes: &[u8], y: &mut [f32]) {
     for (y, &code) in y.iter_mut().zip(codes) {
         *y = f32::from(code as i8) * scale;
@@ -139,6 +211,7 @@ fn bytes_times(scale: f32, codes: &[u8], y: &mut [f32]) {
 }
 
 /// Two codes a byte: the low halves are the first elements, the high halves the second.
+#[inline(always)]
 fn q4_0(b: &[u8], y: &mut [f32]) {
     let d = half(b, 0);
     for (j, &q) in b[2..].iter().enumerate() {
@@ -147,6 +220,7 @@ fn q4_0(b: &[u8], y: &mut [f32]) {
     }
 }
 
+#[inline(always)]
 fn q4_1(b: &[u8], y: &mut [f32]) {
     let (d, m) = (half(b, 0), half(b, 2));
     for (j, &q) in b[4..].iter().enumerate() {
@@ -156,11 +230,13 @@ fn q4_1(b: &[u8], y: &mut [f32]) {
 }
 
 /// The fifth bits of the elements `j` and `j + 16`, in their place.
+#[inline(always)]
 fn fifth(b: &[u8], at: usize, j: usize) -> [u8; 2] {
     let bits = u32::from_le_bytes([b[at], b[at + 1], b[at + 2], b[at + 3]]);
     [((bits >> j) << 4) as u8 & 16, (bits >> (j + 12)) as u8 & 16]
 }
 
+#[inline(always)]
 fn q5_0(b: &[u8], y: &mut [f32]) {
     let d = half(b, 0);
     for (j, &q) in b[6..].iter().enumerate() {
@@ -170,6 +246,7 @@ fn q5_0(b: &[u8], y: &mut [f32]) {
     }
 }
 
+#[inline(always)]
 fn q5_1(b: &[u8], y: &mut [f32]) {
     let (d, m) = (half(b, 0), half(b, 2));
     for (j, &q) in b[8..].iter().enumerate() {
@@ -180,6 +257,7 @@ fn q5_1(b: &[u8], y: &mut [f32]) {
 }
 
 /// 16 groups of 16: a byte holds scale and minimum of a group, four bits each.
+#[inline(always)]
 fn q2_k(b: &[u8], y: &mut [f32]) {
     let (scales, codes) = (&b[..16], &b[16..80]);
     let (d, min) = (half(b, 80), half(b, 82));
@@ -194,6 +272,7 @@ fn q2_k(b: &[u8], y: &mut [f32]) {
 }
 
 /// As [`q2_k`] without minima: third bits lie apart and are set where nothing is subtracted; scales have six bits.
+#[inline(always)]
 fn q3_k(b: &[u8], y: &mut [f32]) {
     let (mask, codes, packed, d) = (&b[..32], &b[32..96], &b[96..108], half(b, 108));
     for (group, y) in y.chunks_exact_mut(16).enumerate() {
@@ -211,6 +290,7 @@ fn q3_k(b: &[u8], y: &mut [f32]) {
 }
 
 /// Scale and minimum of one of the eight groups of [`q4_k`] and [`q5_k`], six bits each.
+#[inline(always)]
 fn scale_and_min(packed: &[u8], group: usize) -> (u8, u8) {
     if group < 4 {
         return (packed[group] & 63, packed[group + 4] & 63);
@@ -220,6 +300,7 @@ fn scale_and_min(packed: &[u8], group: usize) -> (u8, u8) {
 }
 
 /// Eight groups of 32; 32 bytes hold two of them, one in the low halves and one in the high.
+#[inline(always)]
 fn q4_k(b: &[u8], y: &mut [f32]) {
     let (d, min, packed, codes) = (half(b, 0), half(b, 2), &b[4..16], &b[16..]);
     for (group, y) in y.chunks_exact_mut(32).enumerate() {
@@ -231,6 +312,7 @@ fn q4_k(b: &[u8], y: &mut [f32]) {
     }
 }
 
+#[inline(always)]
 fn q5_k(b: &[u8], y: &mut [f32]) {
     let (d, min, packed) = (half(b, 0), half(b, 2), &b[4..16]);
     let (fifths, codes) = (&b[16..48], &b[48..]);
@@ -245,6 +327,7 @@ fn q5_k(b: &[u8], y: &mut [f32]) {
 }
 
 /// 16 groups of 16 with a signed scale each; 128 elements have their low halves in 64 bytes and their high bits in 32.
+#[inline(always)]
 fn q6_k(b: &[u8], y: &mut [f32]) {
     let (low, high, scales, d) = (&b[..128], &b[128..192], &b[192..208], half(b, 208));
     for (at, y) in y.iter_mut().enumerate() {

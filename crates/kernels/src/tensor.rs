@@ -4,7 +4,7 @@ use std::{borrow::Cow, ops::Range};
 
 use half::{bf16, f16};
 
-use crate::{Buffer, Nf4Tensor};
+use crate::{Buffer, Nf4Tensor, gguf::BlockTensor};
 
 /// Elements of a tensor, row-major, in the type in which they are stored.
 #[derive(Clone, Debug)]
@@ -17,6 +17,8 @@ pub enum HostData {
     F16(Buffer<f16>),
     /// 4-bit codes with a scale for every block.
     Nf4(Nf4Tensor),
+    /// ggml's blocks.
+    Blocks(BlockTensor),
 }
 
 impl HostData {
@@ -27,6 +29,7 @@ impl HostData {
             Self::Bf16(data) => data.len(),
             Self::F16(data) => data.len(),
             Self::Nf4(data) => data.len,
+            Self::Blocks(data) => data.len,
         }
     }
 
@@ -35,13 +38,14 @@ impl HostData {
         self.len() == 0
     }
 
-    /// Name of the element type: `f32`, `bf16`, `f16` or `nf4`.
+    /// Name of the element type: `f32`, `bf16`, `f16`, `nf4` or one of ggml's, as `q4_k`.
     pub fn dtype(&self) -> &'static str {
         match self {
             Self::F32(_) => "f32",
             Self::Bf16(_) => "bf16",
             Self::F16(_) => "f16",
             Self::Nf4(_) => "nf4",
+            Self::Blocks(data) => data.kind.name(),
         }
     }
 }
@@ -90,6 +94,7 @@ impl HostTensor {
             HostData::Bf16(data) => Cow::Owned(data.iter().map(|x| x.to_f32()).collect()),
             HostData::F16(data) => Cow::Owned(data.iter().map(|x| x.to_f32()).collect()),
             HostData::Nf4(data) => Cow::Owned(data.dequantise()),
+            HostData::Blocks(data) => Cow::Owned(data.widen()),
         }
     }
 
@@ -127,6 +132,10 @@ impl HostTensor {
             HostData::Bf16(data) => HostData::Bf16(data[range].to_vec().into()),
             HostData::F16(data) => HostData::F16(data[range].to_vec().into()),
             HostData::Nf4(_) => HostData::F32(self.to_f32()[range].to_vec().into()),
+            HostData::Blocks(data) => {
+                let bytes = data.bytes[data.bytes_of(range.start)..data.bytes_of(range.end)].to_vec();
+                HostData::Blocks(BlockTensor { bytes: bytes.into(), len: range.len(), ..*data })
+            }
         };
         Self { shape: vec![rows, cols], data }
     }
@@ -142,6 +151,12 @@ impl HostTensor {
             HostData::Bf16(data) => HostData::Bf16(pick(data, runs.clone(), cols).into()),
             HostData::F16(data) => HostData::F16(pick(data, runs.clone(), cols).into()),
             HostData::Nf4(data) => HostData::F32(pick(&data.dequantise(), runs.clone(), cols).into()),
+            HostData::Blocks(data) => {
+                let row = data.bytes_of(cols);
+                let bytes = pick(&data.bytes, runs.clone(), row);
+                let len = bytes.len() / row.max(1) * cols;
+                HostData::Blocks(BlockTensor { bytes: bytes.into(), len, ..*data })
+            }
         };
         let mut shape = self.shape.clone();
         if let Some(rows) = shape.first_mut() {
@@ -168,6 +183,7 @@ impl HostTensor {
             HostData::Bf16(data) => HostData::Bf16(turn(data, rows, cols).into()),
             HostData::F16(data) => HostData::F16(turn(data, rows, cols).into()),
             HostData::Nf4(data) => HostData::F32(turn(&data.dequantise(), rows, cols).into()),
+            HostData::Blocks(data) => HostData::F32(turn(&data.widen(), rows, cols).into()),
         };
         Self { shape: vec![cols, rows], data }
     }

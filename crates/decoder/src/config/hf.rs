@@ -99,10 +99,15 @@ pub(crate) fn read_config(dir: &Path) -> Result<DecoderConfig, DecoderError> {
     Ok(config)
 }
 
-/// The configuration of a family whose file says nothing.
+/// The configuration of a family whose file says nothing, or next to nothing: the sizes of some classes fit no model.
 pub(crate) fn default_config(architecture: Architecture) -> Result<DecoderConfig, DecoderError> {
-    let json = Map::from_iter([("model_type".to_owned(), Value::from(architecture.name()))]);
-    decoder(&Keys { path: Path::new("config.json"), json: &json, prefix: "", names: &[] })
+    let mut json = Map::from_iter([("model_type".to_owned(), Value::from(architecture.name()))]);
+    let read =
+        |json: &Map<String, Value>| decoder(&Keys { path: Path::new("config.json"), json, prefix: "", names: &[] });
+    read(&json).or_else(|_| {
+        json.insert("head_dim".to_owned(), Value::from(128));
+        read(&json)
+    })
 }
 
 fn decoder(keys: &Keys<'_>) -> Result<DecoderConfig, DecoderError> {

@@ -8,7 +8,10 @@ use std::{
 
 use harness_core::Digest;
 
-use harness_kernels::{gguf::BlockType, mapped};
+use harness_kernels::{
+    gguf::{BlockTensor, BlockType},
+    mapped,
+};
 
 use super::{
     GgufFile, Part as FilePart,
@@ -73,7 +76,7 @@ impl GgufFile {
         digest_tensors("gguf", self.contents())
     }
 
-    /// One tensor of a given shape; quantised blocks are widened to f32, other types kept.
+    /// One tensor of a given shape; quantised blocks stay as they are.
     pub(super) fn tensor(&self, name: &str, shape: &[usize]) -> Result<HostTensor, DecoderError> {
         let Some((part, info)) = self.find(name) else {
             return Err(DecoderError::MissingTensors { path: self.path.clone(), names: vec![name.to_owned()] });
@@ -93,7 +96,11 @@ impl GgufFile {
             BlockType::F32 => HostData::F32(mapped(&part.map, begin, len).ok_or_else(absurd)?),
             BlockType::F16 => HostData::F16(mapped(&part.map, begin, len).ok_or_else(absurd)?),
             BlockType::BF16 => HostData::Bf16(mapped(&part.map, begin, len).ok_or_else(absurd)?),
-            blocks => HostData::F32(blocks.widen(part.map.get(begin..end).ok_or_else(absurd)?).into()),
+            kind if info.shape.len() > 1 => {
+                let bytes = mapped(&part.map, begin, end - begin).ok_or_else(absurd)?;
+                HostData::Blocks(BlockTensor { kind, bytes, len })
+            }
+            kind => HostData::F32(kind.widen(part.map.get(begin..end).ok_or_else(absurd)?).into()),
         };
         Ok(HostTensor { shape: shape.to_vec(), data })
     }
@@ -337,6 +344,10 @@ fn halves_from_pairs(tensor: HostTensor, head_dim: usize) -> HostTensor {
         HostData::Bf16(data) => HostData::Bf16(reorder(&data, head_dim, cols).into()),
         // GGUF has no such codes.
         HostData::Nf4(data) => HostData::F32(reorder(&data.dequantise(), head_dim, cols).into()),
+        HostData::Blocks(data) => {
+            let bytes = reorder(&data.bytes, head_dim, data.bytes_of(cols)).into();
+            HostData::Blocks(BlockTensor { bytes, ..data })
+        }
     };
     HostTensor { shape: tensor.shape, data }
 }

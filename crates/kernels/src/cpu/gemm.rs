@@ -9,6 +9,7 @@
 //! lose what is small against what it already holds: after the label's -1 the probabilities of a long tail, which add up
 //! to much more than each of them. They are therefore sums of chains of `KC` steps each, in order.
 
+mod blocks;
 mod kernel;
 mod nf4;
 mod pack;
@@ -18,9 +19,9 @@ use rayon::prelude::*;
 
 pub(super) use self::kernel::NR;
 use self::kernel::{MR, Microkernel, Start};
-pub use self::nf4::PackedNf4;
 use self::pack::PackedRows;
 pub use self::pack::{PackedData, PackedMatrix};
+pub use self::{blocks::StackedBlocks, nf4::PackedNf4};
 use super::{MatMut, MatRef};
 
 /// Depth of the inner dimension that is worked on at once: a panel of B of this depth stays in the L1 cache. It is also

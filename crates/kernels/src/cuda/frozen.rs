@@ -184,6 +184,8 @@ fn upload(device: &Device, data: &HostData, to: View<'_>) -> Result<(), KernelEr
                     HostData::Bf16(data) => data[from..end].iter().map(|x| x.to_f32()).collect(),
                     HostData::F16(data) => data[from..end].iter().map(|x| x.to_f32()).collect(),
                     HostData::Nf4(data) => (from..end).map(|i| data.at(i)).collect(),
+                    // A part has whole blocks.
+                    HostData::Blocks(data) => data.kind.widen(&data.bytes[data.bytes_of(from)..data.bytes_of(end)]),
                 };
                 device.write(&wide, to.columns(from, end - from))?;
             }

@@ -5,12 +5,13 @@ use rayon::prelude::*;
 
 use super::{
     KC,
+    blocks::StackedBlocks,
     kernel::{MR, NR},
     nf4::PackedNf4,
     transpose::{TILE, transpose},
 };
-use crate::Nf4Tensor;
 use crate::cpu::{MatRef, isa::multiversion};
+use crate::{Nf4Tensor, gguf::BlockTensor};
 
 /// The elements of a packed matrix, in the type they are stored in; products widen them to f32.
 #[derive(Clone, Debug)]
@@ -23,6 +24,8 @@ pub enum PackedData {
     F16(Vec<f16>),
     /// 4-bit codes with scales.
     Nf4(PackedNf4),
+    /// ggml's blocks, as they are stored.
+    Blocks(StackedBlocks),
 }
 
 /// The right operand `[k, n]` of a product in panels of 32 columns: element `(i, 32·p + j)` is at `(p·k + i)·32 + j`.
@@ -84,6 +87,12 @@ impl PackedMatrix {
         Self { data: PackedData::Nf4(PackedNf4::new(weights, inp)), rows: inp, cols }
     }
 
+    /// As [`PackedMatrix::weight_f32`] for weights stacked by output, kept in ggml's blocks where they lie.
+    pub fn weight_blocks(weights: &[&BlockTensor], inp: usize) -> Self {
+        let cols = weights.iter().map(|weight| weight.len / inp.max(1)).sum();
+        Self { data: PackedData::Blocks(StackedBlocks::new(weights, inp)), rows: inp, cols }
+    }
+
     /// Inner dimension k.
     pub fn rows(&self) -> usize {
         self.rows
@@ -101,6 +110,7 @@ impl PackedMatrix {
             PackedData::Bf16(data) => data.len() * 2,
             PackedData::F16(data) => data.len() * 2,
             PackedData::Nf4(data) => data.bytes(),
+            PackedData::Blocks(data) => data.bytes(),
         }
     }
 
@@ -113,6 +123,7 @@ impl PackedMatrix {
             PackedData::Bf16(data) => widen_bf16(&data[range], out),
             PackedData::F16(data) => widen_f16(&data[range], out),
             PackedData::Nf4(data) => data.panel(panel, start, k, out),
+            PackedData::Blocks(data) => data.panel(panel, start, k, out),
         }
         out
     }
@@ -149,6 +160,9 @@ impl PackedMatrix {
 
     /// Row `row` of the weight this was packed from (column `row` of the packed matrix), widened to f32.
     pub fn weight_row(&self, row: usize, out: &mut [f32]) {
+        if let PackedData::Blocks(data) = &self.data {
+            return data.row(row, 0, &mut out[..self.rows]);
+        }
         let (base, offset) = (row / NR * self.rows * NR, row % NR);
         for (i, x) in out.iter_mut().enumerate().take(self.rows) {
             let at = base + i * NR + offset;
@@ -157,6 +171,7 @@ impl PackedMatrix {
                 PackedData::Bf16(data) => data[at].to_f32(),
                 PackedData::F16(data) => data[at].to_f32(),
                 PackedData::Nf4(data) => data.at(row, i),
+                PackedData::Blocks(_) => 0.0,
             };
         }
     }
