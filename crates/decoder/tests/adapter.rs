@@ -167,7 +167,7 @@ fn writing_and_reading_are_inverse() {
             let (outputs, inputs) = projection.dims(&base);
             let name = format!("{layer}{projection}");
             let (a, b) = (values(&name, target.rank * inputs), values(&name, target.rank * outputs));
-            (projection, LoraPair { a, b, rank: target.rank, scale: target.scale })
+            (projection, LoraPair::new(a, b, target.rank, target.scale))
         };
         targets.iter().map(pair).collect()
     });

@@ -333,6 +333,8 @@ fn adapter(config: &DecoderConfig) -> Adapter {
                         a: random.vec(rank * inp, 0.1, 0.0),
                         b: random.vec(out * rank, 0.1, 0.0),
                         rank,
+                        magnitude: None,
+                        bias: None,
                         scale: 0.5,
                     };
                     (projection, pair)
