@@ -126,7 +126,7 @@ impl LoraSpec {
                 return Ok(None);
             };
             let (a, b) = (store.value(backend, a)?, store.value(backend, b)?);
-            Ok(Some((projection, LoraPair { a, b, rank: self.rank, scale: self.scale() as f32 })))
+            Ok(Some((projection, LoraPair::new(a, b, self.rank, self.scale() as f32))))
         };
         let per_layer = (2 * self.targets.len()).max(1);
         let count = self.pattern.as_ref().map_or(params.len() / per_layer, |(_, layers)| layers.len());

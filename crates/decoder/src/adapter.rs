@@ -28,6 +28,22 @@ pub struct LoraPair {
     pub rank: usize,
     /// The factor, `alpha / rank` or `alpha / sqrt(rank)`.
     pub scale: f32,
+    /// DoRA (Liu et al. 2024): what the rows of the changed weight are scaled to, `[out]`.
+    pub magnitude: Option<Vec<f32>>,
+    /// Added to the products of B, `[out]` (`lora_bias`).
+    pub bias: Option<Vec<f32>>,
+}
+
+impl LoraPair {
+    /// Plain LoRA.
+    pub fn new(a: Vec<f32>, b: Vec<f32>, rank: usize, scale: f32) -> Self {
+        Self { a, b, rank, scale, magnitude: None, bias: None }
+    }
+
+    /// Whether the pair is plain LoRA.
+    pub fn is_plain(&self) -> bool {
+        self.magnitude.is_none() && self.bias.is_none()
+    }
 }
 
 /// The low-rank additions of one block.
@@ -105,6 +121,11 @@ fn digest(layers: &[AdapterLayer], modules_to_save: &BTreeMap<String, HostTensor
         for (projection, pair) in layer {
             hasher.part(format!("{index} {projection} {}", pair.rank)).part(pair.scale.to_le_bytes());
             hasher.part(bytes(&pair.a)).part(bytes(&pair.b));
+            for (name, more) in [("magnitude", &pair.magnitude), ("bias", &pair.bias)] {
+                if let Some(more) = more {
+                    hasher.part(name).part(bytes(more));
+                }
+            }
         }
     }
     for (index, layer) in experts.iter().enumerate() {

@@ -147,7 +147,7 @@ impl Decoder {
             return Err(DecoderError::AdapterLayers { found: adapter.layers.len(), expected: config.num_layers });
         }
         let weights = match &base.weights {
-            Placed::Host(_) => AdapterWeights::Host(HostAdapter::new(config, adapter)?),
+            Placed::Host(model) => AdapterWeights::Host(HostAdapter::new(config, model, adapter)?),
             #[cfg(feature = "cuda")]
             Placed::Device(model) => {
                 let [head, embedding] = adapter.whole_modules()?;

@@ -159,7 +159,7 @@ impl DeviceLora {
     ) -> Result<Option<Self>, KernelError> {
         let (mut a, mut parts, mut first_column, mut first_rank) = (vec![], vec![], 0, 0);
         for &(projection, out) in stacked {
-            if let Some(LoraPair { a: pair_a, b, rank, scale }) = layer.get(&projection) {
+            if let Some(LoraPair { a: pair_a, b, rank, scale, .. }) = layer.get(&projection) {
                 a.extend_from_slice(pair_a);
                 let b = HostTensor::from_f32([out, *rank], b.clone());
                 let b = DeviceMatrix::new(&model.device, model.float, &[&b])?;
@@ -207,6 +207,11 @@ impl DeviceAdapter {
         let c = &model.config;
         let (q, kv, hidden, inner) = (c.q_dim(), c.kv_dim(), c.hidden_size, c.intermediate_size);
         use Projection::{Down, Gate, K, O, Q, Up, V};
+        if !layers.iter().flat_map(AdapterLayer::values).all(LoraPair::is_plain) {
+            return Err(model
+                .device
+                .fail("DoRA and biases of LoRA: not supported on a GPU yet; use --device cpu".to_owned()));
+        }
         let layers = layers.iter().map(|layer| {
             Ok(DeviceLayerLora {
                 qkv: DeviceLora::new(model, layer, &[(Q, q), (K, kv), (V, kv)], hidden)?,

@@ -167,7 +167,7 @@ fn writing_and_reading_are_inverse() {
             let (outputs, inputs) = projection.dims(&base);
             let name = format!("{layer}{projection}");
             let (a, b) = (values(&name, target.rank * inputs), values(&name, target.rank * outputs));
-            (projection, LoraPair { a, b, rank: target.rank, scale: target.scale })
+            (projection, LoraPair::new(a, b, target.rank, target.scale))
         };
         targets.iter().map(pair).collect()
     });
@@ -282,7 +282,8 @@ fn broken_adapters_are_named() {
     };
     assert!(with("bias", json!("none")).is_ok());
     assert_says(with("peft_type", json!("IA3")), &["adapter_config.json", "`peft_type`", "IA3", "LORA"]);
-    assert_says(with("use_dora", json!(true)), &["`use_dora`", "not supported"]);
+    assert_says(with("use_dora", json!(true)), &["q_proj", "lacks the magnitude"]);
+    assert_says(with("lora_bias", json!(true)), &["q_proj", "the bias"]);
     assert_says(with("use_qalora", json!(true)), &["`use_qalora`"]);
     assert_says(with("use_bdlora", json!({"nblocks": 2})), &["`use_bdlora`", "nblocks", "not supported"]);
     assert_says(with("kasa_config", json!({"beta": 1e-4})), &["`kasa_config`"]);

@@ -160,7 +160,7 @@ fn adapter(config: &DecoderConfig) -> Adapter {
             ] {
                 // Not every layer has every pair.
                 if layer != 1 || projection != Projection::Up {
-                    pairs.push((projection, LoraPair { a: vec(4 * inp), b: vec(out * 4), rank: 4, scale: 2.0 }));
+                    pairs.push((projection, LoraPair::new(vec(4 * inp), vec(out * 4), 4, 2.0)));
                 }
             }
             pairs.into_iter().collect()

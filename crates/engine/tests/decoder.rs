@@ -329,13 +329,8 @@ fn adapter(config: &DecoderConfig) -> Adapter {
                 .map(|projection| {
                     let (out, inp) = projection.dims(config);
                     let rank = if projection == Projection::Up { 3 } else { 4 };
-                    let pair = LoraPair {
-                        a: random.vec(rank * inp, 0.1, 0.0),
-                        b: random.vec(out * rank, 0.1, 0.0),
-                        rank,
-                        scale: 0.5,
-                    };
-                    (projection, pair)
+                    let (a, b) = (random.vec(rank * inp, 0.1, 0.0), random.vec(out * rank, 0.1, 0.0));
+                    (projection, LoraPair::new(a, b, rank, 0.5))
                 })
                 .collect()
         })
@@ -352,8 +347,23 @@ fn adapter(config: &DecoderConfig) -> Adapter {
 #[test]
 fn an_adapter_beside_the_weights_equals_one_merged_into_them() {
     let config = config(Architecture::LLAMA);
-    let adapter = adapter(&config);
-    let mut merged = weights(&config);
+    beside_equals_merged(&config, &adapter(&config));
+}
+
+#[test]
+fn magnitudes_beside_the_weights_equal_rows_scaled_to_them() {
+    let config = config(Architecture::LLAMA);
+    let mut random = Random(Seed(11).stream("magnitudes", 0));
+    let mut adapter = adapter(&config);
+    for (layer, projection) in [(0, Projection::Q), (0, Projection::Down), (1, Projection::Up), (2, Projection::K)] {
+        let (out, _) = projection.dims(&config);
+        adapter.layers[layer].get_mut(&projection).unwrap().magnitude = Some(random.vec(out, 0.2, 1.0));
+    }
+    beside_equals_merged(&config, &adapter);
+}
+
+fn beside_equals_merged(config: &DecoderConfig, adapter: &Adapter) {
+    let mut merged = weights(config);
     for (layer, pairs) in merged.layers.iter_mut().zip(&adapter.layers) {
         for (projection, pair) in pairs {
             let tensor = match projection {
@@ -372,14 +382,19 @@ fn an_adapter_beside_the_weights_equals_one_merged_into_them() {
                     let delta: f32 = (0..pair.rank).map(|r| pair.b[i * pair.rank + r] * pair.a[r * cols + j]).sum();
                     data[i * cols + j] += pair.scale * delta;
                 }
+                if let Some(magnitude) = &pair.magnitude {
+                    let row = &mut data[i * cols..][..cols];
+                    let norm = row.iter().map(|x| x * x).sum::<f32>().sqrt();
+                    row.iter_mut().for_each(|x| *x *= magnitude[i] / norm);
+                }
             }
             *tensor = HostTensor::from_f32([rows, cols], data);
         }
     }
-    let beside = base(config.clone(), weights(&config), Limits::default());
-    let with = LocalModel::with_adapter(Arc::clone(&beside), &adapter).unwrap();
+    let beside = base(config.clone(), weights(config), Limits::default());
+    let with = LocalModel::with_adapter(Arc::clone(&beside), adapter).unwrap();
     let without = LocalModel::new(beside);
-    let merged = LocalModel::new(base(config, merged, Limits::default()));
+    let merged = LocalModel::new(base(config.clone(), merged, Limits::default()));
     assert!(!with.adapter_is_no_op());
     assert_ne!(with.identity().digest(), without.identity().digest());
     let sequence = [tokens(50, 1)];

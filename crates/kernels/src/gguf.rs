@@ -330,12 +330,15 @@ fn q5_k(b: &[u8], y: &mut [f32]) {
 #[inline(always)]
 fn q6_k(b: &[u8], y: &mut [f32]) {
     let (low, high, scales, d) = (&b[..128], &b[128..192], &b[192..208], half(b, 208));
-    for (at, y) in y.iter_mut().enumerate() {
-        let (part, quarter, l) = (at / 128, at % 128 / 32, at % 32);
-        let four = low[part * 64 + quarter % 2 * 32 + l] >> (quarter / 2 * 4) & 15;
-        let two = high[part * 32 + l] >> (quarter * 2) & 3;
-        let code = (four | two << 4) as i8 - 32;
-        *y = d * f32::from(scales[at / 16] as i8) * f32::from(code);
+    for (group, y) in y.chunks_exact_mut(16).enumerate() {
+        let (part, quarter, half_of) = (group / 8, group % 8 / 2, group % 2 * 16);
+        let scale = d * f32::from(scales[group] as i8);
+        let low = &low[part * 64 + quarter % 2 * 32 + half_of..][..16];
+        let high = &high[part * 32 + half_of..][..16];
+        for ((y, low), high) in y.iter_mut().zip(low).zip(high) {
+            let code = low >> (quarter / 2 * 4) & 15 | (high >> (quarter * 2) & 3) << 4;
+            *y = scale * f32::from(code as i8 - 32);
+        }
     }
 }
 

@@ -64,6 +64,12 @@ pub struct AdapterConfig {
     /// Whether a trained embedding is the head as well, where the base ties them.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub ensure_weight_tying: bool,
+    /// Whether the rows of changed weights are scaled to magnitudes of their own (DoRA).
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub use_dora: bool,
+    /// Whether the second matrix of each pair has a bias.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub lora_bias: bool,
     /// Stacked weights of experts that are adapted, by their names or the ends of them.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub target_parameters: Option<Vec<String>>,
@@ -88,6 +94,8 @@ impl Default for AdapterConfig {
             alpha_pattern: Patterns::default(),
             modules_to_save: None,
             ensure_weight_tying: false,
+            use_dora: false,
+            lora_bias: false,
             target_parameters: None,
         }
     }
@@ -173,7 +181,7 @@ impl AdapterConfig {
             ("fan_in_fan_out", Value::from(false)),
             ("inference_mode", Value::from(true)),
             ("init_lora_weights", Value::from(true)),
-            ("use_dora", Value::from(false)),
+            ("use_dora", Value::from(self.use_dora)),
         ] {
             json.insert(key.to_owned(), value);
         }
@@ -222,6 +230,8 @@ fn refuse_unsupported(path: &Path, json: &Map<String, Value>) -> Result<(), Deco
     }
     let known = serde_json::to_value(AdapterConfig {
         ensure_weight_tying: true,
+        use_dora: true,
+        lora_bias: true,
         target_parameters: Some(vec![]),
         ..AdapterConfig::default()
     });

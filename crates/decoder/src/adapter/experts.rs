@@ -48,6 +48,9 @@ impl<'a> ExpertTensors<'a> {
         if wanted.is_empty() && self.0.is_empty() {
             return Ok(vec![]);
         }
+        if config.use_dora || config.lora_bias {
+            return Err(failed("`target_parameters` beside `use_dora` or `lora_bias` is not supported".to_owned()));
+        }
         let names = &base.architecture.family().names;
         let Some(experts) = base.experts.as_ref().filter(|_| !names.experts.transposed) else {
             return Err(failed("`target_parameters`: the experts of this base cannot be adapted".to_owned()));
@@ -83,12 +86,8 @@ impl<'a> ExpertTensors<'a> {
                 return Err(failed(format!("tensor `{a}` has {rows} rows, expected {expected}")));
             }
             let divisor = if config.use_rslora { (rank as f64).sqrt() } else { rank as f64 };
-            let pair = LoraPair {
-                a: tensor_a.to_f32().into_owned(),
-                b: tensor_b.to_f32().into_owned(),
-                rank,
-                scale: (alpha / divisor) as f32,
-            };
+            let (a, b) = (tensor_a.to_f32().into_owned(), tensor_b.to_f32().into_owned());
+            let pair = LoraPair::new(a, b, rank, (alpha / divisor) as f32);
             if found.insert((layer, part), (pair, path)).is_some() {
                 return Err(failed(format!("the experts of layer {layer} have two additions of one shape")));
             }
@@ -123,5 +122,5 @@ fn of_expert(all: &LoraPair, expert: usize, count: usize) -> LoraPair {
     let a = all.a[expert * all.rank * inputs..(expert + 1) * all.rank * inputs].to_vec();
     let rows = all.b.chunks_exact(all.rank * count);
     let b = rows.flat_map(|row| (0..all.rank).map(move |k| row[k * count + expert])).collect();
-    LoraPair { a, b, rank: all.rank, scale: all.scale }
+    LoraPair::new(a, b, all.rank, all.scale)
 }

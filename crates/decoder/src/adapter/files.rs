@@ -19,10 +19,12 @@ use crate::{
 const PREFIX: &str = "base_model.model.";
 const WEIGHTS: &str = "adapter_model.safetensors";
 
-/// One of the two matrices of a linear, from its name: layer and number of the module.
+/// A tensor of a linear, from its name: layer and number of the module.
 enum Key {
     A(usize, usize),
     B(usize, usize),
+    Magnitude(usize, usize),
+    Bias(usize, usize),
 }
 
 impl Adapter {
@@ -54,6 +56,7 @@ impl Adapter {
         let store = TensorStore::open_file(&path)?;
         let (names, known) = base.modules();
         let (mut a, mut b, mut modules) = (BTreeMap::new(), BTreeMap::new(), Modules::default());
+        let (mut magnitudes, mut biases) = (BTreeMap::new(), BTreeMap::new());
         let mut experts = ExpertTensors::default();
         for name in store.names() {
             let path = module_path(name);
@@ -63,6 +66,11 @@ impl Adapter {
             match path.and_then(|path| parse(path, names, &known)) {
                 Some(Key::A(layer, module)) => a.insert((layer, module), name),
                 Some(Key::B(layer, module)) => b.insert((layer, module), name),
+                Some(Key::Magnitude(layer, module)) if config.use_dora => magnitudes.insert((layer, module), name),
+                Some(Key::Bias(layer, module)) if config.lora_bias => biases.insert((layer, module), name),
+                Some(Key::Magnitude(..) | Key::Bias(..)) => {
+                    return Err(failed(format!("tensor `{name}` is there, but adapter_config.json does not say so")));
+                }
                 None if ["lm_head", "embed_tokens"].iter().any(|module| name.contains(module)) => {
                     return Err(failed(format!(
                         "tensor `{name}` adds to the embedding or the head; they are supported as whole modules only: merge \
@@ -97,13 +105,22 @@ impl Adapter {
                         "`{path}` is targeted by adapter_config.json, but its lora_A and lora_B are not both there"
                     )));
                 };
+                let (magnitude, bias) = (magnitudes.remove(&place), biases.remove(&place));
+                if (magnitude.is_some(), bias.is_some()) != (config.use_dora, config.lora_bias) {
+                    return Err(failed(format!(
+                        "`{path}` lacks the magnitude or the bias that adapter_config.json names"
+                    )));
+                }
                 for &projection in &module.projections {
-                    pairs.insert(projection, pair(&store, &path, projection, target, base, [a, b])?);
+                    let vector = |name: Option<&str>| vector(&store, &path, projection, base, name);
+                    let pair = pair(&store, &path, projection, target, base, [a, b])?;
+                    let pair = LoraPair { magnitude: vector(magnitude)?, bias: vector(bias)?, ..pair };
+                    pairs.insert(projection, pair);
                 }
             }
             layers.push(pairs);
         }
-        if let Some(name) = a.values().chain(b.values()).next() {
+        if let Some(name) = a.values().chain(b.values()).chain(magnitudes.values()).chain(biases.values()).next() {
             return Err(failed(format!("tensor `{name}` is not targeted by adapter_config.json")));
         }
         let modules_to_save = modules.resolve(&config, &store, base)?;
@@ -117,8 +134,8 @@ impl Adapter {
     /// # Errors
     /// If a file cannot be written, or experts are adapted, whose layout is not written.
     pub fn save(&self, dir: &Path) -> Result<(), DecoderError> {
-        if !self.experts.is_empty() {
-            return Err(DecoderError::AdapterModule { module: "experts".to_owned() });
+        if !self.experts.is_empty() || !self.layers.iter().flat_map(AdapterLayer::values).all(LoraPair::is_plain) {
+            return Err(DecoderError::AdapterModule { module: "experts, magnitudes or biases".to_owned() });
         }
         fs::create_dir_all(dir).map_err(|e| DecoderError::write(dir, e))?;
         let bytes = |values: &[f32]| values.iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<u8>>();
@@ -180,19 +197,54 @@ fn pair(
         Some((_, runs)) => b.select_rows(runs.into_iter()),
         None => b,
     };
-    Ok(LoraPair { a: a.to_f32().into_owned(), b: b.to_f32().into_owned(), rank: target.rank, scale: target.scale })
+    Ok(LoraPair::new(a.to_f32().into_owned(), b.to_f32().into_owned(), target.rank, target.scale))
+}
+
+/// The elements of a vector of a module that are a projection's.
+fn vector(
+    store: &TensorStore,
+    module: &str,
+    projection: Projection,
+    base: &DecoderConfig,
+    name: Option<&str>,
+) -> Result<Option<Vec<f32>>, DecoderError> {
+    let Some(name) = name else { return Ok(None) };
+    let (shared, tensor) = (base.modules().0.rows(base, projection), store.tensor(name)?);
+    let all = shared.as_ref().map_or(projection.dims(base).0, |(rows, _)| *rows);
+    if tensor.data.len() != all {
+        return Err(DecoderError::AdapterShape {
+            path: store.root().to_owned(),
+            module: module.to_owned(),
+            found: format!("a vector of shape {:?}", tensor.shape),
+            expected: format!("{:?}", [all]),
+        });
+    }
+    let tensor = tensor.reshaped(&[all]);
+    Ok(Some(match shared {
+        Some((_, runs)) => tensor.select_rows(runs.into_iter()).to_f32().into_owned(),
+        None => tensor.to_f32().into_owned(),
+    }))
 }
 
 /// The path in `base_model.model.<path>.weight`; the adapter's name at its end (`lora_A.default`), as in a raw state
 /// dictionary, is tolerated.
 fn module_path(name: &str) -> Option<&str> {
-    let path = name.strip_prefix(PREFIX).unwrap_or(name).strip_suffix(".weight")?;
+    let path = name.strip_prefix(PREFIX).unwrap_or(name);
+    let path = match path.strip_suffix(".weight") {
+        Some(path) => path,
+        // These are no weights of modules.
+        None if path.ends_with("lora_magnitude_vector") || path.ends_with("lora_B.bias") => path,
+        None => return None,
+    };
     Some(path.strip_suffix(".default").unwrap_or(path))
 }
 
 /// The place of a path that ends in `lora_A` or `lora_B`.
 fn parse(path: &str, names: &Names, known: &[Module]) -> Option<Key> {
-    let (module, matrix) = path.rsplit_once('.')?;
+    let (module, matrix) = match path.strip_suffix(".lora_B.bias") {
+        Some(module) => (module, "bias"),
+        None => path.rsplit_once('.')?,
+    };
     let root = names.roots.iter().find(|root| module.starts_with(**root)).copied().unwrap_or_default();
     let (layer, module) = module.strip_prefix(root)?.strip_prefix(names.layers)?.split_once('.')?;
     let layer = layer.parse().ok()?;
@@ -200,6 +252,8 @@ fn parse(path: &str, names: &Names, known: &[Module]) -> Option<Key> {
     match matrix {
         "lora_A" => Some(Key::A(layer, module)),
         "lora_B" => Some(Key::B(layer, module)),
+        "lora_magnitude_vector" => Some(Key::Magnitude(layer, module)),
+        "bias" => Some(Key::Bias(layer, module)),
         _ => None,
     }
 }

@@ -28,6 +28,11 @@ impl Gated {
         Self { wide, down, gated, activation }
     }
 
+    /// Gate and up projection, or up alone; down.
+    pub(crate) fn linears(&self) -> [&Linear; 2] {
+        [&self.wide, &self.down]
+    }
+
     pub(crate) fn bytes(&self) -> usize {
         self.wide.bytes() + self.down.bytes()
     }

@@ -130,6 +130,14 @@ impl FeedForward {
         }
     }
 
+    /// The linears of a block without experts.
+    fn dense(&self) -> Option<[&Linear; 2]> {
+        match self {
+            Self::Dense(block) => Some(block.linears()),
+            Self::Experts(_) => None,
+        }
+    }
+
     fn bytes(&self) -> usize {
         match self {
             Self::Dense(block) => block.bytes(),
@@ -164,6 +172,25 @@ impl Mixer {
             o: Linear::pack(&[&w.o], &[w.o_bias.as_ref()]),
             sinks: more.sinks.clone(),
         }))
+    }
+
+    /// The merged projections of queries, keys and values.
+    fn merged(&self) -> Option<&Linear> {
+        match self {
+            Self::Attention(layer) => match &layer.projections {
+                Projections::Merged(linear) => Some(linear),
+                Projections::Latent(_) => None,
+            },
+            Self::Convolution(_) => None,
+        }
+    }
+
+    /// The output projection of an attention.
+    fn o(&self) -> Option<&Linear> {
+        match self {
+            Self::Attention(layer) => Some(&layer.o),
+            Self::Convolution(_) => None,
+        }
     }
 
     /// Elements of a row of what comes out before the output projection; of latent attention before values are cut.
@@ -255,7 +282,7 @@ impl HostAdapter {
     ///
     /// # Errors
     /// If the adapter changes experts, or replaces modules other than embedding and head.
-    pub(super) fn new(config: &DecoderConfig, adapter: &Adapter) -> Result<Self, DecoderError> {
+    pub(super) fn new(config: &DecoderConfig, model: &HostModel, adapter: &Adapter) -> Result<Self, DecoderError> {
         let (q, kv, hidden, inner) = (config.q_dim(), config.kv_dim(), config.hidden_size, config.intermediate_size);
         use Projection::{Down, Gate, K, O, Q, Up, V};
         let inside = |layer: &AdapterLayer| [Gate, Up, Down].into_iter().find(|part| layer.contains_key(part));
@@ -268,14 +295,22 @@ impl HostAdapter {
             .layers
             .iter()
             .enumerate()
-            .map(|(number, layer)| LayerLora {
-                qkv: LoraLinear::pack(layer, &[(Q, q), (K, kv), (V, kv)], hidden),
-                o: LoraLinear::pack(layer, &[(O, hidden)], config.o_dim()),
-                gate_up: LoraLinear::pack(layer, wide, hidden),
-                down: LoraLinear::pack(layer, &[(Down, hidden)], inner),
-                experts: adapter.experts.get(number).map_or_else(Vec::new, |experts| {
-                    experts.iter().map(|pairs| pairs.each_ref().map(|pair| pair.as_ref().map(LoraLinear::of))).collect()
-                }),
+            .map(|(number, layer)| {
+                let base = &model.layers[number];
+                let merged = base.mixer.merged();
+                let dense = base.feed_forward.dense();
+                LayerLora {
+                    qkv: merged.and_then(|merged| LoraLinear::pack(layer, &[(Q, q), (K, kv), (V, kv)], merged)),
+                    o: base.mixer.o().and_then(|o| LoraLinear::pack(layer, &[(O, hidden)], o)),
+                    gate_up: dense.and_then(|[wider, _]| LoraLinear::pack(layer, wide, wider)),
+                    down: dense.and_then(|[_, down]| LoraLinear::pack(layer, &[(Down, hidden)], down)),
+                    experts: adapter.experts.get(number).map_or_else(Vec::new, |experts| {
+                        experts
+                            .iter()
+                            .map(|pairs| pairs.each_ref().map(|pair| pair.as_ref().map(LoraLinear::of)))
+                            .collect()
+                    }),
+                }
             })
             .collect();
         let [head, embedding] = adapter.whole_modules()?;

@@ -1,6 +1,8 @@
 //! Linears: packed weights, several side by side where they share an input, with low-rank additions.
 
 use crate::{AdapterLayer, DecoderError, ExpertPairs, LoraPair, Projection};
+use rayon::prelude::*;
+
 use harness_kernels::{
     HostData, HostTensor,
     cpu::{MatMut, MatRef, PackedMatrix, elementwise::add_bias, gemm_packed},
@@ -40,7 +42,18 @@ impl Linear {
     pub(crate) fn forward(&self, x: &[f32], rows: usize, lora: Option<&LoraLinear>, add: bool, y: &mut [f32]) {
         let x = MatRef::new(x, rows, self.weight.rows());
         let beta = if add { 1.0 } else { 0.0 };
-        gemm_packed(1.0, x, &self.weight, beta, MatMut::new(y, rows, self.out()));
+        match lora.and_then(|lora| lora.factors.as_ref()) {
+            None => gemm_packed(1.0, x, &self.weight, beta, MatMut::new(y, rows, self.out())),
+            Some(factors) => {
+                let mut own = vec![0.0; rows * self.out()];
+                gemm_packed(1.0, x, &self.weight, 0.0, MatMut::new(&mut own, rows, self.out()));
+                for (y, own) in y.chunks_exact_mut(self.out()).zip(own.chunks_exact(self.out())) {
+                    for ((y, own), factor) in y.iter_mut().zip(own).zip(factors) {
+                        *y = if add { *y } else { 0.0 } + own * factor;
+                    }
+                }
+            }
+        }
         if let Some(bias) = &self.bias {
             add_bias(&mut y[..rows * bias.len()], bias);
         }
@@ -89,6 +102,10 @@ fn pack(weights: &[&HostTensor]) -> PackedMatrix {
 pub(crate) struct LoraLinear {
     a: PackedMatrix,
     parts: Vec<LoraPart>,
+    /// Factors on the outputs of the linear itself, where there is a magnitude.
+    factors: Option<Vec<f32>>,
+    /// Added to the outputs.
+    bias: Option<Vec<f32>>,
 }
 
 #[derive(Debug)]
@@ -101,20 +118,37 @@ struct LoraPart {
 }
 
 impl LoraLinear {
-    /// Packs the pairs of an adapter that belong to the stacked projections; `None` if there are none.
-    pub(crate) fn pack(layer: &AdapterLayer, stacked: &[(Projection, usize)], inp: usize) -> Option<Self> {
+    /// Packs the pairs of an adapter that belong to the stacked projections of `base`; `None` if there are none.
+    pub(crate) fn pack(layer: &AdapterLayer, stacked: &[(Projection, usize)], base: &Linear) -> Option<Self> {
+        let inp = base.weight.rows();
         let (mut a, mut parts, mut column) = (vec![], vec![], 0);
         let mut first_rank = 0;
+        let pairs = || stacked.iter().filter_map(|(projection, _)| layer.get(projection));
+        let mut factors = pairs().any(|pair| pair.magnitude.is_some()).then(|| vec![1.0; base.out()]);
+        let mut bias = pairs().any(|pair| pair.bias.is_some()).then(|| vec![0.0; base.out()]);
         for &(projection, out) in stacked {
-            if let Some(LoraPair { a: pair_a, b, rank, scale }) = layer.get(&projection) {
-                a.extend_from_slice(pair_a);
-                let b = PackedMatrix::weight_f32(b, out, *rank);
-                parts.push(LoraPart { first_rank, rank: *rank, first_column: column, b, scale: *scale });
-                first_rank += rank;
+            if let Some(pair) = layer.get(&projection) {
+                let mut b = pair.b.clone();
+                if let (Some(magnitude), Some(factors)) = (&pair.magnitude, &mut factors) {
+                    let factors = &mut factors[column..column + out];
+                    let of = |row: usize| magnitude[row] / changed_norm(base, column + row, pair, row);
+                    factors.par_iter_mut().enumerate().for_each(|(row, factor)| *factor = of(row));
+                    for (b, factor) in b.chunks_exact_mut(pair.rank).zip(factors) {
+                        b.iter_mut().for_each(|b| *b *= *factor);
+                    }
+                }
+                if let (Some(own), Some(bias)) = (&pair.bias, &mut bias) {
+                    bias[column..column + out].iter_mut().zip(own).for_each(|(to, own)| *to = own * pair.scale);
+                }
+                a.extend_from_slice(&pair.a);
+                let b = PackedMatrix::weight_f32(&b, out, pair.rank);
+                parts.push(LoraPart { first_rank, rank: pair.rank, first_column: column, b, scale: pair.scale });
+                first_rank += pair.rank;
             }
             column += out;
         }
-        (!parts.is_empty()).then(|| Self { a: PackedMatrix::weight_f32(&a, first_rank, inp), parts })
+        let a = PackedMatrix::weight_f32(&a, first_rank, inp);
+        (!parts.is_empty()).then_some(Self { a, parts, factors, bias })
     }
 
     /// Packs one pair, whose outputs are all of a linear's.
@@ -122,7 +156,8 @@ impl LoraLinear {
         let (inp, out) = (pair.a.len() / pair.rank, pair.b.len() / pair.rank);
         let b = PackedMatrix::weight_f32(&pair.b, out, pair.rank);
         let part = LoraPart { first_rank: 0, rank: pair.rank, first_column: 0, b, scale: pair.scale };
-        Self { a: PackedMatrix::weight_f32(&pair.a, pair.rank, inp), parts: vec![part] }
+        let a = PackedMatrix::weight_f32(&pair.a, pair.rank, inp);
+        Self { a, parts: vec![part], factors: None, bias: None }
     }
 
     fn add(&self, x: MatRef<'_>, y: &mut [f32], width: usize) {
@@ -137,7 +172,22 @@ impl LoraLinear {
             let y = MatMut::with_stride(&mut y[part.first_column..], rows, part.b.cols(), width);
             gemm_packed(part.scale, u, &part.b, 1.0, y);
         }
+        if let Some(bias) = &self.bias {
+            add_bias(&mut y[..rows * bias.len()], bias);
+        }
     }
+}
+
+/// The length of a row of a weight with its low-rank addition.
+fn changed_norm(base: &Linear, column: usize, pair: &LoraPair, row: usize) -> f32 {
+    let inp = base.weight.rows();
+    let mut weight = vec![0.0; inp];
+    base.weight.weight_row(column, &mut weight);
+    for (k, b) in pair.b[row * pair.rank..(row + 1) * pair.rank].iter().enumerate() {
+        let a = &pair.a[k * inp..(k + 1) * inp];
+        weight.iter_mut().zip(a).for_each(|(w, a)| *w += pair.scale * b * a);
+    }
+    weight.iter().map(|&w| f64::from(w) * f64::from(w)).sum::<f64>().sqrt() as f32
 }
 
 /// A tensor of the embedding: rows are looked up by token.
@@ -180,7 +230,7 @@ pub(crate) fn is_zero(layers: &[AdapterLayer], experts: &[ExpertPairs]) -> bool 
         .iter()
         .flat_map(AdapterLayer::values)
         .chain(experts)
-        .all(|pair| pair.scale == 0.0 || zero(&pair.a) || zero(&pair.b))
+        .all(|pair| pair.is_plain() && (pair.scale == 0.0 || zero(&pair.a) || zero(&pair.b)))
 }
 
 fn experts(layer: &crate::LayerWeights) -> impl Iterator<Item = &HostTensor> {

@@ -1,6 +1,9 @@
 //! Weights in ggml's blocks, which stay where they lie and are widened a panel at a time.
 
-use super::kernel::NR;
+use super::{
+    kernel::NR,
+    transpose::{TILE, transpose},
+};
 use crate::{
     Buffer,
     gguf::{BlockTensor, BlockType, widen_into},
@@ -72,26 +75,32 @@ impl StackedBlocks {
     /// `k` steps of a panel from step `start`.
     pub(super) fn panel(&self, panel: usize, start: usize, k: usize, out: &mut [f32]) {
         debug_assert!(start + k <= self.inp, "steps of a panel");
-        let mut rows = [0f32; NR * LARGEST];
+        let (mut rows, mut tile, mut turned) = ([0f32; NR * LARGEST], [0f32; TILE], [0f32; TILE]);
         for from in (0..k).step_by(LARGEST) {
             let steps = LARGEST.min(k - from);
             for lane in 0..NR {
                 let row = &mut rows[lane * LARGEST..][..steps];
-                row.fill(0.0);
-                self.row_if_there(panel * NR + lane, start + from, row);
-            }
-            for (step, to) in out[from * NR..(from + steps) * NR].chunks_exact_mut(NR).enumerate() {
-                for (lane, to) in to.iter_mut().enumerate() {
-                    *to = rows[lane * LARGEST + step];
+                if !self.row_if_there(panel * NR + lane, start + from, row) {
+                    row.fill(0.0);
                 }
+            }
+            for (at, to) in out[from * NR..(from + steps) * NR].chunks_mut(TILE).enumerate() {
+                let width = to.len() / NR;
+                for (lane, tile) in tile.chunks_exact_mut(NR).enumerate() {
+                    tile[..width].copy_from_slice(&rows[lane * LARGEST + at * NR..][..width]);
+                }
+                transpose(&tile, &mut turned);
+                to.copy_from_slice(&turned[..to.len()]);
             }
         }
     }
 
-    fn row_if_there(&self, output: usize, start: usize, out: &mut [f32]) {
-        let end = self.parts.last().map_or(0, |part| part.first + part.bytes.len() / part.row.max(1));
-        if output < end {
+    /// [`Self::row`], if there is such an output; whether there is.
+    fn row_if_there(&self, output: usize, start: usize, out: &mut [f32]) -> bool {
+        let there = output < self.parts.last().map_or(0, |part| part.first + part.bytes.len() / part.row.max(1));
+        if there {
             self.row(output, start, out);
         }
+        there
     }
 }
