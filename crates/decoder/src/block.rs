@@ -15,6 +15,15 @@ pub struct Norm {
     pub bias: bool,
 }
 
+impl Norm {
+    /// An RMS norm with a weight.
+    pub const RMS: Self = Self { kind: NormKind::Rms, weight: NormWeight::Stored, bias: false };
+    /// A layer norm with a weight.
+    pub const LAYER: Self = Self { kind: NormKind::Layer, ..Self::RMS };
+    /// A layer norm with a weight and a bias.
+    pub const LAYER_WITH_BIAS: Self = Self { bias: true, ..Self::LAYER };
+}
+
 /// What a normed row is multiplied by.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum NormWeight {
@@ -71,11 +80,7 @@ pub struct QkNorm {
 
 impl QkNorm {
     /// An RMS norm of every head before the rotation, as in Qwen 3.
-    pub const HEAD: Self = Self {
-        span: Span::Head,
-        norm: Norm { kind: NormKind::Rms, weight: NormWeight::Stored, bias: false },
-        after_rotation: false,
-    };
+    pub const HEAD: Self = Self { span: Span::Head, norm: Norm::RMS, after_rotation: false };
 }
 
 /// How a decoder knows where a token stands.

@@ -15,7 +15,7 @@ pub(crate) use hf::{default_config, layer_types, read_config, read_generation_de
 pub(crate) use keys::Keys;
 pub(crate) use scheme::Scheme;
 
-use crate::{Architecture, BlockSpec, Experts, Rope, RopeScaling};
+use crate::{Architecture, BlockSpec, Experts, Rope, RopeScaling, Rotation};
 
 /// Dimensions and constants of a decoder.
 #[derive(Clone, Debug, PartialEq)]
@@ -62,6 +62,12 @@ pub struct DecoderConfig {
 }
 
 impl DecoderConfig {
+    /// Gives layers with a window one rotation and the others another.
+    pub(crate) fn rotate_by_window(&mut self, with: Rotation, without: Rotation) {
+        let of = |window: &Option<usize>| if window.is_some() { with } else { without };
+        self.block.rotations = self.sliding_window.iter().map(of).collect();
+    }
+
     /// Rows of the q projection: `num_heads * head_dim`.
     pub fn q_dim(&self) -> usize {
         self.num_heads * self.head_dim

@@ -56,6 +56,8 @@ pub(crate) struct Family {
     /// What keys are called that other families call otherwise: several names in the order in which they count, none for a
     /// key that is not read.
     pub keys: &'static [(&'static str, &'static str)],
+    /// The object of `config.json` that holds the decoder's keys; empty = the whole file.
+    pub within: &'static str,
     pub names: Names,
     /// Completes a configuration whose sizes are read: its block, experts, and what differs.
     pub complete: fn(&Keys<'_>, &mut DecoderConfig) -> Result<(), DecoderError>,
@@ -111,17 +113,29 @@ pub(crate) enum Windows {
 
 /// Which linears of the attention have biases.
 #[derive(Clone, Copy)]
-pub(crate) enum Biases {
-    /// q, k and v; output.
-    Are(Flag, Flag),
+pub(crate) struct Biases {
+    /// q, k and v.
+    pub qkv: Flag,
+    /// Output.
+    pub o: Flag,
 }
 
 impl Biases {
-    pub(crate) const NONE: Self = Self::Are(Flag::Always(false), Flag::Always(false));
-    pub(crate) const QKV: Self = Self::Are(Flag::Always(true), Flag::Always(false));
-    pub(crate) const ALL: Self = Self::Are(Flag::Always(true), Flag::Always(true));
+    pub(crate) const NONE: Self = Self::all(Flag::Always(false));
+    pub(crate) const QKV: Self = Self::qkv(Flag::Always(true));
+    pub(crate) const ALL: Self = Self::all(Flag::Always(true));
     /// All four where `attention_bias` is true.
-    pub(crate) const BY_KEY: Self = Self::Are(Flag::Key("attention_bias", false), Flag::Key("attention_bias", false));
+    pub(crate) const BY_KEY: Self = Self::all(Flag::Key("attention_bias", false));
+
+    /// q, k, v and output alike.
+    pub(crate) const fn all(flag: Flag) -> Self {
+        Self { qkv: flag, o: flag }
+    }
+
+    /// q, k and v alone.
+    pub(crate) const fn qkv(flag: Flag) -> Self {
+        Self { qkv: flag, o: Flag::Always(false) }
+    }
 }
 
 /// Qwen's class from which on layers have a window, where `max_window_layers` is absent.

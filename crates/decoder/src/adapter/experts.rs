@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{AdapterConfig, ExpertPairs, LoraPair};
+use super::{AdapterConfig, ExpertPairs, LoraPair, TargetRank};
 use crate::{DecoderConfig, DecoderError, weights::TensorStore};
 
 /// The tensors of an adapter that belong to experts: names of A and B by layer and by whether they are of the inner one of
@@ -57,10 +57,10 @@ impl<'a> ExpertTensors<'a> {
         };
         let (hidden, width) = (base.hidden_size, base.expert_width());
         let shapes = [[2 * width, hidden], [hidden, width]];
-        let (ranks, alphas) =
-            (config.rank_pattern.compile("rank_pattern"), config.alpha_pattern.compile("alpha_pattern"));
-        let (ranks, alphas) = (ranks.map_err(failed)?, alphas.map_err(failed)?);
-        let mut found: BTreeMap<(usize, usize), (LoraPair, String)> = BTreeMap::new();
+        let path_of =
+            |layer, part: usize| names.path(layer, &format!("{}{}", names.experts.stem, names.experts.stacked[part]));
+        let ranks = config.ranks().map_err(failed)?;
+        let mut found: BTreeMap<(usize, usize), LoraPair> = BTreeMap::new();
         for ((layer, _), tensors) in self.0 {
             let [Some(a), Some(b)] = tensors else {
                 return Err(failed(format!(
@@ -78,17 +78,13 @@ impl<'a> ExpertTensors<'a> {
                     tensor_a.shape, tensor_b.shape, experts.count
                 )));
             };
-            let path = names.path(layer, &format!("{}{}", names.experts.stem, names.experts.stacked[part]));
-            let rank = ranks.find(&path).map_err(failed)?.copied().unwrap_or(config.r);
-            let alpha = alphas.find(&path).map_err(failed)?.copied().unwrap_or(config.lora_alpha);
+            let TargetRank { rank, scale } = ranks.of(&path_of(layer, part)).map_err(failed)?;
             if rank * experts.count != rows {
                 let expected = format!("{rank} of every expert, as adapter_config.json says");
                 return Err(failed(format!("tensor `{a}` has {rows} rows, expected {expected}")));
             }
-            let divisor = if config.use_rslora { (rank as f64).sqrt() } else { rank as f64 };
             let (a, b) = (tensor_a.to_f32().into_owned(), tensor_b.to_f32().into_owned());
-            let pair = LoraPair::new(a, b, rank, (alpha / divisor) as f32);
-            if found.insert((layer, part), (pair, path)).is_some() {
+            if found.insert((layer, part), LoraPair::new(a, b, rank, scale)).is_some() {
                 return Err(failed(format!("the experts of layer {layer} have two additions of one shape")));
             }
         }
@@ -96,7 +92,7 @@ impl<'a> ExpertTensors<'a> {
         for layer in (0..base.num_layers).filter(|&layer| base.is_sparse(layer)) {
             layers[layer] = vec![[None, None]; experts.count];
             for part in 0..2 {
-                let path = names.path(layer, &format!("{}{}", names.experts.stem, names.experts.stacked[part]));
+                let path = path_of(layer, part);
                 let named = wanted.iter().any(|name| path == *name || path.ends_with(&format!(".{name}")));
                 match (named, found.remove(&(layer, part))) {
                     (false, None) => {}
@@ -104,7 +100,7 @@ impl<'a> ExpertTensors<'a> {
                         return Err(failed(format!("`{path}` is targeted, but its lora_A and lora_B are not there")));
                     }
                     (false, Some(_)) => return Err(failed(format!("`{path}` is not targeted by adapter_config.json"))),
-                    (true, Some((pair, _))) => {
+                    (true, Some(pair)) => {
                         for (expert, pairs) in layers[layer].iter_mut().enumerate() {
                             pairs[part] = Some(of_expert(&pair, expert, experts.count));
                         }

@@ -2,7 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use super::{AdapterConfig, TargetModules, patterns::Expression};
+use super::{
+    AdapterConfig, TargetModules,
+    patterns::{Compiled, Expression},
+};
 use crate::{DecoderConfig, Projection};
 
 /// Rank and scale of one adapted module.
@@ -14,7 +17,40 @@ pub struct TargetRank {
     pub scale: f32,
 }
 
+/// The ranks and scales that a configuration gives to modules.
+pub(super) struct Ranks<'a> {
+    config: &'a AdapterConfig,
+    ranks: Compiled<'a, usize>,
+    alphas: Compiled<'a, f64>,
+}
+
+impl Ranks<'_> {
+    /// Rank and scale of the module at this path.
+    ///
+    /// # Errors
+    /// A reason, if an expression cannot be matched or the scale is beyond f32.
+    pub(super) fn of(&self, path: &str) -> Result<TargetRank, String> {
+        let rank = self.ranks.find(path)?.copied().unwrap_or(self.config.r);
+        let alpha = self.alphas.find(path)?.copied().unwrap_or(self.config.lora_alpha);
+        let divisor = if self.config.use_rslora { (rank as f64).sqrt() } else { rank as f64 };
+        let scale = (alpha / divisor) as f32;
+        if scale.is_finite() {
+            return Ok(TargetRank { rank, scale });
+        }
+        Err(format!("`lora_alpha` of {path} is {alpha:?}, expected a number in the range of f32"))
+    }
+}
+
 impl AdapterConfig {
+    /// The ranks and scales of modules.
+    ///
+    /// # Errors
+    /// A reason, if a pattern is no regular expression.
+    pub(super) fn ranks(&self) -> Result<Ranks<'_>, String> {
+        let ranks = self.rank_pattern.compile("rank_pattern")?;
+        Ok(Ranks { config: self, ranks, alphas: self.alpha_pattern.compile("alpha_pattern")? })
+    }
+
     /// The adapted linears of every block.
     ///
     /// # Errors
@@ -29,8 +65,7 @@ impl AdapterConfig {
         });
         let excluded = excluded.transpose()?;
         let chosen = ChosenLayers::new(self, &wanted)?;
-        let ranks = self.rank_pattern.compile("rank_pattern")?;
-        let alphas = self.alpha_pattern.compile("alpha_pattern")?;
+        let ranks = self.ranks()?;
         let (names, modules) = base.modules();
         let mut layers = Vec::with_capacity(base.num_layers);
         for layer in 0..base.num_layers {
@@ -45,16 +80,8 @@ impl AdapterConfig {
                     Match::End => chosen.contain(&path)?,
                 };
                 if targeted {
-                    let rank = ranks.find(&path)?.copied().unwrap_or(self.r);
-                    let alpha = alphas.find(&path)?.copied().unwrap_or(self.lora_alpha);
-                    let divisor = if self.use_rslora { (rank as f64).sqrt() } else { rank as f64 };
-                    let scale = (alpha / divisor) as f32;
-                    if !scale.is_finite() {
-                        return Err(format!(
-                            "`lora_alpha` of {path} is {alpha:?}, expected a number in the range of f32"
-                        ));
-                    }
-                    targets.extend(module.projections.iter().map(|&part| (part, TargetRank { rank, scale })));
+                    let target = ranks.of(&path)?;
+                    targets.extend(module.projections.iter().map(|&part| (part, target)));
                 }
             }
             layers.push(targets);

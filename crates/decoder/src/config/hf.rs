@@ -113,14 +113,8 @@ pub(crate) fn default_config(architecture: Architecture) -> Result<DecoderConfig
 fn decoder(keys: &Keys<'_>) -> Result<DecoderConfig, DecoderError> {
     let architecture = architecture(keys)?;
     let family = architecture.family();
-    let wrapped;
-    let keys = match architecture.name() {
-        "gemma3" => {
-            wrapped = keys.inner("text_config")?;
-            &Keys { names: family.keys, ..wrapped }
-        }
-        _ => &Keys { names: family.keys, ..*keys },
-    };
+    let own = if family.within.is_empty() { *keys } else { keys.inner(family.within)? };
+    let keys = &Keys { names: family.keys, ..own };
     refuse_unsupported(keys)?;
     let hidden_size = keys.size_or("hidden_size", family.hidden_size, WIDTH)?;
     let num_heads = keys.size_or("num_attention_heads", family.num_heads, WIDTH)?;
@@ -155,20 +149,16 @@ fn decoder(keys: &Keys<'_>) -> Result<DecoderConfig, DecoderError> {
     if intermediate_size > 4 * WIDTH {
         return Err(keys.error("intermediate_size", intermediate_size, format!("at most {}", 4 * WIDTH)));
     }
-    let Biases::Are(qkv_bias, o_bias) = family.biases;
+    let Biases { qkv: qkv_bias, o: o_bias } = family.biases;
     let rotation = rope(keys, family, max_position_embeddings, head_dim)?;
     let sliding_window = sliding_window(keys, family, num_layers)?;
-    let mut block = BlockSpec {
+    let block = BlockSpec {
         activation: activation(keys, family)?,
         mlp_bias: family.mlp_bias.read(keys)?,
+        local_rope: rotation.local,
         rotary_dims: Some(rotation.dims).filter(|&dims| dims != head_dim),
         ..BlockSpec::default()
     };
-    if rotation.local.is_some() {
-        let of = |window: &Option<usize>| if window.is_some() { Rotation::Local } else { Rotation::Main };
-        block.rotations = sliding_window.iter().map(of).collect();
-        block.local_rope = rotation.local;
-    }
     let mut config = DecoderConfig {
         architecture,
         vocab_size: keys.size_or("vocab_size", family.vocab_size, VOCABULARY)?,
@@ -190,6 +180,9 @@ fn decoder(keys: &Keys<'_>) -> Result<DecoderConfig, DecoderError> {
         experts: None,
         block,
     };
+    if config.block.local_rope.is_some() {
+        config.rotate_by_window(Rotation::Local, Rotation::Main);
+    }
     (family.complete)(keys, &mut config)?;
     Ok(config)
 }

@@ -38,8 +38,13 @@ impl Keys<'_> {
         Ok(Groups { count, kept, best })
     }
 
-    /// DeepSeek's mixture, apart from its router: narrow experts behind some dense layers, and shared ones.
-    pub(crate) fn experts_after_dense(&self, config: &DecoderConfig, dense: usize) -> Result<Experts, DecoderError> {
+    /// A mixture as DeepSeek arranges it: narrow experts behind some dense layers, and shared ones.
+    pub(crate) fn experts_after_dense(
+        &self,
+        config: &DecoderConfig,
+        experts: Experts,
+        dense: usize,
+    ) -> Result<Experts, DecoderError> {
         let width = self.size_or("moe_intermediate_size", 1407, WIDTH)?;
         let dense = self.count("first_k_dense_replace")?.unwrap_or(dense);
         let shared = self.count("n_shared_experts")?.unwrap_or(0);
@@ -53,7 +58,7 @@ impl Keys<'_> {
             width: Some(width),
             sparse: (0..config.num_layers).map(|layer| layer >= dense).collect(),
             shared: Some(width * shared).filter(|&width| width > 0),
-            ..Experts::new(1, 1)
+            ..experts
         })
     }
 
@@ -67,17 +72,14 @@ impl Keys<'_> {
     ) -> Result<(), DecoderError> {
         let experts = self.experts(config, "n_routed_experts", count, "num_experts_per_tok", 8)?;
         let groups = Some(self.groups(&experts, 2)?);
-        let shared = self.experts_after_dense(config, if config.block.latent.is_some() { 3 } else { 1 })?;
+        let dense = if config.block.latent.is_some() { 3 } else { 1 };
         config.experts = Some(Experts {
             routing: Routing::Sigmoid,
             normalised: self.or("norm_topk_prob", normalised, "true or false")?,
             factor: self.number_or("routed_scaling_factor", factor)? as f32,
             groups,
             selection_bias: true,
-            width: shared.width,
-            sparse: shared.sparse,
-            shared: shared.shared,
-            ..experts
+            ..self.experts_after_dense(config, experts, dense)?
         });
         Ok(())
     }

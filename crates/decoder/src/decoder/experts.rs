@@ -27,13 +27,13 @@ impl ExpertLayer {
         let pack = |(number, [gate, up, down]): (usize, &[HostTensor; 3])| {
             let biases = weights.biases.get(number);
             let bias = |part: usize| biases.map(|biases| &biases[part]);
-            Gated::pack([Some(gate), Some(up), Some(down)], [bias(0), bias(1), bias(2)], true, activation)
+            Gated::pack([gate, up, down], [bias(0), bias(1), bias(2)], true, activation)
         };
         let shared = weights.shared.as_ref().map(|[gate, up, down]| {
             let biases = weights.shared_biases.as_ref();
             let bias = |part: usize| biases.map(|biases| &biases[part]);
             let biases = [bias(0), bias(1), bias(2)];
-            let block = Gated::pack([Some(gate), Some(up), Some(down)], biases, true, activation);
+            let block = Gated::pack([gate, up, down], biases, true, activation);
             (block, weights.shared_gate.as_ref().map(|gate| Linear::pack(&[gate], &[None])))
         });
         Self {

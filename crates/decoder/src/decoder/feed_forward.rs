@@ -15,17 +15,16 @@ pub(crate) struct Gated {
 impl Gated {
     /// Packs gate (where there is one), up and down projection with their biases.
     pub(crate) fn pack(
-        [gate, up, down]: [Option<&HostTensor>; 3],
+        [gate, up, down]: [&HostTensor; 3],
         [gate_bias, up_bias, down_bias]: [Option<&Vec<f32>>; 3],
         gated: bool,
         activation: Activation,
     ) -> Self {
-        let wide = match (gated, gate, up) {
-            (true, Some(gate), Some(up)) => Linear::pack(&[gate, up], &[gate_bias, up_bias]),
-            (_, _, up) => Linear::pack(&up.into_iter().collect::<Vec<_>>(), &[up_bias]),
+        let wide = match gated {
+            true => Linear::pack(&[gate, up], &[gate_bias, up_bias]),
+            false => Linear::pack(&[up], &[up_bias]),
         };
-        let down = Linear::pack(&down.into_iter().collect::<Vec<_>>(), &[down_bias]);
-        Self { wide, down, gated, activation }
+        Self { wide, down: Linear::pack(&[down], &[down_bias]), gated, activation }
     }
 
     /// Gate and up projection, or up alone; down.

@@ -120,12 +120,7 @@ impl FeedForward {
                     (activation, _) => activation,
                 };
                 let biases = [more.gate_bias.as_ref(), more.up_bias.as_ref(), more.down_bias.as_ref()];
-                Self::Dense(Box::new(Gated::pack(
-                    [Some(&w.gate), Some(&w.up), Some(&w.down)],
-                    biases,
-                    config.block.gated,
-                    activation,
-                )))
+                Self::Dense(Box::new(Gated::pack([&w.gate, &w.up, &w.down], biases, config.block.gated, activation)))
             }
         }
     }

@@ -1,15 +1,11 @@
 //! Cohere's Command: attention and feed-forward block side by side behind one layer norm.
 
-use harness_kernels::cpu::norm::NormKind;
-
 use super::{llama::LLAMA, *};
-use crate::{Norm, NormWeight, Placement, Positions, QkNorm, Rotation, Span, config::Keys};
-
-const WEIGHT: Norm = Norm { kind: NormKind::Layer, weight: NormWeight::Stored, bias: false };
+use crate::{Norm, Placement, Positions, QkNorm, Rotation, Span, config::Keys};
 
 fn cohere(keys: &Keys<'_>, config: &mut DecoderConfig) -> Result<(), DecoderError> {
     let block = &mut config.block;
-    (block.norm, block.placement, block.positions) = (WEIGHT, Placement::Parallel, Positions::Pairs);
+    (block.norm, block.placement, block.positions) = (Norm::LAYER, Placement::Parallel, Positions::Pairs);
     block.logit_scale = keys.number_or("logit_scale", 0.0625)? as f32;
     Ok(())
 }
@@ -31,7 +27,7 @@ pub(crate) const COHERE: Family = Family {
     keys: &[("rms_norm_eps", "layer_norm_eps")],
     complete: |keys, config| {
         cohere(keys, config)?;
-        let norm = QkNorm { span: Span::EachHead, norm: WEIGHT, after_rotation: false };
+        let norm = QkNorm { span: Span::EachHead, norm: Norm::LAYER, after_rotation: false };
         config.block.qk_norm = keys.flag("use_qk_norm")?.then_some(norm);
         Ok(())
     },
@@ -46,8 +42,7 @@ pub(crate) const COHERE2: Family = Family {
     windows: Windows::Every("sliding_window_pattern", 4),
     complete: |keys, config| {
         cohere(keys, config)?;
-        let of = |window: &Option<usize>| if window.is_some() { Rotation::Main } else { Rotation::None };
-        config.block.rotations = config.sliding_window.iter().map(of).collect();
+        config.rotate_by_window(Rotation::Main, Rotation::None);
         Ok(())
     },
     ..COHERE

@@ -1,11 +1,11 @@
 //! Gemma: norms by one more than the weight, a scaled embedding, a gate with tanh-GELU.
 
-use harness_kernels::cpu::{activation::Activation, norm::NormKind};
+use harness_kernels::cpu::activation::Activation;
 
 use super::{llama::LLAMA, *};
 use crate::{Norm, NormWeight, Placement, QkNorm, config::Keys, weights::Part};
 
-const ONE_MORE: Norm = Norm { kind: NormKind::Rms, weight: NormWeight::OneMore, bias: false };
+const ONE_MORE: Norm = Norm { weight: NormWeight::OneMore, ..Norm::RMS };
 
 fn gemma(_: &Keys<'_>, config: &mut DecoderConfig) -> Result<(), DecoderError> {
     config.block.norm = ONE_MORE;
@@ -104,6 +104,7 @@ pub(crate) const GEMMA3_TEXT: Family = Family {
 /// The language model of a model that sees pictures.
 pub(crate) const GEMMA3: Family = Family {
     name: "gemma3",
+    within: "text_config",
     names: Names {
         roots: &["language_model.model.", "model.language_model."],
         head: "language_model.lm_head",

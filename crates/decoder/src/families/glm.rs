@@ -1,7 +1,7 @@
 //! GLM, and mixtures with its router.
 
 use super::{llama::LLAMA, *};
-use crate::{Placement, Positions, QkNorm, config::Keys, weights::Part};
+use crate::{Placement, Positions, QkNorm, weights::Part};
 
 pub(crate) const GLM: Family = Family {
     name: "glm",
@@ -15,7 +15,7 @@ pub(crate) const GLM: Family = Family {
     rotated: Some(0.5),
     bos_token_id: None,
     eos_token_id: Some(151_329),
-    biases: Biases::Are(Flag::Key("attention_bias", true), Flag::Always(false)),
+    biases: Biases::qkv(Flag::Key("attention_bias", true)),
     mlp_bias: Flag::Always(false),
     whole_heads: false,
     names: Names { gate_up: Some("mlp.gate_up_proj"), ..Names::LLAMA },
@@ -42,11 +42,6 @@ pub(crate) const GLM4: Family = Family {
     ..GLM
 };
 
-/// A sigmoid router with a bias for the choice, groups, and a shared expert.
-fn mixture(keys: &Keys<'_>, config: &mut DecoderConfig, normalised: bool) -> Result<(), DecoderError> {
-    keys.sigmoid_experts(config, 128, normalised, 1.0)
-}
-
 pub(crate) const GLM4_MOE: Family = Family {
     name: "glm4_moe",
     intermediate_size: Some(10_944),
@@ -56,11 +51,11 @@ pub(crate) const GLM4_MOE: Family = Family {
     head_dim: Derivable { absent: None, null: true },
     norm_eps: 1e-5,
     eos_token_id: None,
-    biases: Biases::Are(Flag::Key("attention_bias", false), Flag::Always(false)),
+    biases: Biases::qkv(Flag::Key("attention_bias", false)),
     names: Names { parts: &[(Part::Router, "mlp.gate")], experts: ExpertNames::QWEN, ..Names::LLAMA },
     complete: |keys, config| {
         config.block.qk_norm = keys.flag("use_qk_norm")?.then_some(QkNorm::HEAD);
-        mixture(keys, config, true)
+        keys.sigmoid_experts(config, 128, true, 1.0)
     },
     ..GLM
 };
@@ -80,7 +75,7 @@ pub(crate) const DOTS1: Family = Family {
     biases: Biases::BY_KEY,
     complete: |keys, config| {
         config.block.qk_norm = Some(QkNorm::HEAD);
-        mixture(keys, config, false)
+        keys.sigmoid_experts(config, 128, false, 1.0)
     },
     ..GLM4_MOE
 };

@@ -1,10 +1,9 @@
 //! GPT-2 and its kin: layer norms, feed-forward blocks without a gate, learned positions or ALiBi or a rotated part.
 
 use half::bf16;
-use harness_kernels::cpu::norm::NormKind;
 
-use super::{llama::LLAMA, phi::LAYER, *};
-use crate::{Norm, NormWeight, Placement, Positions, weights::Part};
+use super::{llama::LLAMA, *};
+use crate::{Norm, Placement, Positions, weights::Part};
 
 pub(crate) const GPT2: Family = Family {
     name: "gpt2",
@@ -49,11 +48,8 @@ pub(crate) const GPT2: Family = Family {
         ..Names::LLAMA
     },
     complete: |keys, config| {
-        learned(config, 0);
+        gpt2(keys, config)?;
         config.block.scores_by_layer = keys.flag("scale_attn_by_inverse_layer_idx")?;
-        if !keys.or("scale_attn_weights", true, "true or false")? {
-            config.block.score_scale = Some(1.0);
-        }
         if keys.flag("add_cross_attention")? {
             return Err(keys.error("add_cross_attention", true, "false (encoders are not supported)"));
         }
@@ -63,9 +59,18 @@ pub(crate) const GPT2: Family = Family {
 };
 
 fn learned(config: &mut DecoderConfig, offset: usize) {
-    config.block.norm = LAYER;
+    config.block.norm = Norm::LAYER_WITH_BIAS;
     config.block.gated = false;
     config.block.positions = Positions::Learned { offset };
+}
+
+/// Learned positions, and scores that may not be scaled.
+fn gpt2(keys: &Keys<'_>, config: &mut DecoderConfig) -> Result<(), DecoderError> {
+    learned(config, 0);
+    if !keys.or("scale_attn_weights", true, "true or false")? {
+        config.block.score_scale = Some(1.0);
+    }
+    Ok(())
 }
 
 pub(crate) const GPT_BIGCODE: Family = Family {
@@ -73,14 +78,10 @@ pub(crate) const GPT_BIGCODE: Family = Family {
     activation: ("activation_function", "gelu_pytorch_tanh"),
     names: Names { qkv: Some(("attn.c_attn", QkvOrder::Groups)), transposed: false, ..GPT2.names },
     complete: |keys, config| {
-        learned(config, 0);
         if keys.or("multi_query", true, "true or false")? {
             config.num_kv_heads = 1;
         }
-        if !keys.or("scale_attn_weights", true, "true or false")? {
-            config.block.score_scale = Some(1.0);
-        }
-        Ok(())
+        gpt2(keys, config)
     },
     ..GPT2
 };
@@ -95,7 +96,7 @@ pub(crate) const GPT_NEOX: Family = Family {
     norm_eps: 1e-5,
     rotated: Some(0.25),
     bos_token_id: Some(0),
-    biases: Biases::Are(Flag::Key("attention_bias", true), Flag::Key("attention_bias", true)),
+    biases: Biases::all(Flag::Key("attention_bias", true)),
     mlp_bias: Flag::Always(true),
     activation: ("hidden_act", "gelu"),
     keys: &[
@@ -116,7 +117,7 @@ pub(crate) const GPT_NEOX: Family = Family {
     },
     complete: |keys, config| {
         let block = &mut config.block;
-        (block.norm, block.gated) = (LAYER, false);
+        (block.norm, block.gated) = (Norm::LAYER_WITH_BIAS, false);
         if keys.or("use_parallel_residual", true, "true or false")? {
             block.placement = Placement::ParallelTwo;
         }
@@ -152,7 +153,7 @@ pub(crate) const GPTJ: Family = Family {
     complete: |keys, config| {
         let dims = keys.size_or("rotary_dim", 64, config.head_dim)?;
         let block = &mut config.block;
-        (block.norm, block.placement, block.positions) = (LAYER, Placement::Parallel, Positions::Pairs);
+        (block.norm, block.placement, block.positions) = (Norm::LAYER_WITH_BIAS, Placement::Parallel, Positions::Pairs);
         (block.gated, block.head_bias) = (false, true);
         block.rotary_dims = Some(dims).filter(|&dims| dims != config.head_dim);
         Ok(())
@@ -167,7 +168,7 @@ pub(crate) const OPT: Family = Family {
     max_position_embeddings: 2048,
     bos_token_id: Some(2),
     eos_token_id: Some(2),
-    biases: Biases::Are(Flag::Key("enable_bias", true), Flag::Key("enable_bias", true)),
+    biases: Biases::all(Flag::Key("enable_bias", true)),
     mlp_bias: Flag::Key("enable_bias", true),
     activation: ("activation_function", "relu"),
     keys: &[("num_key_value_heads", ""), ("head_dim", ""), ("intermediate_size", "ffn_dim"), ("rms_norm_eps", "")],
@@ -241,7 +242,7 @@ pub(crate) const BLOOM: Family = Family {
     complete: |keys, config| {
         let slopes = slopes(config.num_heads);
         let block = &mut config.block;
-        (block.norm, block.gated, block.embedding_norm) = (LAYER, false, true);
+        (block.norm, block.gated, block.embedding_norm) = (Norm::LAYER_WITH_BIAS, false, true);
         block.positions = Positions::Alibi { slopes, rounded: None };
         if keys.flag("apply_residual_connection_post_layernorm")? {
             block.placement = Placement::NormedResidual;
@@ -268,7 +269,7 @@ pub(crate) const FALCON: Family = Family {
     bos_token_id: Some(11),
     eos_token_id: Some(11),
     rope_theta: 1e4,
-    biases: Biases::Are(Flag::Key("bias", false), Flag::Key("bias", false)),
+    biases: Biases::all(Flag::Key("bias", false)),
     mlp_bias: Flag::Key("bias", false),
     activation: ("activation", "gelu"),
     keys: &[
@@ -294,7 +295,7 @@ pub(crate) const FALCON: Family = Family {
         let alibi = yes("alibi", false)?;
         let scale = 1.0 / (config.head_dim as f32).sqrt();
         let block = &mut config.block;
-        (block.norm, block.gated) = (LAYER, false);
+        (block.norm, block.gated) = (Norm::LAYER_WITH_BIAS, false);
         block.placement = match (parallel, norms) {
             (false, _) => Placement::Pre,
             (true, 2) if grouped => Placement::ParallelTwo,
@@ -373,8 +374,7 @@ pub(crate) const MPT: Family = Family {
             return Err(attention.error("alibi_bias_max", found, 8));
         }
         let block = &mut config.block;
-        block.norm = Norm { kind: NormKind::Layer, weight: NormWeight::Stored, bias: false };
-        block.gated = false;
+        (block.norm, block.gated) = (Norm::LAYER, false);
         block.positions = Positions::Alibi { slopes, rounded: None };
         block.clip_qkv = attention.number("clip_qkv")?.map(|limit| limit as f32);
         block.score_scale = attention.number("softmax_scale")?;

@@ -29,6 +29,7 @@ pub(crate) const LLAMA: Family = Family {
     whole_heads: true,
     activation: ("hidden_act", "silu"),
     keys: &[],
+    within: "",
     names: Names::LLAMA,
     complete: as_it_is,
 };
@@ -123,6 +124,23 @@ pub(crate) const CWM: Family = Family {
     ..MISTRAL
 };
 
+pub(super) const ZEROS_AND_ONES: &str = "a list of 0 and 1";
+
+/// The rotations by `no_rope_layers`, which has a 0 for every layer without one; else every so many has none.
+pub(super) fn rotations(
+    keys: &Keys<'_>,
+    given: Option<Vec<u8>>,
+    layers: usize,
+    every: usize,
+) -> Result<Vec<Rotation>, DecoderError> {
+    let of = |rotated: bool| if rotated { Rotation::Main } else { Rotation::None };
+    match given {
+        Some(list) if list.len() == layers => Ok(list.into_iter().map(|layer| of(layer != 0)).collect()),
+        Some(list) => Err(keys.error("no_rope_layers", format!("{} entries", list.len()), layers)),
+        None => Ok((0..layers).map(|layer| of(!(layer + 1).is_multiple_of(every))).collect()),
+    }
+}
+
 pub(crate) const SMOLLM3: Family = Family {
     name: "smollm3",
     vocab_size: 128_256,
@@ -137,21 +155,15 @@ pub(crate) const SMOLLM3: Family = Family {
     tied: true,
     complete: |keys, config| {
         let every = keys.size_or("no_rope_layer_interval", 4, usize::MAX)?;
-        let given: Option<Vec<u8>> = keys.value("no_rope_layers", "a list of 0 and 1")?;
         let layers = config.num_layers;
-        let rotated = match given {
-            Some(list) if list.len() == layers => list.into_iter().map(|layer| layer != 0).collect::<Vec<_>>(),
-            Some(list) => return Err(keys.error("no_rope_layers", format!("{} entries", list.len()), layers)),
-            None => (0..layers).map(|layer| !(layer + 1).is_multiple_of(every)).collect(),
-        };
-        let of = |&rotated: &bool| if rotated { Rotation::Main } else { Rotation::None };
-        config.block.rotations = rotated.iter().map(of).collect();
+        let given = keys.value("no_rope_layers", ZEROS_AND_ONES)?;
+        config.block.rotations = rotations(keys, given, layers, every)?;
         let used = keys.flag("use_sliding_window")?;
         let window = keys.size("sliding_window")?.filter(|_| used);
         let types = layer_types(keys, layers)?;
         config.sliding_window = match types.filter(|_| used) {
             Some(types) => keys.windows(&types, window)?,
-            None => rotated.iter().map(|rotated| window.filter(|_| !rotated)).collect(),
+            None => config.block.rotations.iter().map(|of| window.filter(|_| *of == Rotation::None)).collect(),
         };
         Ok(())
     },
@@ -168,7 +180,7 @@ pub(crate) const SEED_OSS: Family = Family {
     head_dim: Derivable { absent: Some(128), null: true },
     max_position_embeddings: 524_288,
     bos_token_id: Some(0),
-    biases: Biases::Are(Flag::Key("attention_bias", true), Flag::Key("attention_out_bias", false)),
+    biases: Biases { qkv: Flag::Key("attention_bias", true), o: Flag::Key("attention_out_bias", false) },
     whole_heads: false,
     ..LLAMA
 };
@@ -201,7 +213,7 @@ pub(crate) const HELIUM: Family = Family {
     max_position_embeddings: 4096,
     norm_eps: 1e-8,
     rope_theta: 1e5,
-    biases: Biases::Are(Flag::Key("attention_bias", false), Flag::Always(false)),
+    biases: Biases::qkv(Flag::Key("attention_bias", false)),
     complete: |_, config| {
         config.block.positions = crate::Positions::Pairs;
         Ok(())

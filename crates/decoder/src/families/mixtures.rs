@@ -3,13 +3,20 @@
 use super::{
     latent::{latent, latent_scale},
     llama::*,
-    phi::LAYER,
     *,
 };
 use crate::{
-    Experts, Norm, NormWeight, Positions, QkNorm, QueryScale, Rotation, Routing, Span, config::Keys, weights::Part,
+    Experts, Norm, NormWeight, Positions, QkNorm, QueryScale, Routing,
+    config::{
+        Keys,
+        limits::{self, EXPERTS, WIDTH},
+    },
+    weights::Part,
 };
-use harness_kernels::cpu::{activation::Activation, norm::NormKind};
+use harness_kernels::cpu::activation::Activation;
+
+/// The number of experts has two names in some classes; the general one counts.
+const COUNT: &[(&str, &str)] = &[("num_local_experts", "num_experts|num_local_experts")];
 
 pub(crate) const MIXTRAL: Family = Family {
     name: "mixtral",
@@ -17,10 +24,9 @@ pub(crate) const MIXTRAL: Family = Family {
     rope_theta: 1e6,
     sliding_window: None,
     windows: Windows::Always,
+    keys: COUNT,
     complete: |keys, config| {
-        // Mixtral's class knows the number under both names, and the general one counts.
-        let key = if keys.has("num_experts") { "num_experts" } else { "num_local_experts" };
-        config.experts = Some(keys.experts(config, key, 8, "num_experts_per_tok", 2)?);
+        config.experts = Some(keys.experts(config, "num_local_experts", 8, "num_experts_per_tok", 2)?);
         Ok(())
     },
     ..MISTRAL
@@ -44,14 +50,13 @@ fn qwen(
     counts: [usize; 2],
     width: usize,
 ) -> Result<Experts, DecoderError> {
-    let key = if keys.has("num_experts") { "num_experts" } else { "num_local_experts" };
-    let experts = keys.experts(config, key, counts[0], "num_experts_per_tok", counts[1])?;
+    let experts = keys.experts(config, "num_local_experts", counts[0], "num_experts_per_tok", counts[1])?;
     let step = keys.size_or("decoder_sparse_step", 1, usize::MAX)?;
     let dense: Vec<usize> = keys.value("mlp_only_layers", "a list of layers")?.unwrap_or_default();
     let is_sparse = |layer: usize| !dense.contains(&layer) && (layer + 1).is_multiple_of(step);
     Ok(Experts {
         normalised: keys.flag("norm_topk_prob")?,
-        width: Some(keys.size_or("moe_intermediate_size", width, crate::config::limits::WIDTH)?),
+        width: Some(keys.size_or("moe_intermediate_size", width, WIDTH)?),
         sparse: (0..config.num_layers).map(is_sparse).collect(),
         ..experts
     })
@@ -65,11 +70,12 @@ pub(crate) const QWEN2_MOE: Family = Family {
     num_heads: 16,
     num_kv_heads: Derivable { absent: Some(16), null: false },
     windows: Windows::Typed,
-    biases: Biases::Are(Flag::Key("qkv_bias", true), Flag::Always(false)),
+    biases: Biases::qkv(Flag::Key("qkv_bias", true)),
+    keys: COUNT,
     names: SPARSE_MLP,
     complete: |keys, config| {
         let experts = qwen(keys, config, [60, 4], 1408)?;
-        let shared = keys.size_or("shared_expert_intermediate_size", 5632, crate::config::limits::WIDTH)?;
+        let shared = keys.size_or("shared_expert_intermediate_size", 5632, WIDTH)?;
         config.experts = Some(Experts { shared: Some(shared), shared_gate: true, ..experts });
         Ok(())
     },
@@ -84,6 +90,7 @@ pub(crate) const QWEN3_MOE: Family = Family {
     num_kv_heads: Derivable { absent: Some(4), null: false },
     head_dim: Derivable { absent: None, null: true },
     windows: Windows::Flagged,
+    keys: COUNT,
     names: SPARSE_MLP,
     complete: |keys, config| {
         config.block.qk_norm = Some(QkNorm::HEAD);
@@ -113,17 +120,17 @@ pub(crate) const GPT_OSS: Family = Family {
     windows: Windows::Every("", 2),
     bos_token_id: None,
     eos_token_id: None,
-    biases: Biases::Are(Flag::Key("attention_bias", true), Flag::Key("attention_bias", true)),
+    biases: Biases::all(Flag::Key("attention_bias", true)),
     mlp_bias: Flag::Always(false),
     whole_heads: false,
+    keys: &[("num_local_experts", "num_local_experts|num_experts")],
     names: Names {
         parts: &[(Part::Router, "mlp.router")],
         experts: ExpertNames { transposed: true, interleaved: true, ..ExpertNames::QWEN },
         ..Names::LLAMA
     },
     complete: |keys, config| {
-        let key = if keys.has("num_local_experts") { "num_local_experts" } else { "num_experts" };
-        let experts = keys.experts(config, key, 128, "num_experts_per_tok", 4)?;
+        let experts = keys.experts(config, "num_local_experts", 128, "num_experts_per_tok", 4)?;
         config.experts = Some(Experts {
             routing: Routing::TopSoftmax,
             normalised: false,
@@ -146,7 +153,7 @@ pub(crate) const DEEPSEEK_V2: Family = Family {
     head_dim: Derivable { absent: None, null: true },
     keys: &[("num_key_value_heads", ""), ("head_dim", "")],
     mlp_bias: Flag::Key("mlp_bias", false),
-    biases: Biases::Are(Flag::Always(false), Flag::Key("attention_bias", false)),
+    biases: Biases { qkv: Flag::Always(false), o: Flag::Key("attention_bias", false) },
     names: Names { parts: &[(Part::Router, "mlp.gate")], experts: ExpertNames::QWEN, ..Names::LLAMA },
     complete: |keys, config| {
         latent(keys, config, [1536, 512, 128, 64], Some(128))?;
@@ -159,15 +166,11 @@ pub(crate) const DEEPSEEK_V2: Family = Family {
             "group_limited_greedy" => Some(keys.groups(&experts, 1)?),
             _ => return Err(keys.error("topk_method", method, "greedy or group_limited_greedy")),
         };
-        let shared = keys.experts_after_dense(config, 0)?;
         config.experts = Some(Experts {
             normalised: false,
             factor: keys.number_or("routed_scaling_factor", 1.0)? as f32,
             groups,
-            width: shared.width,
-            sparse: shared.sparse,
-            shared: shared.shared,
-            ..experts
+            ..keys.experts_after_dense(config, experts, 0)?
         });
         Ok(())
     },
@@ -209,7 +212,6 @@ pub(crate) const ERNIE4_5_MOE: Family = Family {
         ..Names::LLAMA
     },
     complete: |keys, config| {
-        use crate::config::limits::WIDTH;
         config.block.positions = Positions::Pairs;
         config.block.head_bias = config.block.mlp_bias;
         let experts = keys.experts(config, "moe_num_experts", 64, "moe_k", 6)?;
@@ -266,7 +268,7 @@ pub(crate) const HUNYUAN_V1_MOE: Family = Family {
         if let Some(over) = chosen.iter().find(|&&k| k == 0 || k > count) {
             return Err(keys.error("moe_topk", over, format!("1 to {count}, the number of experts")));
         }
-        if let Some(expected) = crate::config::limits::product(count, layers, crate::config::limits::EXPERTS) {
+        if let Some(expected) = limits::product(count, layers, EXPERTS) {
             return Err(keys.error("num_experts", count, format!("{expected} layers")));
         }
         config.experts = Some(Experts {
@@ -309,19 +311,15 @@ pub(crate) const LLAMA4_TEXT: Family = Family {
     },
     complete: |keys, config| {
         let layers = config.num_layers;
-        let given: Vec<u8> = keys.value("no_rope_layers", "a list of 0 and 1")?.unwrap_or_default();
-        if !given.is_empty() && given.len() != layers {
-            return Err(keys.error("no_rope_layers", format!("{} entries", given.len()), layers));
-        }
-        let rotated = |layer: usize| given.get(layer).map_or(!(layer + 1).is_multiple_of(4), |&layer| layer != 0);
-        let of = |layer| if rotated(layer) { Rotation::Main } else { Rotation::None };
+        let given: Option<Vec<u8>> = keys.value("no_rope_layers", ZEROS_AND_ONES)?;
+        let rotations = rotations(keys, given.filter(|list| !list.is_empty()), layers, 4)?;
         let tuned = keys.or("attn_temperature_tuning", true, "true or false")?;
         let (length, beta) = (keys.number_or("floor_scale", 8192.0)? as usize, keys.number_or("attn_scale", 0.1)?);
         let sparse: Option<Vec<usize>> = keys.value("moe_layers", "a list of layers")?;
         let step = keys.size_or("interleave_moe_layer_step", 1, usize::MAX)?;
         let is_sparse =
             |layer: usize| sparse.as_ref().map_or((layer + 1).is_multiple_of(step), |list| list.contains(&layer));
-        let width = keys.raw().size_or("intermediate_size", 8192, crate::config::limits::WIDTH)?;
+        let width = keys.raw().size_or("intermediate_size", 8192, WIDTH)?;
         let experts = keys.experts(config, "num_local_experts", 16, "num_experts_per_tok", 1)?;
         config.experts = Some(Experts {
             routing: Routing::SigmoidOnInput,
@@ -331,15 +329,14 @@ pub(crate) const LLAMA4_TEXT: Family = Family {
             shared: Some(width),
             ..experts
         });
-        let norm = Norm { kind: NormKind::Rms, weight: NormWeight::None, bias: false };
         let block = &mut config.block;
         block.positions = Positions::Pairs;
-        block.rotations = (0..layers).map(of).collect();
+        block.rotations = rotations;
         block.chunk = Some(keys.size_or("attention_chunk_size", 8192, usize::MAX)?);
         block.qk_norm = keys.or("use_qk_norm", true, "true or false")?.then_some(QkNorm {
-            span: Span::Head,
-            norm,
+            norm: Norm { weight: NormWeight::None, ..Norm::RMS },
             after_rotation: true,
+            ..QkNorm::HEAD
         });
         block.query_scale = tuned.then_some(QueryScale { beta, length: length.max(1), ahead: 1, unrotated: true });
         Ok(())
@@ -359,7 +356,7 @@ pub(crate) const PHIMOE: Family = Family {
     mlp_bias: Flag::Always(false),
     names: Names::LLAMA,
     complete: |keys, config| {
-        config.block.norm = LAYER;
+        config.block.norm = Norm::LAYER_WITH_BIAS;
         config.block.head_bias = keys.flag("lm_head_bias")?;
         let jitter = keys.number_or("router_jitter_noise", 0.01)? as f32;
         let experts = keys.experts(config, "num_local_experts", 16, "num_experts_per_tok", 2)?;

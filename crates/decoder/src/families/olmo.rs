@@ -1,7 +1,5 @@
 //! OLMo, and other families whose norms stand behind attention and feed-forward block.
 
-use harness_kernels::cpu::norm::NormKind;
-
 use super::{llama::LLAMA, *};
 use crate::{
     Norm, NormWeight, Placement, QkNorm, Rotation, Span,
@@ -23,7 +21,7 @@ pub(crate) const OLMO: Family = Family {
     mlp_bias: Flag::Always(false),
     keys: &[("rms_norm_eps", "")],
     complete: |keys, config| {
-        config.block.norm = Norm { kind: NormKind::Layer, weight: NormWeight::None, bias: false };
+        config.block.norm = Norm { weight: NormWeight::None, ..Norm::LAYER };
         clip(keys, config)
     },
     ..LLAMA
@@ -91,8 +89,7 @@ pub(crate) const EXAONE4: Family = Family {
             None => pattern(keys, layers)?,
         };
         config.sliding_window = keys.windows(&types, Some(window))?;
-        let of = |window: &Option<usize>| if window.is_some() { Rotation::Main } else { Rotation::None };
-        config.block.rotations = config.sliding_window.iter().map(of).collect();
+        config.rotate_by_window(Rotation::Main, Rotation::None);
         Ok(())
     },
     ..OLMO2

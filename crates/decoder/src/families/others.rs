@@ -1,12 +1,11 @@
 //! Families of their own.
 
-use super::{latent::latent, llama::LLAMA, phi::LAYER, *};
+use super::{latent::latent, llama::LLAMA, *};
 use crate::{
     Convolution, Norm, NormWeight, Placement, Positions, QkNorm, RopeScaling, Span,
     config::{Keys, layer_types},
     weights::Part,
 };
-use harness_kernels::cpu::norm::NormKind;
 
 pub(crate) const STABLELM: Family = Family {
     name: "stablelm",
@@ -19,7 +18,7 @@ pub(crate) const STABLELM: Family = Family {
     rotated: Some(0.25),
     bos_token_id: Some(0),
     eos_token_id: Some(0),
-    biases: Biases::Are(Flag::Key("use_qkv_bias", false), Flag::Always(false)),
+    biases: Biases::qkv(Flag::Key("use_qkv_bias", false)),
     mlp_bias: Flag::Always(false),
     keys: &[("rms_norm_eps", "layer_norm_eps")],
     names: Names {
@@ -28,13 +27,12 @@ pub(crate) const STABLELM: Family = Family {
         ..Names::LLAMA
     },
     complete: |keys, config| {
-        let norm = Norm { kind: NormKind::Layer, weight: NormWeight::Stored, bias: false };
         let block = &mut config.block;
-        block.norm = LAYER;
+        block.norm = Norm::LAYER_WITH_BIAS;
         if keys.flag("use_parallel_residual")? {
             block.placement = Placement::Parallel;
         }
-        let norm = QkNorm { span: Span::EachHead, norm, after_rotation: false };
+        let norm = QkNorm { span: Span::EachHead, norm: Norm::LAYER, after_rotation: false };
         block.qk_norm = keys.flag("qk_layernorm")?.then_some(norm);
         Ok(())
     },
@@ -54,14 +52,14 @@ pub(crate) const STARCODER2: Family = Family {
     windows: Windows::Always,
     bos_token_id: Some(50_256),
     eos_token_id: Some(50_256),
-    biases: Biases::Are(Flag::Key("use_bias", true), Flag::Key("use_bias", true)),
+    biases: Biases::all(Flag::Key("use_bias", true)),
     mlp_bias: Flag::Key("use_bias", true),
     tied: true,
     activation: ("hidden_act", "gelu_pytorch_tanh"),
     keys: &[("rms_norm_eps", "norm_epsilon")],
     names: Names { parts: &[(Part::Up, "mlp.c_fc"), (Part::Down, "mlp.c_proj")], ..Names::LLAMA },
     complete: |_, config| {
-        (config.block.norm, config.block.gated) = (LAYER, false);
+        (config.block.norm, config.block.gated) = (Norm::LAYER_WITH_BIAS, false);
         Ok(())
     },
     ..LLAMA
@@ -81,7 +79,7 @@ pub(crate) const NEMOTRON: Family = Family {
     activation: ("hidden_act", "relu2"),
     keys: &[("rms_norm_eps", "norm_eps")],
     complete: |_, config| {
-        config.block.norm = Norm { kind: NormKind::Layer, weight: NormWeight::OneMore, bias: true };
+        config.block.norm = Norm { weight: NormWeight::OneMore, ..Norm::LAYER_WITH_BIAS };
         config.block.gated = false;
         Ok(())
     },
@@ -100,7 +98,7 @@ pub(crate) const ERNIE4_5: Family = Family {
     max_position_embeddings: 131_072,
     norm_eps: 1e-5,
     rope_theta: 5e5,
-    biases: Biases::Are(Flag::Key("use_bias", false), Flag::Key("use_bias", false)),
+    biases: Biases::all(Flag::Key("use_bias", false)),
     mlp_bias: Flag::Key("use_bias", false),
     tied: true,
     whole_heads: false,
@@ -228,7 +226,7 @@ pub(crate) const MINICPM3: Family = Family {
     num_heads: 40,
     max_position_embeddings: 32_768,
     norm_eps: 1e-5,
-    biases: Biases::Are(Flag::Always(false), Flag::Key("attention_bias", false)),
+    biases: Biases { qkv: Flag::Always(false), o: Flag::Key("attention_bias", false) },
     mlp_bias: Flag::Always(false),
     tied: true,
     keys: &[("num_key_value_heads", ""), ("head_dim", "")],

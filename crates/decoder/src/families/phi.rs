@@ -1,9 +1,7 @@
 //! Microsoft's Phi.
 
-use harness_kernels::cpu::norm::NormKind;
-
 use super::{llama::LLAMA, *};
-use crate::{Norm, NormWeight, Placement, QkNorm, weights::Part};
+use crate::{Norm, Placement, QkNorm, weights::Part};
 
 pub(crate) const PHI3: Family = Family {
     name: "phi3",
@@ -26,9 +24,6 @@ pub(crate) const PHI3: Family = Family {
     },
     ..LLAMA
 };
-
-/// Layer norms with biases.
-pub(super) const LAYER: Norm = Norm { kind: NormKind::Layer, weight: NormWeight::Stored, bias: true };
 
 pub(crate) const PHI: Family = Family {
     name: "phi",
@@ -55,9 +50,9 @@ pub(crate) const PHI: Family = Family {
     },
     complete: |keys, config| {
         let block = &mut config.block;
-        (block.norm, block.placement) = (LAYER, Placement::Parallel);
+        (block.norm, block.placement) = (Norm::LAYER_WITH_BIAS, Placement::Parallel);
         (block.gated, block.head_bias) = (false, true);
-        block.qk_norm = keys.flag("qk_layernorm")?.then_some(QkNorm { norm: LAYER, ..QkNorm::HEAD });
+        block.qk_norm = keys.flag("qk_layernorm")?.then_some(QkNorm { norm: Norm::LAYER_WITH_BIAS, ..QkNorm::HEAD });
         Ok(())
     },
     ..LLAMA

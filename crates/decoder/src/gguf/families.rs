@@ -8,7 +8,7 @@ use crate::{
     RopeScaling, Rotation, Routing, Span,
     config::limits::{self, EXPERTS, WIDTH},
 };
-use harness_kernels::cpu::{activation::Activation, norm::NormKind};
+use harness_kernels::cpu::activation::Activation;
 
 /// One architecture.
 pub(super) struct GgufFamily {
@@ -18,8 +18,20 @@ pub(super) struct GgufFamily {
     pub(super) of: &'static str,
     /// Whether the rows of q and k are stored in the order of rotated pairs, though halves are rotated.
     pub(super) permuted: bool,
-    /// Completes a configuration whose sizes are read.
-    pub(super) complete: fn(&Metadata<'_>, &mut DecoderConfig) -> Result<(), DecoderError>,
+    pub(super) complete: Complete,
+}
+
+/// Completes a configuration whose sizes are read.
+type Complete = fn(&Metadata<'_>, &mut DecoderConfig) -> Result<(), DecoderError>;
+
+impl GgufFamily {
+    const fn new(name: &'static str, of: &'static str, complete: Complete) -> Self {
+        Self { name, of, permuted: false, complete }
+    }
+
+    const fn permuted(name: &'static str, of: &'static str, complete: Complete) -> Self {
+        Self { name, of, permuted: true, complete }
+    }
 }
 
 /// The metadata of one architecture.
@@ -92,9 +104,6 @@ impl Metadata<'_> {
     }
 }
 
-const LAYER: Norm = Norm { kind: NormKind::Layer, weight: NormWeight::Stored, bias: true };
-const LAYER_WEIGHT: Norm = Norm { bias: false, ..LAYER };
-
 /// For Llama's block, with the norms of heads and biases that are there.
 fn plain(_: &Metadata<'_>, _: &mut DecoderConfig) -> Result<(), DecoderError> {
     Ok(())
@@ -138,8 +147,7 @@ fn gemma3(metadata: &Metadata<'_>, config: &mut DecoderConfig) -> Result<(), Dec
     metadata.windows(config, 6)?;
     let theta = metadata.positive("rope.freq_base_swa")?.unwrap_or(1e4);
     config.block.local_rope = Some(Rope { theta, scaling: RopeScaling::None });
-    let of = |window: &Option<usize>| if window.is_some() { Rotation::Local } else { Rotation::Main };
-    config.block.rotations = config.sliding_window.iter().map(of).collect();
+    config.rotate_by_window(Rotation::Local, Rotation::Main);
     Ok(())
 }
 
@@ -184,8 +192,7 @@ fn olmo2(metadata: &Metadata<'_>, config: &mut DecoderConfig) -> Result<(), Deco
         metadata.windows(config, 4)?;
         if config.rope.scaling != RopeScaling::None {
             config.block.local_rope = Some(Rope { theta: config.rope.theta, scaling: RopeScaling::None });
-            let of = |window: &Option<usize>| if window.is_some() { Rotation::Local } else { Rotation::Main };
-            config.block.rotations = config.sliding_window.iter().map(of).collect();
+            config.rotate_by_window(Rotation::Local, Rotation::Main);
         }
     }
     Ok(())
@@ -203,146 +210,90 @@ fn ungated(config: &mut DecoderConfig, norm: Norm, activation: Activation) {
 }
 
 fn learned(_: &Metadata<'_>, config: &mut DecoderConfig) -> Result<(), DecoderError> {
-    ungated(config, LAYER, Activation::GeluTanh);
+    ungated(config, Norm::LAYER_WITH_BIAS, Activation::GeluTanh);
     config.block.positions = Positions::Learned { offset: 0 };
     Ok(())
 }
 
 fn cohere(metadata: &Metadata<'_>, config: &mut DecoderConfig) -> Result<(), DecoderError> {
     let block = &mut config.block;
-    (block.norm, block.placement, block.positions) = (LAYER_WEIGHT, Placement::Parallel, Positions::Pairs);
+    (block.norm, block.placement, block.positions) = (Norm::LAYER, Placement::Parallel, Positions::Pairs);
     block.logit_scale = metadata.positive("logit_scale")?.unwrap_or(1.0) as f32;
     if metadata.file.has("blk.0.attn_q_norm.weight") {
-        block.qk_norm = Some(QkNorm { span: Span::EachHead, norm: LAYER_WEIGHT, after_rotation: false });
+        block.qk_norm = Some(QkNorm { span: Span::EachHead, norm: Norm::LAYER, after_rotation: false });
     }
     Ok(())
 }
 
 /// All architectures that are read.
 pub(super) static ARCHITECTURES: &[GgufFamily] = &[
-    GgufFamily { name: "llama", of: "llama", permuted: true, complete: llama },
-    GgufFamily { name: "qwen2", of: "qwen2", permuted: false, complete: plain },
-    GgufFamily { name: "qwen3", of: "qwen3", permuted: false, complete: head_norms },
-    GgufFamily {
-        name: "gemma",
-        of: "gemma",
-        permuted: false,
-        complete: |_, config| {
-            gemma(config);
-            Ok(())
-        },
-    },
-    GgufFamily { name: "gemma2", of: "gemma2", permuted: false, complete: gemma2 },
-    GgufFamily { name: "gemma3", of: "gemma3_text", permuted: false, complete: gemma3 },
-    GgufFamily { name: "phi3", of: "phi3", permuted: false, complete: plain },
-    GgufFamily { name: "qwen2moe", of: "qwen2_moe", permuted: false, complete: qwen2moe },
-    GgufFamily { name: "qwen3moe", of: "qwen3_moe", permuted: false, complete: qwen3moe },
-    GgufFamily {
-        name: "olmo",
-        of: "olmo",
-        permuted: true,
-        complete: |metadata, config| {
-            config.block.norm = Norm { kind: NormKind::Layer, weight: NormWeight::None, bias: false };
-            config.block.clip_qkv = metadata.positive("attention.clamp_kqv")?.map(|limit| limit as f32);
-            Ok(())
-        },
-    },
-    GgufFamily { name: "olmo2", of: "olmo2", permuted: false, complete: olmo2 },
-    GgufFamily { name: "smollm3", of: "smollm3", permuted: true, complete: smollm3 },
-    GgufFamily { name: "granite", of: "granite", permuted: true, complete: granite },
-    GgufFamily { name: "granitemoe", of: "granitemoe", permuted: true, complete: granitemoe },
-    GgufFamily {
-        name: "arcee",
-        of: "arcee",
-        permuted: true,
-        complete: |_, config| {
-            (config.block.gated, config.block.activation) = (false, Activation::Relu2);
-            Ok(())
-        },
-    },
-    GgufFamily {
-        name: "phi2",
-        of: "phi",
-        permuted: false,
-        complete: |_, config| {
-            ungated(config, LAYER, Activation::GeluTanh);
-            (config.block.placement, config.block.head_bias) = (Placement::Parallel, true);
-            Ok(())
-        },
-    },
-    GgufFamily { name: "gpt2", of: "gpt2", permuted: false, complete: learned },
-    GgufFamily { name: "starcoder", of: "gpt_bigcode", permuted: false, complete: learned },
-    GgufFamily {
-        name: "starcoder2",
-        of: "starcoder2",
-        permuted: false,
-        complete: |_, config| {
-            ungated(config, LAYER, Activation::GeluTanh);
-            Ok(())
-        },
-    },
-    GgufFamily {
-        name: "gptneox",
-        of: "gpt_neox",
-        permuted: false,
-        complete: |metadata, config| {
-            ungated(config, LAYER, Activation::Gelu);
-            if metadata.file.flag(&metadata.key("use_parallel_residual"))?.unwrap_or(true) {
-                config.block.placement = Placement::ParallelTwo;
-            }
-            Ok(())
-        },
-    },
-    GgufFamily {
-        name: "nemotron",
-        of: "nemotron",
-        permuted: false,
-        complete: |_, config| {
-            ungated(config, LAYER, Activation::Relu2);
-            Ok(())
-        },
-    },
-    GgufFamily { name: "command-r", of: "cohere", permuted: false, complete: cohere },
-    GgufFamily {
-        name: "cohere2",
-        of: "cohere2",
-        permuted: false,
-        complete: |metadata, config| {
-            cohere(metadata, config)?;
-            metadata.windows(config, 4)?;
-            let of = |window: &Option<usize>| if window.is_some() { Rotation::Main } else { Rotation::None };
-            config.block.rotations = config.sliding_window.iter().map(of).collect();
-            Ok(())
-        },
-    },
-    GgufFamily { name: "seed_oss", of: "seed_oss", permuted: false, complete: plain },
-    GgufFamily {
-        name: "ernie4_5",
-        of: "ernie4_5",
-        permuted: false,
-        complete: |_, config| {
-            config.block.positions = Positions::Pairs;
-            Ok(())
-        },
-    },
-    GgufFamily {
-        name: "glm4",
-        of: "glm4",
-        permuted: false,
-        complete: |_, config| {
-            (config.block.positions, config.block.placement) = (Positions::Pairs, Placement::Sandwich);
-            Ok(())
-        },
-    },
-    GgufFamily {
-        name: "hunyuan-dense",
-        of: "hunyuan_v1_dense",
-        permuted: false,
-        complete: |_, config| {
-            config.block.qk_norm = Some(QkNorm { after_rotation: true, ..QkNorm::HEAD });
-            Ok(())
-        },
-    },
+    GgufFamily::permuted("llama", "llama", llama),
+    GgufFamily::new("qwen2", "qwen2", plain),
+    GgufFamily::new("qwen3", "qwen3", head_norms),
+    GgufFamily::new("gemma", "gemma", |_, config| {
+        gemma(config);
+        Ok(())
+    }),
+    GgufFamily::new("gemma2", "gemma2", gemma2),
+    GgufFamily::new("gemma3", "gemma3_text", gemma3),
+    GgufFamily::new("phi3", "phi3", plain),
+    GgufFamily::new("qwen2moe", "qwen2_moe", qwen2moe),
+    GgufFamily::new("qwen3moe", "qwen3_moe", qwen3moe),
+    GgufFamily::permuted("olmo", "olmo", |metadata, config| {
+        config.block.norm = Norm { weight: NormWeight::None, ..Norm::LAYER };
+        config.block.clip_qkv = metadata.positive("attention.clamp_kqv")?.map(|limit| limit as f32);
+        Ok(())
+    }),
+    GgufFamily::new("olmo2", "olmo2", olmo2),
+    GgufFamily::permuted("smollm3", "smollm3", smollm3),
+    GgufFamily::permuted("granite", "granite", granite),
+    GgufFamily::permuted("granitemoe", "granitemoe", granitemoe),
+    GgufFamily::permuted("arcee", "arcee", |_, config| {
+        (config.block.gated, config.block.activation) = (false, Activation::Relu2);
+        Ok(())
+    }),
+    GgufFamily::new("phi2", "phi", |_, config| {
+        ungated(config, Norm::LAYER_WITH_BIAS, Activation::GeluTanh);
+        (config.block.placement, config.block.head_bias) = (Placement::Parallel, true);
+        Ok(())
+    }),
+    GgufFamily::new("gpt2", "gpt2", learned),
+    GgufFamily::new("starcoder", "gpt_bigcode", learned),
+    GgufFamily::new("starcoder2", "starcoder2", |_, config| {
+        ungated(config, Norm::LAYER_WITH_BIAS, Activation::GeluTanh);
+        Ok(())
+    }),
+    GgufFamily::new("gptneox", "gpt_neox", |metadata, config| {
+        ungated(config, Norm::LAYER_WITH_BIAS, Activation::Gelu);
+        if metadata.file.flag(&metadata.key("use_parallel_residual"))?.unwrap_or(true) {
+            config.block.placement = Placement::ParallelTwo;
+        }
+        Ok(())
+    }),
+    GgufFamily::new("nemotron", "nemotron", |_, config| {
+        ungated(config, Norm::LAYER_WITH_BIAS, Activation::Relu2);
+        Ok(())
+    }),
+    GgufFamily::new("command-r", "cohere", cohere),
+    GgufFamily::new("cohere2", "cohere2", |metadata, config| {
+        cohere(metadata, config)?;
+        metadata.windows(config, 4)?;
+        config.rotate_by_window(Rotation::Main, Rotation::None);
+        Ok(())
+    }),
+    GgufFamily::new("seed_oss", "seed_oss", plain),
+    GgufFamily::new("ernie4_5", "ernie4_5", |_, config| {
+        config.block.positions = Positions::Pairs;
+        Ok(())
+    }),
+    GgufFamily::new("glm4", "glm4", |_, config| {
+        (config.block.positions, config.block.placement) = (Positions::Pairs, Placement::Sandwich);
+        Ok(())
+    }),
+    GgufFamily::new("hunyuan-dense", "hunyuan_v1_dense", |_, config| {
+        config.block.qk_norm = Some(QkNorm { after_rotation: true, ..QkNorm::HEAD });
+        Ok(())
+    }),
 ];
 
 /// The architecture of a file.

@@ -177,15 +177,9 @@ impl GgufSource<'_> {
 
     /// llama.cpp's name of a part, where it is not that of most architectures.
     fn own_name(&self, part: Part) -> Option<&'static str> {
-        let second = ["seed_oss", "glm4moe", "gpt-oss"].contains(&self.family.name);
-        match part {
-            Part::PostAttentionNorm if second => Some("post_attention_norm.weight"),
-            // A second norm beside the first.
-            Part::InputNorm if self.family.name == "falcon" && self.has("blk.0.attn_norm_2.weight") => {
-                Some("attn_norm_2.weight")
-            }
-            _ => None,
-        }
+        let second = "post_attention_norm.weight";
+        let has = |name: &str| self.has(&format!("blk.0.{name}"));
+        (part == Part::PostAttentionNorm && has(second) && !has(part_name(part))).then_some(second)
     }
 }
 

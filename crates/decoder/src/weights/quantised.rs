@@ -154,16 +154,28 @@ impl Source<'_> {
         Ok((tensor.to_f32().into_owned(), which))
     }
 
-    /// Groups of inputs, from the number of scales for `outputs` rows.
-    fn groups(&self, outputs: usize, inputs: usize) -> Result<(Vec<f32>, usize), DecoderError> {
-        let name = self.name(".scales");
-        let scales = self.store.tensor(&name)?;
+    /// The scales of groups of inputs, and how many groups there are: as many as scales for each of `outputs` rows.
+    fn groups(&self, suffix: &str, outputs: usize, inputs: usize) -> Result<(Vec<f32>, usize), DecoderError> {
+        let scales = self.store.tensor(&self.name(suffix))?;
         let groups = scales.data.len() / outputs.max(1);
         if groups == 0 || scales.data.len() != groups * outputs || groups > inputs {
-            let reason = format!("tensor `{name}` has shape {:?}, expected [groups, {outputs}]", scales.shape);
-            return Err(DecoderError::Weights { path: self.store.file_of(&name).to_owned(), reason });
+            let reason = format!("has shape {:?}, expected groups of {inputs} inputs for {outputs} rows", scales.shape);
+            return Err(self.failed(suffix, &reason));
         }
         Ok((scales.to_f32().into_owned(), groups))
+    }
+
+    /// The group of every input: by a tensor where there is one (act-order), else one after the other.
+    fn group_of_inputs(&self, suffix: &str, inputs: usize, groups: usize) -> Result<Vec<usize>, DecoderError> {
+        if !self.store.contains(&self.name(suffix)) {
+            let size = inputs.div_ceil(groups);
+            return Ok((0..inputs).map(|input| input / size).collect());
+        }
+        let group: Vec<usize> = self.words(suffix, &[inputs])?.into_iter().map(|group| group as usize).collect();
+        if group.iter().any(|&group| group >= groups) {
+            return Err(self.failed(suffix, &format!("names a group beyond the {groups} that there are")));
+        }
+        Ok(group)
     }
 
     fn failed(&self, suffix: &str, reason: &str) -> DecoderError {
@@ -178,17 +190,10 @@ fn nibble(word: u32, i: usize) -> i32 {
 }
 
 fn gptq(source: &Source<'_>, [outputs, inputs]: [usize; 2], offset: i32) -> Result<Vec<f32>, DecoderError> {
-    let (scales, groups) = source.groups(outputs, inputs)?;
+    let (scales, groups) = source.groups(".scales", outputs, inputs)?;
     let codes = source.words(".qweight", &[inputs.div_ceil(8), outputs])?;
     let zeros = source.words(".qzeros", &[groups, outputs.div_ceil(8)])?;
-    let size = inputs.div_ceil(groups);
-    let group: Vec<usize> = match source.store.contains(&source.name(".g_idx")) {
-        true => source.words(".g_idx", &[inputs])?.into_iter().map(|group| group as usize).collect(),
-        false => (0..inputs).map(|input| input / size).collect(),
-    };
-    if group.iter().any(|&group| group >= groups) {
-        return Err(source.failed(".g_idx", &format!("names a group beyond the {groups} that there are")));
-    }
+    let group = source.group_of_inputs(".g_idx", inputs, groups)?;
     let mut out = vec![0.0; outputs * inputs];
     out.par_chunks_exact_mut(inputs).enumerate().for_each(|(o, out)| {
         for (i, y) in out.iter_mut().enumerate() {
@@ -201,7 +206,7 @@ fn gptq(source: &Source<'_>, [outputs, inputs]: [usize; 2], offset: i32) -> Resu
 }
 
 fn awq(source: &Source<'_>, [outputs, inputs]: [usize; 2]) -> Result<Vec<f32>, DecoderError> {
-    let (scales, groups) = source.groups(outputs, inputs)?;
+    let (scales, groups) = source.groups(".scales", outputs, inputs)?;
     let words = outputs.div_ceil(8);
     let (codes, zeros) = (source.words(".qweight", &[inputs, words])?, source.words(".qzeros", &[groups, words])?);
     let size = inputs.div_ceil(groups);
@@ -222,22 +227,8 @@ fn packed(source: &Source<'_>, [outputs, inputs]: [usize; 2], bits: u32) -> Resu
     let in_word = 32 / bits as usize;
     let words = inputs.div_ceil(in_word);
     let codes = source.words(".weight_packed", &[outputs, words])?;
-    let name = source.name(".weight_scale");
-    let scales = source.store.tensor(&name)?;
-    let groups = scales.data.len() / outputs.max(1);
-    if groups == 0 || groups > inputs || scales.data.len() != groups * outputs {
-        return Err(
-            source.failed(".weight_scale", &format!("has shape {:?}, expected [{outputs}, groups]", scales.shape))
-        );
-    }
-    let (scales, size) = (scales.to_f32(), inputs.div_ceil(groups));
-    let group: Vec<usize> = match source.store.contains(&source.name(".weight_g_idx")) {
-        true => source.words(".weight_g_idx", &[inputs])?.into_iter().map(|group| group as usize).collect(),
-        false => (0..inputs).map(|input| input / size).collect(),
-    };
-    if group.iter().any(|&group| group >= groups) {
-        return Err(source.failed(".weight_g_idx", &format!("names a group beyond the {groups} that there are")));
-    }
+    let (scales, groups) = source.groups(".weight_scale", outputs, inputs)?;
+    let group = source.group_of_inputs(".weight_g_idx", inputs, groups)?;
     let (mask, zero) = ((1u32 << bits) - 1, 1i32 << (bits - 1));
     let mut out = vec![0.0; outputs * inputs];
     out.par_chunks_exact_mut(inputs).enumerate().for_each(|(o, out)| {
