@@ -15,6 +15,7 @@ mod gguf;
 pub mod packed;
 mod projection;
 mod rope;
+mod steps;
 mod support;
 mod weights;
 
@@ -31,6 +32,7 @@ pub use error::DecoderError;
 pub use gguf::GgufFile;
 pub use projection::Projection;
 pub use rope::{Rope, RopeScaling};
+pub use steps::{BlockNorm, Steps, block as block_steps};
 pub use support::{Support, supported};
 pub use weights::{
     ConvolutionWeights, ExpertWeights, LatentWeights, LayerWeights, MoreTop, MoreWeights, StoredTensors, Weights,
