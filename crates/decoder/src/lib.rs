@@ -15,6 +15,7 @@ mod gguf;
 pub mod packed;
 mod projection;
 mod rope;
+mod routing;
 mod steps;
 mod support;
 mod weights;
@@ -32,6 +33,7 @@ pub use error::DecoderError;
 pub use gguf::GgufFile;
 pub use projection::Projection;
 pub use rope::{Rope, RopeScaling};
+pub use routing::{route, route_backward, sigmoid};
 pub use steps::{BlockNorm, Steps, block as block_steps};
 pub use support::{Support, supported};
 pub use weights::{
