@@ -23,7 +23,9 @@ pub use cuda::{CudaBackend, CudaBuf, CudaInts};
 pub use dropout::DropoutKey;
 pub(crate) use dropout::mix64;
 pub use error::{BackendError, OutOfMemory, Result};
-pub use kernels::{AttentionShape, Kernels, Weight};
+pub use kernels::{
+    Activation, AttentionScores, AttentionShape, FrozenNorm, HeadRuns, Kernels, NormKind, RotaryShape, Weight,
+};
 pub use memory::Memory;
 pub use updates::{AdamWStep, Updates};
 pub use views::{Mat, MatMut, Span, SpanMut};

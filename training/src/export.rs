@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use harness_decoder::DecoderConfig;
 use serde_json::Value;
 
 use crate::{
@@ -55,6 +56,8 @@ pub enum Artifact {
         spec: LoraSpec,
         /// The base model's name or path, for whoever loads the adapter.
         base: String,
+        /// The base's dimensions and names.
+        config: Box<DecoderConfig>,
     },
     /// `config.json`, `model.safetensors` and the tokenizer's files.
     Model {
@@ -74,10 +77,7 @@ impl Artifact {
     /// If a file cannot be read or written, or the device fails.
     pub fn write<B: Backend>(&self, backend: &B, store: &ParamStore<B>, folder: &Path) -> Result<(), TrainingError> {
         match self {
-            Self::Adapter { spec, base } => {
-                let adapter = spec.adapter(backend, store, base)?;
-                Ok(adapter.save(folder)?)
-            }
+            Self::Adapter { spec, base, config } => spec.save((backend, store), config, base, folder),
             Self::Model { config, dtype, tokenizer } => {
                 let mut config = config.clone();
                 config["torch_dtype"] = dtype.name().into();

@@ -2,16 +2,17 @@
 
 mod options;
 
-use std::collections::BTreeMap;
+use std::path::Path;
 
 use harness_core::{Seed, nearest};
-use harness_decoder::{Adapter, AdapterConfig, DecoderConfig, LoraPair, Projection, TargetModules};
+use harness_decoder::{AdapterConfig, DecoderConfig, LinearPlace, Projection, TargetModules};
+use harness_kernels::HostTensor;
 pub use options::{LoraInit, LoraOptions, Targets};
 
 use crate::{
     TrainingError,
     backend::{self, Backend},
-    params::{Param, ParamStore},
+    params::ParamStore,
 };
 
 /// An adapter to be trained.
@@ -43,39 +44,53 @@ impl LoraSpec {
             let expected = format!("\"all-linear\", names, or a pattern over whole paths: {message}");
             TrainingError::setting("lora.targets", format!("{found:?}"), expected)
         };
-        let no_module = |found: &str| {
-            let layers = format!("model.layers.0 to {}", config.num_layers.saturating_sub(1));
-            format!("this matches no module; {}", modules(found, &layers))
+        let places: Vec<Vec<LinearPlace>> = (0..config.num_layers).map(|layer| config.linears(layer)).collect();
+        let no_module = |found: &str| format!("this matches no module; {}", modules(found, &places));
+        let chosen = |means: &dyn Fn(&LinearPlace) -> bool| -> Vec<Vec<Projection>> {
+            let of = |places: &Vec<LinearPlace>| places.iter().filter(|place| means(place)).map(|p| p.projection).collect();
+            places.iter().map(of).collect()
         };
-        let mut layers = None;
-        let mut targets = match &options.targets {
-            Targets::AllLinear => Projection::ALL.to_vec(),
-            Targets::Modules(names) => names
-                .iter()
-                .map(|name| projection(name).ok_or_else(|| setting(name, no_module(name))))
-                .collect::<Result<Vec<_>, _>>()?,
-            Targets::Pattern(text) => {
-                let all = pattern(text, config.num_layers).map_err(|message| setting(text, message))?;
-                if all.iter().all(Vec::is_empty) {
-                    return Err(setting(text, no_module(text)));
+        let layers = match &options.targets {
+            Targets::AllLinear => chosen(&|_| true),
+            Targets::Modules(names) => {
+                let names_it = |name: &str, place: &LinearPlace| {
+                    place.module == name || place.module.strip_suffix(name).is_some_and(|stem| stem.ends_with('.'))
+                };
+                for name in names {
+                    if !places.iter().flatten().any(|place| names_it(name, place)) {
+                        return Err(setting(name, no_module(name)));
+                    }
                 }
-                let targets = all.concat();
-                layers = Some((text.clone(), all));
-                targets
+                chosen(&|place| names.iter().any(|name| names_it(name, place)))
+            }
+            Targets::Pattern(text) => {
+                let regex = pattern(text).map_err(|message| setting(text, message))?;
+                chosen(&|place| regex.is_match(&place.path))
             }
         };
+        if let (Targets::Pattern(text), true) = (&options.targets, layers.iter().all(Vec::is_empty)) {
+            return Err(setting(text, no_module(text)));
+        }
+        let mut targets = layers.concat();
         targets.sort();
         targets.dedup();
-        for projection in &targets {
-            let (out, inp) = projection.dims(config);
+        for place in places.iter().zip(&layers).flat_map(|(places, chosen)| {
+            places.iter().filter(move |place| chosen.contains(&place.projection))
+        }) {
+            let (out, inp) = (place.module_outputs(), place.inputs);
             if options.rank > out.min(inp) {
                 let expected = format!(
-                    "at most {}: {projection} is a matrix of {out} x {inp}, and a larger rank adds nothing",
-                    out.min(inp)
+                    "at most {}: {} is a matrix of {out} x {inp}, and a larger rank adds nothing",
+                    out.min(inp),
+                    place.module
                 );
                 return Err(TrainingError::setting("lora.rank", options.rank, expected));
             }
         }
+        let layers = match &options.targets {
+            Targets::Pattern(text) => Some((text.clone(), layers)),
+            _ => None,
+        };
         Ok(Self {
             pattern: layers,
             rank: options.rank,
@@ -101,13 +116,18 @@ impl LoraSpec {
         self.alpha / if self.rslora { rank.sqrt() } else { rank }
     }
 
-    /// The trained matrices as the engine's adapter, which knows PEFT's layout.
+    /// Writes the trained matrices into a folder, as PEFT names and stores them.
     ///
     /// # Errors
-    /// If the device fails.
-    pub fn adapter<B: Backend>(&self, backend: &B, store: &ParamStore<B>, base: &str) -> backend::Result<Adapter> {
-        let short = |p: &Projection| p.module().rsplit('.').next().unwrap_or_default().to_owned();
-        let config = AdapterConfig {
+    /// If the device fails, or a file cannot be written.
+    pub fn save<B: Backend>(
+        &self,
+        (backend, store): (&B, &ParamStore<B>),
+        config: &DecoderConfig,
+        base: &str,
+        folder: &Path,
+    ) -> Result<(), TrainingError> {
+        let written = AdapterConfig {
             base_model_name_or_path: Some(base.to_owned()),
             r: self.rank,
             lora_alpha: self.alpha,
@@ -115,25 +135,32 @@ impl LoraSpec {
             use_rslora: self.rslora,
             target_modules: Some(match &self.pattern {
                 Some((pattern, _)) => TargetModules::Pattern(pattern.clone()),
-                None => TargetModules::Names(self.targets.iter().map(short).collect()),
+                None => TargetModules::Names(self.names(config)),
             }),
             ..AdapterConfig::default()
         };
-        let params: BTreeMap<&str, &Param> = store.layout().params().iter().map(|p| (p.name.as_str(), p)).collect();
-        let param = |layer, projection, matrix| params.get(tensor_name(layer, projection, matrix).as_str());
-        let pair = |layer, projection| -> backend::Result<Option<(Projection, LoraPair)>> {
-            let (Some(a), Some(b)) = (param(layer, projection, "A"), param(layer, projection, "B")) else {
-                return Ok(None);
-            };
-            let (a, b) = (store.value(backend, a)?, store.value(backend, b)?);
-            Ok(Some((projection, LoraPair::new(a, b, self.rank, self.scale() as f32))))
-        };
-        let per_layer = (2 * self.targets.len()).max(1);
-        let count = self.pattern.as_ref().map_or(params.len() / per_layer, |(_, layers)| layers.len());
-        let layers = (0..count)
-            .map(|layer| self.at(layer).iter().filter_map(|&p| pair(layer, p).transpose()).collect())
-            .collect::<backend::Result<_>>()?;
-        Ok(Adapter::new(config, layers, BTreeMap::new()))
+        let mut tensors = vec![];
+        for param in store.layout().params() {
+            let data = store.value(backend, param)?;
+            tensors.push((param.name.clone(), HostTensor::from_f32(param.shape.clone(), data)));
+        }
+        Ok(written.save(tensors, folder)?)
+    }
+
+    /// The shortest names that mean the targeted modules and no others, in the order of a block.
+    fn names(&self, config: &DecoderConfig) -> Vec<String> {
+        let places: Vec<LinearPlace> = (0..config.num_layers).flat_map(|layer| config.linears(layer)).collect();
+        let mut names: Vec<String> = vec![];
+        for place in places.iter().filter(|place| self.targets.contains(&place.projection)) {
+            let short = place.module.rsplit('.').next().unwrap_or_default();
+            let means = |other: &LinearPlace| other.module.rsplit('.').next() == Some(short);
+            let alone = places.iter().filter(|other| means(other)).all(|other| self.targets.contains(&other.projection));
+            let name = if alone { short } else { &place.module };
+            if !names.iter().any(|known| known == name) {
+                names.push(name.to_owned());
+            }
+        }
+        names
     }
 
     /// Draws every `A` from its own random stream; `B` is 0.
@@ -160,43 +187,34 @@ impl LoraSpec {
     }
 }
 
-/// The last part of a projection's module path: `q_proj`.
-fn short(projection: Projection) -> &'static str {
-    projection.module().rsplit('.').next().unwrap_or_default()
-}
-
-/// The projection of a module name: `q_proj`, or with its parent, `self_attn.q_proj`.
-pub(crate) fn projection(name: &str) -> Option<Projection> {
-    Projection::ALL.into_iter().find(|&p| name == short(p) || name == p.module())
-}
-
-/// The projections of every block whose whole module path a regular expression matches.
+/// A regular expression over whole module paths.
 ///
 /// # Errors
-/// What is wrong with the expression.
-pub(crate) fn pattern(text: &str, layers: usize) -> Result<Vec<Vec<Projection>>, String> {
-    let regex = regex::Regex::new(&format!(r"\A(?:{text})\z"))
-        .map_err(|error| format!("{text:?} is not a regular expression: {error}"))?;
-    let matches = |layer| Projection::ALL.into_iter().filter(|p| regex.is_match(&p.path(layer))).collect();
-    Ok((0..layers).map(matches).collect())
+/// What is wrong with it.
+pub(crate) fn pattern(text: &str) -> Result<regex::Regex, String> {
+    regex::Regex::new(&format!(r"\A(?:{text})\z"))
+        .map_err(|error| format!("{text:?} is not a regular expression: {error}"))
 }
 
-/// What to say of a name or pattern that no module has, with the names there are and the nearest one.
-pub(crate) fn unknown_target(found: &str) -> String {
-    format!("{found:?} matches no module; {}", modules(found, "model.layers.N"))
+/// The names of the modules there are, with the one that is nearest to what was asked for.
+fn modules(found: &str, places: &[Vec<LinearPlace>]) -> String {
+    let mut names: Vec<&str> = vec![];
+    for place in places.iter().flatten() {
+        let name = place.module.rsplit('.').next().unwrap_or_default();
+        if !names.contains(&name) {
+            names.push(name);
+        }
+    }
+    let near = nearest(found, names.iter().copied().chain(["all-linear"]));
+    let near = near.map(|n| format!("; did you mean {n:?}?")).unwrap_or_default();
+    let path = |layer: &[LinearPlace]| layer.first().map(|place| place.path.clone()).unwrap_or_default();
+    let [first, last] = [places.first(), places.last()].map(|layer| path(layer.map_or(&[], Vec::as_slice)));
+    format!("modules are {} (from {first} to {last}){near}", names.join(", "))
 }
 
-/// The names of modules in these layers, with the one that is nearest to what was asked for.
-fn modules(found: &str, layers: &str) -> String {
-    let names = Projection::ALL.map(short);
-    let known: Vec<&str> = names.into_iter().chain(["all-linear"]).collect();
-    let near = nearest(found, known.iter().copied()).map(|n| format!("; did you mean {n:?}?")).unwrap_or_default();
-    format!("modules are {} (in {layers}){near}", names.join(", "))
-}
-
-/// Name of a matrix (`A` or `B`) in the adapter's file.
-pub(crate) fn tensor_name(layer: usize, projection: Projection, matrix: &str) -> String {
-    format!("base_model.model.{}.lora_{matrix}.weight", projection.path(layer))
+/// Name of a matrix (`A` or `B`) of a module in the adapter's file.
+pub(crate) fn tensor_name(path: &str, matrix: &str) -> String {
+    format!("base_model.model.{path}.lora_{matrix}.weight")
 }
 
 #[cfg(test)]
@@ -236,7 +254,7 @@ pub(crate) mod tests {
         assert_eq!(some.at(2), some.at(0));
         let refused = |text: &str| spec(Targets::Pattern(text.into())).unwrap_err().to_string();
         assert!(refused("all-liner").contains("did you mean \"all-linear\"?"));
-        assert!(refused("q_proj").contains("matches no module"));
+        assert!(refused("q_proj").contains("matches no module; modules are q_proj, k_proj"));
         assert!(refused("(").contains("not a regular expression"));
     }
 

@@ -3,6 +3,7 @@
 mod head;
 mod layout;
 mod noise;
+mod outer;
 mod rotary;
 mod scratch;
 
@@ -12,6 +13,7 @@ use harness_core::Stop;
 use harness_decoder::{DecoderConfig, LayerWeights, Weights};
 pub use layout::{Places, full_layout, lora_layout};
 pub use noise::NoisePlan;
+use outer::{Outer, Tables};
 pub use scratch::random_weights;
 
 pub use crate::block::{Pass, Resident, WeightSource};
@@ -34,17 +36,19 @@ pub enum Trainable {
     Lora(LoraSpec),
 }
 
-/// Fails unless a decoder can be trained on documents of up to `max_length` tokens.
+/// Fails unless a decoder can be trained on documents of up to `max_length` tokens: all parameters with `full`.
 ///
 /// # Errors
 /// If its kind is not known here, or its rotary embedding depends on the length of such documents.
-pub fn check(config: &DecoderConfig, max_length: usize) -> Result<(), TrainingError> {
-    if let Some(feature) = config.beyond_llama() {
-        return Err(TrainingError::Unsupported { feature, architecture: config.architecture.name() });
-    }
-    if !config.is_named_like_llama() {
-        let feature = "linears that hold several projections, or of other names";
-        return Err(TrainingError::Unsupported { feature, architecture: config.architecture.name() });
+pub fn check(config: &DecoderConfig, max_length: usize, full: bool) -> Result<(), TrainingError> {
+    let unsupported = |feature| TrainingError::Unsupported { feature, architecture: config.architecture.name() };
+    if full {
+        if let Some(feature) = config.beyond_llama() {
+            return Err(unsupported(feature));
+        }
+        if !config.is_named_like_llama() {
+            return Err(unsupported("linears that hold several projections, or of other names"));
+        }
     }
     rotary::check(config, max_length)
 }
@@ -83,17 +87,10 @@ pub struct Model<B: Backend> {
     /// How trained parameters are had of which ranks hold parts; `None` where this one has them all.
     units: Option<Units<B>>,
     outer: Outer<B>,
-    rope: B::Buf,
+    tables: Tables<B>,
     policy: SavePolicy,
     /// Once asked, a pass ends before its next block.
     stop: Stop,
-}
-
-/// Frozen weights outside of the blocks.
-struct Outer<B: Backend> {
-    embed: Option<B::Frozen>,
-    norm: Option<B::Buf>,
-    head: Option<B::Frozen>,
 }
 
 /// Gradients summed in one flat buffer on this device.
@@ -111,7 +108,7 @@ impl<B: Backend> GradSink<B> for LocalSink<'_, B> {
 /// What a block leaves for its backward: everything, or its input only.
 enum Kept<B: Backend> {
     Saved(Saved<B>),
-    Input(B::Buf),
+    Input(Arc<B::Buf>),
 }
 
 /// A forward pass.
@@ -178,7 +175,7 @@ impl<B: Backend> Model<B> {
     where
         B: Clone,
     {
-        let rope = Self::rope(&backend, config, max_length)?;
+        let tables = Self::tables(&backend, config, max_length, *trainable == Trainable::Full)?;
         let (layout, places): (Layout, Places) = match trainable {
             Trainable::Full => full_layout(config),
             Trainable::Lora(spec) => lora_layout(config, spec),
@@ -187,20 +184,18 @@ impl<B: Backend> Model<B> {
         let (source, outer) = match trainable {
             Trainable::Full => {
                 layout::fill(&backend, &mut store, weights)?;
-                (None, Outer { embed: None, norm: None, head: None })
+                (None, Outer::none())
             }
             Trainable::Lora(spec) => {
                 spec.initialise(&backend, &mut store, seed)?;
                 let lowest = places.lowest().unwrap_or(config.num_layers);
                 let backward: Vec<bool> = (0..config.num_layers).map(|layer| layer >= lowest).collect();
                 let source = source(&backend, &weights.layers, &backward)?;
-                let embed = backend.frozen(&[&weights.embed], weights.lm_head.is_none())?;
-                let head = weights.lm_head.as_ref().map(|head| backend.frozen(&[head], true)).transpose()?;
-                (Some(source), Outer { embed: Some(embed), norm: Some(backend.upload(&weights.norm)?), head })
+                (Some(source), Outer::new(&backend, weights)?)
             }
         };
         let (config, policy) = (config.clone(), SavePolicy::default());
-        Ok((Self { backend, config, places, source, units: None, outer, rope, policy, stop: Stop::default() }, store))
+        Ok((Self { backend, config, places, source, units: None, outer, tables, policy, stop: Stop::default() }, store))
     }
 
     /// As [`Model::new`] with all parameters trained, of which this rank holds its part only.
@@ -214,7 +209,7 @@ impl<B: Backend> Model<B> {
         max_length: usize,
         ranks: Arc<dyn Collective<B>>,
     ) -> Result<(Self, ParamStore<B>), TrainingError> {
-        let rope = Self::rope(&backend, config, max_length)?;
+        let tables = Self::tables(&backend, config, max_length, true)?;
         let (layout, mut places) = full_layout(config);
         let (outer, layers) = layout::units(&layout);
         // Each unit is gathered into a buffer of its own.
@@ -224,7 +219,7 @@ impl<B: Backend> Model<B> {
         let units = Units::new(ranks, &outer, &layers);
         let mut store = ParamStore::part(&backend, layout, units.own())?;
         layout::fill(&backend, &mut store, weights)?;
-        let outer = Outer { embed: None, norm: None, head: None };
+        let outer = Outer::none();
         let (config, policy) = (config.clone(), SavePolicy::default());
         Ok((
             Self {
@@ -234,7 +229,7 @@ impl<B: Backend> Model<B> {
                 source: None,
                 units: Some(units),
                 outer,
-                rope,
+                tables,
                 policy,
                 stop: Stop::default(),
             },
@@ -242,9 +237,9 @@ impl<B: Backend> Model<B> {
         ))
     }
 
-    fn rope(backend: &B, config: &DecoderConfig, max_length: usize) -> Result<B::Buf, TrainingError> {
-        check(config, max_length)?;
-        Ok(backend.upload(&rotary::table(config, max_length))?)
+    fn tables(backend: &B, config: &DecoderConfig, max_length: usize, full: bool) -> Result<Tables<B>, TrainingError> {
+        check(config, max_length, full)?;
+        Ok(Tables::new(backend, config, max_length)?)
     }
 
     /// Chooses what the forward pass keeps for the backward pass.
@@ -291,9 +286,7 @@ impl<B: Backend> Model<B> {
     }
 
     fn rows(&self, batch: &Batch) -> backend::Result<Rows<B>> {
-        let bounds: Vec<u32> = batch.boundaries.iter().map(|&row| row as u32).collect();
-        let (positions, bounds) = (self.backend.ints(&batch.positions)?, self.backend.ints(&bounds)?);
-        Ok(Rows { len: batch.len(), positions, bounds })
+        self.tables.rows(&self.backend, &self.config, batch)
     }
 
     /// The embedding, or the head, whether frozen or trained.
@@ -341,17 +334,20 @@ impl<B: Backend> Model<B> {
         }
         let (frozen, gathered) = self.weights(at, params)?;
         let (layer, params) = (at.0, gathered.as_deref().map_or(params, Gathered::unit));
-        let view = LayerView::new(&self.config, frozen.as_deref(), &self.places.layers[layer], params);
-        let (backend, config, rope) = (&self.backend, &self.config, &self.rope);
-        Ok(f(&BlockContext { backend, config, layer, rows, rope, params, dropout }, &view)?)
+        let view = LayerView::new(frozen.as_deref(), &self.places.layers[layer], params);
+        let (backend, config, shared) = (&self.backend, &self.config, &self.tables.shared);
+        Ok(f(&BlockContext { backend, config, layer, rows, shared, params, dropout }, &view)?)
     }
 
     fn embed(&self, batch: &Batch, params: &B::Buf) -> backend::Result<(B::Buf, B::Ints)> {
-        let (rows, hidden) = (batch.len(), self.config.hidden_size);
         let tokens = self.backend.ints(&batch.tokens)?;
-        let mut x = self.backend.alloc(rows * hidden)?;
-        self.backend.embed(self.embedding(params), &tokens, MatMut::new(&mut x, 0, rows, hidden))?;
+        let x = self.outer.embed((&self.backend, &self.config), self.embedding(params), &tokens, batch)?;
         Ok((x, tokens))
+    }
+
+    /// Whether nobody needs the gradient of a block's input.
+    fn is_lowest(&self, layer: usize) -> bool {
+        self.places.lowest().is_none_or(|lowest| layer <= lowest) && self.places.embed.is_none()
     }
 
     /// Calls for the weights of all blocks as a micro-batch would, without one: a rank that has none left takes part in
@@ -420,7 +416,7 @@ impl<B: Backend> Model<B> {
         let (mut x, _) = self.embed(batch, outer_params)?;
         for layer in 0..self.config.num_layers {
             let at = (layer, Some(layer + 1), Pass::Forward);
-            x = self.block(at, &rows, params, None, |ctx, w| Ok(ctx.forward(x, w, false)?.0))?;
+            x = self.block(at, &rows, params, None, |ctx, w| Ok(ctx.forward(Arc::new(x), w, true, false)?.0))?;
         }
         Ok(self.head(outer_params).loss(&x, batch)?)
     }
@@ -502,11 +498,13 @@ impl<B: Backend> Model<B> {
         let mut kept: Vec<Kept<B>> = Vec::new();
         for layer in 0..self.config.num_layers {
             let at = (layer, Some(layer + 1), Pass::Forward);
-            let (y, saved) = self.block(at, &rows, params, dropout, |ctx, w| ctx.forward(x, w, full))?;
+            let bottom = self.is_lowest(layer);
+            let run = |ctx: &BlockContext<'_, B>, w: &LayerView<'_, B>| ctx.forward(Arc::new(x), w, bottom, full);
+            let (y, saved) = self.block(at, &rows, params, dropout, run)?;
             if let Some(above) = lowest.and_then(|lowest| layer.checked_sub(lowest)) {
                 match segment {
                     None => kept.push(Kept::Saved(saved)),
-                    Some(k) if above % k == 0 => kept.push(Kept::Input(saved.into_input())),
+                    Some(k) if above % k == 0 => kept.extend(saved.into_input().map(Kept::Input)),
                     Some(_) => {}
                 }
             }
@@ -539,22 +537,23 @@ impl<B: Backend> Model<B> {
                     Some(Kept::Input(mut x)) => {
                         let k = segment.unwrap_or(1);
                         for below in lowest + (layer - lowest) / k * k..layer {
-                            let run = |ctx: &BlockContext<'_, B>, w: &LayerView<'_, B>| ctx.forward(x, w, true);
+                            let bottom = self.is_lowest(below);
+                            let run = |ctx: &BlockContext<'_, B>, w: &LayerView<'_, B>| ctx.forward(x, w, bottom, true);
                             let at = (below, Some(below + 1), Pass::Backward);
                             let (y, saved) = self.block(at, &rows, params, dropout, run)?;
                             again.push(saved);
-                            x = y;
+                            x = Arc::new(y);
                         }
-                        let run = |ctx: &BlockContext<'_, B>, w: &LayerView<'_, B>| ctx.replay(x, w);
+                        let bottom = self.is_lowest(layer);
+                        let run = |ctx: &BlockContext<'_, B>, w: &LayerView<'_, B>| ctx.replay(x, w, bottom);
                         self.block((layer, None, Pass::Backward), &rows, params, dropout, run)?
                     }
                     None => break,
                 },
             };
-            let stop = layer == lowest && self.places.embed.is_none();
             let at = (layer, self.below(layer, lowest), Pass::Backward);
             sink.begin(ModelPart::Layer(layer))?;
-            let below = self.block(at, &rows, params, dropout, |ctx, w| ctx.backward(dx, saved, w, stop, sink))?;
+            let below = self.block(at, &rows, params, dropout, |ctx, w| ctx.backward(dx, saved, w, sink))?;
             sink.done(ModelPart::Layer(layer))?;
             let Some(below) = below else { return Ok(()) };
             dx = below;
@@ -570,12 +569,10 @@ impl<B: Backend> Model<B> {
     }
 
     fn head<'a>(&'a self, params: &'a B::Buf) -> head::Head<'a, B> {
-        let hidden = self.config.hidden_size;
-        let norm = match (self.places.norm, &self.outer.norm) {
-            (Some(at), _) => Span { buf: params, at, len: hidden },
-            (None, Some(buf)) => Span { buf, at: 0, len: hidden },
-            (None, None) => unreachable!("the constructor places the norm"),
-        };
+        let mut norm = self.outer.last_norm(&self.config);
+        if let Some(at) = self.places.norm {
+            norm.weight = Some(Span { buf: params, at, len: self.config.hidden_size });
+        }
         let tied = self.config.tie_word_embeddings || (self.places.head.is_none() && self.outer.head.is_none());
         let weight = match tied {
             true => self.embedding(params),
@@ -587,8 +584,10 @@ impl<B: Backend> Model<B> {
             config: &self.config,
             norm,
             norm_grad: self.places.norm,
+            narrow: self.outer.projections.as_ref().map(|[_, back]| back),
             weight,
             weight_grad,
+            bias: self.outer.head_bias.as_ref().map(|(buf, len)| Span { buf, at: 0, len: *len }),
         }
     }
 }

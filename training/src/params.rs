@@ -15,6 +15,8 @@ pub struct Param {
     pub at: usize,
     /// Whether the buffers hold the transpose of what the files hold (two dimensions).
     pub transposed: bool,
+    /// The row of the files that each row of the buffers is, where they are in another order (two dimensions).
+    pub order: Option<Vec<usize>>,
     /// Whether weight decay applies.
     pub decay: bool,
 }
@@ -33,11 +35,17 @@ impl Param {
     /// Elements as the files hold them, from the elements as the buffers hold them, or the reverse if `store`.
     fn reorder(&self, data: &[f32], store: bool) -> Vec<f32> {
         let &[rows, cols] = self.shape.as_slice() else { return data.to_vec() };
-        if !self.transposed {
-            return data.to_vec();
+        let row = |row: usize| self.order.as_ref().map_or(row, |order| order[row]);
+        let mut found = vec![0.0; data.len()];
+        for i in 0..rows {
+            for j in 0..cols {
+                let held = if self.transposed { j * rows + i } else { i * cols + j };
+                let filed = row(i) * cols + j;
+                let (from, to) = if store { (filed, held) } else { (held, filed) };
+                found[to] = data[from];
+            }
         }
-        let (rows, cols) = if store { (cols, rows) } else { (rows, cols) };
-        (0..rows * cols).map(|i| data[i % cols * rows + i / cols]).collect()
+        found
     }
 }
 
@@ -56,8 +64,15 @@ impl Layout {
     pub fn push(&mut self, name: String, shape: Vec<usize>, transposed: bool, decay: bool) -> usize {
         let at = self.len;
         self.len += shape.iter().product::<usize>();
-        self.params.push(Param { name, shape, at, transposed, decay });
+        self.params.push(Param { name, shape, at, transposed, order: None, decay });
         at
+    }
+
+    /// Says in which order the files have the rows of the last parameter, if it is another one.
+    pub fn reorder(&mut self, order: Option<Vec<usize>>) {
+        if let Some(last) = self.params.last_mut() {
+            last.order = order;
+        }
     }
 
     /// Says that the parameters of the next block follow.
@@ -263,5 +278,18 @@ mod tests {
         let param = store.layout().params()[1].clone();
         assert_eq!(store.value(&backend, &param).expect("memory"), [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]);
         assert_eq!(store.decay_ranges(), [(0..2, false), (2..9, true)]);
+    }
+
+    #[test]
+    fn rows_in_the_order_of_the_files_round_trip() {
+        let backend = CpuBackend::new();
+        let mut layout = Layout::default();
+        layout.push("a".into(), vec![3, 2], true, true);
+        layout.reorder(Some(vec![2, 0, 1]));
+        let mut store = ParamStore::new(&backend, layout).expect("memory");
+        store.set_value(&backend, 0, &[1.0, 2.0, 3.0, 4.0, 5.0, 6.0]).expect("memory");
+        assert_eq!(store.values[..], [5.0, 1.0, 3.0, 6.0, 2.0, 4.0]);
+        let param = store.layout().params()[0].clone();
+        assert_eq!(store.value(&backend, &param).expect("memory"), [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]);
     }
 }

@@ -146,7 +146,8 @@ impl Recipe {
     /// is for.
     pub fn check_base(&self, config: &DecoderConfig) -> Result<Option<LoraSpec>, TrainingError> {
         let (length, longest) = (self.data.max_length, config.max_position_embeddings);
-        crate::model::check(config, length).map_err(|error| self.place(error))?;
+        let full = self.method == Method::Full;
+        crate::model::check(config, length, full).map_err(|error| self.place(error))?;
         if length > longest {
             let message = format!("is {length}; expected at most {longest}, the model's longest context");
             return Err(self.problem("data.max_length", message));

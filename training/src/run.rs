@@ -161,7 +161,7 @@ impl<B: Distribute> Run<B> {
         let (trainable, artifact) = match (recipe.method, spec) {
             (Method::Lora, Some(spec)) => {
                 let base = base.as_ref().map_or("", |base| base.name).to_owned();
-                (Trainable::Lora(spec.clone()), Artifact::Adapter { spec, base })
+                (Trainable::Lora(spec.clone()), Artifact::Adapter { spec, base, config: Box::new(config.clone()) })
             }
             (Method::Lora, None) => return Err(recipe.problem("method", "needs a [lora] table")),
             (Method::Full, _) => (Trainable::Full, full_artifact(base.as_ref(), scratch.as_ref())?),

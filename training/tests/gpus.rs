@@ -251,7 +251,7 @@ fn trainer(
                 let values: Vec<f32> = numbers(param.len(), 90 + index as u64).iter().map(|x| x / 10.0).collect();
                 store.set_value(&backend, index, &values).unwrap();
             }
-            Artifact::Adapter { spec: spec.clone(), base: "base".into() }
+            Artifact::Adapter { spec: spec.clone(), base: "base".into(), config: Box::new(config.clone()) }
         }
         Trainable::Full => Artifact::Model {
             config: serde_json::json!({"model_type": "llama"}),

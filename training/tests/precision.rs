@@ -143,9 +143,9 @@ fn swiglu_over_gates_of_all_sizes() {
     let b = CpuBackend::new();
     let (mut gate_up, dy) = (b.upload(&both).unwrap(), b.upload(&dy).unwrap());
     let mut found = b.alloc(rows * INNER).unwrap();
-    b.swiglu(matrix(&gate_up, rows), matrix_mut(&mut found, rows)).unwrap();
+    b.activate(Activation::Silu, matrix(&gate_up, rows), matrix_mut(&mut found, rows)).unwrap();
     assert_close("activation", &found, &y, 3e-7);
-    b.swiglu_backward(matrix(&dy, rows), matrix_mut(&mut gate_up, rows)).unwrap();
+    b.activate_backward(Activation::Silu, matrix(&dy, rows), matrix_mut(&mut gate_up, rows)).unwrap();
     assert_close("gradient of gate and up", &gate_up, &gradient, 3e-7);
 }
 
@@ -187,7 +187,7 @@ fn attention_over_a_long_context() {
     let all = matrix(&qkv, rows);
     let views = [all.columns(0, q_cols), all.columns(q_cols, dim), all.columns(q_cols + dim, dim)];
     let (mut found, mut lse) = (b.alloc(rows * q_cols).unwrap(), b.alloc(rows * shape.heads).unwrap());
-    b.attention(views, shape, &bounds, matrix_mut(&mut found, rows), &mut lse).unwrap();
+    b.attention(views, shape, AttentionScores::default(), &bounds, matrix_mut(&mut found, rows), &mut lse).unwrap();
     assert_close("attention", &found, &o, 1e-6);
     let mut d = b.alloc(rows * cols).unwrap();
     b.attention_backward(
@@ -196,6 +196,7 @@ fn attention_over_a_long_context() {
         &lse,
         matrix(&d_o, rows),
         shape,
+        AttentionScores::default(),
         &bounds,
         matrix_mut(&mut d, rows),
     )

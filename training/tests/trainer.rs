@@ -48,7 +48,7 @@ fn trainer(output: &Path, trainable: &Trainable, options: &TrainingOptions) -> T
     let (model, store) = model(&config, trainable);
     let dropout = if let Trainable::Lora(spec) = trainable { spec.dropout } else { 0.0 };
     let artifact = match trainable {
-        Trainable::Lora(spec) => Artifact::Adapter { spec: spec.clone(), base: "base".into() },
+        Trainable::Lora(spec) => Artifact::Adapter { spec: spec.clone(), base: "base".into(), config: Box::new(config.clone()) },
         Trainable::Full => Artifact::Model {
             config: serde_json::json!({"model_type": "llama"}),
             dtype: Default::default(),
@@ -450,7 +450,7 @@ fn memory_that_runs_out_leaves_a_usable_adapter() {
         // The last row is much longer than the others.
         let mut samples = samples(&config, 10, 12);
         samples[9].tokens = (0..200).map(|i| i % 40).collect();
-        let artifact = Artifact::Adapter { spec, base: "base".into() };
+        let artifact = Artifact::Adapter { spec, base: "base".into(), config: Box::new(config.clone()) };
         let mut options = options();
         options.eval_steps = None;
         let train = BatchSource::new(samples.clone(), one_a_row(&lengths(&samples)), 2, Seed(options.seed));

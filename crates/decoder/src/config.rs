@@ -8,14 +8,14 @@ mod mixture;
 mod rope;
 mod scheme;
 
-use harness_kernels::cpu::attention::AttentionShape;
+use harness_kernels::cpu::attention::{AttentionShape, Scores};
 pub use hf::GenerationDefaults;
 pub use hf::read_json;
 pub(crate) use hf::{default_config, layer_types, read_config, read_generation_defaults};
 pub(crate) use keys::Keys;
 pub(crate) use scheme::Scheme;
 
-use crate::{Architecture, BlockSpec, Experts, Rope, RopeScaling, Rotation};
+use crate::{Architecture, BlockSpec, Experts, Positions, Rope, RopeScaling, Rotation};
 
 /// Dimensions and constants of a decoder.
 #[derive(Clone, Debug, PartialEq)]
@@ -90,6 +90,25 @@ impl DecoderConfig {
             kv_heads: self.num_kv_heads,
             head_dim: self.head_dim,
             window: self.window(layer),
+        }
+    }
+
+    /// What is special about the attention scores of a layer, but for sinks, which are weights.
+    pub fn scores(&self, layer: usize) -> Scores<'_> {
+        let block = &self.block;
+        let scale = block.score_scale.unwrap_or_else(|| (self.head_dim as f64).powf(-0.5));
+        let scale = if block.scores_by_layer { scale / (layer + 1) as f64 } else { scale };
+        let (slopes, rounded) = match &block.positions {
+            Positions::Alibi { slopes, rounded } => (Some(slopes.as_slice()), *rounded),
+            _ => (None, None),
+        };
+        Scores {
+            scale: (block.score_scale.is_some() || block.scores_by_layer).then_some(scale as f32),
+            cap: block.score_cap,
+            slopes,
+            rounded,
+            sinks: None,
+            chunk: block.chunk.filter(|_| block.rotation(layer) != Rotation::None),
         }
     }
 

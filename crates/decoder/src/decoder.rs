@@ -20,7 +20,7 @@ use cache::{Held, HostKv, Widths};
 use host::{Host, HostAdapter, HostModel};
 pub use piece::Piece;
 use rotary::Rotary;
-pub use rotary::inverse_frequencies;
+pub use rotary::{inverse_frequencies, rotary_table};
 
 #[cfg(feature = "cuda")]
 use crate::device::{DeviceAdapter, DeviceModel};

@@ -28,7 +28,7 @@ pub use block::{
 };
 pub use checkpoint::Checkpoint;
 pub use config::{DecoderConfig, GenerationDefaults, read_json};
-pub use decoder::{BaseModel, Decoder, KvBlock, Piece, inverse_frequencies};
+pub use decoder::{BaseModel, Decoder, KvBlock, Piece, inverse_frequencies, rotary_table};
 pub use error::DecoderError;
 pub use gguf::GgufFile;
 pub use projection::Projection;
@@ -38,5 +38,5 @@ pub use steps::{BlockNorm, Steps, block as block_steps};
 pub use support::{Support, supported};
 pub use weights::{
     ConvolutionWeights, ExpertWeights, LatentWeights, LayerWeights, MoreTop, MoreWeights, StoredTensors, Weights,
-    save_safetensors,
+    activation_of, save_safetensors,
 };

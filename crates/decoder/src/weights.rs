@@ -9,7 +9,7 @@ mod save;
 mod stored;
 
 pub(crate) use assemble::{Count, ExpertPart, Part, Place, TensorSource, assemble, digest_tensors};
-use harness_kernels::{FloatType, HostTensor};
+use harness_kernels::{FloatType, HostTensor, cpu::activation::Activation};
 pub(crate) use hf::{HfSource, expert_path};
 pub(crate) use quantised::scheme;
 pub(crate) use safetensors::TensorStore;
@@ -157,6 +157,17 @@ impl ExpertWeights {
             shared_biases: None,
             shared_gate: None,
         }
+    }
+}
+
+/// The activation of a block, of a kind whose parameters may be weights: [`MoreWeights::xielu`].
+pub fn activation_of(kind: Activation, xielu: &[f32]) -> Activation {
+    match (kind, xielu) {
+        (Activation::Xielu { .. }, &[positive, negative, beta, eps]) => {
+            let softplus = |x: f32| f64::from(x).exp().ln_1p() as f32;
+            Activation::Xielu { positive: softplus(positive), negative: beta + softplus(negative), beta, eps }
+        }
+        (kind, _) => kind,
     }
 }
 

@@ -1,6 +1,8 @@
 //! The CPU in f32: the engine's kernels forward, their counterparts backward, in parallel through rayon.
 
+mod activation;
 mod attention;
+mod convolution;
 mod cross_entropy;
 mod elementwise;
 mod memory;
@@ -15,7 +17,7 @@ use std::sync::{
 
 use harness_kernels::{
     HostData, HostTensor,
-    cpu::{PackedMatrix, gemm, gemm_in_chains, gemm_packed, gemm_packed_transposed},
+    cpu::{PackedMatrix, activation::soft_limit, gemm, gemm_in_chains, gemm_packed, gemm_packed_transposed},
 };
 pub use memory::CpuBuf;
 use memory::Pool;
@@ -23,8 +25,8 @@ use rayon::prelude::*;
 use views::{out, rows_mut, view};
 
 use super::{
-    AdamWStep, AttentionShape, Backend, DropoutKey, Kernels, Mat, MatMut, Memory, Result, Span, SpanMut, Updates,
-    Weight,
+    Activation, AdamWStep, AttentionScores, AttentionShape, Backend, DropoutKey, FrozenNorm, HeadRuns, Kernels, Mat,
+    MatMut, Memory, Result, RotaryShape, Span, SpanMut, Updates, Weight,
 };
 
 /// The processor, in f32.
@@ -132,6 +134,10 @@ impl Memory for CpuBackend {
 
     fn read(&self, from: Span<'_, CpuBuf>) -> Result<Vec<f32>> {
         Ok(from.buf[from.at..from.at + from.len].to_vec())
+    }
+
+    fn duplicate(&self, buf: &CpuBuf) -> Result<CpuBuf> {
+        self.upload(buf)
     }
 
     fn ints(&self, data: &[u32]) -> Result<Vec<u32>> {
@@ -244,15 +250,39 @@ impl Kernels for CpuBackend {
         Ok(())
     }
 
+    fn norm(
+        &self,
+        x: Mat<'_, CpuBuf>,
+        spans: usize,
+        norm: FrozenNorm<'_, CpuBuf>,
+        y: MatMut<'_, CpuBuf>,
+        rstd: &mut CpuBuf,
+    ) -> Result<()> {
+        norm::frozen(x, spans, norm, y, rstd);
+        Ok(())
+    }
+
+    fn norm_backward(
+        &self,
+        d: MatMut<'_, CpuBuf>,
+        spans: usize,
+        x: Mat<'_, CpuBuf>,
+        norm: FrozenNorm<'_, CpuBuf>,
+        rstd: &CpuBuf,
+    ) -> Result<()> {
+        norm::frozen_backward(d, spans, x, norm, rstd);
+        Ok(())
+    }
+
     fn rope(
         &self,
         x: MatMut<'_, CpuBuf>,
-        heads: usize,
+        shape: RotaryShape,
         positions: &Vec<u32>,
         table: &CpuBuf,
         inverse: bool,
     ) -> Result<()> {
-        elementwise::rope(x, heads, positions, table, inverse);
+        elementwise::rope(x, shape, positions, table, inverse);
         Ok(())
     }
 
@@ -260,11 +290,12 @@ impl Kernels for CpuBackend {
         &self,
         qkv: [Mat<'_, CpuBuf>; 3],
         shape: AttentionShape,
+        scores: AttentionScores<'_, CpuBuf>,
         bounds: &Vec<u32>,
         o: MatMut<'_, CpuBuf>,
         lse: &mut CpuBuf,
     ) -> Result<()> {
-        attention::forward(qkv, shape, bounds, o, lse);
+        attention::forward(qkv, (shape, scores), bounds, o, lse);
         Ok(())
     }
 
@@ -275,20 +306,96 @@ impl Kernels for CpuBackend {
         lse: &CpuBuf,
         d_o: Mat<'_, CpuBuf>,
         shape: AttentionShape,
+        scores: AttentionScores<'_, CpuBuf>,
         bounds: &Vec<u32>,
         dqkv: MatMut<'_, CpuBuf>,
     ) -> Result<()> {
-        attention::backward(qkv, o, lse, d_o, shape, bounds, dqkv);
+        attention::backward(qkv, o, lse, d_o, (shape, scores), bounds, dqkv);
         Ok(())
     }
 
-    fn swiglu(&self, gate_up: Mat<'_, CpuBuf>, y: MatMut<'_, CpuBuf>) -> Result<()> {
-        elementwise::swiglu(gate_up, y);
+    fn activate(&self, kind: Activation, wide: Mat<'_, CpuBuf>, y: MatMut<'_, CpuBuf>) -> Result<()> {
+        activation::forward(kind, wide, y);
         Ok(())
     }
 
-    fn swiglu_backward(&self, dy: Mat<'_, CpuBuf>, gate_up: MatMut<'_, CpuBuf>) -> Result<()> {
-        elementwise::swiglu_backward(dy, gate_up);
+    fn activate_backward(&self, kind: Activation, dy: Mat<'_, CpuBuf>, wide: MatMut<'_, CpuBuf>) -> Result<()> {
+        activation::backward(kind, dy, wide);
+        Ok(())
+    }
+
+    fn clip(&self, x: MatMut<'_, CpuBuf>, limit: f32) -> Result<()> {
+        elementwise::each(x, |x| x.clamp(-limit, limit));
+        Ok(())
+    }
+
+    fn clip_backward(&self, y: Mat<'_, CpuBuf>, limit: f32, d: MatMut<'_, CpuBuf>) -> Result<()> {
+        elementwise::each_with(y, d, |y, d| if y.abs() < limit { d } else { 0.0 });
+        Ok(())
+    }
+
+    fn scale(&self, x: MatMut<'_, CpuBuf>, factor: f32) -> Result<()> {
+        elementwise::each(x, |x| x * factor);
+        Ok(())
+    }
+
+    fn scale_rows(&self, x: MatMut<'_, CpuBuf>, factors: &CpuBuf) -> Result<()> {
+        rows_mut(x).zip(&factors[..]).for_each(|(row, factor)| row.iter_mut().for_each(|x| *x *= factor));
+        Ok(())
+    }
+
+    fn row_dots(&self, a: Mat<'_, CpuBuf>, b: Mat<'_, CpuBuf>, y: &mut CpuBuf) -> Result<()> {
+        elementwise::row_dots(a, b, y);
+        Ok(())
+    }
+
+    fn add_rows(&self, x: Mat<'_, CpuBuf>, rows: &Vec<u32>, y: MatMut<'_, CpuBuf>) -> Result<()> {
+        elementwise::add_rows(x, rows, y);
+        Ok(())
+    }
+
+    fn add_heads(
+        &self,
+        x: (Mat<'_, CpuBuf>, HeadRuns),
+        y: (MatMut<'_, CpuBuf>, HeadRuns),
+        heads: usize,
+        width: usize,
+    ) -> Result<()> {
+        elementwise::add_heads(x, y, heads, width);
+        Ok(())
+    }
+
+    fn soft_limit(&self, x: MatMut<'_, CpuBuf>, cap: f32) -> Result<()> {
+        rows_mut(x).for_each(|row| soft_limit(row, cap));
+        Ok(())
+    }
+
+    fn soft_limit_backward(&self, y: Mat<'_, CpuBuf>, cap: f32, d: MatMut<'_, CpuBuf>) -> Result<()> {
+        elementwise::each_with(y, d, |y, d| d * (1.0 - (y / cap) * (y / cap)));
+        Ok(())
+    }
+
+    fn convolve(
+        &self,
+        x: Mat<'_, CpuBuf>,
+        taps: &CpuBuf,
+        bias: Option<&CpuBuf>,
+        bounds: &Vec<u32>,
+        y: MatMut<'_, CpuBuf>,
+    ) -> Result<()> {
+        convolution::forward(x, taps, bias, bounds, y);
+        Ok(())
+    }
+
+    fn convolve_backward(
+        &self,
+        dy: Mat<'_, CpuBuf>,
+        taps: &CpuBuf,
+        bias: Option<&CpuBuf>,
+        bounds: &Vec<u32>,
+        x: MatMut<'_, CpuBuf>,
+    ) -> Result<()> {
+        convolution::backward(dy, taps, bias, bounds, x);
         Ok(())
     }
 

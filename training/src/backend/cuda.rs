@@ -18,8 +18,8 @@ pub(crate) use memory::Exact;
 pub use memory::{CudaBuf, CudaInts};
 
 use super::{
-    AdamWStep, AttentionShape, Backend, DropoutKey, Kernels, Mat, MatMut, Memory, Result, Span, SpanMut, Updates,
-    Weight,
+    Activation, AdamWStep, AttentionScores, AttentionShape, Backend, DropoutKey, FrozenNorm, HeadRuns, Kernels, Mat,
+    MatMut, Memory, Result, RotaryShape, Span, SpanMut, Updates, Weight,
 };
 
 /// A GPU. Clones share it.
@@ -139,6 +139,13 @@ impl Memory for CudaBackend {
             Some(memory) => memory.read(&self.device, from.at, from.len),
             None => self.device.read(span(&from)),
         })
+    }
+
+    fn duplicate(&self, buf: &CudaBuf) -> Result<CudaBuf> {
+        let from = buf.data();
+        let copy = self.device.alloc(from.len(), from.float())?;
+        self.device.cast(from.row(), copy.row())?;
+        Ok(CudaBuf::new(copy))
     }
 
     fn ints(&self, data: &[u32]) -> Result<CudaInts> {

@@ -1,6 +1,6 @@
 //! What a decoder block is computed with, forward and backward.
 
-pub use harness_kernels::cpu::attention::AttentionShape;
+pub use harness_kernels::cpu::{activation::Activation, attention::AttentionShape, norm::NormKind};
 
 use super::{
     dropout::DropoutKey,
@@ -26,6 +26,86 @@ impl<B: Memory> Clone for Weight<'_, B> {
 }
 
 impl<B: Memory> Copy for Weight<'_, B> {}
+
+/// A frozen norm.
+#[derive(Debug)]
+pub struct FrozenNorm<'a, T> {
+    /// What is divided by.
+    pub kind: NormKind,
+    /// What is multiplied by: as many elements as one norm spans, or as the whole row has.
+    pub weight: Option<Span<'a, T>>,
+    /// What is added, as long as `weight`.
+    pub bias: Option<Span<'a, T>>,
+    /// Added to the mean square, or the variance.
+    pub eps: f32,
+}
+
+impl<T> Clone for FrozenNorm<'_, T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<T> Copy for FrozenNorm<'_, T> {}
+
+/// How heads are rotated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RotaryShape {
+    /// Heads of a row.
+    pub heads: usize,
+    /// Elements of a head that are rotated, from its first on.
+    pub dims: usize,
+    /// Whether an element is rotated against its neighbour, and not halves against each other.
+    pub pairs: bool,
+}
+
+/// What else becomes of attention scores; see [`harness_kernels::cpu::attention::Scores`].
+#[derive(Debug)]
+pub struct AttentionScores<'a, T> {
+    /// The factor, where it is not [`AttentionShape::scale`].
+    pub scale: Option<f32>,
+    /// `cap · tanh(score / cap)`.
+    pub cap: Option<f32>,
+    /// ALiBi's slopes of the query heads.
+    pub slopes: Option<&'a T>,
+    /// The products of slopes and positions are rounded to bf16 and multiplied by this.
+    pub rounded: Option<f32>,
+    /// A further score of every query head without a value.
+    pub sinks: Option<&'a T>,
+    /// A row sees only positions of its own chunk of this length.
+    pub chunk: Option<usize>,
+}
+
+impl<T> Clone for AttentionScores<'_, T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<T> Copy for AttentionScores<'_, T> {}
+
+impl<T> Default for AttentionScores<'_, T> {
+    fn default() -> Self {
+        Self { scale: None, cap: None, slopes: None, rounded: None, sinks: None, chunk: None }
+    }
+}
+
+impl<T> AttentionScores<'_, T> {
+    /// Whether scores are `q · k / sqrt(head_dim)` and nothing else.
+    pub fn is_plain(&self) -> bool {
+        let Self { scale, cap, slopes, rounded, sinks, chunk } = self;
+        scale.is_none() && cap.is_none() && slopes.is_none() && rounded.is_none() && sinks.is_none() && chunk.is_none()
+    }
+}
+
+/// Runs of columns of a matrix, one a head.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HeadRuns {
+    /// First column of the first run.
+    pub first: usize,
+    /// Columns from one run to the next; 0 = all heads share one.
+    pub step: usize,
+}
 
 /// Arithmetic of a device. All results are the same for any number of threads.
 ///
@@ -109,12 +189,30 @@ pub trait Kernels: Memory {
         self.add(x, y)?;
         self.rmsnorm(Mat::new(y, 0, shape.0, shape.1), 1, w, eps, normed, rstd)
     }
-    /// Rotates every head of every row by the angles of its position, in place; `inverse` rotates back (the backward).
-    /// The table holds for every position `head_dim / 2` cosines and then as many sines.
+    /// A frozen norm of `spans` runs of equal width of every row; saves what is divided by as `[rows, spans]`.
+    fn norm(
+        &self,
+        x: Mat<'_, Self::Buf>,
+        spans: usize,
+        norm: FrozenNorm<'_, Self::Buf>,
+        y: MatMut<'_, Self::Buf>,
+        rstd: &mut Self::Buf,
+    ) -> Result<()>;
+    /// Backward of [`Kernels::norm`], in place: `d` comes as dy and leaves as dx.
+    fn norm_backward(
+        &self,
+        d: MatMut<'_, Self::Buf>,
+        spans: usize,
+        x: Mat<'_, Self::Buf>,
+        norm: FrozenNorm<'_, Self::Buf>,
+        rstd: &Self::Buf,
+    ) -> Result<()>;
+    /// Rotates heads of every row by the angles of its position, in place; `inverse` rotates back (the backward).
+    /// The table holds for every position `dims / 2` cosines and then as many sines.
     fn rope(
         &self,
         x: MatMut<'_, Self::Buf>,
-        heads: usize,
+        shape: RotaryShape,
         positions: &Self::Ints,
         table: &Self::Buf,
         inverse: bool,
@@ -125,6 +223,7 @@ pub trait Kernels: Memory {
         &self,
         qkv: [Mat<'_, Self::Buf>; 3],
         shape: AttentionShape,
+        scores: AttentionScores<'_, Self::Buf>,
         bounds: &Self::Ints,
         o: MatMut<'_, Self::Buf>,
         lse: &mut Self::Buf,
@@ -138,13 +237,59 @@ pub trait Kernels: Memory {
         lse: &Self::Buf,
         d_o: Mat<'_, Self::Buf>,
         shape: AttentionShape,
+        scores: AttentionScores<'_, Self::Buf>,
         bounds: &Self::Ints,
         dqkv: MatMut<'_, Self::Buf>,
     ) -> Result<()>;
-    /// `y = silu(gate) * up`; `gate_up` has the columns of gate and up side by side.
-    fn swiglu(&self, gate_up: Mat<'_, Self::Buf>, y: MatMut<'_, Self::Buf>) -> Result<()>;
-    /// Backward of [`Kernels::swiglu`], in place: `gate_up` leaves as its gradient.
-    fn swiglu_backward(&self, dy: Mat<'_, Self::Buf>, gate_up: MatMut<'_, Self::Buf>) -> Result<()>;
+    /// The activation of a feed-forward block: `y = act(x)`, or `y = act(gate) * up` where `wide` has the columns of gate
+    /// and up side by side.
+    fn activate(&self, kind: Activation, wide: Mat<'_, Self::Buf>, y: MatMut<'_, Self::Buf>) -> Result<()>;
+    /// Backward of [`Kernels::activate`], in place: `wide` leaves as its gradient.
+    fn activate_backward(&self, kind: Activation, dy: Mat<'_, Self::Buf>, wide: MatMut<'_, Self::Buf>) -> Result<()>;
+    /// Limits all elements to `±limit`.
+    fn clip(&self, x: MatMut<'_, Self::Buf>, limit: f32) -> Result<()>;
+    /// Backward of [`Kernels::clip`], in place; `y` is what it gave.
+    fn clip_backward(&self, y: Mat<'_, Self::Buf>, limit: f32, d: MatMut<'_, Self::Buf>) -> Result<()>;
+    /// `x *= factor`.
+    fn scale(&self, x: MatMut<'_, Self::Buf>, factor: f32) -> Result<()>;
+    /// Multiplies every row with its factor; the backward is the same.
+    fn scale_rows(&self, x: MatMut<'_, Self::Buf>, factors: &Self::Buf) -> Result<()>;
+    /// `y[i] = Σ a[i] * b[i]`, in f32.
+    fn row_dots(&self, a: Mat<'_, Self::Buf>, b: Mat<'_, Self::Buf>, y: &mut Self::Buf) -> Result<()>;
+    /// `y[rows[i]] += x[i]`; `rows` are distinct.
+    fn add_rows(&self, x: Mat<'_, Self::Buf>, rows: &Self::Ints, y: MatMut<'_, Self::Buf>) -> Result<()>;
+    /// Adds runs of `width` columns of x, a run a head, to those of y, row by row.
+    fn add_heads(
+        &self,
+        x: (Mat<'_, Self::Buf>, HeadRuns),
+        y: (MatMut<'_, Self::Buf>, HeadRuns),
+        heads: usize,
+        width: usize,
+    ) -> Result<()>;
+    /// `x = cap * tanh(x / cap)`.
+    fn soft_limit(&self, x: MatMut<'_, Self::Buf>, cap: f32) -> Result<()>;
+    /// Backward of [`Kernels::soft_limit`], in place; `y` is what it gave.
+    fn soft_limit_backward(&self, y: Mat<'_, Self::Buf>, cap: f32, d: MatMut<'_, Self::Buf>) -> Result<()>;
+    /// A gated short convolution within documents. `x` has the columns of an input gate a, an output gate b and an input c;
+    /// with u = a * c, `y[t] = b[t] * (bias + Σ taps[k] * u[t - k])`, where `taps` are `[channels, taps]`, the last one for
+    /// the present row.
+    fn convolve(
+        &self,
+        x: Mat<'_, Self::Buf>,
+        taps: &Self::Buf,
+        bias: Option<&Self::Buf>,
+        bounds: &Self::Ints,
+        y: MatMut<'_, Self::Buf>,
+    ) -> Result<()>;
+    /// Backward of [`Kernels::convolve`], in place: `x` leaves as its gradient.
+    fn convolve_backward(
+        &self,
+        dy: Mat<'_, Self::Buf>,
+        taps: &Self::Buf,
+        bias: Option<&Self::Buf>,
+        bounds: &Self::Ints,
+        x: MatMut<'_, Self::Buf>,
+    ) -> Result<()>;
     /// `y = x * mask / (1 - p)`.
     fn dropout(&self, x: Mat<'_, Self::Buf>, key: DropoutKey, y: MatMut<'_, Self::Buf>) -> Result<()>;
     /// `dx += dy * mask / (1 - p)`.

@@ -45,6 +45,8 @@ pub trait Memory: Send + Sync + 'static {
     fn write(&self, data: &[f32], to: SpanMut<'_, Self::Buf>) -> Result<()>;
     /// The contents of a part of a buffer.
     fn read(&self, from: Span<'_, Self::Buf>) -> Result<Vec<f32>>;
+    /// Another buffer with the same contents.
+    fn duplicate(&self, buf: &Self::Buf) -> Result<Self::Buf>;
     /// Integers on the device.
     fn ints(&self, data: &[u32]) -> Result<Self::Ints>;
     /// A frozen matrix whose rows are those of the given ones, one after another; `backward`: whether gradients will

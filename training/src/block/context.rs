@@ -10,10 +10,25 @@ use crate::backend::Backend;
 pub struct Rows<B: Backend> {
     /// Number of rows (tokens).
     pub len: usize,
-    /// Position of every token in its document.
+    /// Place of every token in the rotary table: its position in its document, unless long documents have others.
     pub positions: B::Ints,
+    /// The same for the second rotary table, where there is one.
+    pub local_positions: Option<B::Ints>,
+    /// Factor on the queries of every token, where they have one.
+    pub query_factors: Option<B::Buf>,
     /// First rows of the documents, and the number of rows.
     pub bounds: B::Ints,
+}
+
+/// What all blocks share.
+#[derive(Debug)]
+pub struct Shared<B: Backend> {
+    /// Cosines and sines by position.
+    pub rope: B::Buf,
+    /// Those of the second rotation.
+    pub local_rope: Option<B::Buf>,
+    /// ALiBi's slopes.
+    pub slopes: Option<B::Buf>,
 }
 
 /// What a block computes with besides its input.
@@ -26,8 +41,8 @@ pub struct BlockContext<'a, B: Backend> {
     pub layer: usize,
     /// The micro-batch.
     pub rows: &'a Rows<B>,
-    /// Cosines and sines by position.
-    pub rope: &'a B::Buf,
+    /// Tables.
+    pub shared: &'a Shared<B>,
     /// Values of the trained parameters.
     pub params: &'a B::Buf,
     /// Dropout of the low-rank additions, in training.

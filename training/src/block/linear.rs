@@ -22,8 +22,13 @@ pub struct Linear<'a, B: Backend> {
 
 impl<B: Backend> Linear<'_, B> {
     /// Whether the backward needs the input: a matrix or a low-rank addition is trained.
+    pub(super) fn has_trained_factor(&self) -> bool {
+        self.places.weight.is_some() || !self.places.lora.is_empty()
+    }
+
+    /// Whether anything is trained.
     pub fn is_trained(&self) -> bool {
-        self.places.weight.is_some() || !self.places.lora.is_empty() || self.places.bias.is_some()
+        self.has_trained_factor() || self.bias.is_some_and(|bias| bias.grad.is_some())
     }
 
     /// Sum of the ranks.
@@ -38,15 +43,20 @@ impl<B: Backend> Linear<'_, B> {
     }
 
     /// The output, and the rank-space products where there are low-rank additions.
-    pub(super) fn forward(&self, ctx: &BlockContext<'_, B>, x: &B::Buf) -> Result<(B::Buf, Option<B::Buf>)> {
-        let (b, rows) = (ctx.backend, ctx.rows.len);
+    pub(super) fn forward(
+        &self,
+        ctx: &BlockContext<'_, B>,
+        x: &B::Buf,
+        rows: usize,
+    ) -> Result<(B::Buf, Option<B::Buf>)> {
+        let b = ctx.backend;
         let x = Mat::new(x, 0, rows, self.inp);
         let mut y = b.alloc(rows * self.out)?;
         b.linear(x, self.weight, MatMut::new(&mut y, 0, rows, self.out))?;
         if let Some(bias) = self.bias {
             b.add_bias(bias.span, MatMut::new(&mut y, 0, rows, self.out))?;
         }
-        let Some(u) = self.low_rank(ctx, x.buf)? else { return Ok((y, None)) };
+        let Some(u) = self.low_rank(ctx, x.buf, rows)? else { return Ok((y, None)) };
         let ranks = self.ranks();
         self.each_part(|part, column| {
             let u = Mat::new(&u, 0, rows, ranks).columns(column, part.rank);
@@ -57,8 +67,8 @@ impl<B: Backend> Linear<'_, B> {
     }
 
     /// The rank-space products, where there are low-rank additions.
-    pub(super) fn low_rank(&self, ctx: &BlockContext<'_, B>, x: &B::Buf) -> Result<Option<B::Buf>> {
-        let (b, rows, ranks) = (ctx.backend, ctx.rows.len, self.ranks());
+    pub(super) fn low_rank(&self, ctx: &BlockContext<'_, B>, x: &B::Buf, rows: usize) -> Result<Option<B::Buf>> {
+        let (b, ranks) = (ctx.backend, self.ranks());
         if ranks == 0 {
             return Ok(None);
         }
@@ -85,13 +95,13 @@ impl<B: Backend> Linear<'_, B> {
     pub(super) fn backward(
         &self,
         ctx: &BlockContext<'_, B>,
-        dy: &B::Buf,
+        (dy, rows): (&B::Buf, usize),
         x: Option<&B::Buf>,
         u: Option<B::Buf>,
         input_needed: bool,
         sink: &mut dyn GradSink<B>,
     ) -> Result<Option<B::Buf>> {
-        let (b, rows) = (ctx.backend, ctx.rows.len);
+        let b = ctx.backend;
         let dy = Mat::new(dy, 0, rows, self.out);
         let mut dx = if input_needed { Some(b.alloc(rows * self.inp)?) } else { None };
         if let Some(dx) = &mut dx {
@@ -101,7 +111,7 @@ impl<B: Backend> Linear<'_, B> {
             b.bias_backward(dy, SpanMut { buf: sink.grads(), at, len: bias.span.len })?;
         }
         let Some(x) = x.map(|x| Mat::new(x, 0, rows, self.inp)) else { return Ok(dx) };
-        if let Some(at) = self.places.weight {
+        if let Some((at, ..)) = self.places.weight {
             b.gemm(1.0, dy.t(), x, 1.0, MatMut::new(sink.grads(), at, self.out, self.inp))?;
         }
         let Some(u) = u else { return Ok(dx) };

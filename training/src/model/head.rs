@@ -3,7 +3,7 @@
 use harness_decoder::DecoderConfig;
 
 use crate::{
-    backend::{Backend, Mat, MatMut, Result, Span, SpanMut, Weight},
+    backend::{Backend, FrozenNorm, Mat, MatMut, NormKind, Result, Span, SpanMut, Weight},
     block::GradSink,
     data::Batch,
 };
@@ -12,10 +12,13 @@ use crate::{
 pub(super) struct Head<'a, B: Backend> {
     pub(super) backend: &'a B,
     pub(super) config: &'a DecoderConfig,
-    pub(super) norm: Span<'a, B::Buf>,
+    pub(super) norm: FrozenNorm<'a, B::Buf>,
     pub(super) norm_grad: Option<usize>,
+    /// From the hidden size to the width of the head, where they differ.
+    pub(super) narrow: Option<&'a B::Frozen>,
     pub(super) weight: Weight<'a, B>,
     pub(super) weight_grad: Option<usize>,
+    pub(super) bias: Option<Span<'a, B::Buf>>,
 }
 
 /// What losses are multiplied with before their gradient is taken.
@@ -33,6 +36,7 @@ struct Labelled<B: Backend> {
     labels: B::Ints,
     len: usize,
     x: B::Buf,
+    /// What the head sees.
     normed: B::Buf,
     rstd: B::Buf,
 }
@@ -50,10 +54,29 @@ impl<B: Backend> Head<'_, B> {
         let mut selected = b.alloc(len * hidden)?;
         b.select_rows(Mat::new(x, 0, batch.len(), hidden), &rows, MatMut::new(&mut selected, 0, len, hidden))?;
         let (mut normed, mut rstd) = (b.alloc(len * hidden)?, b.alloc_statistics(len)?);
-        let out = MatMut::new(&mut normed, 0, len, hidden);
-        let eps = self.config.norm_eps;
-        b.rmsnorm(Mat::new(&selected, 0, len, hidden), 1, self.norm, eps, out, &mut rstd)?;
+        let (from, out) = (Mat::new(&selected, 0, len, hidden), MatMut::new(&mut normed, 0, len, hidden));
+        match self.plain_norm() {
+            _ if !self.config.block.final_norm => normed = b.duplicate(&selected)?,
+            Some(weight) => b.rmsnorm(from, 1, weight, self.norm.eps, out, &mut rstd)?,
+            None => b.norm(from, 1, self.norm, out, &mut rstd)?,
+        }
+        if let Some(narrow) = self.narrow {
+            let mut seen = b.alloc(len * self.width())?;
+            let to = MatMut::new(&mut seen, 0, len, self.width());
+            b.linear(Mat::new(&normed, 0, len, hidden), Weight::Frozen(narrow), to)?;
+            normed = seen;
+        }
         Ok(Some(Labelled { rows, labels, len, x: selected, normed, rstd }))
+    }
+
+    /// The weight of the last norm, where that is an RMS norm and nothing else.
+    fn plain_norm(&self) -> Option<Span<'_, B::Buf>> {
+        self.norm.weight.filter(|_| self.norm.kind == NormKind::Rms && self.norm.bias.is_none())
+    }
+
+    /// Width of what the head sees.
+    fn width(&self) -> usize {
+        self.config.block.embedding_width.unwrap_or(self.config.hidden_size)
     }
 
     /// Rows of logits worked on at once.
@@ -103,15 +126,34 @@ impl<B: Backend> Head<'_, B> {
         scale: Option<f32>,
         mut f: impl FnMut(std::ops::Range<usize>, &B::Buf, f64) -> Result<()>,
     ) -> Result<()> {
-        let (b, hidden, vocab) = (self.backend, self.config.hidden_size, self.config.vocab_size);
+        let (b, width, vocab) = (self.backend, self.width(), self.config.vocab_size);
+        let (factor, cap) = (self.config.block.logit_scale, self.config.block.logit_cap);
         let chunk = self.chunk().min(span.len()).max(1);
         let mut logits = b.alloc(chunk * vocab)?;
         for from in span.clone().step_by(chunk) {
             let rows = chunk.min(span.end - from);
-            let x = Mat::new(&labelled.normed, from * hidden, rows, hidden);
+            let x = Mat::new(&labelled.normed, from * width, rows, width);
             b.linear(x, self.weight, MatMut::new(&mut logits, 0, rows, vocab))?;
+            if let Some(bias) = self.bias {
+                b.add_bias(bias, MatMut::new(&mut logits, 0, rows, vocab))?;
+            }
+            if factor != 1.0 {
+                b.scale(MatMut::new(&mut logits, 0, rows, vocab), factor)?;
+            }
+            let mut limited = None;
+            if let Some(cap) = cap {
+                b.soft_limit(MatMut::new(&mut logits, 0, rows, vocab), cap)?;
+                limited = scale.map(|_| b.duplicate(&logits)).transpose()?;
+            }
             let labels = Span { buf: &labelled.labels, at: from, len: rows };
             let loss = b.cross_entropy(MatMut::new(&mut logits, 0, rows, vocab), labels, scale)?;
+            if let (Some(limited), Some(cap)) = (limited, cap) {
+                let to = MatMut::new(&mut logits, 0, rows, vocab);
+                b.soft_limit_backward(Mat::new(&limited, 0, rows, vocab), cap, to)?;
+            }
+            if factor != 1.0 && scale.is_some() {
+                b.scale(MatMut::new(&mut logits, 0, rows, vocab), factor)?;
+            }
             f(from..from + rows, &logits, loss)?;
         }
         Ok(())
@@ -127,7 +169,8 @@ impl<B: Backend> Head<'_, B> {
     ) -> Result<(f64, Option<B::Buf>)> {
         let (b, hidden, vocab) = (self.backend, self.config.hidden_size, self.config.vocab_size);
         let Some(labelled) = self.labelled(x, batch)? else { return Ok((0.0, None)) };
-        let (mut loss, mut d) = (0.0, b.alloc(labelled.len * hidden)?);
+        let width = self.width();
+        let (mut loss, mut d) = (0.0, b.alloc(labelled.len * width)?);
         let spans: Vec<(std::ops::Range<usize>, f32)> = match scales {
             Scales::Same(scale) => vec![(0..labelled.len, scale)],
             Scales::ByDocument(scales) => Self::documents(batch).into_iter().zip(scales.iter().copied()).collect(),
@@ -135,19 +178,32 @@ impl<B: Backend> Head<'_, B> {
         let mut take = |rows: std::ops::Range<usize>, logits: &B::Buf, chunk_loss: f64| {
             loss += chunk_loss;
             let dlogits = Mat::new(logits, 0, rows.len(), vocab);
-            b.linear_backward(dlogits, self.weight, MatMut::new(&mut d, rows.start * hidden, rows.len(), hidden))?;
+            b.linear_backward(dlogits, self.weight, MatMut::new(&mut d, rows.start * width, rows.len(), width))?;
             if let Some(at) = self.weight_grad {
-                let x = Mat::new(&labelled.normed, rows.start * hidden, rows.len(), hidden);
-                b.gemm(1.0, dlogits.t(), x, 1.0, MatMut::new(sink.grads(), at, vocab, hidden))?;
+                let x = Mat::new(&labelled.normed, rows.start * width, rows.len(), width);
+                b.gemm(1.0, dlogits.t(), x, 1.0, MatMut::new(sink.grads(), at, vocab, width))?;
             }
             Ok(())
         };
         for (span, scale) in spans {
             self.each_chunk(&labelled, span, Some(scale), &mut take)?;
         }
-        let x = Mat::new(&labelled.x, 0, labelled.len, hidden);
-        let dw = self.norm_grad.map(|at| SpanMut { buf: sink.grads(), at, len: hidden });
-        b.rmsnorm_backward(MatMut::new(&mut d, 0, labelled.len, hidden), 1, x, self.norm, &labelled.rstd, None, dw)?;
+        let rows = labelled.len;
+        if let Some(narrow) = self.narrow {
+            let mut wide = b.alloc(rows * hidden)?;
+            let to = MatMut::new(&mut wide, 0, rows, hidden);
+            b.linear_backward(Mat::new(&d, 0, rows, width), Weight::Frozen(narrow), to)?;
+            d = wide;
+        }
+        let (x, to) = (Mat::new(&labelled.x, 0, rows, hidden), MatMut::new(&mut d, 0, rows, hidden));
+        match self.plain_norm() {
+            _ if !self.config.block.final_norm => {}
+            Some(weight) => {
+                let dw = self.norm_grad.map(|at| SpanMut { buf: sink.grads(), at, len: hidden });
+                b.rmsnorm_backward(to, 1, x, weight, &labelled.rstd, None, dw)?;
+            }
+            None => b.norm_backward(to, 1, x, self.norm, &labelled.rstd)?,
+        }
         let mut dx = b.alloc(batch.len() * hidden)?;
         let to = MatMut::new(&mut dx, 0, batch.len(), hidden);
         b.spread_rows(Mat::new(&d, 0, labelled.len, hidden), &labelled.rows, to)?;

@@ -1,13 +1,13 @@
 //! Which parameters are trained, and in which order they lie in the flat buffers.
 
-use std::ops::Range;
+use std::{collections::BTreeMap, ops::Range};
 
 use harness_decoder::{DecoderConfig, Projection, Weights};
 
 use crate::{
     TrainingError,
     backend::Backend,
-    block::{GroupPlaces, LayerPlaces, LoraPart},
+    block::{GroupPlaces, LayerPlaces, LoraPart, MatrixKey, VectorKey},
     lora::{LoraSpec, tensor_name},
     parallel::Elements,
     params::{Layout, ParamStore},
@@ -47,14 +47,22 @@ pub fn full_layout(config: &DecoderConfig) -> (Layout, Places) {
         layout.begin_block();
         let name = |part: &str| format!("model.layers.{layer}.{part}");
         let mut vector = |part: &str, len: usize| layout.push(name(part), vec![len], false, false);
-        let attn_norm = Some(vector("input_layernorm.weight", hidden));
-        let mlp_norm = Some(vector("post_attention_layernorm.weight", hidden));
-        let q_norm = config.block.qk_norm.is_some().then(|| vector("self_attn.q_norm.weight", config.head_dim));
-        let k_norm = config.block.qk_norm.is_some().then(|| vector("self_attn.k_norm.weight", config.head_dim));
-        let mut group = |projections: &[Projection], biased: bool| {
+        let mut vectors = BTreeMap::from([
+            (VectorKey::FirstNorm, (vector("input_layernorm.weight", hidden), hidden)),
+            (VectorKey::SecondNorm, (vector("post_attention_layernorm.weight", hidden), hidden)),
+        ]);
+        if config.block.qk_norm.is_some() {
+            let dim = config.head_dim;
+            vectors.insert(VectorKey::QNorm, (vector("self_attn.q_norm.weight", dim), dim));
+            vectors.insert(VectorKey::KNorm, (vector("self_attn.k_norm.weight", dim), dim));
+        }
+        let mut groups = BTreeMap::new();
+        let mut group = |key: MatrixKey, projections: &[Projection], biased: bool| {
+            let (mut out, mut inp) = (0, 0);
             let mut matrices = projections.iter().map(|&projection| {
-                let (out, inp) = projection.dims(config);
-                layout.push(name(&format!("{projection}.weight")), vec![out, inp], false, true)
+                let dims = projection.dims(config);
+                (out, inp) = (out + dims.0, dims.1);
+                layout.push(name(&format!("{projection}.weight")), vec![dims.0, dims.1], false, true)
             });
             let weight = matrices.next();
             matrices.for_each(drop);
@@ -63,15 +71,17 @@ pub fn full_layout(config: &DecoderConfig) -> (Layout, Places) {
                 let (out, _) = projection.dims(config);
                 layout.push(name(&format!("{projection}.bias")), vec![out], false, false)
             });
-            let bias = biases.next();
-            biases.for_each(drop);
-            GroupPlaces { weight, bias, lora: Vec::new() }
+            if let Some(at) = biases.next() {
+                biases.for_each(drop);
+                vectors.insert(VectorKey::Bias(key), (at, out));
+            }
+            groups.insert(key, GroupPlaces { weight: weight.map(|at| (at, out, inp)), lora: vec![] });
         };
-        let qkv = group(&[Projection::Q, Projection::K, Projection::V], config.qkv_bias);
-        let o = group(&[Projection::O], config.o_bias);
-        let gate_up = group(&[Projection::Gate, Projection::Up], false);
-        let down = group(&[Projection::Down], false);
-        places.layers.push(LayerPlaces { attn_norm, qkv, q_norm, k_norm, o, mlp_norm, gate_up, down });
+        group(MatrixKey::Qkv, &[Projection::Q, Projection::K, Projection::V], config.qkv_bias);
+        group(MatrixKey::O, &[Projection::O], config.o_bias);
+        group(MatrixKey::GateUp, &[Projection::Gate, Projection::Up], false);
+        group(MatrixKey::Down, &[Projection::Down], false);
+        places.layers.push(LayerPlaces { vectors, groups });
     }
     (layout, places)
 }
@@ -94,38 +104,89 @@ pub(super) fn units(layout: &Layout) -> (Elements, Vec<Elements>) {
     (elements(0..starts[0]), starts.windows(2).map(|pair| elements(pair[0]..pair[1])).collect())
 }
 
+/// The matrix that a linear is a part of, in the order in which a block's trained matrices lie.
+fn group_of(projection: Projection, config: &DecoderConfig) -> MatrixKey {
+    match projection {
+        Projection::Q if config.block.latent.is_some() => MatrixKey::QUp,
+        Projection::Q | Projection::K | Projection::V => MatrixKey::Qkv,
+        Projection::O => MatrixKey::O,
+        Projection::Gate | Projection::Up => MatrixKey::GateUp,
+        Projection::Down => MatrixKey::Down,
+        Projection::QDown => MatrixKey::QDown,
+        Projection::QUp => MatrixKey::QUp,
+        Projection::KvDown => MatrixKey::KvDown,
+        Projection::KvUp => MatrixKey::KvUp,
+        Projection::ConvIn => MatrixKey::ConvIn,
+        Projection::ConvOut => MatrixKey::ConvOut,
+        Projection::Router => MatrixKey::Router,
+        Projection::SharedGate | Projection::SharedUp => MatrixKey::SharedGateUp,
+        Projection::SharedDown => MatrixKey::SharedDown,
+        Projection::SharedSigmoid => MatrixKey::SharedSigmoid,
+    }
+}
+
+/// A module with a low-rank addition: one linear, or several that lie one after another.
+struct Adapted {
+    path: String,
+    part: LoraPart,
+    inp: usize,
+    /// The row of the module's tensor that every output is, where they are in another order.
+    order: Option<Vec<usize>>,
+}
+
+/// The modules of a block that get an addition, by the matrix they belong to.
+fn adapted(config: &DecoderConfig, spec: &LoraSpec, layer: usize) -> BTreeMap<MatrixKey, Vec<Adapted>> {
+    let mut groups: BTreeMap<MatrixKey, (usize, Vec<Adapted>)> = BTreeMap::new();
+    for place in config.linears(layer) {
+        let (column, modules) = groups.entry(group_of(place.projection, config)).or_default();
+        let first = *column;
+        *column += place.outputs;
+        if !spec.at(layer).contains(&place.projection) {
+            continue;
+        }
+        let rows = place.fused.iter().flat_map(|(_, runs)| runs.iter().cloned().flatten());
+        match modules.last_mut().filter(|last| last.path == place.path) {
+            Some(last) => {
+                last.part.out += place.outputs;
+                last.order.get_or_insert_default().extend(rows);
+            }
+            None => {
+                let (rank, scale) = (spec.rank, spec.scale() as f32);
+                let (projection, out) = (place.projection, place.outputs);
+                let part = LoraPart { projection, rank, out, column: first, a: 0, b: 0, scale };
+                let order: Vec<usize> = rows.collect();
+                let order = (!order.is_empty()).then_some(order);
+                modules.push(Adapted { path: place.path, part, inp: place.inputs, order });
+            }
+        }
+    }
+    let in_order = |order: &Vec<usize>| order.iter().copied().eq(0..order.len());
+    let mut found: BTreeMap<MatrixKey, Vec<Adapted>> =
+        groups.into_iter().map(|(key, (_, modules))| (key, modules)).collect();
+    found.retain(|_, modules| !modules.is_empty());
+    found.values_mut().flatten().for_each(|module| module.order = module.order.take().filter(|order| !in_order(order)));
+    found
+}
+
 /// The low-rank matrices: within a group of projections first all `A`, then all `B`.
 pub fn lora_layout(config: &DecoderConfig, spec: &LoraSpec) -> (Layout, Places) {
     let mut layout = Layout::default();
     let mut places = Places::default();
     for layer in 0..config.num_layers {
         layout.begin_block();
-        let mut group = |projections: &[Projection]| {
-            let mut column = 0;
-            let mut parts = Vec::new();
-            for &projection in projections {
-                let (out, _) = projection.dims(config);
-                if spec.at(layer).contains(&projection) {
-                    let (rank, scale) = (spec.rank, spec.scale() as f32);
-                    parts.push(LoraPart { projection, rank, out, column, a: 0, b: 0, scale });
-                }
-                column += out;
+        let mut groups = BTreeMap::new();
+        for (key, mut modules) in adapted(config, spec, layer) {
+            for Adapted { path, part, inp, .. } in &mut modules {
+                part.a = layout.push(tensor_name(path, "A"), vec![part.rank, *inp], false, true);
             }
-            let name = |part: &LoraPart, matrix| tensor_name(layer, part.projection, matrix);
-            for part in &mut parts {
-                let (_, inp) = part.projection.dims(config);
-                part.a = layout.push(name(part, "A"), vec![part.rank, inp], false, true);
+            for Adapted { path, part, order, .. } in &mut modules {
+                part.b = layout.push(tensor_name(path, "B"), vec![part.out, part.rank], true, true);
+                layout.reorder(order.take());
             }
-            for part in &mut parts {
-                part.b = layout.push(name(part, "B"), vec![part.out, part.rank], true, true);
-            }
-            GroupPlaces { weight: None, bias: None, lora: parts }
-        };
-        let qkv = group(&[Projection::Q, Projection::K, Projection::V]);
-        let o = group(&[Projection::O]);
-        let gate_up = group(&[Projection::Gate, Projection::Up]);
-        let down = group(&[Projection::Down]);
-        places.layers.push(LayerPlaces { qkv, o, gate_up, down, ..LayerPlaces::default() });
+            let lora = modules.into_iter().map(|module| module.part).collect();
+            groups.insert(key, GroupPlaces { weight: None, lora });
+        }
+        places.layers.push(LayerPlaces { groups, ..LayerPlaces::default() });
     }
     (layout, places)
 }
@@ -179,8 +240,9 @@ mod tests {
         let (_, layers) = units(&layout);
         assert_eq!(layers.len(), config.num_layers);
         for (unit, layer) in layers.iter().zip(&places.layers) {
-            let bias = layer.qkv.bias.expect("a bias");
-            assert!(unit.vectors.contains(&(bias..bias + config.q_dim() + 2 * config.kv_dim())), "{unit:?}");
+            let (bias, len) = layer.vectors[&VectorKey::Bias(MatrixKey::Qkv)];
+            assert_eq!(len, config.q_dim() + 2 * config.kv_dim());
+            assert!(unit.vectors.contains(&(bias..bias + len)), "{unit:?}");
             let of_unit = layout.params().iter().filter(|param| unit.range.contains(&param.at));
             let elements: usize = of_unit.filter(|param| param.shape.len() == 1).map(|param| param.len()).sum();
             assert_eq!(unit.vectors.iter().map(ExactSizeIterator::len).sum::<usize>(), elements);

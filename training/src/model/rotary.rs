@@ -1,6 +1,6 @@
-//! Cosines and sines of the rotary embedding.
+//! Which lengths of documents a rotary embedding can rotate.
 
-use harness_decoder::{DecoderConfig, RopeScaling, inverse_frequencies};
+use harness_decoder::{DecoderConfig, RopeScaling};
 
 use crate::TrainingError;
 
@@ -14,15 +14,4 @@ pub(super) fn check(config: &DecoderConfig, positions: usize) -> Result<(), Trai
         return Err(TrainingError::setting("data.max_length", positions, expected));
     }
     Ok(())
-}
-
-/// For every position `head_dim / 2` cosines, then as many sines.
-pub(super) fn table(config: &DecoderConfig, positions: usize) -> Vec<f32> {
-    let frequencies = inverse_frequencies(config, positions);
-    let mut table = Vec::with_capacity(positions * config.head_dim);
-    for position in 0..positions {
-        table.extend(frequencies.iter().map(|f| (position as f32 * f).cos()));
-        table.extend(frequencies.iter().map(|f| (position as f32 * f).sin()));
-    }
-    table
 }

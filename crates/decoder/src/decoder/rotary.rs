@@ -78,6 +78,24 @@ impl Rotary {
     }
 }
 
+/// Cosines and sines of a rotation for the positions below `max_length`: for every position one cosine a plane, then as
+/// many sines. Where inputs beyond some length are rotated otherwise, as many positions follow for those, and the length
+/// is given.
+pub fn rotary_table(config: &DecoderConfig, rope: &Rope, max_length: usize) -> (Vec<f32>, Option<usize>) {
+    let rotary = Rotary::new(config, rope, max_length);
+    let of = |Frequencies(frequencies, factor): &Frequencies| -> Vec<f32> {
+        let angles = |position: usize| frequencies.iter().map(move |f| position as f32 * f);
+        let cosines = |position| angles(position).map(|angle| angle.cos() * factor);
+        let sines = |position| angles(position).map(|angle| angle.sin() * factor);
+        (0..max_length).flat_map(|position| cosines(position).chain(sines(position))).collect()
+    };
+    let mut table = of(&rotary.short);
+    if let Some((_, long)) = &rotary.long {
+        table.extend(of(long));
+    }
+    (table, rotary.long.as_ref().map(|(longest, _)| *longest))
+}
+
 /// Radians per position for each of the rotated planes of the main rotation.
 ///
 /// `dynamic` scaling depends on the length of the input in transformers; here it is fixed by the longest input allowed,

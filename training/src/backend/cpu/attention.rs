@@ -4,9 +4,11 @@
 //! the query heads of a group add up their dK and dV. A task owns one key head of one document, so every sum has one
 //! order.
 
+use half::bf16;
 use harness_kernels::cpu::{
     MatMut as Out, MatRef,
-    attention::{Job, Segment, Strided, attention},
+    activation::soft_limit,
+    attention::{Job, Scores, Segment, Strided, attention_with},
     elementwise::exp,
     gemm,
 };
@@ -17,7 +19,10 @@ use super::{
     simd::{lane_sum, multiversion},
     views::row,
 };
-use crate::backend::{AttentionShape, Mat, MatMut};
+use crate::backend::{AttentionScores, AttentionShape, Mat, MatMut};
+
+/// Heads and mask, and what else becomes of the scores.
+pub(super) type Shape<'a> = (AttentionShape, AttentionScores<'a, CpuBuf>);
 
 /// Query rows worked on at once.
 const ROWS: usize = 64;
@@ -29,7 +34,7 @@ fn view<'a>(m: &Mat<'a, CpuBuf>) -> &'a [f32] {
 /// Forward; `lse` is `[rows, heads]`.
 pub(super) fn forward(
     [q, k, v]: [Mat<'_, CpuBuf>; 3],
-    shape: AttentionShape,
+    (shape, scores): Shape<'_>,
     bounds: &[u32],
     o: MatMut<'_, CpuBuf>,
     lse: &mut CpuBuf,
@@ -46,7 +51,10 @@ pub(super) fn forward(
         })
         .collect();
     let (at, pitch) = (o.at, o.pitch);
-    attention(shape, view(&q), q.pitch, &jobs, &mut o.buf[at..], pitch, Some(lse));
+    let AttentionScores { scale, cap, slopes, rounded, sinks, chunk } = scores;
+    let (slopes, sinks) = (slopes.map(|values| &values[..]), sinks.map(|values| &values[..]));
+    let scores = Scores { scale, cap, slopes, rounded, sinks, chunk };
+    attention_with(shape, scores, view(&q), q.pitch, &jobs, &mut o.buf[at..], pitch, Some(lse));
 }
 
 /// The gradient of q, k and v, written by several tasks at disjoint places.
@@ -99,7 +107,7 @@ pub(super) fn backward(
     o: Mat<'_, CpuBuf>,
     lse: &[f32],
     d_o: Mat<'_, CpuBuf>,
-    shape: AttentionShape,
+    (shape, scores): Shape<'_>,
     bounds: &[u32],
     dqkv: MatMut<'_, CpuBuf>,
 ) {
@@ -119,7 +127,7 @@ pub(super) fn backward(
         .filter(|(first, end, _)| end > first)
         .collect();
     tasks.into_par_iter().with_max_len(1).for_each(|(first, end, kv_head)| {
-        let task = Task { q, k, v, o, lse, d_o, shape, first, len: end - first };
+        let task = Task { q, k, v, o, lse, d_o, shape, scores, first, len: end - first };
         task.run(kv_head, &target);
     });
 }
@@ -133,6 +141,7 @@ struct Task<'a> {
     lse: &'a [f32],
     d_o: Mat<'a, CpuBuf>,
     shape: AttentionShape,
+    scores: AttentionScores<'a, CpuBuf>,
     first: usize,
     len: usize,
 }
@@ -144,16 +153,55 @@ impl Task<'_> {
         MatRef::with_strides(&m.buf[at..], rows, self.shape.head_dim, m.pitch, 1)
     }
 
+    /// The first position that a row of the document sees.
+    fn first_seen(&self, row: usize) -> usize {
+        let by_window = self.shape.window.map_or(0, |w| (row + 1).saturating_sub(w));
+        self.scores.chunk.map_or(by_window, |chunk| by_window.max(row / chunk * chunk))
+    }
+
+    /// As [`softmax_backward`], of scores that are limited, or depend on the distance. The soft limit t of a score has the
+    /// derivative `1 - (t / cap)²`. `row` is the row of the document and the position of the first column.
+    fn bent(
+        &self,
+        s: &mut [f32],
+        dp: &mut [f32],
+        (lse, d): (f32, f32),
+        head: usize,
+        (row, start): (usize, usize),
+        seen: std::ops::Range<usize>,
+    ) {
+        let cap = self.scores.cap;
+        if let Some(cap) = cap {
+            soft_limit(&mut s[seen.clone()], cap);
+        }
+        let slope = self.scores.slopes.map(|slopes| slopes[head]);
+        let slope_at = |column: usize| match (slope, self.scores.rounded) {
+            (None, _) => 0.0,
+            (Some(slope), Some(factor)) => bf16::from_f32(slope * (start + column) as f32).to_f32() * factor,
+            (Some(slope), None) => -slope * (row - start - column) as f32,
+        };
+        for column in 0..s.len() {
+            if !seen.contains(&column) {
+                (s[column], dp[column]) = (0.0, 0.0);
+                continue;
+            }
+            let limited = s[column];
+            let p = exp(limited + slope_at(column) - lse);
+            let bend = cap.map_or(1.0, |cap| 1.0 - (limited / cap) * (limited / cap));
+            (s[column], dp[column]) = (p, p * (dp[column] - d) * bend);
+        }
+    }
+
     fn run(&self, kv_head: usize, target: &Target) {
         let (dim, group, len) = (self.shape.head_dim, self.shape.heads / self.shape.kv_heads, self.len);
-        let scale = self.shape.scale();
+        let scale = self.scores.scale.unwrap_or_else(|| self.shape.scale());
         let (mut dk, mut dv) = (vec![0f32; len * dim], vec![0f32; len * dim]);
         let block = ROWS.min(len);
         let (mut s, mut dp, mut dq) = (vec![0f32; block * len], vec![0f32; block * len], vec![0f32; block * dim]);
         for head in kv_head * group..(kv_head + 1) * group {
             for from in (0..len).step_by(ROWS) {
                 let rows = ROWS.min(len - from);
-                let seen = |i: usize| self.shape.window.map_or(0, |w| (from + i + 1).saturating_sub(w));
+                let seen = |i: usize| self.first_seen(from + i);
                 // Columns of the context that any row of the block sees.
                 let (start, context) = (seen(0), from + rows - seen(0));
                 let (s, dp) = (&mut s[..rows * context], &mut dp[..rows * context]);
@@ -167,7 +215,12 @@ impl Task<'_> {
                     let columns = head * dim..(head + 1) * dim;
                     let d = dot(&row(&self.d_o, at)[columns.clone()], &row(&self.o, at)[columns]);
                     let lse = self.lse[at * self.shape.heads + head];
-                    softmax_backward(s, dp, lse, d, seen(i) - start, from + i + 1 - start);
+                    let (seen, end) = (seen(i) - start, from + i + 1 - start);
+                    if self.scores.is_plain() {
+                        softmax_backward(s, dp, lse, d, seen, end);
+                    } else {
+                        self.bent(s, dp, (lse, d), head, (from + i, start), seen..end);
+                    }
                 }
                 let (p, ds) = (MatRef::new(s, rows, context), MatRef::new(dp, rows, context));
                 let part = start * dim..(start + context) * dim;

@@ -1,6 +1,5 @@
-//! Bias, rotary embedding, SwiGLU, dropout, rows, sums and the optimizer's update.
+//! Bias, rotary embedding, dropout, rows, sums and the optimizer's update.
 
-use harness_kernels::cpu::elementwise::exp;
 use rayon::prelude::*;
 
 use super::{
@@ -9,7 +8,7 @@ use super::{
     views::{row, rows_mut},
 };
 use crate::backend::{
-    AdamWStep, DropoutKey, Mat, MatMut, Span, SpanMut,
+    AdamWStep, DropoutKey, HeadRuns, Mat, MatMut, RotaryShape, Span, SpanMut,
     dropout::{BLOCK, Draws},
 };
 
@@ -68,46 +67,67 @@ multiversion! {
     }
 }
 
-pub(super) fn rope(x: MatMut<'_, CpuBuf>, heads: usize, positions: &[u32], table: &[f32], inverse: bool) {
-    let dim = x.cols / heads;
+multiversion! {
+    fn rotate_pairs(head: &mut [f32], cos: &[f32], sin: &[f32], sign: f32) {
+        for ((pair, &c), &s) in head.chunks_exact_mut(2).zip(cos).zip(sin) {
+            let (x, y, s) = (pair[0], pair[1], s * sign);
+            pair[0] = x * c - y * s;
+            pair[1] = y * c + x * s;
+        }
+    }
+}
+
+pub(super) fn rope(x: MatMut<'_, CpuBuf>, shape: RotaryShape, positions: &[u32], table: &[f32], inverse: bool) {
+    let RotaryShape { heads, dims, pairs } = shape;
+    let width = x.cols / heads;
     let sign = if inverse { -1.0 } else { 1.0 };
     rows_mut(x).zip(positions).with_min_len(16).for_each(|(x, &position)| {
-        let (cos, sin) = table[position as usize * dim..][..dim].split_at(dim / 2);
-        x.chunks_exact_mut(dim).for_each(|head| rotate(head, cos, sin, sign));
+        let (cos, sin) = table[position as usize * dims..][..dims].split_at(dims / 2);
+        for head in x.chunks_exact_mut(width) {
+            match pairs {
+                true => rotate_pairs(&mut head[..dims], cos, sin, sign),
+                false => rotate(&mut head[..dims], cos, sin, sign),
+            }
+        }
     });
 }
 
-multiversion! {
-    fn swiglu_row(gate: &[f32], up: &[f32], y: &mut [f32]) {
-        for ((y, &g), &u) in y.iter_mut().zip(gate).zip(up) {
-            *y = g / (1.0 + exp(-g)) * u;
-        }
-    }
+/// Changes every element.
+pub(super) fn each(x: MatMut<'_, CpuBuf>, f: impl Fn(f32) -> f32 + Sync) {
+    rows_mut(x).with_min_len(8).for_each(|row| row.iter_mut().for_each(|x| *x = f(*x)));
 }
 
-multiversion! {
-    /// dup = dy*silu(g), dgate = dy*up*sig(g)*(1 + g*(1 - sig(g))).
-    fn swiglu_backward_row(dy: &[f32], gate: &mut [f32], up: &mut [f32]) {
-        for ((&d, g), u) in dy.iter().zip(gate).zip(up) {
-            let sigmoid = 1.0 / (1.0 + exp(-*g));
-            let dgate = d * *u * sigmoid * (1.0 + *g * (1.0 - sigmoid));
-            *u = d * (*g * sigmoid);
-            *g = dgate;
-        }
-    }
-}
-
-pub(super) fn swiglu(gate_up: Mat<'_, CpuBuf>, y: MatMut<'_, CpuBuf>) {
-    rows_mut(y).enumerate().with_min_len(8).for_each(|(i, y)| {
-        let (gate, up) = row(&gate_up, i).split_at(y.len());
-        swiglu_row(gate, up, y);
+/// Changes every element of `d` by one of `y`.
+pub(super) fn each_with(y: Mat<'_, CpuBuf>, d: MatMut<'_, CpuBuf>, f: impl Fn(f32, f32) -> f32 + Sync) {
+    rows_mut(d).enumerate().with_min_len(8).for_each(|(i, d)| {
+        d.iter_mut().zip(row(&y, i)).for_each(|(d, &y)| *d = f(y, *d));
     });
 }
 
-pub(super) fn swiglu_backward(dy: Mat<'_, CpuBuf>, gate_up: MatMut<'_, CpuBuf>) {
-    rows_mut(gate_up).enumerate().with_min_len(8).for_each(|(i, gate_up)| {
-        let (gate, up) = gate_up.split_at_mut(dy.cols);
-        swiglu_backward_row(row(&dy, i), gate, up);
+pub(super) fn row_dots(a: Mat<'_, CpuBuf>, b: Mat<'_, CpuBuf>, y: &mut [f32]) {
+    y[..a.rows].par_iter_mut().enumerate().with_min_len(16).for_each(|(i, y)| {
+        *y = lane_sum(row(&a, i), row(&b, i), |a, b| a * b);
+    });
+}
+
+pub(super) fn add_rows(x: Mat<'_, CpuBuf>, rows: &[u32], y: MatMut<'_, CpuBuf>) {
+    let mut y: Vec<&mut [f32]> = rows_mut(y).collect();
+    for (i, &to) in rows.iter().enumerate() {
+        add_run(row(&x, i), y[to as usize]);
+    }
+}
+
+pub(super) fn add_heads(
+    (x, from): (Mat<'_, CpuBuf>, HeadRuns),
+    (y, to): (MatMut<'_, CpuBuf>, HeadRuns),
+    heads: usize,
+    width: usize,
+) {
+    rows_mut(y).enumerate().with_min_len(16).for_each(|(i, y)| {
+        let x = row(&x, i);
+        for head in 0..heads {
+            add_run(&x[from.first + head * from.step..][..width], &mut y[to.first + head * to.step..][..width]);
+        }
     });
 }
 

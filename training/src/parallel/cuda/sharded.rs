@@ -61,17 +61,17 @@ fn places(buffers: &[&DeviceBuffer]) -> (Vec<usize>, usize) {
 }
 
 fn buffers(layer: &Layer) -> Vec<&DeviceBuffer> {
-    let vectors = layer.vectors().into_iter().flatten().map(CudaBuf::data);
-    vectors.chain(layer.matrices().into_iter().flat_map(|matrix| matrix.buffers())).collect()
+    let vectors = layer.vectors().map(CudaBuf::data);
+    vectors.chain(layer.matrices().flat_map(|matrix| matrix.buffers())).collect()
 }
 
 /// The block in a slot.
 fn view(layer: &Layer, slot: &Arc<DeviceBuffer>, places: &[usize]) -> Option<Layer> {
     let mut places = places.iter().copied();
     let mut part = |like: &DeviceBuffer| DeviceBuffer::part(slot, places.next().unwrap_or(0), like);
-    let vectors = layer.vectors().map(|vector| vector.map(|vector| CudaBuf::new(part(vector.data()))));
-    let matrices = layer.matrices().map(|matrix| matrix.in_buffers(&mut part));
-    Layer::from_parts(vectors, matrices)
+    let vectors = layer.vectors().map(|vector| CudaBuf::new(part(vector.data()))).collect();
+    let matrices = layer.matrices().map(|matrix| matrix.in_buffers(&mut part)).collect();
+    layer.like(vectors, matrices)
 }
 
 /// This rank's part of a block's run of bytes.
