@@ -8,9 +8,12 @@ use super::{
     KvBlock,
     cache::HostKv,
     convolution::ConvolutionLayer,
-    host::{AttentionLayer, FeedForward, Host, HostNorm, Layer, LayerLora, Mixer, Projections},
+    host::{AttentionLayer, FeedForward, Host, HostNorm, Layer, Mixer, Projections},
+    linear::Lora,
 };
-use crate::{DecoderConfig, DecoderError, Placement, Positions, QueryScale, Rotation, Span, decoder::Rotary};
+use crate::{
+    DecoderConfig, DecoderError, Placement, Positions, Projection, QueryScale, Rotation, Span, decoder::Rotary,
+};
 use harness_kernels::KernelError;
 use harness_kernels::cpu::{
     activation::soft_limit,
@@ -154,7 +157,7 @@ impl Host<'_> {
                     acts.attend(self, index, attention, pieces, &starts, &runs, rows);
                     acts.store(self, index, pieces, &starts, rows);
                 }
-                Mixer::Convolution(convolution) => acts.convolve(convolution, index, pieces, &starts, rows),
+                Mixer::Convolution(convolution) => acts.convolve(convolution, index, pieces, &starts, rows, lora),
             }
             let rows = if index == last { acts.compact(&starts, &runs, width, config.hidden_size) } else { rows };
             acts.after(self, layer, lora, rows);
@@ -266,7 +269,7 @@ impl Activations {
         host: &Host<'_>,
         index: usize,
         layer: &AttentionLayer,
-        lora: Option<&LayerLora>,
+        lora: Lora<'_>,
         rows: usize,
         places: &Places,
     ) {
@@ -275,7 +278,7 @@ impl Activations {
         let rotated = places.of(config, index);
         match &layer.projections {
             Projections::Merged(linear) => {
-                linear.forward(&self.normed, rows, lora.and_then(|l| l.qkv.as_ref()), false, &mut self.qkv);
+                linear.forward(&self.normed, rows, lora.at(Projection::Q), false, &mut self.qkv);
                 host.round(&mut self.qkv);
                 let norm = block.qk_norm;
                 let after = norm.is_some_and(|norm| norm.after_rotation);
@@ -294,7 +297,7 @@ impl Activations {
             }
             Projections::Latent(latent) => {
                 let Rotated { table, at } = rotated.unwrap_or(&places.main);
-                latent.project(&self.normed, rows, table, at, &mut self.qkv);
+                latent.project(&self.normed, rows, lora, table, at, &mut self.qkv);
             }
         }
         if let Some(scale) = block.query_scale.filter(|scale| !scale.unrotated || rotated.is_none()) {
@@ -421,9 +424,10 @@ impl Activations {
         pieces: &mut [Piece<'_>],
         starts: &[usize],
         rows: usize,
+        lora: Lora<'_>,
     ) {
         let width = layer.width();
-        let (convolved, gate) = layer.gates(&self.normed, rows);
+        let (convolved, gate) = layer.gates(&self.normed, rows, lora);
         self.convolved = convolved;
         for (piece, &start) in pieces.iter_mut().zip(starts) {
             let len = piece.tokens.len();
@@ -443,7 +447,7 @@ impl Activations {
 
     /// What attention and feed-forward block add to the residual stream, and the norms around them, for the first `rows`
     /// rows.
-    fn after(&mut self, host: &Host<'_>, layer: &Layer, lora: Option<&LayerLora>, rows: usize) {
+    fn after(&mut self, host: &Host<'_>, layer: &Layer, lora: Lora<'_>, rows: usize) {
         let (config, block) = (host.config, &host.config.block);
         let hidden = config.hidden_size;
         let (x, normed) = (&mut self.x[..rows * hidden], &mut self.normed[..rows * hidden]);
@@ -459,14 +463,16 @@ impl Activations {
                     keep_values(&mut self.attended[..rows * q], config.head_dim, latent.value);
                 }
                 let attended = &self.attended[..rows * config.o_dim()];
-                let o = lora.and_then(|l| l.o.as_ref());
+                let o = lora.at(Projection::O);
                 add_to(host, layer.attention_out_norm.as_ref(), x, |add, y| {
                     attention.o.forward(attended, rows, o, add, y);
                 });
             }
             Mixer::Convolution(convolution) => {
                 let gated = &self.attended[..rows * hidden];
-                add_to(host, layer.attention_out_norm.as_ref(), x, |add, y| convolution.output(gated, rows, add, y));
+                add_to(host, layer.attention_out_norm.as_ref(), x, |add, y| {
+                    convolution.output(gated, rows, lora, add, y)
+                });
             }
         }
         host.round(x);
@@ -488,17 +494,16 @@ impl Activations {
             FeedForward::Dense(dense) => {
                 let wide = &mut self.gate_up[..rows * dense.wide()];
                 let activated = &mut self.inner[..rows * dense.inner()];
-                let gate_up = lora.and_then(|l| l.gate_up.as_ref());
+                let gate_up = lora.at(if dense.is_gated() { Projection::Gate } else { Projection::Up });
                 dense.activate(normed, rows, gate_up, |x| host.round(x), wide, activated);
-                let down = lora.and_then(|l| l.down.as_ref());
+                let down = lora.at(Projection::Down);
                 add_to(host, layer.feed_forward_out_norm.as_ref(), x, |add, y| {
                     dense.down(activated, rows, down, add, y)
                 });
             }
             FeedForward::Experts(experts) => {
                 let normed = &*normed;
-                let adapted = lora.map(|lora| lora.experts.as_slice()).unwrap_or_default();
-                add_to(host, layer.feed_forward_out_norm.as_ref(), x, |_, y| experts.add(normed, hidden, adapted, y));
+                add_to(host, layer.feed_forward_out_norm.as_ref(), x, |_, y| experts.add(normed, hidden, lora, y));
             }
         }
         if block.placement == Placement::AfterSum {
