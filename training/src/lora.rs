@@ -47,7 +47,8 @@ impl LoraSpec {
         let places: Vec<Vec<LinearPlace>> = (0..config.num_layers).map(|layer| config.linears(layer)).collect();
         let no_module = |found: &str| format!("this matches no module; {}", modules(found, &places));
         let chosen = |means: &dyn Fn(&LinearPlace) -> bool| -> Vec<Vec<Projection>> {
-            let of = |places: &Vec<LinearPlace>| places.iter().filter(|place| means(place)).map(|p| p.projection).collect();
+            let of =
+                |places: &Vec<LinearPlace>| places.iter().filter(|place| means(place)).map(|p| p.projection).collect();
             places.iter().map(of).collect()
         };
         let layers = match &options.targets {
@@ -74,9 +75,11 @@ impl LoraSpec {
         let mut targets = layers.concat();
         targets.sort();
         targets.dedup();
-        for place in places.iter().zip(&layers).flat_map(|(places, chosen)| {
-            places.iter().filter(move |place| chosen.contains(&place.projection))
-        }) {
+        for place in places
+            .iter()
+            .zip(&layers)
+            .flat_map(|(places, chosen)| places.iter().filter(move |place| chosen.contains(&place.projection)))
+        {
             let (out, inp) = (place.module_outputs(), place.inputs);
             if options.rank > out.min(inp) {
                 let expected = format!(
@@ -144,7 +147,7 @@ impl LoraSpec {
             let data = store.value(backend, param)?;
             tensors.push((param.name.clone(), HostTensor::from_f32(param.shape.clone(), data)));
         }
-        Ok(written.save(tensors, folder)?)
+        Ok(written.save(&tensors, folder)?)
     }
 
     /// The shortest names that mean the targeted modules and no others, in the order of a block.
@@ -154,7 +157,8 @@ impl LoraSpec {
         for place in places.iter().filter(|place| self.targets.contains(&place.projection)) {
             let short = place.module.rsplit('.').next().unwrap_or_default();
             let means = |other: &LinearPlace| other.module.rsplit('.').next() == Some(short);
-            let alone = places.iter().filter(|other| means(other)).all(|other| self.targets.contains(&other.projection));
+            let alone =
+                places.iter().filter(|other| means(other)).all(|other| self.targets.contains(&other.projection));
             let name = if alone { short } else { &place.module };
             if !names.iter().any(|known| known == name) {
                 names.push(name.to_owned());

@@ -19,7 +19,7 @@ pub use scratch::random_weights;
 pub use crate::block::{Pass, Resident, WeightSource};
 use crate::{
     TrainingError,
-    backend::{self, Backend, Mat, MatMut, Span, SpanMut, Weight},
+    backend::{self, Backend, Mat, Span, SpanMut, Weight},
     block::{BlockContext, DropoutPlan, FrozenLayer, GradSink, LayerView, ModelPart, Rows, SavePolicy, Saved},
     data::Batch,
     lora::LoraSpec,

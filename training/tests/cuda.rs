@@ -199,12 +199,25 @@ fn rotations_activations_and_dropout() {
             let table = b.upload(&numbers(31 * dim, 2, Float::F32)).unwrap();
             b.rope(MatMut::new(&mut x, 0, rows, heads * dim), rotary(heads, dim), &positions, &table, false).unwrap();
             let rotated = all(b, &x, rows * heads * dim);
-            b.rope(MatMut::new(&mut x, 0, rows, heads * dim).columns(dim, dim), rotary(1, dim), &positions, &table, true).unwrap();
+            b.rope(
+                MatMut::new(&mut x, 0, rows, heads * dim).columns(dim, dim),
+                rotary(1, dim),
+                &positions,
+                &table,
+                true,
+            )
+            .unwrap();
             let mut gu = activations(b, &numbers(rows * 2 * inner, 3, float));
             let mut y = b.alloc(rows * inner).unwrap();
-            b.activate(Activation::Silu, Mat::new(&gu, 0, rows, 2 * inner), MatMut::new(&mut y, 0, rows, inner)).unwrap();
+            b.activate(Activation::Silu, Mat::new(&gu, 0, rows, 2 * inner), MatMut::new(&mut y, 0, rows, inner))
+                .unwrap();
             let dy = activations(b, &numbers(rows * inner, 4, float));
-            b.activate_backward(Activation::Silu, Mat::new(&dy, 0, rows, inner), MatMut::new(&mut gu, 0, rows, 2 * inner)).unwrap();
+            b.activate_backward(
+                Activation::Silu,
+                Mat::new(&dy, 0, rows, inner),
+                MatMut::new(&mut gu, 0, rows, 2 * inner),
+            )
+            .unwrap();
             let key = DropoutKey { key: 0x1234_5678_9abc_def0, probability: 0.3 };
             let mut dropped = b.alloc(rows * inner).unwrap();
             b.dropout(Mat::new(&dy, 0, rows, inner), key, MatMut::new(&mut dropped, 0, rows, inner)).unwrap();
@@ -249,11 +262,22 @@ fn attention_forward_and_backward() {
             let shape = AttentionShape { heads, kv_heads, head_dim: dim, window };
             let ids = b.ints(&bounds).unwrap();
             let (mut o, mut lse) = (b.alloc(rows * q).unwrap(), b.alloc_statistics(rows * heads).unwrap());
-            b.attention(views, shape, AttentionScores::default(), &ids, MatMut::new(&mut o, 0, rows, q), &mut lse).unwrap();
+            b.attention(views, shape, AttentionScores::default(), &ids, MatMut::new(&mut o, 0, rows, q), &mut lse)
+                .unwrap();
             let d_o = activations(b, &numbers(rows * q, 2, float));
             let mut dqkv = b.alloc(rows * all_cols).unwrap();
             let (out, d) = (Mat::new(&o, 0, rows, q), Mat::new(&d_o, 0, rows, q));
-            b.attention_backward(views, out, &lse, d, shape, AttentionScores::default(), &ids, MatMut::new(&mut dqkv, 0, rows, all_cols)).unwrap();
+            b.attention_backward(
+                views,
+                out,
+                &lse,
+                d,
+                shape,
+                AttentionScores::default(),
+                &ids,
+                MatMut::new(&mut dqkv, 0, rows, all_cols),
+            )
+            .unwrap();
             let grads = all(b, &dqkv, rows * all_cols);
             let part = |from: usize, cols: usize| -> Vec<f32> {
                 grads.chunks(all_cols).flat_map(|row| row[from..from + cols].to_vec()).collect()

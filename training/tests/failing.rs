@@ -147,7 +147,9 @@ fn trainer(
         (None, _) => Model::new(backend, &config, &weights, trainable, 64, Seed(1))?,
     };
     let artifact = match trainable {
-        Trainable::Lora(spec) => Artifact::Adapter { spec: spec.clone(), base: "base".into(), config: Box::new(config.clone()) },
+        Trainable::Lora(spec) => {
+            Artifact::Adapter { spec: spec.clone(), base: "base".into(), config: Box::new(config.clone()) }
+        }
         Trainable::Full => Artifact::Model {
             config: serde_json::json!({"model_type": "llama"}),
             dtype: Default::default(),

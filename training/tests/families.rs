@@ -25,7 +25,8 @@ fn adapters(folder: &Path) -> Vec<PathBuf> {
         let name = path.file_name().unwrap().to_string_lossy();
         path.join("train.json").exists() && only.as_deref().is_none_or(|only| name.starts_with(only))
     };
-    let mut found: Vec<PathBuf> = std::fs::read_dir(folder).unwrap().map(|e| e.unwrap().path()).filter(wanted).collect();
+    let mut found: Vec<PathBuf> =
+        std::fs::read_dir(folder).unwrap().map(|e| e.unwrap().path()).filter(wanted).collect();
     found.sort();
     found
 }

@@ -89,7 +89,9 @@ fn trainer(
         store.values.iter_mut().for_each(|x| *x = rng.normal() as f32 * 0.2);
     }
     let artifact = match trainable {
-        Trainable::Lora(spec) => Artifact::Adapter { spec: spec.clone(), base: "base".into(), config: Box::new(config.clone()) },
+        Trainable::Lora(spec) => {
+            Artifact::Adapter { spec: spec.clone(), base: "base".into(), config: Box::new(config.clone()) }
+        }
         Trainable::Full => Artifact::Model {
             config: serde_json::json!({"model_type": "llama"}),
             dtype: Default::default(),

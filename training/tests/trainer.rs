@@ -48,7 +48,9 @@ fn trainer(output: &Path, trainable: &Trainable, options: &TrainingOptions) -> T
     let (model, store) = model(&config, trainable);
     let dropout = if let Trainable::Lora(spec) = trainable { spec.dropout } else { 0.0 };
     let artifact = match trainable {
-        Trainable::Lora(spec) => Artifact::Adapter { spec: spec.clone(), base: "base".into(), config: Box::new(config.clone()) },
+        Trainable::Lora(spec) => {
+            Artifact::Adapter { spec: spec.clone(), base: "base".into(), config: Box::new(config.clone()) }
+        }
         Trainable::Full => Artifact::Model {
             config: serde_json::json!({"model_type": "llama"}),
             dtype: Default::default(),

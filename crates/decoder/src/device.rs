@@ -212,6 +212,10 @@ impl DeviceAdapter {
                 .device
                 .fail("DoRA and biases of LoRA: not supported on a GPU yet; use --device cpu".to_owned()));
         }
+        let unknown = |projection: &&Projection| !Projection::ALL.contains(projection);
+        if let Some(other) = layers.iter().flat_map(AdapterLayer::keys).find(unknown) {
+            return Err(model.device.fail(format!("LoRA on {other}: not supported on a GPU yet; use --device cpu")));
+        }
         let layers = layers.iter().map(|layer| {
             Ok(DeviceLayerLora {
                 qkv: DeviceLora::new(model, layer, &[(Q, q), (K, kv), (V, kv)], hidden)?,

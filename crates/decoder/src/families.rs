@@ -14,7 +14,8 @@ mod olmo;
 mod others;
 mod phi;
 
-pub(crate) use names::{ExpertNames, Module, Names, QkvOrder};
+pub use names::LinearPlace;
+pub(crate) use names::{ExpertNames, Names, QkvOrder};
 
 use crate::{Architecture, DecoderConfig, DecoderError, config::Keys};
 

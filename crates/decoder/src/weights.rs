@@ -8,7 +8,7 @@ mod safetensors;
 mod save;
 mod stored;
 
-pub(crate) use assemble::{Count, ExpertPart, Part, Place, TensorSource, assemble, digest_tensors};
+pub(crate) use assemble::{Count, ExpertPart, Part, Place, TensorSource, assemble, digest_tensors, parts};
 use harness_kernels::{FloatType, HostTensor, cpu::activation::Activation};
 pub(crate) use hf::{HfSource, expert_path};
 pub(crate) use quantised::scheme;

@@ -366,15 +366,8 @@ fn beside_equals_merged(config: &DecoderConfig, adapter: &Adapter) {
     let mut merged = weights(config);
     for (layer, pairs) in merged.layers.iter_mut().zip(&adapter.layers) {
         for (projection, pair) in pairs {
-            let tensor = match projection {
-                Projection::Q => &mut layer.q,
-                Projection::K => &mut layer.k,
-                Projection::V => &mut layer.v,
-                Projection::O => &mut layer.o,
-                Projection::Gate => &mut layer.gate,
-                Projection::Up => &mut layer.up,
-                Projection::Down => &mut layer.down,
-            };
+            let found = layer.linears_mut().into_iter().find(|(of, _)| of == projection);
+            let (_, tensor) = found.expect("a linear of Llama's block");
             let (rows, cols) = (tensor.rows(), tensor.cols());
             let mut data = tensor.to_f32().into_owned();
             for i in 0..rows {

@@ -83,7 +83,7 @@ impl<B: Backend> Back<'_, '_, B> {
         match made {
             Some(Step::Norm { norm, x, .. }) => {
                 let held = self.value(*x, before)?;
-                let from = Mat::new(&held, 0, rows, self.cols(*x)).columns(0, cols);
+                let from = Mat::new(&*held, 0, rows, self.cols(*x)).columns(0, cols);
                 let mut rstd = b.alloc_statistics(rows * norm.spans)?;
                 let frozen = self.view.norm(norm.kind, norm.keys, norm.eps);
                 let to = MatMut::new(&mut again, 0, rows, cols);
@@ -94,7 +94,7 @@ impl<B: Backend> Back<'_, '_, B> {
             }
             Some(Step::Activate { kind, wide, .. }) => {
                 let held = self.value(*wide, before)?;
-                let from = Mat::new(&held, 0, rows, self.cols(*wide));
+                let from = Mat::new(&*held, 0, rows, self.cols(*wide));
                 b.activate(*kind, from, MatMut::new(&mut again, 0, rows, cols))?;
             }
             _ => unreachable!("a value that is needed was kept or can be made again"),
@@ -159,7 +159,7 @@ impl<B: Backend> Back<'_, '_, B> {
                 let Some(dy) = self.grads[y].take() else { return Ok(()) };
                 let (wide, narrow, heads) = (self.cols(x), self.cols(y), self.ctx.config.num_heads);
                 let mut dx = b.zeros(rows * wide)?;
-                let from = (Mat::new(&dy, 0, rows, narrow), HeadRuns { first: 0, step: narrow / heads });
+                let from = (Mat::new(&*dy, 0, rows, narrow), HeadRuns { first: 0, step: narrow / heads });
                 let to = (MatMut::new(&mut dx, 0, rows, wide), HeadRuns { first: 0, step: wide / heads });
                 b.add_heads(from, to, heads, narrow / heads)?;
                 self.give(x, Arc::new(dx))
@@ -169,7 +169,7 @@ impl<B: Backend> Back<'_, '_, B> {
                 let (taps, bias) = (self.view.buffer(VectorKey::Taps), self.view.buffer(VectorKey::TapsBias));
                 let held = self.values[x].held.take().expect("kept for the way back");
                 let mut d = own(b, held)?;
-                let from = Mat::new(&dy, 0, rows, self.cols(y));
+                let from = Mat::new(&*dy, 0, rows, self.cols(y));
                 let to = MatMut::new(&mut d, 0, rows, self.cols(x));
                 b.convolve_backward(from, taps.expect("a convolution has taps"), bias, &self.ctx.rows.bounds, to)?;
                 self.give(x, Arc::new(d))
@@ -197,7 +197,7 @@ impl<B: Backend> Back<'_, '_, B> {
         let Some(mut d) = self.own_grad(y)? else { return Ok(()) };
         let frozen = self.view.norm(norm.kind, norm.keys, norm.eps);
         let held = self.values[x].held.clone().expect("kept for the way back");
-        let from = Mat::new(&held, 0, rows, wide).columns(0, cols);
+        let from = Mat::new(&*held, 0, rows, wide).columns(0, cols);
         let to = MatMut::new(&mut d, 0, rows, cols);
         let weight = norm.keys[0].and_then(|key| self.view.vector(key));
         match weight.filter(|_| is_plain(&frozen, cols / norm.spans)) {
@@ -227,7 +227,7 @@ impl<B: Backend> Back<'_, '_, B> {
         let Some(dy) = self.grads[y].take() else { return Ok(()) };
         let held = self.values[wide].held.take().expect("kept for the way back");
         let mut d = own(b, held)?;
-        let from = Mat::new(&dy, 0, rows, self.cols(y));
+        let from = Mat::new(&*dy, 0, rows, self.cols(y));
         b.activate_backward(kind, from, MatMut::new(&mut d, 0, rows, self.cols(wide)))?;
         drop(dy);
         self.give(wide, Arc::new(d))

@@ -133,10 +133,8 @@ impl<B: Backend> FrozenLayer<B> {
         match &w.experts {
             Some(weights) => upload.experts(weights)?,
             None => {
-                upload.matrix(
-                    MatrixKey::GateUp,
-                    &[(&w.gate, more.gate_bias.as_ref()), (&w.up, more.up_bias.as_ref())],
-                )?;
+                upload
+                    .matrix(MatrixKey::GateUp, &[(&w.gate, more.gate_bias.as_ref()), (&w.up, more.up_bias.as_ref())])?;
                 upload.matrix(MatrixKey::Down, &[(&w.down, more.down_bias.as_ref())])?;
             }
         }

@@ -39,7 +39,7 @@ impl<B: Backend> Tape<'_, '_, B> {
             }
             (plain, _) => {
                 let held = self.held(x)?;
-                let from = Mat::new(&held, 0, rows, self.values[x].cols).columns(0, cols);
+                let from = Mat::new(&*held, 0, rows, self.values[x].cols).columns(0, cols);
                 let to = MatMut::new(&mut y, 0, rows, cols);
                 match plain {
                     Some(weight) => b.rmsnorm(from, norm.spans, weight, norm.eps, to, &mut rstd)?,
@@ -79,7 +79,7 @@ impl<B: Backend> Tape<'_, '_, B> {
         let (kind, inner) = (self.activation(), if self.ctx.config.block.gated { cols / 2 } else { cols });
         let held = self.held(wide)?;
         let mut y = b.alloc(rows * inner)?;
-        b.activate(kind, Mat::new(&held, 0, rows, cols), MatMut::new(&mut y, 0, rows, inner))?;
+        b.activate(kind, Mat::new(&*held, 0, rows, cols), MatMut::new(&mut y, 0, rows, inner))?;
         let needs = self.values[wide].needs;
         let y = self.value(Some(y), inner, needs);
         self.values[y].made = Some(self.steps.len());
@@ -230,7 +230,7 @@ impl<B: Backend> Steps for Tape<'_, '_, B> {
                 Source::KeysAndValues => kv,
             };
             let held = self.held(from)?;
-            let x = Mat::new(&held, 0, rows, self.values[from].cols);
+            let x = Mat::new(&*held, 0, rows, self.values[from].cols);
             let y = MatMut::new(&mut all, 0, rows, 3 * config.q_dim());
             b.add_heads((x, copy.read), (y, copy.write), config.num_heads, copy.width)?;
         }
@@ -329,7 +329,7 @@ impl<B: Backend> Steps for Tape<'_, '_, B> {
         if let Some(latent) = c.block.latent.filter(|latent| latent.value < c.head_dim) {
             let mut cut = b.zeros(rows * c.o_dim())?;
             let held = self.held(mixed)?;
-            let from = (Mat::new(&held, 0, rows, q), HeadRuns { first: 0, step: c.head_dim });
+            let from = (Mat::new(&*held, 0, rows, q), HeadRuns { first: 0, step: c.head_dim });
             let to = (MatMut::new(&mut cut, 0, rows, c.o_dim()), HeadRuns { first: 0, step: latent.value });
             b.add_heads(from, to, c.num_heads, latent.value)?;
             let y = self.value(Some(cut), c.o_dim(), self.values[mixed].needs);
@@ -346,7 +346,7 @@ impl<B: Backend> Steps for Tape<'_, '_, B> {
         let held = self.held(x)?;
         let mut y = b.alloc(rows * width)?;
         let taps = self.view.buffer(VectorKey::Taps).expect("a convolution has taps");
-        let from = Mat::new(&held, 0, rows, 3 * width);
+        let from = Mat::new(&*held, 0, rows, 3 * width);
         let to = MatMut::new(&mut y, 0, rows, width);
         b.convolve(from, taps, self.view.buffer(VectorKey::TapsBias), &self.ctx.rows.bounds, to)?;
         let y = self.value(Some(y), width, self.values[x].needs);

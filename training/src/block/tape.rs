@@ -22,7 +22,7 @@ pub(super) struct Value<B: Backend> {
 }
 
 /// Which norm a step takes.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy)]
 pub(super) struct NormStep {
     pub kind: NormKind,
     pub keys: [Option<super::key::VectorKey>; 2],

@@ -62,7 +62,12 @@ impl<'a, B: Backend> LayerView<'a, B> {
     }
 
     /// A norm with the weight and bias that the block has.
-    pub(super) fn norm(&self, kind: NormKind, [weight, bias]: [Option<VectorKey>; 2], eps: f32) -> FrozenNorm<'a, B::Buf> {
+    pub(super) fn norm(
+        &self,
+        kind: NormKind,
+        [weight, bias]: [Option<VectorKey>; 2],
+        eps: f32,
+    ) -> FrozenNorm<'a, B::Buf> {
         let of = |key: Option<VectorKey>| key.and_then(|key| self.vector(key)).map(|vector| vector.span);
         FrozenNorm { kind, weight: of(weight), bias: of(bias), eps }
     }

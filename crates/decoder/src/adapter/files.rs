@@ -9,23 +9,15 @@ use std::{
 use safetensors::{Dtype, tensor::TensorView};
 
 use super::{Adapter, AdapterConfig, AdapterLayer, LoraPair, TargetRank, experts::ExpertTensors, modules::Modules};
-use crate::{
-    DecoderConfig, DecoderError, Projection,
-    families::{Module, Names},
-    weights::TensorStore,
-};
+use crate::{DecoderConfig, DecoderError, LinearPlace, families::Names, weights::TensorStore};
+use harness_kernels::HostTensor;
 
 /// What PEFT puts before the module's path.
 const PREFIX: &str = "base_model.model.";
 const WEIGHTS: &str = "adapter_model.safetensors";
 
-/// A tensor of a linear, from its name: layer and number of the module.
-enum Key {
-    A(usize, usize),
-    B(usize, usize),
-    Magnitude(usize, usize),
-    Bias(usize, usize),
-}
+/// The tensors of a linear's module.
+const MATRICES: [&str; 4] = ["lora_A", "lora_B", "lora_magnitude_vector", "lora_B.bias"];
 
 impl Adapter {
     /// Reads an adapter directory and checks it against its base.
@@ -54,73 +46,76 @@ impl Adapter {
             .targets(base)
             .map_err(|reason| DecoderError::Adapter { path: dir.join("adapter_config.json"), reason })?;
         let store = TensorStore::open_file(&path)?;
-        let (names, known) = base.modules();
-        let (mut a, mut b, mut modules) = (BTreeMap::new(), BTreeMap::new(), Modules::default());
-        let (mut magnitudes, mut biases) = (BTreeMap::new(), BTreeMap::new());
-        let mut experts = ExpertTensors::default();
+        let names = &base.architecture.family().names;
+        // Names of tensors by layer and module, in the order of `MATRICES`.
+        let mut found: BTreeMap<(usize, String), [Option<&str>; 4]> = BTreeMap::new();
+        let (mut modules, mut experts) = (Modules::default(), ExpertTensors::default());
+        let places: Vec<Vec<LinearPlace>> = (0..base.num_layers).map(|layer| base.linears(layer)).collect();
         for name in store.names() {
             let path = module_path(name);
             if path.is_some_and(|path| modules.take(path, name) || experts.take(path, name, base)) {
                 continue;
             }
-            match path.and_then(|path| parse(path, names, &known)) {
-                Some(Key::A(layer, module)) => a.insert((layer, module), name),
-                Some(Key::B(layer, module)) => b.insert((layer, module), name),
-                Some(Key::Magnitude(layer, module)) if config.use_dora => magnitudes.insert((layer, module), name),
-                Some(Key::Bias(layer, module)) if config.lora_bias => biases.insert((layer, module), name),
-                Some(Key::Magnitude(..) | Key::Bias(..)) => {
-                    return Err(failed(format!("tensor `{name}` is there, but adapter_config.json does not say so")));
+            let has = |layer: usize, module: &str| match places.get(layer) {
+                Some(places) => places.iter().any(|place| place.module == module),
+                None => places.iter().flatten().any(|place| place.module == module),
+            };
+            match path.and_then(|path| parse(path, names)) {
+                Some((_, _, 2)) if !config.use_dora => return Err(failed(unsaid(name))),
+                Some((_, _, 3)) if !config.lora_bias => return Err(failed(unsaid(name))),
+                Some((layer, module, matrix)) if has(layer, module) => {
+                    found.entry((layer, module.to_owned())).or_default()[matrix] = Some(name);
                 }
-                None if ["lm_head", "embed_tokens"].iter().any(|module| name.contains(module)) => {
+                _ if ["lm_head", "embed_tokens"].iter().any(|module| name.contains(module)) => {
                     return Err(failed(format!(
                         "tensor `{name}` adds to the embedding or the head; they are supported as whole modules only: merge \
                          the adapter with PEFT first"
                     )));
                 }
-                None => {
+                _ => {
                     return Err(failed(format!(
                         "tensor `{name}` belongs to no linear of a decoder block; only these, lm_head and embed_tokens as \
                          whole modules, are supported"
                     )));
                 }
-            };
+            }
         }
-        if let Some(&(layer, module)) = a.keys().chain(b.keys()).find(|(layer, _)| *layer >= base.num_layers) {
+        if let Some((layer, module)) = found.keys().find(|(layer, _)| *layer >= base.num_layers) {
             return Err(DecoderError::AdapterShape {
                 path: path.clone(),
-                module: names.path(layer, &known[module].name),
+                module: names.path(*layer, module),
                 found: format!("layer {layer}"),
                 expected: format!("at most layer {}", base.num_layers.saturating_sub(1)),
             });
         }
         let mut layers: Vec<AdapterLayer> = Vec::with_capacity(base.num_layers);
-        for (layer, targets) in targets.iter().enumerate() {
+        for (layer, (targets, places)) in targets.iter().zip(&places).enumerate() {
             let mut pairs = AdapterLayer::new();
-            for (number, module) in known.iter().enumerate() {
-                let Some(&target) = module.projections.first().and_then(|first| targets.get(first)) else { continue };
-                let place = (layer, number);
-                let path = names.path(layer, &module.name);
-                let (Some(a), Some(b)) = (a.remove(&place), b.remove(&place)) else {
+            for place in places {
+                let Some(&target) = targets.get(&place.projection) else { continue };
+                let LinearPlace { projection, module, path, .. } = place;
+                let tensors = found.get(&(layer, module.clone())).copied().unwrap_or_default();
+                let [Some(a), Some(b), magnitude, bias] = tensors else {
                     return Err(failed(format!(
                         "`{path}` is targeted by adapter_config.json, but its lora_A and lora_B are not both there"
                     )));
                 };
-                let (magnitude, bias) = (magnitudes.remove(&place), biases.remove(&place));
                 if (magnitude.is_some(), bias.is_some()) != (config.use_dora, config.lora_bias) {
                     return Err(failed(format!(
                         "`{path}` lacks the magnitude or the bias that adapter_config.json names"
                     )));
                 }
-                for &projection in &module.projections {
-                    let vector = |name: Option<&str>| vector(&store, &path, projection, base, name);
-                    let pair = pair(&store, &path, projection, target, base, [a, b])?;
-                    let pair = LoraPair { magnitude: vector(magnitude)?, bias: vector(bias)?, ..pair };
-                    pairs.insert(projection, pair);
-                }
+                let vector = |name: Option<&str>| vector(&store, place, name);
+                let pair = pair(&store, place, target, [a, b])?;
+                pairs.insert(*projection, LoraPair { magnitude: vector(magnitude)?, bias: vector(bias)?, ..pair });
             }
+            found.retain(|(of, module), _| {
+                let targeted = |place: &LinearPlace| targets.contains_key(&place.projection);
+                *of != layer || !places.iter().any(|place| targeted(place) && place.module == *module)
+            });
             layers.push(pairs);
         }
-        if let Some(name) = a.values().chain(b.values()).chain(magnitudes.values()).chain(biases.values()).next() {
+        if let Some(name) = found.values().flatten().flatten().next() {
             return Err(failed(format!("tensor `{name}` is not targeted by adapter_config.json")));
         }
         let modules_to_save = modules.resolve(&config, &store, base)?;
@@ -137,47 +132,68 @@ impl Adapter {
         if !self.experts.is_empty() || !self.layers.iter().flat_map(AdapterLayer::values).all(LoraPair::is_plain) {
             return Err(DecoderError::AdapterModule { module: "experts, magnitudes or biases".to_owned() });
         }
-        fs::create_dir_all(dir).map_err(|e| DecoderError::write(dir, e))?;
-        let bytes = |values: &[f32]| values.iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<u8>>();
-        let mut tensors: Vec<(String, Vec<usize>, Vec<u8>)> = Vec::new();
+        let mut tensors: Vec<(String, HostTensor)> = Vec::new();
         for (layer, pairs) in self.layers.iter().enumerate() {
             for (projection, pair) in pairs {
                 let module = projection.path(layer);
                 let (inputs, outputs) = (pair.a.len() / pair.rank, pair.b.len() / pair.rank);
-                tensors.push((format!("{PREFIX}{module}.lora_A.weight"), vec![pair.rank, inputs], bytes(&pair.a)));
-                tensors.push((format!("{PREFIX}{module}.lora_B.weight"), vec![outputs, pair.rank], bytes(&pair.b)));
+                let mut push = |part: &str, shape: [usize; 2], data: &[f32]| {
+                    let name = format!("{PREFIX}{module}.{part}.weight");
+                    tensors.push((name, HostTensor::from_f32(shape, data.to_vec())));
+                };
+                push("lora_A", [pair.rank, inputs], &pair.a);
+                push("lora_B", [outputs, pair.rank], &pair.b);
             }
         }
         for (module, tensor) in &self.modules_to_save {
-            tensors.push((format!("{PREFIX}{module}.weight"), tensor.shape.clone(), bytes(&tensor.to_f32())));
+            tensors.push((format!("{PREFIX}{module}.weight"), tensor.clone()));
         }
+        self.config.save(&tensors, dir)
+    }
+}
+
+impl AdapterConfig {
+    /// Writes an adapter of these tensors in PEFT's layout, f32; the directory is made if needed. Each file appears whole or
+    /// not at all.
+    ///
+    /// # Errors
+    /// If a file cannot be written.
+    pub fn save(&self, tensors: &[(String, HostTensor)], dir: &Path) -> Result<(), DecoderError> {
+        fs::create_dir_all(dir).map_err(|e| DecoderError::write(dir, e))?;
+        let bytes = |tensor: &HostTensor| tensor.to_f32().iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<u8>>();
+        let data: Vec<Vec<u8>> = tensors.iter().map(|(_, tensor)| bytes(tensor)).collect();
         let path = dir.join(WEIGHTS);
         let broken = |error: safetensors::SafeTensorError| DecoderError::Weights {
             path: path.clone(),
             reason: error.to_string(),
         };
-        let views = tensors
-            .iter()
-            .map(|(name, shape, data)| Ok((name, TensorView::new(Dtype::F32, shape.clone(), data).map_err(broken)?)))
-            .collect::<Result<Vec<_>, DecoderError>>()?;
+        let view = |((name, tensor), data)| -> Result<_, DecoderError> {
+            let (name, tensor): (&String, &HostTensor) = (name, tensor);
+            let data: &Vec<u8> = data;
+            Ok((name, TensorView::new(Dtype::F32, tensor.shape.clone(), data).map_err(broken)?))
+        };
+        let pairs = tensors.iter().map(|(name, tensor)| (name, tensor)).zip(&data);
+        let views = pairs.map(view).collect::<Result<Vec<_>, DecoderError>>()?;
         let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
         let file = safetensors::serialize(views, Some(metadata)).map_err(broken)?;
         write_whole(&path, &file)?;
-        write_whole(&dir.join("adapter_config.json"), (self.config.to_json() + "\n").as_bytes())
+        write_whole(&dir.join("adapter_config.json"), (self.to_json() + "\n").as_bytes())
     }
 }
 
-/// Reads the pair of a projection, of the rank that the configuration gives and the features of the base, from the matrices
-/// of its module.
+/// What is wrong with a tensor that the configuration does not speak of.
+fn unsaid(name: &str) -> String {
+    format!("tensor `{name}` is there, but adapter_config.json does not say so")
+}
+
+/// Reads the pair of a linear, of the rank that the configuration gives and the features of the base, from the matrices of
+/// its module.
 fn pair(
     store: &TensorStore,
-    module: &str,
-    projection: Projection,
+    place: &LinearPlace,
     target: TargetRank,
-    base: &DecoderConfig,
     [a, b]: [&str; 2],
 ) -> Result<LoraPair, DecoderError> {
-    let (outputs, inputs) = projection.dims(base);
     let read = |name: &str, part: &str, expected: [usize; 2]| {
         let tensor = store.tensor(name)?;
         if tensor.shape == expected {
@@ -185,45 +201,38 @@ fn pair(
         }
         Err(DecoderError::AdapterShape {
             path: store.root().to_owned(),
-            module: module.to_owned(),
+            module: place.path.clone(),
             found: format!("a {part} of shape {:?}", tensor.shape),
             expected: format!("{expected:?} (rank {} from adapter_config.json)", target.rank),
         })
     };
-    let shared = base.modules().0.rows(base, projection);
-    let all = shared.as_ref().map_or(outputs, |(rows, _)| *rows);
-    let (a, b) = (read(a, "lora_A", [target.rank, inputs])?, read(b, "lora_B", [all, target.rank])?);
-    let b = match shared {
-        Some((_, runs)) => b.select_rows(runs.into_iter()),
-        None => b,
-    };
+    let (a, b) =
+        (read(a, "lora_A", [target.rank, place.inputs])?, read(b, "lora_B", [place.module_outputs(), target.rank])?);
+    let b = own_rows(place, b);
     Ok(LoraPair::new(a.to_f32().into_owned(), b.to_f32().into_owned(), target.rank, target.scale))
 }
 
-/// The elements of a vector of a module that are a projection's.
-fn vector(
-    store: &TensorStore,
-    module: &str,
-    projection: Projection,
-    base: &DecoderConfig,
-    name: Option<&str>,
-) -> Result<Option<Vec<f32>>, DecoderError> {
+/// The elements of a vector of a module that are a linear's.
+fn vector(store: &TensorStore, place: &LinearPlace, name: Option<&str>) -> Result<Option<Vec<f32>>, DecoderError> {
     let Some(name) = name else { return Ok(None) };
-    let (shared, tensor) = (base.modules().0.rows(base, projection), store.tensor(name)?);
-    let all = shared.as_ref().map_or(projection.dims(base).0, |(rows, _)| *rows);
+    let (all, tensor) = (place.module_outputs(), store.tensor(name)?);
     if tensor.data.len() != all {
         return Err(DecoderError::AdapterShape {
             path: store.root().to_owned(),
-            module: module.to_owned(),
+            module: place.path.clone(),
             found: format!("a vector of shape {:?}", tensor.shape),
             expected: format!("{:?}", [all]),
         });
     }
-    let tensor = tensor.reshaped(&[all]);
-    Ok(Some(match shared {
-        Some((_, runs)) => tensor.select_rows(runs.into_iter()).to_f32().into_owned(),
-        None => tensor.to_f32().into_owned(),
-    }))
+    Ok(Some(own_rows(place, tensor.reshaped(&[all])).to_f32().into_owned()))
+}
+
+/// The rows of a module's tensor that are a linear's.
+fn own_rows(place: &LinearPlace, tensor: HostTensor) -> HostTensor {
+    match &place.fused {
+        Some((_, runs)) => tensor.select_rows(runs.iter().cloned()),
+        None => tensor,
+    }
 }
 
 /// The path in `base_model.model.<path>.weight`; the adapter's name at its end (`lora_A.default`), as in a raw state
@@ -239,23 +248,13 @@ fn module_path(name: &str) -> Option<&str> {
     Some(path.strip_suffix(".default").unwrap_or(path))
 }
 
-/// The place of a path that ends in `lora_A` or `lora_B`.
-fn parse(path: &str, names: &Names, known: &[Module]) -> Option<Key> {
-    let (module, matrix) = match path.strip_suffix(".lora_B.bias") {
-        Some(module) => (module, "bias"),
-        None => path.rsplit_once('.')?,
-    };
+/// Layer, module behind the layer's number, and which of `MATRICES` a path leads to.
+fn parse<'p>(path: &'p str, names: &Names) -> Option<(usize, &'p str, usize)> {
+    let end = |end: &&str| path.strip_suffix(*end).and_then(|module| module.strip_suffix('.'));
+    let (matrix, module) = MATRICES.iter().enumerate().find_map(|(at, name)| Some((at, end(name)?)))?;
     let root = names.roots.iter().find(|root| module.starts_with(**root)).copied().unwrap_or_default();
     let (layer, module) = module.strip_prefix(root)?.strip_prefix(names.layers)?.split_once('.')?;
-    let layer = layer.parse().ok()?;
-    let module = known.iter().position(|known| known.name == module)?;
-    match matrix {
-        "lora_A" => Some(Key::A(layer, module)),
-        "lora_B" => Some(Key::B(layer, module)),
-        "lora_magnitude_vector" => Some(Key::Magnitude(layer, module)),
-        "bias" => Some(Key::Bias(layer, module)),
-        _ => None,
-    }
+    Some((layer.parse().ok()?, module, matrix))
 }
 
 /// [`harness_core::atomic_write`] with the path in its error.

@@ -6,7 +6,7 @@ use super::{
     AdapterConfig, TargetModules,
     patterns::{Compiled, Expression},
 };
-use crate::{DecoderConfig, Projection};
+use crate::{DecoderConfig, LinearPlace, Projection};
 
 /// Rank and scale of one adapted module.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -66,12 +66,10 @@ impl AdapterConfig {
         let excluded = excluded.transpose()?;
         let chosen = ChosenLayers::new(self, &wanted)?;
         let ranks = self.ranks()?;
-        let (names, modules) = base.modules();
         let mut layers = Vec::with_capacity(base.num_layers);
         for layer in 0..base.num_layers {
             let mut targets = BTreeMap::new();
-            for module in modules.iter().filter(|_| !base.block.is_convolution(layer)) {
-                let path = names.path(layer, &module.name);
+            for LinearPlace { projection, path, .. } in base.linears(layer) {
                 let out = excluded.as_ref().map_or(Ok(Match::No), |excluded| excluded.matches(&path))?;
                 let targeted = match wanted.matches(&path)? {
                     _ if out != Match::No => false,
@@ -80,17 +78,22 @@ impl AdapterConfig {
                     Match::End => chosen.contain(&path)?,
                 };
                 if targeted {
-                    let target = ranks.of(&path)?;
-                    targets.extend(module.projections.iter().map(|&part| (part, target)));
+                    targets.insert(projection, ranks.of(&path)?);
                 }
             }
             layers.push(targets);
         }
         if layers.iter().all(BTreeMap::is_empty) {
             let wanted = serde_json::to_string(&self.target_modules).unwrap_or_default();
+            let mut modules: Vec<String> = vec![];
+            for place in (0..base.num_layers).flat_map(|layer| base.linears(layer)) {
+                if !modules.contains(&place.module) {
+                    modules.push(place.module);
+                }
+            }
             return Err(format!(
                 "`target_modules` {wanted} match no linear of this base; its linears are {}",
-                modules.iter().map(|module| module.name.as_str()).collect::<Vec<_>>().join(", ")
+                modules.join(", ")
             ));
         }
         Ok(layers)

@@ -2,10 +2,12 @@
 
 use super::{
     feed_forward::Gated,
-    linear::{Linear, LoraLinear},
+    linear::{Linear, Lora, Stacked},
 };
 use crate::{
-    DecoderConfig, ExpertWeights, Experts, Routing,
+    DecoderConfig, ExpertWeights, Experts,
+    Projection::{Down, Gate, Router, SharedDown, SharedGate, SharedSigmoid, SharedUp, Up},
+    Routing,
     routing::{route, sigmoid},
 };
 use harness_kernels::{
@@ -49,20 +51,30 @@ impl ExpertLayer {
         }
     }
 
+    /// The linears that every row passes.
+    pub(crate) fn linears(&self) -> Vec<Stacked<'_>> {
+        let mut linears = vec![(&self.router, vec![Router])];
+        if let Some((block, gate)) = &self.shared {
+            linears.extend(block.linears([SharedGate, SharedUp, SharedDown]));
+            linears.extend(gate.iter().map(|gate| (gate, vec![SharedSigmoid])));
+        }
+        linears
+    }
+
+    /// Bytes of the experts of which rows pass a few.
     pub(crate) fn bytes(&self) -> usize {
-        let shared = self.shared.as_ref().map_or(0, |(block, _)| block.bytes());
-        self.experts.iter().map(Gated::bytes).sum::<usize>() + shared + self.router.bytes()
+        let linears = self.experts.iter().flat_map(|expert| expert.linears([Gate, Up, Down]));
+        linears.map(|(linear, _)| linear.bytes()).sum()
     }
 
     /// `x += Σ weight · expert(normed)` for rows of width `hidden`.
     ///
     /// A row's experts are added in order of their number, and each expert's products do not depend on which other rows
     /// it is given, so that a row's bits do not depend on its neighbours.
-    /// `adapted` are the low-rank additions to every expert, or none.
-    pub(crate) fn add(&self, normed: &[f32], hidden: usize, adapted: &[[Option<LoraLinear>; 2]], x: &mut [f32]) {
+    pub(crate) fn add(&self, normed: &[f32], hidden: usize, lora: Lora<'_>, x: &mut [f32]) {
         let rows = normed.len() / hidden;
         let mut logits = vec![0.0; rows * self.experts.len()];
-        self.router.forward(normed, rows, None, false, &mut logits);
+        self.router.forward(normed, rows, lora.at(Router), false, &mut logits);
         let mut chosen: Vec<Vec<(usize, f32)>> = vec![vec![]; self.experts.len()];
         for (row, logits) in logits.chunks_exact(self.experts.len()).enumerate() {
             for (expert, weight) in route(logits, &self.selection_bias, self.per_token, &self.settings) {
@@ -82,17 +94,16 @@ impl ExpertLayer {
                     false => input.extend_from_slice(row),
                 }
             }
-            let adapted = adapted.get(number).map_or([None, None], |pair| pair.each_ref().map(Option::as_ref));
-            let output = block.run(&input, chosen.len(), adapted);
+            let output = block.run(&input, chosen.len(), lora.expert(number));
             for (&(row, weight), output) in chosen.iter().zip(output.chunks_exact(hidden)) {
                 add_scaled(&mut x[row * hidden..(row + 1) * hidden], if on_input { 1.0 } else { weight }, output);
             }
         }
         let Some((block, gate)) = &self.shared else { return };
-        let mut output = block.run(normed, rows, [None, None]);
+        let mut output = block.run(normed, rows, [lora.at(SharedGate), lora.at(SharedDown)]);
         if let Some(gate) = gate {
             let mut logits = vec![0.0; rows];
-            gate.forward(normed, rows, None, false, &mut logits);
+            gate.forward(normed, rows, lora.at(SharedSigmoid), false, &mut logits);
             for (row, logit) in output.chunks_exact_mut(hidden).zip(logits) {
                 row.iter_mut().for_each(|y| *y *= sigmoid(logit));
             }

@@ -1,6 +1,7 @@
 //! Feed-forward blocks: a gate and an up projection side by side, or the up projection alone; the activation; down again.
 
-use super::linear::{Linear, LoraLinear};
+use super::linear::{Linear, LoraLinear, Stacked};
+use crate::Projection;
 use harness_kernels::{HostTensor, cpu::activation::Activation, cpu::elementwise::swiglu_rows};
 
 /// One block, packed.
@@ -27,13 +28,15 @@ impl Gated {
         Self { wide, down: Linear::pack(&[down], &[down_bias]), gated, activation }
     }
 
-    /// Gate and up projection, or up alone; down.
-    pub(crate) fn linears(&self) -> [&Linear; 2] {
-        [&self.wide, &self.down]
+    /// The linears, and which projections they hold if gate, up and down are these.
+    pub(crate) fn linears(&self, [gate, up, down]: [Projection; 3]) -> [Stacked<'_>; 2] {
+        let wide = if self.gated { vec![gate, up] } else { vec![up] };
+        [(&self.wide, wide), (&self.down, vec![down])]
     }
 
-    pub(crate) fn bytes(&self) -> usize {
-        self.wide.bytes() + self.down.bytes()
+    /// Whether there is a gate.
+    pub(crate) fn is_gated(&self) -> bool {
+        self.gated
     }
 
     /// Width of the activation.

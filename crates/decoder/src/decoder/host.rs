@@ -1,15 +1,19 @@
 //! A model in the host's memory, packed for the kernels.
 
+use std::collections::BTreeMap;
+
 use super::{
     Rotary,
     convolution::ConvolutionLayer,
     experts::ExpertLayer,
     feed_forward::Gated,
     latent::LatentLayer,
-    linear::{Embedding, Linear, LoraLinear},
+    linear::{Embedding, LayerLora, Linear, Lora, LoraLinear, Stacked},
 };
 use crate::{
-    Adapter, AdapterLayer, DecoderConfig, DecoderError, LayerWeights, Norm, NormWeight, Projection, Weights,
+    Adapter, AdapterLayer, DecoderConfig, DecoderError, LayerWeights, Norm, NormWeight,
+    Projection::{Down, Gate, K, O, Q, Up, V},
+    Weights,
     weights::activation_of,
 };
 use harness_kernels::cpu::{
@@ -113,18 +117,10 @@ impl FeedForward {
         }
     }
 
-    /// The linears of a block without experts.
-    fn dense(&self) -> Option<[&Linear; 2]> {
+    fn linears(&self) -> Vec<Stacked<'_>> {
         match self {
-            Self::Dense(block) => Some(block.linears()),
-            Self::Experts(_) => None,
-        }
-    }
-
-    fn bytes(&self) -> usize {
-        match self {
-            Self::Dense(block) => block.bytes(),
-            Self::Experts(experts) => experts.bytes(),
+            Self::Dense(block) => block.linears([Gate, Up, Down]).into(),
+            Self::Experts(experts) => experts.linears(),
         }
     }
 }
@@ -157,22 +153,17 @@ impl Mixer {
         }))
     }
 
-    /// The merged projections of queries, keys and values.
-    fn merged(&self) -> Option<&Linear> {
+    fn linears(&self) -> Vec<Stacked<'_>> {
         match self {
-            Self::Attention(layer) => match &layer.projections {
-                Projections::Merged(linear) => Some(linear),
-                Projections::Latent(_) => None,
-            },
-            Self::Convolution(_) => None,
-        }
-    }
-
-    /// The output projection of an attention.
-    fn o(&self) -> Option<&Linear> {
-        match self {
-            Self::Attention(layer) => Some(&layer.o),
-            Self::Convolution(_) => None,
+            Self::Attention(layer) => {
+                let mut linears = match &layer.projections {
+                    Projections::Merged(linear) => vec![(linear, vec![Q, K, V])],
+                    Projections::Latent(latent) => latent.linears(),
+                };
+                linears.push((&layer.o, vec![O]));
+                linears
+            }
+            Self::Convolution(layer) => layer.linears(),
         }
     }
 
@@ -183,18 +174,17 @@ impl Mixer {
             Self::Convolution(layer) => layer.width(),
         }
     }
+}
+
+impl Layer {
+    /// The linears that every row passes.
+    fn linears(&self) -> impl Iterator<Item = Stacked<'_>> {
+        self.mixer.linears().into_iter().chain(self.feed_forward.linears())
+    }
 
     fn bytes(&self) -> usize {
-        match self {
-            Self::Attention(layer) => {
-                let projections = match &layer.projections {
-                    Projections::Merged(linear) => linear.bytes(),
-                    Projections::Latent(latent) => latent.bytes(),
-                };
-                projections + layer.o.bytes()
-            }
-            Self::Convolution(layer) => layer.bytes(),
-        }
+        let experts = if let FeedForward::Experts(experts) = &self.feed_forward { experts.bytes() } else { 0 };
+        self.linears().map(|(linear, _)| linear.bytes()).sum::<usize>() + experts
     }
 }
 
@@ -236,20 +226,8 @@ impl HostModel {
 
     /// Bytes of packed weights.
     pub(super) fn bytes(&self) -> usize {
-        let layer = |l: &Layer| l.mixer.bytes() + l.feed_forward.bytes();
-        self.layers.iter().map(layer).sum::<usize>() + self.head.bytes()
+        self.layers.iter().map(Layer::bytes).sum::<usize>() + self.head.bytes()
     }
-}
-
-/// The additions of an adapter to one block.
-#[derive(Debug, Default)]
-pub(super) struct LayerLora {
-    pub(super) qkv: Option<LoraLinear>,
-    pub(super) o: Option<LoraLinear>,
-    pub(super) gate_up: Option<LoraLinear>,
-    pub(super) down: Option<LoraLinear>,
-    /// Of every expert: to gate and up, and to down.
-    pub(super) experts: Vec<[Option<LoraLinear>; 2]>,
 }
 
 /// An adapter in the host's memory.
@@ -264,38 +242,24 @@ impl HostAdapter {
     /// Packs an adapter over a model of this configuration.
     ///
     /// # Errors
-    /// If the adapter changes experts, or replaces modules other than embedding and head.
+    /// If the adapter changes linears that this model has not, or replaces modules other than embedding and head.
     pub(super) fn new(config: &DecoderConfig, model: &HostModel, adapter: &Adapter) -> Result<Self, DecoderError> {
-        let (q, kv, hidden, inner) = (config.q_dim(), config.kv_dim(), config.hidden_size, config.intermediate_size);
-        use Projection::{Down, Gate, K, O, Q, Up, V};
-        let inside = |layer: &AdapterLayer| [Gate, Up, Down].into_iter().find(|part| layer.contains_key(part));
-        if let (Some(_), Some(part)) = (&config.experts, adapter.layers.iter().find_map(inside)) {
-            return Err(DecoderError::AdapterModule { module: format!("{} of experts", part.module()) });
-        }
-        let wide: &[(Projection, usize)] =
-            if config.block.gated { &[(Gate, inner), (Up, inner)] } else { &[(Up, inner)] };
-        let layers = adapter
-            .layers
-            .iter()
-            .enumerate()
-            .map(|(number, layer)| {
-                let base = &model.layers[number];
-                let merged = base.mixer.merged();
-                let dense = base.feed_forward.dense();
-                LayerLora {
-                    qkv: merged.and_then(|merged| LoraLinear::pack(layer, &[(Q, q), (K, kv), (V, kv)], merged)),
-                    o: base.mixer.o().and_then(|o| LoraLinear::pack(layer, &[(O, hidden)], o)),
-                    gate_up: dense.and_then(|[wider, _]| LoraLinear::pack(layer, wide, wider)),
-                    down: dense.and_then(|[_, down]| LoraLinear::pack(layer, &[(Down, hidden)], down)),
-                    experts: adapter.experts.get(number).map_or_else(Vec::new, |experts| {
-                        experts
-                            .iter()
-                            .map(|pairs| pairs.each_ref().map(|pair| pair.as_ref().map(LoraLinear::of)))
-                            .collect()
-                    }),
-                }
-            })
-            .collect();
+        let pack = |(number, layer): (usize, &AdapterLayer)| {
+            let (mut linears, mut packed) = (BTreeMap::new(), 0);
+            for (linear, projections) in model.layers[number].linears() {
+                packed += projections.iter().filter(|projection| layer.contains_key(projection)).count();
+                let stacked: Vec<_> = projections.iter().map(|&part| (part, part.dims(config).0)).collect();
+                linears.extend(LoraLinear::pack(layer, &stacked, linear).map(|lora| (projections[0], lora)));
+            }
+            if packed < layer.len() {
+                let module = format!("{:?} of layer {number}", layer.keys().collect::<Vec<_>>());
+                return Err(DecoderError::AdapterModule { module });
+            }
+            let experts = adapter.experts.get(number).map(Vec::as_slice).unwrap_or_default();
+            let experts = experts.iter().map(|pairs| pairs.each_ref().map(|pair| pair.as_ref().map(LoraLinear::of)));
+            Ok(LayerLora { linears, experts: experts.collect() })
+        };
+        let layers = adapter.layers.iter().enumerate().map(pack).collect::<Result<_, _>>()?;
         let [head, embedding] = adapter.whole_modules()?;
         let head = head.map(|tensor| Linear::pack(&[tensor], &[None]));
         Ok(Self { layers, head, embedding: embedding.map(|tensor| Embedding::new(tensor.clone())) })
@@ -313,8 +277,8 @@ pub(super) struct Host<'a> {
 }
 
 impl<'a> Host<'a> {
-    pub(super) fn lora(&self, layer: usize) -> Option<&'a LayerLora> {
-        self.adapter.map(|adapter| &adapter.layers[layer])
+    pub(super) fn lora(&self, layer: usize) -> Lora<'a> {
+        Lora(self.adapter.map(|adapter| &adapter.layers[layer]))
     }
 
     pub(super) fn embedding(&self) -> &'a Embedding {

@@ -2,8 +2,11 @@
 
 use rayon::prelude::*;
 
-use super::linear::Linear;
-use crate::{Latent, LatentWeights, LayerWeights};
+use super::linear::{Linear, Lora, Stacked};
+use crate::{
+    Latent, LatentWeights, LayerWeights,
+    Projection::{self, KvDown, KvUp, Q, QDown, QUp},
+};
 use harness_kernels::cpu::{elementwise::rms_norm_inplace, rope::RopeTable};
 
 /// The projections of one block, packed.
@@ -39,31 +42,46 @@ impl LatentLayer {
         }
     }
 
-    pub(crate) fn bytes(&self) -> usize {
-        let q_down = self.q_down.as_ref().map_or(0, |(down, _)| down.bytes());
-        q_down + self.q_up.bytes() + self.kv_down.bytes() + self.kv_up.bytes()
+    pub(crate) fn linears(&self) -> Vec<Stacked<'_>> {
+        let mut linears = vec![(&self.kv_down, vec![KvDown]), (&self.kv_up, vec![KvUp])];
+        linears.extend(self.q_down.iter().map(|(down, _)| (down, vec![QDown])));
+        linears.push((&self.q_up, vec![self.queries()]));
+        linears
+    }
+
+    /// What the linear that makes the queries is.
+    fn queries(&self) -> Projection {
+        if self.q_down.is_some() { QUp } else { Q }
     }
 
     /// Queries, keys and values of rows of the input, side by side in rows of `3 · heads · (nope + rope)`: in every head the
     /// rotated part stands first, and values are filled up with zeros.
-    pub(crate) fn project(&self, x: &[f32], rows: usize, table: &RopeTable, positions: &[u32], out: &mut [f32]) {
+    pub(crate) fn project(
+        &self,
+        x: &[f32],
+        rows: usize,
+        lora: Lora<'_>,
+        table: &RopeTable,
+        positions: &[u32],
+        out: &mut [f32],
+    ) {
         let Latent { kv_rank, nope, rope, value, eps, .. } = self.shape;
         let (heads, head) = (self.heads, nope + rope);
         let narrow = self.q_down.as_ref().map(|(down, norm)| {
             let mut narrow = vec![0.0; rows * down.out()];
-            down.forward(x, rows, None, false, &mut narrow);
+            down.forward(x, rows, lora.at(QDown), false, &mut narrow);
             rms_norm_inplace(&mut narrow, norm, eps);
             narrow
         });
         let mut q = vec![0.0; rows * heads * head];
-        self.q_up.forward(narrow.as_deref().unwrap_or(x), rows, None, false, &mut q);
+        self.q_up.forward(narrow.as_deref().unwrap_or(x), rows, lora.at(self.queries()), false, &mut q);
         let mut latent = vec![0.0; rows * (kv_rank + rope)];
-        self.kv_down.forward(x, rows, None, false, &mut latent);
+        self.kv_down.forward(x, rows, lora.at(KvDown), false, &mut latent);
         let mut compressed: Vec<f32> =
             latent.chunks_exact(kv_rank + rope).flat_map(|row| row[..kv_rank].iter().copied()).collect();
         rms_norm_inplace(&mut compressed, &self.kv_norm, eps);
         let mut kv = vec![0.0; rows * heads * (nope + value)];
-        self.kv_up.forward(&compressed, rows, None, false, &mut kv);
+        self.kv_up.forward(&compressed, rows, lora.at(KvUp), false, &mut kv);
         let width = heads * head;
         out.par_chunks_exact_mut(3 * width).enumerate().for_each(|(row, out)| {
             let shared = &latent[row * (kv_rank + rope) + kv_rank..(row + 1) * (kv_rank + rope)];

@@ -1,5 +1,7 @@
 //! Linears: packed weights, several side by side where they share an input, with low-rank additions.
 
+use std::collections::BTreeMap;
+
 use crate::{AdapterLayer, DecoderError, ExpertPairs, LoraPair, Projection};
 use rayon::prelude::*;
 
@@ -63,6 +65,9 @@ impl Linear {
     }
 }
 
+/// A linear and the projections whose outputs stand side by side in it.
+pub(crate) type Stacked<'a> = (&'a Linear, Vec<Projection>);
+
 /// Packs weights that are stacked by output, in the type they are stored in if it is one type.
 fn pack(weights: &[&HostTensor]) -> PackedMatrix {
     let out = weights.iter().map(|w| w.rows()).sum();
@@ -108,6 +113,32 @@ pub(crate) struct LoraLinear {
     bias: Option<Vec<f32>>,
 }
 
+/// The additions of an adapter to one block.
+#[derive(Debug, Default)]
+pub(crate) struct LayerLora {
+    /// By the first of the projections that stand side by side.
+    pub(crate) linears: BTreeMap<Projection, LoraLinear>,
+    /// Of every expert: to gate and up, and to down.
+    pub(crate) experts: Vec<[Option<LoraLinear>; 2]>,
+}
+
+/// The additions to one block, if there are any.
+#[derive(Clone, Copy)]
+pub(crate) struct Lora<'a>(pub(crate) Option<&'a LayerLora>);
+
+impl<'a> Lora<'a> {
+    /// The addition to the linear whose first projection is this.
+    pub(crate) fn at(self, first: Projection) -> Option<&'a LoraLinear> {
+        self.0.and_then(|lora| lora.linears.get(&first))
+    }
+
+    /// The additions to an expert.
+    pub(crate) fn expert(self, number: usize) -> [Option<&'a LoraLinear>; 2] {
+        let pair = self.0.and_then(|lora| lora.experts.get(number));
+        pair.map_or([None, None], |pair| pair.each_ref().map(Option::as_ref))
+    }
+}
+
 #[derive(Debug)]
 struct LoraPart {
     first_rank: usize,
@@ -118,8 +149,12 @@ struct LoraPart {
 }
 
 impl LoraLinear {
-    /// Packs the pairs of an adapter that belong to the stacked projections of `base`; `None` if there are none.
+    /// Packs the pairs of an adapter that belong to the stacked projections of `base`, with their widths; `None` if there
+    /// are none.
     pub(crate) fn pack(layer: &AdapterLayer, stacked: &[(Projection, usize)], base: &Linear) -> Option<Self> {
+        if !stacked.iter().any(|(projection, _)| layer.contains_key(projection)) {
+            return None;
+        }
         let inp = base.weight.rows();
         let (mut a, mut parts, mut column) = (vec![], vec![], 0);
         let mut first_rank = 0;
@@ -148,7 +183,7 @@ impl LoraLinear {
             column += out;
         }
         let a = PackedMatrix::weight_f32(&a, first_rank, inp);
-        (!parts.is_empty()).then_some(Self { a, parts, factors, bias })
+        Some(Self { a, parts, factors, bias })
     }
 
     /// Packs one pair, whose outputs are all of a linear's.

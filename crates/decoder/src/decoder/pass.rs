@@ -7,12 +7,13 @@ use rayon::prelude::*;
 use super::{
     KvBlock,
     cache::HostKv,
-    host::{AttentionLayer, FeedForward, Host, HostNorm, Layer, LayerLora, Mixer, Projections},
+    host::{AttentionLayer, FeedForward, Host, HostNorm, Layer, Mixer, Projections},
+    linear::Lora,
     piece::{Piece, consecutive},
     places::{Places, Rotated},
 };
 use crate::{
-    QueryScale, Rotation, Span,
+    Projection, QueryScale, Rotation, Span,
     steps::{BlockNorm, Steps},
 };
 use harness_kernels::cpu::{
@@ -57,7 +58,7 @@ pub(super) struct HostSteps<'p, 'h, 't> {
     host: &'p Host<'h>,
     index: usize,
     layer: &'h Layer,
-    lora: Option<&'h LayerLora>,
+    lora: Lora<'h>,
     acts: &'p mut Activations,
     pieces: &'p mut [Piece<'t>],
     places: &'p Places,
@@ -229,8 +230,7 @@ impl Steps for HostSteps<'_, '_, '_> {
 
     fn project(&mut self) -> Result<(), Infallible> {
         if let Some(Projections::Merged(linear)) = self.attention().map(|layer| &layer.projections) {
-            let lora = self.lora.and_then(|l| l.qkv.as_ref());
-            linear.forward(&self.acts.normed, self.rows, lora, false, &mut self.acts.qkv);
+            linear.forward(&self.acts.normed, self.rows, self.lora.at(Projection::Q), false, &mut self.acts.qkv);
             self.host.round(&mut self.acts.qkv);
         }
         Ok(())
@@ -240,7 +240,7 @@ impl Steps for HostSteps<'_, '_, '_> {
         if let Some(Projections::Latent(latent)) = self.attention().map(|layer| &layer.projections) {
             let rotation = self.host.config.block.rotation(self.index);
             let Rotated { table, at } = self.places.of(rotation).unwrap_or(&self.places.main);
-            latent.project(&self.acts.normed, self.rows, table, at, &mut self.acts.qkv);
+            latent.project(&self.acts.normed, self.rows, self.lora, table, at, &mut self.acts.qkv);
         }
         Ok(())
     }
@@ -304,7 +304,7 @@ impl Steps for HostSteps<'_, '_, '_> {
     fn convolve(&mut self) -> Result<(), Infallible> {
         let Mixer::Convolution(layer) = &self.layer.mixer else { return Ok(()) };
         let (width, index) = (layer.width(), self.index);
-        let (convolved, gate) = layer.gates(&self.acts.normed, self.rows);
+        let (convolved, gate) = layer.gates(&self.acts.normed, self.rows, self.lora);
         for (piece, &start) in self.pieces.iter_mut().zip(self.starts) {
             let len = piece.tokens.len();
             let own = &convolved[start * width..(start + len) * width];
@@ -332,12 +332,12 @@ impl Steps for HostSteps<'_, '_, '_> {
                 if let Some(latent) = config.block.latent {
                     keep_values(&mut attended[..rows * config.q_dim()], config.head_dim, latent.value);
                 }
-                let (attended, lora) = (&attended[..rows * config.o_dim()], self.lora.and_then(|l| l.o.as_ref()));
+                let (attended, lora) = (&attended[..rows * config.o_dim()], self.lora.at(Projection::O));
                 add_to(host, norm, x, |add, y| attention.o.forward(attended, rows, lora, add, y));
             }
             Mixer::Convolution(convolution) => {
-                let gated = &attended[..rows * config.hidden_size];
-                add_to(host, norm, x, |add, y| convolution.output(gated, rows, add, y));
+                let (gated, lora) = (&attended[..rows * config.hidden_size], self.lora);
+                add_to(host, norm, x, |add, y| convolution.output(gated, rows, lora, add, y));
             }
         }
         host.round(x);
@@ -352,14 +352,14 @@ impl Steps for HostSteps<'_, '_, '_> {
         match &layer.feed_forward {
             FeedForward::Dense(dense) => {
                 let (wide, activated) = (&mut gate_up[..rows * dense.wide()], &mut inner[..rows * dense.inner()]);
-                let lora = self.lora.and_then(|l| l.gate_up.as_ref());
+                let lora = self.lora.at(if dense.is_gated() { Projection::Gate } else { Projection::Up });
                 dense.activate(normed, rows, lora, |x| host.round(x), wide, activated);
-                let down = self.lora.and_then(|l| l.down.as_ref());
+                let down = self.lora.at(Projection::Down);
                 add_to(host, norm, x, |add, y| dense.down(activated, rows, down, add, y));
             }
             FeedForward::Experts(experts) => {
-                let adapted = self.lora.map(|lora| lora.experts.as_slice()).unwrap_or_default();
-                add_to(host, norm, x, |_, y| experts.add(normed, hidden, adapted, y));
+                let lora = self.lora;
+                add_to(host, norm, x, |_, y| experts.add(normed, hidden, lora, y));
             }
         }
         host.round(x);

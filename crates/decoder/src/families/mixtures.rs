@@ -247,6 +247,7 @@ pub(crate) const HUNYUAN_V1_MOE: Family = Family {
             (Part::SharedDown, "mlp.shared_mlp.down_proj"),
         ],
         experts: ExpertNames::QWEN,
+        linear_router: true,
         ..Names::LLAMA
     },
     complete: |keys, config| {

@@ -2,7 +2,10 @@
 
 use std::ops::Range;
 
-use crate::{DecoderConfig, Projection, weights::Part};
+use crate::{
+    DecoderConfig, Projection,
+    weights::{Part, parts},
+};
 
 /// The names of a family.
 #[derive(Clone, Copy)]
@@ -30,6 +33,8 @@ pub(crate) struct Names {
     /// Whether the norms of queries and keys are stored head by head, under `….H.weight`.
     pub norms_by_head: bool,
     pub experts: ExpertNames,
+    /// Whether routers are modules of the class of linears.
+    pub linear_router: bool,
     /// Tensors beside the decoder that are not of the language model, by their beginnings.
     pub beside: &'static [&'static str],
 }
@@ -85,6 +90,7 @@ impl Names {
         transposed: false,
         norms_by_head: false,
         experts: ExpertNames::MIXTRAL,
+        linear_router: false,
         beside: &[],
     };
 
@@ -134,34 +140,31 @@ impl Names {
     }
 }
 
-/// A linear of a block as files name it, which may be several of the block's projections at once.
-pub(crate) struct Module {
-    /// Its name behind the layer's number.
-    pub name: String,
-    pub projections: Vec<Projection>,
+/// A linear of a block and the module that holds it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LinearPlace {
+    /// Which linear it is.
+    pub projection: Projection,
+    /// The module's name behind the layer's number, e.g. `attn.c_attn`.
+    pub module: String,
+    /// The module's full path, as adapters name it, e.g. `transformer.h.3.attn.c_attn`.
+    pub path: String,
+    /// Output features: rows of its weight.
+    pub outputs: usize,
+    /// Input features: columns of its weight.
+    pub inputs: usize,
+    /// The rows that the module has and those of this linear, in their order, where the module holds several.
+    pub fused: Option<(usize, Vec<Range<usize>>)>,
+}
+
+impl LinearPlace {
+    /// Output features of the module.
+    pub fn module_outputs(&self) -> usize {
+        self.fused.as_ref().map_or(self.outputs, |(rows, _)| *rows)
+    }
 }
 
 impl Names {
-    /// The linears of a block that adapters may change; experts are stacked in transformers 5 and no linears.
-    pub(crate) fn modules(&self, config: &DecoderConfig) -> Vec<Module> {
-        let there = |projection: &Projection| match projection {
-            Projection::Q | Projection::K | Projection::V => config.block.latent.is_none(),
-            Projection::O => true,
-            Projection::Gate => config.experts.is_none() && config.block.gated,
-            Projection::Up | Projection::Down => config.experts.is_none(),
-        };
-        let mut modules: Vec<Module> = vec![];
-        for projection in Projection::ALL.into_iter().filter(there) {
-            let name = self.part(part_of(projection));
-            let name = name.strip_suffix(".weight").unwrap_or(&name).to_owned();
-            match modules.iter_mut().find(|module| module.name == name) {
-                Some(module) => module.projections.push(projection),
-                None => modules.push(Module { name, projections: vec![projection] }),
-            }
-        }
-        modules
-    }
-
     /// The full path of a module, without what may stand before it.
     pub(crate) fn path(&self, layer: usize, module: &str) -> String {
         let root = self.roots.first().copied().unwrap_or_default();
@@ -175,10 +178,9 @@ impl Names {
             Projection::Q => 0,
             Projection::K => 1,
             Projection::V => 2,
-            Projection::Gate | Projection::Up if self.gate_up.is_some() => {
-                let rows = config.intermediate_size;
-                let first = if projection == Projection::Up { rows } else { 0 };
-                return Some((2 * rows, std::iter::once(first..first + rows).collect()));
+            Projection::Gate | Projection::Up => return self.gate_up.map(|_| half(config, projection, Projection::Up)),
+            Projection::SharedGate | Projection::SharedUp => {
+                return self.shared_gate_up.map(|_| half(config, projection, Projection::SharedUp));
             }
             _ => return None,
         };
@@ -207,62 +209,48 @@ impl DecoderConfig {
         top && parts.is_empty() && qkv.is_none() && gate_up.is_none() && !transposed
     }
 
-    /// The linears of a block that adapters may change, and the names around theirs.
-    pub(crate) fn modules(&self) -> (&'static Names, Vec<Module>) {
+    /// The linears of a block that adapters may change, with the modules that hold them. Experts are stacked in transformers
+    /// 5 and no linears, and so are routers in most families.
+    pub fn linears(&self, layer: usize) -> Vec<LinearPlace> {
         let names = &self.architecture.family().names;
-        (names, names.modules(self))
+        let there = |projection: &Projection| *projection != Projection::Router || names.linear_router;
+        let place = |(part, projection): (Part, Projection)| {
+            let name = names.part(part);
+            let module = name.strip_suffix(".weight").unwrap_or(&name).to_owned();
+            let (outputs, inputs) = projection.dims(self);
+            let path = names.path(layer, &module);
+            LinearPlace { projection, module, path, outputs, inputs, fused: names.rows(self, projection) }
+        };
+        let linears = parts(self, layer).into_iter().filter_map(|part| Some((part, part.projection()?)));
+        linears.filter(|(_, projection)| there(projection)).map(place).collect()
     }
 }
 
-/// The weight of a projection.
-fn part_of(projection: Projection) -> Part {
-    match projection {
-        Projection::Q => Part::Q,
-        Projection::K => Part::K,
-        Projection::V => Part::V,
-        Projection::O => Part::O,
-        Projection::Gate => Part::Gate,
-        Projection::Up => Part::Up,
-        Projection::Down => Part::Down,
-    }
+/// The rows of the first or second of two linears of one size in one module.
+fn half(config: &DecoderConfig, projection: Projection, second: Projection) -> (usize, Vec<Range<usize>>) {
+    let (rows, _) = projection.dims(config);
+    let first = if projection == second { rows } else { 0 };
+    (2 * rows, std::iter::once(first..first + rows).collect())
 }
 
 /// Llama's name of a module, or that of the family that has it.
 fn module(part: Part) -> &'static str {
     match part {
-        Part::Q => "self_attn.q_proj",
-        Part::K => "self_attn.k_proj",
-        Part::V => "self_attn.v_proj",
-        Part::O => "self_attn.o_proj",
-        Part::Gate => "mlp.gate_proj",
-        Part::Up => "mlp.up_proj",
-        Part::Down => "mlp.down_proj",
         Part::InputNorm => "input_layernorm",
         Part::PostAttentionNorm => "post_attention_layernorm",
         Part::AttentionOutNorm => "post_attention_layernorm",
         Part::FeedForwardOutNorm => "post_feedforward_layernorm",
         Part::QNorm => "self_attn.q_norm",
         Part::KNorm => "self_attn.k_norm",
-        Part::Router => "block_sparse_moe.gate",
         Part::SelectionBias => "mlp.gate.e_score_correction_bias",
-        Part::SharedGate => "mlp.shared_experts.gate_proj",
-        Part::SharedUp => "mlp.shared_experts.up_proj",
-        Part::SharedDown => "mlp.shared_experts.down_proj",
-        Part::SharedSigmoid => "mlp.shared_expert_gate",
         Part::Sinks => "self_attn.sinks",
         Part::XieluPositive => "mlp.act_fn.alpha_p",
         Part::XieluNegative => "mlp.act_fn.alpha_n",
         Part::XieluBeta => "mlp.act_fn.beta",
         Part::XieluEps => "mlp.act_fn.eps",
-        Part::QDown => "self_attn.q_a_proj",
         Part::QDownNorm => "self_attn.q_a_layernorm",
-        Part::QUp => "self_attn.q_b_proj",
-        Part::KvDown => "self_attn.kv_a_proj_with_mqa",
         Part::KvDownNorm => "self_attn.kv_a_layernorm",
-        Part::KvUp => "self_attn.kv_b_proj",
-        Part::ConvIn => "conv.in_proj",
         Part::Conv => "conv.conv",
-        Part::ConvOut => "conv.out_proj",
-        _ => "",
+        other => other.projection().map_or("", Projection::module),
     }
 }

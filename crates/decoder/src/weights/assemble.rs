@@ -11,7 +11,7 @@ use rayon::prelude::*;
 use harness_kernels::{HostData, HostTensor, cpu::activation::Activation};
 
 use super::{ConvolutionWeights, ExpertWeights, LatentWeights, LayerWeights, MoreTop, MoreWeights, Weights};
-use crate::{DecoderConfig, DecoderError, Experts, Latent, NormWeight, Placement, Positions, Span};
+use crate::{DecoderConfig, DecoderError, Experts, Latent, NormWeight, Placement, Positions, Projection, Span};
 
 /// A tensor of a decoder block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -69,6 +69,33 @@ pub(crate) enum Part {
     ConvBias,
     ConvOut,
     ConvOutBias,
+}
+
+impl Part {
+    /// The linear whose weight this is.
+    pub(crate) fn projection(self) -> Option<Projection> {
+        Some(match self {
+            Self::Q => Projection::Q,
+            Self::K => Projection::K,
+            Self::V => Projection::V,
+            Self::O => Projection::O,
+            Self::Gate => Projection::Gate,
+            Self::Up => Projection::Up,
+            Self::Down => Projection::Down,
+            Self::QDown => Projection::QDown,
+            Self::QUp => Projection::QUp,
+            Self::KvDown => Projection::KvDown,
+            Self::KvUp => Projection::KvUp,
+            Self::ConvIn => Projection::ConvIn,
+            Self::ConvOut => Projection::ConvOut,
+            Self::Router => Projection::Router,
+            Self::SharedGate => Projection::SharedGate,
+            Self::SharedUp => Projection::SharedUp,
+            Self::SharedDown => Projection::SharedDown,
+            Self::SharedSigmoid => Projection::SharedSigmoid,
+            _ => return None,
+        })
+    }
 }
 
 /// A tensor of an expert.
@@ -129,7 +156,7 @@ pub(crate) trait TensorSource: Sync {
 }
 
 /// The parts that a block of this configuration has.
-fn parts(config: &DecoderConfig, layer: usize) -> Vec<Part> {
+pub(crate) fn parts(config: &DecoderConfig, layer: usize) -> Vec<Part> {
     use Part::*;
     let block = &config.block;
     let mut parts = vec![];
@@ -237,10 +264,14 @@ fn top_shape(config: &DecoderConfig, place: Place) -> Vec<usize> {
 
 /// The shape of a part.
 fn shape(config: &DecoderConfig, part: Part) -> Vec<usize> {
+    if let Some(projection) = part.projection() {
+        let (outputs, inputs) = projection.dims(config);
+        return vec![outputs, inputs];
+    }
     let (h, m, q, kv) = (config.hidden_size, config.intermediate_size, config.q_dim(), config.kv_dim());
     let experts = || config.experts.as_ref().map_or(0, |experts| experts.count);
     let shared = || config.experts.as_ref().and_then(|experts| experts.shared).unwrap_or(0);
-    let latent = || config.block.latent.map_or([0; 5], |l| [l.q_rank.unwrap_or(0), l.kv_rank, l.nope, l.rope, l.value]);
+    let latent = || config.block.latent.map_or([0; 3], |l| [l.q_rank.unwrap_or(0), l.kv_rank, l.rope]);
     let taps = || config.block.convolution.as_ref().map_or(0, |convolution| convolution.taps);
     let norm = |width: usize| match config.block.qk_norm.map(|norm| norm.span) {
         Some(Span::Whole) => vec![width],
@@ -248,46 +279,21 @@ fn shape(config: &DecoderConfig, part: Part) -> Vec<usize> {
         _ => vec![config.head_dim],
     };
     match part {
-        Part::Q => vec![q, h],
-        Part::K | Part::V => vec![kv, h],
-        Part::O => vec![h, config.o_dim()],
-        Part::Gate | Part::Up => vec![m, h],
-        Part::Down => vec![h, m],
         Part::QBias => vec![q],
         Part::KBias | Part::VBias => vec![kv],
         Part::GateBias | Part::UpBias => vec![m],
         Part::QNorm | Part::QNormBias => norm(q),
         Part::KNorm | Part::KNormBias => norm(kv),
-        Part::Router => vec![experts(), h],
         Part::RouterBias | Part::SelectionBias => vec![experts()],
         Part::Sinks => vec![config.num_heads],
         Part::XieluPositive | Part::XieluNegative | Part::XieluBeta | Part::XieluEps => vec![1],
-        Part::SharedGate | Part::SharedUp => vec![shared(), h],
-        Part::SharedDown => vec![h, shared()],
-        Part::SharedSigmoid => vec![1, h],
         Part::SharedGateBias | Part::SharedUpBias => vec![shared()],
-        Part::QDown => vec![latent()[0], h],
         Part::QDownBias | Part::QDownNorm => vec![latent()[0]],
-        Part::QUp => vec![q, latent()[0]],
-        Part::KvDown => vec![latent()[1] + latent()[3], h],
-        Part::KvDownBias => vec![latent()[1] + latent()[3]],
+        Part::KvDownBias => vec![latent()[1] + latent()[2]],
         Part::KvDownNorm => vec![latent()[1]],
-        Part::KvUp => vec![config.num_heads * (latent()[2] + latent()[4]), latent()[1]],
-        Part::ConvIn => vec![3 * h, h],
         Part::ConvInBias => vec![3 * h],
         Part::Conv => vec![h, 1, taps()],
-        Part::ConvOut => vec![h, h],
-        Part::OBias
-        | Part::DownBias
-        | Part::SharedDownBias
-        | Part::InputNorm
-        | Part::InputNormBias
-        | Part::PostAttentionNorm
-        | Part::PostAttentionNormBias
-        | Part::AttentionOutNorm
-        | Part::FeedForwardOutNorm
-        | Part::ConvBias
-        | Part::ConvOutBias => vec![h],
+        _ => vec![h],
     }
 }
 
