@@ -6,6 +6,7 @@ mod files;
 mod modules;
 mod patterns;
 mod targets;
+mod top;
 
 use std::collections::BTreeMap;
 
@@ -13,6 +14,7 @@ pub use config::{AdapterConfig, TargetModules};
 use harness_core::{Digest, Hasher};
 pub use patterns::Patterns;
 pub use targets::TargetRank;
+pub use top::{TokenIndices, TokenRows, TopAdditions};
 
 use crate::{DecoderError, Projection, weights::digest_tensors};
 use harness_kernels::HostTensor;
@@ -62,6 +64,8 @@ pub struct Adapter {
     pub modules_to_save: BTreeMap<String, HostTensor>,
     /// The low-rank additions to the experts of every block; empty where none of its experts is adapted.
     pub experts: Vec<ExpertPairs>,
+    /// Additions to embedding and head, and rows of them.
+    pub top: TopAdditions,
     /// What `adapter_config.json` says.
     pub config: AdapterConfig,
     /// Hash of everything the answers depend on: places, ranks, scales, values.
@@ -75,15 +79,16 @@ impl Adapter {
         layers: Vec<AdapterLayer>,
         modules_to_save: BTreeMap<String, HostTensor>,
     ) -> Self {
-        let digest = digest(&layers, &modules_to_save, &[]);
-        Self { layers, modules_to_save, experts: vec![], config, digest }
+        let top = TopAdditions::default();
+        let digest = digest(&layers, &modules_to_save, &[], &top);
+        Self { layers, modules_to_save, experts: vec![], top, config, digest }
     }
 
-    /// The same adapter with additions to experts.
+    /// The same adapter with additions to experts, embedding and head.
     #[must_use]
-    pub(crate) fn with_experts(mut self, experts: Vec<ExpertPairs>) -> Self {
-        self.digest = digest(&self.layers, &self.modules_to_save, &experts);
-        self.experts = experts;
+    pub(crate) fn with_more(mut self, experts: Vec<ExpertPairs>, top: TopAdditions) -> Self {
+        self.digest = digest(&self.layers, &self.modules_to_save, &experts, &top);
+        (self.experts, self.top) = (experts, top);
         self
     }
 
@@ -109,12 +114,18 @@ impl Adapter {
         let experts = self.experts.iter().flatten().flatten().flatten();
         let pairs = self.layers.iter().flat_map(BTreeMap::values).chain(experts);
         let pairs = pairs.map(|pair| pair.a.len() + pair.b.len());
-        pairs.sum::<usize>() + self.modules_to_save.values().map(|tensor| tensor.data.len()).sum::<usize>()
+        let top: usize = self.top.parts().iter().flat_map(|(_, values)| values).map(|values| values.len()).sum();
+        pairs.sum::<usize>() + top + self.modules_to_save.values().map(|tensor| tensor.data.len()).sum::<usize>()
     }
 }
 
 /// Hash of the values, whatever type they are stored in.
-fn digest(layers: &[AdapterLayer], modules_to_save: &BTreeMap<String, HostTensor>, experts: &[ExpertPairs]) -> Digest {
+fn digest(
+    layers: &[AdapterLayer],
+    modules_to_save: &BTreeMap<String, HostTensor>,
+    experts: &[ExpertPairs],
+    top: &TopAdditions,
+) -> Digest {
     let mut hasher = Hasher::new("adapter");
     let bytes = |values: &[f32]| values.iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<u8>>();
     for (index, layer) in layers.iter().enumerate() {
@@ -136,6 +147,12 @@ fn digest(layers: &[AdapterLayer], modules_to_save: &BTreeMap<String, HostTensor
                 hasher.part(format!("{index} expert {expert} {part} {}", pair.rank)).part(pair.scale.to_le_bytes());
                 hasher.part(bytes(&pair.a)).part(bytes(&pair.b));
             }
+        }
+    }
+    for (part, values) in top.parts() {
+        hasher.part(part);
+        for values in values {
+            hasher.part(bytes(values));
         }
     }
     for (module, tensor) in modules_to_save {

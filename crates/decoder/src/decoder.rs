@@ -12,6 +12,7 @@ mod pass;
 mod piece;
 mod places;
 mod rotary;
+mod top;
 
 use std::sync::Arc;
 
@@ -153,12 +154,17 @@ impl Decoder {
             Placed::Host(model) => AdapterWeights::Host(HostAdapter::new(config, model, adapter)?),
             #[cfg(feature = "cuda")]
             Placed::Device(model) => {
+                if !adapter.top.is_empty() {
+                    let module = "embedding or head in part on a GPU; use --device cpu: they".to_owned();
+                    return Err(DecoderError::AdapterModule { module });
+                }
                 let [head, embedding] = adapter.whole_modules()?;
                 AdapterWeights::Device(DeviceAdapter::new(model, &adapter.layers, embedding, head)?)
             }
         };
         let vocab_size = adapter.embedding_rows(config.vocab_size);
-        let changes_nothing = adapter.modules_to_save.is_empty() && linear::is_zero(&adapter.layers, &adapter.experts);
+        let whole = adapter.modules_to_save.is_empty() && adapter.top.is_empty();
+        let changes_nothing = whole && linear::is_zero(&adapter.layers, &adapter.experts);
         let adapter = Some(Arc::new(PlacedAdapter { vocab_size, changes_nothing, weights }));
         Ok(Self { base, adapter, rounded: false })
     }

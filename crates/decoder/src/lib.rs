@@ -20,7 +20,10 @@ mod steps;
 mod support;
 mod weights;
 
-pub use adapter::{Adapter, AdapterConfig, AdapterLayer, ExpertPairs, LoraPair, Patterns, TargetModules, TargetRank};
+pub use adapter::{
+    Adapter, AdapterConfig, AdapterLayer, ExpertPairs, LoraPair, Patterns, TargetModules, TargetRank, TokenIndices,
+    TokenRows, TopAdditions,
+};
 pub use architecture::Architecture;
 pub use block::{
     BlockSpec, Convolution, Experts, Groups, Latent, Norm, NormWeight, Placement, Positions, QkNorm, QueryScale,

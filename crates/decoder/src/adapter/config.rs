@@ -5,7 +5,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::Patterns;
+use super::{Patterns, TokenIndices};
 use crate::{DecoderError, config::read_json};
 
 /// Which modules an adapter changes.
@@ -73,6 +73,9 @@ pub struct AdapterConfig {
     /// Stacked weights of experts that are adapted, by their names or the ends of them.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub target_parameters: Option<Vec<String>>,
+    /// Tokens whose rows of the embedding, or of embedding and head, are trained.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub trainable_token_indices: Option<TokenIndices>,
 }
 
 impl Default for AdapterConfig {
@@ -97,6 +100,7 @@ impl Default for AdapterConfig {
             use_dora: false,
             lora_bias: false,
             target_parameters: None,
+            trainable_token_indices: None,
         }
     }
 }
@@ -155,11 +159,6 @@ impl AdapterConfig {
         let ranks = config.rank_pattern.0.iter().map(|(_, rank)| rank);
         if let Some(rank) = std::iter::once(&config.r).chain(ranks).find(|&&rank| rank == 0) {
             return Err(wrong("r", rank.to_string(), "a positive rank"));
-        }
-        for module in config.modules_to_save.iter().flatten() {
-            if !matches!(module.as_str(), "lm_head" | "embed_tokens" | "model.embed_tokens") {
-                return Err(wrong("modules_to_save", module.clone(), "lm_head or embed_tokens"));
-            }
         }
         Ok(config)
     }
@@ -233,6 +232,7 @@ fn refuse_unsupported(path: &Path, json: &Map<String, Value>) -> Result<(), Deco
         use_dora: true,
         lora_bias: true,
         target_parameters: Some(vec![]),
+        trainable_token_indices: Some(TokenIndices::Embedding(vec![])),
         ..AdapterConfig::default()
     });
     let empty = |value: &Value| match value {

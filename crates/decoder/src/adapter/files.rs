@@ -8,7 +8,12 @@ use std::{
 
 use safetensors::{Dtype, tensor::TensorView};
 
-use super::{Adapter, AdapterConfig, AdapterLayer, LoraPair, TargetRank, experts::ExpertTensors, modules::Modules};
+use super::{
+    Adapter, AdapterConfig, AdapterLayer, LoraPair, TargetRank,
+    experts::ExpertTensors,
+    modules::{Modules, saved},
+    top::TopTensors,
+};
 use crate::{DecoderConfig, DecoderError, LinearPlace, families::Names, weights::TensorStore};
 use harness_kernels::HostTensor;
 
@@ -16,6 +21,9 @@ use harness_kernels::HostTensor;
 const PREFIX: &str = "base_model.model.";
 const WEIGHTS: &str = "adapter_model.safetensors";
 
+/// How names of tensors end that do not end in `.weight`.
+const UNWEIGHTED: [&str; 5] =
+    ["lora_magnitude_vector", "lora_B.bias", "lora_embedding_A", "lora_embedding_B", "trainable_tokens_delta"];
 /// The tensors of a linear's module.
 const MATRICES: [&str; 4] = ["lora_A", "lora_B", "lora_magnitude_vector", "lora_B.bias"];
 
@@ -49,11 +57,16 @@ impl Adapter {
         let names = &base.architecture.family().names;
         // Names of tensors by layer and module, in the order of `MATRICES`.
         let mut found: BTreeMap<(usize, String), [Option<&str>; 4]> = BTreeMap::new();
-        let (mut modules, mut experts) = (Modules::default(), ExpertTensors::default());
-        let places: Vec<Vec<LinearPlace>> = (0..base.num_layers).map(|layer| base.linears(layer)).collect();
+        let (mut modules, mut experts, mut tops) =
+            (Modules::default(), ExpertTensors::default(), TopTensors::default());
+        let places: Vec<Vec<LinearPlace>> = (0..base.num_layers)
+            .map(|layer| base.linears(layer).into_iter().chain(base.router(layer)).collect())
+            .collect();
         for name in store.names() {
             let path = module_path(name);
-            if path.is_some_and(|path| modules.take(path, name) || experts.take(path, name, base)) {
+            if path.is_some_and(|path| {
+                modules.take(path, name, base) || tops.take(path, name, base) || experts.take(path, name, base)
+            }) {
                 continue;
             }
             let has = |layer: usize, module: &str| match places.get(layer) {
@@ -66,16 +79,9 @@ impl Adapter {
                 Some((layer, module, matrix)) if has(layer, module) => {
                     found.entry((layer, module.to_owned())).or_default()[matrix] = Some(name);
                 }
-                _ if ["lm_head", "embed_tokens"].iter().any(|module| name.contains(module)) => {
-                    return Err(failed(format!(
-                        "tensor `{name}` adds to the embedding or the head; they are supported as whole modules only: merge \
-                         the adapter with PEFT first"
-                    )));
-                }
                 _ => {
                     return Err(failed(format!(
-                        "tensor `{name}` belongs to no linear of a decoder block; only these, lm_head and embed_tokens as \
-                         whole modules, are supported"
+                        "tensor `{name}` belongs to no linear of a decoder block, nor to the embedding or the head"
                     )));
                 }
             }
@@ -120,8 +126,12 @@ impl Adapter {
         }
         let modules_to_save = modules.resolve(&config, &store, base)?;
         let experts = experts.resolve(&config, &store, base)?;
+        let whole = saved(&config, base).map_err(failed)?;
+        let top_targets = config.top_targets(base).map_err(failed)?;
         let adapter = Self::new(config, layers, modules_to_save);
-        Ok(if experts.is_empty() { adapter } else { adapter.with_experts(experts) })
+        let rows = adapter.embedding_rows(base.vocab_size);
+        let top = tops.resolve(&adapter.config, top_targets, &store, base, rows, whole)?;
+        Ok(if experts.is_empty() && top.is_empty() { adapter } else { adapter.with_more(experts, top) })
     }
 
     /// Writes the adapter in PEFT's layout, f32; the directory is made if needed. Each file appears whole or not at all.
@@ -129,8 +139,11 @@ impl Adapter {
     /// # Errors
     /// If a file cannot be written, or experts are adapted, whose layout is not written.
     pub fn save(&self, dir: &Path) -> Result<(), DecoderError> {
-        if !self.experts.is_empty() || !self.layers.iter().flat_map(AdapterLayer::values).all(LoraPair::is_plain) {
-            return Err(DecoderError::AdapterModule { module: "experts, magnitudes or biases".to_owned() });
+        if !self.experts.is_empty()
+            || !self.top.is_empty()
+            || !self.layers.iter().flat_map(AdapterLayer::values).all(LoraPair::is_plain)
+        {
+            return Err(DecoderError::AdapterModule { module: "experts, embeddings, magnitudes or biases".to_owned() });
         }
         let mut tensors: Vec<(String, HostTensor)> = Vec::new();
         for (layer, pairs) in self.layers.iter().enumerate() {
@@ -239,13 +252,11 @@ fn own_rows(place: &LinearPlace, tensor: HostTensor) -> HostTensor {
 /// dictionary, is tolerated.
 fn module_path(name: &str) -> Option<&str> {
     let path = name.strip_prefix(PREFIX).unwrap_or(name);
-    let path = match path.strip_suffix(".weight") {
-        Some(path) => path,
-        // These are no weights of modules.
-        None if path.ends_with("lora_magnitude_vector") || path.ends_with("lora_B.bias") => path,
-        None => return None,
-    };
-    Some(path.strip_suffix(".default").unwrap_or(path))
+    let weight = path.strip_suffix(".weight");
+    let path = weight.unwrap_or(path);
+    let path = path.strip_suffix(".default").unwrap_or(path);
+    // Some are no weights of modules.
+    (weight.is_some() || UNWEIGHTED.iter().any(|end| path.ends_with(end))).then_some(path)
 }
 
 /// Layer, module behind the layer's number, and which of `MATRICES` a path leads to.

@@ -2,12 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use super::AdapterConfig;
+use super::{AdapterConfig, top::Top};
 use crate::{DecoderConfig, DecoderError, weights::TensorStore};
 use harness_kernels::HostTensor;
 
 const EMBED: &str = "model.embed_tokens";
 const HEAD: &str = "lm_head";
+/// What the two are called here, whatever the base calls them.
+const MODULES: [&str; 2] = [EMBED, HEAD];
 
 /// Which of the tensors of a module one is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -16,7 +18,7 @@ pub(super) enum Form {
     Plain,
     /// The trained copy under the name it has in memory; PEFT reads the plain one.
     Copy,
-    /// The base's module beside a trained copy.
+    /// The base's module beside a trained copy, or beneath a low-rank addition.
     Original,
 }
 
@@ -26,18 +28,14 @@ pub(super) struct Modules<'a>(BTreeMap<(&'static str, Form), &'a str>);
 
 impl<'a> Modules<'a> {
     /// Takes up a tensor whose path, without `.weight` and the adapter's name, is `path`; whether it is one of these.
-    pub(super) fn take(&mut self, path: &str, name: &'a str) -> bool {
+    pub(super) fn take(&mut self, path: &str, name: &'a str, base: &DecoderConfig) -> bool {
         let (module, form) = match path.rsplit_once('.') {
             Some((module, "modules_to_save")) => (module, Form::Copy),
-            Some((module, "original_module")) => (module, Form::Original),
+            Some((module, "original_module" | "base_layer")) => (module, Form::Original),
             _ => (path, Form::Plain),
         };
-        let module = match module {
-            HEAD => HEAD,
-            EMBED | "embed_tokens" => EMBED,
-            _ => return false,
-        };
-        self.0.insert((module, form), name);
+        let Some(top) = Top::at(module, base) else { return false };
+        self.0.insert((MODULES[top as usize], form), name);
         true
     }
 
@@ -55,8 +53,9 @@ impl<'a> Modules<'a> {
         let failed = |reason: String| DecoderError::Adapter { path: store.root().to_owned(), reason };
         let tied = base.tie_word_embeddings;
         let listed = config.modules_to_save.as_deref().unwrap_or_default();
-        let saves = |module: &str| listed.iter().any(|name| name == module || module.ends_with(&format!(".{name}")));
-        let ties_copies = tied && config.ensure_weight_tying && (saves(EMBED) || saves(HEAD));
+        let [embed, head] = saved(config, base).map_err(failed)?;
+        let saves = |module: &str| if module == EMBED { embed } else { head };
+        let ties_copies = tied && config.ensure_weight_tying && (embed || head);
         let read = |module, form| self.0.get(&(module, form)).map(|name| store.tensor(name)).transpose();
         let (mut copies, mut originals) = (BTreeMap::new(), BTreeMap::new());
         for module in [EMBED, HEAD] {
@@ -73,7 +72,8 @@ impl<'a> Modules<'a> {
                     "tensor `{name}` is a trained copy of a module, but `modules_to_save` of adapter_config.json does not name it"
                 )));
             } else {
-                originals.extend(plain.map(|tensor| (module, tensor)));
+                let original = plain.map_or_else(|| read(module, Form::Original), |plain| Ok(Some(plain)))?;
+                originals.extend(original.map(|tensor| (module, tensor)));
             }
         }
         for (module, tensor) in copies.iter().chain(&originals) {
@@ -124,4 +124,21 @@ impl<'a> Modules<'a> {
             base.vocab_size
         ))
     }
+}
+
+/// Whether embedding and head are saved whole.
+///
+/// # Errors
+/// A reason, if another module is.
+pub(super) fn saved(config: &AdapterConfig, base: &DecoderConfig) -> Result<[bool; 2], String> {
+    let mut saved = [false; 2];
+    for name in config.modules_to_save.iter().flatten() {
+        let paths = Top::BOTH.map(|top| top.path(base));
+        let meant = paths.iter().position(|path| path == name || path.ends_with(&format!(".{name}")));
+        match meant {
+            Some(at) => saved[at] = true,
+            None => return Err(format!("`modules_to_save` names `{name}`, expected {}", paths.join(" or "))),
+        }
+    }
+    Ok(saved)
 }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use super::{
     AdapterConfig, TargetModules,
     patterns::{Compiled, Expression},
+    top::Top,
 };
 use crate::{DecoderConfig, LinearPlace, Projection};
 
@@ -56,34 +57,22 @@ impl AdapterConfig {
     /// # Errors
     /// A reason, if a pattern is no regular expression, keys exclude each other, or nothing is targeted.
     pub fn targets(&self, base: &DecoderConfig) -> Result<Vec<BTreeMap<Projection, TargetRank>>, String> {
-        let default = TargetModules::Names(vec!["q_proj".to_owned(), "v_proj".to_owned()]);
-        let wanted = Matcher::new("target_modules", self.target_modules.as_ref().unwrap_or(&default))?;
-        let excluded = self.exclude_modules.as_ref().map(|modules| match modules {
-            // `all-linear` is no shorthand here.
-            TargetModules::Pattern(pattern) => Expression::whole("exclude_modules", pattern).map(Matcher::whole),
-            TargetModules::Names(names) => Ok(Matcher::Names(names.clone())),
-        });
-        let excluded = excluded.transpose()?;
-        let chosen = ChosenLayers::new(self, &wanted)?;
-        let ranks = self.ranks()?;
+        let selection = Selection::new(self)?;
         let mut layers = Vec::with_capacity(base.num_layers);
         for layer in 0..base.num_layers {
             let mut targets = BTreeMap::new();
             for LinearPlace { projection, path, .. } in base.linears(layer) {
-                let out = excluded.as_ref().map_or(Ok(Match::No), |excluded| excluded.matches(&path))?;
-                let targeted = match wanted.matches(&path)? {
-                    _ if out != Match::No => false,
-                    Match::No => false,
-                    Match::Whole => true,
-                    Match::End => chosen.contain(&path)?,
-                };
-                if targeted {
-                    targets.insert(projection, ranks.of(&path)?);
-                }
+                targets.extend(selection.of(&path)?.map(|target| (projection, target)));
+            }
+            for (projection, path) in self.parameters(base, layer) {
+                targets.insert(projection, selection.ranks.of(&path)?);
             }
             layers.push(targets);
         }
-        if layers.iter().all(BTreeMap::is_empty) {
+        let others = self.target_parameters.as_ref().is_some_and(|names| !names.is_empty())
+            || self.trainable_token_indices.is_some()
+            || self.top_targets(base)?.iter().any(Option::is_some);
+        if layers.iter().all(BTreeMap::is_empty) && !others {
             let wanted = serde_json::to_string(&self.target_modules).unwrap_or_default();
             let mut modules: Vec<String> = vec![];
             for place in (0..base.num_layers).flat_map(|layer| base.linears(layer)) {
@@ -97,6 +86,64 @@ impl AdapterConfig {
             ));
         }
         Ok(layers)
+    }
+
+    /// The matrices of a block that `target_parameters` names, experts apart, with their paths. PEFT changes them as it
+    /// changes linears.
+    fn parameters(&self, base: &DecoderConfig, layer: usize) -> Vec<(Projection, String)> {
+        let wanted = self.target_parameters.as_deref().unwrap_or_default();
+        let places = base.linears(layer).into_iter().chain(base.router(layer));
+        let paths = places.map(|place| (place.projection, format!("{}.weight", place.path)));
+        paths
+            .filter(|(_, path)| wanted.iter().any(|name| path == name || path.ends_with(&format!(".{name}"))))
+            .collect()
+    }
+
+    /// Rank and scale of embedding and head, where they are adapted.
+    ///
+    /// # Errors
+    /// A reason, if a pattern is no regular expression.
+    pub(super) fn top_targets(&self, base: &DecoderConfig) -> Result<[Option<TargetRank>; 2], String> {
+        let selection = Selection::new(self)?;
+        let [embedding, head] = Top::BOTH.map(|top| match selection.wanted {
+            Matcher::All => Ok(None),
+            _ => selection.of(&top.path(base)),
+        });
+        Ok([embedding?, head?])
+    }
+}
+
+/// Which modules are adapted, and how.
+struct Selection<'a> {
+    wanted: Matcher,
+    excluded: Option<Matcher>,
+    chosen: ChosenLayers<'a>,
+    ranks: Ranks<'a>,
+}
+
+impl<'a> Selection<'a> {
+    fn new(config: &'a AdapterConfig) -> Result<Self, String> {
+        let default = TargetModules::Names(vec!["q_proj".to_owned(), "v_proj".to_owned()]);
+        let wanted = Matcher::new("target_modules", config.target_modules.as_ref().unwrap_or(&default))?;
+        let excluded = config.exclude_modules.as_ref().map(|modules| match modules {
+            // `all-linear` is no shorthand here.
+            TargetModules::Pattern(pattern) => Expression::whole("exclude_modules", pattern).map(Matcher::whole),
+            TargetModules::Names(names) => Ok(Matcher::Names(names.clone())),
+        });
+        let chosen = ChosenLayers::new(config, &wanted)?;
+        Ok(Self { wanted, excluded: excluded.transpose()?, chosen, ranks: config.ranks()? })
+    }
+
+    /// Rank and scale of the module at this path, if it is adapted.
+    fn of(&self, path: &str) -> Result<Option<TargetRank>, String> {
+        let out = self.excluded.as_ref().map_or(Ok(Match::No), |excluded| excluded.matches(path))?;
+        let targeted = match self.wanted.matches(path)? {
+            _ if out != Match::No => false,
+            Match::No => false,
+            Match::Whole => true,
+            Match::End => self.chosen.contain(path)?,
+        };
+        targeted.then(|| self.ranks.of(path)).transpose()
     }
 }
 

@@ -58,7 +58,7 @@ impl Host<'_> {
     fn embed(&self, pieces: &[Piece<'_>], positions: &[u32]) -> Result<Vec<f32>, DecoderError> {
         let (config, block) = (self.config, &self.config.block);
         let mut x = Vec::with_capacity(positions.len() * config.hidden_size);
-        self.embedding().lookup(pieces.iter().flat_map(|p| p.tokens.iter().copied()), &mut x)?;
+        self.look_up(pieces.iter().flat_map(|p| p.tokens.iter().copied()), &mut x)?;
         if let Some((to_hidden, _)) = &self.model.projections {
             let mut wide = vec![0.0; positions.len() * config.hidden_size];
             to_hidden.forward(&x, positions.len(), None, false, &mut wide);
@@ -94,9 +94,7 @@ impl Host<'_> {
             normed = narrow;
         }
         self.round(&mut normed);
-        let head = self.head();
-        let mut logits = vec![0.0; rows * head.out()];
-        head.forward(&normed, rows, None, false, &mut logits);
+        let mut logits = self.head(&normed, rows);
         if config.block.logit_scale != 1.0 {
             logits.par_iter_mut().with_min_len(1 << 14).for_each(|x| *x *= config.block.logit_scale);
         }
@@ -109,7 +107,7 @@ impl Host<'_> {
     /// Log-probability of every target (row of `hidden`, token), rows ascending, and whether it is the most probable
     /// token of its row.
     pub(super) fn score(&self, hidden: &[f32], targets: &[(usize, u32)]) -> Vec<(f32, bool)> {
-        let (width, vocab) = (self.config.hidden_size, self.head().out());
+        let (width, vocab) = (self.config.hidden_size, self.vocab());
         let mut answers = Vec::with_capacity(targets.len());
         for (chunk, states) in hidden.chunks(LOGIT_ROWS * width).enumerate() {
             let logits = self.logits(states);

@@ -9,6 +9,7 @@ use super::{
     feed_forward::Gated,
     latent::LatentLayer,
     linear::{Embedding, LayerLora, Linear, Lora, LoraLinear, Stacked},
+    top::TopLora,
 };
 use crate::{
     Adapter, AdapterLayer, DecoderConfig, DecoderError, LayerWeights, Norm, NormWeight,
@@ -234,8 +235,7 @@ impl HostModel {
 #[derive(Debug)]
 pub(super) struct HostAdapter {
     layers: Vec<LayerLora>,
-    head: Option<Linear>,
-    embedding: Option<Embedding>,
+    top: TopLora,
 }
 
 impl HostAdapter {
@@ -248,8 +248,8 @@ impl HostAdapter {
             let (mut linears, mut packed) = (BTreeMap::new(), 0);
             for (linear, projections) in model.layers[number].linears() {
                 packed += projections.iter().filter(|projection| layer.contains_key(projection)).count();
-                let stacked: Vec<_> = projections.iter().map(|&part| (part, part.dims(config).0)).collect();
-                linears.extend(LoraLinear::pack(layer, &stacked, linear).map(|lora| (projections[0], lora)));
+                let stacked: Vec<_> = projections.iter().map(|part| (layer.get(part), part.dims(config).0)).collect();
+                linears.extend(LoraLinear::pack(&stacked, linear).map(|lora| (projections[0], lora)));
             }
             if packed < layer.len() {
                 let module = format!("{:?} of layer {number}", layer.keys().collect::<Vec<_>>());
@@ -260,9 +260,7 @@ impl HostAdapter {
             Ok(LayerLora { linears, experts: experts.collect() })
         };
         let layers = adapter.layers.iter().enumerate().map(pack).collect::<Result<_, _>>()?;
-        let [head, embedding] = adapter.whole_modules()?;
-        let head = head.map(|tensor| Linear::pack(&[tensor], &[None]));
-        Ok(Self { layers, head, embedding: embedding.map(|tensor| Embedding::new(tensor.clone())) })
+        Ok(Self { layers, top: TopLora::pack(adapter, &model.head)? })
     }
 }
 
@@ -281,12 +279,25 @@ impl<'a> Host<'a> {
         Lora(self.adapter.map(|adapter| &adapter.layers[layer]))
     }
 
-    pub(super) fn embedding(&self) -> &'a Embedding {
-        self.adapter.and_then(|adapter| adapter.embedding.as_ref()).unwrap_or(&self.model.embedding)
+    /// Appends the embedding of tokens.
+    pub(super) fn look_up(&self, tokens: impl Iterator<Item = u32>, out: &mut Vec<f32>) -> Result<(), DecoderError> {
+        match self.adapter {
+            Some(adapter) => adapter.top.look_up(&self.model.embedding, tokens, out),
+            None => self.model.embedding.lookup(tokens, out),
+        }
     }
 
-    pub(super) fn head(&self) -> &'a Linear {
-        self.adapter.and_then(|adapter| adapter.head.as_ref()).unwrap_or(&self.model.head)
+    /// The products of normed rows with the head.
+    pub(super) fn head(&self, normed: &[f32], rows: usize) -> Vec<f32> {
+        match self.adapter {
+            Some(adapter) => adapter.top.head(&self.model.head, normed, rows),
+            None => TopLora::default().head(&self.model.head, normed, rows),
+        }
+    }
+
+    /// Logits of a row.
+    pub(super) fn vocab(&self) -> usize {
+        self.adapter.and_then(|adapter| adapter.top.whole_head()).unwrap_or(&self.model.head).out()
     }
 
     /// Rounds activations where a model in bf16 stores them.

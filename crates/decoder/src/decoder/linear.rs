@@ -149,20 +149,19 @@ struct LoraPart {
 }
 
 impl LoraLinear {
-    /// Packs the pairs of an adapter that belong to the stacked projections of `base`, with their widths; `None` if there
-    /// are none.
-    pub(crate) fn pack(layer: &AdapterLayer, stacked: &[(Projection, usize)], base: &Linear) -> Option<Self> {
-        if !stacked.iter().any(|(projection, _)| layer.contains_key(projection)) {
+    /// Packs the pairs of the projections that are stacked in `base`, with their widths; `None` if there are none.
+    pub(crate) fn pack(stacked: &[(Option<&LoraPair>, usize)], base: &Linear) -> Option<Self> {
+        if stacked.iter().all(|(pair, _)| pair.is_none()) {
             return None;
         }
         let inp = base.weight.rows();
         let (mut a, mut parts, mut column) = (vec![], vec![], 0);
         let mut first_rank = 0;
-        let pairs = || stacked.iter().filter_map(|(projection, _)| layer.get(projection));
+        let pairs = || stacked.iter().filter_map(|(pair, _)| *pair);
         let mut factors = pairs().any(|pair| pair.magnitude.is_some()).then(|| vec![1.0; base.out()]);
         let mut bias = pairs().any(|pair| pair.bias.is_some()).then(|| vec![0.0; base.out()]);
-        for &(projection, out) in stacked {
-            if let Some(pair) = layer.get(&projection) {
+        for &(pair, out) in stacked {
+            if let Some(pair) = pair {
                 let mut b = pair.b.clone();
                 if let (Some(magnitude), Some(factors)) = (&pair.magnitude, &mut factors) {
                     let factors = &mut factors[column..column + out];

@@ -213,16 +213,26 @@ impl DecoderConfig {
     /// 5 and no linears, and so are routers in most families.
     pub fn linears(&self, layer: usize) -> Vec<LinearPlace> {
         let names = &self.architecture.family().names;
-        let there = |projection: &Projection| *projection != Projection::Router || names.linear_router;
-        let place = |(part, projection): (Part, Projection)| {
+        let there = |place: &LinearPlace| place.projection != Projection::Router || names.linear_router;
+        self.matrices(layer).filter(there).collect()
+    }
+
+    /// The router of a block, where it is no linear.
+    pub(crate) fn router(&self, layer: usize) -> Option<LinearPlace> {
+        let mut routers = self.matrices(layer).filter(|place| place.projection == Projection::Router);
+        routers.next().filter(|_| !self.architecture.family().names.linear_router)
+    }
+
+    fn matrices(&self, layer: usize) -> impl Iterator<Item = LinearPlace> {
+        let names = &self.architecture.family().names;
+        let place = move |(part, projection): (Part, Projection)| {
             let name = names.part(part);
             let module = name.strip_suffix(".weight").unwrap_or(&name).to_owned();
             let (outputs, inputs) = projection.dims(self);
             let path = names.path(layer, &module);
             LinearPlace { projection, module, path, outputs, inputs, fused: names.rows(self, projection) }
         };
-        let linears = parts(self, layer).into_iter().filter_map(|part| Some((part, part.projection()?)));
-        linears.filter(|(_, projection)| there(projection)).map(place).collect()
+        parts(self, layer).into_iter().filter_map(|part| Some((part, part.projection()?))).map(place)
     }
 }
 

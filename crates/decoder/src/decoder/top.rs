@@ -1,0 +1,117 @@
+//! What an adapter changes of embedding and head: whole modules, low-rank additions, rows of single tokens.
+
+use std::collections::BTreeMap;
+
+use super::linear::{Embedding, Linear, LoraLinear};
+use crate::{Adapter, DecoderError, LoraPair, TokenRows};
+use harness_kernels::HostTensor;
+
+/// The changes of one adapter, packed.
+#[derive(Debug, Default)]
+pub(crate) struct TopLora {
+    embedding: Option<Embedding>,
+    embedding_lora: Option<EmbeddingLora>,
+    embedding_rows: BTreeMap<u32, Vec<f32>>,
+    head: Option<Linear>,
+    head_lora: Option<LoraLinear>,
+    /// Tokens with rows of their own in the head, and these rows.
+    head_rows: Option<(Vec<u32>, Linear)>,
+}
+
+/// A low-rank addition to the rows of an embedding.
+#[derive(Debug)]
+struct EmbeddingLora {
+    /// `A` transposed, `[vocab, rank]`.
+    a: Vec<f32>,
+    pair: LoraPair,
+}
+
+impl TopLora {
+    /// Packs the changes of an adapter over a base with this head.
+    ///
+    /// # Errors
+    /// If modules other than embedding and head are replaced.
+    pub(crate) fn pack(adapter: &Adapter, base_head: &Linear) -> Result<Self, DecoderError> {
+        let [head, embedding] = adapter.whole_modules()?;
+        let head = head.map(|tensor| Linear::pack(&[tensor], &[None]));
+        let top = &adapter.top;
+        let base = head.as_ref().unwrap_or(base_head);
+        let head_rows = top.head_rows.as_ref().map(|TokenRows { tokens, rows }| {
+            let tensor = HostTensor::from_f32([tokens.len(), rows.len() / tokens.len()], rows.clone());
+            (tokens.clone(), Linear::pack(&[&tensor], &[None]))
+        });
+        let embedding_rows = top.embedding_rows.iter().flat_map(|TokenRows { tokens, rows }| {
+            tokens.iter().zip(rows.chunks_exact(rows.len() / tokens.len())).map(|(token, row)| (*token, row.to_vec()))
+        });
+        Ok(Self {
+            embedding_lora: top.embedding.clone().map(EmbeddingLora::new),
+            embedding_rows: embedding_rows.collect(),
+            head_lora: LoraLinear::pack(&[(top.head.as_ref(), base.out())], base),
+            head_rows,
+            head,
+            embedding: embedding.map(|tensor| Embedding::new(tensor.clone())),
+        })
+    }
+
+    /// The head that replaces the base's.
+    pub(crate) fn whole_head(&self) -> Option<&Linear> {
+        self.head.as_ref()
+    }
+
+    /// Appends the embedding of tokens, over a base with this one.
+    pub(crate) fn look_up(
+        &self,
+        base: &Embedding,
+        tokens: impl Iterator<Item = u32>,
+        out: &mut Vec<f32>,
+    ) -> Result<(), DecoderError> {
+        let (tokens, first): (Vec<u32>, _) = (tokens.collect(), out.len());
+        self.embedding.as_ref().unwrap_or(base).lookup(tokens.iter().copied(), out)?;
+        let width = (out.len() - first) / tokens.len().max(1);
+        for (token, row) in tokens.iter().zip(out[first..].chunks_exact_mut(width.max(1))) {
+            if let Some(own) = self.embedding_rows.get(token) {
+                row.copy_from_slice(own);
+            }
+            if let Some(lora) = &self.embedding_lora {
+                lora.add(*token, row);
+            }
+        }
+        Ok(())
+    }
+
+    /// The products of normed rows with the head, over a base with this one.
+    pub(crate) fn head(&self, base: &Linear, normed: &[f32], rows: usize) -> Vec<f32> {
+        let head = self.head.as_ref().unwrap_or(base);
+        let mut logits = vec![0.0; rows * head.out()];
+        head.forward(normed, rows, self.head_lora.as_ref(), false, &mut logits);
+        if let Some((tokens, linear)) = &self.head_rows {
+            let mut own = vec![0.0; rows * tokens.len()];
+            linear.forward(normed, rows, None, false, &mut own);
+            for (row, own) in logits.chunks_exact_mut(head.out()).zip(own.chunks_exact(tokens.len())) {
+                for (token, logit) in tokens.iter().zip(own) {
+                    row[*token as usize] = *logit;
+                }
+            }
+        }
+        logits
+    }
+}
+
+impl EmbeddingLora {
+    fn new(pair: LoraPair) -> Self {
+        let vocab = pair.a.len() / pair.rank;
+        let a =
+            (0..vocab).flat_map(|token| (0..pair.rank).map(move |k| k * vocab + token)).map(|i| pair.a[i]).collect();
+        Self { a, pair }
+    }
+
+    /// `row += scale · B · A[:, token]`.
+    fn add(&self, token: u32, row: &mut [f32]) {
+        let rank = self.pair.rank;
+        let a = &self.a[token as usize * rank..][..rank];
+        for (x, b) in row.iter_mut().zip(self.pair.b.chunks_exact(rank)) {
+            let sum: f32 = a.iter().zip(b).map(|(a, b)| a * b).sum();
+            *x += self.pair.scale * sum;
+        }
+    }
+}
