@@ -46,13 +46,23 @@ fn run(args: &[String]) -> Result<(), Box<dyn Error>> {
     let updates: Vec<Update> =
         std::fs::read_to_string(batches)?.lines().map(serde_json::from_str).collect::<Result<_, _>>()?;
     let (targets, init) = (Projection::ALL.to_vec(), LoraInit::Kaiming);
-    let spec = LoraSpec { rank: 8, alpha: 16.0, rslora: false, dropout: 0.0, targets, pattern: None, init };
+    let spec = LoraSpec {
+        rank: 8,
+        alpha: 16.0,
+        rslora: false,
+        dropout: 0.0,
+        targets,
+        pattern: None,
+        experts: [false; 2],
+        init,
+    };
     let backend = CudaBackend::new(0, Float::Bf16)?;
     let trainable = Trainable::Lora(spec.clone());
     let longest = updates.iter().flat_map(|update| &update.samples).map(|row| row.tokens.len()).max().unwrap_or(1);
     let (model, mut store) = Model::new(backend.clone(), &files.config, &files.weights, &trainable, longest, Seed(42))?;
     std::fs::create_dir_all(out)?;
-    Artifact::Adapter { spec, base: model_name(args) }.write(&backend, &store, out)?;
+    Artifact::Adapter { spec, base: model_name(args), config: Box::new(files.config.clone()) }
+        .write(&backend, &store, out)?;
     let optimizer = AdamW::default();
     let mut losses = vec![];
     for (number, update) in (1..).zip(&updates) {

@@ -75,7 +75,16 @@ fn run(case: &str) -> Result<(), Box<dyn std::error::Error>> {
         false => {
             let (targets, init) = (cases::targets(targets), LoraInit::Kaiming);
             let alpha = 2.0 * rank as f64;
-            Trainable::Lora(LoraSpec { rank, alpha, rslora: false, dropout, targets, pattern: None, init })
+            Trainable::Lora(LoraSpec {
+                rank,
+                alpha,
+                rslora: false,
+                dropout,
+                targets,
+                pattern: None,
+                experts: [false; 2],
+                init,
+            })
         }
     };
     let weights = shapes::weights(&config, stored == "nf4");

@@ -124,7 +124,7 @@ fn run<B: Distribute>(
     let blocks = block_bytes(&weights, float);
     let (rank, alpha, dropout) = (case.rank, 2.0 * case.rank as f64, 0.05);
     let (targets, init) = (cases::targets(&case.targets), LoraInit::Kaiming);
-    let spec = LoraSpec { rank, alpha, rslora: false, dropout, targets, pattern: None, init };
+    let spec = LoraSpec { rank, alpha, rslora: false, dropout, targets, pattern: None, experts: [false; 2], init };
     let trainable = if rank == 0 { Trainable::Full } else { Trainable::Lora(spec.clone()) };
     let control: Arc<dyn Collective<B>> = Arc::new(Host(control));
     let control = backend.connect(control)?;
@@ -160,7 +160,7 @@ fn run<B: Distribute>(
         ),
         validation: vec![],
         // Nothing is written.
-        artifact: Artifact::Adapter { spec, base: case.shape.clone() },
+        artifact: Artifact::Adapter { spec, base: case.shape.clone(), config: Box::new(config.clone()) },
         output: std::env::temp_dir(),
         run: Digest::of(&case.text),
         options,

@@ -78,6 +78,7 @@ fn main() {
             dropout,
             targets: targets.to_vec(),
             pattern: None,
+            experts: [false; 2],
             init: LoraInit::Kaiming,
         })
     };

@@ -28,6 +28,8 @@ pub struct LoraSpec {
     pub dropout: f32,
     /// The projections that get an addition, in the order of the block.
     pub targets: Vec<Projection>,
+    /// Whether gate and up, and down, of every expert get an addition.
+    pub experts: [bool; 2],
     /// Where blocks differ: the pattern that says so, and the projections of every block.
     pub pattern: Option<(String, Vec<Vec<Projection>>)>,
     /// How `A` begins; `B` begins at 0.
@@ -54,15 +56,12 @@ impl LoraSpec {
         let layers = match &options.targets {
             Targets::AllLinear => chosen(&|_| true),
             Targets::Modules(names) => {
-                let names_it = |name: &str, place: &LinearPlace| {
-                    place.module == name || place.module.strip_suffix(name).is_some_and(|stem| stem.ends_with('.'))
-                };
                 for name in names {
-                    if !places.iter().flatten().any(|place| names_it(name, place)) {
+                    if !places.iter().flatten().any(|place| is_named(&place.path, name)) {
                         return Err(setting(name, no_module(name)));
                     }
                 }
-                chosen(&|place| names.iter().any(|name| names_it(name, place)))
+                chosen(&|place| names.iter().any(|name| is_named(&place.path, name)))
             }
             Targets::Pattern(text) => {
                 let regex = pattern(text).map_err(|message| setting(text, message))?;
@@ -81,6 +80,10 @@ impl LoraSpec {
             .flat_map(|(places, chosen)| places.iter().filter(move |place| chosen.contains(&place.projection)))
         {
             let (out, inp) = (place.module_outputs(), place.inputs);
+            // What weighs or chooses experts has few rows, and is adapted with them.
+            if matches!(place.projection, Projection::Router | Projection::SharedSigmoid) {
+                continue;
+            }
             if options.rank > out.min(inp) {
                 let expected = format!(
                     "at most {}: {} is a matrix of {out} x {inp}, and a larger rank adds nothing",
@@ -95,6 +98,7 @@ impl LoraSpec {
             _ => None,
         };
         Ok(Self {
+            experts: experts(options, config)?,
             pattern: layers,
             rank: options.rank,
             alpha: options.alpha,
@@ -140,6 +144,7 @@ impl LoraSpec {
                 Some((pattern, _)) => TargetModules::Pattern(pattern.clone()),
                 None => TargetModules::Names(self.names(config)),
             }),
+            target_parameters: self.parameters(config),
             ..AdapterConfig::default()
         };
         let mut tensors = vec![];
@@ -148,6 +153,17 @@ impl LoraSpec {
             tensors.push((param.name.clone(), HostTensor::from_f32(param.shape.clone(), data)));
         }
         Ok(written.save(&tensors, folder)?)
+    }
+
+    /// The stacked weights of experts that get an addition, as PEFT names them.
+    fn parameters(&self, config: &DecoderConfig) -> Option<Vec<String>> {
+        let stacked = (0..config.num_layers).find_map(|layer| config.stacked_experts(layer))?;
+        let module = stacked.path.rsplit('.').take(2).collect::<Vec<_>>();
+        let stem = module.into_iter().rev().collect::<Vec<_>>().join(".");
+        let chosen = stacked.names.iter().zip(self.experts).filter(|(_, chosen)| *chosen);
+        let mut names: Vec<String> = chosen.map(|(name, _)| format!("{stem}.{name}")).collect();
+        names.sort();
+        (!names.is_empty()).then_some(names)
     }
 
     /// The shortest names that mean the targeted modules and no others, in the order of a block.
@@ -191,6 +207,40 @@ impl LoraSpec {
     }
 }
 
+/// Whether a name means a path: all of it, or its last segments.
+fn is_named(path: &str, name: &str) -> bool {
+    path == name || path.strip_suffix(name).is_some_and(|stem| stem.ends_with('.'))
+}
+
+/// Whether gate and up, and down, of every expert get an addition.
+fn experts(options: &LoraOptions, config: &DecoderConfig) -> Result<[bool; 2], TrainingError> {
+    let mut found = [false; 2];
+    let stacked = (0..config.num_layers).find_map(|layer| config.stacked_experts(layer));
+    let paths = stacked.map(|stacked| stacked.names.map(|name| format!("{}.{name}", stacked.path)));
+    for name in &options.target_parameters {
+        let meant = paths.iter().flatten().map(|path| is_named(path, name));
+        let meant: Vec<bool> = meant.collect();
+        if !meant.contains(&true) {
+            let there = match &paths {
+                Some(paths) => format!("the weights of experts are {}", paths.join(", ")),
+                None => "this base has no experts whose weights can be adapted".to_owned(),
+            };
+            return Err(TrainingError::setting("lora.target_parameters", format!("{name:?}"), there));
+        }
+        found.iter_mut().zip(meant).for_each(|(found, meant)| *found |= meant);
+    }
+    let width = config.expert_width().min(config.hidden_size);
+    if found != [false; 2] && options.rank > width {
+        let expected = format!("at most {width}, the width of an expert");
+        return Err(TrainingError::setting("lora.rank", options.rank, expected));
+    }
+    if found != [false; 2] && options.dropout > 0.0 {
+        let expected = "0 beside lora.target_parameters, as in PEFT".to_owned();
+        return Err(TrainingError::setting("lora.dropout", options.dropout, expected));
+    }
+    Ok(found)
+}
+
 /// A regular expression over whole module paths.
 ///
 /// # Errors
@@ -227,7 +277,7 @@ pub(crate) mod tests {
 
     fn spec(targets: Targets) -> Result<LoraSpec, TrainingError> {
         let (rank, alpha, dropout, init) = (4, 8.0, 0.0, LoraInit::Kaiming);
-        let options = LoraOptions { rank, alpha, dropout, targets, init, rslora: false };
+        let options = LoraOptions { rank, alpha, dropout, targets, init, rslora: false, target_parameters: vec![] };
         LoraSpec::from_options(&options, &config())
     }
 
@@ -265,7 +315,8 @@ pub(crate) mod tests {
     #[test]
     fn a_rank_larger_than_a_matrix_is_refused() {
         let (alpha, dropout, init, rslora) = (8.0, 0.0, LoraInit::Kaiming, false);
-        let options = LoraOptions { rank: 17, alpha, dropout, targets: Targets::AllLinear, init, rslora };
+        let (targets, target_parameters) = (Targets::AllLinear, vec![]);
+        let options = LoraOptions { rank: 17, alpha, dropout, targets, init, rslora, target_parameters };
         let error = LoraSpec::from_options(&options, &config()).unwrap_err().to_string();
         assert!(error.contains("lora.rank = 17: expected at most 16"), "{error}");
     }

@@ -15,8 +15,10 @@ pub struct Param {
     pub at: usize,
     /// Whether the buffers hold the transpose of what the files hold (two dimensions).
     pub transposed: bool,
-    /// The row of the files that each row of the buffers is, where they are in another order (two dimensions).
-    pub order: Option<Vec<usize>>,
+    /// The rows of the files in the order of the buffers, where that is another one (two dimensions).
+    pub rows: Option<Vec<usize>>,
+    /// The columns likewise.
+    pub columns: Option<Vec<usize>>,
     /// Whether weight decay applies.
     pub decay: bool,
 }
@@ -35,12 +37,12 @@ impl Param {
     /// Elements as the files hold them, from the elements as the buffers hold them, or the reverse if `store`.
     fn reorder(&self, data: &[f32], store: bool) -> Vec<f32> {
         let &[rows, cols] = self.shape.as_slice() else { return data.to_vec() };
-        let row = |row: usize| self.order.as_ref().map_or(row, |order| order[row]);
+        let place = |order: &Option<Vec<usize>>, at: usize| order.as_ref().map_or(at, |order| order[at]);
         let mut found = vec![0.0; data.len()];
         for i in 0..rows {
             for j in 0..cols {
                 let held = if self.transposed { j * rows + i } else { i * cols + j };
-                let filed = row(i) * cols + j;
+                let filed = place(&self.rows, i) * cols + place(&self.columns, j);
                 let (from, to) = if store { (filed, held) } else { (held, filed) };
                 found[to] = data[from];
             }
@@ -64,14 +66,14 @@ impl Layout {
     pub fn push(&mut self, name: String, shape: Vec<usize>, transposed: bool, decay: bool) -> usize {
         let at = self.len;
         self.len += shape.iter().product::<usize>();
-        self.params.push(Param { name, shape, at, transposed, order: None, decay });
+        self.params.push(Param { name, shape, at, transposed, rows: None, columns: None, decay });
         at
     }
 
-    /// Says in which order the files have the rows of the last parameter, if it is another one.
-    pub fn reorder(&mut self, order: Option<Vec<usize>>) {
+    /// Says in which order the files have the rows and columns of the last parameter, where it is another one.
+    pub fn reorder(&mut self, rows: Option<Vec<usize>>, columns: Option<Vec<usize>>) {
         if let Some(last) = self.params.last_mut() {
-            last.order = order;
+            (last.rows, last.columns) = (rows, columns);
         }
     }
 
@@ -281,14 +283,14 @@ mod tests {
     }
 
     #[test]
-    fn rows_in_the_order_of_the_files_round_trip() {
+    fn rows_and_columns_in_another_order_round_trip() {
         let backend = CpuBackend::new();
         let mut layout = Layout::default();
         layout.push("a".into(), vec![3, 2], true, true);
-        layout.reorder(Some(vec![2, 0, 1]));
+        layout.reorder(Some(vec![2, 0, 1]), Some(vec![1, 0]));
         let mut store = ParamStore::new(&backend, layout).expect("memory");
         store.set_value(&backend, 0, &[1.0, 2.0, 3.0, 4.0, 5.0, 6.0]).expect("memory");
-        assert_eq!(store.values[..], [5.0, 1.0, 3.0, 6.0, 2.0, 4.0]);
+        assert_eq!(store.values[..], [6.0, 2.0, 4.0, 5.0, 1.0, 3.0]);
         let param = store.layout().params()[0].clone();
         assert_eq!(store.value(&backend, &param).expect("memory"), [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]);
     }

@@ -143,6 +143,7 @@ fn pairs_have_the_tokens_and_losses_of_trl() {
         dropout: 0.0,
         targets: vec![Projection::Q, Projection::Down],
         pattern: None,
+        experts: [false; 2],
         init: LoraInit::Kaiming,
     };
     let backend = CpuBackend::new();

@@ -16,8 +16,8 @@ use harness_kernels::{
 };
 use harness_training::{
     backend::{
-        AttentionShape, Backend, CpuBackend, CudaBackend, DropoutKey, Kernels, Mat, MatMut, Memory, Span, SpanMut,
-        Updates, Weight,
+        Activation, AttentionScores, AttentionShape, Backend, CpuBackend, CudaBackend, DropoutKey, Kernels, Mat,
+        MatMut, Memory, RotaryShape, Span, SpanMut, Updates, Weight,
     },
     block::{DropoutPlan, SavePolicy},
     checkpoint,
@@ -414,7 +414,16 @@ fn four_bit_weights() {
 
 fn lora(rank: usize, dropout: f32) -> Trainable {
     let (targets, init) = (Projection::ALL.to_vec(), LoraInit::Gaussian);
-    Trainable::Lora(LoraSpec { rank, alpha: 16.0, rslora: false, dropout, targets, pattern: None, init })
+    Trainable::Lora(LoraSpec {
+        rank,
+        alpha: 16.0,
+        rslora: false,
+        dropout,
+        targets,
+        pattern: None,
+        experts: [false; 2],
+        init,
+    })
 }
 
 /// Loss and gradient by tensor; low-rank matrices are shaken so that none is zero.

@@ -74,6 +74,7 @@ fn check(path: &Path) -> Result<[f64; 3], String> {
         dropout: 0.0,
         rslora: written.use_rslora,
         init: LoraInit::Kaiming,
+        target_parameters: written.target_parameters.unwrap_or_default(),
         targets: match written.target_modules.unwrap() {
             TargetModules::Names(names) => Targets::Modules(names),
             TargetModules::Pattern(pattern) => Targets::Pattern(pattern),
@@ -91,6 +92,9 @@ fn check(path: &Path) -> Result<[f64; 3], String> {
     }
     for (name, data) in &start {
         let at = params.iter().position(|param| param.name == *name).ok_or(format!("{name} is not trained"))?;
+        if params[at].len() != data.len() {
+            return Err(format!("{name} has {} elements, the reference {}", params[at].len(), data.len()));
+        }
         store.set_value(&backend, at, data).map_err(|e| text(&e))?;
     }
     let batch = batch(&reference);
@@ -115,6 +119,9 @@ fn check(path: &Path) -> Result<[f64; 3], String> {
                 let grad = store.grad(&backend, param).map_err(|e| text(&e))?;
                 let found = grad.iter().map(|g| f64::from(*g).powi(2)).sum::<f64>().sqrt();
                 let norm = norm.as_f64().unwrap();
+                if std::env::var_os("HARNESS_FAMILY").is_some() {
+                    println!("  {stem}: {found:.6} for {norm}");
+                }
                 of_gradient = of_gradient.max((found - norm).abs() / norm.max(1e-3));
             }
         }

@@ -3,7 +3,9 @@
 
 use harness_core::Seed;
 use harness_kernels::{HostTensor, cpu::attention::AttentionShape};
-use harness_training::backend::{CpuBackend, CpuBuf, Kernels, Mat, MatMut, Memory, Span, Weight};
+use harness_training::backend::{
+    Activation, AttentionScores, CpuBackend, CpuBuf, Kernels, Mat, MatMut, Memory, Span, Weight,
+};
 
 /// Width, feed-forward width and vocabulary of a model of 135 million parameters.
 const HIDDEN: usize = 576;

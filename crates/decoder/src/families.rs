@@ -14,8 +14,8 @@ mod olmo;
 mod others;
 mod phi;
 
-pub use names::LinearPlace;
 pub(crate) use names::{ExpertNames, Names, QkvOrder};
+pub use names::{LinearPlace, StackedExperts};
 
 use crate::{Architecture, DecoderConfig, DecoderError, config::Keys};
 

@@ -33,7 +33,7 @@ pub use checkpoint::Checkpoint;
 pub use config::{DecoderConfig, GenerationDefaults, read_json};
 pub use decoder::{BaseModel, Decoder, KvBlock, Piece, inverse_frequencies, rotary_table};
 pub use error::DecoderError;
-pub use families::LinearPlace;
+pub use families::{LinearPlace, StackedExperts};
 pub use gguf::GgufFile;
 pub use projection::Projection;
 pub use rope::{Rope, RopeScaling};

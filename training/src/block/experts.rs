@@ -1,7 +1,7 @@
 //! A mixture of experts, forward and backward.
 //!
 //! The router's logits are read and experts chosen on the host. With y = Σ w e(x): de = w dy, dw = dy · e(x), and through
-//! the weights the logits' gradient ([`route_backward`]), which goes on to x through the frozen router.
+//! the weights the logits' gradient ([`route_backward`]), which goes on to x through the router.
 
 use harness_decoder::{Experts, Routing, route, route_backward};
 
@@ -11,7 +11,7 @@ use super::{
     sink::GradSink,
     view::LayerView,
 };
-use crate::backend::{Activation, Backend, Mat, MatMut, Result, Span};
+use crate::backend::{Activation, Backend, Mat, MatMut, Result, Span, SpanMut};
 
 /// What the backward of a mixture needs.
 pub(super) struct Mixture<B: Backend> {
@@ -21,9 +21,11 @@ pub(super) struct Mixture<B: Backend> {
     /// The experts of every row with their weights.
     chosen: Vec<Vec<(usize, f32)>>,
     parts: Vec<Part<B>>,
+    /// Rank-space products of the router's additions.
+    low_rank: Option<B::Buf>,
     /// Whether the backward reads the input.
     pub reads_input: bool,
-    /// Whether something of an expert is trained.
+    /// Whether something of an expert, or of the router, is trained.
     pub is_trained: bool,
 }
 
@@ -51,7 +53,7 @@ fn on_input(experts: &Experts) -> bool {
 
 impl<B: Backend> Mixture<B> {
     /// The output for all rows of `x`, and what the backward needs.
-    pub fn forward(
+    pub(super) fn forward(
         ctx: &BlockContext<'_, B>,
         view: &LayerView<'_, B>,
         kind: Activation,
@@ -60,7 +62,7 @@ impl<B: Backend> Mixture<B> {
         let (b, rows, hidden) = (ctx.backend, ctx.rows.len, ctx.config.hidden_size);
         let experts = ctx.config.experts.as_ref().expect("a mixture has experts");
         let router = view.linear(Router);
-        let (logits, _) = router.forward(ctx, x, rows)?;
+        let (logits, low_rank) = router.forward(ctx, x, rows)?;
         let logits = b.read(Span { buf: &logits, at: 0, len: rows * router.out })?;
         let count = experts.per_token(ctx.layer);
         let bias = &view.host().selection_bias;
@@ -71,7 +73,7 @@ impl<B: Backend> Mixture<B> {
             chosen.iter().enumerate().for_each(|(slot, (expert, _))| at[*expert].push((row, slot)));
         }
         let mut y = b.zeros(rows * hidden)?;
-        let (mut parts, mut is_trained) = (vec![], false);
+        let (mut parts, mut is_trained) = (vec![], router.is_trained());
         for (expert, at) in at.into_iter().enumerate().filter(|(_, at)| !at.is_empty()) {
             let [gate_up, down] = [ExpertGateUp(expert), ExpertDown(expert)].map(|key| view.linear(key));
             is_trained |= gate_up.is_trained() || down.is_trained();
@@ -89,7 +91,7 @@ impl<B: Backend> Mixture<B> {
             parts.push(Part { expert, at, rows: rows_here, weights, wide, low_rank: [u_wide, u_down] });
         }
         let reads_input = is_trained || on_input(experts);
-        Ok((y, Self { kind, logits, chosen, parts, reads_input, is_trained }))
+        Ok((y, Self { kind, logits, chosen, parts, low_rank, reads_input, is_trained }))
     }
 
     /// The rows of an expert's input.
@@ -122,7 +124,7 @@ impl<B: Backend> Mixture<B> {
 
     /// The gradient of the input from that of the output, if it is needed; gradients of what is trained go to the sink.
     /// `x` is the input, where [`Mixture::reads_input`] says so.
-    pub fn backward(
+    pub(super) fn backward(
         self,
         ctx: &BlockContext<'_, B>,
         view: &LayerView<'_, B>,
@@ -173,17 +175,17 @@ impl<B: Backend> Mixture<B> {
             let dots = b.read(Span { buf: &dots, at: 0, len: n })?;
             part.at.iter().zip(dots).for_each(|(&(row, slot), dot)| d_weights[row][slot] = dot);
         }
-        if !input_needed {
+        let router = view.linear(Router);
+        if !input_needed && !router.is_trained() {
             return Ok(None);
         }
-        let router = view.linear(Router);
         let each = self.logits.chunks_exact(router.out).zip(&self.chosen).zip(&d_weights);
         let d_logits: Vec<f32> =
             each.flat_map(|((logits, chosen), d)| route_backward(logits, chosen, d, experts)).collect();
-        let through = router.backward(ctx, (&b.upload(&d_logits)?, rows), None, None, true, sink)?;
-        if let Some(through) = through {
-            b.add(&through, &mut dx)?;
-        }
-        Ok(Some(dx))
+        let mut d = b.alloc(d_logits.len())?;
+        b.write(&d_logits, SpanMut { buf: &mut d, at: 0, len: d_logits.len() })?;
+        let x = x.filter(|_| router.is_trained());
+        let through = router.backward(ctx, (&d, rows), x, self.low_rank, input_needed, sink)?;
+        through.map_or(Ok(None), |through| b.add(&through, &mut dx).map(|()| Some(dx)))
     }
 }

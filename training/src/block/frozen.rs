@@ -10,7 +10,7 @@ use crate::backend::{Backend, Result};
 
 /// A frozen matrix with its dimensions.
 #[derive(Debug)]
-pub struct FrozenMatrix<B: Backend> {
+pub(super) struct FrozenMatrix<B: Backend> {
     pub(super) matrix: B::Frozen,
     pub(super) out: usize,
     pub(super) inp: usize,

@@ -432,7 +432,7 @@ pub(super) struct LatentCopy {
 
 impl LatentCopy {
     /// All parts. In every head the rotated part stands first, and values are filled up with zeros.
-    pub fn all(heads: usize, latent: &Latent) -> [Self; 5] {
+    pub(super) fn all(heads: usize, latent: &Latent) -> [Self; 5] {
         let Latent { kv_rank, nope, rope, value, .. } = *latent;
         let (head, pair) = (nope + rope, nope + value);
         let width = heads * head;

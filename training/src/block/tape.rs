@@ -117,7 +117,7 @@ impl<B: Backend> Saved<B> {
 
 impl<'a, 'c, B: Backend> Tape<'a, 'c, B> {
     /// A pass whose input is `x`.
-    pub fn new(
+    pub(super) fn new(
         ctx: &'a BlockContext<'c, B>,
         view: &'a LayerView<'c, B>,
         x: Arc<B::Buf>,
@@ -141,7 +141,7 @@ impl<'a, 'c, B: Backend> Tape<'a, 'c, B> {
     }
 
     /// A new value.
-    pub fn value(&mut self, held: Option<B::Buf>, cols: usize, needs: bool) -> Node {
+    pub(super) fn value(&mut self, held: Option<B::Buf>, cols: usize, needs: bool) -> Node {
         self.values.push(Value { held: held.map(Arc::new), cols, needs, made: None });
         self.values.len() - 1
     }
@@ -150,7 +150,7 @@ impl<'a, 'c, B: Backend> Tape<'a, 'c, B> {
     ///
     /// # Errors
     /// If it is a sum that is computed now, and there is no memory for it.
-    pub fn held(&mut self, node: Node) -> Result<Arc<B::Buf>> {
+    pub(super) fn held(&mut self, node: Node) -> Result<Arc<B::Buf>> {
         if self.pending.as_ref().is_some_and(|pending| pending.sum == node) {
             self.settle()?;
         }
@@ -158,7 +158,7 @@ impl<'a, 'c, B: Backend> Tape<'a, 'c, B> {
     }
 
     /// Computes the sum that waits.
-    pub fn settle(&mut self) -> Result<()> {
+    pub(super) fn settle(&mut self) -> Result<()> {
         if let Some(Pending { sum, x, mut branch }) = self.pending.take() {
             self.ctx.backend.add(&x, &mut branch)?;
             self.values[sum].held = Some(Arc::new(branch));
@@ -167,14 +167,14 @@ impl<'a, 'c, B: Backend> Tape<'a, 'c, B> {
     }
 
     /// The elements of a value, out of it: to be changed, and to be another value's.
-    pub fn take(&mut self, node: Node) -> Result<B::Buf> {
+    pub(super) fn take(&mut self, node: Node) -> Result<B::Buf> {
         let held = self.held(node)?;
         self.values[node].held = None;
         own(self.ctx.backend, held)
     }
 
     /// What the backward needs, with `full` also what it could make again; and the block's output.
-    pub fn finish(mut self, full: bool) -> Result<(Option<B::Buf>, Saved<B>)> {
+    pub(super) fn finish(mut self, full: bool) -> Result<(Option<B::Buf>, Saved<B>)> {
         self.settle()?;
         let output = self.x;
         let mut wanted = vec![false; self.values.len()];

@@ -79,6 +79,9 @@ pub struct LoraOptions {
     /// Which linear layers get an adapter.
     #[serde(default)]
     pub targets: Targets,
+    /// Which stacked weights of experts get one beside, by their paths or the ends of them, e.g. `mlp.experts.down_proj`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub target_parameters: Vec<String>,
     /// How the matrices begin.
     #[serde(default)]
     pub init: LoraInit,

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, ops::Range};
 
-use harness_decoder::{DecoderConfig, Projection, Weights};
+use harness_decoder::{DecoderConfig, Projection, StackedExperts, Weights};
 
 use crate::{
     TrainingError,
@@ -168,6 +168,34 @@ fn adapted(config: &DecoderConfig, spec: &LoraSpec, layer: usize) -> BTreeMap<Ma
     found
 }
 
+/// Additions to the stacked weights of a block's experts. A has the experts one after another; of B the files have their
+/// columns side by side for every rank, and the buffers one expert after another.
+fn experts(
+    layout: &mut Layout,
+    config: &DecoderConfig,
+    spec: &LoraSpec,
+    names: &StackedExperts,
+) -> Vec<(MatrixKey, GroupPlaces)> {
+    let (count, rank, scale) = (names.count, spec.rank, spec.scale() as f32);
+    let (hidden, width) = (config.hidden_size, config.expert_width());
+    let parts = [(2 * width, hidden, Projection::Gate), (hidden, width, Projection::Down)];
+    let mut groups = vec![];
+    for (number, (out, inp, projection)) in parts.into_iter().enumerate().filter(|(number, _)| spec.experts[*number]) {
+        let path = names.adapter_path(number, spec.experts);
+        let a = layout.push(tensor_name(&path, "A"), vec![count * rank, inp], false, true);
+        let b = layout.push(tensor_name(&path, "B"), vec![out, count * rank], true, true);
+        let columns = (0..count).flat_map(|expert| (0..rank).map(move |k| k * count + expert));
+        layout.reorder(None, Some(columns.collect()));
+        for expert in 0..count {
+            let (a, b) = (a + expert * rank * inp, b + expert * rank * out);
+            let part = LoraPart { projection, rank, out, column: 0, a, b, scale };
+            let key = [MatrixKey::ExpertGateUp(expert), MatrixKey::ExpertDown(expert)][number];
+            groups.push((key, GroupPlaces { weight: None, lora: vec![part] }));
+        }
+    }
+    groups
+}
+
 /// The low-rank matrices: within a group of projections first all `A`, then all `B`.
 pub fn lora_layout(config: &DecoderConfig, spec: &LoraSpec) -> (Layout, Places) {
     let mut layout = Layout::default();
@@ -181,10 +209,13 @@ pub fn lora_layout(config: &DecoderConfig, spec: &LoraSpec) -> (Layout, Places) 
             }
             for Adapted { path, part, order, .. } in &mut modules {
                 part.b = layout.push(tensor_name(path, "B"), vec![part.out, part.rank], true, true);
-                layout.reorder(order.take());
+                layout.reorder(order.take(), None);
             }
             let lora = modules.into_iter().map(|module| module.part).collect();
             groups.insert(key, GroupPlaces { weight: None, lora });
+        }
+        if let Some(names) = config.stacked_experts(layer) {
+            groups.extend(experts(&mut layout, config, spec, &names));
         }
         places.layers.push(LayerPlaces { groups, ..LayerPlaces::default() });
     }

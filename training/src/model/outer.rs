@@ -26,7 +26,7 @@ pub(super) struct Outer<B: Backend> {
 
 impl<B: Backend> Outer<B> {
     /// Nothing is frozen.
-    pub fn none() -> Self {
+    pub(super) fn none() -> Self {
         Self {
             embed: None,
             norm: None,
@@ -40,7 +40,7 @@ impl<B: Backend> Outer<B> {
     }
 
     /// Uploads the weights of a model.
-    pub fn new(backend: &B, weights: &Weights) -> Result<Self> {
+    pub(super) fn new(backend: &B, weights: &Weights) -> Result<Self> {
         let more = &weights.more;
         let vector = |data: &[f32]| -> Result<Option<Vector<B>>> {
             let there = (!data.is_empty()).then(|| Ok((backend.upload(data)?, data.len())));
@@ -63,7 +63,7 @@ impl<B: Backend> Outer<B> {
     }
 
     /// The residual stream before the first block, of the rows of `table` that the tokens name.
-    pub fn embed(
+    pub(super) fn embed(
         &self,
         (backend, config): (&B, &DecoderConfig),
         table: Weight<'_, B>,
@@ -110,7 +110,7 @@ impl<B: Backend> Outer<B> {
     }
 
     /// The last norm, with its weight where that is frozen.
-    pub fn last_norm(&self, config: &DecoderConfig) -> FrozenNorm<'_, B::Buf> {
+    pub(super) fn last_norm(&self, config: &DecoderConfig) -> FrozenNorm<'_, B::Buf> {
         let span = |vector: &Option<Vector<B>>| vector.as_ref().map(|(_, len)| *len);
         let of = |vector| span(vector).zip(vector.as_ref()).map(|(len, (buf, _))| Span { buf, at: 0, len });
         let (weight, bias) = (of(&self.norm), of(&self.norm_bias));
@@ -128,7 +128,7 @@ pub(super) struct Tables<B: Backend> {
 
 impl<B: Backend> Tables<B> {
     /// Tables for documents of at most `max_length` tokens.
-    pub fn new(backend: &B, config: &DecoderConfig, max_length: usize) -> Result<Self> {
+    pub(super) fn new(backend: &B, config: &DecoderConfig, max_length: usize) -> Result<Self> {
         let (main, longest) = rotary_table(config, &config.rope, max_length);
         let local = config.block.local_rope.as_ref().map(|rope| rotary_table(config, rope, max_length));
         let (local, longest_local) = match local {
@@ -144,7 +144,7 @@ impl<B: Backend> Tables<B> {
     }
 
     /// Places of a batch's tokens.
-    pub fn rows(&self, backend: &B, config: &DecoderConfig, batch: &Batch) -> Result<Rows<B>> {
+    pub(super) fn rows(&self, backend: &B, config: &DecoderConfig, batch: &Batch) -> Result<Rows<B>> {
         let bounds: Vec<u32> = batch.boundaries.iter().map(|&row| row as u32).collect();
         let places = |longest: Option<usize>| -> Vec<u32> {
             let mut places = batch.positions.clone();

@@ -50,6 +50,7 @@ pub(crate) fn spec(targets: &[Projection], dropout: f32) -> LoraSpec {
         dropout,
         targets: targets.to_vec(),
         pattern: None,
+        experts: [false; 2],
         init: LoraInit::Kaiming,
     }
 }

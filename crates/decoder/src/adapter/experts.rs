@@ -14,11 +14,12 @@ impl<'a> ExpertTensors<'a> {
     /// Takes up a tensor whose path, without `.weight` and the adapter's name, is `path`; whether it is one of these.
     pub(super) fn take(&mut self, path: &str, name: &'a str, base: &DecoderConfig) -> bool {
         let names = &base.architecture.family().names;
-        let stem = names.experts.stem.trim_end_matches('.');
+        let stems = [names.experts.stem.trim_end_matches('.'), names.experts.module()];
         let root = names.roots.iter().find(|root| path.starts_with(**root)).copied().unwrap_or_default();
         let inside = path.strip_prefix(root).and_then(|path| path.strip_prefix(names.layers));
         let Some((layer, rest)) = inside.and_then(|path| path.split_once('.')) else { return false };
-        let (Ok(layer), Some(rest)) = (layer.parse(), rest.strip_prefix(stem)) else { return false };
+        let rest = stems.iter().find_map(|stem| rest.strip_prefix(stem));
+        let (Ok(layer), Some(rest)) = (layer.parse(), rest) else { return false };
         let (inner, matrix) = match rest.strip_prefix(".base_layer") {
             Some(matrix) => (true, matrix),
             None => (false, rest),
@@ -57,8 +58,9 @@ impl<'a> ExpertTensors<'a> {
         };
         let (hidden, width) = (base.hidden_size, base.expert_width());
         let shapes = [[2 * width, hidden], [hidden, width]];
-        let path_of =
-            |layer, part: usize| names.path(layer, &format!("{}{}", names.experts.stem, names.experts.stacked[part]));
+        let path_of = |layer, part: usize| {
+            names.path(layer, &format!("{}.{}", names.experts.module(), names.experts.stacked[part]))
+        };
         let ranks = config.ranks().map_err(failed)?;
         let mut found: BTreeMap<(usize, usize), LoraPair> = BTreeMap::new();
         for ((layer, _), tensors) in self.0 {

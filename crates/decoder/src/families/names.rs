@@ -71,6 +71,14 @@ impl ExpertNames {
         transposed: false,
         interleaved: false,
     };
+    /// What the module with all experts is called in transformers 5, where files may name it otherwise.
+    pub(crate) fn module(&self) -> &'static str {
+        match self.stem {
+            "block_sparse_moe.experts." => "mlp.experts",
+            stem => stem.trim_end_matches('.'),
+        }
+    }
+
     pub(crate) const MIXTRAL: Self = Self { stem: "block_sparse_moe.experts.", each: ["w1", "w3", "w2"], ..Self::QWEN };
 }
 
@@ -233,6 +241,37 @@ impl DecoderConfig {
             LinearPlace { projection, module, path, outputs, inputs, fused: names.rows(self, projection) }
         };
         parts(self, layer).into_iter().filter_map(|part| Some((part, part.projection()?))).map(place)
+    }
+}
+
+/// The stacked weights of a block's experts, which PEFT adapts as `target_parameters`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StackedExperts {
+    /// The path of the module that holds them, e.g. `model.layers.3.mlp.experts`.
+    pub path: String,
+    /// The names of gate and up, and of down, in it.
+    pub names: [&'static str; 2],
+    /// How many experts there are.
+    pub count: usize,
+}
+
+impl StackedExperts {
+    /// What PEFT calls the module of one of the two weights where these are adapted: the first of two is wrapped twice.
+    pub fn adapter_path(&self, part: usize, adapted: [bool; 2]) -> String {
+        let inner = if part == 0 && adapted == [true, true] { ".base_layer" } else { "" };
+        format!("{}{inner}", self.path)
+    }
+}
+
+impl DecoderConfig {
+    /// The stacked weights of a block's experts, where it has some that adapters may change.
+    pub fn stacked_experts(&self, layer: usize) -> Option<StackedExperts> {
+        let names = &self.architecture.family().names;
+        let experts = self.experts.as_ref().filter(|_| self.is_sparse(layer) && !names.experts.transposed)?;
+        // A weight in a module of its own is not named as those beside each other are.
+        let stacked = names.experts.stacked.iter().all(|name| !name.contains('.'));
+        let path = names.path(layer, names.experts.module());
+        stacked.then_some(StackedExperts { path, names: names.experts.stacked, count: experts.count })
     }
 }
 
