@@ -26,6 +26,8 @@ pub enum BlockType {
     Q5K,
     Q6K,
     Q8K,
+    IQ4_NL,
+    IQ4_XS,
     BF16,
 }
 
@@ -47,6 +49,8 @@ impl BlockType {
             13 => Self::Q5K,
             14 => Self::Q6K,
             15 => Self::Q8K,
+            20 => Self::IQ4_NL,
+            23 => Self::IQ4_XS,
             30 => Self::BF16,
             _ => return None,
         })
@@ -59,10 +63,8 @@ impl BlockType {
             17 => "IQ2_XS",
             18 => "IQ3_XXS",
             19 => "IQ1_S",
-            20 => "IQ4_NL",
             21 => "IQ3_S",
             22 => "IQ2_S",
-            23 => "IQ4_XS",
             29 => "IQ1_M",
             34 => "TQ1_0",
             35 => "TQ2_0",
@@ -76,8 +78,8 @@ impl BlockType {
     pub fn elements(self) -> usize {
         match self {
             Self::F32 | Self::F16 | Self::BF16 => 1,
-            Self::Q4_0 | Self::Q4_1 | Self::Q5_0 | Self::Q5_1 | Self::Q8_0 | Self::Q8_1 => SMALL,
-            Self::Q2K | Self::Q3K | Self::Q4K | Self::Q5K | Self::Q6K | Self::Q8K => LARGE,
+            Self::Q4_0 | Self::Q4_1 | Self::Q5_0 | Self::Q5_1 | Self::Q8_0 | Self::Q8_1 | Self::IQ4_NL => SMALL,
+            Self::Q2K | Self::Q3K | Self::Q4K | Self::Q5K | Self::Q6K | Self::Q8K | Self::IQ4_XS => LARGE,
         }
     }
 
@@ -86,7 +88,7 @@ impl BlockType {
         match self {
             Self::F32 => 4,
             Self::F16 | Self::BF16 => 2,
-            Self::Q4_0 => 18,
+            Self::Q4_0 | Self::IQ4_NL => 18,
             Self::Q4_1 => 20,
             Self::Q5_0 => 22,
             Self::Q5_1 => 24,
@@ -98,6 +100,7 @@ impl BlockType {
             Self::Q5K => 176,
             Self::Q6K => 210,
             Self::Q8K => 292,
+            Self::IQ4_XS => 136,
         }
     }
 
@@ -119,6 +122,8 @@ impl BlockType {
             Self::Q5K => "q5_k",
             Self::Q6K => "q6_k",
             Self::Q8K => "q8_k",
+            Self::IQ4_NL => "iq4_nl",
+            Self::IQ4_XS => "iq4_xs",
         }
     }
 
@@ -221,6 +226,23 @@ mod tests {
         let storage = QStorage::from_data(blocks.into(), &Device::Cpu, dtype).unwrap();
         let tensor = QTensor::new(storage, elements).unwrap();
         tensor.dequantize(&Device::Cpu).unwrap().to_vec1().unwrap()
+    }
+
+    #[test]
+    fn blocks_are_widened_as_gguf_py_widens_them() {
+        let lines = include_str!("../../../golden/vectors/gguf_blocks.txt").lines().filter(|line| !line.starts_with('#'));
+        let mut names = vec![];
+        for line in lines {
+            let [name, blocks, values] = line.split(' ').collect::<Vec<_>>()[..] else { panic!("{line}") };
+            let kind = (0..40).filter_map(BlockType::from_code).find(|kind| kind.name() == name).unwrap();
+            let digits = |text: &str, at: usize, len: usize| u32::from_str_radix(&text[at..at + len], 16).unwrap();
+            let blocks: Vec<u8> = (0..blocks.len()).step_by(2).map(|at| digits(blocks, at, 2) as u8).collect();
+            let expected: Vec<u32> = (0..values.len()).step_by(8).map(|at| digits(values, at, 8)).collect();
+            let found: Vec<u32> = kind.widen(&blocks).iter().map(|x| x.to_bits()).collect();
+            assert_eq!(found, expected, "{name}");
+            names.push(name);
+        }
+        assert_eq!(names.len(), 12, "{names:?}");
     }
 
     proptest! {

@@ -66,6 +66,8 @@ multiversion! {
             BlockType::Q5K => large!(176, q5_k),
             BlockType::Q6K => large!(210, q6_k),
             BlockType::Q8K => large!(292, q8_k),
+            BlockType::IQ4_NL => small!(18, |b, y| looked_up(bytes(b, 2), y),),
+            BlockType::IQ4_XS => large!(136, iq4_xs),
         }
     }
 }
@@ -272,5 +274,28 @@ fn q6_k(b: &[u8; 210], codes: &mut [i8; LARGE], f: &mut Factors) {
             codes[j + 64] = (a >> 4 | (high >> 4 & 3) << 4) as i8 - 32;
             codes[j + 96] = (b >> 4 | high >> 6 << 4) as i8 - 32;
         }
+    }
+}
+
+/// The values of the IQ4 types' codes: more of them near 0 (`kvalues_iq4nl` of ggml-common.h).
+const UNEVEN: [i8; 16] = [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113];
+
+/// As [`nibbles`], of a table.
+#[inline(always)]
+fn looked_up(b: &[u8; SMALL / 2], codes: &mut [i8; SMALL]) {
+    let (low, high) = codes.split_at_mut(SMALL / 2);
+    for ((low, high), b) in low.iter_mut().zip(high).zip(b) {
+        (*low, *high) = (UNEVEN[usize::from(b & 15)], UNEVEN[usize::from(b >> 4)]);
+    }
+}
+
+/// Eight groups of 32 with a signed scale of six bits each: four in a nibble, two in a common word.
+#[inline(always)]
+fn iq4_xs(b: &[u8; 136], codes: &mut [i8; LARGE], f: &mut Factors) {
+    let (d, high, low) = (half(b, 0), bits(b, 2), bytes::<4, _>(b, 4));
+    for (group, codes) in codes.as_chunks_mut::<SMALL>().0.iter_mut().enumerate() {
+        let scale = low[group / 2] >> (group % 2 * 4) & 15 | ((high >> (2 * group) & 3) << 4) as u8;
+        f[2 * group..2 * group + 2].fill(d * f32::from(scale as i8 - 32));
+        looked_up(bytes(b, 8 + group * (SMALL / 2)), codes);
     }
 }

@@ -201,7 +201,7 @@ fn four_bit_codes_give_the_products_of_their_values() {
 }
 
 /// Types of blocks with everything that differs between them: sizes, minima, groups of 16.
-const BLOCKS: [BlockType; 12] = [
+const BLOCKS: [BlockType; 14] = [
     BlockType::Q4_0,
     BlockType::Q4_1,
     BlockType::Q5_0,
@@ -214,6 +214,8 @@ const BLOCKS: [BlockType; 12] = [
     BlockType::Q5K,
     BlockType::Q6K,
     BlockType::Q8K,
+    BlockType::IQ4_NL,
+    BlockType::IQ4_XS,
 ];
 
 /// Any codes, with scales of half precision from subnormal ones to about 4.
@@ -242,7 +244,7 @@ proptest! {
 
     #[test]
     fn blocks_give_the_products_of_their_values(
-        first in 0usize..12, second in 0usize..12, m in 1usize..20, deep in 1usize..4,
+        first in 0usize..14, second in 0usize..14, m in 1usize..20, deep in 1usize..4,
         outs in (1usize..70, 1usize..40), beta in prop_oneof![Just(0.0f32), Just(1.0), Just(0.25)],
     ) {
         let kinds = [BLOCKS[first], BLOCKS[second]];
