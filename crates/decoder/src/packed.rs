@@ -50,8 +50,8 @@ impl PackedLayer {
                     bytes.extend(data.iter().flat_map(|x| x.to_le_bytes()));
                     Kind::F16
                 }
-                HostData::Blocks(data) => {
-                    bytes.extend(floats(&data.widen()));
+                HostData::Blocks(_) | HostData::Coded(_) => {
+                    bytes.extend(floats(&tensor.to_f32()));
                     Kind::F32
                 }
                 HostData::Nf4(data) => {

@@ -24,7 +24,7 @@ pub fn save_quantised(from: &Path, to: &Path, options: &Quantization) -> Result<
         return Err(DecoderError::Weights { path: from.to_owned(), reason }.into());
     }
     let dtype = match files.weights.embed.data {
-        HostData::F32(_) | HostData::Blocks(_) => "float32",
+        HostData::F32(_) | HostData::Blocks(_) | HostData::Coded(_) => "float32",
         HostData::F16(_) => "float16",
         HostData::Bf16(_) | HostData::Nf4(_) => "bfloat16",
     };

@@ -1,8 +1,13 @@
-//! Speed of the CPU kernels: GFLOP/s of matrix products at the shapes of a 135M model, attention over a long context.
+//! Speed of the CPU kernels: GFLOP/s of matrix products at the shapes of a 135M model, and of weights in
+//! ggml's blocks.
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use harness_core::Seed;
-use harness_kernels::cpu::{MatMut, MatRef, PackedMatrix, gemm, gemm_packed};
+use harness_kernels::{
+    HostData,
+    cpu::{MatMut, MatRef, PackedMatrix, gemm, gemm_packed},
+    gguf::{BlockTensor, BlockType},
+};
 
 fn random(n: usize) -> Vec<f32> {
     let mut rng = Seed(1).stream("bench", 0);
@@ -32,5 +37,32 @@ fn products(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, products);
+/// One row, as when one sequence is generated, and many; weights in ggml's blocks against the same in f32.
+fn blocks(c: &mut Criterion) {
+    let mut group = c.benchmark_group("blocks");
+    let (k, n) = (2048, 2048);
+    let (a, w) = (random(64 * k), random(n * k));
+    let wide = PackedMatrix::weight_f32(&w, n, k);
+    for m in [1, 64] {
+        let mut out = vec![0.0; m * n];
+        group.throughput(Throughput::Elements(2 * (m * k * n) as u64));
+        let mut run = |name: &str, packed: &PackedMatrix| {
+            group.bench_function(BenchmarkId::new(name, format!("{m}x{k}x{n}")), |b| {
+                b.iter(|| gemm_packed(1.0, MatRef::new(&a, m, k), packed, 0.0, MatMut::new(&mut out, m, n)));
+            });
+        };
+        run("f32", &wide);
+        for kind in [BlockType::Q4_0, BlockType::Q5_0, BlockType::Q8_0, BlockType::Q4K, BlockType::Q6K] {
+            // Any bits are codes; a scale of a few bits is no infinity.
+            let len = n * k;
+            let bytes: Vec<u8> = (0..len / kind.elements() * kind.bytes()).map(|i| (i * 7 % 59) as u8).collect();
+            let tensor = BlockTensor { kind, bytes: bytes.into(), len };
+            let packed = PackedMatrix::weight_codes(&[&HostData::Blocks(tensor)], k).expect("codes");
+            run(kind.name(), &packed);
+        }
+    }
+    group.finish();
+}
+
+criterion_group!(benches, products, blocks);
 criterion_main!(benches);

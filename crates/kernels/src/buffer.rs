@@ -66,6 +66,26 @@ pub fn mapped<T: Element>(map: &Arc<Map>, offset: usize, len: usize) -> Option<B
     }
 }
 
+impl<T: Copy> Buffer<T> {
+    /// A run of the elements: shared if they are mapped, else copied.
+    ///
+    /// # Panics
+    /// If it reaches beyond the last.
+    #[must_use]
+    pub fn part(&self, range: std::ops::Range<usize>) -> Self {
+        assert!(range.start <= range.end && range.end <= self.len(), "elements {range:?} of {}", self.len());
+        match &self.0 {
+            Inner::Owned(data) => data[range].to_vec().into(),
+            Inner::Mapped { map, offset, .. } => Self(Inner::Mapped {
+                map: map.clone(),
+                offset: offset + range.start * size_of::<T>(),
+                len: range.len(),
+                element: PhantomData,
+            }),
+        }
+    }
+}
+
 impl<T> From<Vec<T>> for Buffer<T> {
     fn from(data: Vec<T>) -> Self {
         Self(Inner::Owned(Arc::new(data)))
@@ -79,7 +99,7 @@ impl<T> Deref for Buffer<T> {
         match &self.0 {
             Inner::Owned(data) => data,
             Inner::Mapped { map, offset, len, .. } => {
-                // SAFETY: `mapped`, the only maker of this variant, checked that `len` elements lie inside the map
+                // SAFETY: `mapped`, the maker of this variant (`part` makes smaller ones of it), checked that `len` elements lie inside the map
                 // from `offset` on and that the address is aligned for `T`; it is bounded by `Element`, whose types
                 // admit every bit pattern. The map lives as long as `self` and is never written through.
                 unsafe { std::slice::from_raw_parts(map.as_ptr().add(*offset).cast::<T>(), *len) }

@@ -1,10 +1,11 @@
 //! Blocks of quantised elements as ggml stores them (ggml-common.h, ggml-quants.c of llama.cpp), and what they stand for.
 
-use std::ops::Range;
+mod codes;
 
-use half::f16;
 use rayon::prelude::*;
 
+pub(crate) use self::codes::{Factors, GROUP, LARGE, decode, has_minima};
+use self::codes::{SMALL, half};
 use crate::{Buffer, cpu::isa::multiversion};
 
 /// How a tensor's elements are stored.
@@ -25,12 +26,10 @@ pub enum BlockType {
     Q5K,
     Q6K,
     Q8K,
+    IQ4_NL,
+    IQ4_XS,
     BF16,
 }
-
-/// Elements of a small block, and of one of the K types.
-const SMALL: usize = 32;
-const LARGE: usize = 256;
 
 impl BlockType {
     /// The type of a number in a GGUF file; `None` if it is not known here.
@@ -50,6 +49,8 @@ impl BlockType {
             13 => Self::Q5K,
             14 => Self::Q6K,
             15 => Self::Q8K,
+            20 => Self::IQ4_NL,
+            23 => Self::IQ4_XS,
             30 => Self::BF16,
             _ => return None,
         })
@@ -62,10 +63,8 @@ impl BlockType {
             17 => "IQ2_XS",
             18 => "IQ3_XXS",
             19 => "IQ1_S",
-            20 => "IQ4_NL",
             21 => "IQ3_S",
             22 => "IQ2_S",
-            23 => "IQ4_XS",
             29 => "IQ1_M",
             34 => "TQ1_0",
             35 => "TQ2_0",
@@ -79,8 +78,8 @@ impl BlockType {
     pub fn elements(self) -> usize {
         match self {
             Self::F32 | Self::F16 | Self::BF16 => 1,
-            Self::Q4_0 | Self::Q4_1 | Self::Q5_0 | Self::Q5_1 | Self::Q8_0 | Self::Q8_1 => SMALL,
-            Self::Q2K | Self::Q3K | Self::Q4K | Self::Q5K | Self::Q6K | Self::Q8K => LARGE,
+            Self::Q4_0 | Self::Q4_1 | Self::Q5_0 | Self::Q5_1 | Self::Q8_0 | Self::Q8_1 | Self::IQ4_NL => SMALL,
+            Self::Q2K | Self::Q3K | Self::Q4K | Self::Q5K | Self::Q6K | Self::Q8K | Self::IQ4_XS => LARGE,
         }
     }
 
@@ -89,7 +88,7 @@ impl BlockType {
         match self {
             Self::F32 => 4,
             Self::F16 | Self::BF16 => 2,
-            Self::Q4_0 => 18,
+            Self::Q4_0 | Self::IQ4_NL => 18,
             Self::Q4_1 => 20,
             Self::Q5_0 => 22,
             Self::Q5_1 => 24,
@@ -101,6 +100,7 @@ impl BlockType {
             Self::Q5K => 176,
             Self::Q6K => 210,
             Self::Q8K => 292,
+            Self::IQ4_XS => 136,
         }
     }
 
@@ -122,6 +122,8 @@ impl BlockType {
             Self::Q5K => "q5_k",
             Self::Q6K => "q6_k",
             Self::Q8K => "q8_k",
+            Self::IQ4_NL => "iq4_nl",
+            Self::IQ4_XS => "iq4_xs",
         }
     }
 
@@ -139,31 +141,35 @@ impl BlockType {
 multiversion! {
     /// The elements of whole blocks, to `out`, which has room for as many.
     pub(crate) fn widen_into(kind: BlockType, blocks: &[u8], out: &mut [f32]) {
-        macro_rules! each {
-            ($widen:expr) => {
-                for (y, block) in out.chunks_exact_mut(kind.elements()).zip(blocks.chunks_exact(kind.bytes())) {
-                    $widen(block, y);
-                }
-            };
-        }
         match kind {
-            BlockType::F32 => each!(|b: &[u8], y: &mut [f32]| y[0] = f32::from_le_bytes([b[0], b[1], b[2], b[3]])),
-            BlockType::F16 => each!(|b: &[u8], y: &mut [f32]| y[0] = half(b, 0)),
-            BlockType::BF16 => each!(|b: &[u8], y: &mut [f32]| y[0] = half::bf16::from_le_bytes([b[0], b[1]]).to_f32()),
-            BlockType::Q4_0 => each!(q4_0),
-            BlockType::Q4_1 => each!(q4_1),
-            BlockType::Q5_0 => each!(q5_0),
-            BlockType::Q5_1 => each!(q5_1),
-            BlockType::Q8_0 => each!(|b: &[u8], y: &mut [f32]| bytes_times(half(b, 0), &b[2..], y)),
-            BlockType::Q8_1 => each!(|b: &[u8], y: &mut [f32]| bytes_times(half(b, 0), &b[4..], y)),
-            BlockType::Q2K => each!(q2_k),
-            BlockType::Q3K => each!(q3_k),
-            BlockType::Q4K => each!(q4_k),
-            BlockType::Q5K => each!(q5_k),
-            BlockType::Q6K => each!(q6_k),
-            BlockType::Q8K => each!(|b: &[u8], y: &mut [f32]| {
-                bytes_times(f32::from_le_bytes([b[0], b[1], b[2], b[3]]), &b[4..4 + LARGE], y)
-            }),
+            BlockType::F32 => {
+                for (y, b) in out.iter_mut().zip(blocks.as_chunks().0) {
+                    *y = f32::from_le_bytes(*b);
+                }
+            }
+            BlockType::F16 => {
+                for (y, b) in out.iter_mut().zip(blocks.as_chunks().0) {
+                    *y = half::<2>(b, 0);
+                }
+            }
+            BlockType::BF16 => {
+                for (y, b) in out.iter_mut().zip(blocks.as_chunks().0) {
+                    *y = half::bf16::from_le_bytes(*b).to_f32();
+                }
+            }
+            _ => {
+                let (mut codes, mut factors) = ([0; LARGE], [0.0; 2 * LARGE / GROUP]);
+                for (y, blocks) in out.chunks_mut(LARGE).zip(blocks.chunks(LARGE / kind.elements() * kind.bytes())) {
+                    decode(kind, blocks, &mut codes, &mut factors);
+                    let groups = y.chunks_mut(GROUP).zip(codes.as_chunks::<GROUP>().0);
+                    let factors = factors.iter().zip(&factors[LARGE / GROUP..]);
+                    for ((y, codes), (scale, minimum)) in groups.zip(factors) {
+                        for (y, &code) in y.iter_mut().zip(codes) {
+                            *y = f32::from(code) * scale - minimum;
+                        }
+                    }
+                }
+            }
         }
     }
 }
@@ -188,157 +194,6 @@ impl BlockTensor {
     /// Bytes of so many elements, which are whole blocks.
     pub fn bytes_of(&self, elements: usize) -> usize {
         elements / self.kind.elements() * self.kind.bytes()
-    }
-
-    /// Elements of a run of rows of `cols`, in f32.
-    pub fn widen_rows(&self, rows: Range<usize>, cols: usize) -> Vec<f32> {
-        let row = self.bytes_of(cols);
-        self.kind.widen(&self.bytes[rows.start * row..rows.end * row])
-    }
-}
-
-/// The half-precision number at a byte.
-#[inline(always)]
-fn half(block: &[u8], at: usize) -> f32 {
-    f16::from_le_bytes([block[at], block[at + 1]]).to_f32()
-}
-
-#[inline(always)]
-fn bytes_times(scale: f32, codes: &[u8], y: &mut [f32]) {
-    for (y, &code) in y.iter_mut().zip(codes) {
-        *y = f32::from(code as i8) * scale;
-    }
-}
-
-/// Two codes a byte: the low halves are the first elements, the high halves the second.
-#[inline(always)]
-fn q4_0(b: &[u8], y: &mut [f32]) {
-    let d = half(b, 0);
-    for (j, &q) in b[2..].iter().enumerate() {
-        y[j] = f32::from((q & 15) as i8 - 8) * d;
-        y[j + SMALL / 2] = f32::from((q >> 4) as i8 - 8) * d;
-    }
-}
-
-#[inline(always)]
-fn q4_1(b: &[u8], y: &mut [f32]) {
-    let (d, m) = (half(b, 0), half(b, 2));
-    for (j, &q) in b[4..].iter().enumerate() {
-        y[j] = f32::from(q & 15) * d + m;
-        y[j + SMALL / 2] = f32::from(q >> 4) * d + m;
-    }
-}
-
-/// The fifth bits of the elements `j` and `j + 16`, in their place.
-#[inline(always)]
-fn fifth(b: &[u8], at: usize, j: usize) -> [u8; 2] {
-    let bits = u32::from_le_bytes([b[at], b[at + 1], b[at + 2], b[at + 3]]);
-    [((bits >> j) << 4) as u8 & 16, (bits >> (j + 12)) as u8 & 16]
-}
-
-#[inline(always)]
-fn q5_0(b: &[u8], y: &mut [f32]) {
-    let d = half(b, 0);
-    for (j, &q) in b[6..].iter().enumerate() {
-        let [low, high] = fifth(b, 2, j);
-        y[j] = f32::from((q & 15 | low) as i8 - 16) * d;
-        y[j + SMALL / 2] = f32::from((q >> 4 | high) as i8 - 16) * d;
-    }
-}
-
-#[inline(always)]
-fn q5_1(b: &[u8], y: &mut [f32]) {
-    let (d, m) = (half(b, 0), half(b, 2));
-    for (j, &q) in b[8..].iter().enumerate() {
-        let [low, high] = fifth(b, 4, j);
-        y[j] = f32::from(q & 15 | low) * d + m;
-        y[j + SMALL / 2] = f32::from(q >> 4 | high) * d + m;
-    }
-}
-
-/// 16 groups of 16: a byte holds scale and minimum of a group, four bits each.
-#[inline(always)]
-fn q2_k(b: &[u8], y: &mut [f32]) {
-    let (scales, codes) = (&b[..16], &b[16..80]);
-    let (d, min) = (half(b, 80), half(b, 82));
-    for (group, y) in y.chunks_exact_mut(16).enumerate() {
-        let (scale, low) = (d * f32::from(scales[group] & 15), min * f32::from(scales[group] >> 4));
-        // Every 32 bytes hold eight groups: their two halves, four times two bits deep.
-        let (from, shift) = (group / 8 * 32 + group % 2 * 16, group % 8 / 2 * 2);
-        for (y, q) in y.iter_mut().zip(&codes[from..from + 16]) {
-            *y = scale * f32::from(q >> shift & 3) - low;
-        }
-    }
-}
-
-/// As [`q2_k`] without minima: third bits lie apart and are set where nothing is subtracted; scales have six bits.
-#[inline(always)]
-fn q3_k(b: &[u8], y: &mut [f32]) {
-    let (mask, codes, packed, d) = (&b[..32], &b[32..96], &b[96..108], half(b, 108));
-    for (group, y) in y.chunks_exact_mut(16).enumerate() {
-        let low = if group < 8 { packed[group] & 15 } else { packed[group - 8] >> 4 };
-        let high = packed[8 + group % 4] >> (group / 4 * 2) & 3;
-        let scale = d * f32::from((low | high << 4) as i8 - 32);
-        let half_of = group % 2 * 16;
-        let (from, shift, bit) = (group / 8 * 32 + half_of, group % 8 / 2 * 2, group / 2);
-        for (j, y) in y.iter_mut().enumerate() {
-            let code = (codes[from + j] >> shift & 3) as i8;
-            let less = if mask[half_of + j] >> bit & 1 == 1 { 0 } else { 4 };
-            *y = scale * f32::from(code - less);
-        }
-    }
-}
-
-/// Scale and minimum of one of the eight groups of [`q4_k`] and [`q5_k`], six bits each.
-#[inline(always)]
-fn scale_and_min(packed: &[u8], group: usize) -> (u8, u8) {
-    if group < 4 {
-        return (packed[group] & 63, packed[group + 4] & 63);
-    }
-    let (both, scale, min) = (packed[group + 4], packed[group - 4], packed[group]);
-    (both & 15 | scale >> 6 << 4, both >> 4 | min >> 6 << 4)
-}
-
-/// Eight groups of 32; 32 bytes hold two of them, one in the low halves and one in the high.
-#[inline(always)]
-fn q4_k(b: &[u8], y: &mut [f32]) {
-    let (d, min, packed, codes) = (half(b, 0), half(b, 2), &b[4..16], &b[16..]);
-    for (group, y) in y.chunks_exact_mut(32).enumerate() {
-        let (scale, low) = scale_and_min(packed, group);
-        let (scale, low) = (d * f32::from(scale), min * f32::from(low));
-        for (y, q) in y.iter_mut().zip(&codes[group / 2 * 32..]) {
-            *y = scale * f32::from(q >> (group % 2 * 4) & 15) - low;
-        }
-    }
-}
-
-#[inline(always)]
-fn q5_k(b: &[u8], y: &mut [f32]) {
-    let (d, min, packed) = (half(b, 0), half(b, 2), &b[4..16]);
-    let (fifths, codes) = (&b[16..48], &b[48..]);
-    for (group, y) in y.chunks_exact_mut(32).enumerate() {
-        let (scale, low) = scale_and_min(packed, group);
-        let (scale, low) = (d * f32::from(scale), min * f32::from(low));
-        for ((y, q), fifth) in y.iter_mut().zip(&codes[group / 2 * 32..]).zip(fifths) {
-            let code = q >> (group % 2 * 4) & 15 | (fifth >> group & 1) << 4;
-            *y = scale * f32::from(code) - low;
-        }
-    }
-}
-
-/// 16 groups of 16 with a signed scale each; 128 elements have their low halves in 64 bytes and their high bits in 32.
-#[inline(always)]
-fn q6_k(b: &[u8], y: &mut [f32]) {
-    let (low, high, scales, d) = (&b[..128], &b[128..192], &b[192..208], half(b, 208));
-    for (group, y) in y.chunks_exact_mut(16).enumerate() {
-        let (part, quarter, half_of) = (group / 8, group % 8 / 2, group % 2 * 16);
-        let scale = d * f32::from(scales[group] as i8);
-        let low = &low[part * 64 + quarter % 2 * 32 + half_of..][..16];
-        let high = &high[part * 32 + half_of..][..16];
-        for ((y, low), high) in y.iter_mut().zip(low).zip(high) {
-            let code = low >> (quarter / 2 * 4) & 15 | (high >> (quarter * 2) & 3) << 4;
-            *y = scale * f32::from(code as i8 - 32);
-        }
     }
 }
 
@@ -371,6 +226,23 @@ mod tests {
         let storage = QStorage::from_data(blocks.into(), &Device::Cpu, dtype).unwrap();
         let tensor = QTensor::new(storage, elements).unwrap();
         tensor.dequantize(&Device::Cpu).unwrap().to_vec1().unwrap()
+    }
+
+    #[test]
+    fn blocks_are_widened_as_gguf_py_widens_them() {
+        let lines = include_str!("../../../golden/vectors/gguf_blocks.txt").lines().filter(|line| !line.starts_with('#'));
+        let mut names = vec![];
+        for line in lines {
+            let [name, blocks, values] = line.split(' ').collect::<Vec<_>>()[..] else { panic!("{line}") };
+            let kind = (0..40).filter_map(BlockType::from_code).find(|kind| kind.name() == name).unwrap();
+            let digits = |text: &str, at: usize, len: usize| u32::from_str_radix(&text[at..at + len], 16).unwrap();
+            let blocks: Vec<u8> = (0..blocks.len()).step_by(2).map(|at| digits(blocks, at, 2) as u8).collect();
+            let expected: Vec<u32> = (0..values.len()).step_by(8).map(|at| digits(values, at, 8)).collect();
+            let found: Vec<u32> = kind.widen(&blocks).iter().map(|x| x.to_bits()).collect();
+            assert_eq!(found, expected, "{name}");
+            names.push(name);
+        }
+        assert_eq!(names.len(), 12, "{names:?}");
     }
 
     proptest! {

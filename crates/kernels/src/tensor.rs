@@ -4,7 +4,7 @@ use std::{borrow::Cow, ops::Range};
 
 use half::{bf16, f16};
 
-use crate::{Buffer, Nf4Tensor, gguf::BlockTensor};
+use crate::{Buffer, CodedTensor, Nf4Tensor, gguf::BlockTensor};
 
 /// Elements of a tensor, row-major, in the type in which they are stored.
 #[derive(Clone, Debug)]
@@ -19,6 +19,8 @@ pub enum HostData {
     Nf4(Nf4Tensor),
     /// ggml's blocks.
     Blocks(BlockTensor),
+    /// Codes of four or eight bits with scales, as other tools store them.
+    Coded(CodedTensor),
 }
 
 impl HostData {
@@ -30,6 +32,7 @@ impl HostData {
             Self::F16(data) => data.len(),
             Self::Nf4(data) => data.len,
             Self::Blocks(data) => data.len,
+            Self::Coded(data) => data.len(),
         }
     }
 
@@ -38,7 +41,7 @@ impl HostData {
         self.len() == 0
     }
 
-    /// Name of the element type: `f32`, `bf16`, `f16`, `nf4` or one of ggml's, as `q4_k`.
+    /// Name of the element type: `f32`, `bf16`, `f16`, `nf4`, one of ggml's, as `q4_k`, `int4`, `int8`, `fp4` or `fp8`.
     pub fn dtype(&self) -> &'static str {
         match self {
             Self::F32(_) => "f32",
@@ -46,6 +49,31 @@ impl HostData {
             Self::F16(_) => "f16",
             Self::Nf4(_) => "nf4",
             Self::Blocks(data) => data.kind.name(),
+            Self::Coded(data) => data.name(),
+        }
+    }
+
+    /// Bytes of the elements, with scales.
+    pub fn bytes(&self) -> usize {
+        match self {
+            Self::F32(data) => 4 * data.len(),
+            Self::Bf16(data) => 2 * data.len(),
+            Self::F16(data) => 2 * data.len(),
+            Self::Nf4(data) => data.bytes(),
+            Self::Blocks(data) => data.bytes.len(),
+            Self::Coded(data) => data.bytes(),
+        }
+    }
+
+    /// Elements of a range in f32; of ggml's blocks whole ones.
+    pub fn widen_range(&self, range: Range<usize>) -> Vec<f32> {
+        match self {
+            Self::F32(data) => data[range].to_vec(),
+            Self::Bf16(data) => data[range].iter().map(|x| x.to_f32()).collect(),
+            Self::F16(data) => data[range].iter().map(|x| x.to_f32()).collect(),
+            Self::Nf4(data) => range.map(|i| data.at(i)).collect(),
+            Self::Blocks(data) => data.kind.widen(&data.bytes[data.bytes_of(range.start)..data.bytes_of(range.end)]),
+            Self::Coded(data) => data.widen_range(range),
         }
     }
 }
@@ -95,6 +123,7 @@ impl HostTensor {
             HostData::F16(data) => Cow::Owned(data.iter().map(|x| x.to_f32()).collect()),
             HostData::Nf4(data) => Cow::Owned(data.dequantise()),
             HostData::Blocks(data) => Cow::Owned(data.widen()),
+            HostData::Coded(data) => Cow::Owned(data.widen()),
         }
     }
 
@@ -131,7 +160,7 @@ impl HostTensor {
             HostData::F32(data) => HostData::F32(data[range].to_vec().into()),
             HostData::Bf16(data) => HostData::Bf16(data[range].to_vec().into()),
             HostData::F16(data) => HostData::F16(data[range].to_vec().into()),
-            HostData::Nf4(_) => HostData::F32(self.to_f32()[range].to_vec().into()),
+            HostData::Nf4(_) | HostData::Coded(_) => HostData::F32(self.data.widen_range(range).into()),
             HostData::Blocks(data) => {
                 let bytes = data.bytes[data.bytes_of(range.start)..data.bytes_of(range.end)].to_vec();
                 HostData::Blocks(BlockTensor { bytes: bytes.into(), len: range.len(), ..*data })
@@ -157,6 +186,7 @@ impl HostTensor {
                 let len = bytes.len() / row.max(1) * cols;
                 HostData::Blocks(BlockTensor { bytes: bytes.into(), len, ..*data })
             }
+            HostData::Coded(data) => HostData::Coded(data.select_rows(runs.clone())),
         };
         let mut shape = self.shape.clone();
         if let Some(rows) = shape.first_mut() {
@@ -183,7 +213,7 @@ impl HostTensor {
             HostData::Bf16(data) => HostData::Bf16(turn(data, rows, cols).into()),
             HostData::F16(data) => HostData::F16(turn(data, rows, cols).into()),
             HostData::Nf4(data) => HostData::F32(turn(&data.dequantise(), rows, cols).into()),
-            HostData::Blocks(data) => HostData::F32(turn(&data.widen(), rows, cols).into()),
+            HostData::Blocks(_) | HostData::Coded(_) => HostData::F32(turn(&self.to_f32(), rows, cols).into()),
         };
         Self { shape: vec![cols, rows], data }
     }

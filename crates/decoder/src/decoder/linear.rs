@@ -94,9 +94,9 @@ fn pack(weights: &[&HostTensor]) -> PackedMatrix {
     if let Some(parts) = quantised.collect::<Option<Vec<_>>>() {
         return PackedMatrix::weight_nf4(&parts, inp);
     }
-    let blocks = weights.iter().map(|w| if let HostData::Blocks(data) = &w.data { Some(data) } else { None });
-    if let Some(parts) = blocks.collect::<Option<Vec<_>>>() {
-        return PackedMatrix::weight_blocks(&parts, inp);
+    let codes: Vec<&HostData> = weights.iter().map(|w| &w.data).collect();
+    if let Some(packed) = PackedMatrix::weight_codes(&codes, inp) {
+        return packed;
     }
     let data: Vec<f32> = weights.iter().flat_map(|w| w.to_f32().into_owned()).collect();
     PackedMatrix::weight_f32(&data, out, inp)
@@ -249,7 +249,7 @@ impl Embedding {
                 HostData::Bf16(data) => out.extend(data[range].iter().map(|x| x.to_f32())),
                 HostData::F16(data) => out.extend(data[range].iter().map(|x| x.to_f32())),
                 HostData::Nf4(data) => out.extend(range.map(|i| data.at(i))),
-                HostData::Blocks(data) => out.extend(data.widen_rows(token..token + 1, width)),
+                data @ (HostData::Blocks(_) | HostData::Coded(_)) => out.extend(data.widen_range(range)),
             }
         }
         Ok(())

@@ -332,15 +332,15 @@ fn expert_name(part: ExpertPart) -> &'static str {
 /// Rows of every head from the order of rotated pairs (0, 1), (2, 3) … to that of rotated halves (0, d/2), (1, d/2 + 1) …
 fn halves_from_pairs(tensor: HostTensor, head_dim: usize) -> HostTensor {
     let cols = tensor.cols();
-    let data = match tensor.data {
-        HostData::F32(data) => HostData::F32(reorder(&data, head_dim, cols).into()),
-        HostData::F16(data) => HostData::F16(reorder(&data, head_dim, cols).into()),
-        HostData::Bf16(data) => HostData::Bf16(reorder(&data, head_dim, cols).into()),
+    let data = match &tensor.data {
+        HostData::F32(data) => HostData::F32(reorder(data, head_dim, cols).into()),
+        HostData::F16(data) => HostData::F16(reorder(data, head_dim, cols).into()),
+        HostData::Bf16(data) => HostData::Bf16(reorder(data, head_dim, cols).into()),
         // GGUF has no such codes.
-        HostData::Nf4(data) => HostData::F32(reorder(&data.dequantise(), head_dim, cols).into()),
+        HostData::Nf4(_) | HostData::Coded(_) => HostData::F32(reorder(&tensor.to_f32(), head_dim, cols).into()),
         HostData::Blocks(data) => {
             let bytes = reorder(&data.bytes, head_dim, data.bytes_of(cols)).into();
-            HostData::Blocks(BlockTensor { bytes, ..data })
+            HostData::Blocks(BlockTensor { bytes, ..*data })
         }
     };
     HostTensor { shape: tensor.shape, data }

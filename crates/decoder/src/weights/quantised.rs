@@ -1,9 +1,9 @@
 //! Checkpoints whose linears are quantised by other tools: GPTQ, AWQ, compressed-tensors, FP8, bitsandbytes' and torchao's
-//! 8 bits, MXFP4. They are widened to f32 when they are read.
+//! 8 bits, MXFP4. Their codes stay codes: mapped where rows follow one another, else turned to rows.
 
 use std::path::Path;
 
-use harness_kernels::HostTensor;
+use harness_kernels::{Buffer, CodeKind, CodedTensor, HostData, HostTensor, Scales, Zeros};
 use rayon::prelude::*;
 use safetensors::Dtype;
 
@@ -15,9 +15,6 @@ use crate::{
 
 /// The order of columns in eight nibbles of AWQ.
 const AWQ_ORDER: [usize; 8] = [0, 2, 4, 6, 1, 3, 5, 7];
-
-/// The values of MXFP4's codes.
-const E2M1: [f32; 16] = [0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, -0.0, -0.5, -1.0, -1.5, -2.0, -3.0, -4.0, -6.0];
 
 impl Scheme {
     /// Whether a linear of this name is there, in the scheme's form or as it is.
@@ -37,7 +34,7 @@ impl Scheme {
         }
     }
 
-    /// A linear `[out, in]`, widened; `None` if it is stored as it is.
+    /// A linear `[out, in]` in codes; `None` if it is stored as it is.
     ///
     /// # Errors
     /// If a tensor beside it is missing, or of another shape or type.
@@ -50,7 +47,7 @@ impl Scheme {
         let Some(main) = self.main(name).filter(|main| store.contains(main)) else { return Ok(None) };
         let stem = name.strip_suffix(".weight").unwrap_or(name);
         let source = Source { store, stem };
-        let weights = match self {
+        let codes = match self {
             Self::Gptq { offset } => gptq(&source, shape, offset)?,
             Self::Awq => awq(&source, shape)?,
             Self::Packed { bits } => packed(&source, shape, bits)?,
@@ -65,7 +62,7 @@ impl Scheme {
             Self::TorchaoInt8 => torchao(&source, shape)?,
             Self::Mxfp4 => return Ok(None),
         };
-        Ok(Some(HostTensor::from_f32(shape, weights)))
+        Ok(Some(HostTensor { shape: shape.to_vec(), data: HostData::Coded(codes) }))
     }
 
     /// A matrix `[rows, cols]` of one expert of a stack in MXFP4; `None` if the stack is stored as it is.
@@ -87,19 +84,20 @@ impl Scheme {
         let groups = cols.div_ceil(32);
         let codes = source.tensor(&blocks, &[Dtype::U8], &[count, rows, groups, 16])?;
         let scales = source.tensor(&format!("{name}_scales"), &[Dtype::U8], &[count, rows, groups])?;
-        let first = expert * rows * groups;
-        let mut out = vec![0.0; rows * cols];
-        out.par_chunks_exact_mut(cols).enumerate().for_each(|(row, out)| {
-            for (group, out) in out.chunks_mut(32).enumerate() {
-                let at = first + row * groups + group;
-                let scale = (f32::from(scales[at]) - 127.0).exp2();
-                for (i, y) in out.iter_mut().enumerate() {
-                    let byte = codes[at * 16 + i / 2];
-                    *y = E2M1[usize::from(if i % 2 == 0 { byte & 15 } else { byte >> 4 })] * scale;
-                }
-            }
-        });
-        Ok(Some(HostTensor::from_f32([rows, cols], out)))
+        let own = |bytes: &Buffer<u8>, size: usize| bytes.part(expert * size..(expert + 1) * size);
+        let codes = CodedTensor {
+            kind: CodeKind::E2m1,
+            codes: own(&codes, rows * groups * 16),
+            stride: groups * 16,
+            rows,
+            cols,
+            scales: Scales::Exponents(own(&scales, rows * groups)),
+            block: [1, 32],
+            zeros: Zeros::Same(0),
+            order: None,
+            divisor: 1.0,
+        };
+        Ok(Some(HostTensor { shape: vec![rows, cols], data: HostData::Coded(codes) }))
     }
 }
 
@@ -115,12 +113,7 @@ impl Source<'_> {
     }
 
     /// The bytes of a tensor of one of these types and of this shape.
-    fn tensor(
-        &self,
-        name: &str,
-        types: &[Dtype],
-        shape: &[usize],
-    ) -> Result<harness_kernels::Buffer<u8>, DecoderError> {
+    fn tensor(&self, name: &str, types: &[Dtype], shape: &[usize]) -> Result<Buffer<u8>, DecoderError> {
         let path = || self.store.file_of(name).to_owned();
         let Some((dtype, found)) = self.store.info(name) else {
             return Err(DecoderError::MissingTensors { path: path(), names: vec![name.to_owned()] });
@@ -139,43 +132,56 @@ impl Source<'_> {
     }
 
     /// Numbers of any float type, of one of these shapes; which one.
-    fn floats(&self, suffix: &str, shapes: &[&[usize]]) -> Result<(Vec<f32>, usize), DecoderError> {
+    fn floats(&self, suffix: &str, shapes: &[&[usize]]) -> Result<(Scales, usize), DecoderError> {
         let name = self.name(suffix);
         let tensor = self.store.tensor(&name)?;
         let of = |shape: &&[usize]| tensor.data.len() == shape.iter().product::<usize>();
-        let Some(which) = shapes.iter().position(of) else {
-            return Err(DecoderError::TensorShape {
+        match (shapes.iter().position(of), Scales::of(&tensor)) {
+            (Some(which), Some(scales)) => Ok((scales, which)),
+            _ => Err(DecoderError::TensorShape {
                 path: self.store.file_of(&name).to_owned(),
                 tensor: name,
                 found: tensor.shape,
                 expected: shapes.first().map(|shape| shape.to_vec()).unwrap_or_default(),
-            });
-        };
-        Ok((tensor.to_f32().into_owned(), which))
+            }),
+        }
     }
 
-    /// The scales of groups of inputs, and how many groups there are: as many as scales for each of `outputs` rows.
-    fn groups(&self, suffix: &str, outputs: usize, inputs: usize) -> Result<(Vec<f32>, usize), DecoderError> {
+    /// The scales of groups of inputs by row, and how many groups there are: as many as scales for each of `outputs` rows.
+    /// They are stored by row, or by group.
+    fn groups(
+        &self,
+        suffix: &str,
+        outputs: usize,
+        inputs: usize,
+        by_row: bool,
+    ) -> Result<(Scales, usize), DecoderError> {
         let scales = self.store.tensor(&self.name(suffix))?;
         let groups = scales.data.len() / outputs.max(1);
-        if groups == 0 || scales.data.len() != groups * outputs || groups > inputs {
-            let reason = format!("has shape {:?}, expected groups of {inputs} inputs for {outputs} rows", scales.shape);
-            return Err(self.failed(suffix, &reason));
+        let whole = groups > 0 && scales.data.len() == groups * outputs && groups <= inputs;
+        let turned = || scales.clone().reshaped(&[groups, outputs]).transposed();
+        match if by_row { Scales::of(&scales) } else { Scales::of(&turned()) }.filter(|_| whole) {
+            Some(scales) => Ok((scales, groups)),
+            None => {
+                let found = &scales.shape;
+                let reason = format!("has shape {found:?}, expected groups of {inputs} inputs for {outputs} rows");
+                Err(self.failed(suffix, &reason))
+            }
         }
-        Ok((scales.to_f32().into_owned(), groups))
     }
 
-    /// The group of every input: by a tensor where there is one (act-order), else one after the other.
-    fn group_of_inputs(&self, suffix: &str, inputs: usize, groups: usize) -> Result<Vec<usize>, DecoderError> {
+    /// The group of every input by a tensor (act-order); `None` if there is no such tensor, or they follow one another.
+    fn order(&self, suffix: &str, inputs: usize, groups: usize) -> Result<Option<Buffer<u32>>, DecoderError> {
         if !self.store.contains(&self.name(suffix)) {
-            let size = inputs.div_ceil(groups);
-            return Ok((0..inputs).map(|input| input / size).collect());
+            return Ok(None);
         }
-        let group: Vec<usize> = self.words(suffix, &[inputs])?.into_iter().map(|group| group as usize).collect();
-        if group.iter().any(|&group| group >= groups) {
+        let order = self.words(suffix, &[inputs])?;
+        if order.iter().any(|&group| group as usize >= groups) {
             return Err(self.failed(suffix, &format!("names a group beyond the {groups} that there are")));
         }
-        Ok(group)
+        let size = inputs.div_ceil(groups);
+        let follow = order.iter().enumerate().all(|(input, &group)| input / size == group as usize);
+        Ok((!follow).then(|| order.into()))
     }
 
     fn failed(&self, suffix: &str, reason: &str) -> DecoderError {
@@ -189,69 +195,95 @@ fn nibble(word: u32, i: usize) -> i32 {
     ((word >> (4 * i)) & 15) as i32
 }
 
-fn gptq(source: &Source<'_>, [outputs, inputs]: [usize; 2], offset: i32) -> Result<Vec<f32>, DecoderError> {
-    let (scales, groups) = source.groups(".scales", outputs, inputs)?;
-    let codes = source.words(".qweight", &[inputs.div_ceil(8), outputs])?;
-    let zeros = source.words(".qzeros", &[groups, outputs.div_ceil(8)])?;
-    let group = source.group_of_inputs(".g_idx", inputs, groups)?;
-    let mut out = vec![0.0; outputs * inputs];
-    out.par_chunks_exact_mut(inputs).enumerate().for_each(|(o, out)| {
-        for (i, y) in out.iter_mut().enumerate() {
-            let g = group[i];
-            let zero = (nibble(zeros[g * outputs.div_ceil(8) + o / 8], o % 8) + offset) & 15;
-            *y = scales[g * outputs + o] * (nibble(codes[i / 8 * outputs + o], i % 8) - zero) as f32;
+/// The columns of a matrix of words one after the other, as bytes.
+fn turned(words: &[u32], cols: usize) -> Vec<u8> {
+    let rows = words.len() / cols.max(1);
+    let mut out = vec![0; words.len() * 4];
+    out.par_chunks_exact_mut((rows * 4).max(1)).enumerate().for_each(|(col, out)| {
+        for (row, out) in out.as_chunks_mut().0.iter_mut().enumerate() {
+            *out = words[row * cols + col].to_le_bytes();
         }
     });
-    Ok(out)
+    out
 }
 
-fn awq(source: &Source<'_>, [outputs, inputs]: [usize; 2]) -> Result<Vec<f32>, DecoderError> {
-    let (scales, groups) = source.groups(".scales", outputs, inputs)?;
+fn gptq(source: &Source<'_>, [outputs, inputs]: [usize; 2], offset: i32) -> Result<CodedTensor, DecoderError> {
+    let (scales, groups) = source.groups(".scales", outputs, inputs, false)?;
+    let words = inputs.div_ceil(8);
+    let codes = source.words(".qweight", &[words, outputs])?;
+    let zeros = source.words(".qzeros", &[groups, outputs.div_ceil(8)])?;
+    let zero = |o: usize, g: usize| (nibble(zeros[g * outputs.div_ceil(8) + o / 8], o % 8) + offset) as u8 & 15;
+    let zeros: Vec<u8> = (0..outputs).flat_map(|o| (0..groups).map(move |g| (o, g))).map(|(o, g)| zero(o, g)).collect();
+    Ok(CodedTensor {
+        kind: CodeKind::Nibble,
+        codes: turned(&codes, outputs).into(),
+        stride: words * 4,
+        rows: outputs,
+        cols: inputs,
+        scales,
+        block: [1, inputs.div_ceil(groups)],
+        zeros: Zeros::Each(zeros.into()),
+        order: source.order(".g_idx", inputs, groups)?,
+        divisor: 1.0,
+    })
+}
+
+fn awq(source: &Source<'_>, [outputs, inputs]: [usize; 2]) -> Result<CodedTensor, DecoderError> {
+    let (scales, groups) = source.groups(".scales", outputs, inputs, false)?;
     let words = outputs.div_ceil(8);
     let (codes, zeros) = (source.words(".qweight", &[inputs, words])?, source.words(".qzeros", &[groups, words])?);
-    let size = inputs.div_ceil(groups);
     // The nibble of a column.
     let place: [usize; 8] = std::array::from_fn(|column| AWQ_ORDER.iter().position(|&c| c == column).unwrap_or(column));
-    let mut out = vec![0.0; outputs * inputs];
-    out.par_chunks_exact_mut(inputs).enumerate().for_each(|(o, out)| {
-        for (i, y) in out.iter_mut().enumerate() {
-            let (g, at) = (i / size, place[o % 8]);
-            let value = nibble(codes[i * words + o / 8], at) - nibble(zeros[g * words + o / 8], at);
-            *y = scales[g * outputs + o] * value as f32;
+    let zero = |o: usize, g: usize| nibble(zeros[g * words + o / 8], place[o % 8]) as u8;
+    let zeros: Vec<u8> = (0..outputs).flat_map(|o| (0..groups).map(move |g| (o, g))).map(|(o, g)| zero(o, g)).collect();
+    let stride = inputs.div_ceil(2);
+    let mut rows = vec![0u8; outputs * stride];
+    // A word has a code of each of eight rows.
+    rows.par_chunks_mut(8 * stride).enumerate().for_each(|(word, rows)| {
+        for (input, codes) in codes.chunks_exact(words).enumerate() {
+            for (row, place) in rows.chunks_exact_mut(stride).zip(place) {
+                row[input / 2] |= (nibble(codes[word], place) as u8) << (4 * (input % 2));
+            }
         }
     });
-    Ok(out)
+    Ok(CodedTensor {
+        kind: CodeKind::Nibble,
+        codes: rows.into(),
+        stride,
+        rows: outputs,
+        cols: inputs,
+        scales,
+        block: [1, inputs.div_ceil(groups)],
+        zeros: Zeros::Each(zeros.into()),
+        order: None,
+        divisor: 1.0,
+    })
 }
 
-fn packed(source: &Source<'_>, [outputs, inputs]: [usize; 2], bits: u32) -> Result<Vec<f32>, DecoderError> {
-    let in_word = 32 / bits as usize;
-    let words = inputs.div_ceil(in_word);
-    let codes = source.words(".weight_packed", &[outputs, words])?;
-    let (scales, groups) = source.groups(".weight_scale", outputs, inputs)?;
-    let group = source.group_of_inputs(".weight_g_idx", inputs, groups)?;
-    let (mask, zero) = ((1u32 << bits) - 1, 1i32 << (bits - 1));
-    let mut out = vec![0.0; outputs * inputs];
-    out.par_chunks_exact_mut(inputs).enumerate().for_each(|(o, out)| {
-        for (i, y) in out.iter_mut().enumerate() {
-            let code = codes[o * words + i / in_word] >> (bits as usize * (i % in_word)) & mask;
-            *y = (code as i32 - zero) as f32 * scales[o * groups + group[i]];
-        }
-    });
-    Ok(out)
+fn packed(source: &Source<'_>, [outputs, inputs]: [usize; 2], bits: u32) -> Result<CodedTensor, DecoderError> {
+    let words = inputs.div_ceil(32 / bits as usize);
+    let (scales, groups) = source.groups(".weight_scale", outputs, inputs, true)?;
+    Ok(CodedTensor {
+        kind: if bits == 4 { CodeKind::Nibble } else { CodeKind::Unsigned },
+        codes: source.tensor(&source.name(".weight_packed"), &[Dtype::I32], &[outputs, words])?,
+        stride: words * 4,
+        rows: outputs,
+        cols: inputs,
+        scales,
+        block: [1, inputs.div_ceil(groups)],
+        zeros: Zeros::Same(1 << (bits - 1)),
+        order: source.order(".weight_g_idx", inputs, groups)?,
+        divisor: 1.0,
+    })
 }
 
-/// The values of 8-bit floats with four bits of exponent and three of mantissa; there are no infinities.
-fn e4m3(byte: u8) -> f32 {
-    let (exponent, mantissa) = (i32::from(byte >> 3 & 15), f32::from(byte & 7));
-    let value = match (exponent, byte & 7) {
-        (15, 7) => f32::NAN,
-        (0, _) => mantissa * (-9f32).exp2(),
-        _ => (8.0 + mantissa) * ((exponent - 10) as f32).exp2(),
-    };
-    if byte & 0x80 == 0 { value } else { -value }
+/// A byte an element, row by row, and a scale for every row.
+fn by_row(kind: CodeKind, codes: Buffer<u8>, [rows, cols]: [usize; 2], scales: Scales) -> CodedTensor {
+    let (block, zeros) = ([1, cols], Zeros::Same(0));
+    CodedTensor { kind, codes, stride: cols, rows, cols, scales, block, zeros, order: None, divisor: 1.0 }
 }
 
-fn scaled(source: &Source<'_>, [outputs, inputs]: [usize; 2], block: [usize; 2]) -> Result<Vec<f32>, DecoderError> {
+fn scaled(source: &Source<'_>, [outputs, inputs]: [usize; 2], block: [usize; 2]) -> Result<CodedTensor, DecoderError> {
     let name = source.name(".weight");
     let is_float = matches!(source.store.info(&name), Some((Dtype::F8_E4M3, _)));
     let codes = source.tensor(&name, &[Dtype::F8_E4M3, Dtype::I8], &[outputs, inputs])?;
@@ -260,40 +292,27 @@ fn scaled(source: &Source<'_>, [outputs, inputs]: [usize; 2], block: [usize; 2])
     let [rows, cols] = [block[0].min(outputs), block[1].min(inputs)];
     let blocks = [outputs.div_ceil(rows), inputs.div_ceil(cols)];
     let (scales, which) = source.floats(suffix, &[&blocks, &[outputs, 1], &[1]])?;
-    let table: Vec<f32> =
-        (0..=255u8).map(|byte| if is_float { e4m3(byte) } else { f32::from(byte.cast_signed()) }).collect();
-    let mut out = vec![0.0; outputs * inputs];
-    out.par_chunks_exact_mut(inputs).enumerate().for_each(|(o, out)| {
-        for (i, y) in out.iter_mut().enumerate() {
-            let scale = match which {
-                0 => scales[o / rows * blocks[1] + i / cols],
-                1 => scales[o],
-                _ => scales[0],
-            };
-            *y = table[usize::from(codes[o * inputs + i])] * scale;
-        }
-    });
-    Ok(out)
+    let block = [[rows, cols], [1, inputs], [outputs, inputs]][which];
+    let kind = if is_float { CodeKind::E4m3 } else { CodeKind::Signed };
+    Ok(CodedTensor { block, ..by_row(kind, codes, [outputs, inputs], scales) })
 }
 
-fn int8(source: &Source<'_>, [outputs, inputs]: [usize; 2]) -> Result<Vec<f32>, DecoderError> {
-    let codes = source.tensor(&source.name(".weight"), &[Dtype::I8], &[outputs, inputs])?;
-    let (largest, _) = source.floats(".SCB", &[&[outputs]])?;
-    let rows = codes.chunks_exact(inputs).zip(&largest);
-    Ok(rows.flat_map(|(row, largest)| row.iter().map(move |&q| f32::from(q.cast_signed()) * largest / 127.0)).collect())
+fn int8(source: &Source<'_>, shape: [usize; 2]) -> Result<CodedTensor, DecoderError> {
+    let codes = source.tensor(&source.name(".weight"), &[Dtype::I8], &shape)?;
+    let (largest, _) = source.floats(".SCB", &[&[shape[0]]])?;
+    Ok(CodedTensor { divisor: 127.0, ..by_row(CodeKind::Signed, codes, shape, largest) })
 }
 
-fn torchao(source: &Source<'_>, [outputs, inputs]: [usize; 2]) -> Result<Vec<f32>, DecoderError> {
-    let codes = source.tensor(&source.name("._weight_qdata"), &[Dtype::I8], &[outputs, inputs])?;
-    let (scales, _) = source.floats("._weight_scale", &[&[outputs, 1]])?;
+fn torchao(source: &Source<'_>, shape: [usize; 2]) -> Result<CodedTensor, DecoderError> {
+    let codes = source.tensor(&source.name("._weight_qdata"), &[Dtype::I8], &shape)?;
+    let (scales, _) = source.floats("._weight_scale", &[&[shape[0], 1]])?;
     let name = source.name("._weight_zero_point");
     let zeros = match source.store.contains(&name) {
-        true => source.tensor(&name, &[Dtype::I8], &[outputs, 1])?.to_vec(),
-        false => vec![0; outputs],
+        true => source.tensor(&name, &[Dtype::I8], &[shape[0], 1])?,
+        false => vec![].into(),
     };
-    let value =
-        |row: usize, q: u8| f32::from(i16::from(q.cast_signed()) - i16::from(zeros[row].cast_signed())) * scales[row];
-    Ok(codes.iter().enumerate().map(|(at, &q)| value(at / inputs, q)).collect())
+    let zeros = if zeros.iter().all(|&zero| zero == 0) { Zeros::Same(0) } else { Zeros::Each(zeros) };
+    Ok(CodedTensor { zeros, ..by_row(CodeKind::Signed, codes, shape, scales) })
 }
 
 /// The scheme of a folder's `config.json`.
@@ -301,26 +320,4 @@ pub(crate) fn scheme(folder: &Path) -> Result<Option<Scheme>, DecoderError> {
     let path = folder.join("config.json");
     let json = crate::read_json(&path)?;
     Scheme::read(&Keys { path: &path, json: &json, prefix: "", names: &[] })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn floats_of_eight_bits() {
-        let cases = [
-            (0x00, 0.0),
-            (0x01, 0.001_953_125),
-            (0x08, 0.015_625),
-            (0x38, 1.0),
-            (0x3c, 1.5),
-            (0x7e, 448.0),
-            (0xb8, -1.0),
-        ];
-        for (byte, value) in cases {
-            assert_eq!(e4m3(byte), value, "{byte:#x}");
-        }
-        assert!(e4m3(0x7f).is_nan() && e4m3(0xff).is_nan());
-    }
 }

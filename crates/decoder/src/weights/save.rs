@@ -39,7 +39,7 @@ fn tensors(weights: &Weights, dtype: &str) -> Vec<Stored> {
             HostData::F16(data) => (Dtype::F16, data.iter().flat_map(|x| x.to_le_bytes()).collect()),
             HostData::Bf16(data) => (Dtype::BF16, data.iter().flat_map(|x| x.to_le_bytes()).collect()),
             HostData::Nf4(data) => return all.extend(write(&name, &tensor.shape, data, dtype)),
-            HostData::Blocks(data) => (Dtype::F32, floats(&data.widen())),
+            HostData::Blocks(_) | HostData::Coded(_) => (Dtype::F32, floats(&tensor.to_f32())),
         };
         all.push((name, kind, tensor.shape.clone(), bytes));
     };
@@ -63,7 +63,9 @@ fn tensors(weights: &Weights, dtype: &str) -> Vec<Stored> {
     let mut vector = |name: String, data: &[f32]| {
         // Norms and biases are in the type of the embedding, as transformers expects of one model.
         let (kind, bytes): (Dtype, Vec<u8>) = match weights.embed.data {
-            HostData::F32(_) | HostData::Nf4(_) | HostData::Blocks(_) => (Dtype::F32, floats(data)),
+            HostData::F32(_) | HostData::Nf4(_) | HostData::Blocks(_) | HostData::Coded(_) => {
+                (Dtype::F32, floats(data))
+            }
             HostData::F16(_) => (Dtype::F16, data.iter().flat_map(|x| half::f16::from_f32(*x).to_le_bytes()).collect()),
             HostData::Bf16(_) => {
                 (Dtype::BF16, data.iter().flat_map(|x| half::bf16::from_f32(*x).to_le_bytes()).collect())

@@ -10,6 +10,7 @@
 //! to much more than each of them. They are therefore sums of chains of `KC` steps each, in order.
 
 mod blocks;
+mod codes;
 mod kernel;
 mod nf4;
 mod pack;
@@ -17,11 +18,12 @@ mod transpose;
 
 use rayon::prelude::*;
 
+use self::codes::{Scratch, few};
 pub(super) use self::kernel::NR;
 use self::kernel::{MR, Microkernel, Start};
 use self::pack::PackedRows;
 pub use self::pack::{PackedData, PackedMatrix};
-pub use self::{blocks::StackedBlocks, nf4::PackedNf4};
+pub use self::{blocks::StackedCodes, nf4::PackedNf4};
 use super::{MatMut, MatRef};
 
 /// Depth of the inner dimension that is worked on at once: a panel of B of this depth stays in the L1 cache. It is also
@@ -103,13 +105,20 @@ impl<'a> Operand<'a> {
         self.cols().div_ceil(NR)
     }
 
-    fn panel<'b>(self, panel: usize, start: usize, k: usize, buffer: &'b mut [f32; KC * NR]) -> &'b [f32]
+    fn panel<'b>(
+        self,
+        panel: usize,
+        start: usize,
+        k: usize,
+        buffer: &'b mut [f32; KC * NR],
+        scratch: &mut Option<Box<Scratch>>,
+    ) -> &'b [f32]
     where
         'a: 'b,
     {
         match self.transposed {
-            true => self.matrix.panel_transposed(panel, start, k, buffer),
-            false => self.matrix.panel(panel, start, k, buffer),
+            true => self.matrix.panel_transposed(panel, start, k, buffer, scratch),
+            false => self.matrix.panel(panel, start, k, buffer, scratch),
         }
     }
 }
@@ -166,8 +175,7 @@ impl Tiles<'_> {
     /// No other thread may touch the same tile of C.
     unsafe fn compute(&self, row_panels: std::ops::Range<usize>, col_panels: std::ops::Range<usize>) {
         let depth = self.b.rows();
-        let mut widened = [0f32; KC * NR];
-        let mut edge = [0f32; MR * NR];
+        let (mut widened, mut scratch) = ([0f32; KC * NR], None);
         if depth == 0 || (self.beta != 0.0 && self.beta != 1.0) {
             // SAFETY: as the caller promises.
             unsafe { self.scale(row_panels.clone(), col_panels.clone()) };
@@ -179,23 +187,41 @@ impl Tiles<'_> {
                 Sum::Chain => Start::Loaded,
                 Sum::Chains => Start::Added,
             };
+            let few = !self.b.transposed && few(self.rows.rows(), k);
             for col_panel in col_panels.clone() {
-                let b = self.b.panel(col_panel, from, k, &mut widened);
                 let cols = NR.min(self.b.cols() - col_panel * NR);
-                for row_panel in row_panels.clone() {
+                let tile = |row_panel: usize, run: &dyn Fn(usize, &[f32], *mut f32, usize)| {
                     let (a, rows) = self.rows.panel(row_panel, from);
-                    assert!(a.len() >= k * rows && b.len() >= k * NR, "panels of {k} steps");
-                    // SAFETY: the tile lies inside of C (shapes were checked), and a and b hold k steps of a panel.
+                    assert!(a.len() >= k * rows, "rows of {k} steps");
+                    // SAFETY: the tile lies inside of C (shapes were checked).
                     unsafe {
                         let c = self.c.add(row_panel * MR * self.ldc + col_panel * NR);
                         if cols == NR {
-                            self.kernel.run(rows, k, a.as_ptr(), b.as_ptr(), c, self.ldc, start);
-                        } else {
-                            copy(c, self.ldc, edge.as_mut_ptr(), NR, rows, if start == Start::Zero { 0 } else { cols });
-                            self.kernel.run(rows, k, a.as_ptr(), b.as_ptr(), edge.as_mut_ptr(), NR, start);
-                            copy(edge.as_ptr(), NR, c, self.ldc, rows, cols);
+                            return run(rows, a, c, self.ldc);
                         }
+                        let mut edge = [0f32; MR * NR];
+                        copy(c, self.ldc, edge.as_mut_ptr(), NR, rows, if start == Start::Zero { 0 } else { cols });
+                        run(rows, a, edge.as_mut_ptr(), NR);
+                        copy(edge.as_ptr(), NR, c, self.ldc, rows, cols);
                     }
+                };
+                if few && let Some((codes, at)) = self.b.matrix.codes(col_panel, from, k, &mut scratch) {
+                    for row_panel in row_panels.clone() {
+                        // SAFETY: the tile is writable, and there are few rows.
+                        tile(row_panel, &|rows, a, c, ldc| unsafe {
+                            codes.multiply((rows, at, k), a, (c, ldc), start)
+                        });
+                    }
+                    continue;
+                }
+                let b = self.b.panel(col_panel, from, k, &mut widened, &mut scratch);
+                assert!(b.len() >= k * NR, "panels of {k} steps");
+                for row_panel in row_panels.clone() {
+                    let run = |rows, a: &[f32], c, ldc| {
+                        // SAFETY: the tile is writable, and a and b hold k steps of a panel.
+                        unsafe { self.kernel.run(rows, k, a.as_ptr(), b.as_ptr(), c, ldc, start) };
+                    };
+                    tile(row_panel, &run);
                 }
             }
         }

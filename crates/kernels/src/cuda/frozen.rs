@@ -179,14 +179,8 @@ fn upload(device: &Device, data: &HostData, to: View<'_>) -> Result<(), KernelEr
             let len = data.len();
             for from in (0..len).step_by(CHUNK) {
                 let end = len.min(from + CHUNK);
-                let wide: Vec<f32> = match data {
-                    HostData::F32(data) => data[from..end].to_vec(),
-                    HostData::Bf16(data) => data[from..end].iter().map(|x| x.to_f32()).collect(),
-                    HostData::F16(data) => data[from..end].iter().map(|x| x.to_f32()).collect(),
-                    HostData::Nf4(data) => (from..end).map(|i| data.at(i)).collect(),
-                    // A part has whole blocks.
-                    HostData::Blocks(data) => data.kind.widen(&data.bytes[data.bytes_of(from)..data.bytes_of(end)]),
-                };
+                // A part has whole blocks.
+                let wide = data.widen_range(from..end);
                 device.write(&wide, to.columns(from, end - from))?;
             }
             Ok(())

@@ -5,13 +5,14 @@ use rayon::prelude::*;
 
 use super::{
     KC,
-    blocks::StackedBlocks,
+    blocks::StackedCodes,
+    codes::{CodePanel, Scratch},
     kernel::{MR, NR},
     nf4::PackedNf4,
     transpose::{TILE, transpose},
 };
 use crate::cpu::{MatRef, isa::multiversion};
-use crate::{Nf4Tensor, gguf::BlockTensor};
+use crate::{HostData, Nf4Tensor};
 
 /// The elements of a packed matrix, in the type they are stored in; products widen them to f32.
 #[derive(Clone, Debug)]
@@ -24,8 +25,8 @@ pub enum PackedData {
     F16(Vec<f16>),
     /// 4-bit codes with scales.
     Nf4(PackedNf4),
-    /// ggml's blocks, as they are stored.
-    Blocks(StackedBlocks),
+    /// ggml's blocks and other codes, as they are stored.
+    Codes(StackedCodes),
 }
 
 /// The right operand `[k, n]` of a product in panels of 32 columns: element `(i, 32·p + j)` is at `(p·k + i)·32 + j`.
@@ -87,10 +88,11 @@ impl PackedMatrix {
         Self { data: PackedData::Nf4(PackedNf4::new(weights, inp)), rows: inp, cols }
     }
 
-    /// As [`PackedMatrix::weight_f32`] for weights stacked by output, kept in ggml's blocks where they lie.
-    pub fn weight_blocks(weights: &[&BlockTensor], inp: usize) -> Self {
-        let cols = weights.iter().map(|weight| weight.len / inp.max(1)).sum();
-        Self { data: PackedData::Blocks(StackedBlocks::new(weights, inp)), rows: inp, cols }
+    /// As [`PackedMatrix::weight_f32`] for weights stacked by output, kept in ggml's blocks or other codes where they lie;
+    /// `None` if one of them is neither.
+    pub fn weight_codes(weights: &[&HostData], inp: usize) -> Option<Self> {
+        let data = StackedCodes::new(weights, inp)?;
+        Some(Self { cols: data.outputs(), data: PackedData::Codes(data), rows: inp })
     }
 
     /// Inner dimension k.
@@ -110,12 +112,19 @@ impl PackedMatrix {
             PackedData::Bf16(data) => data.len() * 2,
             PackedData::F16(data) => data.len() * 2,
             PackedData::Nf4(data) => data.bytes(),
-            PackedData::Blocks(data) => data.bytes(),
+            PackedData::Codes(data) => data.bytes(),
         }
     }
 
-    /// `k` steps of a panel from step `start`, as f32; 16-bit types are widened into `buffer`.
-    pub(super) fn panel<'a>(&'a self, panel: usize, start: usize, k: usize, buffer: &'a mut [f32]) -> &'a [f32] {
+    /// `k` steps of a panel from step `start`, as f32; what is stored otherwise is widened into `buffer`.
+    pub(super) fn panel<'a>(
+        &'a self,
+        panel: usize,
+        start: usize,
+        k: usize,
+        buffer: &'a mut [f32],
+        scratch: &mut Option<Box<Scratch>>,
+    ) -> &'a [f32] {
         let range = (panel * self.rows + start) * NR..(panel * self.rows + start + k) * NR;
         let out = &mut buffer[..k * NR];
         match &self.data {
@@ -123,9 +132,23 @@ impl PackedMatrix {
             PackedData::Bf16(data) => widen_bf16(&data[range], out),
             PackedData::F16(data) => widen_f16(&data[range], out),
             PackedData::Nf4(data) => data.panel(panel, start, k, out),
-            PackedData::Blocks(data) => data.panel(panel, start, k, out),
+            PackedData::Codes(data) => data.panel(panel, start, k, scratch, out),
         }
         out
+    }
+
+    /// As [`PackedMatrix::panel`], as codes if it is stored so, and at which of their steps it begins.
+    pub(super) fn codes<'a>(
+        &self,
+        panel: usize,
+        start: usize,
+        k: usize,
+        scratch: &'a mut Option<Box<Scratch>>,
+    ) -> Option<(&'a CodePanel, usize)> {
+        match &self.data {
+            PackedData::Codes(data) => data.codes(panel, start, k, scratch),
+            _ => None,
+        }
     }
 
     /// As [`PackedMatrix::panel`] of the transpose: its rows are the columns of this matrix. `start` is a multiple of 32.
@@ -135,6 +158,7 @@ impl PackedMatrix {
         start: usize,
         k: usize,
         buffer: &'a mut [f32; KC * NR],
+        scratch: &mut Option<Box<Scratch>>,
     ) -> &'a [f32] {
         let first = panel * NR;
         let steps = NR.min(self.rows - first);
@@ -143,15 +167,15 @@ impl PackedMatrix {
             let source = start / NR + i;
             match &self.data {
                 PackedData::F32(data) if steps == NR => {
-                    transpose(&data[(source * self.rows + first) * NR..][..TILE], to);
+                    transpose(&data[(source * self.rows + first) * NR..][..TILE], NR, to);
                 }
                 PackedData::F32(data) => {
                     tile[..steps * NR].copy_from_slice(&data[(source * self.rows + first) * NR..][..steps * NR]);
-                    transpose(&tile, to);
+                    transpose(&tile, NR, to);
                 }
                 _ => {
-                    self.panel(source, first, steps, &mut tile);
-                    transpose(&tile, to);
+                    self.panel(source, first, steps, &mut tile, scratch);
+                    transpose(&tile, NR, to);
                 }
             }
         }
@@ -160,7 +184,7 @@ impl PackedMatrix {
 
     /// Row `row` of the weight this was packed from (column `row` of the packed matrix), widened to f32.
     pub fn weight_row(&self, row: usize, out: &mut [f32]) {
-        if let PackedData::Blocks(data) = &self.data {
+        if let PackedData::Codes(data) = &self.data {
             return data.row(row, 0, &mut out[..self.rows]);
         }
         let (base, offset) = (row / NR * self.rows * NR, row % NR);
@@ -171,7 +195,7 @@ impl PackedMatrix {
                 PackedData::Bf16(data) => data[at].to_f32(),
                 PackedData::F16(data) => data[at].to_f32(),
                 PackedData::Nf4(data) => data.at(row, i),
-                PackedData::Blocks(_) => 0.0,
+                PackedData::Codes(_) => 0.0,
             };
         }
     }

@@ -5,7 +5,11 @@ use harness_core::Seed;
 use proptest::prelude::*;
 
 use super::*;
-use crate::cpu::isa::available;
+use crate::{
+    CodeKind, CodedTensor, HostData, HostTensor, Scales, Zeros,
+    cpu::isa::available,
+    gguf::{BlockTensor, BlockType},
+};
 
 fn random(seed: u64, n: usize) -> Vec<f32> {
     let mut rng = Seed(seed).stream("gemm test", 0);
@@ -193,5 +197,141 @@ fn four_bit_codes_give_the_products_of_their_values() {
         let mut row = vec![0.0; k];
         packed.weight_row(n - 1, &mut row);
         assert_eq!(row, widened[(n - 1) * k..]);
+    }
+}
+
+/// Types of blocks with everything that differs between them: sizes, minima, groups of 16.
+const BLOCKS: [BlockType; 14] = [
+    BlockType::Q4_0,
+    BlockType::Q4_1,
+    BlockType::Q5_0,
+    BlockType::Q5_1,
+    BlockType::Q8_0,
+    BlockType::Q8_1,
+    BlockType::Q2K,
+    BlockType::Q3K,
+    BlockType::Q4K,
+    BlockType::Q5K,
+    BlockType::Q6K,
+    BlockType::Q8K,
+    BlockType::IQ4_NL,
+    BlockType::IQ4_XS,
+];
+
+/// Any codes, with scales of half precision from subnormal ones to about 4.
+fn random_blocks(seed: u64, kind: BlockType, len: usize) -> BlockTensor {
+    let mut rng = Seed(seed).stream("blocks test", 0);
+    let mut bytes: Vec<u8> = (0..len / kind.elements() * kind.bytes()).map(|_| rng.below(256) as u8).collect();
+    let at: &[usize] = match kind {
+        BlockType::Q4_1 | BlockType::Q5_1 | BlockType::Q8_1 | BlockType::Q4K | BlockType::Q5K => &[0, 2],
+        BlockType::Q2K => &[80, 82],
+        BlockType::Q3K => &[108],
+        BlockType::Q6K => &[208],
+        BlockType::Q8K => &[0, 2],
+        _ => &[0],
+    };
+    for block in bytes.chunks_exact_mut(kind.bytes()) {
+        for at in at {
+            let scale = f16::from_f32(rng.normal() as f32 * [1e-6, 1e-2, 1.0][rng.below(3) as usize]);
+            block[*at..at + 2].copy_from_slice(&scale.to_le_bytes());
+        }
+    }
+    BlockTensor { kind, bytes: bytes.into(), len }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    #[test]
+    fn blocks_give_the_products_of_their_values(
+        first in 0usize..14, second in 0usize..14, m in 1usize..20, deep in 1usize..4,
+        outs in (1usize..70, 1usize..40), beta in prop_oneof![Just(0.0f32), Just(1.0), Just(0.25)],
+    ) {
+        let kinds = [BLOCKS[first], BLOCKS[second]];
+        // Whole blocks of both; not whole panels of 256 steps if they are small.
+        let k = kinds.iter().map(|kind| kind.elements()).max().unwrap_or(1) * deep;
+        let parts = [(kinds[0], outs.0), (kinds[1], outs.1)];
+        let parts = parts.map(|(kind, out)| random_blocks((deep * 64 + out) as u64, kind, out * k));
+        let widened: Vec<f32> = parts.iter().flat_map(BlockTensor::widen).collect();
+        let n = outs.0 + outs.1;
+        let stored = parts.clone().map(HostData::Blocks);
+        let packed = PackedMatrix::weight_codes(&[&stored[0], &stored[1]], k).unwrap();
+        prop_assert_eq!(packed.bytes(), parts.iter().map(|part| part.bytes.len()).sum::<usize>());
+        let (x, d) = (random(30, m * k), random(31, m * n));
+        let (mut y, mut dx) = (random(32, m * n), vec![0.0; m * k]);
+        let (mut expected_y, mut expected_dx) = (y.clone(), dx.clone());
+        gemm_packed(1.0, MatRef::new(&x, m, k), &packed, beta, MatMut::new(&mut y, m, n));
+        gemm_packed_transposed(1.0, MatRef::new(&d, m, n), &packed, 0.0, MatMut::new(&mut dx, m, k));
+        naive(1.0, MatRef::new(&x, m, k), MatRef::new(&widened, n, k).t(), beta, &mut expected_y);
+        naive_chains(1.0, MatRef::new(&d, m, n), MatRef::new(&widened, n, k), &mut expected_dx);
+        assert_same(&y, &expected_y);
+        assert_same(&dx, &expected_dx);
+        let mut row = vec![0.0; k];
+        packed.weight_row(n - 1, &mut row);
+        prop_assert_eq!(&row, &widened[(n - 1) * k..]);
+    }
+}
+
+/// A matrix of random codes; what differs between formats by bits of `how`.
+fn random_coded(kind: CodeKind, rows: usize, cols: usize, how: u64) -> CodedTensor {
+    let mut rng = Seed(how).stream("codes test", rows as u64);
+    let nibbles = matches!(kind, CodeKind::Nibble | CodeKind::E2m1);
+    let stride = if nibbles { cols.div_ceil(2) } else { cols } + 4 * (how as usize & 1);
+    let block = [[1, 16], [1, cols], [1, 32], [3, 64], [1, 24]][how as usize / 2 % 5];
+    let groups = [rows.div_ceil(block[0]), cols.div_ceil(block[1])];
+    let count = groups[0] * groups[1];
+    let mut byte = |most: u64| rng.below(most) as u8;
+    let codes: Vec<u8> = (0..rows * stride).map(|_| byte(0x7f) | byte(2) << 7).collect();
+    let zeros = match (kind, how / 10 % 2) {
+        (CodeKind::Unsigned, 0) => Zeros::Same(128),
+        (CodeKind::Nibble, 0) => Zeros::Same(8),
+        (CodeKind::Nibble, _) => Zeros::Each((0..count).map(|_| byte(16)).collect::<Vec<_>>().into()),
+        (CodeKind::Unsigned | CodeKind::Signed, 1) => {
+            Zeros::Each((0..count).map(|_| byte(255)).collect::<Vec<_>>().into())
+        }
+        _ => Zeros::Same(0),
+    };
+    let scales = match how / 20 % 4 {
+        0 => Scales::Exponents((0..count).map(|_| 120 + byte(12)).collect::<Vec<_>>().into()),
+        1 => Scales::F16((0..count).map(|_| f16::from_f32(f32::from(byte(200)) * 1e-3)).collect::<Vec<_>>().into()),
+        2 => Scales::Bf16((0..count).map(|_| bf16::from_f32(f32::from(byte(200)) * 1e-3)).collect::<Vec<_>>().into()),
+        _ => Scales::F32((0..count).map(|_| f32::from(byte(200)) * 1e-3).collect::<Vec<_>>().into()),
+    };
+    let order =
+        (how / 80 % 4 == 3).then(|| (0..cols).map(|_| byte(groups[1] as u64).into()).collect::<Vec<u32>>().into());
+    let divisor = if how / 320 % 4 == 3 { 127.0 } else { 1.0 };
+    CodedTensor { kind, codes: codes.into(), stride, rows, cols, scales, block, zeros, order, divisor }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(96))]
+
+    #[test]
+    fn codes_give_the_products_of_their_values(
+        kind in 0usize..5, how in 0u64..1280, m in 1usize..8, k in prop_oneof![1usize..90, 250usize..530],
+        outs in (1usize..40, 1usize..40), cut in 0usize..40,
+    ) {
+        use CodeKind::{E2m1, E4m3, Nibble, Signed, Unsigned};
+        let kind = [Nibble, E2m1, Unsigned, Signed, E4m3][kind];
+        let parts = [random_coded(kind, outs.0, k, how), random_coded(kind, outs.1, k, how * 7 % 1280)];
+        let mut widened: Vec<f32> = parts.iter().flat_map(CodedTensor::widen).collect();
+        let n = outs.0 + outs.1;
+        let stored = parts.map(HostData::Coded);
+        let packed = PackedMatrix::weight_codes(&[&stored[0], &stored[1]], k).unwrap();
+        let (x, d) = (random(30, m * k), random(31, m * n));
+        let (mut y, mut dx) = (random(32, m * n), vec![0.0; m * k]);
+        let (mut expected_y, mut expected_dx) = (y.clone(), dx.clone());
+        gemm_packed(1.0, MatRef::new(&x, m, k), &packed, 1.0, MatMut::new(&mut y, m, n));
+        gemm_packed_transposed(1.0, MatRef::new(&d, m, n), &packed, 0.0, MatMut::new(&mut dx, m, k));
+        naive(1.0, MatRef::new(&x, m, k), MatRef::new(&widened, n, k).t(), 1.0, &mut expected_y);
+        naive_chains(1.0, MatRef::new(&d, m, n), MatRef::new(&widened, n, k), &mut expected_dx);
+        assert_same(&y, &expected_y);
+        assert_same(&dx, &expected_dx);
+        let first = HostTensor { shape: vec![outs.0, k], data: stored[0].clone() };
+        let runs = [0..cut % outs.0, cut % outs.0..outs.0, 0..1];
+        widened.truncate(outs.0 * k);
+        widened.extend_from_within(..k);
+        let selected = first.select_rows(runs.into_iter());
+        prop_assert_eq!(selected.to_f32(), &widened[..]);
     }
 }
