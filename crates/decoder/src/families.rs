@@ -14,7 +14,7 @@ mod olmo;
 mod others;
 mod phi;
 
-pub(crate) use names::{ExpertNames, Module, Names, QkvOrder};
+pub(crate) use names::{ExpertNames, Module, Names, QkvOrder, part_of};
 
 use crate::{Architecture, DecoderConfig, DecoderError, config::Keys};
 

@@ -1,5 +1,7 @@
 //! Blocks of quantised elements as ggml stores them (ggml-common.h, ggml-quants.c of llama.cpp), and what they stand for.
 
+mod quantise;
+
 use std::ops::Range;
 
 use half::f16;
@@ -53,6 +55,11 @@ impl BlockType {
             30 => Self::BF16,
             _ => return None,
         })
+    }
+
+    /// Its number in a GGUF file.
+    pub fn code(self) -> u32 {
+        (0..=30).find(|&code| Self::from_code(code) == Some(self)).unwrap_or_default()
     }
 
     /// The name of a type that is not known here.

@@ -215,7 +215,7 @@ impl DecoderConfig {
 }
 
 /// The weight of a projection.
-fn part_of(projection: Projection) -> Part {
+pub(crate) fn part_of(projection: Projection) -> Part {
     match projection {
         Projection::Q => Part::Q,
         Projection::K => Part::K,

@@ -129,7 +129,7 @@ pub(crate) trait TensorSource: Sync {
 }
 
 /// The parts that a block of this configuration has.
-fn parts(config: &DecoderConfig, layer: usize) -> Vec<Part> {
+pub(crate) fn parts(config: &DecoderConfig, layer: usize) -> Vec<Part> {
     use Part::*;
     let block = &config.block;
     let mut parts = vec![];
@@ -195,7 +195,7 @@ fn parts(config: &DecoderConfig, layer: usize) -> Vec<Part> {
 }
 
 /// The places outside of the blocks, head and embedding apart.
-fn tops(config: &DecoderConfig) -> Vec<Place> {
+pub(crate) fn tops(config: &DecoderConfig) -> Vec<Place> {
     let block = &config.block;
     let mut places = vec![];
     if block.final_norm && block.norm.weight != NormWeight::None {
@@ -220,7 +220,7 @@ fn tops(config: &DecoderConfig) -> Vec<Place> {
 }
 
 /// The shape of what is at a place outside of the blocks.
-fn top_shape(config: &DecoderConfig, place: Place) -> Vec<usize> {
+pub(crate) fn top_shape(config: &DecoderConfig, place: Place) -> Vec<usize> {
     let (hidden, width) = (config.hidden_size, config.block.embedding_width.unwrap_or(config.hidden_size));
     match place {
         Place::Embed | Place::LmHead => vec![config.vocab_size, width],
@@ -236,7 +236,7 @@ fn top_shape(config: &DecoderConfig, place: Place) -> Vec<usize> {
 }
 
 /// The shape of a part.
-fn shape(config: &DecoderConfig, part: Part) -> Vec<usize> {
+pub(crate) fn shape(config: &DecoderConfig, part: Part) -> Vec<usize> {
     let (h, m, q, kv) = (config.hidden_size, config.intermediate_size, config.q_dim(), config.kv_dim());
     let experts = || config.experts.as_ref().map_or(0, |experts| experts.count);
     let shared = || config.experts.as_ref().and_then(|experts| experts.shared).unwrap_or(0);
@@ -292,7 +292,7 @@ fn shape(config: &DecoderConfig, part: Part) -> Vec<usize> {
 }
 
 /// The shape of an expert's part.
-fn expert_shape(config: &DecoderConfig, part: ExpertPart) -> [usize; 2] {
+pub(crate) fn expert_shape(config: &DecoderConfig, part: ExpertPart) -> [usize; 2] {
     let (h, m) = (config.hidden_size, config.expert_width());
     if part == ExpertPart::Down { [h, m] } else { [m, h] }
 }
