@@ -208,7 +208,8 @@ fn what_cannot_be_merged_is_refused() {
     let mut huge = more.clone();
     let name = format!("{PREFIX}model.layers.0.self_attn.v_proj.lora_B.weight");
     huge.get_mut(&name).unwrap().2 = 3e38f32.to_le_bytes().repeat(16);
-    let error = Pair::new(&tiny_config("llama"), &tiny_tensors("llama"), &targets, &huge).merge().unwrap_err();
+    let large = json!({"target_modules": ["v_proj"], "lora_alpha": 300});
+    let error = Pair::new(&tiny_config("llama"), &tiny_tensors("llama"), &large, &huge).merge().unwrap_err();
     assert!(error.to_string().contains("layers.0.self_attn.v_proj.weight` has values beyond the range"), "{error}");
 
     let pair = Pair::new(&tiny_config("llama"), &tiny_tensors("llama"), &targets, &more);

@@ -33,7 +33,6 @@ pub(super) fn describe(config: &DecoderConfig, layout: &Layout) -> Vec<(String, 
             add("rope.scaling.factor", Value::F32(*factor as f32));
         }
         RopeScaling::LongRope { original_max, attention_factor, .. } => {
-            add("rope.scaling.type", Value::String("longrope".to_owned()));
             add("rope.scaling.original_context_length", size(*original_max));
             add("rope.scaling.attn_factor", Value::F32(*attention_factor as f32));
         }
@@ -42,8 +41,14 @@ pub(super) fn describe(config: &DecoderConfig, layout: &Layout) -> Vec<(String, 
     if let Some(local) = &block.local_rope {
         add("rope.freq_base_swa", Value::F32(local.theta as f32));
     }
-    if let Some(window) = config.sliding_window.iter().flatten().next().filter(|_| layout.window) {
+    let window = config.sliding_window.iter().flatten().next().filter(|_| layout.window);
+    // llama.cpp takes the lack of this key of Phi 3 for an old file of Phi-3-mini.
+    if let Some(window) = window.or((layout.name == "phi3").then_some(&0)) {
         add("attention.sliding_window", size(*window));
+    }
+    if window.is_some() && layout.name == "olmo2" {
+        let pattern = config.sliding_window.iter().map(|window| Value::Bool(window.is_some()));
+        add("attention.sliding_window_pattern", Value::Array(pattern.collect()));
     }
     for (key, value) in [
         ("attn_logit_softcapping", block.score_cap),

@@ -124,7 +124,9 @@ fn check(config: &DecoderConfig, layout: &Layout, to: &Path) -> Result<(), Decod
     // llama.cpp reads these for these families only.
     let elsewhere = limited("rope_freqs.weight") && !["llama", "smollm3"].contains(&layout.name)
         || limited("rope_factors_long.weight") && layout.name != "phi3";
+    let some_only = config.experts.is_some() && (0..config.num_layers).any(|layer| !config.is_sparse(layer));
     let differs = match describe::compare(config, &read) {
+        Ok(()) if some_only => "experts of some layers only".to_owned(),
         Ok(()) if elsewhere => "rope_scaling".to_owned(),
         Ok(()) => return Ok(()),
         Err(name) => name,

@@ -116,8 +116,7 @@ fn block(config: &DecoderConfig, layout: &Layout, permuted: bool, layer: usize, 
         };
         outputs.push(Output {
             name,
-            // Stored as a vector.
-            shape: if part == Part::SharedSigmoid { own[1..].to_vec() } else { own },
+            shape: own,
             layer,
             sources: vec![source],
             permuted: permuted && matches!(part, Part::Q | Part::K | Part::QBias | Part::KBias),

@@ -249,8 +249,10 @@ impl TensorSource for GgufSource<'_> {
                 let whole: Vec<usize> = std::iter::once(rows).chain(shape[1..].iter().copied()).collect();
                 self.file.tensor(&name, &whole)?.select_rows(std::iter::once(own))
             }
-            // Stored as a vector.
-            (None, Part::SharedSigmoid) => self.file.tensor(&name, &shape[1..])?.reshaped(shape),
+            // Older files store a vector.
+            (None, Part::SharedSigmoid) if self.file.shape(&name).is_some_and(|found| found.len() == 1) => {
+                self.file.tensor(&name, &shape[1..])?.reshaped(shape)
+            }
             (None, _) => self.file.tensor(&name, shape)?,
         };
         // llama.cpp stores the rows of q and k of some architectures in the order of interleaved rotation.

@@ -49,7 +49,7 @@ impl GgufType {
         architecture: &str,
         config: &DecoderConfig,
     ) -> BlockType {
-        let always_wide = ["_norm.weight", "ffn_gate_inp.weight", "position_embd.weight"];
+        let always_wide = ["_norm.weight", "ffn_gate_inp.weight", "ffn_gate_inp_shexp.weight", "position_embd.weight"];
         let part = name.strip_prefix(&format!("blk.{layer}.")).unwrap_or(name);
         if shape.len() < 2 || !name.ends_with(".weight") || always_wide.iter().any(|end| part.ends_with(end)) {
             return BlockType::F32;
