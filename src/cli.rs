@@ -112,7 +112,7 @@ pub enum Command {
     Chat(ChatArgs),
     /// List tasks and preview their prompts
     Tasks(TasksArgs),
-    /// List, inspect and quantise models
+    /// List, inspect, merge and quantise models
     Models(ModelsArgs),
     /// Check metrics against golden values
     Golden(GoldenArgs),

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
+use harness_decoder::GgufType;
 
 /// Arguments of `harness models`.
 #[derive(Clone, Debug, Args)]
@@ -25,6 +26,17 @@ pub enum ModelsCommand {
     Show {
         /// A name from harness.toml, or a path
         model: String,
+    },
+    /// Merge an adapter into its base and write the result as a model of its own
+    Merge {
+        /// A name from harness.toml, or an adapter's folder
+        model: String,
+        /// Output folder, new or empty
+        #[arg(long, value_name = "DIR")]
+        out: PathBuf,
+        /// Write one GGUF file for llama.cpp instead, with or without an adapter
+        #[arg(long, value_name = "TYPE", ignore_case = true, value_parser = GgufType::NAMES)]
+        gguf: Option<String>,
     },
     /// Write a copy of a model with linear layers in 4 bits, in the bitsandbytes format
     Quantize {

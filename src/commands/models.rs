@@ -2,11 +2,11 @@
 
 use std::{fmt::Write as _, path::Path};
 
-use harness_decoder::{AdapterConfig, Checkpoint, supported};
+use harness_decoder::{AdapterConfig, Checkpoint, GgufType, supported};
 use harness_engine::{ModelFiles, save_quantised};
 use harness_evaluation::{
     experiment::{Candidate, ResolvedModel},
-    models::{Missing, sources},
+    models::{Missing, merge, sources},
     training::ensure_trained,
 };
 use harness_kernels::Quantization;
@@ -26,6 +26,9 @@ pub(super) fn models(app: &App, args: &ModelsArgs) -> Result<(), Failure> {
         ModelsCommand::List { supported: false } => list(app),
         ModelsCommand::List { supported: true } => list_supported(app),
         ModelsCommand::Show { model } => show(app, &app.experiment.model(model)?),
+        ModelsCommand::Merge { model, out, gguf } => {
+            merge_model(app, &app.experiment.model(model)?, out, gguf.as_deref())
+        }
         ModelsCommand::Quantize { model, out, kind } => quantize(app, &app.experiment.model(model)?, out, kind),
     }
 }
@@ -107,6 +110,13 @@ fn describe(resolved: &ResolvedModel) -> (&'static str, String) {
             ("recipe", format!("{}{base}", path.display()))
         }
     }
+}
+
+fn merge_model(app: &App, resolved: &ResolvedModel, out: &Path, gguf: Option<&str>) -> Result<(), Failure> {
+    let kind = gguf.and_then(GgufType::from_name);
+    merge(app, resolved, ensure_trained, out, kind)?;
+    let object = json!({ "name": resolved.name, "folder": out, "gguf": kind.map(GgufType::name) });
+    app.output(&object, || out.display().to_string())
 }
 
 fn quantize(app: &App, resolved: &ResolvedModel, out: &Path, kind: &str) -> Result<(), Failure> {

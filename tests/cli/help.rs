@@ -46,6 +46,7 @@ fn of_models() {
     help("help_models", &["models"]);
     help("help_models_list", &["models", "list"]);
     help("help_models_show", &["models", "show"]);
+    help("help_models_merge", &["models", "merge"]);
 }
 
 #[test]

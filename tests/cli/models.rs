@@ -56,6 +56,40 @@ fn list_says_what_is_missing() {
 }
 
 #[test]
+fn a_merged_candidate_is_a_model_of_its_own() {
+    let world = world();
+    let says =
+        |model: &str| world.run(&["generate", model, "-p", "Anna has", "--max-new-tokens", "8"]).expect(0).stdout;
+    let outcome = world.run(&["models", "merge", "a8", "--out", "merged"]).expect(0);
+    assert_eq!(outcome.stdout.trim(), "merged");
+    assert_eq!(says("merged"), says("a8"));
+    assert_ne!(says("merged"), says("base"));
+    let files = |folder: &str| {
+        let names = std::fs::read_dir(world.path(folder)).unwrap().map(|entry| entry.unwrap().file_name());
+        let mut names: Vec<String> = names.map(|name| name.into_string().unwrap()).collect();
+        names.sort();
+        names
+    };
+    assert_eq!(files("merged"), ["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"]);
+    let again = world.run(&["models", "merge", "a8", "--out", "merged"]).expect(2);
+    assert!(
+        again.stderr.contains("--out merged: is there already; expected a new or empty folder"),
+        "{}",
+        again.stderr
+    );
+    let none = world.run(&["models", "merge", "base", "--out", "other"]).expect(2);
+    assert!(none.stderr.contains("base: there is no adapter to merge"), "{}", none.stderr);
+
+    let object = world.run(&["models", "merge", "a8", "--out", "file", "--gguf", "f16", "--json"]).expect(0).json();
+    assert_eq!(object["gguf"], "F16");
+    assert_eq!(files("file"), ["a8-F16.gguf"]);
+    assert_eq!(says("file/a8-F16.gguf"), says("a8"));
+    let shown = world.run(&["models", "show", "file", "--json"]).expect(0).json();
+    assert_eq!((&shown["kind"], &shown["architecture"]), (&serde_json::json!("gguf"), &serde_json::json!("llama")));
+    assert!(!files(".").iter().any(|name| name.starts_with(".file") || name.starts_with(".merged")), "no remains");
+}
+
+#[test]
 fn show_as_json_holds_the_dimensions() {
     let object = world().run(&["models", "show", "base", "--json"]).expect(0).json();
     for (key, value) in [("layers", 2), ("hidden_size", 32), ("heads", 4), ("kv_heads", 2), ("max_length", 512)] {

@@ -181,6 +181,9 @@ pub enum DecoderError {
         /// Rows of the embedding.
         vocab_size: usize,
     },
+    /// Whoever called wants to stop.
+    #[error("stopped")]
+    Stopped,
     /// The device failed.
     #[error(transparent)]
     Kernel(#[from] KernelError),

@@ -1,11 +1,16 @@
 //! GGUF, llama.cpp's single-file format: metadata, configuration and weights.
 
 mod config;
+mod describe;
+mod export;
 mod families;
 mod format;
+mod layout;
 mod metadata;
 mod split;
 mod tensors;
+mod types;
+mod write;
 
 use std::{
     collections::BTreeMap,
@@ -13,9 +18,12 @@ use std::{
     sync::Arc,
 };
 
+pub use export::{write_gguf, write_gguf_vocabulary};
 use format::Content;
+pub use format::Value as GgufValue;
 use harness_core::open_file;
 use harness_kernels::{Map, map_file};
+pub use types::GgufType;
 
 use crate::{Architecture, DecoderConfig, DecoderError, Weights};
 

@@ -4,14 +4,18 @@ mod assemble;
 mod hf;
 mod quantise;
 mod quantised;
+mod remapped;
 mod safetensors;
 mod save;
 mod stored;
 
-pub(crate) use assemble::{Count, ExpertPart, Part, Place, TensorSource, assemble, digest_tensors, parts};
+pub(crate) use assemble::{
+    Count, ExpertPart, Part, Place, TensorSource, assemble, digest_tensors, expert_shape, parts, shape, top_shape, tops,
+};
 use harness_kernels::{FloatType, HostTensor, cpu::activation::Activation};
 pub(crate) use hf::{HfSource, expert_path};
 pub(crate) use quantised::scheme;
+pub(crate) use remapped::{Remapped, is_tied, le_bytes, refuse_quantised};
 pub(crate) use safetensors::TensorStore;
 pub use save::save_safetensors;
 pub use stored::StoredTensors;

@@ -1,20 +1,24 @@
 //! Running models: tokenizers, chat templates, scheduling, generation over a decoder.
 
+mod beside;
 mod chat;
 mod error;
 mod files;
 mod generate;
 mod model;
 mod placement;
+mod save_gguf;
 mod save_quantised;
 mod schedule;
 mod tokenizer;
 
+pub use beside::copy_beside;
 pub use chat::{ChatContext, ChatEnding, ChatSettings, ChatTemplate, DateUse};
 pub use error::EngineError;
 pub use files::ModelFiles;
 pub use model::{LoadedBase, LocalModel, ModelOptions, Plan, Texts};
 pub use placement::{ComputeType, Placement};
+pub use save_gguf::save_gguf;
 pub use save_quantised::save_quantised;
 pub use schedule::Limits;
 pub use tokenizer::{

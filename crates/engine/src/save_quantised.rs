@@ -1,13 +1,13 @@
 //! A model in Hugging Face layout with its linears in 4 bits, as transformers and bitsandbytes read it.
 
-use std::{fs, path::Path};
+use std::path::Path;
 
 use harness_core::atomic_write;
 use harness_decoder::{DecoderError, read_json, save_safetensors};
 use harness_kernels::{HostData, Quantization};
 use serde_json::{Map, Value, json};
 
-use crate::{EngineError, ModelFiles};
+use crate::{EngineError, ModelFiles, copy_beside};
 
 /// Reads the model in `from`, quantises its linears and writes it to `to`, which is made if needed; the files beside the
 /// weights are copied. Linears that are quantised already stay as they are.
@@ -29,18 +29,7 @@ pub fn save_quantised(from: &Path, to: &Path, options: &Quantization) -> Result<
         HostData::Bf16(_) | HostData::Nf4(_) => "bfloat16",
     };
     files.quantise(options)?;
-    fs::create_dir_all(to).map_err(|e| DecoderError::write(to, e))?;
-    let entries = fs::read_dir(from).map_err(|e| DecoderError::read(from, e))?;
-    for entry in entries {
-        let path = entry.map_err(|e| DecoderError::read(from, e))?.path();
-        let copied = ["json", "jinja", "model", "txt", "md"];
-        let known = path.extension().is_some_and(|e| copied.iter().any(|known| e == *known));
-        let name = path.file_name().unwrap_or_default();
-        if known && name != "config.json" && name != "model.safetensors.index.json" {
-            let bytes = harness_core::read_file(&path).map_err(|e| DecoderError::read(&path, e))?;
-            write(&to.join(name), &bytes)?;
-        }
-    }
+    copy_beside(from, to, &|name| name != "config.json")?;
     config.insert("quantization_config".to_owned(), transformers_config(options, dtype));
     config.insert("tie_word_embeddings".to_owned(), files.config.tie_word_embeddings.into());
     let text = serde_json::to_string_pretty(&config).unwrap_or_default();

@@ -5,7 +5,8 @@ use std::{
     sync::Arc,
 };
 
-use harness_decoder::{Adapter, BaseModel, Checkpoint, Decoder, KvBlock, Piece};
+use harness_core::Control;
+use harness_decoder::{Adapter, BaseModel, Checkpoint, Decoder, KvBlock, Piece, merge_adapter};
 use harness_engine::TextTokenizer;
 use harness_test_support::{beside, skipped};
 use serde_json::Value;
@@ -48,6 +49,14 @@ impl Model {
         Ok(Self { decoder: load().map_err(|error| error.to_string())?, width: self.width })
     }
 
+    /// A base with an adapter merged into it.
+    fn merged(base: &Path, adapter: &Path) -> Result<Self, String> {
+        let folder = tempfile::tempdir().unwrap();
+        let merged = merge_adapter(base, adapter, folder.path(), &mut |_, _| Control::Continue);
+        merged.map_err(|error| error.to_string())?;
+        Self::load(folder.path())
+    }
+
     /// Log-probabilities of all tokens at every position, computed in parts of these lengths.
     fn log_probs(&self, ids: &[u32], cuts: &[usize]) -> Vec<Vec<f32>> {
         let (mut hidden, mut path, mut from) = (vec![], Vec::<KvBlock>::new(), 0);
@@ -83,10 +92,11 @@ fn argmax(row: &[f32]) -> u32 {
     (0..row.len()).max_by(|&a, &b| row[a].total_cmp(&row[b]).then(b.cmp(&a))).unwrap() as u32
 }
 
-/// The largest difference from a reference, or what else is wrong.
-fn check(path: &Path) -> Result<f64, String> {
+/// The largest difference from a reference, or what else is wrong. `merged`: whether adapters are merged into their bases.
+fn check(path: &Path, merged: bool) -> Result<f64, String> {
     let reference: Value = serde_json::from_slice(&std::fs::read(path.join("reference.json")).unwrap()).unwrap();
     let model = match reference["base"].as_str() {
+        Some(base) if merged => Model::merged(&path.with_file_name(base), path)?,
         Some(base) => Model::load(&path.with_file_name(base))?.with_adapter(path)?,
         None => Model::load(path)?,
     };
@@ -133,21 +143,26 @@ fn check(path: &Path) -> Result<f64, String> {
 
 #[test]
 fn log_probabilities_are_those_of_transformers() {
-    check_all(|name| !name.contains("-lora") && !name.starts_with("quant-"));
+    check_all(|name| !name.contains("-lora") && !name.starts_with("quant-"), false);
 }
 
 #[test]
 fn quantised_weights_are_those_of_their_formats() {
-    check_all(|name| name.starts_with("quant-"));
+    check_all(|name| name.starts_with("quant-"), false);
 }
 
 #[test]
 fn adapters_are_those_of_peft() {
-    check_all(|name| name.contains("-lora"));
+    check_all(|name| name.contains("-lora"), false);
+}
+
+#[test]
+fn merged_adapters_are_those_of_peft() {
+    check_all(|name| name.contains("-lora"), true);
 }
 
 #[expect(clippy::print_stdout, reason = "the largest differences, for whoever asks with --nocapture")]
-fn check_all(of: impl Fn(&str) -> bool) {
+fn check_all(of: impl Fn(&str) -> bool, merged: bool) {
     let paths = checkpoints(of);
     if paths.is_empty() {
         return skipped("no families beside the checkout");
@@ -155,7 +170,7 @@ fn check_all(of: impl Fn(&str) -> bool) {
     let mut wrong = vec![];
     for path in &paths {
         let name = path.file_name().unwrap().to_string_lossy().into_owned();
-        match check(path) {
+        match check(path, merged) {
             Ok(worst) => println!("{name}: {worst:.1e}"),
             Err(reason) => wrong.push(format!("{name}: {reason}")),
         }

@@ -1,6 +1,7 @@
 //! Blocks of quantised elements as ggml stores them (ggml-common.h, ggml-quants.c of llama.cpp), and what they stand for.
 
 mod codes;
+mod quantise;
 
 use rayon::prelude::*;
 
@@ -54,6 +55,11 @@ impl BlockType {
             30 => Self::BF16,
             _ => return None,
         })
+    }
+
+    /// Its number in a GGUF file.
+    pub fn code(self) -> u32 {
+        (0..=30).find(|&code| Self::from_code(code) == Some(self)).unwrap_or_default()
     }
 
     /// The name of a type that is not known here.
@@ -230,7 +236,8 @@ mod tests {
 
     #[test]
     fn blocks_are_widened_as_gguf_py_widens_them() {
-        let lines = include_str!("../../../golden/vectors/gguf_blocks.txt").lines().filter(|line| !line.starts_with('#'));
+        let lines =
+            include_str!("../../../golden/vectors/gguf_blocks.txt").lines().filter(|line| !line.starts_with('#'));
         let mut names = vec![];
         for line in lines {
             let [name, blocks, values] = line.split(' ').collect::<Vec<_>>()[..] else { panic!("{line}") };

@@ -94,8 +94,13 @@ impl Metadata<'_> {
         self.experts(config)?.ok_or_else(|| self.file.missing(&self.key("expert_count"), "a positive integer"))
     }
 
-    /// The window on all layers but every so many.
+    /// The window on all layers but every so many, or on those that the file lists.
     fn windows(&self, config: &mut DecoderConfig, every: usize) -> Result<(), DecoderError> {
+        if let Some(listed) = self.file.flags(&self.key("attention.sliding_window_pattern")) {
+            let listed = listed.into_iter().chain(std::iter::repeat(false));
+            config.sliding_window.iter_mut().zip(listed).for_each(|(window, has)| *window = window.filter(|_| has));
+            return Ok(());
+        }
         let every = self.integer("attention.sliding_window_pattern")?.filter(|&every| every > 0).unwrap_or(every);
         for (layer, window) in config.sliding_window.iter_mut().enumerate() {
             *window = window.filter(|_| !(layer + 1).is_multiple_of(every));

@@ -6,7 +6,8 @@ use harness_kernels::gguf::BlockType;
 
 /// A value of the metadata.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) enum Value {
+#[allow(missing_docs, reason = "the format's types")]
+pub enum Value {
     U8(u8),
     I8(i8),
     U16(u16),

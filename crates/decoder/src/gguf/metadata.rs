@@ -54,6 +54,12 @@ impl GgufFile {
         }
     }
 
+    /// An array of flags; `None` for values of another kind, too.
+    pub(super) fn flags(&self, key: &str) -> Option<Vec<bool>> {
+        let Value::Array(values) = self.get(key)? else { return None };
+        values.iter().map(|value| if let Value::Bool(flag) = value { Some(*flag) } else { None }).collect()
+    }
+
     /// An unsigned integer; an array of equal integers (one a layer) counts as one.
     ///
     /// # Errors

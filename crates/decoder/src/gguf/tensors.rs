@@ -249,8 +249,10 @@ impl TensorSource for GgufSource<'_> {
                 let whole: Vec<usize> = std::iter::once(rows).chain(shape[1..].iter().copied()).collect();
                 self.file.tensor(&name, &whole)?.select_rows(std::iter::once(own))
             }
-            // Stored as a vector.
-            (None, Part::SharedSigmoid) => self.file.tensor(&name, &shape[1..])?.reshaped(shape),
+            // Older files store a vector.
+            (None, Part::SharedSigmoid) if self.file.shape(&name).is_some_and(|found| found.len() == 1) => {
+                self.file.tensor(&name, &shape[1..])?.reshaped(shape)
+            }
             (None, _) => self.file.tensor(&name, shape)?,
         };
         // llama.cpp stores the rows of q and k of some architectures in the order of interleaved rotation.
@@ -263,7 +265,7 @@ impl TensorSource for GgufSource<'_> {
     }
 }
 
-fn part_name(part: Part) -> &'static str {
+pub(super) fn part_name(part: Part) -> &'static str {
     match part {
         Part::Q => "attn_q.weight",
         Part::K => "attn_k.weight",
@@ -321,7 +323,7 @@ fn part_name(part: Part) -> &'static str {
     }
 }
 
-fn expert_name(part: ExpertPart) -> &'static str {
+pub(super) fn expert_name(part: ExpertPart) -> &'static str {
     match part {
         ExpertPart::Gate => "ffn_gate",
         ExpertPart::Up => "ffn_up",
@@ -331,29 +333,36 @@ fn expert_name(part: ExpertPart) -> &'static str {
 
 /// Rows of every head from the order of rotated pairs (0, 1), (2, 3) … to that of rotated halves (0, d/2), (1, d/2 + 1) …
 fn halves_from_pairs(tensor: HostTensor, head_dim: usize) -> HostTensor {
+    reordered(tensor, head_dim, |row| if row < head_dim / 2 { 2 * row } else { 2 * row + 1 - head_dim })
+}
+
+/// The other way round.
+pub(super) fn pairs_from_halves(tensor: HostTensor, head_dim: usize) -> HostTensor {
+    reordered(tensor, head_dim, |row| row / 2 + row % 2 * (head_dim / 2))
+}
+
+/// Rows of every head in another order: `from` says which row comes to a place.
+fn reordered(tensor: HostTensor, head_dim: usize, from: impl Fn(usize) -> usize + Copy) -> HostTensor {
     let cols = tensor.cols();
     let data = match &tensor.data {
-        HostData::F32(data) => HostData::F32(reorder(data, head_dim, cols).into()),
-        HostData::F16(data) => HostData::F16(reorder(data, head_dim, cols).into()),
-        HostData::Bf16(data) => HostData::Bf16(reorder(data, head_dim, cols).into()),
+        HostData::F32(data) => HostData::F32(reorder(data, head_dim, cols, from).into()),
+        HostData::F16(data) => HostData::F16(reorder(data, head_dim, cols, from).into()),
+        HostData::Bf16(data) => HostData::Bf16(reorder(data, head_dim, cols, from).into()),
         // GGUF has no such codes.
-        HostData::Nf4(_) | HostData::Coded(_) => HostData::F32(reorder(&tensor.to_f32(), head_dim, cols).into()),
+        HostData::Nf4(_) | HostData::Coded(_) => HostData::F32(reorder(&tensor.to_f32(), head_dim, cols, from).into()),
         HostData::Blocks(data) => {
-            let bytes = reorder(&data.bytes, head_dim, data.bytes_of(cols)).into();
+            let bytes = reorder(&data.bytes, head_dim, data.bytes_of(cols), from).into();
             HostData::Blocks(BlockTensor { bytes, ..*data })
         }
     };
     HostTensor { shape: tensor.shape, data }
 }
 
-fn reorder<T: Copy>(data: &[T], head_dim: usize, cols: usize) -> Vec<T> {
+fn reorder<T: Copy>(data: &[T], head_dim: usize, cols: usize, from: impl Fn(usize) -> usize) -> Vec<T> {
     let mut out = Vec::with_capacity(data.len());
     for head in data.chunks_exact(head_dim * cols) {
-        for parity in 0..2 {
-            for pair in 0..head_dim / 2 {
-                let row = 2 * pair + parity;
-                out.extend_from_slice(&head[row * cols..(row + 1) * cols]);
-            }
+        for row in (0..head_dim).map(&from) {
+            out.extend_from_slice(&head[row * cols..(row + 1) * cols]);
         }
     }
     out
@@ -364,9 +373,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pairs_become_halves() {
+    fn pairs_become_halves_and_pairs_again() {
         // Two heads of four rows with one column: rows 0 and 1 of a head are a pair, so they end up half a head apart.
-        assert_eq!(reorder(&[0, 1, 2, 3, 10, 11, 12, 13], 4, 1), [0, 2, 1, 3, 10, 12, 11, 13]);
-        assert_eq!(reorder(&[0, 5, 1, 6, 2, 7, 3, 8], 4, 2), [0, 5, 2, 7, 1, 6, 3, 8]);
+        let tensor = |rows: usize, data: &[f32]| HostTensor::from_f32([rows, data.len() / rows], data.to_vec());
+        let pairs = tensor(8, &[0., 1., 2., 3., 10., 11., 12., 13.]);
+        let halves = halves_from_pairs(pairs.clone(), 4);
+        assert_eq!(*halves.to_f32(), [0., 2., 1., 3., 10., 12., 11., 13.]);
+        assert_eq!(pairs_from_halves(halves, 4).to_f32(), pairs.to_f32());
+        let two = tensor(4, &[0., 5., 1., 6., 2., 7., 3., 8.]);
+        assert_eq!(*halves_from_pairs(two, 4).to_f32(), [0., 5., 2., 7., 1., 6., 3., 8.]);
     }
 }

@@ -96,6 +96,30 @@ impl Part {
             _ => return None,
         })
     }
+
+    /// The weight of a linear.
+    pub(crate) fn of(projection: Projection) -> Self {
+        match projection {
+            Projection::Q => Self::Q,
+            Projection::K => Self::K,
+            Projection::V => Self::V,
+            Projection::O => Self::O,
+            Projection::Gate => Self::Gate,
+            Projection::Up => Self::Up,
+            Projection::Down => Self::Down,
+            Projection::QDown => Self::QDown,
+            Projection::QUp => Self::QUp,
+            Projection::KvDown => Self::KvDown,
+            Projection::KvUp => Self::KvUp,
+            Projection::ConvIn => Self::ConvIn,
+            Projection::ConvOut => Self::ConvOut,
+            Projection::Router => Self::Router,
+            Projection::SharedGate => Self::SharedGate,
+            Projection::SharedUp => Self::SharedUp,
+            Projection::SharedDown => Self::SharedDown,
+            Projection::SharedSigmoid => Self::SharedSigmoid,
+        }
+    }
 }
 
 /// A tensor of an expert.
@@ -222,7 +246,7 @@ pub(crate) fn parts(config: &DecoderConfig, layer: usize) -> Vec<Part> {
 }
 
 /// The places outside of the blocks, head and embedding apart.
-fn tops(config: &DecoderConfig) -> Vec<Place> {
+pub(crate) fn tops(config: &DecoderConfig) -> Vec<Place> {
     let block = &config.block;
     let mut places = vec![];
     if block.final_norm && block.norm.weight != NormWeight::None {
@@ -247,7 +271,7 @@ fn tops(config: &DecoderConfig) -> Vec<Place> {
 }
 
 /// The shape of what is at a place outside of the blocks.
-fn top_shape(config: &DecoderConfig, place: Place) -> Vec<usize> {
+pub(crate) fn top_shape(config: &DecoderConfig, place: Place) -> Vec<usize> {
     let (hidden, width) = (config.hidden_size, config.block.embedding_width.unwrap_or(config.hidden_size));
     match place {
         Place::Embed | Place::LmHead => vec![config.vocab_size, width],
@@ -263,7 +287,7 @@ fn top_shape(config: &DecoderConfig, place: Place) -> Vec<usize> {
 }
 
 /// The shape of a part.
-fn shape(config: &DecoderConfig, part: Part) -> Vec<usize> {
+pub(crate) fn shape(config: &DecoderConfig, part: Part) -> Vec<usize> {
     if let Some(projection) = part.projection() {
         let (outputs, inputs) = projection.dims(config);
         return vec![outputs, inputs];
@@ -298,7 +322,7 @@ fn shape(config: &DecoderConfig, part: Part) -> Vec<usize> {
 }
 
 /// The shape of an expert's part.
-fn expert_shape(config: &DecoderConfig, part: ExpertPart) -> [usize; 2] {
+pub(crate) fn expert_shape(config: &DecoderConfig, part: ExpertPart) -> [usize; 2] {
     let (h, m) = (config.hidden_size, config.expert_width());
     if part == ExpertPart::Down { [h, m] } else { [m, h] }
 }

@@ -113,6 +113,11 @@ impl<'a> HfSource<'a> {
         (!self.store.contains(&one)).then_some(name)
     }
 
+    /// Whether a part of all experts is stored in one tensor.
+    pub(crate) fn is_stacked(&self, layer: usize, part: ExpertPart) -> bool {
+        self.stacked(layer, part).is_some()
+    }
+
     /// A part of one expert from a tensor of all.
     fn of_stacked(
         &self,

@@ -5,7 +5,7 @@ use std::{collections::HashMap, path::Path};
 use harness_kernels::{HostData, HostTensor};
 use safetensors::{Dtype, tensor::TensorView};
 
-use super::{ExpertPart, Weights, expert_path};
+use super::{ExpertPart, Weights, expert_path, le_bytes};
 use crate::{DecoderError, bitsandbytes::write};
 
 /// One tensor of the file: name, type, shape, bytes.
@@ -35,11 +35,10 @@ fn tensors(weights: &Weights, dtype: &str) -> Vec<Stored> {
     let floats = |data: &[f32]| data.iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<u8>>();
     let matrix = |all: &mut Vec<Stored>, name: String, tensor: &HostTensor| {
         let (kind, bytes) = match &tensor.data {
-            HostData::F32(data) => (Dtype::F32, floats(data)),
-            HostData::F16(data) => (Dtype::F16, data.iter().flat_map(|x| x.to_le_bytes()).collect()),
-            HostData::Bf16(data) => (Dtype::BF16, data.iter().flat_map(|x| x.to_le_bytes()).collect()),
+            HostData::F32(_) | HostData::Blocks(_) | HostData::Coded(_) => (Dtype::F32, le_bytes(tensor)),
+            HostData::F16(_) => (Dtype::F16, le_bytes(tensor)),
+            HostData::Bf16(_) => (Dtype::BF16, le_bytes(tensor)),
             HostData::Nf4(data) => return all.extend(write(&name, &tensor.shape, data, dtype)),
-            HostData::Blocks(_) | HostData::Coded(_) => (Dtype::F32, floats(&tensor.to_f32())),
         };
         all.push((name, kind, tensor.shape.clone(), bytes));
     };

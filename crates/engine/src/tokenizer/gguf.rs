@@ -1,10 +1,11 @@
 //! The tokenizer from GGUF metadata: byte-level BPE (`gpt2`) and SentencePiece's BPE (`llama`).
 
 mod pre_tokenizer;
+mod write;
 
 use std::collections::BTreeMap;
 
-use harness_decoder::{DecoderError, GgufFile};
+use harness_decoder::{DecoderError, GgufFile, GgufValue};
 use tokenizers::{
     AddedToken, DecoderWrapper, NormalizerWrapper, Tokenizer,
     decoders::{byte_fallback::ByteFallback, fuse::Fuse, sequence::Sequence as Decoders, strip::Strip},
@@ -44,6 +45,23 @@ impl TextTokenizer {
     /// If the file has none, or one that is not supported.
     pub(crate) fn from_gguf(file: &GgufFile) -> Result<Self, DecoderError> {
         read(file)
+    }
+
+    /// The metadata of a GGUF file for this tokenizer and an embedding of so many rows; `ends` are the tokens that end a
+    /// generation.
+    ///
+    /// # Errors
+    /// A reason, if llama.cpp's files have no tokenizer of this kind.
+    pub(crate) fn to_gguf(&self, rows: usize, ends: &[u32]) -> Result<Vec<(String, GgufValue)>, String> {
+        write::metadata(self, rows, ends)
+    }
+
+    /// Fails if a tokenizer that was read from such metadata cuts texts into other tokens than this one.
+    ///
+    /// # Errors
+    /// What differs.
+    pub(crate) fn is_as_read(&self, read: &Self) -> Result<(), String> {
+        write::compare(self, read)
     }
 }
 

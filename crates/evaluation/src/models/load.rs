@@ -75,6 +75,13 @@ pub struct Place {
     endpoint: Option<Box<EndpointOptions>>,
 }
 
+impl Place {
+    /// The base's folder or file, and the adapter's folder; `None` behind a server.
+    pub(super) fn files(&self) -> Option<(&Path, Option<&Path>)> {
+        self.endpoint.is_none().then_some((self.base.as_path(), self.adapter.as_deref()))
+    }
+}
+
 impl<'a> Loader<'a> {
     /// A loader whose models keep to these bounds, with what makes those that come from a recipe.
     pub fn new(session: &'a Session, limits: Limits, trainer: Trainer) -> Self {
@@ -134,7 +141,8 @@ impl<'a> Loader<'a> {
         let adapter = place.adapter.as_deref().map(|folder| Adapter::load(folder, config)).transpose()?;
         let rows = adapter.as_ref().map_or(config.vocab_size, |adapter| adapter.embedding_rows(config.vocab_size));
         let files = (place.base.as_path(), place.adapter.as_deref());
-        let Chosen { texts, own, unused } = texts::choose(self.session, resolved, &loaded, files, rows, self.keep)?;
+        let of_base = (loaded.tokenizer(), loaded.chat_template());
+        let Chosen { texts, own, unused } = texts::choose(self.session, resolved, of_base, files, rows, self.keep)?;
         let base = self.behind(&loaded, texts);
         if !own.is_empty() {
             let caveat = Caveat::OwnTexts { model: resolved.name.clone(), what: own.clone() };

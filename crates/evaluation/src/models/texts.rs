@@ -8,7 +8,7 @@ use crate::{
     experiment::{Candidate, Day, ModelSection, PreTokenizer, ResolvedModel, TokenizerChoice},
 };
 use harness_core::ChatKwargs;
-use harness_engine::{ChatSettings, ChatTemplate, DateUse, LoadedBase, PairOptions, TextTokenizer, Texts};
+use harness_engine::{ChatSettings, ChatTemplate, DateUse, PairOptions, TextTokenizer, Texts};
 use harness_python::CivilTime;
 
 /// The file in `HARNESS_HOME` with the day that templates are told.
@@ -33,19 +33,20 @@ pub(super) enum Keep {
     No,
 }
 
-/// What tokenizer, template and settings a model gets over its loaded base. `rows`: the tokens that its embedding knows.
+/// What tokenizer, template and settings a model gets over its base, which has `of_base` itself. `rows`: the tokens that its
+/// embedding knows.
 ///
 /// # Errors
 /// If something is asked for that is not there, or does not fit the model.
 pub(super) fn choose(
     session: &Session,
     resolved: &ResolvedModel,
-    loaded: &LoadedBase,
+    of_base: (&TextTokenizer, Option<&ChatTemplate>),
     place: (&Path, Option<&Path>),
     rows: usize,
     keep: Keep,
 ) -> Result<Chosen, EvaluationError> {
-    let (base, adapter) = place;
+    let ((base, adapter), (tokenizer_of_base, template_of_base)) = (place, of_base);
     let section = &resolved.section;
     let below = base_section(resolved);
     let choice = section.tokenizer.clone().or(below.tokenizer.clone()).unwrap_or(TokenizerChoice::Adapter);
@@ -56,9 +57,9 @@ pub(super) fn choose(
     let (mut own, mut unused) = (vec![], vec![]);
     let mut tokenizer = match &named {
         Some(folder) => TextTokenizer::load(folder)?,
-        None => loaded.tokenizer().clone(),
+        None => tokenizer_of_base.clone(),
     };
-    let mut template = loaded.chat_template().cloned();
+    let mut template = template_of_base.cloned();
     if let Some(folder) = &named {
         template = ChatTemplate::load(folder, None)?.or(template);
     }
@@ -67,8 +68,8 @@ pub(super) fn choose(
         let used = choice == TokenizerChoice::Adapter || chosen;
         if folder.join("tokenizer.json").exists() {
             let its = TextTokenizer::load(folder)?;
-            if !its.encodes_like(loaded.tokenizer()) {
-                let tokens = format!("{} tokens, the base's has {}", its.vocab_size(), loaded.tokenizer().vocab_size());
+            if !its.encodes_like(tokenizer_of_base) {
+                let tokens = format!("{} tokens, the base's has {}", its.vocab_size(), tokenizer_of_base.vocab_size());
                 match used {
                     true => own.push(format!("tokenizer ({tokens})")),
                     false => unused.push("was saved with a tokenizer of its own, which is not used here".to_owned()),
@@ -79,7 +80,7 @@ pub(super) fn choose(
         let saved = ChatTemplate::load(folder, None)?;
         let is_saved = saved.is_some();
         let its = if is_saved { saved } else { lineage::trained_template(folder)? };
-        if let Some(its) = its.filter(|its| loaded.chat_template().map(ChatTemplate::digest) != Some(its.digest())) {
+        if let Some(its) = its.filter(|its| template_of_base.map(ChatTemplate::digest) != Some(its.digest())) {
             match used {
                 true => own.push("chat template".to_owned()),
                 false if is_saved => {
@@ -93,8 +94,8 @@ pub(super) fn choose(
     }
     let asked = section.chat_template.as_ref().map(|file| (file, adapter.unwrap_or(base)));
     // What the experiment says of the base does not go before an adapter's own template.
-    let of_base = below.chat_template.as_ref().filter(|_| !own.iter().any(|part| part == "chat template"));
-    if let Some((file, folder)) = asked.or(of_base.map(|file| (file, base))) {
+    let named_for_base = below.chat_template.as_ref().filter(|_| !own.iter().any(|part| part == "chat template"));
+    if let Some((file, folder)) = asked.or(named_for_base.map(|file| (file, base))) {
         template = Some(named_template(&session.experiment.folder.join(file), folder, file)?);
         own.retain(|part| part != "chat template");
     }
