@@ -3,6 +3,7 @@
 mod config;
 mod experts;
 mod files;
+mod initial;
 mod modules;
 mod patterns;
 mod targets;
@@ -12,6 +13,7 @@ use std::collections::BTreeMap;
 
 pub use config::{AdapterConfig, TargetModules};
 use harness_core::{Digest, Hasher};
+pub use initial::Initialisation;
 pub use patterns::Patterns;
 pub use targets::TargetRank;
 pub use top::{TokenIndices, TokenRows, TopAdditions};
@@ -80,14 +82,14 @@ impl Adapter {
         modules_to_save: BTreeMap<String, HostTensor>,
     ) -> Self {
         let top = TopAdditions::default();
-        let digest = digest(&layers, &modules_to_save, &[], &top);
+        let digest = digest(&config, &layers, &modules_to_save, &[], &top);
         Self { layers, modules_to_save, experts: vec![], top, config, digest }
     }
 
     /// The same adapter with additions to experts, embedding and head.
     #[must_use]
     pub(crate) fn with_more(mut self, experts: Vec<ExpertPairs>, top: TopAdditions) -> Self {
-        self.digest = digest(&self.layers, &self.modules_to_save, &experts, &top);
+        self.digest = digest(&self.config, &self.layers, &self.modules_to_save, &experts, &top);
         (self.experts, self.top) = (experts, top);
         self
     }
@@ -121,6 +123,7 @@ impl Adapter {
 
 /// Hash of the values, whatever type they are stored in.
 fn digest(
+    config: &AdapterConfig,
     layers: &[AdapterLayer],
     modules_to_save: &BTreeMap<String, HostTensor>,
     experts: &[ExpertPairs],
@@ -148,6 +151,9 @@ fn digest(
                 hasher.part(bytes(&pair.a)).part(bytes(&pair.b));
             }
         }
+    }
+    if let Some(initialisation) = config.initialisation {
+        hasher.part(format!("{initialisation:?}"));
     }
     for (part, values) in top.parts() {
         hasher.part(part);

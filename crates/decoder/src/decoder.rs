@@ -6,6 +6,7 @@ mod experts;
 mod feed_forward;
 mod forward;
 mod host;
+mod initial;
 mod latent;
 mod linear;
 mod pass;

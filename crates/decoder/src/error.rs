@@ -153,6 +153,14 @@ pub enum DecoderError {
         /// Blocks of the base.
         expected: usize,
     },
+    /// The part of the base that an adapter began as cannot be computed.
+    #[error("`{module}`: the part of the base that `init_lora_weights` takes out cannot be computed: {reason}")]
+    AdapterPart {
+        /// The module.
+        module: String,
+        /// What is wrong.
+        reason: String,
+    },
     /// An adapter replaces a module that cannot be replaced.
     #[error("the adapter replaces module `{module}`; only `lm_head` and `model.embed_tokens` can be replaced")]
     AdapterModule {

@@ -22,8 +22,8 @@ mod support;
 mod weights;
 
 pub use adapter::{
-    Adapter, AdapterConfig, AdapterLayer, ExpertPairs, LoraPair, Patterns, TargetModules, TargetRank, TokenIndices,
-    TokenRows, TopAdditions,
+    Adapter, AdapterConfig, AdapterLayer, ExpertPairs, Initialisation, LoraPair, Patterns, TargetModules, TargetRank,
+    TokenIndices, TokenRows, TopAdditions,
 };
 pub use architecture::Architecture;
 pub use block::{

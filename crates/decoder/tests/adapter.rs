@@ -269,7 +269,7 @@ fn embedding_and_head_come_from_where_peft_takes_them() {
         modules(false, none.clone(), &[("lm_head.modules_to_save", 8)]),
         &["lm_head.modules_to_save", "does not name"],
     );
-    assert_says(modules(false, none, &[("lm_head.lora_A", 2)]), &["lm_head.lora_A", "merge the adapter with PEFT"]);
+    assert_says(modules(false, none, &[("lm_head.lora_A", 2)]), &["lm_head.lora_A", "not targeted"]);
 }
 
 #[test]
@@ -293,7 +293,8 @@ fn broken_adapters_are_named() {
     assert!(with("init_lora_weights", json!("gaussian")).is_ok() && with("init_lora_weights", json!(false)).is_ok());
     assert_says(with("layers_pattern", json!("layers")), &["`layers_pattern`", "`layers_to_transform` is not"]);
     assert_says(with("bias", json!("all")), &["`bias`", "all"]);
-    assert_says(with("init_lora_weights", json!("pissa_niter_4")), &["pissa_niter_4"]);
+    assert_says(with("init_lora_weights", json!("pissa_niter_4")), &["pissa_niter_4", "random"]);
+    assert_says(with("init_lora_weights", json!("loftq")), &["loftq", "quantises"]);
     assert_says(with("layer_replication", json!([[0, 2]])), &["`layer_replication`"]);
     assert_says(with("modules_to_save", json!(["classifier"])), &["classifier", "lm_head"]);
     assert_says(with("r", json!("eight")), &["adapter_config.json"]);

@@ -5,7 +5,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::{Patterns, TokenIndices};
+use super::{Initialisation, Patterns, TokenIndices};
 use crate::{DecoderError, config::read_json};
 
 /// Which modules an adapter changes.
@@ -76,6 +76,9 @@ pub struct AdapterConfig {
     /// Tokens whose rows of the embedding, or of embedding and head, are trained.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub trainable_token_indices: Option<TokenIndices>,
+    /// What the factors began as, where that was taken out of the base.
+    #[serde(rename = "init_lora_weights", skip_serializing, deserialize_with = "Initialisation::read")]
+    pub initialisation: Option<Initialisation>,
 }
 
 impl Default for AdapterConfig {
@@ -101,6 +104,7 @@ impl Default for AdapterConfig {
             lora_bias: false,
             target_parameters: None,
             trainable_token_indices: None,
+            initialisation: None,
         }
     }
 }
@@ -208,8 +212,12 @@ const WITHOUT_EFFECT: [&str; 11] = [
 /// Initialisations that leave the base as it is.
 const INITIALISATIONS: [&str; 4] = ["gaussian", "eva", "orthogonal", "mica"];
 
-fn leaves_the_base(initialisation: &Value) -> bool {
-    initialisation.as_str().is_some_and(|found| INITIALISATIONS.iter().any(|name| found.eq_ignore_ascii_case(name)))
+/// Whether the base with such an adapter is known.
+fn is_known(initialisation: &Value) -> bool {
+    let leaves_the_base = initialisation
+        .as_str()
+        .is_some_and(|found| INITIALISATIONS.iter().any(|name| found.eq_ignore_ascii_case(name)));
+    leaves_the_base || Initialisation::named(initialisation).is_some()
 }
 
 /// Refuses, by name, what would compute something else than plain LoRA.
@@ -253,10 +261,18 @@ fn refuse_unsupported(path: &Path, json: &Map<String, Value>) -> Result<(), Deco
             "bias" if value != "none" => {
                 return Err(refused(key, value, "\"none\" (trained biases are not supported)"));
             }
-            "init_lora_weights" if value != &Value::Bool(true) && !leaves_the_base(value) => {
-                let expected = "an initialisation that leaves the base as it is; convert the adapter with PEFT's \
-                                path_initial_model_for_weight_conversion";
-                return Err(refused(key, value, expected));
+            "init_lora_weights" if value != &Value::Bool(true) && !is_known(value) => {
+                let reason = match value.as_str().unwrap_or_default() {
+                    name if name.starts_with("pissa_niter") => "its decomposition is random, another one every time",
+                    name if name.starts_with("corda") || name == "lora_ga" => "it depends on data that are not here",
+                    "loftq" => "it quantises the base",
+                    _ => "it is not known",
+                };
+                let expected = format!(
+                    "an initialisation that can be computed again ({reason}); convert the adapter with PEFT's \
+                     path_initial_model_for_weight_conversion"
+                );
+                return Err(refused(key, value, &expected));
             }
             "bias" | "init_lora_weights" => {}
             key if WITHOUT_EFFECT.contains(&key) || known.as_ref().is_ok_and(|known| known.get(key).is_some()) => {}

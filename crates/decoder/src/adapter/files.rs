@@ -9,12 +9,12 @@ use std::{
 use safetensors::{Dtype, tensor::TensorView};
 
 use super::{
-    Adapter, AdapterConfig, AdapterLayer, LoraPair, TargetRank,
+    Adapter, AdapterConfig, AdapterLayer, Initialisation, LoraPair, TargetRank,
     experts::ExpertTensors,
     modules::{Modules, saved},
     top::TopTensors,
 };
-use crate::{DecoderConfig, DecoderError, LinearPlace, families::Names, weights::TensorStore};
+use crate::{DecoderConfig, DecoderError, LinearPlace, Projection, families::Names, weights::TensorStore};
 use harness_kernels::HostTensor;
 
 /// What PEFT puts before the module's path.
@@ -53,6 +53,7 @@ impl Adapter {
         let targets = config
             .targets(base)
             .map_err(|reason| DecoderError::Adapter { path: dir.join("adapter_config.json"), reason })?;
+        check_initialisation(&config, &targets, base).map_err(failed)?;
         let store = TensorStore::open_file(&path)?;
         let names = &base.architecture.family().names;
         // Names of tensors by layer and module, in the order of `MATRICES`.
@@ -141,9 +142,12 @@ impl Adapter {
     pub fn save(&self, dir: &Path) -> Result<(), DecoderError> {
         if !self.experts.is_empty()
             || !self.top.is_empty()
+            || self.config.initialisation.is_some()
             || !self.layers.iter().flat_map(AdapterLayer::values).all(LoraPair::is_plain)
         {
-            return Err(DecoderError::AdapterModule { module: "experts, embeddings, magnitudes or biases".to_owned() });
+            return Err(DecoderError::AdapterModule {
+                module: "experts, embeddings, magnitudes, biases or parts of the base".to_owned(),
+            });
         }
         let mut tensors: Vec<(String, HostTensor)> = Vec::new();
         for (layer, pairs) in self.layers.iter().enumerate() {
@@ -191,6 +195,32 @@ impl AdapterConfig {
         let file = safetensors::serialize(views, Some(metadata)).map_err(broken)?;
         write_whole(&path, &file)?;
         write_whole(&dir.join("adapter_config.json"), (self.to_json() + "\n").as_bytes())
+    }
+}
+
+/// Refuses parts of the base that cannot be taken out as PEFT does it.
+fn check_initialisation(
+    config: &AdapterConfig,
+    targets: &[BTreeMap<Projection, TargetRank>],
+    base: &DecoderConfig,
+) -> Result<(), String> {
+    let Some(initialisation) = config.initialisation else { return Ok(()) };
+    if initialisation == Initialisation::Olora && base.architecture.family().names.transposed {
+        return Err("`init_lora_weights` \"olora\" is not supported for weights that are stored transposed".to_owned());
+    }
+    let parameters = config.target_parameters.as_ref().is_some_and(|names| !names.is_empty());
+    if parameters || config.top_targets(base)?.iter().any(Option::is_some) {
+        return Err(
+            "`init_lora_weights` that changes the base is supported for linears of blocks only; the adapter targets \
+                    the embedding, the head or experts"
+                .to_owned(),
+        );
+    }
+    match targets.iter().flat_map(BTreeMap::values).find(|target| target.scale <= 0.0) {
+        Some(target) => {
+            Err(format!("`init_lora_weights` that changes the base has scale {}, expected above 0", target.scale))
+        }
+        None => Ok(()),
     }
 }
 

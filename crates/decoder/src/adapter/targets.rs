@@ -109,7 +109,10 @@ impl AdapterConfig {
             Matcher::All => Ok(None),
             _ => selection.of(&top.path(base)),
         });
-        Ok([embedding?, head?])
+        let (embedding, head) = (embedding?, head?);
+        // Over a base that ties them PEFT ties the additions as well, if asked to.
+        let tied = base.tie_word_embeddings && self.ensure_weight_tying;
+        Ok(if tied { [embedding.or(head), head.or(embedding)] } else { [embedding, head] })
     }
 }
 

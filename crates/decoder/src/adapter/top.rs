@@ -175,10 +175,6 @@ impl<'a> TopTensors<'a> {
                         "`{module}` is targeted by adapter_config.json, but its low-rank matrices are not both there"
                     )));
                 };
-                let dora = config.use_dora;
-                if dora && top == Top::Embedding {
-                    return Err(failed(format!("`use_dora` on the embedding (`{module}`) is not supported")));
-                }
                 let bias = config.lora_bias && top == Top::Head;
                 let mut vector = |wanted: bool, kind| match (wanted, take(kind)) {
                     (true, Some(name)) => read(name, &module, &[outputs]).map(Some),
@@ -188,7 +184,7 @@ impl<'a> TopTensors<'a> {
                     ))),
                 };
                 let pair = LoraPair {
-                    magnitude: vector(dora, Kind::Magnitude)?,
+                    magnitude: vector(config.use_dora, Kind::Magnitude)?,
                     bias: vector(bias, Kind::Bias)?,
                     ..LoraPair::new(
                         read(a, &module, &[rank, inputs])?,

@@ -7,6 +7,7 @@ use super::{
     convolution::ConvolutionLayer,
     experts::ExpertLayer,
     feed_forward::Gated,
+    initial::without_part,
     latent::LatentLayer,
     linear::{Embedding, LayerLora, Linear, Lora, LoraLinear, Stacked},
     top::TopLora,
@@ -246,8 +247,13 @@ impl HostAdapter {
     pub(super) fn new(config: &DecoderConfig, model: &HostModel, adapter: &Adapter) -> Result<Self, DecoderError> {
         let pack = |(number, layer): (usize, &AdapterLayer)| {
             let (mut linears, mut packed) = (BTreeMap::new(), 0);
+            let places = config.linears(number);
             for (linear, projections) in model.layers[number].linears() {
                 packed += projections.iter().filter(|projection| layer.contains_key(projection)).count();
+                let layer = match adapter.config.initialisation {
+                    Some(initialisation) => &without_part(initialisation, layer, &projections, &places, linear)?,
+                    None => layer,
+                };
                 let stacked: Vec<_> = projections.iter().map(|part| (layer.get(part), part.dims(config).0)).collect();
                 linears.extend(LoraLinear::pack(&stacked, linear).map(|lora| (projections[0], lora)));
             }
@@ -260,7 +266,7 @@ impl HostAdapter {
             Ok(LayerLora { linears, experts: experts.collect() })
         };
         let layers = adapter.layers.iter().enumerate().map(pack).collect::<Result<_, _>>()?;
-        Ok(Self { layers, top: TopLora::pack(adapter, &model.head)? })
+        Ok(Self { layers, top: TopLora::pack(adapter, &model.embedding, &model.head)? })
     }
 }
 

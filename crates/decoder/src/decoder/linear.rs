@@ -1,6 +1,6 @@
 //! Linears: packed weights, several side by side where they share an input, with low-rank additions.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, ops::Range};
 
 use crate::{AdapterLayer, DecoderError, ExpertPairs, LoraPair, Projection};
 use rayon::prelude::*;
@@ -15,6 +15,7 @@ use harness_kernels::{
 pub(crate) struct Linear {
     weight: PackedMatrix,
     bias: Option<Vec<f32>>,
+    quantised: bool,
 }
 
 impl Linear {
@@ -27,12 +28,32 @@ impl Linear {
                 .flat_map(|(w, b)| b.map_or_else(|| vec![0.0; w.rows()], |b| b.to_vec()))
                 .collect()
         });
-        Self { weight: pack(weights), bias }
+        let float = |w: &&HostTensor| matches!(w.data, HostData::F32(_) | HostData::Bf16(_) | HostData::F16(_));
+        Self { weight: pack(weights), bias, quantised: !weights.iter().all(|w| float(w)) }
     }
 
     /// Output width.
     pub(crate) fn out(&self) -> usize {
         self.weight.cols()
+    }
+
+    /// Input width.
+    pub(crate) fn inputs(&self) -> usize {
+        self.weight.rows()
+    }
+
+    /// Whether the weights are in blocks or codes.
+    pub(crate) fn is_quantised(&self) -> bool {
+        self.quantised
+    }
+
+    /// The rows of the weight that belong to a run of outputs, one after another.
+    pub(crate) fn weight_rows(&self, outputs: Range<usize>) -> Vec<f32> {
+        let mut rows = vec![0.0; outputs.len() * self.inputs()];
+        for (output, row) in outputs.zip(rows.chunks_exact_mut(self.inputs())) {
+            self.weight.weight_row(output, row);
+        }
+        rows
     }
 
     /// Bytes held by the weights.

@@ -24,18 +24,22 @@ struct EmbeddingLora {
     /// `A` transposed, `[vocab, rank]`.
     a: Vec<f32>,
     pair: LoraPair,
+    /// DoRA: what the columns of the changed table are multiplied by.
+    factors: Option<Vec<f32>>,
 }
 
 impl TopLora {
-    /// Packs the changes of an adapter over a base with this head.
+    /// Packs the changes of an adapter over a base with this embedding and this head.
     ///
     /// # Errors
     /// If modules other than embedding and head are replaced.
-    pub(crate) fn pack(adapter: &Adapter, base_head: &Linear) -> Result<Self, DecoderError> {
+    pub(crate) fn pack(adapter: &Adapter, table: &Embedding, base_head: &Linear) -> Result<Self, DecoderError> {
         let [head, embedding] = adapter.whole_modules()?;
         let head = head.map(|tensor| Linear::pack(&[tensor], &[None]));
         let top = &adapter.top;
         let base = head.as_ref().unwrap_or(base_head);
+        let embedding = embedding.map(|tensor| Embedding::new(tensor.clone()));
+        let table = embedding.as_ref().unwrap_or(table);
         let head_rows = top.head_rows.as_ref().map(|TokenRows { tokens, rows }| {
             let tensor = HostTensor::from_f32([tokens.len(), rows.len() / tokens.len()], rows.clone());
             (tokens.clone(), Linear::pack(&[&tensor], &[None]))
@@ -44,12 +48,12 @@ impl TopLora {
             tokens.iter().zip(rows.chunks_exact(rows.len() / tokens.len())).map(|(token, row)| (*token, row.to_vec()))
         });
         Ok(Self {
-            embedding_lora: top.embedding.clone().map(EmbeddingLora::new),
+            embedding_lora: top.embedding.clone().map(|pair| EmbeddingLora::new(pair, table)).transpose()?,
             embedding_rows: embedding_rows.collect(),
             head_lora: LoraLinear::pack(&[(top.head.as_ref(), base.out())], base),
             head_rows,
             head,
-            embedding: embedding.map(|tensor| Embedding::new(tensor.clone())),
+            embedding,
         })
     }
 
@@ -98,11 +102,24 @@ impl TopLora {
 }
 
 impl EmbeddingLora {
-    fn new(pair: LoraPair) -> Self {
+    fn new(pair: LoraPair, table: &Embedding) -> Result<Self, DecoderError> {
         let vocab = pair.a.len() / pair.rank;
         let a =
             (0..vocab).flat_map(|token| (0..pair.rank).map(move |k| k * vocab + token)).map(|i| pair.a[i]).collect();
-        Self { a, pair }
+        let mut lora = Self { a, pair, factors: None };
+        if let Some(magnitude) = lora.pair.magnitude.clone() {
+            let mut squares = vec![0f64; magnitude.len()];
+            let mut row = Vec::with_capacity(magnitude.len());
+            for token in 0..vocab as u32 {
+                row.clear();
+                table.lookup(std::iter::once(token), &mut row)?;
+                lora.add(token, &mut row);
+                squares.iter_mut().zip(&row).for_each(|(sum, &x)| *sum += f64::from(x) * f64::from(x));
+            }
+            let factors = magnitude.iter().zip(squares).map(|(magnitude, sum)| magnitude / sum.sqrt() as f32);
+            lora.factors = Some(factors.collect());
+        }
+        Ok(lora)
     }
 
     /// `row += scale · B · A[:, token]`.
@@ -112,6 +129,9 @@ impl EmbeddingLora {
         for (x, b) in row.iter_mut().zip(self.pair.b.chunks_exact(rank)) {
             let sum: f32 = a.iter().zip(b).map(|(a, b)| a * b).sum();
             *x += self.pair.scale * sum;
+        }
+        for (x, factor) in row.iter_mut().zip(self.factors.iter().flatten()) {
+            *x *= factor;
         }
     }
 }

@@ -1,0 +1,46 @@
+//! The part of the base that an adapter's factors began as, taken out of the base.
+
+use super::linear::Linear;
+use crate::{AdapterLayer, DecoderError, Initialisation, LinearPlace, LoraPair, Projection};
+
+/// The pairs of the projections that are stacked in `base`, each with what its module's factors began as subtracted: the
+/// adapter's factors and the negative of these, side by side, of twice the rank.
+///
+/// # Errors
+/// If the base is quantised, or its decomposition is not unique.
+pub(super) fn without_part(
+    initialisation: Initialisation,
+    layer: &AdapterLayer,
+    stacked: &[Projection],
+    places: &[LinearPlace],
+    base: &Linear,
+) -> Result<AdapterLayer, DecoderError> {
+    let mut changed = AdapterLayer::new();
+    let mut column = 0;
+    let place = |projection: &Projection| places.iter().find(|place| place.projection == *projection);
+    let stacked: Vec<&LinearPlace> = stacked.iter().filter_map(place).collect();
+    // Projections of one module are decomposed together; the order of its rows does not matter to that.
+    for module in stacked.chunk_by(|a, b| a.module == b.module) {
+        let outputs: usize = module.iter().map(|place| place.outputs).sum();
+        let (first, path) = (column, &module[0].path);
+        column += outputs;
+        let Some(LoraPair { rank, scale, .. }) = layer.get(&module[0].projection) else { continue };
+        let failed = |reason: String| DecoderError::AdapterPart { module: path.clone(), reason };
+        if base.is_quantised() {
+            return Err(failed("the base is quantised".to_owned()));
+        }
+        let weight = base.weight_rows(first..column);
+        let (b, a) = initialisation.taken(&weight, base.inputs(), *rank).map_err(failed)?;
+        // PiSSA's factors give the part with the scale, those of OLoRA without it.
+        let factor = if initialisation == Initialisation::Pissa { -1.0 / scale } else { -1.0 };
+        let mut rows = b.chunks_exact(*rank);
+        for place in module {
+            let Some(pair) = layer.get(&place.projection) else { continue };
+            let own = pair.b.chunks_exact(*rank).zip(rows.by_ref());
+            let b = own.flat_map(|(own, part)| own.iter().copied().chain(part.iter().map(|b| b * factor))).collect();
+            let pair = LoraPair { a: [&pair.a[..], &a].concat(), b, rank: 2 * rank, ..pair.clone() };
+            changed.insert(place.projection, pair);
+        }
+    }
+    Ok(changed)
+}
