@@ -15,6 +15,7 @@ mod gguf;
 pub mod packed;
 mod projection;
 mod rope;
+mod routing;
 mod support;
 mod weights;
 
