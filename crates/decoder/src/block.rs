@@ -129,6 +129,14 @@ pub struct QueryScale {
     pub unrotated: bool,
 }
 
+impl QueryScale {
+    /// The factor of a position.
+    pub fn at(&self, position: u32) -> f32 {
+        let turns = ((position as usize + self.ahead) / self.length) as f64;
+        (1.0 + self.beta * turns.ln_1p()) as f32
+    }
+}
+
 /// Multi-head latent attention (DeepSeek-AI 2024): queries, keys and values pass a narrow layer. A head's keys are `nope`
 /// elements of its own and `rope` rotated ones that all heads share.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -8,14 +8,17 @@ mod forward;
 mod host;
 mod latent;
 mod linear;
+mod pass;
+mod piece;
+mod places;
 mod rotary;
 
 use std::sync::Arc;
 
 pub use cache::KvBlock;
 use cache::{Held, HostKv, Widths};
-pub use forward::Piece;
 use host::{Host, HostAdapter, HostModel};
+pub use piece::Piece;
 use rotary::Rotary;
 pub use rotary::inverse_frequencies;
 

@@ -16,6 +16,7 @@ pub mod packed;
 mod projection;
 mod rope;
 mod routing;
+mod steps;
 mod support;
 mod weights;
 
@@ -32,6 +33,7 @@ pub use error::DecoderError;
 pub use gguf::GgufFile;
 pub use projection::Projection;
 pub use rope::{Rope, RopeScaling};
+pub use steps::{BlockNorm, Steps, block as block_steps};
 pub use support::{Support, supported};
 pub use weights::{
     ConvolutionWeights, ExpertWeights, LatentWeights, LayerWeights, MoreTop, MoreWeights, StoredTensors, Weights,

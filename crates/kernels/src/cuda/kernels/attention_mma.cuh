@@ -304,12 +304,10 @@ __device__ void backward_kv(const T *q, const T *k, const T *v, i64 pitch, const
   int len = tile.segments;
   load_rows<D, M>(sk, k + (i64)tile.row * pitch + kv * D, pitch, tile.rows);
   load_rows<D, M>(sv, v + (i64)tile.row * pitch + kv * D, pitch, tile.rows);
-  float acc_k[D / 8][4], other_acc[APART ? 1 : D / 8][4];
-  clear(acc_k), clear(other_acc);
-  float(&acc_v)[D / 8][4] = [&]() -> float(&)[D / 8][4] {
-    if constexpr (APART) return acc_k;
-    else return other_acc;
-  }();
+  // Sums of dK and dV; one array for either where they are apart.
+  constexpr int K = 0, V = APART ? 0 : 1;
+  float acc[V + 1][D / 8][4];
+  clear(acc[K]), clear(acc[V]);
   Score<MORE> score(scale, window, cap, slopes, rounded, chunk, kv * (int)group);
   // The last query that sees any of these keys.
   int end = score.beyond(tile.position + tile.rows - 1, len);
@@ -350,7 +348,7 @@ __device__ void backward_kv(const T *q, const T *k, const T *v, i64 pitch, const
           x = seen ? exp2f(score.of(x, at, key, LOG2E) - logs[stage * N + i]) : 0.f;
         }
     }
-    if (of_v) product_nn<D, N>(acc_v, s, td);
+    if (of_v) product_nn<D, N>(acc[V], s, td);
     if (!of_k) {
       __syncthreads();
       continue;
@@ -364,11 +362,11 @@ __device__ void backward_kv(const T *q, const T *k, const T *v, i64 pitch, const
         int i = n * 8 + t * 2 + (j & 1);
         s[n][j] *= (p[n][j] - sums[stage * N + i]) * (MORE ? by[MORE ? n : 0][j] : scale);
       }
-    product_nn<D, N>(acc_k, s, tq);
+    product_nn<D, N>(acc[K], s, tq);
     __syncthreads();
   }
-  if (of_k) store_rows<D>(acc_k, dk + (i64)tile.row * dp + kv * D, dp, warp * 16, tile.rows);
-  if (of_v) store_rows<D>(acc_v, dv + (i64)tile.row * dp + kv * D, dp, warp * 16, tile.rows);
+  if (of_k) store_rows<D>(acc[K], dk + (i64)tile.row * dp + kv * D, dp, warp * 16, tile.rows);
+  if (of_v) store_rows<D>(acc[V], dv + (i64)tile.row * dp + kv * D, dp, warp * 16, tile.rows);
 }
 }  // namespace mma
 
