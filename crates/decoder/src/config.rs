@@ -103,6 +103,19 @@ impl DecoderConfig {
         }
     }
 
+    /// The factor on the scores of a layer, where it is not `1 / sqrt(head_dim)`.
+    pub fn score_scale(&self, layer: usize) -> Option<f32> {
+        let block = &self.block;
+        let scale = block.score_scale.unwrap_or_else(|| (self.head_dim as f64).powf(-0.5));
+        let scale = if block.scores_by_layer { scale / (layer + 1) as f64 } else { scale };
+        (block.score_scale.is_some() || block.scores_by_layer).then_some(scale as f32)
+    }
+
+    /// Length of the chunks beyond which a layer does not see.
+    pub fn chunk(&self, layer: usize) -> Option<usize> {
+        self.block.chunk.filter(|_| self.block.rotation(layer) != Rotation::None)
+    }
+
     /// Elements of a head that are rotated.
     pub fn rotary_dims(&self) -> usize {
         self.block.rotary_dims.unwrap_or(self.head_dim)

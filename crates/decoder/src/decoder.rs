@@ -19,7 +19,9 @@ pub use cache::KvBlock;
 use cache::{Held, HostKv, Widths};
 use host::{Host, HostAdapter, HostModel};
 pub use piece::Piece;
-use rotary::Rotary;
+#[cfg(feature = "cuda")]
+pub(crate) use piece::consecutive;
+pub(crate) use rotary::Rotary;
 pub use rotary::inverse_frequencies;
 
 #[cfg(feature = "cuda")]
@@ -152,10 +154,7 @@ impl Decoder {
         let weights = match &base.weights {
             Placed::Host(model) => AdapterWeights::Host(HostAdapter::new(config, model, adapter)?),
             #[cfg(feature = "cuda")]
-            Placed::Device(model) => {
-                let [head, embedding] = adapter.whole_modules()?;
-                AdapterWeights::Device(DeviceAdapter::new(model, &adapter.layers, embedding, head)?)
-            }
+            Placed::Device(model) => AdapterWeights::Device(DeviceAdapter::new(model, adapter)?),
         };
         let vocab_size = adapter.embedding_rows(config.vocab_size);
         let changes_nothing = adapter.modules_to_save.is_empty() && linear::is_zero(&adapter.layers, &adapter.experts);

@@ -29,6 +29,8 @@ pub use block::{
 pub use checkpoint::Checkpoint;
 pub use config::{DecoderConfig, GenerationDefaults, read_json};
 pub use decoder::{BaseModel, Decoder, KvBlock, Piece, inverse_frequencies};
+#[cfg(feature = "cuda")]
+pub(crate) use decoder::{Rotary, consecutive};
 pub use error::DecoderError;
 pub use gguf::GgufFile;
 pub use projection::Projection;

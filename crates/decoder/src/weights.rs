@@ -9,7 +9,7 @@ mod save;
 mod stored;
 
 pub(crate) use assemble::{Count, ExpertPart, Part, Place, TensorSource, assemble, digest_tensors};
-use harness_kernels::{FloatType, HostTensor};
+use harness_kernels::{FloatType, HostTensor, cpu::activation::Activation};
 pub(crate) use hf::{HfSource, expert_path};
 pub(crate) use quantised::scheme;
 pub(crate) use safetensors::TensorStore;
@@ -87,6 +87,15 @@ pub struct MoreWeights {
     pub latent: Option<LatentWeights>,
     /// Short convolution; then the attention's tensors are empty.
     pub convolution: Option<ConvolutionWeights>,
+}
+
+impl MoreWeights {
+    /// The activation of a block whose configuration has this one: xIELU with the constants of the layer.
+    pub fn activation(&self, of: Activation) -> Activation {
+        let (Activation::Xielu { .. }, &[positive, negative, beta, eps]) = (of, &self.xielu[..]) else { return of };
+        let softplus = |x: f32| f64::from(x).exp().ln_1p() as f32;
+        Activation::Xielu { positive: softplus(positive), negative: beta + softplus(negative), beta, eps }
+    }
 }
 
 /// Weights of latent attention.

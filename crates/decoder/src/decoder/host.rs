@@ -9,11 +9,9 @@ use super::{
     linear::{Embedding, Linear, LoraLinear},
 };
 use crate::{
-    Adapter, AdapterLayer, DecoderConfig, DecoderError, LayerWeights, Norm, NormWeight, Positions, Projection,
-    Rotation, Weights,
+    Adapter, AdapterLayer, DecoderConfig, DecoderError, LayerWeights, Norm, NormWeight, Positions, Projection, Weights,
 };
 use harness_kernels::cpu::{
-    activation::Activation,
     attention::Scores,
     elementwise::{rms_norm, round_to_bf16},
     norm::{NormKind, norm_in_place},
@@ -107,18 +105,7 @@ impl FeedForward {
                 Self::Experts(Box::new(ExpertLayer::pack(weights, experts, config, layer)))
             }
             _ => {
-                let activation = match (config.block.activation, &more.xielu[..]) {
-                    (Activation::Xielu { .. }, &[positive, negative, beta, eps]) => {
-                        let softplus = |x: f32| f64::from(x).exp().ln_1p() as f32;
-                        Activation::Xielu {
-                            positive: softplus(positive),
-                            negative: beta + softplus(negative),
-                            beta,
-                            eps,
-                        }
-                    }
-                    (activation, _) => activation,
-                };
+                let activation = more.activation(config.block.activation);
                 let biases = [more.gate_bias.as_ref(), more.up_bias.as_ref(), more.down_bias.as_ref()];
                 Self::Dense(Box::new(Gated::pack([&w.gate, &w.up, &w.down], biases, config.block.gated, activation)))
             }
@@ -352,19 +339,17 @@ impl<'a> Host<'a> {
     /// What is special about the scores of a layer.
     pub(super) fn scores(&self, layer: usize, sinks: &'a [f32]) -> Scores<'a> {
         let block = &self.config.block;
-        let scale = block.score_scale.unwrap_or_else(|| (self.config.head_dim as f64).powf(-0.5));
-        let scale = if block.scores_by_layer { scale / (layer + 1) as f64 } else { scale };
         let (slopes, rounded) = match &block.positions {
             Positions::Alibi { slopes, rounded } => (Some(slopes.as_slice()), *rounded),
             _ => (None, None),
         };
         Scores {
-            scale: (block.score_scale.is_some() || block.scores_by_layer).then_some(scale as f32),
+            scale: self.config.score_scale(layer),
             cap: block.score_cap,
             slopes,
             rounded,
             sinks: (!sinks.is_empty()).then_some(sinks),
-            chunk: block.chunk.filter(|_| block.rotation(layer) != Rotation::None),
+            chunk: self.config.chunk(layer),
         }
     }
 }

@@ -107,13 +107,7 @@ impl DeviceExperts {
     }
 
     /// `y =` what the mixture makes of contiguous rows of the input. `adapted` are the additions to every expert, or none.
-    pub(super) fn run(
-        &self,
-        device: &Device,
-        adapted: &[[Option<DeviceLora>; 2]],
-        x: View<'_>,
-        y: View<'_>,
-    ) -> Done {
+    pub(super) fn run(&self, device: &Device, adapted: &[[Option<DeviceLora>; 2]], x: View<'_>, y: View<'_>) -> Done {
         let (rows, hidden, count) = (x.height(), self.experts[0].down.out(), self.experts.len());
         if rows == 0 {
             return Ok(());
