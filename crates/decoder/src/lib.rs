@@ -35,6 +35,7 @@ pub use error::DecoderError;
 pub use gguf::GgufFile;
 pub use projection::Projection;
 pub use rope::{Rope, RopeScaling};
+pub use routing::{route, route_backward, sigmoid};
 pub use steps::{BlockNorm, Steps, block as block_steps};
 pub use support::{Support, supported};
 pub use weights::{
