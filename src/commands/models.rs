@@ -64,8 +64,7 @@ fn list(app: &App) -> Result<(), Failure> {
 /// The families of models, and what works for each.
 fn list_supported(app: &App) -> Result<(), Failure> {
     let families = supported();
-    let mut text =
-        format!("{:<20} {:<16} {:<12} {:<10} gguf\n", "model_type", "score, generate", "adapters", "train, GPU");
+    let mut text = format!("{:<20} {:<16} {:<12} {:<10} gguf\n", "model_type", "score, generate", "adapters", "train");
     for family in &families {
         let adapters = if family.experts { "attention" } else { "yes" };
         let train = if family.beyond.is_none() { "yes" } else { "no" };
@@ -73,12 +72,15 @@ fn list_supported(app: &App) -> Result<(), Failure> {
         let name = family.architecture.name();
         let _ = writeln!(text, "{name:<20} {:<16} {adapters:<12} {train:<10} {gguf}", "yes");
     }
-    let _ = writeln!(text, "\nWith the defaults of each family. `train, GPU` includes LoRA, QLoRA and --device cuda.");
+    let _ = writeln!(
+        text,
+        "\nWith the defaults of each family; `train` includes LoRA and QLoRA. All are scored and generate with --device cuda too."
+    );
     let rows: Vec<Value> = families
         .iter()
         .map(|family| {
             let name = family.architecture.name();
-            json!({ "model_type": name, "gguf": family.gguf, "train": family.beyond.is_none(), "gpu": family.beyond.is_none(),
+            json!({ "model_type": name, "gguf": family.gguf, "train": family.beyond.is_none(), "gpu": true,
                     "missing": family.beyond, "experts": family.experts })
         })
         .collect();

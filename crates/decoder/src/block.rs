@@ -313,7 +313,7 @@ impl BlockSpec {
         found
     }
 
-    /// A feature, in words, that neither training nor a GPU has yet; norms of heads as in Qwen 3 are had everywhere.
+    /// A feature, in words, that training does not have yet; it has norms of heads as in Qwen 3.
     pub fn beyond_llama(&self) -> Option<&'static str> {
         let plain = Self { qk_norm: self.qk_norm.filter(|norm| *norm != QkNorm::HEAD), ..self.clone() };
         plain.differences().first().map(|(.., words)| *words)

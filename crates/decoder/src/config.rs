@@ -112,7 +112,7 @@ impl DecoderConfig {
         }
     }
 
-    /// A feature, in words, that neither training nor a GPU has yet.
+    /// A feature, in words, that training of all parameters does not have yet.
     pub fn beyond_llama(&self) -> Option<&'static str> {
         match &self.rope.scaling {
             _ if self.experts.is_some() => Some("a mixture of experts"),

@@ -21,6 +21,11 @@ pub use cache::KvBlock;
 use cache::{Held, HostKv, Widths};
 use host::{Host, HostAdapter, HostModel};
 pub use piece::Piece;
+#[cfg(feature = "cuda")]
+pub(crate) use piece::consecutive;
+#[cfg(feature = "cuda")]
+pub(crate) use rotary::Rotary;
+#[cfg(not(feature = "cuda"))]
 use rotary::Rotary;
 pub use rotary::{inverse_frequencies, rotary_table};
 
@@ -159,8 +164,7 @@ impl Decoder {
                     let module = "embedding or head in part on a GPU; use --device cpu: they".to_owned();
                     return Err(DecoderError::AdapterModule { module });
                 }
-                let [head, embedding] = adapter.whole_modules()?;
-                AdapterWeights::Device(DeviceAdapter::new(model, &adapter.layers, embedding, head)?)
+                AdapterWeights::Device(DeviceAdapter::new(model, adapter)?)
             }
         };
         let vocab_size = adapter.embedding_rows(config.vocab_size);

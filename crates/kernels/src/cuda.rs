@@ -5,6 +5,7 @@
 //! All work of a device is ordered by its one stream: a buffer that is given back may be handed out again at once.
 
 mod attention;
+mod blocks;
 mod driver;
 mod frozen;
 mod gemm;
@@ -21,7 +22,8 @@ mod raw;
 mod reduce;
 mod side;
 
-pub use attention::{AttentionTile, AttentionWork, KeySegment, Query};
+pub use attention::{AttentionTile, AttentionWork, DeviceScores, KeySegment, Query};
+pub use blocks::{By, HeadNorm, LatentParts};
 pub use driver::Device;
 pub use frozen::DeviceMatrix;
 pub use gpu::Gpu;

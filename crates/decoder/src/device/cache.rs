@@ -11,6 +11,8 @@ use harness_kernels::{
     cuda::{Device, DeviceBuffer, Float, KeySegment, View},
 };
 
+use crate::DecoderConfig;
+
 /// Positions a tail grows by at least: one step of the attention kernel.
 const GROWTH: usize = 64;
 
@@ -22,11 +24,20 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Widths of keys and values of every layer. A short convolution holds its inputs as values, and no keys.
+pub(super) fn widths(config: &DecoderConfig) -> Vec<[usize; 2]> {
+    let of = |layer| match config.block.is_convolution(layer) {
+        true => [0, config.hidden_size],
+        false => [config.kv_dim(); 2],
+    };
+    (0..config.num_layers).map(of).collect()
+}
+
 /// The pool: keys and values of every layer, and which positions are free.
 #[derive(Debug)]
 pub(super) struct Cache {
-    layers: usize,
-    width: usize,
+    /// Of keys and values, by layer.
+    widths: Vec<[usize; 2]>,
     float: Float,
     data: Vec<[DeviceBuffer; 2]>,
     capacity: usize,
@@ -69,14 +80,17 @@ impl DeviceKv {
 }
 
 impl Cache {
-    pub(super) fn new(layers: usize, width: usize, float: Float) -> Self {
-        Self { layers, width, float, data: vec![], capacity: 0, free: BTreeMap::new() }
+    pub(super) fn new(widths: Vec<[usize; 2]>, float: Float) -> Self {
+        Self { widths, float, data: vec![], capacity: 0, free: BTreeMap::new() }
     }
 
     /// Keys and values of one layer, `[positions, width]` each.
     pub(super) fn layer(&self, layer: usize) -> [View<'_>; 2] {
-        let [keys, values] = &self.data[layer];
-        [keys, values].map(|data| data.view(0, self.capacity, self.width, self.width))
+        let view = |part: usize| {
+            let width = self.widths[layer][part];
+            self.data[layer][part].view(0, self.capacity, width, width)
+        };
+        [view(0), view(1)]
     }
 
     /// Makes `count` new positions behind those of `kv` and gives their places.
@@ -121,13 +135,13 @@ impl Cache {
 
     fn grow(&mut self, device: &Device, len: usize) -> Result<(), KernelError> {
         let capacity = (self.capacity + len.max(self.capacity / 2)).max(FIRST);
-        let mut data = Vec::with_capacity(self.layers);
-        for layer in 0..self.layers {
-            let half = || device.alloc(capacity * self.width, self.float);
-            let new = [half()?, half()?];
+        let mut data = Vec::with_capacity(self.widths.len());
+        for (layer, widths) in self.widths.iter().enumerate() {
+            let part = |width: usize| device.alloc(capacity * width, self.float);
+            let new = [part(widths[0])?, part(widths[1])?];
             if let Some(old) = self.data.get(layer) {
-                for (old, new) in old.iter().zip(&new) {
-                    let n = self.capacity * self.width;
+                for ((old, new), width) in old.iter().zip(&new).zip(widths) {
+                    let n = self.capacity * width;
                     device.cast(old.row(), new.view(0, 1, n, n.max(1)))?;
                 }
             }
@@ -160,7 +174,7 @@ mod tests {
 
     #[test]
     fn freed_neighbours_are_joined() {
-        let mut cache = Cache::new(1, 1, Float::F32);
+        let mut cache = Cache::new(vec![[1, 1]], Float::F32);
         for range in [0..10, 20..30, 10..20] {
             cache.give(range);
         }
@@ -169,7 +183,7 @@ mod tests {
 
     #[test]
     fn segments_are_what_is_written() {
-        let cache = Arc::new(Mutex::new(Cache::new(1, 1, Float::F32)));
+        let cache = Arc::new(Mutex::new(Cache::new(vec![[1, 1]], Float::F32)));
         let mut kv = DeviceKv::new(Arc::clone(&cache));
         kv.blocks = vec![(64..128, 64), (0..64, 3), (128..192, 0)];
         let segments: Vec<KeySegment> = kv.segments().collect();

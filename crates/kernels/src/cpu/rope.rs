@@ -56,6 +56,15 @@ impl RopeTable {
         self.cos.len().checked_div(self.half).unwrap_or(0)
     }
 
+    /// Cosines and sines of a position, `[head_dim / 2]` each.
+    ///
+    /// # Panics
+    /// If the position lies outside of the table.
+    pub fn angles(&self, position: usize) -> (&[f32], &[f32]) {
+        let range = position * self.half..(position + 1) * self.half;
+        (&self.cos[range.clone()], &self.sin[range])
+    }
+
     /// Rotates heads in place: row r of `x` `[n, stride]` holds `heads` heads from column 0, at
     /// position `positions[r]`. `inverse` rotates back, which is the backward pass.
     ///

@@ -117,19 +117,89 @@ impl AttentionWork {
     }
 }
 
-/// Widths with a tensor-core kernel take it in 16 bits, others one of two general kernels.
-#[derive(Clone, Copy)]
+/// What else becomes of scores, on the device: as [`Scores`](crate::cpu::attention::Scores). The default is nothing.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct DeviceScores<'a> {
+    /// The factor, where it is not [`AttentionShape::scale`].
+    pub scale: Option<f32>,
+    /// Soft limit.
+    pub cap: Option<f32>,
+    /// What a score loses for every position between query and key, by query head (f32).
+    pub slopes: Option<&'a DeviceBuffer>,
+    /// Scores gain the product of slope and the key's position instead, rounded to bf16, times this.
+    pub rounded: Option<f32>,
+    /// A further score of every query head without a value (f32).
+    pub sinks: Option<&'a DeviceBuffer>,
+    /// Length of the chunks beyond which rows do not see.
+    pub chunk: Option<usize>,
+}
+
+impl DeviceScores<'_> {
+    /// Whether the kernels of plain attention compute these.
+    fn is_plain(&self) -> bool {
+        self.cap.is_none() && self.slopes.is_none() && self.sinks.is_none() && self.chunk.is_none()
+    }
+
+    fn check(&self, shape: &AttentionShape) {
+        let by_head = [self.slopes, self.sinks].into_iter().flatten();
+        assert!(
+            by_head.into_iter().all(|buffer| buffer.float() == Float::F32 && buffer.len() == shape.heads),
+            "a number for every query head"
+        );
+        assert!(self.chunk != Some(0) && self.cap != Some(0.0), "limits above 0");
+    }
+
+    /// What all kernels but those of plain attention are told, sinks apart.
+    fn args(&self) -> Vec<Arg> {
+        let slopes = self.slopes.map_or(0, DeviceBuffer::ptr);
+        args![self.cap.unwrap_or(0.0), slopes, self.rounded.unwrap_or(0.0), self.chunk.unwrap_or(0)].to_vec()
+    }
+}
+
+/// Widths with a tensor-core kernel take it in 16 bits, others one of three general kernels.
+#[derive(Clone, Copy, PartialEq)]
 enum Kernel {
+    /// On tensor cores, without anything special about scores.
     Tensor(usize),
+    /// On tensor cores, with all that scores may have.
+    More(usize),
     General(usize),
 }
 
-fn shared_of(kernel: &Kernel, tensor: impl Fn(usize) -> usize, tiles: usize, scores: usize) -> u32 {
-    let bytes = match *kernel {
-        Kernel::Tensor(dim) => tensor(dim + 8),
-        Kernel::General(width) => tiles * ROWS * (width + 4) * 4 + scores * ROWS * (ROWS + 4) * 4,
-    };
-    bytes as u32
+impl Kernel {
+    fn shared(self, tensor: impl Fn(usize) -> usize, tiles: usize) -> u32 {
+        let bytes = match self {
+            Self::Tensor(dim) | Self::More(dim) => tensor(dim + 8),
+            Self::General(width) => {
+                let side = ROWS / self.parts();
+                tiles * side * (width + 4) * 4 + side * (side + 4) * 4
+            }
+        };
+        bytes as u32
+    }
+
+    /// Blocks that share the rows of a tile.
+    fn parts(self) -> usize {
+        if self == Self::General(256) { 2 } else { 1 }
+    }
+
+    fn threads(self) -> u32 {
+        if matches!(self, Self::General(_)) { 256 } else { 128 }
+    }
+
+    /// The head's width, the factor, the window, and what else becomes of scores, as far as the kernel asks for it.
+    fn args(self, shape: &AttentionShape, scores: &DeviceScores<'_>) -> Vec<Arg> {
+        let scale = scores.scale.unwrap_or_else(|| shape.scale());
+        let mut args = vec![];
+        if matches!(self, Self::General(_)) {
+            args.push(Arg::from(shape.head_dim));
+        }
+        args.extend(args![scale, shape.window.unwrap_or(0)]);
+        if !matches!(self, Self::Tensor(_)) {
+            args.extend(scores.args());
+        }
+        args
+    }
 }
 
 macro_rules! kernel_name {
@@ -141,27 +211,42 @@ macro_rules! kernel_name {
             (Kernel::Tensor(64), _) => concat!($name, "_mma_bf16_64"),
             (Kernel::Tensor(96), _) => concat!($name, "_mma_bf16_96"),
             (Kernel::Tensor(_), _) => concat!($name, "_mma_bf16_128"),
+            (Kernel::More(64), _) => concat!($name, "_more_bf16_64"),
+            (Kernel::More(80), _) => concat!($name, "_more_bf16_80"),
+            (Kernel::More(96), _) => concat!($name, "_more_bf16_96"),
+            (Kernel::More(128), _) => concat!($name, "_more_bf16_128"),
+            (Kernel::More(192), _) => concat!($name, "_more_bf16_192"),
+            (Kernel::More(_), _) => concat!($name, "_more_bf16_256"),
             (Kernel::General(64), Float::F32) => concat!($name, "_f32_64"),
-            (Kernel::General(_), Float::F32) => concat!($name, "_f32_128"),
+            (Kernel::General(128), Float::F32) => concat!($name, "_f32_128"),
+            (Kernel::General(_), Float::F32) => concat!($name, "_f32_256"),
             (Kernel::General(64), Float::Bf16) => concat!($name, "_bf16_64"),
-            (Kernel::General(_), Float::Bf16) => concat!($name, "_bf16_128"),
+            (Kernel::General(128), Float::Bf16) => concat!($name, "_bf16_128"),
+            (Kernel::General(_), Float::Bf16) => concat!($name, "_bf16_256"),
             (Kernel::General(64), Float::F16) => concat!($name, "_f16_64"),
-            (Kernel::General(_), Float::F16) => concat!($name, "_f16_128"),
+            (Kernel::General(128), Float::F16) => concat!($name, "_f16_128"),
+            (Kernel::General(_), Float::F16) => concat!($name, "_f16_256"),
         }
     };
 }
 
 impl Device {
-    fn attention_kernel(&self, views: &[View<'_>], dim: usize) -> Result<Kernel, KernelError> {
-        if dim > 128 {
+    fn attention_kernel(&self, views: &[View<'_>], dim: usize, plain: bool) -> Result<Kernel, KernelError> {
+        if dim > 256 {
             return Err(self.fail(format!(
-                "heads of width {dim} are not supported on a GPU; expected at most 128: use --device cpu"
+                "heads of width {dim} are not supported on a GPU; expected at most 256: use --device cpu"
             )));
         }
         let aligned = |view: &View<'_>| view.pitch.is_multiple_of(8) && view.ptr.is_multiple_of(16);
-        let tensor = matches!(dim, 64 | 96 | 128)
-            && views.iter().all(|view| view.float != Float::F32 && (view.rows == 0 || aligned(view)));
-        Ok(if tensor { Kernel::Tensor(dim) } else { Kernel::General(if dim <= 64 { 64 } else { 128 }) })
+        let short = |view: &View<'_>| view.float != Float::F32 && (view.rows == 0 || aligned(view));
+        let tensor = views.iter().all(short);
+        Ok(match dim {
+            64 | 96 | 128 if tensor && plain => Kernel::Tensor(dim),
+            64 | 80 | 96 | 128 | 192 | 256 if tensor && views[0].float == Float::Bf16 => Kernel::More(dim),
+            0..=64 => Kernel::General(64),
+            65..=128 => Kernel::General(128),
+            _ => Kernel::General(256),
+        })
     }
 
     /// Causal attention. Saves the log of the sum of exponentials as `[rows, heads]` in `lse`.
@@ -170,31 +255,44 @@ impl Device {
     /// If the heads are too wide, or the driver fails.
     pub fn attention(
         &self,
-        [q, k, v]: [View<'_>; 3],
+        qkv: [View<'_>; 3],
         shape: AttentionShape,
         work: &AttentionWork,
         o: View<'_>,
         lse: Option<&DeviceBuffer>,
     ) -> Result<(), KernelError> {
-        let AttentionShape { heads, kv_heads, head_dim: dim, window } = shape;
+        self.attention_with(qkv, shape, DeviceScores::default(), work, o, lse)
+    }
+
+    /// As [`Device::attention`], with more said about the scores. Sinks are part of the sums of exponentials.
+    ///
+    /// # Errors
+    /// As [`Device::attention`].
+    pub fn attention_with(
+        &self,
+        [q, k, v]: [View<'_>; 3],
+        shape: AttentionShape,
+        scores: DeviceScores<'_>,
+        work: &AttentionWork,
+        o: View<'_>,
+        lse: Option<&DeviceBuffer>,
+    ) -> Result<(), KernelError> {
+        let AttentionShape { heads, kv_heads, head_dim: dim, .. } = shape;
         let (q_dim, kv_dim) = (heads * dim, kv_heads * dim);
         assert!([q.cols, k.cols, v.cols, o.cols] == [q_dim, kv_dim, kv_dim, q_dim], "columns of an attention");
         assert!([k, v, o].iter().all(|view| view.float == q.float), "one type");
-        let kernel = self.attention_kernel(&[q, k, v, o], dim)?;
-        let scale = shape.scale();
-        let shared = shared_of(&kernel, |pitch| (ROWS + 4 * 64) * pitch * 2, 3, 1);
+        scores.check(&shape);
+        let kernel = self.attention_kernel(&[q, k, v, o], dim, scores.is_plain())?;
+        let step = if dim > 128 { 32 } else { 64 };
+        let shared = kernel.shared(|pitch| (ROWS + 4 * step) * pitch * 2, 3);
         let (lse, group) = (lse.map_or(0, DeviceBuffer::ptr), heads / kv_heads.max(1));
         let tiles = (work.tiles.ptr(), work.segments.ptr());
         let mut args = args![[q], [k], [v], [o], lse, tiles.0, tiles.1, heads, group].to_vec();
-        let threads = match kernel {
-            Kernel::Tensor(_) => 128,
-            Kernel::General(_) => {
-                args.push(dim.into());
-                256
-            }
-        };
-        args.extend(args![scale, window.unwrap_or(0)]);
-        let launch = Shape { grid: (work.count, heads), block: (threads, 1), shared };
+        args.extend(kernel.args(&shape, &scores));
+        if !matches!(kernel, Kernel::Tensor(_)) {
+            args.push(scores.sinks.map_or(0, DeviceBuffer::ptr).into());
+        }
+        let launch = Shape { grid: (work.count * kernel.parts(), heads), block: (kernel.threads(), 1), shared };
         self.launch(kernel_name!(kernel, q.float, "attention"), launch, &args)
     }
 
@@ -205,7 +303,7 @@ impl Device {
     #[allow(clippy::too_many_arguments, reason = "one kernel call")]
     pub fn attention_backward(
         &self,
-        [q, k, v]: [View<'_>; 3],
+        qkv: [View<'_>; 3],
         shape: AttentionShape,
         work: &AttentionWork,
         o: View<'_>,
@@ -213,9 +311,29 @@ impl Device {
         d_o: View<'_>,
         dqkv: View<'_>,
     ) -> Result<(), KernelError> {
-        let AttentionShape { heads, kv_heads, head_dim: dim, window } = shape;
+        self.attention_backward_with(qkv, shape, DeviceScores::default(), work, o, lse, d_o, dqkv)
+    }
+
+    /// Backward of [`Device::attention_with`], as [`Device::attention_backward`]. Slopes and sinks get no gradient.
+    ///
+    /// # Errors
+    /// As [`Device::attention_backward`].
+    #[allow(clippy::too_many_arguments, reason = "one kernel call")]
+    pub fn attention_backward_with(
+        &self,
+        [q, k, v]: [View<'_>; 3],
+        shape: AttentionShape,
+        scores: DeviceScores<'_>,
+        work: &AttentionWork,
+        o: View<'_>,
+        lse: &DeviceBuffer,
+        d_o: View<'_>,
+        dqkv: View<'_>,
+    ) -> Result<(), KernelError> {
+        let AttentionShape { heads, kv_heads, head_dim: dim, .. } = shape;
         let (q_dim, kv_dim) = (heads * dim, kv_heads * dim);
         assert!(k.cols == kv_dim && v.cols == kv_dim && dqkv.cols == q_dim + 2 * kv_dim, "columns of an attention");
+        scores.check(&shape);
         let Some(tiles) = &work.backward else { return Err(self.fail("attention without its backward tiles")) };
         // The kernels read q, k and v with one pitch.
         let merged;
@@ -233,28 +351,32 @@ impl Device {
         self.launch(of!(o.float, "attention_dots"), launch, &args)?;
 
         let (dq, dk, dv) = (dqkv.columns(0, q_dim), dqkv.columns(q_dim, kv_dim), dqkv.columns(q_dim + kv_dim, kv_dim));
-        let kernel = self.attention_kernel(&[q, k, v, d_o, dq, dk, dv], dim)?;
-        let scale = shape.scale();
-        let shared = shared_of(&kernel, |pitch| (2 * ROWS + 4 * 32) * pitch * 2 + 4 * 32 * 4, 4, 1);
-        let (threads, dim_arg) = match kernel {
-            Kernel::Tensor(_) => (128, None),
-            Kernel::General(_) => (256, Some(dim)),
-        };
+        let kernel = self.attention_kernel(&[q, k, v, d_o, dq, dk, dv], dim, scores.is_plain())?;
+        let shared = kernel.shared(|pitch| (2 * ROWS + 4 * 32) * pitch * 2 + 4 * 32 * 4, 4);
         let inputs = args![q.ptr, k.ptr, v.ptr, q.pitch, lse.ptr(), [d_o], dots.ptr()];
         let mut rest = args![tiles.ptr(), heads, heads / kv_heads.max(1)].to_vec();
-        rest.extend(dim_arg.map(Arg::from));
-        rest.extend(args![scale, window.unwrap_or(0)]);
+        rest.extend(kernel.args(&shape, &scores));
+        let (count, block) = (work.count * kernel.parts(), (kernel.threads(), 1));
         let args = [&inputs[..], &args![[dq]], &rest].concat();
-        let launch = Shape { grid: (work.count, heads), block: (threads, 1), shared };
+        let launch = Shape { grid: (count, heads), block, shared };
         self.launch(kernel_name!(kernel, q.float, "attention_backward_q"), launch, &args)?;
         let args = [&inputs[..], &args![dk.ptr, dv.ptr, dk.pitch], &rest].concat();
-        let launch = Shape { grid: (work.count, kv_heads), block: (threads, 1), shared };
+        // Wide heads take a block for dK and another for dV.
+        let apart = matches!(kernel, Kernel::More(129..));
+        let launch = Shape { grid: (count, if apart { 2 * kv_heads } else { kv_heads }), block, shared };
         self.launch(kernel_name!(kernel, q.float, "attention_backward_kv"), launch, &args)
     }
 
-    /// Copies a matrix row by row.
-    fn copy_rows(&self, from: View<'_>, to: View<'_>) -> Result<(), KernelError> {
+    /// Copies a matrix row by row; both have one type and shape.
+    ///
+    /// # Errors
+    /// If the driver fails.
+    pub fn copy_rows(&self, from: View<'_>, to: View<'_>) -> Result<(), KernelError> {
         use cudarc::driver::sys::{CUDA_MEMCPY2D, CUmemorytype, cuMemcpy2DAsync_v2};
+        assert!(from.rows == to.rows && from.cols == to.cols && from.float == to.float, "one type and shape");
+        if from.rows * from.cols == 0 {
+            return Ok(());
+        }
         let bytes = from.float.bytes();
         let copy = CUDA_MEMCPY2D {
             srcXInBytes: 0,

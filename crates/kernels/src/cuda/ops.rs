@@ -75,7 +75,7 @@ impl Device {
     }
 
     /// As [`Device::spread`]; a thread takes four elements at a time if `vec`.
-    fn spread_by(&self, elements: usize, vec: bool) -> Shape {
+    pub(super) fn spread_by(&self, elements: usize, vec: bool) -> Shape {
         self.spread(if vec { elements / 4 } else { elements })
     }
 
@@ -192,10 +192,31 @@ impl Device {
         table: &DeviceBuffer,
         inverse: bool,
     ) -> Done {
-        assert!(positions.len() >= 4 * x.rows && x.cols.is_multiple_of(2 * heads.max(1)), "a position a row");
-        let half = x.cols / heads.max(1) / 2;
-        let sign = if inverse { -1f32 } else { 1.0 };
-        let args = args![[x], x.rows, heads, half, positions.ptr(), table.ptr(), sign];
+        self.rotate(x, heads, x.cols / heads.max(1), false, positions, table, inverse)
+    }
+
+    /// Rotates the first `dims` elements of all heads by the angles of their rows' positions, or back: in halves against
+    /// each other, or with `pairs` each element against its neighbour. The table has `dims / 2` cosines and as many sines a
+    /// position.
+    ///
+    /// # Errors
+    /// If the driver fails.
+    #[allow(clippy::too_many_arguments, reason = "one kernel call")]
+    pub fn rotate(
+        &self,
+        x: View<'_>,
+        heads: usize,
+        dims: usize,
+        pairs: bool,
+        positions: &DeviceBuffer,
+        table: &DeviceBuffer,
+        inverse: bool,
+    ) -> Done {
+        let width = x.cols / heads.max(1);
+        assert!(positions.len() >= 4 * x.rows && width * heads == x.cols, "a position a row");
+        assert!(dims <= width && dims.is_multiple_of(2), "an even part of a head");
+        let (half, sign) = (dims / 2, if inverse { -1f32 } else { 1.0 });
+        let args = args![[x], x.rows, heads, width, half, pairs, positions.ptr(), table.ptr(), sign];
         self.launch(of!(x.float, "rope"), self.spread(x.rows * heads * half), &args)
     }
 
@@ -260,7 +281,7 @@ impl Device {
         self.launch(of!(qkv.float, "store_kv"), self.spread(qkv.rows * kv_dim), &args)
     }
 
-    fn norm_shape(items: usize, width: usize) -> Shape {
+    pub(super) fn norm_shape(items: usize, width: usize) -> Shape {
         if width <= 256 {
             Shape { grid: (items.div_ceil(8), 1), block: (32, 8), shared: 0 }
         } else {

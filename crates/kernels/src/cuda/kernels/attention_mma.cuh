@@ -125,18 +125,19 @@ __device__ __forceinline__ void store_rows(const float (&c)[D / 8][4], T *to, i6
     }
 }
 
-template <int D, typename T>
+template <int D, bool MORE, typename T>
 __device__ void forward(const T *q, i64 qp, const T *keys, i64 kp, const T *values, i64 vp, T *o, i64 op,
                         float *lse, const Tile *tiles, const Segment *segments, i64 heads, i64 group, float scale,
-                        i64 window) {
-  constexpr int M = 64, N = 64;
+                        i64 window, float cap, const float *slopes, float rounded, const float *sinks, i64 chunk) {
+  constexpr int M = 64, N = D > 128 ? 32 : 64;
   extern __shared__ __align__(16) uint8_t memory[];
   T *sq = reinterpret_cast<T *>(memory), *sk = sq + M * PITCH<D>, *sv = sk + 2 * N * PITCH<D>;
   Tile tile = tiles[blockIdx.x];
   int head = blockIdx.y, kv = head / (int)group, warp = threadIdx.x >> 5, g = lane_id() >> 2, t = lane_id() & 3;
   keys += kv * D, values += kv * D;
   load_rows<D, M>(sq, q + (i64)tile.row * qp + head * D, qp, tile.rows);
-  int end = tile.position + tile.rows, first = window > 0 ? max(0, tile.position + 1 - (int)window) : 0;
+  Score<MORE> score(scale, window, cap, slopes, rounded, chunk, head);
+  int end = tile.position + tile.rows, first = max(0, score.low(tile.position));
   Walk walk(tile, segments);
   int start, count, position, stage = 0;
   bool more = walk.next(N, first, end, start, count, position);
@@ -147,7 +148,12 @@ __device__ void forward(const T *q, i64 qp, const T *keys, i64 kp, const T *valu
   commit();
   float acc[D / 8][4], top[2] = {-CUDART_INF_F, -CUDART_INF_F}, sum[2] = {0.f, 0.f};
   clear(acc);
-  float log2_scale = scale * LOG2E;
+  if constexpr (MORE)
+    if (sinks) {
+      // A score without a value; the sums of a row's four threads are added up at the end.
+      top[0] = top[1] = sinks[head] * LOG2E;
+      sum[0] = sum[1] = t == 0 ? 1.f : 0.f;
+    }
   while (more) {
     int keys_here = count, from = position;
     more = walk.next(N, first, end, start, count, position);
@@ -165,7 +171,7 @@ __device__ void forward(const T *q, i64 qp, const T *keys, i64 kp, const T *valu
 #pragma unroll
     for (int half = 0; half < 2; half++) {
       int at = tile.position + warp * 16 + g + half * 8;
-      int low = window > 0 ? at + 1 - (int)window : 0;
+      int low = score.low(at);
       float best = top[half];
 #pragma unroll
       for (int n = 0; n < N / 8; n++)
@@ -173,7 +179,7 @@ __device__ void forward(const T *q, i64 qp, const T *keys, i64 kp, const T *valu
         for (int j = 0; j < 2; j++) {
           int column = n * 8 + t * 2 + j, key = from + column;
           float &x = s[n][half * 2 + j];
-          x = column < keys_here && key <= at && key >= low ? x * log2_scale : -CUDART_INF_F;
+          x = column < keys_here && key <= at && key >= low ? score.of(x, at, key, LOG2E) : -CUDART_INF_F;
           best = fmaxf(best, x);
         }
       best = fmaxf(best, __shfl_xor_sync(0xffffffffu, best, 1));
@@ -211,10 +217,10 @@ __device__ void forward(const T *q, i64 qp, const T *keys, i64 kp, const T *valu
 }
 
 // dQ of up to 64 rows of one head; the document begins `position` rows before the tile.
-template <int D, typename T>
+template <int D, bool MORE, typename T>
 __device__ void backward_q(const T *q, const T *k, const T *v, i64 pitch, const float *lse, const T *d_o,
                            i64 dop, const float *dots, T *dq, i64 dqp, const Tile *tiles, i64 heads, i64 group,
-                           float scale, i64 window) {
+                           float scale, i64 window, float cap, const float *slopes, float rounded, i64 chunk) {
   constexpr int M = 64, N = 32;
   extern __shared__ __align__(16) uint8_t memory[];
   T *sq = reinterpret_cast<T *>(memory), *sd = sq + M * PITCH<D>, *sk = sd + M * PITCH<D>,
@@ -233,14 +239,14 @@ __device__ void backward_q(const T *q, const T *k, const T *v, i64 pitch, const 
     log_sum[half] = r < tile.rows ? lse[at] * LOG2E : 0.f;
     dot[half] = r < tile.rows ? dots[at] : 0.f;
   }
+  Score<MORE> score(scale, window, cap, slopes, rounded, chunk, head);
   int end = tile.position + tile.rows;
-  int from = window > 0 ? max(0, tile.position + 1 - (int)window) / N * N : 0, stage = 0;
+  int from = max(0, score.low(tile.position)) / N * N, stage = 0;
   load_rows<D, N>(sk, k + (i64)from * pitch, pitch, end - from);
   load_rows<D, N>(sv, v + (i64)from * pitch, pitch, end - from);
   commit();
   float acc[D / 8][4];
   clear(acc);
-  float log2_scale = scale * LOG2E;
   for (; from < end; from += N) {
     if (from + N < end) {
       int other = (stage ^ 1) * N * PITCH<D>;
@@ -257,15 +263,16 @@ __device__ void backward_q(const T *q, const T *k, const T *v, i64 pitch, const 
     product_nt<D, N>(p, sd, warp * 16, tv);
 #pragma unroll
     for (int half = 0; half < 2; half++) {
-      int r = warp * 16 + g + half * 8, at = tile.position + r, low = window > 0 ? at + 1 - (int)window : 0;
+      int r = warp * 16 + g + half * 8, at = tile.position + r, low = score.low(at);
 #pragma unroll
       for (int n = 0; n < N / 8; n++)
 #pragma unroll
         for (int j = 0; j < 2; j++) {
           int key = from + n * 8 + t * 2 + j;
           bool seen = r < tile.rows && key <= at && key >= low;
-          float probability = seen ? exp2f(s[n][half * 2 + j] * log2_scale - log_sum[half]) : 0.f;
-          s[n][half * 2 + j] = probability * (p[n][half * 2 + j] - dot[half]) * scale;
+          float &x = s[n][half * 2 + j], by = score.derivative(x);
+          float probability = seen ? exp2f(score.of(x, at, key, LOG2E) - log_sum[half]) : 0.f;
+          x = probability * (p[n][half * 2 + j] - dot[half]) * by;
         }
     }
     product_nn<D, N>(acc, s, tk);
@@ -275,28 +282,36 @@ __device__ void backward_q(const T *q, const T *k, const T *v, i64 pitch, const 
   store_rows<D>(acc, dq + (i64)tile.row * dqp + head * D, dqp, warp * 16, tile.rows);
 }
 
+// Whether dK and dV are sums of blocks of their own, because both do not fit into the registers.
+template <int D> constexpr bool SPLIT = D > 128;
+
 // dK and dV of up to 64 rows of one key head; `tile.segments` is the length of the document.
-template <int D, typename T>
+template <int D, bool MORE, typename T>
 __device__ void backward_kv(const T *q, const T *k, const T *v, i64 pitch, const float *lse, const T *d_o,
                             i64 dop, const float *dots, T *dk, T *dv, i64 dp, const Tile *tiles, i64 heads,
-                            i64 group, float scale, i64 window) {
+                            i64 group, float scale, i64 window, float cap, const float *slopes, float rounded,
+                            i64 chunk) {
+  constexpr bool APART = SPLIT<D>;
   constexpr int M = 64, N = 32;
   extern __shared__ __align__(16) uint8_t memory[];
   T *sk = reinterpret_cast<T *>(memory), *sv = sk + M * PITCH<D>, *sq = sv + M * PITCH<D>,
        *sd = sq + 2 * N * PITCH<D>;
   float *logs = reinterpret_cast<float *>(sd + 2 * N * PITCH<D>), *sums = logs + 2 * N;
   Tile tile = tiles[blockIdx.x];
-  int kv = blockIdx.y, warp = threadIdx.x >> 5, g = lane_id() >> 2, t = lane_id() & 3;
+  int kv = APART ? blockIdx.y / 2 : blockIdx.y, warp = threadIdx.x >> 5, g = lane_id() >> 2, t = lane_id() & 3;
+  bool of_k = !APART || blockIdx.y % 2 == 0, of_v = !APART || blockIdx.y % 2 == 1;
   i64 document = tile.row - tile.position;
   int len = tile.segments;
   load_rows<D, M>(sk, k + (i64)tile.row * pitch + kv * D, pitch, tile.rows);
   load_rows<D, M>(sv, v + (i64)tile.row * pitch + kv * D, pitch, tile.rows);
-  float acc_k[D / 8][4], acc_v[D / 8][4];
-  clear(acc_k), clear(acc_v);
+  // Sums of dK and dV; one array for either where they are apart.
+  constexpr int K = 0, V = APART ? 0 : 1;
+  float acc[V + 1][D / 8][4];
+  clear(acc[K]), clear(acc[V]);
+  Score<MORE> score(scale, window, cap, slopes, rounded, chunk, kv * (int)group);
   // The last query that sees any of these keys.
-  int end = window > 0 ? min(len, tile.position + tile.rows - 1 + (int)window) : len;
+  int end = score.beyond(tile.position + tile.rows - 1, len);
   int begin = tile.position / N * N, steps = (end - begin + N - 1) / N, all = steps * (int)group;
-  float log2_scale = scale * LOG2E;
   auto load = [&](int step, int stage) {
     int head = kv * (int)group + step / steps, from = begin + step % steps * N, valid = end - from;
     load_rows<D, N>(sq + stage * N * PITCH<D>, q + (document + from) * pitch + head * D, pitch, valid);
@@ -314,8 +329,9 @@ __device__ void backward_kv(const T *q, const T *k, const T *v, i64 pitch, const
     wait<1>();
     __syncthreads();
     int from = begin + step % steps * N;
+    score.set_head(slopes, kv * (int)group + step / steps);
     const T *tq = sq + stage * N * PITCH<D>, *td = sd + stage * N * PITCH<D>;
-    float s[N / 8][4], p[N / 8][4];
+    float s[N / 8][4], p[N / 8][4], by[MORE ? N / 8 : 1][4];
     clear(s);
     product_nt<D, N>(s, sk, warp * 16, tq);
 #pragma unroll
@@ -326,12 +342,17 @@ __device__ void backward_kv(const T *q, const T *k, const T *v, i64 pitch, const
 #pragma unroll
         for (int j = 0; j < 2; j++) {
           int i = n * 8 + t * 2 + j, at = from + i;
-          bool seen = r < tile.rows && at < end && key <= at && (window == 0 || key > at - (int)window);
+          bool seen = r < tile.rows && at < end && key <= at && key >= score.low(at);
           float &x = s[n][half * 2 + j];
-          x = seen ? exp2f(x * log2_scale - logs[stage * N + i]) : 0.f;
+          if constexpr (MORE) by[n][half * 2 + j] = score.derivative(x);
+          x = seen ? exp2f(score.of(x, at, key, LOG2E) - logs[stage * N + i]) : 0.f;
         }
     }
-    product_nn<D, N>(acc_v, s, td);
+    if (of_v) product_nn<D, N>(acc[V], s, td);
+    if (!of_k) {
+      __syncthreads();
+      continue;
+    }
     clear(p);
     product_nt<D, N>(p, sv, warp * 16, td);
 #pragma unroll
@@ -339,13 +360,13 @@ __device__ void backward_kv(const T *q, const T *k, const T *v, i64 pitch, const
 #pragma unroll
       for (int j = 0; j < 4; j++) {
         int i = n * 8 + t * 2 + (j & 1);
-        s[n][j] *= (p[n][j] - sums[stage * N + i]) * scale;
+        s[n][j] *= (p[n][j] - sums[stage * N + i]) * (MORE ? by[MORE ? n : 0][j] : scale);
       }
-    product_nn<D, N>(acc_k, s, tq);
+    product_nn<D, N>(acc[K], s, tq);
     __syncthreads();
   }
-  store_rows<D>(acc_k, dk + (i64)tile.row * dp + kv * D, dp, warp * 16, tile.rows);
-  store_rows<D>(acc_v, dv + (i64)tile.row * dp + kv * D, dp, warp * 16, tile.rows);
+  if (of_k) store_rows<D>(acc[K], dk + (i64)tile.row * dp + kv * D, dp, warp * 16, tile.rows);
+  if (of_v) store_rows<D>(acc[V], dv + (i64)tile.row * dp + kv * D, dp, warp * 16, tile.rows);
 }
 }  // namespace mma
 
@@ -353,17 +374,20 @@ __device__ void backward_kv(const T *q, const T *k, const T *v, i64 pitch, const
   extern "C" __global__ void __launch_bounds__(128) attention_mma_##S##_##D(                                           \
       const T *q, i64 qp, const T *k, i64 kp, const T *v, i64 vp, T *o, i64 op, float *lse, const Tile *tiles,         \
       const Segment *segments, i64 heads, i64 group, float scale, i64 window) {                                        \
-    mma::forward<D>(q, qp, k, kp, v, vp, o, op, lse, tiles, segments, heads, group, scale, window);                    \
+    mma::forward<D, false>(q, qp, k, kp, v, vp, o, op, lse, tiles, segments, heads, group, scale, window, 0.f,         \
+                           nullptr, 0.f, nullptr, 0);                                                                  \
   }                                                                                                                    \
   extern "C" __global__ void __launch_bounds__(128) attention_backward_q_mma_##S##_##D(                                \
       const T *q, const T *k, const T *v, i64 p, const float *lse, const T *d_o, i64 dop, const float *dots, T *dq,    \
       i64 dqp, const Tile *tiles, i64 heads, i64 group, float scale, i64 window) {                                     \
-    mma::backward_q<D>(q, k, v, p, lse, d_o, dop, dots, dq, dqp, tiles, heads, group, scale, window);                  \
+    mma::backward_q<D, false>(q, k, v, p, lse, d_o, dop, dots, dq, dqp, tiles, heads, group, scale, window, 0.f,       \
+                              nullptr, 0.f, 0);                                                                        \
   }                                                                                                                    \
   extern "C" __global__ void __launch_bounds__(128) attention_backward_kv_mma_##S##_##D(                               \
       const T *q, const T *k, const T *v, i64 p, const float *lse, const T *d_o, i64 dop, const float *dots, T *dk,    \
       T *dv, i64 dp, const Tile *tiles, i64 heads, i64 group, float scale, i64 window) {                               \
-    mma::backward_kv<D>(q, k, v, p, lse, d_o, dop, dots, dk, dv, dp, tiles, heads, group, scale, window);              \
+    mma::backward_kv<D, false>(q, k, v, p, lse, d_o, dop, dots, dk, dv, dp, tiles, heads, group, scale, window, 0.f,   \
+                               nullptr, 0.f, 0);                                                                       \
   }
 ATTENTION(bf16, bf16, 64)
 ATTENTION(bf16, bf16, 96)
@@ -371,3 +395,32 @@ ATTENTION(bf16, bf16, 128)
 ATTENTION(f16, f16, 64)
 ATTENTION(f16, f16, 96)
 ATTENTION(f16, f16, 128)
+
+#define ATTENTION_MORE(S, T, D)                                                                                        \
+  extern "C" __global__ void __launch_bounds__(128) attention_more_##S##_##D(                                          \
+      const T *q, i64 qp, const T *k, i64 kp, const T *v, i64 vp, T *o, i64 op, float *lse, const Tile *tiles,         \
+      const Segment *segments, i64 heads, i64 group, float scale, i64 window, float cap, const float *slopes,          \
+      float rounded, i64 chunk, const float *sinks) {                                                                  \
+    mma::forward<D, true>(q, qp, k, kp, v, vp, o, op, lse, tiles, segments, heads, group, scale, window, cap, slopes,  \
+                          rounded, sinks, chunk);                                                                      \
+  }                                                                                                                    \
+  extern "C" __global__ void __launch_bounds__(128) attention_backward_q_more_##S##_##D(                               \
+      const T *q, const T *k, const T *v, i64 p, const float *lse, const T *d_o, i64 dop, const float *dots, T *dq,    \
+      i64 dqp, const Tile *tiles, i64 heads, i64 group, float scale, i64 window, float cap, const float *slopes,       \
+      float rounded, i64 chunk) {                                                                                      \
+    mma::backward_q<D, true>(q, k, v, p, lse, d_o, dop, dots, dq, dqp, tiles, heads, group, scale, window, cap,        \
+                             slopes, rounded, chunk);                                                                  \
+  }                                                                                                                    \
+  extern "C" __global__ void __launch_bounds__(128) attention_backward_kv_more_##S##_##D(                              \
+      const T *q, const T *k, const T *v, i64 p, const float *lse, const T *d_o, i64 dop, const float *dots, T *dk,    \
+      T *dv, i64 dp, const Tile *tiles, i64 heads, i64 group, float scale, i64 window, float cap, const float *slopes, \
+      float rounded, i64 chunk) {                                                                                      \
+    mma::backward_kv<D, true>(q, k, v, p, lse, d_o, dop, dots, dk, dv, dp, tiles, heads, group, scale, window, cap,    \
+                              slopes, rounded, chunk);                                                                 \
+  }
+ATTENTION_MORE(bf16, bf16, 64)
+ATTENTION_MORE(bf16, bf16, 80)
+ATTENTION_MORE(bf16, bf16, 96)
+ATTENTION_MORE(bf16, bf16, 128)
+ATTENTION_MORE(bf16, bf16, 192)
+ATTENTION_MORE(bf16, bf16, 256)

@@ -150,24 +150,26 @@ EMBED_BACKWARD(embed_backward_f32, float)
 EMBED_BACKWARD(embed_backward_bf16, bf16)
 EMBED_BACKWARD(embed_backward_f16, f16)
 
-// Rotates pairs (i, i + half) of every head by the angles of its row's position; table: half cosines, half sines.
+// Rotates the first 2 half elements of every head of `width` by the angles of its row's position: element i against i + half,
+// or with `pairs` 2 i against 2 i + 1; table: half cosines, half sines.
 template <typename T>
-__device__ void rope(T *x, i64 pitch, i64 rows, i64 heads, i64 half, const uint32_t *positions, const float *table,
-                     float sign) {
+__device__ void rope(T *x, i64 pitch, i64 rows, i64 heads, i64 width, i64 half, i64 pairs, const uint32_t *positions,
+                     const float *table, float sign) {
+  i64 step = pairs ? 2 : 1, far = pairs ? 1 : half;
   each(rows, heads * half, 1, [&](i64 r, i64 c) {
     i64 head = c / half, i = c % half;
     const float *angles = table + (i64)positions[r] * 2 * half;
     float cs = angles[i], sn = sign * angles[half + i];
-    T *p = x + r * pitch + head * 2 * half + i;
-    float a = to_f32(p[0]), b = to_f32(p[half]);
+    T *p = x + r * pitch + head * width + i * step;
+    float a = to_f32(p[0]), b = to_f32(p[far]);
     p[0] = from_f32<T>(a * cs - b * sn);
-    p[half] = from_f32<T>(b * cs + a * sn);
+    p[far] = from_f32<T>(b * cs + a * sn);
   });
 }
 #define ROPE(N, T)                                                                                                     \
-  extern "C" __global__ void N(T *x, i64 pitch, i64 rows, i64 heads, i64 half, const uint32_t *positions,              \
-                               const float *table, float sign) {                                                      \
-    rope<T>(x, pitch, rows, heads, half, positions, table, sign);                                                      \
+  extern "C" __global__ void N(T *x, i64 pitch, i64 rows, i64 heads, i64 width, i64 half, i64 pairs,                   \
+                               const uint32_t *positions, const float *table, float sign) {                           \
+    rope<T>(x, pitch, rows, heads, width, half, pairs, positions, table, sign);                                        \
   }
 ROPE(rope_f32, float)
 ROPE(rope_bf16, bf16)

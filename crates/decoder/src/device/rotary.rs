@@ -1,0 +1,63 @@
+//! Rotary tables on a GPU.
+
+use harness_kernels::{
+    KernelError,
+    cuda::{Device, DeviceBuffer, View},
+};
+
+use super::linear::Done;
+use crate::{DecoderConfig, Piece, Positions, Rope, Rotary};
+
+/// The table of one rotation, for all positions that inputs may have.
+#[derive(Debug)]
+pub(super) struct DeviceRotary {
+    table: DeviceBuffer,
+    dims: usize,
+    pairs: bool,
+    /// Inputs longer than so many tokens have their positions behind those of the others.
+    longest_short: usize,
+    max_length: usize,
+}
+
+impl DeviceRotary {
+    /// Uploads the table of a rotation for inputs of at most `max_length` tokens.
+    pub(super) fn new(
+        device: &Device,
+        config: &DecoderConfig,
+        rope: &Rope,
+        max_length: usize,
+    ) -> Result<Self, KernelError> {
+        let rotary = Rotary::new(config, rope, max_length);
+        let (host, long) = rotary.table(max_length);
+        let longest_short = rotary.longest_short();
+        let all = (0..max_length)
+            .chain((longest_short < usize::MAX).then_some(long..long + max_length).into_iter().flatten());
+        let mut table = Vec::with_capacity(2 * max_length * config.rotary_dims());
+        for position in all {
+            let (cos, sin) = host.angles(position);
+            table.extend_from_slice(cos);
+            table.extend_from_slice(sin);
+        }
+        let pairs = config.block.positions == Positions::Pairs;
+        Ok(Self { table: device.floats(&table)?, dims: config.rotary_dims(), pairs, longest_short, max_length })
+    }
+
+    /// Where in the table the rows of pieces stand; the pieces' first positions are given.
+    pub(super) fn places(
+        &self,
+        device: &Device,
+        pieces: &[Piece<'_>],
+        firsts: &[usize],
+    ) -> Result<DeviceBuffer, KernelError> {
+        let places = pieces.iter().zip(firsts).flat_map(|(piece, &first)| {
+            let from = first + if piece.length > self.longest_short { self.max_length } else { 0 };
+            (from..from + piece.tokens.len()).map(|place| place as u32)
+        });
+        device.bytes(&places.collect::<Vec<u32>>())
+    }
+
+    /// Rotates all heads of rows at these places.
+    pub(super) fn rotate(&self, device: &Device, x: View<'_>, heads: usize, places: &DeviceBuffer) -> Done {
+        device.rotate(x, heads, self.dims, self.pairs, places, &self.table, false)
+    }
+}

@@ -1,0 +1,339 @@
+//! The steps of one block on a GPU.
+
+use harness_kernels::{
+    KernelError,
+    cuda::{AttentionWork, By, DeviceBuffer, DeviceScores, View},
+};
+
+use super::{
+    DeviceAdapter, DeviceFeedForward, DeviceLayer, DeviceModel,
+    adapter::DeviceLayerLora,
+    cache::Cache,
+    linear::{DeviceNorm, Done},
+    mixer::{DeviceAttention, DeviceMixer, DeviceProjections},
+};
+use crate::{
+    Placement, QueryScale, Rotation, Span,
+    steps::{BlockNorm, Steps},
+};
+
+/// Buffers of one pass, reused from layer to layer.
+pub(super) struct Activations {
+    /// Residual stream `[rows, hidden]`, without what is in `out` while that is pending.
+    x: DeviceBuffer,
+    normed: DeviceBuffer,
+    qkv: DeviceBuffer,
+    /// What the mixer gives, as wide as the block's mixer makes it.
+    mixed: DeviceBuffer,
+    /// What a part adds to the residual stream.
+    out: DeviceBuffer,
+    gate_up: DeviceBuffer,
+    inner: DeviceBuffer,
+    /// Rows there are now.
+    rows: usize,
+    /// Whether `out` is still to be added: the norm that mostly follows does it on the way.
+    pending: bool,
+}
+
+impl Activations {
+    pub(super) fn new(model: &DeviceModel, x: DeviceBuffer, rows: usize) -> Result<Self, KernelError> {
+        let c = &model.config;
+        let alloc = |cols: usize| model.device.alloc(rows * cols, model.float);
+        let wide = if c.block.gated { 2 } else { 1 } * c.intermediate_size;
+        Ok(Self {
+            x,
+            normed: alloc(c.hidden_size)?,
+            qkv: alloc(c.q_dim() + 2 * c.kv_dim())?,
+            mixed: alloc(if c.block.convolution.is_some() { c.q_dim().max(c.hidden_size) } else { c.q_dim() })?,
+            out: alloc(c.hidden_size)?,
+            gate_up: alloc(wide)?,
+            inner: alloc(c.intermediate_size)?,
+            rows,
+            pending: false,
+        })
+    }
+
+    /// Adds what is pending.
+    fn settle(&mut self, model: &DeviceModel) -> Done {
+        if !std::mem::take(&mut self.pending) {
+            return Ok(());
+        }
+        let n = self.rows * model.config.hidden_size;
+        let (out, x) = (self.out.view(0, 1, n, n.max(1)), self.x.view(0, 1, n, n.max(1)));
+        match model.config.block.residual_scale {
+            1.0 => model.device.add(out, x),
+            scale => model.device.add_scaled(scale, out, x),
+        }
+    }
+
+    /// The residual stream after the last block.
+    pub(super) fn finish(mut self, model: &DeviceModel) -> Result<Vec<f32>, KernelError> {
+        self.settle(model)?;
+        let n = self.rows * model.config.hidden_size;
+        model.device.read(self.x.view(0, 1, n, n.max(1)))
+    }
+}
+
+/// What all blocks of a pass share.
+pub(super) struct Pass<'a> {
+    pub(super) cache: &'a Cache,
+    pub(super) slots: DeviceBuffer,
+    pub(super) work: AttentionWork,
+    /// In the last layer only the wanted rows go on.
+    pub(super) last_work: AttentionWork,
+    pub(super) wanted_rows: DeviceBuffer,
+    pub(super) wanted: usize,
+    /// For every row the positions that a short convolution sees.
+    pub(super) taps: DeviceBuffer,
+    /// The rows' places in the rotary table, and in the second one.
+    pub(super) places: DeviceBuffer,
+    pub(super) local_places: Option<DeviceBuffer>,
+    pub(super) query_factors: Option<DeviceBuffer>,
+    pub(super) acts: Activations,
+}
+
+/// One block of a pass.
+pub(super) struct DeviceSteps<'p, 'c> {
+    model: &'p DeviceModel,
+    layer: &'p DeviceLayer,
+    lora: Option<&'p DeviceLayerLora>,
+    index: usize,
+    pass: &'p mut Pass<'c>,
+}
+
+impl<'p, 'c> DeviceSteps<'p, 'c> {
+    pub(super) fn new(
+        model: &'p DeviceModel,
+        adapter: Option<&'p DeviceAdapter>,
+        index: usize,
+        pass: &'p mut Pass<'c>,
+    ) -> Self {
+        let lora = adapter.map(|adapter| &adapter.layers[index]);
+        Self { model, layer: &model.layers[index], lora, index, pass }
+    }
+
+    /// The rows of a buffer that are there now.
+    fn view<'b>(&self, buffer: &'b DeviceBuffer, cols: usize) -> View<'b> {
+        buffer.view(0, self.pass.acts.rows, cols, cols)
+    }
+
+    fn hidden<'b>(&self, buffer: &'b DeviceBuffer) -> View<'b> {
+        self.view(buffer, self.model.config.hidden_size)
+    }
+
+    fn qkv(&self) -> View<'_> {
+        let c = &self.model.config;
+        self.view(&self.pass.acts.qkv, c.q_dim() + 2 * c.kv_dim())
+    }
+
+    fn attention(&self) -> Option<&'p DeviceAttention> {
+        match &self.layer.mixer {
+            DeviceMixer::Attention(attention) => Some(attention),
+            DeviceMixer::Convolution(_) => None,
+        }
+    }
+
+    /// Width of what the mixer gives.
+    fn mixed_width(&self) -> usize {
+        match &self.layer.mixer {
+            DeviceMixer::Attention(_) => self.model.config.q_dim(),
+            DeviceMixer::Convolution(_) => self.model.config.hidden_size,
+        }
+    }
+
+    /// In the last layer only the wanted rows go on.
+    fn compact(&mut self) -> Done {
+        let (model, device) = (self.model, &self.model.device);
+        let hidden = model.config.hidden_size;
+        if self.index + 1 < model.config.num_layers {
+            return Ok(());
+        }
+        self.pass.acts.settle(model)?;
+        let (all, rows, mixed) = (self.pass.acts.rows, self.pass.wanted, self.mixed_width());
+        let normed = model.config.block.placement == Placement::Parallel;
+        let Activations { x, normed: n, mixed: m, .. } = &mut self.pass.acts;
+        for (buffer, cols, wanted) in [(x, hidden, true), (m, mixed, true), (n, hidden, normed)] {
+            if wanted {
+                let kept = device.alloc(rows * cols, model.float)?;
+                let to = kept.view(0, rows, cols, cols);
+                device.gather(buffer.view(0, all, cols, cols), &self.pass.wanted_rows, to)?;
+                *buffer = kept;
+            }
+        }
+        self.pass.acts.rows = rows;
+        Ok(())
+    }
+
+    /// What becomes of a part's result on its way to the residual stream.
+    fn add(&mut self, norm: Option<&DeviceNorm>) -> Done {
+        let (device, c) = (&self.model.device, &self.model.config);
+        if let Some(norm) = norm {
+            let out = self.hidden(&self.pass.acts.out);
+            norm.run(device, c.block.norm, 1, c.norm_eps, out, out)?;
+        }
+        self.pass.acts.pending = true;
+        Ok(())
+    }
+}
+
+impl Steps for DeviceSteps<'_, '_> {
+    type Error = KernelError;
+
+    fn norm(&mut self, norm: BlockNorm) -> Done {
+        let (model, device, c) = (self.model, &self.model.device, &self.model.config);
+        let weights = match norm {
+            BlockNorm::First => &self.layer.input_norm,
+            BlockNorm::Second => &self.layer.post_attention_norm,
+        };
+        if let (true, 1.0, Some(w)) = (self.pass.acts.pending, c.block.residual_scale, weights.plain(c.block.norm)) {
+            self.pass.acts.pending = false;
+            let acts = &self.pass.acts;
+            let (out, x, normed) = (self.hidden(&acts.out), self.hidden(&acts.x), self.hidden(&acts.normed));
+            return device.add_rmsnorm(out, x, w, c.norm_eps, normed, None);
+        }
+        self.pass.acts.settle(model)?;
+        let acts = &self.pass.acts;
+        weights.run(device, c.block.norm, 1, c.norm_eps, self.hidden(&acts.x), self.hidden(&acts.normed))
+    }
+
+    fn copy(&mut self) -> Done {
+        self.pass.acts.settle(self.model)?;
+        let acts = &self.pass.acts;
+        self.model.device.cast(self.hidden(&acts.x), self.hidden(&acts.normed))
+    }
+
+    fn replace(&mut self) -> Done {
+        self.pass.acts.settle(self.model)?;
+        let acts = &self.pass.acts;
+        self.model.device.cast(self.hidden(&acts.normed), self.hidden(&acts.x))
+    }
+
+    fn keep_first(&mut self) -> Done {
+        // It still lies where the first norm put it; rows were left out there too.
+        Ok(())
+    }
+
+    fn project(&mut self) -> Done {
+        let Some(DeviceProjections::Merged(linear)) = self.attention().map(|layer| &layer.projections) else {
+            return Ok(());
+        };
+        let lora = self.lora.and_then(|lora| lora.qkv.as_ref());
+        linear.forward(&self.model.device, lora, self.hidden(&self.pass.acts.normed), self.qkv())
+    }
+
+    fn project_latent(&mut self) -> Done {
+        if let Some(DeviceProjections::Latent(latent)) = self.attention().map(|layer| &layer.projections) {
+            latent.project(&self.model.device, self.hidden(&self.pass.acts.normed), self.qkv())?;
+        }
+        self.rotate(self.model.config.block.rotation(self.index))
+    }
+
+    fn norm_heads(&mut self) -> Done {
+        let (device, c) = (&self.model.device, &self.model.config);
+        let (Some(norm), Some(layer)) = (c.block.qk_norm, self.attention()) else { return Ok(()) };
+        let parts = [(&layer.q_norm, 0, c.num_heads), (&layer.k_norm, c.q_dim(), c.num_kv_heads)];
+        for (weights, from, heads) in parts {
+            let Some(weights) = weights else { continue };
+            let part = self.qkv().columns(from, heads * c.head_dim);
+            let heads = if norm.span == Span::Whole { 1 } else { heads };
+            weights.run(device, norm.norm, heads, c.norm_eps, part, part)?;
+        }
+        Ok(())
+    }
+
+    fn clip(&mut self, limit: f32) -> Done {
+        self.model.device.clip(limit, self.qkv())
+    }
+
+    fn rotate(&mut self, rotation: Rotation) -> Done {
+        let c = &self.model.config;
+        let (table, places) = match rotation {
+            Rotation::Main => (Some(&self.model.rotary), Some(&self.pass.places)),
+            Rotation::Local => (self.model.local.as_ref(), self.pass.local_places.as_ref()),
+            Rotation::None => (None, None),
+        };
+        let (Some(table), Some(places)) = (table, places) else { return Ok(()) };
+        let heads = c.num_heads + c.num_kv_heads;
+        table.rotate(&self.model.device, self.qkv().columns(0, heads * c.head_dim), heads, places)
+    }
+
+    fn scale_queries(&mut self, _: QueryScale) -> Done {
+        let Some(factors) = &self.pass.query_factors else { return Ok(()) };
+        self.model.device.scale_by(factors, By::Row, self.qkv().columns(0, self.model.config.q_dim()))
+    }
+
+    fn attend(&mut self) -> Done {
+        let (device, c) = (&self.model.device, &self.model.config);
+        let Some(layer) = self.attention() else { return Ok(()) };
+        let [keys, values] = self.pass.cache.layer(self.index);
+        device.store_kv(self.qkv(), c.q_dim(), &self.pass.slots, keys, values)?;
+        let last = self.index + 1 == c.num_layers;
+        let work = if last { &self.pass.last_work } else { &self.pass.work };
+        let harness_kernels::cpu::attention::Scores { scale, cap, rounded, chunk, .. } = c.scores(self.index);
+        let (slopes, sinks) = (self.model.slopes.as_ref(), layer.sinks.as_ref());
+        let scores = DeviceScores { scale, cap, slopes, rounded, sinks, chunk };
+        let q = self.qkv().columns(0, c.q_dim());
+        let o = self.view(&self.pass.acts.mixed, c.q_dim());
+        device.attention_with([q, keys, values], c.attention(self.index), scores, work, o, None)?;
+        self.compact()
+    }
+
+    fn convolve(&mut self) -> Done {
+        let (device, hidden) = (&self.model.device, self.model.config.hidden_size);
+        let DeviceMixer::Convolution(layer) = &self.layer.mixer else { return Ok(()) };
+        let wide = device.alloc(self.pass.acts.rows * 3 * hidden, self.model.float)?;
+        let wide = self.view(&wide, 3 * hidden);
+        layer.input.forward(device, None, self.hidden(&self.pass.acts.normed), wide)?;
+        let [_, values] = self.pass.cache.layer(self.index);
+        device.convolution_input(wide, &self.pass.slots, values)?;
+        let out = self.hidden(&self.pass.acts.mixed);
+        device.convolution(values, &self.pass.taps, &layer.taps, layer.bias.as_ref(), wide, out)?;
+        self.compact()
+    }
+
+    fn add_mixed(&mut self) -> Done {
+        let (model, device, c) = (self.model, &self.model.device, &self.model.config);
+        self.pass.acts.settle(model)?;
+        let acts = &self.pass.acts;
+        let (mixed, out) = (self.view(&acts.mixed, self.mixed_width()), self.hidden(&acts.out));
+        match &self.layer.mixer {
+            DeviceMixer::Convolution(layer) => layer.output.forward(device, None, mixed, out)?,
+            DeviceMixer::Attention(layer) => {
+                let lora = self.lora.and_then(|lora| lora.o.as_ref());
+                match c.block.latent {
+                    Some(latent) => {
+                        // Of every head its values, without what fills them up.
+                        let (rows, heads) = (acts.rows, acts.rows * c.num_heads);
+                        let values = device.alloc(rows * c.o_dim(), model.float)?;
+                        let from = acts.mixed.view(0, heads, latent.value, c.head_dim);
+                        device.copy_rows(from, values.view(0, heads, latent.value, latent.value))?;
+                        layer.o.forward(device, lora, self.view(&values, c.o_dim()), out)?;
+                    }
+                    None => layer.o.forward(device, lora, mixed, out)?,
+                }
+            }
+        }
+        self.add(self.layer.attention_out_norm.as_ref())
+    }
+
+    fn feed_forward(&mut self) -> Done {
+        let (model, device) = (self.model, &self.model.device);
+        self.pass.acts.settle(model)?;
+        let acts = &self.pass.acts;
+        let (normed, out) = (self.hidden(&acts.normed), self.hidden(&acts.out));
+        match &self.layer.feed_forward {
+            DeviceFeedForward::Dense(block) => {
+                let wide = self.view(&acts.gate_up, block.wide.out());
+                let activated = self.view(&acts.inner, block.inner());
+                block.wide.forward(device, self.lora.and_then(|lora| lora.gate_up.as_ref()), normed, wide)?;
+                block.activate(device, wide, activated)?;
+                block.down.forward(device, self.lora.and_then(|lora| lora.down.as_ref()), activated, out)?;
+            }
+            DeviceFeedForward::Experts(experts) => {
+                let adapted = self.lora.map(|lora| lora.experts.as_slice()).unwrap_or_default();
+                experts.run(device, adapted, normed, out)?;
+            }
+        }
+        self.add(self.layer.feed_forward_out_norm.as_ref())
+    }
+}
