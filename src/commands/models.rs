@@ -64,24 +64,21 @@ fn list(app: &App) -> Result<(), Failure> {
 /// The families of models, and what works for each.
 fn list_supported(app: &App) -> Result<(), Failure> {
     let families = supported();
-    let mut text = format!("{:<20} {:<16} {:<12} {:<10} gguf\n", "model_type", "score, generate", "adapters", "train");
+    let mut text =
+        format!("{:<20} {:<16} {:<12} {:<16} gguf\n", "model_type", "score, generate", "LoRA, QLoRA", "full training");
     for family in &families {
-        let adapters = if family.experts { "attention" } else { "yes" };
-        let train = if family.beyond.is_none() { "yes" } else { "no" };
+        let full = if family.beyond.is_none() { "yes" } else { "no" };
         let gguf = if family.gguf.is_empty() { "no".to_owned() } else { family.gguf.join(", ") };
         let name = family.architecture.name();
-        let _ = writeln!(text, "{name:<20} {:<16} {adapters:<12} {train:<10} {gguf}", "yes");
+        let _ = writeln!(text, "{name:<20} {:<16} {:<12} {full:<16} {gguf}", "yes", "yes");
     }
-    let _ = writeln!(
-        text,
-        "\nWith the defaults of each family; `train` includes LoRA and QLoRA. All are scored and generate with --device cuda too."
-    );
+    let _ = writeln!(text, "\nWith the defaults of each family, on the CPU and with --device cuda.");
     let rows: Vec<Value> = families
         .iter()
         .map(|family| {
             let name = family.architecture.name();
-            json!({ "model_type": name, "gguf": family.gguf, "train": family.beyond.is_none(), "gpu": true,
-                    "missing": family.beyond, "experts": family.experts })
+            json!({ "model_type": name, "gguf": family.gguf, "adapters": true, "full_training": family.beyond.is_none(),
+                    "gpu": true, "missing": family.beyond, "experts": family.experts })
         })
         .collect();
     app.output(&json!({ "families": rows }), || text)

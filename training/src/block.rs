@@ -7,6 +7,7 @@
 //! layer.
 
 mod backward;
+mod buffers;
 mod context;
 mod dropout;
 mod experts;

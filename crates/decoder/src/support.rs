@@ -9,14 +9,15 @@ pub struct Support {
     pub architecture: Architecture,
     /// Its names in GGUF files; empty = these are not read.
     pub gguf: Vec<&'static str>,
-    /// What it has, in words, that training does not know; `None` = it can be trained.
+    /// What it has, in words, for which it is trained by adapters (LoRA, QLoRA) alone; `None` = all its parameters can be
+    /// trained, too.
     pub beyond: Option<&'static str>,
     /// Whether its feed-forward blocks are mixtures of experts.
     pub experts: bool,
 }
 
 /// What works for every family, with the defaults of its configuration class: all are scored and generate, on
-/// the processor and on GPUs.
+/// the processor and on GPUs, and adapters are trained for all.
 pub fn supported() -> Vec<Support> {
     let of = |architecture: Architecture| {
         let config = default_config(architecture).ok();

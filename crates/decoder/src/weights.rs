@@ -189,6 +189,28 @@ impl LayerWeights {
         let mut all = Projection::ALL.into_iter();
         [q, k, v, o, gate, up, down].map(|tensor| (all.next().unwrap_or(Projection::Down), tensor))
     }
+
+    /// All linears but routers and those of single experts, to be changed: also those of latent attention, short convolutions
+    /// and shared experts.
+    pub fn all_linears_mut(&mut self) -> Vec<(Projection, &mut HostTensor)> {
+        let Self { q, k, v, o, gate, up, down, experts, more, .. } = self;
+        let mut all: Vec<_> = Projection::ALL.into_iter().zip([q, k, v, o, gate, up, down]).collect();
+        if let Some(latent) = &mut more.latent {
+            if let Some((into, _, out)) = &mut latent.q {
+                all.extend([(Projection::QDown, into), (Projection::QUp, out)]);
+            }
+            all.extend([(Projection::KvDown, &mut latent.kv_down), (Projection::KvUp, &mut latent.kv_up)]);
+        }
+        if let Some(convolution) = &mut more.convolution {
+            all.push((Projection::ConvIn, &mut convolution.input));
+            all.push((Projection::ConvOut, &mut convolution.output));
+        }
+        if let Some(shared) = experts.as_mut().and_then(|experts| experts.shared.as_mut()) {
+            let parts = [Projection::SharedGate, Projection::SharedUp, Projection::SharedDown];
+            all.extend(parts.into_iter().zip(shared));
+        }
+        all
+    }
 }
 
 /// All weights of a decoder.
@@ -238,7 +260,7 @@ impl Weights {
             convert(head, &|| "lm_head.weight".to_owned())?;
         }
         for (number, layer) in self.layers.iter_mut().enumerate() {
-            for (projection, tensor) in layer.linears_mut() {
+            for (projection, tensor) in layer.all_linears_mut() {
                 convert(tensor, &|| format!("{}.weight", projection.path(number)))?;
             }
         }

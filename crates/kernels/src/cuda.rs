@@ -21,6 +21,7 @@ mod products;
 mod raw;
 mod reduce;
 mod side;
+mod training;
 
 pub use attention::{AttentionTile, AttentionWork, DeviceScores, KeySegment, Query};
 pub use blocks::{By, HeadNorm, LatentParts};
@@ -35,3 +36,4 @@ pub use nccl::{Communicator, Copied, MeetingPoint};
 pub use ops::Nf4Scales;
 pub use reduce::AdamWConstants;
 pub use side::{Moment, SideStream};
+pub use training::ColumnRuns;

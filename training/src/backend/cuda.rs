@@ -11,7 +11,7 @@ use std::ops::Range;
 use harness_kernels::KernelError;
 use harness_kernels::{
     HostTensor,
-    cuda::{AdamWConstants, Device, DeviceMatrix, Float, View},
+    cuda::{AdamWConstants, By, ColumnRuns, Device, DeviceMatrix, DeviceScores, Float, HeadNorm, View},
 };
 #[cfg(feature = "nccl")]
 pub(crate) use memory::Exact;
@@ -99,6 +99,18 @@ fn span<'a>(s: &Span<'a, CudaBuf>) -> View<'a> {
 fn span_out<'a>(s: &'a SpanMut<'_, CudaBuf>) -> View<'a> {
     s.buf.changed();
     s.buf.matrix(s.at, 1, s.len, s.len.max(1), false)
+}
+
+/// A frozen norm as the kernels take it.
+fn head_norm<'a>(norm: &FrozenNorm<'a, CudaBuf>, heads: usize) -> HeadNorm<'a> {
+    let FrozenNorm { kind, weight, bias, eps } = norm;
+    HeadNorm { kind: *kind, heads, weight: weight.as_ref().map(span), bias: bias.as_ref().map(span), eps: *eps }
+}
+
+fn on_device(scores: AttentionScores<'_, CudaBuf>) -> DeviceScores<'_> {
+    let AttentionScores { scale, cap, slopes, rounded, sinks, chunk } = scores;
+    let [slopes, sinks] = [slopes, sinks].map(|values| values.map(CudaBuf::data));
+    DeviceScores { scale, cap, slopes, rounded, sinks, chunk }
 }
 
 impl Memory for CudaBackend {
@@ -277,28 +289,53 @@ impl Kernels for CudaBackend {
         done(self.device.add_rmsnorm(x, y, span(&w), eps, out(&normed), Some(rstd.data())))
     }
 
+    fn norm(
+        &self,
+        x: Mat<'_, CudaBuf>,
+        spans: usize,
+        norm: FrozenNorm<'_, CudaBuf>,
+        y: MatMut<'_, CudaBuf>,
+        _: &mut CudaBuf,
+    ) -> Result<()> {
+        // What is divided by is computed again on the way back.
+        done(self.device.norm(view(&x), head_norm(&norm, spans), out(&y)))
+    }
+
+    fn norm_backward(
+        &self,
+        d: MatMut<'_, CudaBuf>,
+        spans: usize,
+        x: Mat<'_, CudaBuf>,
+        norm: FrozenNorm<'_, CudaBuf>,
+        _: &CudaBuf,
+    ) -> Result<()> {
+        done(self.device.norm_backward(out(&d), view(&x), head_norm(&norm, spans), None))
+    }
+
     fn rope(
         &self,
         x: MatMut<'_, CudaBuf>,
-        heads: usize,
+        shape: RotaryShape,
         positions: &CudaInts,
         table: &CudaBuf,
         inverse: bool,
     ) -> Result<()> {
-        done(self.device.rope(out(&x), heads, positions.data(), table.data(), inverse))
+        let RotaryShape { heads, dims, pairs } = shape;
+        done(self.device.rotate(out(&x), heads, dims, pairs, positions.data(), table.data(), inverse))
     }
 
     fn attention(
         &self,
         [q, k, v]: [Mat<'_, CudaBuf>; 3],
         shape: AttentionShape,
+        scores: AttentionScores<'_, CudaBuf>,
         bounds: &CudaInts,
         o: MatMut<'_, CudaBuf>,
         lse: &mut CudaBuf,
     ) -> Result<()> {
         let work = bounds.attention(&self.device)?;
         let qkv = [view(&q), view(&k), view(&v)];
-        done(self.device.attention(qkv, shape, work, out(&o), Some(lse.data())))
+        done(self.device.attention_with(qkv, shape, on_device(scores), work, out(&o), Some(lse.data())))
     }
 
     fn attention_backward(
@@ -308,20 +345,96 @@ impl Kernels for CudaBackend {
         lse: &CudaBuf,
         d_o: Mat<'_, CudaBuf>,
         shape: AttentionShape,
+        scores: AttentionScores<'_, CudaBuf>,
         bounds: &CudaInts,
         dqkv: MatMut<'_, CudaBuf>,
     ) -> Result<()> {
         let work = bounds.attention(&self.device)?;
         let (qkv, o, d_o) = ([view(&q), view(&k), view(&v)], view(&o), view(&d_o));
-        done(self.device.attention_backward(qkv, shape, work, o, lse.data(), d_o, out(&dqkv)))
+        let scores = on_device(scores);
+        done(self.device.attention_backward_with(qkv, shape, scores, work, o, lse.data(), d_o, out(&dqkv)))
     }
 
-    fn swiglu(&self, gate_up: Mat<'_, CudaBuf>, y: MatMut<'_, CudaBuf>) -> Result<()> {
-        done(self.device.swiglu(view(&gate_up), out(&y)))
+    fn activate(&self, kind: Activation, wide: Mat<'_, CudaBuf>, y: MatMut<'_, CudaBuf>) -> Result<()> {
+        done(self.device.activation(kind, view(&wide), out(&y)))
     }
 
-    fn swiglu_backward(&self, dy: Mat<'_, CudaBuf>, gate_up: MatMut<'_, CudaBuf>) -> Result<()> {
-        done(self.device.swiglu_backward(view(&dy), out(&gate_up)))
+    fn activate_backward(&self, kind: Activation, dy: Mat<'_, CudaBuf>, wide: MatMut<'_, CudaBuf>) -> Result<()> {
+        if kind == Activation::Silu && wide.cols == 2 * dy.cols {
+            return done(self.device.swiglu_backward(view(&dy), out(&wide)));
+        }
+        done(self.device.activation_backward(kind, view(&dy), out(&wide)))
+    }
+
+    fn clip(&self, x: MatMut<'_, CudaBuf>, limit: f32) -> Result<()> {
+        done(self.device.clip(limit, out(&x)))
+    }
+
+    fn clip_backward(&self, y: Mat<'_, CudaBuf>, limit: f32, d: MatMut<'_, CudaBuf>) -> Result<()> {
+        done(self.device.clip_backward(limit, view(&y), out(&d)))
+    }
+
+    fn scale(&self, x: MatMut<'_, CudaBuf>, factor: f32) -> Result<()> {
+        done(self.device.scale(factor, out(&x)))
+    }
+
+    fn scale_rows(&self, x: MatMut<'_, CudaBuf>, factors: &CudaBuf) -> Result<()> {
+        done(self.device.scale_by(factors.data(), By::Row, out(&x)))
+    }
+
+    fn row_dots(&self, a: Mat<'_, CudaBuf>, b: Mat<'_, CudaBuf>, y: &mut CudaBuf) -> Result<()> {
+        done(self.device.row_dots(view(&a), view(&b), y.data()))
+    }
+
+    fn add_rows(&self, x: Mat<'_, CudaBuf>, rows: &CudaInts, y: MatMut<'_, CudaBuf>) -> Result<()> {
+        done(self.device.add_rows(view(&x), rows.data(), out(&y)))
+    }
+
+    fn add_heads(
+        &self,
+        (x, from): (Mat<'_, CudaBuf>, HeadRuns),
+        (y, to): (MatMut<'_, CudaBuf>, HeadRuns),
+        heads: usize,
+        width: usize,
+    ) -> Result<()> {
+        let runs = |runs: HeadRuns| ColumnRuns { first: runs.first, step: runs.step };
+        done(self.device.add_heads((view(&x), runs(from)), (out(&y), runs(to)), heads, width))
+    }
+
+    fn soft_limit(&self, x: MatMut<'_, CudaBuf>, cap: f32) -> Result<()> {
+        done(self.device.soft_limit(cap, out(&x)))
+    }
+
+    fn soft_limit_backward(&self, y: Mat<'_, CudaBuf>, cap: f32, d: MatMut<'_, CudaBuf>) -> Result<()> {
+        done(self.device.soft_limit_backward(cap, view(&y), out(&d)))
+    }
+
+    fn convolve(
+        &self,
+        x: Mat<'_, CudaBuf>,
+        taps: &CudaBuf,
+        bias: Option<&CudaBuf>,
+        bounds: &CudaInts,
+        y: MatMut<'_, CudaBuf>,
+    ) -> Result<()> {
+        let given = [taps.data(), bounds.firsts(&self.device)?];
+        done(self.device.document_convolution(view(&x), given, bias.map(CudaBuf::data), out(&y)))
+    }
+
+    fn convolve_backward(
+        &self,
+        dy: Mat<'_, CudaBuf>,
+        taps: &CudaBuf,
+        bias: Option<&CudaBuf>,
+        bounds: &CudaInts,
+        x: MatMut<'_, CudaBuf>,
+    ) -> Result<()> {
+        let (rows, cols) = (x.rows, x.cols);
+        let d = self.device.alloc(rows * cols, x.buf.data().float())?;
+        let (given, to) = ([taps.data(), bounds.firsts(&self.device)?], d.view(0, rows, cols, cols));
+        let from = [view(&dy), out(&x)];
+        self.device.document_convolution_backward(from, given, bias.map(CudaBuf::data), to)?;
+        done(self.device.copy_rows(to, out(&x)))
     }
 
     fn dropout(&self, x: Mat<'_, CudaBuf>, key: DropoutKey, y: MatMut<'_, CudaBuf>) -> Result<()> {

@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use super::{
+    buffers::{own, zeroed},
     context::BlockContext,
     key::VectorKey,
     sink::GradSink,
     steps::{LatentCopy, Source, is_plain},
-    tape::{Heads, Node, NormStep, Saved, Step, Value, own},
+    tape::{Heads, Node, NormStep, Saved, Step, Value},
     view::LayerView,
 };
 use crate::backend::{Activation, Backend, HeadRuns, Mat, MatMut, Result, Span, SpanMut};
@@ -158,7 +159,7 @@ impl<B: Backend> Back<'_, '_, B> {
             Step::Cut { x, y } => {
                 let Some(dy) = self.grads[y].take() else { return Ok(()) };
                 let (wide, narrow, heads) = (self.cols(x), self.cols(y), self.ctx.config.num_heads);
-                let mut dx = b.zeros(rows * wide)?;
+                let mut dx = zeroed(b, rows * wide)?;
                 let from = (Mat::new(&*dy, 0, rows, narrow), HeadRuns { first: 0, step: narrow / heads });
                 let to = (MatMut::new(&mut dx, 0, rows, wide), HeadRuns { first: 0, step: wide / heads });
                 b.add_heads(from, to, heads, narrow / heads)?;
@@ -214,7 +215,7 @@ impl<B: Backend> Back<'_, '_, B> {
         // The norm saw the first columns alone.
         let mut all = match self.own_grad(x)? {
             Some(all) => all,
-            None => b.zeros(rows * wide)?,
+            None => zeroed(b, rows * wide)?,
         };
         let whole = HeadRuns { first: 0, step: 0 };
         let to = (MatMut::new(&mut all, 0, rows, wide), whole);
@@ -277,7 +278,7 @@ impl<B: Backend> Back<'_, '_, B> {
         self.heads = None;
         let mut grads = Vec::with_capacity(parts.len());
         for node in parts {
-            grads.push(b.zeros(rows * self.cols(node))?);
+            grads.push(zeroed(b, rows * self.cols(node))?);
         }
         for copy in LatentCopy::all(c.num_heads, &latent) {
             let part = match copy.from {

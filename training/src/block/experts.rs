@@ -6,6 +6,7 @@
 use harness_decoder::{Experts, Routing, route, route_backward};
 
 use super::{
+    buffers::zeroed,
     context::BlockContext,
     key::MatrixKey::{ExpertDown, ExpertGateUp, Router},
     sink::GradSink,
@@ -72,7 +73,7 @@ impl<B: Backend> Mixture<B> {
         for (row, chosen) in chosen.iter().enumerate() {
             chosen.iter().enumerate().for_each(|(slot, (expert, _))| at[*expert].push((row, slot)));
         }
-        let mut y = b.zeros(rows * hidden)?;
+        let mut y = zeroed(b, rows * hidden)?;
         let (mut parts, mut is_trained) = (vec![], router.is_trained());
         for (expert, at) in at.into_iter().enumerate().filter(|(_, at)| !at.is_empty()) {
             let [gate_up, down] = [ExpertGateUp(expert), ExpertDown(expert)].map(|key| view.linear(key));
@@ -135,7 +136,7 @@ impl<B: Backend> Mixture<B> {
     ) -> Result<Option<B::Buf>> {
         let (b, rows, hidden) = (ctx.backend, ctx.rows.len, ctx.config.hidden_size);
         let experts = ctx.config.experts.as_ref().expect("a mixture has experts");
-        let mut dx = b.zeros(rows * hidden)?;
+        let mut dx = zeroed(b, rows * hidden)?;
         let mut d_weights: Vec<Vec<f32>> = self.chosen.iter().map(|chosen| vec![0.0; chosen.len()]).collect();
         for part in self.parts {
             let n = part.len();

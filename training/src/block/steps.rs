@@ -5,6 +5,7 @@ use std::sync::Arc;
 use harness_decoder::{BlockNorm, Latent, Placement, QueryScale, Rotation, Steps, activation_of, sigmoid};
 
 use super::{
+    buffers::zeroed,
     experts::Mixture,
     key::{MatrixKey, VectorKey},
     tape::{Heads, Node, NormStep, Pending, Step, Tape},
@@ -222,7 +223,7 @@ impl<B: Backend> Steps for Tape<'_, '_, B> {
         let down = self.linear(MatrixKey::KvDown, x)?;
         let compressed = self.normed(norm(VectorKey::KvDownNorm), down, latent.kv_rank)?;
         let kv = self.linear(MatrixKey::KvUp, compressed)?;
-        let mut all = b.zeros(rows * 3 * config.q_dim())?;
+        let mut all = zeroed(b, rows * 3 * config.q_dim())?;
         for copy in LatentCopy::all(config.num_heads, &latent) {
             let from = match copy.from {
                 Source::Queries => q,
@@ -327,7 +328,7 @@ impl<B: Backend> Steps for Tape<'_, '_, B> {
         let mut mixed = self.value(Some(y), q, self.values[node].needs);
         self.steps.push(Step::Attend { heads: node, y: mixed, lse });
         if let Some(latent) = c.block.latent.filter(|latent| latent.value < c.head_dim) {
-            let mut cut = b.zeros(rows * c.o_dim())?;
+            let mut cut = zeroed(b, rows * c.o_dim())?;
             let held = self.held(mixed)?;
             let from = (Mat::new(&*held, 0, rows, q), HeadRuns { first: 0, step: c.head_dim });
             let to = (MatMut::new(&mut cut, 0, rows, c.o_dim()), HeadRuns { first: 0, step: latent.value });

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{context::BlockContext, experts::Mixture, key::MatrixKey, view::LayerView};
+use super::{buffers::own, context::BlockContext, experts::Mixture, key::MatrixKey, view::LayerView};
 use crate::backend::{Activation, Backend, FrozenNorm, Mat, NormKind, Result, RotaryShape};
 use harness_decoder::Rotation;
 
@@ -206,11 +206,6 @@ impl<'a, 'c, B: Backend> Tape<'a, 'c, B> {
         let saved = Saved { values: self.values, steps: self.steps, heads: self.heads, output };
         Ok((y, saved))
     }
-}
-
-/// The buffer itself where nobody else holds it, else a copy.
-pub(super) fn own<B: Backend>(backend: &B, held: Arc<B::Buf>) -> Result<B::Buf> {
-    Arc::try_unwrap(held).or_else(|held| backend.duplicate(&held))
 }
 
 impl<B: Backend> BlockContext<'_, B> {

@@ -2,7 +2,7 @@
 
 use harness_kernels::{HostData, HostTensor};
 
-use super::{ExpertPart, LayerWeights, Weights, expert_path};
+use super::{ExpertPart, Weights, expert_path};
 use crate::DecoderError;
 use harness_kernels::{Nf4Tensor, Quantization};
 
@@ -11,20 +11,10 @@ impl Weights {
     /// (small, and all else hangs on them) stay as they are.
     ///
     /// # Errors
-    /// If a weight is not finite, naming it; if the blocks have other linears too.
+    /// If a weight is not finite, naming it.
     pub fn quantise(&mut self, options: &Quantization) -> Result<(), DecoderError> {
-        let others = |layer: &LayerWeights| {
-            let shared = layer.experts.as_ref().is_some_and(|experts| experts.shared.is_some());
-            shared || layer.more.latent.is_some() || layer.more.convolution.is_some()
-        };
-        if self.layers.iter().any(others) {
-            return Err(DecoderError::Weights {
-                path: "4 bits".into(),
-                reason: "latent attention, short convolutions and shared experts are not quantised yet".to_owned(),
-            });
-        }
         for (number, layer) in self.layers.iter_mut().enumerate() {
-            for (projection, tensor) in layer.linears_mut() {
+            for (projection, tensor) in layer.all_linears_mut() {
                 quantise(tensor, options, || format!("{}.weight", projection.path(number)))?;
             }
             let experts = layer.experts.iter_mut().flat_map(|mixture| mixture.experts.iter_mut().enumerate());

@@ -130,12 +130,13 @@ pub struct CudaInts {
     host: Vec<u32>,
     attention: OnceLock<AttentionWork>,
     groups: OnceLock<([DeviceBuffer; 3], usize)>,
+    firsts: OnceLock<DeviceBuffer>,
 }
 
 impl CudaInts {
     pub(super) fn new(device: &Device, data: &[u32]) -> Result<Self, KernelError> {
-        let (attention, groups) = (OnceLock::new(), OnceLock::new());
-        Ok(Self { data: device.bytes(data)?, host: data.to_vec(), attention, groups })
+        let (attention, groups, firsts) = (OnceLock::new(), OnceLock::new(), OnceLock::new());
+        Ok(Self { data: device.bytes(data)?, host: data.to_vec(), attention, groups, firsts })
     }
 
     pub(super) fn data(&self) -> &DeviceBuffer {
@@ -149,6 +150,17 @@ impl CudaInts {
         }
         let work = AttentionWork::documents(device, &self.host, true)?;
         Ok(self.attention.get_or_init(|| work))
+    }
+
+    /// The first row of the document of every row, if these are bounds of documents.
+    pub(super) fn firsts(&self, device: &Device) -> Result<&DeviceBuffer, KernelError> {
+        if let Some(firsts) = self.firsts.get() {
+            return Ok(firsts);
+        }
+        let of = |document: &[u32]| std::iter::repeat_n(document[0], (document[1] - document[0]) as usize);
+        let firsts: Vec<u32> = self.host.windows(2).flat_map(of).collect();
+        let firsts = device.bytes(&firsts)?;
+        Ok(self.firsts.get_or_init(|| firsts))
     }
 
     /// Rows by token, if these are tokens: the distinct tokens, where the rows of each begin, and the rows, in order.

@@ -10,3 +10,4 @@
 #include "norm_general.cuh"
 #include "reduce.cuh"
 #include "scaling.cuh"
+#include "training.cuh"
