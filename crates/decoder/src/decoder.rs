@@ -131,7 +131,7 @@ struct PlacedAdapter {
 enum AdapterWeights {
     Host(HostAdapter),
     #[cfg(feature = "cuda")]
-    Device(DeviceAdapter),
+    Device(Box<DeviceAdapter>),
 }
 
 /// Base and adapter of a decoder, which are always in the same place.
@@ -160,11 +160,12 @@ impl Decoder {
             Placed::Host(model) => AdapterWeights::Host(HostAdapter::new(config, model, adapter)?),
             #[cfg(feature = "cuda")]
             Placed::Device(model) => {
-                if !adapter.top.is_empty() {
-                    let module = "embedding or head in part on a GPU; use --device cpu: they".to_owned();
-                    return Err(DecoderError::AdapterModule { module });
+                if !adapter.top.is_empty() || adapter.config.initialisation.is_some() {
+                    let what = "LoRA on embedding or head, trained tokens, PiSSA and OLoRA";
+                    let reason = format!("{what}: not supported on a GPU yet; use --device cpu");
+                    return Err(harness_kernels::KernelError::Device { device: "cuda".to_owned(), reason }.into());
                 }
-                AdapterWeights::Device(DeviceAdapter::new(model, adapter)?)
+                AdapterWeights::Device(Box::new(DeviceAdapter::new(model, adapter)?))
             }
         };
         let vocab_size = adapter.embedding_rows(config.vocab_size);

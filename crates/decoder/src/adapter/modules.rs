@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{AdapterConfig, top::Top};
+use super::{AdapterConfig, places::Top};
 use crate::{DecoderConfig, DecoderError, weights::TensorStore};
 use harness_kernels::HostTensor;
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::{
     AdapterConfig, TargetModules,
     patterns::{Compiled, Expression},
-    top::Top,
+    places::Top,
 };
 use crate::{DecoderConfig, LinearPlace, Projection};
 

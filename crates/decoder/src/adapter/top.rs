@@ -2,9 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize};
-
-use super::{AdapterConfig, LoraPair, TargetRank};
+use super::{
+    config::AdapterConfig,
+    pair::LoraPair,
+    places::{TokenIndices, Top},
+    targets::TargetRank,
+};
 use crate::{DecoderConfig, DecoderError, weights::TensorStore};
 
 /// Rows of an embedding or a head that replace the base's.
@@ -55,16 +58,6 @@ impl TopAdditions {
     }
 }
 
-/// `trainable_token_indices`: tokens of the embedding, or of several modules by name.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(untagged)]
-pub enum TokenIndices {
-    /// Of the embedding.
-    Embedding(Vec<u32>),
-    /// By the end of a module's path.
-    ByModule(BTreeMap<String, Vec<u32>>),
-}
-
 /// A tensor that changes a module outside of the blocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Kind {
@@ -85,36 +78,6 @@ const ENDS: [(&str, Kind); 7] = [
     (".lora_magnitude_vector", Kind::Magnitude),
     (".token_adapter.trainable_tokens_delta", Kind::Rows),
 ];
-
-/// A module outside of the blocks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Top {
-    Embedding,
-    Head,
-}
-
-impl Top {
-    pub(super) const BOTH: [Self; 2] = [Self::Embedding, Self::Head];
-
-    /// The module's path in this base.
-    pub(super) fn path(self, base: &DecoderConfig) -> String {
-        let names = &base.architecture.family().names;
-        match self {
-            Self::Embedding => format!("{}{}", names.roots.first().copied().unwrap_or_default(), names.embed),
-            Self::Head => names.head.to_owned(),
-        }
-    }
-
-    /// The module at a path of this base, with or without what may stand before the decoder.
-    pub(super) fn at(path: &str, base: &DecoderConfig) -> Option<Self> {
-        let names = &base.architecture.family().names;
-        let embedding = names.roots.iter().chain([&""]).any(|root| path.strip_prefix(root) == Some(names.embed));
-        match embedding {
-            true => Some(Self::Embedding),
-            false => (path == names.head).then_some(Self::Head),
-        }
-    }
-}
 
 /// The tensors of an adapter's file that change embedding or head: their names.
 #[derive(Default)]

@@ -236,7 +236,7 @@ impl HostModel {
 #[derive(Debug)]
 pub(super) struct HostAdapter {
     layers: Vec<LayerLora>,
-    top: TopLora,
+    top: Box<TopLora>,
 }
 
 impl HostAdapter {
@@ -266,7 +266,7 @@ impl HostAdapter {
             Ok(LayerLora { linears, experts: experts.collect() })
         };
         let layers = adapter.layers.iter().enumerate().map(pack).collect::<Result<_, _>>()?;
-        Ok(Self { layers, top: TopLora::pack(adapter, &model.embedding, &model.head)? })
+        Ok(Self { layers, top: TopLora::pack(adapter, &model.embedding, &model.head)?.into() })
     }
 }
 

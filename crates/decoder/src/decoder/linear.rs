@@ -29,7 +29,7 @@ impl Linear {
                 .collect()
         });
         let float = |w: &&HostTensor| matches!(w.data, HostData::F32(_) | HostData::Bf16(_) | HostData::F16(_));
-        Self { weight: pack(weights), bias, quantised: !weights.iter().all(|w| float(w)) }
+        Self { weight: pack(weights), bias, quantised: !weights.iter().all(float) }
     }
 
     /// Output width.

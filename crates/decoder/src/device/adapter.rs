@@ -39,10 +39,6 @@ impl DeviceAdapter {
             let reason = format!("LoRA on {other}: not supported on a GPU yet; use --device cpu");
             return Err(model.device.fail(reason).into());
         }
-        if adapter.config.initialisation.is_some() {
-            let reason = "adapters that began as a part of the base (PiSSA, OLoRA): not supported on a GPU yet; use --device cpu";
-            return Err(model.device.fail(reason).into());
-        }
         let layers = adapter.layers.iter().enumerate();
         let layers = layers.map(|(number, layer)| {
             let experts = adapter.experts.get(number).map(Vec::as_slice).unwrap_or_default();
