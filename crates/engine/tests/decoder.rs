@@ -339,6 +339,7 @@ fn adapter(config: &DecoderConfig) -> Adapter {
         experts: vec![],
         layers,
         modules_to_save: Default::default(),
+        top: Default::default(),
         config: AdapterConfig::default(),
         digest: Digest::of("lora"),
     }

@@ -127,6 +127,7 @@ const FAMILIES: [&str; 15] = [
     "gpt2-a",
     "gpt_neox-a",
     "glm4-a",
+    "cohere2-a",
 ];
 
 #[test]
