@@ -5,7 +5,7 @@ mod options;
 use std::path::Path;
 
 use harness_core::{Seed, nearest};
-use harness_decoder::{AdapterConfig, DecoderConfig, LinearPlace, Projection, TargetModules};
+use harness_decoder::{AdapterConfig, DecoderConfig, LinearPlace, Projection, TargetModules, linear_names};
 use harness_kernels::HostTensor;
 pub use options::{LoraInit, LoraOptions, Targets};
 
@@ -248,6 +248,14 @@ fn experts(options: &LoraOptions, config: &DecoderConfig) -> Result<[bool; 2], T
 pub(crate) fn pattern(text: &str) -> Result<regex::Regex, String> {
     regex::Regex::new(&format!(r"\A(?:{text})\z"))
         .map_err(|error| format!("{text:?} is not a regular expression: {error}"))
+}
+
+/// What to say of a name that no family has, with the nearest one.
+pub(crate) fn unknown_target(found: &str) -> String {
+    let names = linear_names();
+    let near = nearest(found, names.iter().map(String::as_str).chain(["all-linear"]));
+    let near = near.map(|n| format!("; did you mean {n:?}?")).unwrap_or_default();
+    format!("{found:?} matches no module of any family{near}")
 }
 
 /// The names of the modules there are, with the one that is nearest to what was asked for.

@@ -197,7 +197,7 @@ fn slopes(config: &DecoderConfig, policy: SavePolicy, in_4_bits: bool) -> (f64, 
             store.values.iter().zip(&grads[..]).map(|(x, g)| x + (by * f64::from(*g) / norm) as f32).collect();
         model.loss(&batch, &backend.upload(&moved).unwrap()).unwrap()
     };
-    let by = 3e-3;
+    let by = 1e-3;
     ((along(by) - along(-by)) / (2.0 * by), norm)
 }
 

@@ -139,6 +139,7 @@ fn check<B: Backend + Clone>(path: &Path, backend: &B) -> Result<[f64; 3], Strin
 
 /// Checks all adapters on a device. Losses and gradients may be so far from their references, by their size, and trained
 /// elements by so much.
+#[expect(clippy::print_stdout, reason = "the largest differences, for whoever asks with --nocapture")]
 fn check_all<B: Backend + Clone>(backend: &B, most: [f64; 3]) {
     let Some(folder) = beside("HARNESS_FAMILIES", "families") else {
         return skipped("no checkpoints of families beside the checkout");

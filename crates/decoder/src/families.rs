@@ -15,7 +15,7 @@ mod others;
 mod phi;
 
 pub(crate) use names::{ExpertNames, Names, QkvOrder};
-pub use names::{LinearPlace, StackedExperts};
+pub use names::{LinearPlace, StackedExperts, linear_names};
 
 use crate::{Architecture, DecoderConfig, DecoderError, config::Keys};
 

@@ -36,7 +36,7 @@ pub use decoder::{BaseModel, Decoder, KvBlock, Piece, inverse_frequencies, rotar
 #[cfg(feature = "cuda")]
 pub(crate) use decoder::{Rotary, consecutive};
 pub use error::DecoderError;
-pub use families::{LinearPlace, StackedExperts};
+pub use families::{LinearPlace, StackedExperts, linear_names};
 pub use gguf::{GgufFile, GgufType, GgufValue, write_gguf, write_gguf_vocabulary};
 pub use merge::merge_adapter;
 pub use projection::Projection;

@@ -50,6 +50,28 @@ impl Projection {
     /// [`DecoderConfig::linears`].
     pub const ALL: [Self; 7] = [Self::Q, Self::K, Self::V, Self::O, Self::Gate, Self::Up, Self::Down];
 
+    /// All linears that a block may have.
+    pub(crate) const EVERY: [Self; 18] = [
+        Self::Q,
+        Self::K,
+        Self::V,
+        Self::O,
+        Self::Gate,
+        Self::Up,
+        Self::Down,
+        Self::QDown,
+        Self::QUp,
+        Self::KvDown,
+        Self::KvUp,
+        Self::ConvIn,
+        Self::ConvOut,
+        Self::Router,
+        Self::SharedGate,
+        Self::SharedUp,
+        Self::SharedDown,
+        Self::SharedSigmoid,
+    ];
+
     /// Llama's name of the module inside a block, e.g. `self_attn.q_proj`, or that of the family that has it.
     pub fn module(self) -> &'static str {
         match self {

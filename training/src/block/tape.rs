@@ -73,6 +73,9 @@ pub(super) struct Heads<B: Backend> {
     pub qk: Option<B::Buf>,
 }
 
+/// The norm of queries or of keys: first column, width, runs that are normed apart, and the norm.
+pub(super) type HeadsNorm<'a, B> = (usize, usize, usize, FrozenNorm<'a, <B as crate::backend::Memory>::Buf>);
+
 /// A sum that waits for the next norm, which some devices compute with it in one pass.
 pub(super) struct Pending<B: Backend> {
     pub sum: Node,
@@ -234,10 +237,7 @@ impl<B: Backend> BlockContext<'_, B> {
     }
 
     /// The norms of queries and keys: first column, width, and the norm.
-    pub(super) fn head_norms<'b>(
-        &self,
-        view: &LayerView<'b, B>,
-    ) -> Option<[(usize, usize, usize, FrozenNorm<'b, B::Buf>); 2]> {
+    pub(super) fn head_norms<'b>(&self, view: &LayerView<'b, B>) -> Option<[HeadsNorm<'b, B>; 2]> {
         use super::key::VectorKey::{KNorm, KNormBias, QNorm, QNormBias};
         let norm = self.config.block.qk_norm?;
         let (q, kv) = (self.config.q_dim(), self.config.kv_dim());

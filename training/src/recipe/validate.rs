@@ -3,6 +3,7 @@
 use super::{
     DataOptions, LoraOptions, Method, ModelOptions, Padding, Recipe, SplitFractions, Targets, TrainingOptions,
 };
+use harness_decoder::linear_names;
 
 /// A value that cannot be, and why.
 #[derive(Debug)]
@@ -132,11 +133,21 @@ fn lora(lora: &LoraOptions) -> Result<(), Problem> {
     within(lora.dropout, 0.0, 1.0, "lora.dropout")?;
     match &lora.targets {
         Targets::AllLinear => Ok(()),
-        Targets::Modules(names) => ensure(!names.is_empty(), "lora.targets", || {
-            "names no module; expected \"all-linear\" or names such as \"q_proj\"".into()
-        }),
+        Targets::Modules(names) => {
+            ensure(!names.is_empty(), "lora.targets", || {
+                "names no module; expected \"all-linear\" or names such as \"q_proj\"".into()
+            })?;
+            names.iter().try_for_each(|name| {
+                let known = name.rsplit('.').next().is_some_and(|last| linear_names().contains(last));
+                ensure(known, "lora.targets", || crate::lora::unknown_target(name))
+            })
+        }
+        // Which modules it matches is known with the base; paths have dots, which a plain word does not match.
         Targets::Pattern(pattern) => match crate::lora::pattern(pattern) {
             Err(message) => ensure(false, "lora.targets", || message),
+            Ok(_) if pattern.chars().all(|c| c.is_alphanumeric() || "_-".contains(c)) => {
+                ensure(false, "lora.targets", || crate::lora::unknown_target(pattern))
+            }
             Ok(_) => Ok(()),
         },
     }

@@ -1,9 +1,9 @@
 //! How files in Hugging Face layout name the tensors of a decoder.
 
-use std::ops::Range;
+use std::{collections::BTreeSet, ops::Range};
 
 use crate::{
-    DecoderConfig, Projection,
+    Architecture, DecoderConfig, Projection,
     weights::{Part, parts},
 };
 
@@ -261,6 +261,16 @@ impl StackedExperts {
         let inner = if part == 0 && adapted == [true, true] { ".base_layer" } else { "" };
         format!("{}{inner}", self.path)
     }
+}
+
+/// The last parts of the names that any family has for the modules of its linears, e.g. `q_proj` or `c_attn`.
+pub fn linear_names() -> BTreeSet<String> {
+    let of = |family: Names| {
+        let named = move |part: &Part| family.part(*part).strip_suffix(".weight").map(str::to_owned);
+        Projection::EVERY.into_iter().map(Part::of).filter_map(move |part| named(&part))
+    };
+    let all = Architecture::all().flat_map(|architecture| of(architecture.family().names));
+    all.map(|name| name.rsplit('.').next().unwrap_or_default().to_owned()).filter(|name| !name.is_empty()).collect()
 }
 
 impl DecoderConfig {

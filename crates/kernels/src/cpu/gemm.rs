@@ -168,6 +168,9 @@ struct Tiles<'a> {
 // SAFETY: `c` is only written through `compute`, whose callers give disjoint tiles to different threads.
 unsafe impl Sync for Tiles<'_> {}
 
+/// Computes a tile: its rows, their part of A, and where the tile is with its row stride.
+type Tile<'a> = dyn Fn(usize, &[f32], *mut f32, usize) + 'a;
+
 impl Tiles<'_> {
     /// Computes the tile of the given panels of A and B.
     ///
@@ -190,7 +193,7 @@ impl Tiles<'_> {
             let few = !self.b.transposed && few(self.rows.rows(), k);
             for col_panel in col_panels.clone() {
                 let cols = NR.min(self.b.cols() - col_panel * NR);
-                let tile = |row_panel: usize, run: &dyn Fn(usize, &[f32], *mut f32, usize)| {
+                let tile = |row_panel: usize, run: &Tile<'_>| {
                     let (a, rows) = self.rows.panel(row_panel, from);
                     assert!(a.len() >= k * rows, "rows of {k} steps");
                     // SAFETY: the tile lies inside of C (shapes were checked).
