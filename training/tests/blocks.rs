@@ -165,7 +165,7 @@ impl Draw<'_> {
 /// The slope of the loss along its gradient, by differences and by the gradient.
 fn slopes(config: &DecoderConfig, policy: SavePolicy, in_4_bits: bool) -> (f64, f64) {
     let backend = CpuBackend::new();
-    let mut weights = Draw { config, rng: Seed(7).stream("weights", 0) }.weights();
+    let mut weights = Draw { config, rng: Seed(8).stream("weights", 0) }.weights();
     if in_4_bits {
         weights.quantise(&Quantization::default()).unwrap();
     }

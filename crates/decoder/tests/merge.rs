@@ -76,11 +76,11 @@ fn logits(model: &Path, adapter: Option<&Path>) -> Vec<f32> {
     decoder.logits(&hidden).unwrap()
 }
 
-/// A further tensor of a module, and its shape by the module's.
-type More = (&'static str, fn((usize, usize)) -> Vec<usize>);
+/// A shape from the outputs and inputs of a linear.
+type Shape = fn((usize, usize)) -> Vec<usize>;
 
 /// The pairs of these modules in both layers, and what else each of them has.
-fn pairs(modules: &[Projection], more: &[More]) -> Tensors {
+fn pairs(modules: &[Projection], more: &[(&str, Shape)]) -> Tensors {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("config.json"), tiny_config("llama").to_string()).unwrap();
     let base = DecoderConfig::load(folder.path()).unwrap();
