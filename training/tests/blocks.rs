@@ -165,7 +165,8 @@ impl Draw<'_> {
 /// The slope of the loss along its gradient, by differences and by the gradient.
 fn slopes(config: &DecoderConfig, policy: SavePolicy, in_4_bits: bool) -> (f64, f64) {
     let backend = CpuBackend::new();
-    let mut weights = Draw { config, rng: Seed(8).stream("weights", 0) }.weights();
+    // With these weights no row changes its experts between the two points.
+    let mut weights = Draw { config, rng: Seed(1).stream("weights", 0) }.weights();
     if in_4_bits {
         weights.quantise(&Quantization::default()).unwrap();
     }
@@ -186,7 +187,7 @@ fn slopes(config: &DecoderConfig, policy: SavePolicy, in_4_bits: bool) -> (f64, 
     store.values.iter_mut().for_each(|x| *x = rng.normal() as f32 * 0.2);
     let token = |rng: &mut StreamRng| (rng.uniform() * 40.0) as u32;
     let row = |rng: &mut StreamRng, n: usize| (0..n).map(|_| token(rng)).collect::<Vec<_>>();
-    let rows = [19, 11].map(|n| Sample { tokens: row(&mut rng, n), loss_from: 1, truncated: 0, ..Sample::default() });
+    let rows = [13, 9].map(|n| Sample { tokens: row(&mut rng, n), loss_from: 1, truncated: 0, ..Sample::default() });
     let batch = Batch::of(rows);
     let mut grads = backend.zeros(store.len()).unwrap();
     let step = MicroStep { scale: 1.0, dropout: None, noise: None };
