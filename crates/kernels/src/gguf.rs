@@ -230,7 +230,8 @@ mod tests {
 
     #[test]
     fn blocks_are_widened_as_gguf_py_widens_them() {
-        let lines = include_str!("../../../golden/vectors/gguf_blocks.txt").lines().filter(|line| !line.starts_with('#'));
+        let lines =
+            include_str!("../../../golden/vectors/gguf_blocks.txt").lines().filter(|line| !line.starts_with('#'));
         let mut names = vec![];
         for line in lines {
             let [name, blocks, values] = line.split(' ').collect::<Vec<_>>()[..] else { panic!("{line}") };
