@@ -167,6 +167,20 @@ fn quantised_weights_are_those_of_their_formats() {
     check_all(&processor(), |name| name.starts_with("quant-"), false);
 }
 
+/// What is quantised stays so in memory: the packed weights, of which the embedding is none unless it is the head, need no
+/// more than the file.
+#[test]
+#[expect(clippy::print_stdout, reason = "the sizes, for whoever asks with --nocapture")]
+fn quantised_weights_stay_as_small_as_their_files() {
+    for path in checkpoints(|name| name.starts_with("quant-")) {
+        let file = std::fs::metadata(path.join("model.safetensors")).unwrap().len() as usize;
+        let model = Model::load(&path).unwrap();
+        let bytes = model.decoder.base().bytes();
+        println!("{}: {bytes} bytes of {file} in the file, {}", path.display(), model.decoder.base().storage());
+        assert!(bytes <= file, "{}: {bytes} bytes of weights, {file} in the file", path.display());
+    }
+}
+
 #[test]
 fn adapters_are_those_of_peft() {
     check_all(&processor(), |name| name.contains("-lora"), false);

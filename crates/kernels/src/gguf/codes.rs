@@ -25,20 +25,15 @@ multiversion! {
     /// Codes, scales and minima of whole quantised blocks: of [`LARGE`] elements or fewer.
     pub(crate) fn decode(kind: BlockType, blocks: &[u8], codes: &mut [i8; LARGE], factors: &mut Factors) {
         macro_rules! small {
-            ($bytes:literal, $codes:expr, $($minimum:literal)?) => {{
-                // What is known of the arguments of a closure here is not known where it is written.
-                #[inline(always)]
-                fn typed<F: Fn(&[u8; $bytes], &mut [i8; SMALL])>(f: F) -> F {
-                    f
-                }
-                let to_codes = typed($codes);
+            // No closure, which might not be compiled for the instruction set.
+            ($bytes:literal, |$block:ident, $to:ident| $codes:expr, $($minimum:literal)?) => {{
                 let mut scales = [0; LARGE / SMALL];
                 $(let mut minima = [(0, $minimum).0; LARGE / SMALL];)?
                 let blocks = blocks.as_chunks::<$bytes>().0.iter().zip(codes.as_chunks_mut::<SMALL>().0);
-                for (i, (block, codes)) in blocks.enumerate().take(LARGE / SMALL) {
-                    to_codes(block, codes);
-                    scales[i] = bits(block, 0);
-                    $(minima[i] = bits(block, $minimum);)?
+                for (i, ($block, $to)) in blocks.enumerate().take(LARGE / SMALL) {
+                    $codes;
+                    scales[i] = bits($block, 0);
+                    $(minima[i] = bits($block, $minimum);)?
                 }
                 spread(&scales, 1.0, &mut factors[..GROUPS]);
                 $({ let _ = $minimum; spread(&minima, -1.0, &mut factors[GROUPS..]); })?
