@@ -3,11 +3,14 @@
 #![cfg(feature = "cuda")]
 #![allow(clippy::print_stderr, reason = "tests say what they measured")]
 
+mod device;
+
 use std::sync::{
     Arc,
     atomic::{AtomicBool, Ordering},
 };
 
+use device::{activations, all, compare, error, gpu, numbers};
 use harness_core::{Digest, Seed};
 use harness_decoder::{Architecture, BlockSpec, DecoderConfig, LayerWeights, Projection, Rope, RopeScaling, Weights};
 use harness_kernels::{
@@ -16,8 +19,8 @@ use harness_kernels::{
 };
 use harness_training::{
     backend::{
-        Activation, AttentionScores, AttentionShape, Backend, CpuBackend, CudaBackend, DropoutKey, Kernels, Mat,
-        MatMut, Memory, RotaryShape, Span, SpanMut, Updates, Weight,
+        Activation, AttentionScores, AttentionShape, Backend, CpuBackend, DropoutKey, Kernels, Mat, MatMut, Memory,
+        RotaryShape, Span, SpanMut, Updates, Weight,
     },
     block::{DropoutPlan, SavePolicy},
     checkpoint,
@@ -30,63 +33,6 @@ use harness_training::{
     telemetry::{Progress, StepReport},
     trainer::{Trainer, TrainerSetup},
 };
-
-/// The GPU, or nothing where there is none.
-fn gpu(float: Float) -> Option<CudaBackend> {
-    CudaBackend::new(0, float).inspect_err(|error| eprintln!("skipped: {error}")).ok()
-}
-
-/// Numbers that a type holds exactly, so that both sides begin with the same ones.
-fn numbers(len: usize, seed: u64, float: Float) -> Vec<f32> {
-    let mut rng = Seed(seed).stream("numbers", 0);
-    let draw = (0..len).map(|_| rng.normal() as f32);
-    match float {
-        Float::F32 => draw.collect(),
-        Float::Bf16 => draw.map(|x| half::bf16::from_f32(x).to_f32()).collect(),
-        Float::F16 => draw.map(|x| half::f16::from_f32(x).to_f32()).collect(),
-    }
-}
-
-/// A buffer of activations.
-fn activations<B: Backend>(b: &B, data: &[f32]) -> B::Buf {
-    let mut buf = b.alloc(data.len()).unwrap();
-    b.write(data, SpanMut { buf: &mut buf, at: 0, len: data.len() }).unwrap();
-    buf
-}
-
-fn all<B: Backend>(b: &B, buf: &B::Buf, len: usize) -> Vec<f32> {
-    b.read(Span { buf, at: 0, len }).unwrap()
-}
-
-/// ‖a - b‖ / ‖b‖.
-fn error(a: &[f32], b: &[f32]) -> f64 {
-    assert_eq!(a.len(), b.len());
-    let difference: f64 = a.iter().zip(b).map(|(&a, &b)| (f64::from(a) - f64::from(b)).powi(2)).sum();
-    (difference / b.iter().map(|&b| f64::from(b).powi(2)).sum::<f64>().max(1e-30)).sqrt()
-}
-
-/// Runs the same operations on both sides and compares what they leave.
-macro_rules! compare {
-    ($name:expr, |$b:ident, $float:ident| $body:expr) => {
-        for $float in [Float::F32, Float::Bf16, Float::F16] {
-            let Some(device) = gpu($float) else { return };
-            let expected: Vec<Vec<f32>> = {
-                let $b = &CpuBackend::new();
-                $body
-            };
-            let found: Vec<Vec<f32>> = {
-                let $b = &device;
-                $body
-            };
-            let tolerance = if $float == Float::F32 { 1e-5 } else { 1e-2 };
-            for (i, (found, expected)) in found.iter().zip(&expected).enumerate() {
-                let error = error(found, expected);
-                eprintln!("{} {} [{i}]: {error:.1e}", $name, $float.name());
-                assert!(error <= tolerance, "{} {} [{i}]: relative error {error:e}", $name, $float.name());
-            }
-        }
-    };
-}
 
 #[test]
 fn products() {
@@ -197,11 +143,18 @@ fn rotations_activations_and_dropout() {
             let mut x = activations(b, &numbers(rows * heads * dim, 1, float));
             let positions = b.ints(&(0..rows as u32).map(|i| i * 5 % 31).collect::<Vec<_>>()).unwrap();
             let table = b.upload(&numbers(31 * dim, 2, Float::F32)).unwrap();
-            b.rope(MatMut::new(&mut x, 0, rows, heads * dim), rotary(heads, dim), &positions, &table, false).unwrap();
+            b.rope(
+                MatMut::new(&mut x, 0, rows, heads * dim),
+                RotaryShape { heads, dims: dim, pairs: false },
+                &positions,
+                &table,
+                false,
+            )
+            .unwrap();
             let rotated = all(b, &x, rows * heads * dim);
             b.rope(
                 MatMut::new(&mut x, 0, rows, heads * dim).columns(dim, dim),
-                rotary(1, dim),
+                RotaryShape { heads: 1, dims: dim, pairs: false },
                 &positions,
                 &table,
                 true,
