@@ -174,7 +174,7 @@ fn quantised_weights_are_those_of_their_formats() {
 fn quantised_weights_stay_as_small_as_their_files() {
     for path in checkpoints(|name| name.starts_with("quant-")) {
         let file = std::fs::metadata(path.join("model.safetensors")).unwrap().len() as usize;
-        let model = Model::load(&path).unwrap();
+        let model = Model::load(&path, &processor()).unwrap();
         let bytes = model.decoder.base().bytes();
         println!("{}: {bytes} bytes of {file} in the file, {}", path.display(), model.decoder.base().storage());
         assert!(bytes <= file, "{}: {bytes} bytes of weights, {file} in the file", path.display());

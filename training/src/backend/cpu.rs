@@ -16,7 +16,7 @@ use std::sync::{
 };
 
 use harness_kernels::{
-    HostData, HostTensor,
+    HostTensor,
     cpu::{PackedMatrix, activation::soft_limit, gemm, gemm_in_chains, gemm_packed, gemm_packed_transposed},
 };
 pub use memory::CpuBuf;
@@ -52,26 +52,6 @@ impl CpuBackend {
     pub fn fail_after(&self, buffers: Option<usize>) {
         self.pool.fail_after(buffers);
     }
-
-    /// Packs the rows of all parts; what is stored in fewer bits stays so, and products widen it.
-    fn pack(parts: &[&HostTensor]) -> PackedMatrix {
-        let rows = parts.iter().map(|part| part.rows()).sum();
-        let cols = parts.first().map_or(0, |part| part.cols());
-        let bf16 = concat(parts, |data| if let HostData::Bf16(data) = data { Some(data) } else { None });
-        if let Some(data) = bf16 {
-            return PackedMatrix::weight_bf16(&data, rows, cols);
-        }
-        let f16 = concat(parts, |data| if let HostData::F16(data) = data { Some(data) } else { None });
-        if let Some(data) = f16 {
-            return PackedMatrix::weight_f16(&data, rows, cols);
-        }
-        let quantised = parts.iter().map(|part| if let HostData::Nf4(data) = &part.data { Some(data) } else { None });
-        if let Some(data) = quantised.collect::<Option<Vec<_>>>() {
-            return PackedMatrix::weight_nf4(&data, cols);
-        }
-        let data: Vec<f32> = parts.iter().flat_map(|part| part.to_f32().into_owned()).collect();
-        PackedMatrix::weight_f32(&data, rows, cols)
-    }
 }
 
 /// A frozen matrix, packed once: products with its transpose read it as it lies, products with itself transpose the
@@ -94,12 +74,6 @@ impl Drop for CpuFrozen {
     fn drop(&mut self) {
         self.held.now.fetch_sub(self.matrix.bytes(), Ordering::Relaxed);
     }
-}
-
-/// The elements of all parts in one type, if all are stored in it.
-fn concat<T: Copy>(parts: &[&HostTensor], get: impl Fn(&HostData) -> Option<&[T]>) -> Option<Vec<T>> {
-    let parts = parts.iter().map(|part| get(&part.data)).collect::<Option<Vec<_>>>()?;
-    Some(parts.concat())
 }
 
 impl Memory for CpuBackend {
@@ -145,7 +119,7 @@ impl Memory for CpuBackend {
     }
 
     fn frozen(&self, parts: &[&HostTensor], _: bool) -> Result<CpuFrozen> {
-        let matrix = Self::pack(parts);
+        let matrix = PackedMatrix::stacked(parts);
         let now = self.held.now.fetch_add(matrix.bytes(), Ordering::Relaxed) + matrix.bytes();
         self.held.peak.fetch_max(now, Ordering::Relaxed);
         Ok(CpuFrozen { matrix, held: Arc::clone(&self.held) })
@@ -444,6 +418,10 @@ impl Backend for CpuBackend {}
 #[cfg(test)]
 mod tests {
     use half::{bf16, f16};
+    use harness_kernels::{
+        HostData,
+        gguf::{BlockTensor, BlockType},
+    };
 
     use super::*;
 
@@ -476,6 +454,28 @@ mod tests {
         for [a, b] in [[b16(0..4), b16(4..7)], [h16(0..4), h16(4..7)], [b16(0..4), h16(4..7)]] {
             let (found, expected) = (products(&[&a, &b]), products(&[&wide(&a), &wide(&b)]));
             assert_eq!(found.expect("memory"), expected.expect("memory"));
+        }
+    }
+
+    #[test]
+    fn weights_in_blocks_give_the_products_of_their_values() {
+        let backend = CpuBackend::new();
+        let values: Vec<f32> = (0..24 * 256).map(|i| (i as f32 * 1.3).cos()).collect();
+        for kind in [BlockType::Q8_0, BlockType::Q4_K] {
+            let bytes = kind.quantise(&values).expect("a type that is written").into();
+            let data = HostData::Blocks(BlockTensor { kind, bytes, len: values.len() });
+            let blocks = HostTensor { shape: vec![24, 256], data };
+            let wide = HostTensor::from_f32([24, 256], blocks.to_f32().into_owned());
+            let run = |weight: &HostTensor| -> Result<(Vec<f32>, Vec<f32>)> {
+                let frozen = backend.frozen(&[weight], true)?;
+                let (mut y, mut dx) = (backend.alloc(3 * 24)?, backend.alloc(3 * 256)?);
+                let (x, dy) = (backend.upload(&values[..3 * 256])?, backend.upload(&values[..3 * 24])?);
+                let weight = Weight::Frozen(&frozen);
+                backend.linear(Mat::new(&x, 0, 3, 256), weight, MatMut::new(&mut y, 0, 3, 24))?;
+                backend.linear_backward(Mat::new(&dy, 0, 3, 24), weight, MatMut::new(&mut dx, 0, 3, 256))?;
+                Ok((y.to_vec(), dx.to_vec()))
+            };
+            assert_eq!(run(&blocks).expect("memory"), run(&wide).expect("memory"), "{kind:?}");
         }
     }
 

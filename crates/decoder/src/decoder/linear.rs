@@ -29,7 +29,7 @@ impl Linear {
                 .collect()
         });
         let float = |w: &&HostTensor| matches!(w.data, HostData::F32(_) | HostData::Bf16(_) | HostData::F16(_));
-        Self { weight: pack(weights), bias, quantised: !weights.iter().all(float) }
+        Self { weight: PackedMatrix::stacked(weights), bias, quantised: !weights.iter().all(float) }
     }
 
     /// Output width.
@@ -88,40 +88,6 @@ impl Linear {
 
 /// A linear and the projections whose outputs stand side by side in it.
 pub(crate) type Stacked<'a> = (&'a Linear, Vec<Projection>);
-
-/// Packs weights that are stacked by output, in the type they are stored in if it is one type.
-fn pack(weights: &[&HostTensor]) -> PackedMatrix {
-    let out = weights.iter().map(|w| w.rows()).sum();
-    let inp = weights[0].cols();
-    macro_rules! stacked {
-        ($variant:ident) => {
-            weights
-                .iter()
-                .map(|w| match &w.data {
-                    HostData::$variant(data) => Some(&data[..]),
-                    _ => None,
-                })
-                .collect::<Option<Vec<_>>>()
-                .map(|parts| parts.concat())
-        };
-    }
-    if let Some(data) = stacked!(Bf16) {
-        return PackedMatrix::weight_bf16(&data, out, inp);
-    }
-    if let Some(data) = stacked!(F16) {
-        return PackedMatrix::weight_f16(&data, out, inp);
-    }
-    let quantised = weights.iter().map(|w| if let HostData::Nf4(data) = &w.data { Some(data) } else { None });
-    if let Some(parts) = quantised.collect::<Option<Vec<_>>>() {
-        return PackedMatrix::weight_nf4(&parts, inp);
-    }
-    let codes: Vec<&HostData> = weights.iter().map(|w| &w.data).collect();
-    if let Some(packed) = PackedMatrix::weight_codes(&codes, inp) {
-        return packed;
-    }
-    let data: Vec<f32> = weights.iter().flat_map(|w| w.to_f32().into_owned()).collect();
-    PackedMatrix::weight_f32(&data, out, inp)
-}
 
 /// The low-rank additions to one [`Linear`]: `y[:, columns] += scale · (x · Aᵀ) · Bᵀ` for each part.
 #[derive(Debug)]

@@ -14,6 +14,7 @@ mod codes;
 mod kernel;
 mod nf4;
 mod pack;
+mod stacked;
 mod transpose;
 
 use rayon::prelude::*;
