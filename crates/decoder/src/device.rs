@@ -18,7 +18,7 @@ use cache::Cache;
 pub(crate) use cache::DeviceKv;
 use experts::DeviceExperts;
 use feed_forward::DeviceGated;
-use linear::{DeviceLinear, DeviceNorm};
+use linear::{DeviceLinear, DeviceNorm, Stacked};
 use mixer::DeviceMixer;
 use rotary::DeviceRotary;
 
@@ -27,7 +27,12 @@ use harness_kernels::{
     cuda::{Device, DeviceBuffer, DeviceMatrix, Float},
 };
 
-use crate::{DecoderConfig, LayerWeights, Positions, Weights, weights::activation_of};
+use crate::{
+    DecoderConfig, LayerWeights, Positions,
+    Projection::{Down, Gate, Up},
+    Weights,
+    weights::activation_of,
+};
 
 /// The weights of one block.
 #[derive(Debug)]
@@ -38,6 +43,12 @@ struct DeviceLayer {
     post_attention_norm: DeviceNorm,
     feed_forward: DeviceFeedForward,
     feed_forward_out_norm: Option<DeviceNorm>,
+}
+
+impl DeviceLayer {
+    fn linears(&self) -> impl Iterator<Item = Stacked<'_>> {
+        self.mixer.linears().into_iter().chain(self.feed_forward.linears())
+    }
 }
 
 #[derive(Debug)]
@@ -65,11 +76,11 @@ impl DeviceFeedForward {
         Ok(Self::Dense(Box::new(block)))
     }
 
-    /// The block, where it is no mixture.
-    fn dense(&self) -> Option<&DeviceGated> {
+    /// The linears that every row passes, as far as adapters can change them.
+    fn linears(&self) -> Vec<Stacked<'_>> {
         match self {
-            Self::Dense(block) => Some(block),
-            Self::Experts(_) => None,
+            Self::Dense(block) => block.linears([Gate, Up, Down]).into(),
+            Self::Experts(experts) => experts.linears(),
         }
     }
 

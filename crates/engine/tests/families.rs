@@ -30,15 +30,16 @@ fn checkpoints(of: impl Fn(&str) -> bool) -> Vec<PathBuf> {
 /// Where models are computed, and what is asked of them there.
 struct Place {
     base: Box<dyn Fn(DecoderConfig, Weights, usize) -> Result<BaseModel, DecoderError>>,
-    /// Largest difference of log-probabilities; `None` = that of the reference.
+    /// Largest difference of log-probabilities, or largest mean difference where activations are rounded; `None` = the
+    /// reference's tolerance for the largest.
     tolerance: Option<f64>,
-    /// Whether the most probable tokens must be the reference's.
-    same_tokens: bool,
+    /// Whether weights and activations are rounded: then the most probable token may be another.
+    rounded: bool,
 }
 
 fn processor() -> Place {
     let base = |config, weights, length| Ok(BaseModel::new(config, weights, length));
-    Place { base: Box::new(base), tolerance: None, same_tokens: true }
+    Place { base: Box::new(base), tolerance: None, rounded: false }
 }
 
 struct Model {
@@ -107,20 +108,22 @@ fn argmax(row: &[f32]) -> u32 {
     (0..row.len()).max_by(|&a, &b| row[a].total_cmp(&row[b]).then(b.cmp(&a))).unwrap() as u32
 }
 
-/// The largest difference from a reference, or what else is wrong. `merged`: whether adapters are merged into their bases.
-fn check(path: &Path, place: &Place, merged: bool) -> Result<f64, String> {
+/// The largest and the mean difference from a reference, or what else is wrong. `merged`: whether adapters are merged into
+/// their bases.
+fn check(path: &Path, place: &Place, merged: bool) -> Result<[f64; 2], String> {
     let reference: Value = serde_json::from_slice(&std::fs::read(path.join("reference.json")).unwrap()).unwrap();
     let model = match reference["base"].as_str() {
         Some(base) if merged => Model::merged(&path.with_file_name(base), path, place)?,
         Some(base) => Model::load(&path.with_file_name(base), place)?.with_adapter(path)?,
         None => Model::load(path, place)?,
     };
-    let mut worst = 0f64;
+    let (mut worst, mut sum, mut count) = (0f64, 0f64, 0);
     let mut compare = |found: &[Vec<f32>], ids: &[u32], expected: &Value| {
         for (position, expected) in expected.as_array().unwrap().iter().enumerate() {
             let found = f64::from(found[position][ids[position + 1] as usize]);
             let difference = (found - expected.as_f64().unwrap()).abs();
             worst = if difference.is_nan() { f64::INFINITY } else { worst.max(difference) };
+            (sum, count) = (sum + difference, count + 1);
         }
     };
     for sequence in reference["sequences"].as_array().unwrap() {
@@ -128,7 +131,7 @@ fn check(path: &Path, place: &Place, merged: bool) -> Result<f64, String> {
         let found = model.log_probs(&tokens, &[tokens.len()]);
         compare(&found, &tokens, &sequence["next_logprobs"]);
         let most: Vec<u32> = found.iter().map(|row| argmax(row)).collect();
-        if place.same_tokens && most != ids(&sequence["argmax"]) {
+        if !place.rounded && most != ids(&sequence["argmax"]) {
             return Err(format!("other tokens are the most probable; the largest difference is {worst:e}"));
         }
         if tokens.len() > 9 {
@@ -146,7 +149,7 @@ fn check(path: &Path, place: &Place, merged: bool) -> Result<f64, String> {
         compare(&model.log_probs(&tokens, &[tokens.len()]), &tokens, &text["next_logprobs"]);
     }
     let mut tokens = ids(&reference["greedy"]["prompt"]);
-    let greedy = if place.same_tokens { ids(&reference["greedy"]["tokens"]) } else { vec![] };
+    let greedy = if place.rounded { vec![] } else { ids(&reference["greedy"]["tokens"]) };
     for (step, &expected) in greedy.iter().enumerate() {
         let next = argmax(model.log_probs(&tokens, &[tokens.len()]).last().unwrap());
         if next != expected {
@@ -154,7 +157,12 @@ fn check(path: &Path, place: &Place, merged: bool) -> Result<f64, String> {
         }
         tokens.push(next);
     }
-    if worst > tolerance { Err(format!("the largest difference is {worst:e}, above {tolerance:e}")) } else { Ok(worst) }
+    let mean = sum / f64::from(count);
+    let measured = if place.rounded { mean } else { worst };
+    if measured.is_nan() || measured > tolerance {
+        return Err(format!("differences of {worst:e}, on average {mean:e}, above {tolerance:e}"));
+    }
+    Ok([worst, mean])
 }
 
 #[test]
@@ -207,7 +215,7 @@ mod on_a_gpu {
         let base = move |config, weights: Weights, length| {
             BaseModel::on_device(config, &weights, length, device.clone(), float)
         };
-        Some(Place { base: Box::new(base), tolerance: Some(tolerance), same_tokens: float == Float::F32 })
+        Some(Place { base: Box::new(base), tolerance: Some(tolerance), rounded: float != Float::F32 })
     }
 
     #[test]
@@ -217,9 +225,11 @@ mod on_a_gpu {
         }
     }
 
+    // Weights are rounded from f32 to bf16 as well, and near ties of experts fall otherwise. The models of transformers in
+    // bf16 differ by up to 0.04 on average from these references in f32, and in single places by 0.5.
     #[test]
     fn families_in_bf16() {
-        if let Some(place) = place(Float::Bf16, 3e-2) {
+        if let Some(place) = place(Float::Bf16, 5e-2) {
             check_all(&place, |_| true, false);
         }
     }
@@ -235,7 +245,7 @@ fn check_all(place: &Place, of: impl Fn(&str) -> bool, merged: bool) {
     for path in &paths {
         let name = path.file_name().unwrap().to_string_lossy().into_owned();
         match check(path, place, merged) {
-            Ok(worst) => println!("{name}: {worst:.1e}"),
+            Ok([worst, mean]) => println!("{name}: {worst:.1e}, on average {mean:.1e}"),
             Err(reason) => wrong.push(format!("{name}: {reason}")),
         }
     }

@@ -7,10 +7,16 @@ use harness_kernels::{
 use rayon::prelude::*;
 
 use super::{
+    adapter::BlockLora,
     feed_forward::DeviceGated,
-    linear::{DeviceLinear, DeviceLora, Done},
+    linear::{DeviceLinear, Done, Stacked},
 };
-use crate::{DecoderConfig, ExpertWeights, Experts, Routing, routing::route};
+use crate::{
+    DecoderConfig, ExpertWeights, Experts,
+    Projection::{SharedDown, SharedGate, SharedUp},
+    Routing,
+    routing::route,
+};
 
 /// An expert's rows are filled up to a multiple of this, so that products come in few shapes.
 const PADDING: usize = 16;
@@ -100,14 +106,20 @@ impl DeviceExperts {
         })
     }
 
+    /// The linears that every row passes, as far as adapters can change them.
+    pub(super) fn linears(&self) -> Vec<Stacked<'_>> {
+        let shared = self.shared.iter();
+        shared.flat_map(|(block, _)| block.linears([SharedGate, SharedUp, SharedDown])).collect()
+    }
+
     /// Bytes of the weights.
     pub(super) fn bytes(&self) -> usize {
         let shared = self.shared.as_ref().map_or(0, |(block, _)| block.bytes());
         self.experts.iter().map(DeviceGated::bytes).sum::<usize>() + shared + self.router.bytes()
     }
 
-    /// `y =` what the mixture makes of contiguous rows of the input. `adapted` are the additions to every expert, or none.
-    pub(super) fn run(&self, device: &Device, adapted: &[[Option<DeviceLora>; 2]], x: View<'_>, y: View<'_>) -> Done {
+    /// `y =` what the mixture makes of contiguous rows of the input.
+    pub(super) fn run(&self, device: &Device, lora: BlockLora<'_>, x: View<'_>, y: View<'_>) -> Done {
         let (rows, hidden, count) = (x.height(), self.experts[0].down.out(), self.experts.len());
         if rows == 0 {
             return Ok(());
@@ -132,14 +144,14 @@ impl DeviceExperts {
             device.scale_by(&device.floats(&dispatch.weights)?, By::Row, gathered)?;
             dispatch.shares.fill(1.0);
         }
-        self.each(device, adapted, &dispatch, gathered)?;
+        self.each(device, lora, &dispatch, gathered)?;
         let (places, shares) = (device.bytes(&dispatch.places)?, device.floats(&dispatch.shares)?);
         device.combine(gathered, &places, &shares, y)?;
-        self.add_shared(device, [x, exact], y)
+        self.add_shared(device, lora, [x, exact], y)
     }
 
     /// Every expert over its rows, in place.
-    fn each(&self, device: &Device, adapted: &[[Option<DeviceLora>; 2]], dispatch: &Dispatch, x: View<'_>) -> Done {
+    fn each(&self, device: &Device, lora: BlockLora<'_>, dispatch: &Dispatch, x: View<'_>) -> Done {
         let first = &self.experts[0];
         let (rows, wide, inner) = (x.height(), first.wide.out(), first.inner());
         let buffer = device.alloc(rows * wide, x.float())?;
@@ -149,24 +161,24 @@ impl DeviceExperts {
             let ranges = dispatch.starts.windows(2).map(|w| (w[0], w[1] - w[0]));
             self.experts.iter().zip(ranges).enumerate().filter(|(_, (_, (_, len)))| *len > 0)
         };
-        let lora = |number: usize, part: usize| adapted.get(number).and_then(|pairs| pairs[part].as_ref());
         for (number, (block, (from, len))) in busy() {
-            block.wide.forward(device, lora(number, 0), x.rows(from, len), buffer.rows(from, len))?;
+            block.wide.forward(device, lora.expert(number)[0], x.rows(from, len), buffer.rows(from, len))?;
         }
         first.activate(device, buffer, activated)?;
         for (number, (block, (from, len))) in busy() {
-            block.down.forward(device, lora(number, 1), activated.rows(from, len), x.rows(from, len))?;
+            block.down.forward(device, lora.expert(number)[1], activated.rows(from, len), x.rows(from, len))?;
         }
         Ok(())
     }
 
     /// Adds what the shared expert makes of the rows; `exact` are they in f32.
-    fn add_shared(&self, device: &Device, [x, exact]: [View<'_>; 2], y: View<'_>) -> Done {
+    fn add_shared(&self, device: &Device, lora: BlockLora<'_>, [x, exact]: [View<'_>; 2], y: View<'_>) -> Done {
         let Some((block, gate)) = &self.shared else { return Ok(()) };
         let (rows, hidden) = (x.height(), block.down.out());
         let out: DeviceBuffer = device.alloc(rows * hidden, x.float())?;
         let out = out.view(0, rows, hidden, hidden);
-        block.run(device, [None, None], x, out)?;
+        let wide = lora.at(block.first([SharedGate, SharedUp]));
+        block.run(device, [wide, lora.at(SharedDown)], x, out)?;
         if let Some(gate) = gate {
             let logits = device.alloc(rows, Float::F32)?;
             gate.forward(device, None, exact, logits.view(0, rows, 1, 1))?;

@@ -6,7 +6,8 @@ use harness_kernels::{
     cuda::{Device, Float, View},
 };
 
-use super::linear::{DeviceLinear, DeviceLora, Done};
+use super::linear::{DeviceLinear, DeviceLora, Done, Stacked};
+use crate::Projection;
 
 /// One block.
 #[derive(Debug)]
@@ -37,6 +38,17 @@ impl DeviceGated {
     /// Width of the activation.
     pub(super) fn inner(&self) -> usize {
         if self.gated { self.wide.out() / 2 } else { self.wide.out() }
+    }
+
+    /// Gate and up projection, or up alone; down.
+    pub(super) fn linears(&self, [gate, up, down]: [Projection; 3]) -> [Stacked<'_>; 2] {
+        let wide = if self.gated { vec![gate, up] } else { vec![up] };
+        [(&self.wide, wide), (&self.down, vec![down])]
+    }
+
+    /// What stands first in the wide linear.
+    pub(super) fn first(&self, [gate, up]: [Projection; 2]) -> Projection {
+        if self.gated { gate } else { up }
     }
 
     /// Bytes of the weights.

@@ -5,7 +5,7 @@ use harness_kernels::{
     cuda::{By, Device, DeviceBuffer, DeviceMatrix, Float, HeadNorm, View},
 };
 
-use crate::{AdapterLayer, LoraPair, Norm, Projection};
+use crate::{LoraPair, Norm, Projection};
 
 pub(super) type Done = Result<(), KernelError>;
 
@@ -54,6 +54,9 @@ impl DeviceLinear {
         lora.map_or(Ok(()), |lora| lora.add(device, x, y))
     }
 }
+
+/// A linear and the projections whose outputs stand side by side in it.
+pub(super) type Stacked<'a> = (&'a DeviceLinear, Vec<Projection>);
 
 /// Weight and bias of a norm; what is not there changes nothing.
 #[derive(Debug)]
@@ -106,31 +109,18 @@ struct DeviceLoraPart {
 }
 
 impl DeviceLora {
-    /// Uploads the pairs of an adapter that belong to the stacked projections of `base`; `None` if there are none.
+    /// Uploads the pairs of the projections that are stacked in `base`, with their widths; `None` if there are none.
     pub(super) fn new(
         device: &Device,
         float: Float,
-        layer: &AdapterLayer,
-        stacked: &[(Projection, usize)],
-        base: &DeviceLinear,
-    ) -> Result<Option<Self>, KernelError> {
-        let pairs = || stacked.iter().map(|(projection, out)| (layer.get(projection), *out));
-        Self::stacked(device, float, pairs().collect(), base)
-    }
-
-    /// As [`DeviceLora::new`] for pairs and the widths of the projections they belong to.
-    pub(super) fn stacked(
-        device: &Device,
-        float: Float,
-        pairs: Vec<(Option<&LoraPair>, usize)>,
+        pairs: &[(Option<&LoraPair>, usize)],
         base: &DeviceLinear,
     ) -> Result<Option<Self>, KernelError> {
         let there = || pairs.iter().filter_map(|(pair, _)| *pair);
         let mut factors = there().any(|pair| pair.magnitude.is_some()).then(|| vec![1.0; base.out()]);
         let mut bias = there().any(|pair| pair.bias.is_some()).then(|| vec![0.0; base.out()]);
         let (mut a, mut parts, mut first_column, mut first_rank) = (vec![], vec![], 0, 0);
-        for (pair, out) in &pairs {
-            let out = *out;
+        for &(pair, out) in pairs {
             if let Some(pair) = pair {
                 let mut b = pair.b.clone();
                 if let (Some(magnitude), Some(factors)) = (&pair.magnitude, &mut factors) {

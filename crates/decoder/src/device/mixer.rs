@@ -5,8 +5,14 @@ use harness_kernels::{
     cuda::{Device, DeviceBuffer, Float, HeadNorm, LatentParts, View},
 };
 
-use super::linear::{DeviceLinear, DeviceNorm, Done};
-use crate::{DecoderConfig, Latent, LatentWeights, LayerWeights, NormWeight};
+use super::{
+    adapter::BlockLora,
+    linear::{DeviceLinear, DeviceNorm, Done, Stacked},
+};
+use crate::{
+    DecoderConfig, Latent, LatentWeights, LayerWeights, NormWeight,
+    Projection::{ConvIn, ConvOut, K, KvDown, KvUp, O, Q, QDown, QUp, V},
+};
 
 /// The mixer of one block.
 #[derive(Debug)]
@@ -86,22 +92,18 @@ impl DeviceMixer {
         })))
     }
 
-    /// The merged projections of queries, keys and values.
-    pub(super) fn merged(&self) -> Option<&DeviceLinear> {
+    /// The linears that every row passes, as far as adapters can change them.
+    pub(super) fn linears(&self) -> Vec<Stacked<'_>> {
         match self {
-            Self::Attention(layer) => match &layer.projections {
-                DeviceProjections::Merged(linear) => Some(linear),
-                DeviceProjections::Latent(_) => None,
-            },
-            Self::Convolution(_) => None,
-        }
-    }
-
-    /// The output projection of an attention.
-    pub(super) fn o(&self) -> Option<&DeviceLinear> {
-        match self {
-            Self::Attention(layer) => Some(&layer.o),
-            Self::Convolution(_) => None,
+            Self::Attention(layer) => {
+                let mut linears = match &layer.projections {
+                    DeviceProjections::Merged(linear) => vec![(linear, vec![Q, K, V])],
+                    DeviceProjections::Latent(latent) => latent.linears(),
+                };
+                linears.push((&layer.o, vec![O]));
+                linears
+            }
+            Self::Convolution(layer) => vec![(&layer.input, vec![ConvIn]), (&layer.output, vec![ConvOut])],
         }
     }
 
@@ -160,6 +162,17 @@ impl DeviceLatent {
         })
     }
 
+    /// What stands for the queries' last linear.
+    fn queries(&self) -> crate::Projection {
+        if self.q_down.is_some() { QUp } else { Q }
+    }
+
+    fn linears(&self) -> Vec<Stacked<'_>> {
+        let down = self.q_down.iter().map(|(down, _)| (down, vec![QDown]));
+        let rest = [(&self.q_up, vec![self.queries()]), (&self.kv_down, vec![KvDown]), (&self.kv_up, vec![KvUp])];
+        down.chain(rest).collect()
+    }
+
     fn bytes(&self) -> usize {
         let q_down = self.q_down.as_ref().map_or(0, |(down, _)| down.bytes());
         q_down + self.q_up.bytes() + self.kv_down.bytes() + self.kv_up.bytes()
@@ -167,7 +180,7 @@ impl DeviceLatent {
 
     /// Queries, keys and values of rows of the input, side by side: in every head the part to be rotated comes first, and
     /// values are filled up with zeros.
-    pub(super) fn project(&self, device: &Device, x: View<'_>, out: View<'_>) -> Done {
+    pub(super) fn project(&self, device: &Device, lora: BlockLora<'_>, x: View<'_>, out: View<'_>) -> Done {
         let Latent { kv_rank, nope, rope, value, eps, .. } = self.shape;
         let (rows, float) = (x.height(), x.float());
         let norm = |weight| HeadNorm { kind: Default::default(), heads: 1, weight: Some(weight), bias: None, eps };
@@ -177,7 +190,7 @@ impl DeviceLatent {
             let rank = down.out();
             narrow = device.alloc(rows * rank, float)?;
             input = narrow.view(0, rows, rank, rank);
-            down.forward(device, None, x, input)?;
+            down.forward(device, lora.at(QDown), x, input)?;
             device.norm(input, norm(weight.row()), input)?;
         }
         let alloc = |width: usize| device.alloc(rows * width, float);
@@ -186,10 +199,10 @@ impl DeviceLatent {
         let (compressed, kv) = (alloc(kv_rank)?, alloc(kv_width)?);
         let (q, latent) = (q.view(0, rows, q_width, q_width), latent.view(0, rows, kv_rank + rope, kv_rank + rope));
         let (compressed, kv) = (compressed.view(0, rows, kv_rank, kv_rank), kv.view(0, rows, kv_width, kv_width));
-        self.q_up.forward(device, None, input, q)?;
-        self.kv_down.forward(device, None, x, latent)?;
+        self.q_up.forward(device, lora.at(self.queries()), input, q)?;
+        self.kv_down.forward(device, lora.at(KvDown), x, latent)?;
         device.norm(latent.columns(0, kv_rank), norm(self.kv_norm.row()), compressed)?;
-        self.kv_up.forward(device, None, compressed, kv)?;
+        self.kv_up.forward(device, lora.at(KvUp), compressed, kv)?;
         let parts = LatentParts { heads: self.heads, nope, rope, value };
         device.latent_heads([q, latent.columns(kv_rank, rope), kv], parts, out)
     }

@@ -7,13 +7,15 @@ use harness_kernels::{
 
 use super::{
     DeviceAdapter, DeviceFeedForward, DeviceLayer, DeviceModel,
-    adapter::DeviceLayerLora,
+    adapter::BlockLora,
     cache::Cache,
     linear::{DeviceNorm, Done},
     mixer::{DeviceAttention, DeviceMixer, DeviceProjections},
 };
 use crate::{
-    Placement, QueryScale, Rotation, Span,
+    Placement,
+    Projection::{ConvIn, ConvOut, Down, Gate, O, Q, Up},
+    QueryScale, Rotation, Span,
     steps::{BlockNorm, Steps},
 };
 
@@ -96,7 +98,7 @@ pub(super) struct Pass<'a> {
 pub(super) struct DeviceSteps<'p, 'c> {
     model: &'p DeviceModel,
     layer: &'p DeviceLayer,
-    lora: Option<&'p DeviceLayerLora>,
+    lora: BlockLora<'p>,
     index: usize,
     pass: &'p mut Pass<'c>,
 }
@@ -108,7 +110,7 @@ impl<'p, 'c> DeviceSteps<'p, 'c> {
         index: usize,
         pass: &'p mut Pass<'c>,
     ) -> Self {
-        let lora = adapter.map(|adapter| &adapter.layers[index]);
+        let lora = BlockLora(adapter.map(|adapter| &adapter.layers[index]));
         Self { model, layer: &model.layers[index], lora, index, pass }
     }
 
@@ -217,13 +219,12 @@ impl Steps for DeviceSteps<'_, '_> {
         let Some(DeviceProjections::Merged(linear)) = self.attention().map(|layer| &layer.projections) else {
             return Ok(());
         };
-        let lora = self.lora.and_then(|lora| lora.qkv.as_ref());
-        linear.forward(&self.model.device, lora, self.hidden(&self.pass.acts.normed), self.qkv())
+        linear.forward(&self.model.device, self.lora.at(Q), self.hidden(&self.pass.acts.normed), self.qkv())
     }
 
     fn project_latent(&mut self) -> Done {
         if let Some(DeviceProjections::Latent(latent)) = self.attention().map(|layer| &layer.projections) {
-            latent.project(&self.model.device, self.hidden(&self.pass.acts.normed), self.qkv())?;
+            latent.project(&self.model.device, self.lora, self.hidden(&self.pass.acts.normed), self.qkv())?;
         }
         self.rotate(self.model.config.block.rotation(self.index))
     }
@@ -283,7 +284,7 @@ impl Steps for DeviceSteps<'_, '_> {
         let DeviceMixer::Convolution(layer) = &self.layer.mixer else { return Ok(()) };
         let wide = device.alloc(self.pass.acts.rows * 3 * hidden, self.model.float)?;
         let wide = self.view(&wide, 3 * hidden);
-        layer.input.forward(device, None, self.hidden(&self.pass.acts.normed), wide)?;
+        layer.input.forward(device, self.lora.at(ConvIn), self.hidden(&self.pass.acts.normed), wide)?;
         let [_, values] = self.pass.cache.layer(self.index);
         device.convolution_input(wide, &self.pass.slots, values)?;
         let out = self.hidden(&self.pass.acts.mixed);
@@ -297,9 +298,9 @@ impl Steps for DeviceSteps<'_, '_> {
         let acts = &self.pass.acts;
         let (mixed, out) = (self.view(&acts.mixed, self.mixed_width()), self.hidden(&acts.out));
         match &self.layer.mixer {
-            DeviceMixer::Convolution(layer) => layer.output.forward(device, None, mixed, out)?,
+            DeviceMixer::Convolution(layer) => layer.output.forward(device, self.lora.at(ConvOut), mixed, out)?,
             DeviceMixer::Attention(layer) => {
-                let lora = self.lora.and_then(|lora| lora.o.as_ref());
+                let lora = self.lora.at(O);
                 match c.block.latent {
                     Some(latent) => {
                         // Of every head its values, without what fills them up.
@@ -325,14 +326,11 @@ impl Steps for DeviceSteps<'_, '_> {
             DeviceFeedForward::Dense(block) => {
                 let wide = self.view(&acts.gate_up, block.wide.out());
                 let activated = self.view(&acts.inner, block.inner());
-                block.wide.forward(device, self.lora.and_then(|lora| lora.gate_up.as_ref()), normed, wide)?;
+                block.wide.forward(device, self.lora.at(block.first([Gate, Up])), normed, wide)?;
                 block.activate(device, wide, activated)?;
-                block.down.forward(device, self.lora.and_then(|lora| lora.down.as_ref()), activated, out)?;
+                block.down.forward(device, self.lora.at(Down), activated, out)?;
             }
-            DeviceFeedForward::Experts(experts) => {
-                let adapted = self.lora.map(|lora| lora.experts.as_slice()).unwrap_or_default();
-                experts.run(device, adapted, normed, out)?;
-            }
+            DeviceFeedForward::Experts(experts) => experts.run(device, self.lora, normed, out)?,
         }
         self.add(self.layer.feed_forward_out_norm.as_ref())
     }

@@ -156,21 +156,24 @@ impl DeviceScores<'_> {
     }
 }
 
-/// Widths with a tensor-core kernel take it in 16 bits, others one of three general kernels.
+/// Widths with a tensor-core kernel take it in 16 bits, others one of the general kernels.
 #[derive(Clone, Copy, PartialEq)]
 enum Kernel {
     /// On tensor cores, without anything special about scores.
     Tensor(usize),
     /// On tensor cores, with all that scores may have.
     More(usize),
+    /// As `Tensor`, in f32 arithmetic for heads up to this width.
     General(usize),
+    /// As `More`, likewise.
+    All(usize),
 }
 
 impl Kernel {
     fn shared(self, tensor: impl Fn(usize) -> usize, tiles: usize) -> u32 {
         let bytes = match self {
             Self::Tensor(dim) | Self::More(dim) => tensor(dim + 8),
-            Self::General(width) => {
+            Self::General(width) | Self::All(width) => {
                 let side = ROWS / self.parts();
                 tiles * side * (width + 4) * 4 + side * (side + 4) * 4
             }
@@ -180,22 +183,22 @@ impl Kernel {
 
     /// Blocks that share the rows of a tile.
     fn parts(self) -> usize {
-        if self == Self::General(256) { 2 } else { 1 }
+        if self == Self::All(256) { 2 } else { 1 }
     }
 
     fn threads(self) -> u32 {
-        if matches!(self, Self::General(_)) { 256 } else { 128 }
+        if matches!(self, Self::General(_) | Self::All(_)) { 256 } else { 128 }
     }
 
     /// The head's width, the factor, the window, and what else becomes of scores, as far as the kernel asks for it.
     fn args(self, shape: &AttentionShape, scores: &DeviceScores<'_>) -> Vec<Arg> {
         let scale = scores.scale.unwrap_or_else(|| shape.scale());
         let mut args = vec![];
-        if matches!(self, Self::General(_)) {
+        if matches!(self, Self::General(_) | Self::All(_)) {
             args.push(Arg::from(shape.head_dim));
         }
         args.extend(args![scale, shape.window.unwrap_or(0)]);
-        if !matches!(self, Self::Tensor(_)) {
+        if matches!(self, Self::More(_) | Self::All(_)) {
             args.extend(scores.args());
         }
         args
@@ -218,14 +221,20 @@ macro_rules! kernel_name {
             (Kernel::More(192), _) => concat!($name, "_more_bf16_192"),
             (Kernel::More(_), _) => concat!($name, "_more_bf16_256"),
             (Kernel::General(64), Float::F32) => concat!($name, "_f32_64"),
-            (Kernel::General(128), Float::F32) => concat!($name, "_f32_128"),
-            (Kernel::General(_), Float::F32) => concat!($name, "_f32_256"),
+            (Kernel::General(_), Float::F32) => concat!($name, "_f32_128"),
             (Kernel::General(64), Float::Bf16) => concat!($name, "_bf16_64"),
-            (Kernel::General(128), Float::Bf16) => concat!($name, "_bf16_128"),
-            (Kernel::General(_), Float::Bf16) => concat!($name, "_bf16_256"),
+            (Kernel::General(_), Float::Bf16) => concat!($name, "_bf16_128"),
             (Kernel::General(64), Float::F16) => concat!($name, "_f16_64"),
-            (Kernel::General(128), Float::F16) => concat!($name, "_f16_128"),
-            (Kernel::General(_), Float::F16) => concat!($name, "_f16_256"),
+            (Kernel::General(_), Float::F16) => concat!($name, "_f16_128"),
+            (Kernel::All(64), Float::F32) => concat!($name, "_all_f32_64"),
+            (Kernel::All(128), Float::F32) => concat!($name, "_all_f32_128"),
+            (Kernel::All(_), Float::F32) => concat!($name, "_all_f32_256"),
+            (Kernel::All(64), Float::Bf16) => concat!($name, "_all_bf16_64"),
+            (Kernel::All(128), Float::Bf16) => concat!($name, "_all_bf16_128"),
+            (Kernel::All(_), Float::Bf16) => concat!($name, "_all_bf16_256"),
+            (Kernel::All(64), Float::F16) => concat!($name, "_all_f16_64"),
+            (Kernel::All(128), Float::F16) => concat!($name, "_all_f16_128"),
+            (Kernel::All(_), Float::F16) => concat!($name, "_all_f16_256"),
         }
     };
 }
@@ -243,9 +252,11 @@ impl Device {
         Ok(match dim {
             64 | 96 | 128 if tensor && plain => Kernel::Tensor(dim),
             64 | 80 | 96 | 128 | 192 | 256 if tensor && views[0].float == Float::Bf16 => Kernel::More(dim),
-            0..=64 => Kernel::General(64),
-            65..=128 => Kernel::General(128),
-            _ => Kernel::General(256),
+            0..=128 => {
+                let width = if dim <= 64 { 64 } else { 128 };
+                if plain { Kernel::General(width) } else { Kernel::All(width) }
+            }
+            _ => Kernel::All(256),
         })
     }
 
@@ -289,7 +300,7 @@ impl Device {
         let tiles = (work.tiles.ptr(), work.segments.ptr());
         let mut args = args![[q], [k], [v], [o], lse, tiles.0, tiles.1, heads, group].to_vec();
         args.extend(kernel.args(&shape, &scores));
-        if !matches!(kernel, Kernel::Tensor(_)) {
+        if matches!(kernel, Kernel::More(_) | Kernel::All(_)) {
             args.push(scores.sinks.map_or(0, DeviceBuffer::ptr).into());
         }
         let launch = Shape { grid: (work.count * kernel.parts(), heads), block: (kernel.threads(), 1), shared };

@@ -8,12 +8,12 @@ use harness_kernels::{
 };
 
 /// The GPU, or nothing where there is none.
-pub fn gpu() -> Option<Device> {
+pub(crate) fn gpu() -> Option<Device> {
     Device::open(0).inspect_err(|error| eprintln!("skipped: {error}")).ok()
 }
 
 /// Numbers that a type holds exactly.
-pub fn numbers(len: usize, seed: u64, float: Float) -> Vec<f32> {
+pub(crate) fn numbers(len: usize, seed: u64, float: Float) -> Vec<f32> {
     let mut rng = Seed(seed).stream("numbers", 0);
     (0..len).map(|_| rounded(rng.normal() as f32, float)).collect()
 }
@@ -27,7 +27,7 @@ fn rounded(x: f32, float: Float) -> f32 {
 }
 
 /// A matrix on the GPU, whose rows may lie further apart than they are long.
-pub struct Matrix<'d> {
+pub(crate) struct Matrix<'d> {
     device: &'d Device,
     buffer: DeviceBuffer,
     rows: usize,
@@ -36,16 +36,23 @@ pub struct Matrix<'d> {
 }
 
 impl<'d> Matrix<'d> {
-    pub fn new(device: &'d Device, data: &[f32], rows: usize, cols: usize, float: Float) -> Self {
+    pub(crate) fn new(device: &'d Device, data: &[f32], rows: usize, cols: usize, float: Float) -> Self {
         Self::padded(device, data, rows, cols, 0, float)
     }
 
-    pub fn zeros(device: &'d Device, rows: usize, cols: usize, float: Float) -> Self {
+    pub(crate) fn zeros(device: &'d Device, rows: usize, cols: usize, float: Float) -> Self {
         Self::new(device, &vec![0.0; rows * cols], rows, cols, float)
     }
 
     /// With so many columns of other numbers behind every row.
-    pub fn padded(device: &'d Device, data: &[f32], rows: usize, cols: usize, more: usize, float: Float) -> Self {
+    pub(crate) fn padded(
+        device: &'d Device,
+        data: &[f32],
+        rows: usize,
+        cols: usize,
+        more: usize,
+        float: Float,
+    ) -> Self {
         let pitch = cols + more;
         let all: Vec<f32> = data
             .chunks_exact(cols)
@@ -56,12 +63,12 @@ impl<'d> Matrix<'d> {
         Self { device, buffer, rows, cols, pitch }
     }
 
-    pub fn view(&self) -> View<'_> {
+    pub(crate) fn view(&self) -> View<'_> {
         self.buffer.view(0, self.rows, self.cols, self.pitch)
     }
 
     /// The elements; what lies behind the rows must not have changed.
-    pub fn read(&self) -> Vec<f32> {
+    pub(crate) fn read(&self) -> Vec<f32> {
         let all = self.device.read(self.buffer.row()).unwrap();
         all.chunks_exact(self.pitch)
             .flat_map(|row| {
@@ -73,7 +80,7 @@ impl<'d> Matrix<'d> {
 }
 
 /// ‖a - b‖ / ‖b‖; infinite where a number is missing.
-pub fn error(a: &[f32], b: &[f32]) -> f64 {
+pub(crate) fn error(a: &[f32], b: &[f32]) -> f64 {
     assert_eq!(a.len(), b.len());
     let difference: f64 = a.iter().zip(b).map(|(&a, &b)| (f64::from(a) - f64::from(b)).powi(2)).sum();
     let error = (difference / b.iter().map(|&b| f64::from(b).powi(2)).sum::<f64>().max(1e-30)).sqrt();
@@ -81,14 +88,14 @@ pub fn error(a: &[f32], b: &[f32]) -> f64 {
 }
 
 /// Asserts that results agree as far as their type allows.
-pub fn close(name: &str, float: Float, found: &[f32], expected: &[f32]) {
+pub(crate) fn close(name: &str, float: Float, found: &[f32], expected: &[f32]) {
     let error = error(found, expected);
     let tolerance = if float == Float::F32 { 1e-5 } else { 1e-2 };
     assert!(error <= tolerance, "{name} {}: relative error {error:e}", float.name());
 }
 
 /// The gradient of `Σ dy · norm(x)` by x in f64: differences of the norm in f64.
-pub fn norm_gradient(kind: NormKind, x: &[f32], width: usize, weight: &[f32], dy: &[f32], eps: f32) -> Vec<f64> {
+pub(crate) fn norm_gradient(kind: NormKind, x: &[f32], width: usize, weight: &[f32], dy: &[f32], eps: f32) -> Vec<f64> {
     let value = |row: usize, x: &[f64]| -> f64 {
         let n = width as f64;
         let mean = if kind == NormKind::Layer { x.iter().sum::<f64>() / n } else { 0.0 };

@@ -108,7 +108,7 @@ __device__ __forceinline__ float row_sum(float x) {
   return x;
 }
 
-template <typename T, int DP>
+template <typename T, int DP, bool MORE>
 __device__ void forward(const T *q, i64 qp, const T *keys, i64 kp, const T *values, i64 vp, T *o, i64 op, float *lse,
                         const Tile *tiles, const Segment *segments, i64 heads, i64 group, int dim, float scale,
                         i64 window, float cap, const float *slopes, float rounded, i64 chunk, const float *sinks) {
@@ -119,7 +119,7 @@ __device__ void forward(const T *q, i64 qp, const T *keys, i64 kp, const T *valu
   Tile tile;
   if (!part<B>(tiles, tile)) return;
   int head = blockIdx.y, kv = head / (int)group, tx = threadIdx.x & 15, ty = threadIdx.x >> 4;
-  Score<true> score(scale, window, cap, slopes, rounded, chunk, head);
+  Score<MORE> score(scale, window, cap, slopes, rounded, chunk, head);
   load_rows<T, DP>(sq, q + (i64)tile.row * qp + head * dim, qp, tile.rows, dim);
   int end = tile.position + tile.rows, first = max(0, score.low(tile.position));
   Walk walk(tile, segments);
@@ -127,7 +127,8 @@ __device__ void forward(const T *q, i64 qp, const T *keys, i64 kp, const T *valu
   clear(acc);
   float top[R], sum[R];
   // A sink is a score without a value.
-  for (int i = 0; i < R; i++) top[i] = sinks ? sinks[head] : -CUDART_INF_F, sum[i] = sinks ? 1.f : 0.f;
+  bool sink = MORE && sinks;
+  for (int i = 0; i < R; i++) top[i] = sink ? sinks[head] : -CUDART_INF_F, sum[i] = sink ? 1.f : 0.f;
   int start, count, from;
   while (walk.next(B, first, end, start, count, from)) {
     __syncthreads();
@@ -167,7 +168,7 @@ __device__ void forward(const T *q, i64 qp, const T *keys, i64 kp, const T *valu
 }
 
 // dQ of up to 64 rows of one head.
-template <typename T, int DP>
+template <typename T, int DP, bool MORE>
 __device__ void backward_q(const T *q, const T *k, const T *v, i64 pitch, const float *lse, const T *d_o, i64 dop,
                            const float *dots, T *dq, i64 dqp, const Tile *tiles, i64 heads, i64 group, int dim,
                            float scale, i64 window, float cap, const float *slopes, float rounded, i64 chunk) {
@@ -178,7 +179,7 @@ __device__ void backward_q(const T *q, const T *k, const T *v, i64 pitch, const 
   Tile tile;
   if (!part<B>(tiles, tile)) return;
   int head = blockIdx.y, kv = head / (int)group, tx = threadIdx.x & 15, ty = threadIdx.x >> 4;
-  Score<true> score(scale, window, cap, slopes, rounded, chunk, head);
+  Score<MORE> score(scale, window, cap, slopes, rounded, chunk, head);
   i64 document = tile.row - tile.position;
   load_rows<T, DP>(sq, q + (i64)tile.row * pitch + head * dim, pitch, tile.rows, dim);
   load_rows<T, DP>(sd, d_o + (i64)tile.row * dop + head * dim, dop, tile.rows, dim);
@@ -199,8 +200,9 @@ __device__ void backward_q(const T *q, const T *k, const T *v, i64 pitch, const 
       for (int j = 0; j < R; j++) {
         int key = from + tx + 16 * j;
         bool seen = r < tile.rows && key <= at && key >= low;
-        float by = score.derivative(s[i][j]), probability = expf(score.of(s[i][j], at, key, 1.f) - lse[place]);
-        s[i][j] = seen ? probability * (p[i][j] - dots[place]) * by : 0.f;
+        float x = s[i][j];
+        s[i][j] = seen ? expf(score.of(x, at, key, 1.f) - lse[place]) * (p[i][j] - dots[place]) * score.derivative(x)
+                       : 0.f;
       }
     }
     put(sp, s);
@@ -211,7 +213,7 @@ __device__ void backward_q(const T *q, const T *k, const T *v, i64 pitch, const 
 }
 
 // dK and dV of up to 64 rows of one key head; `tile.segments` is the length of the document.
-template <typename T, int DP>
+template <typename T, int DP, bool MORE>
 __device__ void backward_kv(const T *q, const T *k, const T *v, i64 pitch, const float *lse, const T *d_o, i64 dop,
                             const float *dots, T *dk, T *dv, i64 dp, const Tile *tiles, i64 heads, i64 group, int dim,
                             float scale, i64 window, float cap, const float *slopes, float rounded, i64 chunk) {
@@ -222,7 +224,7 @@ __device__ void backward_kv(const T *q, const T *k, const T *v, i64 pitch, const
   Tile tile;
   if (!part<B>(tiles, tile)) return;
   int kv = blockIdx.y, tx = threadIdx.x & 15, ty = threadIdx.x >> 4, len = tile.segments;
-  Score<true> score(scale, window, cap, slopes, rounded, chunk, kv * (int)group);
+  Score<MORE> score(scale, window, cap, slopes, rounded, chunk, kv * (int)group);
   i64 document = tile.row - tile.position;
   load_rows<T, DP>(sk, k + (i64)tile.row * pitch + kv * dim, pitch, tile.rows, dim);
   load_rows<T, DP>(sv, v + (i64)tile.row * pitch + kv * dim, pitch, tile.rows, dim);
@@ -244,7 +246,7 @@ __device__ void backward_kv(const T *q, const T *k, const T *v, i64 pitch, const
         for (int i = 0; i < R; i++) {
           int r = ty + 16 * i, key = tile.position + r;
           bool seen = r < tile.rows && at < end && key <= at && key >= low;
-          by[i][j] = score.derivative(s[i][j]);
+          if constexpr (MORE) by[i][j] = score.derivative(s[i][j]);
           s[i][j] = seen ? expf(score.of(s[i][j], at, key, 1.f) - log_sum) : 0.f;
         }
       }
@@ -255,7 +257,7 @@ __device__ void backward_kv(const T *q, const T *k, const T *v, i64 pitch, const
       for (int j = 0; j < R; j++) {
         int at = from + tx + 16 * j;
         float dot = dots[(document + (at < end ? at : from)) * heads + head];
-        for (int i = 0; i < R; i++) s[i][j] *= (p[i][j] - dot) * by[i][j];
+        for (int i = 0; i < R; i++) s[i][j] *= (p[i][j] - dot) * (MORE ? by[i][j] : scale);
       }
       __syncthreads();
       put(sp, s);
@@ -284,34 +286,60 @@ __device__ void dots(const T *o, i64 op, const T *d_o, i64 dop, i64 rows, i64 he
 #define SIMT(S, T, DP)                                                                                                 \
   extern "C" __global__ void __launch_bounds__(256) attention_##S##_##DP(                                              \
       const T *q, i64 qp, const T *k, i64 kp, const T *v, i64 vp, T *o, i64 op, float *lse, const Tile *tiles,         \
-      const Segment *segments, i64 heads, i64 group, i64 dim, float scale, i64 window, float cap, const float *slopes, \
-      float rounded, i64 chunk, const float *sinks) {                                                                  \
-    simt::forward<T, DP>(q, qp, k, kp, v, vp, o, op, lse, tiles, segments, heads, group, (int)dim, scale, window, cap, \
-                         slopes, rounded, chunk, sinks);                                                               \
+      const Segment *segments, i64 heads, i64 group, i64 dim, float scale, i64 window) {                               \
+    simt::forward<T, DP, false>(q, qp, k, kp, v, vp, o, op, lse, tiles, segments, heads, group, (int)dim, scale,       \
+                                window, 0.f, nullptr, 0.f, 0, nullptr);                                                \
   }                                                                                                                    \
   extern "C" __global__ void __launch_bounds__(256) attention_backward_q_##S##_##DP(                                   \
       const T *q, const T *k, const T *v, i64 p, const float *lse, const T *d_o, i64 dop, const float *dots, T *dq,    \
-      i64 dqp, const Tile *tiles, i64 heads, i64 group, i64 dim, float scale, i64 window, float cap,                   \
-      const float *slopes, float rounded, i64 chunk) {                                                                 \
-    simt::backward_q<T, DP>(q, k, v, p, lse, d_o, dop, dots, dq, dqp, tiles, heads, group, (int)dim, scale, window,    \
-                            cap, slopes, rounded, chunk);                                                              \
+      i64 dqp, const Tile *tiles, i64 heads, i64 group, i64 dim, float scale, i64 window) {                            \
+    simt::backward_q<T, DP, false>(q, k, v, p, lse, d_o, dop, dots, dq, dqp, tiles, heads, group, (int)dim, scale,     \
+                                   window, 0.f, nullptr, 0.f, 0);                                                      \
   }                                                                                                                    \
   extern "C" __global__ void __launch_bounds__(256) attention_backward_kv_##S##_##DP(                                  \
       const T *q, const T *k, const T *v, i64 p, const float *lse, const T *d_o, i64 dop, const float *dots, T *dk,    \
-      T *dv, i64 dp, const Tile *tiles, i64 heads, i64 group, i64 dim, float scale, i64 window, float cap,             \
-      const float *slopes, float rounded, i64 chunk) {                                                                 \
-    simt::backward_kv<T, DP>(q, k, v, p, lse, d_o, dop, dots, dk, dv, dp, tiles, heads, group, (int)dim, scale,        \
-                             window, cap, slopes, rounded, chunk);                                                     \
+      T *dv, i64 dp, const Tile *tiles, i64 heads, i64 group, i64 dim, float scale, i64 window) {                      \
+    simt::backward_kv<T, DP, false>(q, k, v, p, lse, d_o, dop, dots, dk, dv, dp, tiles, heads, group, (int)dim, scale, \
+                                    window, 0.f, nullptr, 0.f, 0);                                                     \
   }
 SIMT(f32, float, 64)
 SIMT(f32, float, 128)
-SIMT(f32, float, 256)
 SIMT(bf16, bf16, 64)
 SIMT(bf16, bf16, 128)
-SIMT(bf16, bf16, 256)
 SIMT(f16, f16, 64)
 SIMT(f16, f16, 128)
-SIMT(f16, f16, 256)
+
+#define SIMT_MORE(S, T, DP)                                                                                            \
+  extern "C" __global__ void __launch_bounds__(256) attention_all_##S##_##DP(                                          \
+      const T *q, i64 qp, const T *k, i64 kp, const T *v, i64 vp, T *o, i64 op, float *lse, const Tile *tiles,         \
+      const Segment *segments, i64 heads, i64 group, i64 dim, float scale, i64 window, float cap, const float *slopes, \
+      float rounded, i64 chunk, const float *sinks) {                                                                  \
+    simt::forward<T, DP, true>(q, qp, k, kp, v, vp, o, op, lse, tiles, segments, heads, group, (int)dim, scale,        \
+                               window, cap, slopes, rounded, chunk, sinks);                                            \
+  }                                                                                                                    \
+  extern "C" __global__ void __launch_bounds__(256) attention_backward_q_all_##S##_##DP(                               \
+      const T *q, const T *k, const T *v, i64 p, const float *lse, const T *d_o, i64 dop, const float *dots, T *dq,    \
+      i64 dqp, const Tile *tiles, i64 heads, i64 group, i64 dim, float scale, i64 window, float cap,                   \
+      const float *slopes, float rounded, i64 chunk) {                                                                 \
+    simt::backward_q<T, DP, true>(q, k, v, p, lse, d_o, dop, dots, dq, dqp, tiles, heads, group, (int)dim, scale,      \
+                                  window, cap, slopes, rounded, chunk);                                                \
+  }                                                                                                                    \
+  extern "C" __global__ void __launch_bounds__(256) attention_backward_kv_all_##S##_##DP(                              \
+      const T *q, const T *k, const T *v, i64 p, const float *lse, const T *d_o, i64 dop, const float *dots, T *dk,    \
+      T *dv, i64 dp, const Tile *tiles, i64 heads, i64 group, i64 dim, float scale, i64 window, float cap,             \
+      const float *slopes, float rounded, i64 chunk) {                                                                 \
+    simt::backward_kv<T, DP, true>(q, k, v, p, lse, d_o, dop, dots, dk, dv, dp, tiles, heads, group, (int)dim, scale,  \
+                                   window, cap, slopes, rounded, chunk);                                               \
+  }
+SIMT_MORE(f32, float, 64)
+SIMT_MORE(f32, float, 128)
+SIMT_MORE(f32, float, 256)
+SIMT_MORE(bf16, bf16, 64)
+SIMT_MORE(bf16, bf16, 128)
+SIMT_MORE(bf16, bf16, 256)
+SIMT_MORE(f16, f16, 64)
+SIMT_MORE(f16, f16, 128)
+SIMT_MORE(f16, f16, 256)
 
 #define DOTS(S, T)                                                                                                     \
   extern "C" __global__ void attention_dots_##S(const T *o, i64 op, const T *d_o, i64 dop, i64 rows, i64 heads,        \
