@@ -54,6 +54,7 @@ fn run(args: &[String]) -> Result<(), Box<dyn Error>> {
         targets,
         pattern: None,
         experts: [false; 2],
+        dora: false,
         init,
     };
     let backend = CudaBackend::new(0, Float::Bf16)?;

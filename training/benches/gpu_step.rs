@@ -83,6 +83,7 @@ fn run(case: &str) -> Result<(), Box<dyn std::error::Error>> {
                 targets,
                 pattern: None,
                 experts: [false; 2],
+                dora: false,
                 init,
             })
         }

@@ -124,7 +124,17 @@ fn run<B: Distribute>(
     let blocks = block_bytes(&weights, float);
     let (rank, alpha, dropout) = (case.rank, 2.0 * case.rank as f64, 0.05);
     let (targets, init) = (cases::targets(&case.targets), LoraInit::Kaiming);
-    let spec = LoraSpec { rank, alpha, rslora: false, dropout, targets, pattern: None, experts: [false; 2], init };
+    let spec = LoraSpec {
+        rank,
+        alpha,
+        rslora: false,
+        dropout,
+        targets,
+        pattern: None,
+        experts: [false; 2],
+        dora: false,
+        init,
+    };
     let trainable = if rank == 0 { Trainable::Full } else { Trainable::Lora(spec.clone()) };
     let control: Arc<dyn Collective<B>> = Arc::new(Host(control));
     let control = backend.connect(control)?;

@@ -79,6 +79,7 @@ fn main() {
             targets: targets.to_vec(),
             pattern: None,
             experts: [false; 2],
+            dora: false,
             init: LoraInit::Kaiming,
         })
     };

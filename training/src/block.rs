@@ -14,6 +14,7 @@ mod experts;
 mod frozen;
 mod key;
 mod linear;
+mod magnitudes;
 mod places;
 mod policy;
 mod sink;

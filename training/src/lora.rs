@@ -30,6 +30,8 @@ pub struct LoraSpec {
     pub targets: Vec<Projection>,
     /// Whether gate and up, and down, of every expert get an addition.
     pub experts: [bool; 2],
+    /// Whether the magnitudes of the changed weights' rows are trained apart (Liu et al. 2024).
+    pub dora: bool,
     /// Where blocks differ: the pattern that says so, and the projections of every block.
     pub pattern: Option<(String, Vec<Vec<Projection>>)>,
     /// How `A` begins; `B` begins at 0.
@@ -99,6 +101,7 @@ impl LoraSpec {
         };
         Ok(Self {
             experts: experts(options, config)?,
+            dora: dora(options)?,
             pattern: layers,
             rank: options.rank,
             alpha: options.alpha,
@@ -145,6 +148,7 @@ impl LoraSpec {
                 None => TargetModules::Names(self.names(config)),
             }),
             target_parameters: self.parameters(config),
+            use_dora: self.dora,
             ..AdapterConfig::default()
         };
         let mut tensors = vec![];
@@ -183,7 +187,7 @@ impl LoraSpec {
         names
     }
 
-    /// Draws every `A` from its own random stream; `B` is 0.
+    /// Draws every `A` from its own random stream; `B` is 0, and magnitudes are those of the base's rows.
     pub(crate) fn initialise<B: Backend>(
         &self,
         backend: &B,
@@ -241,6 +245,19 @@ fn experts(options: &LoraOptions, config: &DecoderConfig) -> Result<[bool; 2], T
     Ok(found)
 }
 
+/// Whether magnitudes are trained apart.
+fn dora(options: &LoraOptions) -> Result<bool, TrainingError> {
+    if options.dora && options.dropout > 0.0 {
+        let expected = "0 beside lora.dora = true".to_owned();
+        return Err(TrainingError::setting("lora.dropout", options.dropout, expected));
+    }
+    if options.dora && !options.target_parameters.is_empty() {
+        let expected = "false beside lora.target_parameters".to_owned();
+        return Err(TrainingError::setting("lora.dora", true, expected));
+    }
+    Ok(options.dora)
+}
+
 /// A regular expression over whole module paths.
 ///
 /// # Errors
@@ -274,6 +291,11 @@ fn modules(found: &str, places: &[Vec<LinearPlace>]) -> String {
     format!("modules are {} (from {first} to {last}){near}", names.join(", "))
 }
 
+/// Name of the magnitudes of a module in the adapter's file.
+pub(crate) fn magnitude_name(path: &str) -> String {
+    format!("base_model.model.{path}.lora_magnitude_vector")
+}
+
 /// Name of a matrix (`A` or `B`) of a module in the adapter's file.
 pub(crate) fn tensor_name(path: &str, matrix: &str) -> String {
     format!("base_model.model.{path}.lora_{matrix}.weight")
@@ -285,7 +307,8 @@ pub(crate) mod tests {
 
     fn spec(targets: Targets) -> Result<LoraSpec, TrainingError> {
         let (rank, alpha, dropout, init) = (4, 8.0, 0.0, LoraInit::Kaiming);
-        let options = LoraOptions { rank, alpha, dropout, targets, init, rslora: false, target_parameters: vec![] };
+        let options =
+            LoraOptions { rank, alpha, dropout, targets, init, rslora: false, target_parameters: vec![], dora: false };
         LoraSpec::from_options(&options, &config())
     }
 
@@ -324,7 +347,7 @@ pub(crate) mod tests {
     fn a_rank_larger_than_a_matrix_is_refused() {
         let (alpha, dropout, init, rslora) = (8.0, 0.0, LoraInit::Kaiming, false);
         let (targets, target_parameters) = (Targets::AllLinear, vec![]);
-        let options = LoraOptions { rank: 17, alpha, dropout, targets, init, rslora, target_parameters };
+        let options = LoraOptions { rank: 17, alpha, dropout, targets, init, rslora, target_parameters, dora: false };
         let error = LoraSpec::from_options(&options, &config()).unwrap_err().to_string();
         assert!(error.contains("lora.rank = 17: expected at most 16"), "{error}");
     }

@@ -191,6 +191,9 @@ impl<B: Backend> Model<B> {
                 let lowest = places.lowest().unwrap_or(config.num_layers);
                 let backward: Vec<bool> = (0..config.num_layers).map(|layer| layer >= lowest).collect();
                 let source = source(&backend, &weights.layers, &backward)?;
+                if spec.dora {
+                    layout::set_magnitudes(&backend, &mut store, &places, &*source)?;
+                }
                 (Some(source), Outer::new(&backend, weights)?)
             }
         };

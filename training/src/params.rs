@@ -15,7 +15,7 @@ pub struct Param {
     pub at: usize,
     /// Whether the buffers hold the transpose of what the files hold (two dimensions).
     pub transposed: bool,
-    /// The rows of the files in the order of the buffers, where that is another one (two dimensions).
+    /// The rows of the files in the order of the buffers, where that is another one.
     pub rows: Option<Vec<usize>>,
     /// The columns likewise.
     pub columns: Option<Vec<usize>>,
@@ -36,7 +36,11 @@ impl Param {
 
     /// Elements as the files hold them, from the elements as the buffers hold them, or the reverse if `store`.
     fn reorder(&self, data: &[f32], store: bool) -> Vec<f32> {
-        let &[rows, cols] = self.shape.as_slice() else { return data.to_vec() };
+        let (rows, cols) = match *self.shape.as_slice() {
+            [rows, cols] => (rows, cols),
+            [rows] => (rows, 1),
+            _ => return data.to_vec(),
+        };
         let place = |order: &Option<Vec<usize>>, at: usize| order.as_ref().map_or(at, |order| order[at]);
         let mut found = vec![0.0; data.len()];
         for i in 0..rows {

@@ -178,6 +178,7 @@ fn slopes(config: &DecoderConfig, policy: SavePolicy, in_4_bits: bool) -> (f64, 
         target_parameters: vec![],
         init: LoraInit::Kaiming,
         rslora: false,
+        dora: false,
     };
     let spec = LoraSpec::from_options(&options, config).unwrap();
     let (model, mut store) =

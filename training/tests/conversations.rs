@@ -144,6 +144,7 @@ fn pairs_have_the_tokens_and_losses_of_trl() {
         targets: vec![Projection::Q, Projection::Down],
         pattern: None,
         experts: [false; 2],
+        dora: false,
         init: LoraInit::Kaiming,
     };
     let backend = CpuBackend::new();

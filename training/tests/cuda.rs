@@ -375,6 +375,7 @@ fn lora(rank: usize, dropout: f32) -> Trainable {
         targets,
         pattern: None,
         experts: [false; 2],
+        dora: false,
         init,
     })
 }

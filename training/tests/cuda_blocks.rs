@@ -81,6 +81,13 @@ fn factors_limits_and_rows() {
         let mut dots = b.alloc_statistics(rows).unwrap();
         b.row_dots(Mat::new(&x, 0, rows, cols), Mat::new(&y, 0, rows, cols), &mut dots).unwrap();
         left.push(all(b, &dots, rows));
+        let mut sums = b.alloc_statistics(cols).unwrap();
+        b.column_dots(Mat::new(&x, 0, rows, cols), Mat::new(&y, 0, rows, cols), &mut sums).unwrap();
+        left.push(all(b, &sums, cols));
+        let columns = b.upload(&numbers(cols, 7, Float::F32)).unwrap();
+        let mut z = activations(b, &numbers(n, 8, float));
+        b.scale_columns(MatMut::new(&mut z, 0, rows, cols), &columns).unwrap();
+        left.push(all(b, &z, n));
         let places = b.ints(&(0..9).map(|i| i * 3).collect::<Vec<_>>()).unwrap();
         b.add_rows(Mat::new(&x, 0, 9, cols), &places, MatMut::new(&mut y, 0, rows, cols)).unwrap();
         b.scale(MatMut::new(&mut y, 0, rows, cols).columns(3, 20), 0.4).unwrap();

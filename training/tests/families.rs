@@ -73,6 +73,7 @@ fn check<B: Backend + Clone>(path: &Path, backend: &B) -> Result<[f64; 3], Strin
         alpha: written.lora_alpha,
         dropout: 0.0,
         rslora: written.use_rslora,
+        dora: written.use_dora,
         init: LoraInit::Kaiming,
         target_parameters: written.target_parameters.unwrap_or_default(),
         targets: match written.target_modules.unwrap() {

@@ -318,6 +318,16 @@ impl Kernels for CpuBackend {
         Ok(())
     }
 
+    fn scale_columns(&self, x: MatMut<'_, CpuBuf>, factors: &CpuBuf) -> Result<()> {
+        rows_mut(x).with_min_len(16).for_each(|row| row.iter_mut().zip(&factors[..]).for_each(|(x, f)| *x *= f));
+        Ok(())
+    }
+
+    fn column_dots(&self, a: Mat<'_, CpuBuf>, b: Mat<'_, CpuBuf>, y: &mut CpuBuf) -> Result<()> {
+        elementwise::column_dots(a, b, y);
+        Ok(())
+    }
+
     fn row_dots(&self, a: Mat<'_, CpuBuf>, b: Mat<'_, CpuBuf>, y: &mut CpuBuf) -> Result<()> {
         elementwise::row_dots(a, b, y);
         Ok(())

@@ -382,6 +382,14 @@ impl Kernels for CudaBackend {
         done(self.device.scale_by(factors.data(), By::Row, out(&x)))
     }
 
+    fn scale_columns(&self, x: MatMut<'_, CudaBuf>, factors: &CudaBuf) -> Result<()> {
+        done(self.device.scale_by(factors.data(), By::Column, out(&x)))
+    }
+
+    fn column_dots(&self, a: Mat<'_, CudaBuf>, b: Mat<'_, CudaBuf>, y: &mut CudaBuf) -> Result<()> {
+        done(self.device.column_dots(view(&a), view(&b), y.data()))
+    }
+
     fn row_dots(&self, a: Mat<'_, CudaBuf>, b: Mat<'_, CudaBuf>, y: &mut CudaBuf) -> Result<()> {
         done(self.device.row_dots(view(&a), view(&b), y.data()))
     }

@@ -254,6 +254,10 @@ pub trait Kernels: Memory {
     fn scale(&self, x: MatMut<'_, Self::Buf>, factor: f32) -> Result<()>;
     /// Multiplies every row with its factor; the backward is the same.
     fn scale_rows(&self, x: MatMut<'_, Self::Buf>, factors: &Self::Buf) -> Result<()>;
+    /// Multiplies every column with its factor; the backward is the same.
+    fn scale_columns(&self, x: MatMut<'_, Self::Buf>, factors: &Self::Buf) -> Result<()>;
+    /// `y[j] = Σ a[i, j] * b[i, j]` over the rows, in f32.
+    fn column_dots(&self, a: Mat<'_, Self::Buf>, b: Mat<'_, Self::Buf>, y: &mut Self::Buf) -> Result<()>;
     /// `y[i] = Σ a[i] * b[i]`, in f32.
     fn row_dots(&self, a: Mat<'_, Self::Buf>, b: Mat<'_, Self::Buf>, y: &mut Self::Buf) -> Result<()>;
     /// `y[rows[i]] += x[i]`; `rows` are distinct.

@@ -1,6 +1,6 @@
 //! The frozen weights of a block on the device.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::OnceLock};
 
 use harness_decoder::{ExpertWeights, LayerWeights};
 use harness_kernels::HostTensor;
@@ -14,6 +14,8 @@ pub(super) struct FrozenMatrix<B: Backend> {
     pub(super) matrix: B::Frozen,
     pub(super) out: usize,
     pub(super) inp: usize,
+    /// Sums of squares of the rows, once they were asked for.
+    pub(super) squares: OnceLock<Vec<f32>>,
 }
 
 /// The frozen weights of one block on the device.
@@ -55,7 +57,7 @@ impl<B: Backend> Upload<'_, B> {
         let tensors: Vec<&HostTensor> = parts.iter().map(|(part, _)| *part).collect();
         let (out, inp) = (tensors.iter().map(|part| part.rows()).sum(), first.cols());
         let matrix = self.backend.frozen(&tensors, self.backward)?;
-        self.layer.matrices.insert(key, FrozenMatrix { matrix, out, inp });
+        self.layer.matrices.insert(key, FrozenMatrix { matrix, out, inp, squares: OnceLock::new() });
         if parts.iter().any(|(_, bias)| bias.is_some_and(|bias| !bias.is_empty())) {
             let zeros = |part: &HostTensor| vec![0.0; part.rows()];
             let biases = parts.iter().flat_map(|(part, bias)| bias.cloned().unwrap_or_else(|| zeros(part)));
@@ -168,7 +170,7 @@ impl<B: Backend> FrozenLayer<B> {
         let vectors = self.vectors.iter().zip(vectors).map(|((key, (_, len)), buf)| (*key, (buf, *len)));
         let matrices = self.matrices.iter().zip(matrices).map(|((key, old), matrix)| {
             let FrozenMatrix { out, inp, .. } = *old;
-            (*key, FrozenMatrix { matrix, out, inp })
+            (*key, FrozenMatrix { matrix, out, inp, squares: old.squares.clone() })
         });
         Some(Self { vectors: vectors.collect(), matrices: matrices.collect(), host: self.host.clone() })
     }

@@ -1,10 +1,16 @@
 //! A projection with its bias and low-rank additions, forward and backward.
 //!
+//! Where the magnitudes of the changed weight's rows are trained apart (DoRA, Liu et al. 2024), the output is multiplied by
+//! m / |W + s B A| before the bias; as in PEFT the norm has no gradient.
+//!
 //! With U = X Aᵀ: Y = X Wᵀ + s U Bᵀ; dU = s dY B, dX = dY W + dU A, dA = dUᵀ X, dB = s dYᵀ U. Products stay in rank
 //! space, so the additions cost O(rows * rank * (in + out)).
 
+use std::sync::OnceLock;
+
 use super::{
     context::BlockContext,
+    magnitudes::Magnitudes,
     places::{GroupPlaces, LoraPart},
     sink::GradSink,
     vector::Vector,
@@ -18,6 +24,8 @@ pub struct Linear<'a, B: Backend> {
     pub(super) places: &'a GroupPlaces,
     pub(super) out: usize,
     pub(super) inp: usize,
+    /// Sums of squares of the rows of a frozen weight, once they were asked for.
+    pub(super) squares: Option<&'a OnceLock<Vec<f32>>>,
 }
 
 impl<B: Backend> Linear<'_, B> {
@@ -53,17 +61,36 @@ impl<B: Backend> Linear<'_, B> {
         let x = Mat::new(x, 0, rows, self.inp);
         let mut y = b.alloc(rows * self.out)?;
         b.linear(x, self.weight, MatMut::new(&mut y, 0, rows, self.out))?;
-        if let Some(bias) = self.bias {
-            b.add_bias(bias.span, MatMut::new(&mut y, 0, rows, self.out))?;
+        let magnitudes = self.magnitudes(ctx)?;
+        let bias = self.bias.map(|bias| bias.span);
+        if let Some(bias) = bias.filter(|_| magnitudes.is_none()) {
+            b.add_bias(bias, MatMut::new(&mut y, 0, rows, self.out))?;
         }
         let Some(u) = self.low_rank(ctx, x.buf, rows)? else { return Ok((y, None)) };
+        self.add_low_rank(ctx, &u, &mut y, rows)?;
+        if let Some(Magnitudes { factors, .. }) = magnitudes {
+            b.scale_columns(MatMut::new(&mut y, 0, rows, self.out), &b.upload(&factors)?)?;
+            if let Some(bias) = bias {
+                b.add_bias(bias, MatMut::new(&mut y, 0, rows, self.out))?;
+            }
+        }
+        Ok((y, Some(u)))
+    }
+
+    /// Adds what the low-rank products give to the output.
+    pub(super) fn add_low_rank(
+        &self,
+        ctx: &BlockContext<'_, B>,
+        u: &B::Buf,
+        y: &mut B::Buf,
+        rows: usize,
+    ) -> Result<()> {
         let ranks = self.ranks();
         self.each_part(|part, column| {
-            let u = Mat::new(&u, 0, rows, ranks).columns(column, part.rank);
-            let to = MatMut::new(&mut y, 0, rows, self.out).columns(part.column, part.out);
-            b.gemm(part.scale, u, Mat::new(ctx.params, part.b, part.rank, part.out), 1.0, to)
-        })?;
-        Ok((y, Some(u)))
+            let u = Mat::new(u, 0, rows, ranks).columns(column, part.rank);
+            let to = MatMut::new(y, 0, rows, self.out).columns(part.column, part.out);
+            ctx.backend.gemm(part.scale, u, Mat::new(ctx.params, part.b, part.rank, part.out), 1.0, to)
+        })
     }
 
     /// The rank-space products, where there are low-rank additions.
@@ -102,7 +129,8 @@ impl<B: Backend> Linear<'_, B> {
         sink: &mut dyn GradSink<B>,
     ) -> Result<Option<B::Buf>> {
         let b = ctx.backend;
-        let dy = Mat::new(dy, 0, rows, self.out);
+        let magnitudes = self.magnitudes_backward(ctx, (dy, rows), (x, u.as_ref()), sink)?;
+        let dy = Mat::new(magnitudes.as_ref().unwrap_or(dy), 0, rows, self.out);
         let mut dx = if input_needed { Some(b.alloc(rows * self.inp)?) } else { None };
         if let Some(dx) = &mut dx {
             b.linear_backward(dy, self.weight, MatMut::new(dx, 0, rows, self.inp))?;

@@ -24,6 +24,8 @@ pub struct LoraPart {
     pub b: usize,
     /// Factor on the addition.
     pub scale: f32,
+    /// Place of the magnitudes of the rows of the changed weight, where they are trained apart (DoRA).
+    pub magnitude: Option<usize>,
 }
 
 /// What is trained of one projection, or of several that share their input.

@@ -43,21 +43,21 @@ impl<'a, B: Backend> LayerView<'a, B> {
     /// A matrix, if the block has it.
     pub(super) fn matrix(&self, key: MatrixKey) -> Option<Linear<'a, B>> {
         let places = self.places.groups.get(&key).unwrap_or(&FROZEN);
-        let (weight, out, inp) = match places.weight {
-            Some((at, out, inp)) => (Weight::Live(Mat::new(self.params, at, out, inp)), out, inp),
+        let (weight, out, inp, squares) = match places.weight {
+            Some((at, out, inp)) => (Weight::Live(Mat::new(self.params, at, out, inp)), out, inp, None),
             None => {
                 let frozen = self.frozen?.matrix(key)?;
-                (Weight::Frozen(&frozen.matrix), frozen.out, frozen.inp)
+                (Weight::Frozen(&frozen.matrix), frozen.out, frozen.inp, Some(&frozen.squares))
             }
         };
-        Some(Linear { weight, bias: self.vector(VectorKey::Bias(key)), places, out, inp })
+        Some(Linear { weight, bias: self.vector(VectorKey::Bias(key)), places, out, inp, squares })
     }
 
     /// A matrix that the block's configuration asks for.
     ///
     /// # Panics
     /// If it is neither trained nor frozen.
-    pub(super) fn linear(&self, key: MatrixKey) -> Linear<'a, B> {
+    pub(crate) fn linear(&self, key: MatrixKey) -> Linear<'a, B> {
         self.matrix(key).unwrap_or_else(|| panic!("{key:?} is neither trained nor frozen"))
     }
 

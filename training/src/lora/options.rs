@@ -88,6 +88,9 @@ pub struct LoraOptions {
     /// Whether the scale is `alpha / sqrt(rank)` (Kalajdzievski 2023).
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub rslora: bool,
+    /// Whether the magnitudes of the changed weights' rows are trained apart (DoRA, Liu et al. 2024).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub dora: bool,
 }
 
 impl LoraOptions {

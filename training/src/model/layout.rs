@@ -6,9 +6,9 @@ use harness_decoder::{DecoderConfig, Projection, StackedExperts, Weights};
 
 use crate::{
     TrainingError,
-    backend::Backend,
-    block::{GroupPlaces, LayerPlaces, LoraPart, MatrixKey, VectorKey},
-    lora::{LoraSpec, tensor_name},
+    backend::{Backend, SpanMut},
+    block::{GroupPlaces, LayerPlaces, LayerView, LoraPart, MatrixKey, Pass, VectorKey, WeightSource},
+    lora::{LoraSpec, magnitude_name, tensor_name},
     parallel::Elements,
     params::{Layout, ParamStore},
 };
@@ -153,7 +153,7 @@ fn adapted(config: &DecoderConfig, spec: &LoraSpec, layer: usize) -> BTreeMap<Ma
             None => {
                 let (rank, scale) = (spec.rank, spec.scale() as f32);
                 let (projection, out) = (place.projection, place.outputs);
-                let part = LoraPart { projection, rank, out, column: first, a: 0, b: 0, scale };
+                let part = LoraPart { projection, rank, out, column: first, a: 0, b: 0, scale, magnitude: None };
                 let order: Vec<usize> = rows.collect();
                 let order = (!order.is_empty()).then_some(order);
                 modules.push(Adapted { path: place.path, part, inp: place.inputs, order });
@@ -188,7 +188,7 @@ fn experts(
         layout.reorder(None, Some(columns.collect()));
         for expert in 0..count {
             let (a, b) = (a + expert * rank * inp, b + expert * rank * out);
-            let part = LoraPart { projection, rank, out, column: 0, a, b, scale };
+            let part = LoraPart { projection, rank, out, column: 0, a, b, scale, magnitude: None };
             let key = [MatrixKey::ExpertGateUp(expert), MatrixKey::ExpertDown(expert)][number];
             groups.push((key, GroupPlaces { weight: None, lora: vec![part] }));
         }
@@ -209,6 +209,10 @@ pub fn lora_layout(config: &DecoderConfig, spec: &LoraSpec) -> (Layout, Places) 
             }
             for Adapted { path, part, order, .. } in &mut modules {
                 part.b = layout.push(tensor_name(path, "B"), vec![part.out, part.rank], true, true);
+                layout.reorder(order.clone(), None);
+            }
+            for Adapted { path, part, order, .. } in modules.iter_mut().filter(|_| spec.dora) {
+                part.magnitude = Some(layout.push(magnitude_name(path), vec![part.out], false, true));
                 layout.reorder(order.take(), None);
             }
             let lora = modules.into_iter().map(|module| module.part).collect();
@@ -220,6 +224,29 @@ pub fn lora_layout(config: &DecoderConfig, spec: &LoraSpec) -> (Layout, Places) 
         places.layers.push(LayerPlaces { groups, ..LayerPlaces::default() });
     }
     (layout, places)
+}
+
+/// Sets the magnitudes that are trained apart to those of the frozen weights' rows.
+pub(super) fn set_magnitudes<B: Backend>(
+    backend: &B,
+    store: &mut ParamStore<B>,
+    places: &Places,
+    source: &dyn WeightSource<B>,
+) -> Result<(), TrainingError> {
+    for (layer, own) in places.layers.iter().enumerate() {
+        let frozen = source.acquire(layer, Pass::Forward)?;
+        let mut found = vec![];
+        for (key, group) in &own.groups {
+            let view = LayerView::new(Some(&frozen), own, &store.values);
+            let norms = view.linear(*key).row_norms(backend)?;
+            let apart = group.lora.iter().filter_map(|part| Some((part.magnitude?, part)));
+            found.extend(apart.map(|(at, part)| (at, norms[part.column..part.column + part.out].to_vec())));
+        }
+        for (at, norms) in found {
+            backend.write(&norms, SpanMut { buf: &mut store.values, at, len: norms.len() })?;
+        }
+    }
+    Ok(())
 }
 
 /// Sets all parameters of a [`full_layout`] to the weights of a model.

@@ -51,6 +51,7 @@ pub(crate) fn spec(targets: &[Projection], dropout: f32) -> LoraSpec {
         targets: targets.to_vec(),
         pattern: None,
         experts: [false; 2],
+        dora: false,
         init: LoraInit::Kaiming,
     }
 }

@@ -35,6 +35,17 @@ impl Device {
         self.launch(of!(a.float, "row_dots"), shape, &args![[a], [b], y.ptr(), a.rows, a.cols])
     }
 
+    /// `y[c] = Σ a[r, c] · b[r, c]` over the rows, in f32.
+    ///
+    /// # Errors
+    /// If the driver fails.
+    pub fn column_dots(&self, a: View<'_>, b: View<'_>, y: &DeviceBuffer) -> Done {
+        assert!(a.rows == b.rows && a.cols == b.cols && a.float == b.float, "matrices of one shape and type");
+        assert!(y.float() == Float::F32 && y.len() >= a.cols, "a sum a column");
+        let shape = Shape { grid: (a.cols.div_ceil(256).max(1), 1), block: (256, 1), shared: 0 };
+        self.launch(of!(a.float, "column_dots"), shape, &args![[a], [b], y.ptr(), a.rows, a.cols])
+    }
+
     /// `y[places[r]] += x[r]`; places are distinct rows of `y`.
     ///
     /// # Errors

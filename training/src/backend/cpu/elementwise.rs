@@ -110,6 +110,14 @@ pub(super) fn row_dots(a: Mat<'_, CpuBuf>, b: Mat<'_, CpuBuf>, y: &mut [f32]) {
     });
 }
 
+pub(super) fn column_dots(a: Mat<'_, CpuBuf>, b: Mat<'_, CpuBuf>, y: &mut [f32]) {
+    y[..a.cols].fill(0.0);
+    for i in 0..a.rows {
+        let products = row(&a, i).iter().zip(row(&b, i)).map(|(a, b)| a * b);
+        y.iter_mut().zip(products).for_each(|(y, product)| *y += product);
+    }
+}
+
 pub(super) fn add_rows(x: Mat<'_, CpuBuf>, rows: &[u32], y: MatMut<'_, CpuBuf>) {
     let mut y: Vec<&mut [f32]> = rows_mut(y).collect();
     for (i, &to) in rows.iter().enumerate() {

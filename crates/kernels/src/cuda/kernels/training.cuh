@@ -15,6 +15,16 @@ __device__ void row_dots(const T *a, i64 ap, const T *b, i64 bp, float *y, i64 r
   if (threadIdx.x % 32 == 0) y[r] = sum;
 }
 
+// y[c] = Σ a[r, c] · b[r, c], added in order of the rows; a thread a column.
+template <typename T>
+__device__ void column_dots(const T *a, i64 ap, const T *b, i64 bp, float *y, i64 rows, i64 cols) {
+  i64 c = (i64)blockIdx.x * blockDim.x + threadIdx.x;
+  if (c >= cols) return;
+  float sum = 0.f;
+  for (i64 r = 0; r < rows; r++) sum += to_f32(a[r * ap + c]) * to_f32(b[r * bp + c]);
+  y[c] = sum;
+}
+
 // y[places[r]] += x[r]; places are distinct.
 template <typename T>
 __device__ void add_rows(const T *x, i64 xp, const uint32_t *places, T *y, i64 yp, i64 rows, i64 cols) {
@@ -87,6 +97,9 @@ __device__ void document_convolution_backward(const T *dy, i64 dyp, const T *x, 
 #define TRAINING(S, T)                                                                                                 \
   extern "C" __global__ void row_dots_##S(const T *a, i64 ap, const T *b, i64 bp, float *y, i64 rows, i64 cols) {      \
     row_dots<T>(a, ap, b, bp, y, rows, cols);                                                                          \
+  }                                                                                                                    \
+  extern "C" __global__ void column_dots_##S(const T *a, i64 ap, const T *b, i64 bp, float *y, i64 rows, i64 cols) {   \
+    column_dots<T>(a, ap, b, bp, y, rows, cols);                                                                       \
   }                                                                                                                    \
   extern "C" __global__ void add_rows_##S(const T *x, i64 xp, const uint32_t *places, T *y, i64 yp, i64 rows,          \
                                           i64 cols) {                                                                  \
