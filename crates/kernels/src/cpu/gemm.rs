@@ -155,6 +155,9 @@ fn columns_per_task(panels: usize, row_blocks: usize) -> usize {
     (panels * row_blocks / wanted).clamp(1, NC_PANELS)
 }
 
+/// A kernel over one panel of B: rows, a panel of A, a tile of C and its stride.
+type Run<'a> = dyn Fn(usize, &[f32], *mut f32, usize) + 'a;
+
 struct Tiles<'a> {
     rows: &'a PackedRows,
     b: Operand<'a>,
@@ -190,7 +193,7 @@ impl Tiles<'_> {
             let few = !self.b.transposed && few(self.rows.rows(), k);
             for col_panel in col_panels.clone() {
                 let cols = NR.min(self.b.cols() - col_panel * NR);
-                let tile = |row_panel: usize, run: &dyn Fn(usize, &[f32], *mut f32, usize)| {
+                let tile = |row_panel: usize, run: &Run<'_>| {
                     let (a, rows) = self.rows.panel(row_panel, from);
                     assert!(a.len() >= k * rows, "rows of {k} steps");
                     // SAFETY: the tile lies inside of C (shapes were checked).
