@@ -208,7 +208,7 @@ mod on_a_gpu {
         let device = match Device::open(0) {
             Ok(device) => device,
             Err(error) => {
-                skipped(&error.to_string());
+                skipped(error);
                 return None;
             }
         };

@@ -6,7 +6,7 @@ use std::ops::Range;
 use half::{bf16, f16};
 
 use crate::{
-    Buffer, HostData, HostTensor,
+    Buffer,
     cpu::isa::multiversion,
     gguf::{Factors, GROUP, LARGE},
 };
@@ -41,16 +41,6 @@ pub enum Scales {
 }
 
 impl Scales {
-    /// The elements of a tensor of floats; `None` if it is not of floats.
-    pub fn of(tensor: &HostTensor) -> Option<Self> {
-        Some(match &tensor.data {
-            HostData::F32(data) => Self::F32(data.clone()),
-            HostData::Bf16(data) => Self::Bf16(data.clone()),
-            HostData::F16(data) => Self::F16(data.clone()),
-            _ => return None,
-        })
-    }
-
     /// Number of scales.
     pub fn len(&self) -> usize {
         match self {

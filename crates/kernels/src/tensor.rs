@@ -4,7 +4,7 @@ use std::{borrow::Cow, ops::Range};
 
 use half::{bf16, f16};
 
-use crate::{Buffer, CodedTensor, Nf4Tensor, gguf::BlockTensor};
+use crate::{Buffer, CodedTensor, Nf4Tensor, Scales, gguf::BlockTensor};
 
 /// Elements of a tensor, row-major, in the type in which they are stored.
 #[derive(Clone, Debug)]
@@ -63,6 +63,16 @@ impl HostData {
             Self::Blocks(data) => data.bytes.len(),
             Self::Coded(data) => data.bytes(),
         }
+    }
+
+    /// Floats as the scales of codes; `None` of what is quantised.
+    pub fn scales(&self) -> Option<Scales> {
+        Some(match self {
+            Self::F32(data) => Scales::F32(data.clone()),
+            Self::Bf16(data) => Scales::Bf16(data.clone()),
+            Self::F16(data) => Scales::F16(data.clone()),
+            Self::Nf4(_) | Self::Blocks(_) | Self::Coded(_) => return None,
+        })
     }
 
     /// Elements of a range in f32; of ggml's blocks whole ones.

@@ -471,7 +471,7 @@ mod tests {
     fn weights_in_blocks_give_the_products_of_their_values() {
         let backend = CpuBackend::new();
         let values: Vec<f32> = (0..24 * 256).map(|i| (i as f32 * 1.3).cos()).collect();
-        for kind in [BlockType::Q8_0, BlockType::Q4_K] {
+        for kind in [BlockType::Q8_0, BlockType::Q4K] {
             let bytes = kind.quantise(&values).expect("a type that is written").into();
             let data = HostData::Blocks(BlockTensor { kind, bytes, len: values.len() });
             let blocks = HostTensor { shape: vec![24, 256], data };

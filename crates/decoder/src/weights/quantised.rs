@@ -136,7 +136,7 @@ impl Source<'_> {
         let name = self.name(suffix);
         let tensor = self.store.tensor(&name)?;
         let of = |shape: &&[usize]| tensor.data.len() == shape.iter().product::<usize>();
-        match (shapes.iter().position(of), Scales::of(&tensor)) {
+        match (shapes.iter().position(of), tensor.data.scales()) {
             (Some(which), Some(scales)) => Ok((scales, which)),
             _ => Err(DecoderError::TensorShape {
                 path: self.store.file_of(&name).to_owned(),
@@ -159,9 +159,13 @@ impl Source<'_> {
         let scales = self.store.tensor(&self.name(suffix))?;
         let groups = scales.data.len() / outputs.max(1);
         let whole = groups > 0 && scales.data.len() == groups * outputs && groups <= inputs;
-        let turned = || scales.clone().reshaped(&[groups, outputs]).transposed();
-        match if by_row { Scales::of(&scales) } else { Scales::of(&turned()) }.filter(|_| whole) {
-            Some(scales) => Ok((scales, groups)),
+        let stored = match by_row {
+            true => scales.data.scales(),
+            false if whole => scales.clone().reshaped(&[groups, outputs]).transposed().data.scales(),
+            false => None,
+        };
+        match stored.filter(|_| whole) {
+            Some(stored) => Ok((stored, groups)),
             None => {
                 let found = &scales.shape;
                 let reason = format!("has shape {found:?}, expected groups of {inputs} inputs for {outputs} rows");

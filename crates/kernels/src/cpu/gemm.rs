@@ -156,6 +156,9 @@ fn columns_per_task(panels: usize, row_blocks: usize) -> usize {
     (panels * row_blocks / wanted).clamp(1, NC_PANELS)
 }
 
+/// A kernel over one panel of B: rows, a panel of A, a tile of C and its stride.
+type Run<'a> = dyn Fn(usize, &[f32], *mut f32, usize) + 'a;
+
 struct Tiles<'a> {
     rows: &'a PackedRows,
     b: Operand<'a>,
@@ -168,9 +171,6 @@ struct Tiles<'a> {
 
 // SAFETY: `c` is only written through `compute`, whose callers give disjoint tiles to different threads.
 unsafe impl Sync for Tiles<'_> {}
-
-/// Computes a tile: its rows, their part of A, and where the tile is with its row stride.
-type Tile<'a> = dyn Fn(usize, &[f32], *mut f32, usize) + 'a;
 
 impl Tiles<'_> {
     /// Computes the tile of the given panels of A and B.
@@ -194,7 +194,7 @@ impl Tiles<'_> {
             let few = !self.b.transposed && few(self.rows.rows(), k);
             for col_panel in col_panels.clone() {
                 let cols = NR.min(self.b.cols() - col_panel * NR);
-                let tile = |row_panel: usize, run: &Tile<'_>| {
+                let tile = |row_panel: usize, run: &Run<'_>| {
                     let (a, rows) = self.rows.panel(row_panel, from);
                     assert!(a.len() >= k * rows, "rows of {k} steps");
                     // SAFETY: the tile lies inside of C (shapes were checked).
