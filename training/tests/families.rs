@@ -115,6 +115,7 @@ fn check<B: Backend + Clone>(path: &Path, backend: &B) -> Result<[f64; 3], Strin
         if t == 0 {
             for (name, norm) in reference["first_gradient_norm_per_tensor"].as_object().unwrap() {
                 let stem = name.trim_start_matches("base_model.model.").replace(".default.weight", ".weight");
+                let stem = stem.replace("lora_magnitude_vector.weight", "lora_magnitude_vector");
                 let is = |param: &&harness_training::params::Param| param.name == format!("base_model.model.{stem}");
                 let param = params.iter().find(is).ok_or(format!("{name} is not trained"))?;
                 let grad = store.grad(backend, param).map_err(|e| text(&e))?;
