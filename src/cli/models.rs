@@ -3,7 +3,6 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
-use harness_decoder::GgufType;
 
 /// Arguments of `harness models`.
 #[derive(Clone, Debug, Args)]
@@ -35,7 +34,7 @@ pub enum ModelsCommand {
         #[arg(long, value_name = "DIR")]
         out: PathBuf,
         /// Write one GGUF file for llama.cpp instead, with or without an adapter
-        #[arg(long, value_name = "TYPE", ignore_case = true, value_parser = GgufType::NAMES)]
+        #[arg(long, value_name = "TYPE", ignore_case = true, value_parser = ["F16", "Q8_0", "Q4_K_M"])]
         gguf: Option<String>,
     },
     /// Write a copy of a model with linear layers in 4 bits, in the bitsandbytes format

@@ -268,14 +268,20 @@ fn a_base_that_training_does_not_know_is_refused_before_anything_is_read() {
     config["architectures"] = serde_json::json!(["MixtralForCausalLM"]);
     world.write("models/moe/config.json", config.to_string());
     world.write("data/instructions.jsonl", "no JSON");
-    world.write("grid.toml", "recipes = [\"recipes/r4.toml\"]\nbases = [\"models/moe\"]\n");
+    let all =
+        world.read("recipes/r4.toml").replace("\"lora\"", "\"full\"").replace("[lora]\nrank = 4\nalpha = 8\n", "");
+    world.write("recipes/all.toml", all);
+    world.write("grid.toml", "recipes = [\"recipes/all.toml\"]\nbases = [\"models/moe\"]\n");
     let refused = |call: &[&str]| {
         let outcome = world.run(call).expect(2);
-        outcome.says(&["training models with a mixture of experts is not supported", "architecture mixtral"]);
+        outcome.says(&[
+            "training all parameters of models with a mixture of experts is not supported",
+            "architecture mixtral",
+        ]);
         assert!(!world.path(".harness/models").exists() && !world.path(".harness/prepared").exists());
     };
     // The shape alone, for which a plan is made by formula.
-    let train = ["train", "recipes/r4.toml", "--base", "models/moe"];
+    let train = ["train", "recipes/all.toml", "--base", "models/moe"];
     refused(&[&train[..], &["--dry-run"]].concat());
     refused(&["train", "--matrix", "grid.toml", "--dry-run"]);
     // A whole model, whose weights nothing looks at.
@@ -287,7 +293,7 @@ fn a_base_that_training_does_not_know_is_refused_before_anything_is_read() {
     refused(&[&train[..], &["--dry-run"]].concat());
     refused(&["train", "--matrix", "grid.toml"]);
     let section =
-        "\n[models.moe]\npath = \"models/moe\"\n[models.of_moe]\nrecipe = \"recipes/r4.toml\"\nbase = \"moe\"\n";
+        "\n[models.moe]\npath = \"models/moe\"\n[models.of_moe]\nrecipe = \"recipes/all.toml\"\nbase = \"moe\"\n";
     world.write("harness.toml", world.read("harness.toml") + section);
     // Not even the other candidate is trained.
     refused(&["compare", "base", "r4", "of_moe", "--tasks", "toy_choice"]);

@@ -36,7 +36,10 @@ pub enum TrainingError {
     #[error("interrupted")]
     Stopped,
     /// A model of a kind that training does not know.
-    #[error("training models with {feature} is not supported: the base has the architecture {architecture}")]
+    #[error(
+        "training all parameters of models with {feature} is not supported, only adapters (method = \"lora\"): the base has the \
+         architecture {architecture}"
+    )]
     Unsupported {
         /// What its block has that training does not know, in words.
         feature: &'static str,
