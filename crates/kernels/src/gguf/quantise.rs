@@ -7,6 +7,10 @@ use rayon::prelude::*;
 use super::{BlockType, LARGE, SMALL};
 use crate::cpu::isa::multiversion;
 
+/// Beyond this the squares of a block's elements, which weigh them, could not be added up in f32. No type with scales in
+/// half precision reaches as far.
+const LARGEST: f32 = 1e18;
+
 /// Below this a group counts as zeros.
 const NOTHING: f32 = 1e-15;
 
@@ -29,7 +33,8 @@ impl BlockType {
         let pieces = out.par_chunks_mut(BLOCKS * bytes).zip(values.par_chunks(BLOCKS * elements));
         let finite = pieces.map(|(blocks, x)| {
             quantise_into(self, x, blocks);
-            x.iter().all(|x| x.is_finite()) && scales_are_finite(self, blocks)
+            let wide = matches!(self, Self::F32 | Self::BF16);
+            x.iter().all(|x| x.is_finite() && (wide || x.abs() < LARGEST)) && scales_are_finite(self, blocks)
         });
         finite.reduce(|| true, |a, b| a && b).then_some(out)
     }
