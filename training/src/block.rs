@@ -1,7 +1,7 @@
 //! A decoder block in training: forward by the steps that `harness_decoder` has in their order, and the backward derived
 //! by hand, step by step.
 //!
-//! The forward writes its steps down ([`tape`]) with what their backward needs; [`backward`] goes through them from the last
+//! The forward writes its steps down (`tape`) with what their backward needs; `backward` goes through them from the last
 //! one to the first. Every projection may carry low-rank additions. Frozen weights get no gradient, and no gradient is
 //! computed below the lowest thing that is trained. What is kept in between is in [`Saved`], which is dropped layer by
 //! layer.
