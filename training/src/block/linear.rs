@@ -10,7 +10,7 @@ use std::sync::OnceLock;
 
 use super::{
     context::BlockContext,
-    magnitudes::Magnitudes,
+    magnitudes::{Apart, Magnitudes},
     places::{GroupPlaces, LoraPart},
     sink::GradSink,
     vector::Vector,
@@ -61,7 +61,7 @@ impl<B: Backend> Linear<'_, B> {
         let x = Mat::new(x, 0, rows, self.inp);
         let mut y = b.alloc(rows * self.out)?;
         b.linear(x, self.weight, MatMut::new(&mut y, 0, rows, self.out))?;
-        let magnitudes = self.magnitudes(ctx)?;
+        let magnitudes = self.apart().magnitudes(ctx)?;
         let bias = self.bias.map(|bias| bias.span);
         if let Some(bias) = bias.filter(|_| magnitudes.is_none()) {
             b.add_bias(bias, MatMut::new(&mut y, 0, rows, self.out))?;
@@ -77,14 +77,41 @@ impl<B: Backend> Linear<'_, B> {
         Ok((y, Some(u)))
     }
 
-    /// Adds what the low-rank products give to the output.
-    pub(super) fn add_low_rank(
+    fn apart(&self) -> Apart<'_, B> {
+        let Self { weight, places, out, inp, squares, .. } = self;
+        Apart { weight: *weight, parts: &places.lora, out: *out, inp: *inp, squares: *squares }
+    }
+
+    /// The lengths of the weight's rows.
+    pub(crate) fn row_norms(&self, b: &B) -> Result<Vec<f32>> {
+        self.apart().row_norms(b)
+    }
+
+    /// The gradient before magnitudes that are trained apart, where there are some; `input` are the input and the rank-space
+    /// products.
+    fn within(
         &self,
         ctx: &BlockContext<'_, B>,
-        u: &B::Buf,
-        y: &mut B::Buf,
-        rows: usize,
-    ) -> Result<()> {
+        (dy, rows): (&B::Buf, usize),
+        input: Option<(&B::Buf, &B::Buf)>,
+        sink: &mut dyn GradSink<B>,
+    ) -> Result<Option<B::Buf>> {
+        let (apart, b) = (self.apart(), ctx.backend);
+        let Some(magnitudes) = apart.magnitudes(ctx)? else { return Ok(None) };
+        let y = match input {
+            Some((x, u)) => {
+                let mut y = b.alloc(rows * self.out)?;
+                b.linear(Mat::new(x, 0, rows, self.inp), self.weight, MatMut::new(&mut y, 0, rows, self.out))?;
+                self.add_low_rank(ctx, u, &mut y, rows)?;
+                Some(y)
+            }
+            None => None,
+        };
+        Ok(Some(apart.backward(ctx, magnitudes, (dy, rows), y.as_ref(), sink)?))
+    }
+
+    /// Adds what the low-rank products give to the output.
+    fn add_low_rank(&self, ctx: &BlockContext<'_, B>, u: &B::Buf, y: &mut B::Buf, rows: usize) -> Result<()> {
         let ranks = self.ranks();
         self.each_part(|part, column| {
             let u = Mat::new(u, 0, rows, ranks).columns(column, part.rank);
@@ -129,8 +156,8 @@ impl<B: Backend> Linear<'_, B> {
         sink: &mut dyn GradSink<B>,
     ) -> Result<Option<B::Buf>> {
         let b = ctx.backend;
-        let magnitudes = self.magnitudes_backward(ctx, (dy, rows), (x, u.as_ref()), sink)?;
-        let dy = Mat::new(magnitudes.as_ref().unwrap_or(dy), 0, rows, self.out);
+        let within = self.within(ctx, (dy, rows), x.zip(u.as_ref()), sink)?;
+        let dy = Mat::new(within.as_ref().unwrap_or(dy), 0, rows, self.out);
         let mut dx = if input_needed { Some(b.alloc(rows * self.inp)?) } else { None };
         if let Some(dx) = &mut dx {
             b.linear_backward(dy, self.weight, MatMut::new(dx, 0, rows, self.inp))?;

@@ -2,8 +2,8 @@
 
 use std::sync::OnceLock;
 
-use super::{context::BlockContext, linear::Linear, places::LoraPart, sink::GradSink};
-use crate::backend::{Backend, Mat, MatMut, Result, Span, SpanMut};
+use super::{context::BlockContext, places::LoraPart, sink::GradSink};
+use crate::backend::{Backend, Mat, MatMut, Result, Span, SpanMut, Weight};
 
 /// Rows of a weight that are looked at together.
 const ROWS: usize = 1024;
@@ -16,13 +16,23 @@ pub(super) struct Magnitudes {
     norms: Vec<f32>,
 }
 
-impl<B: Backend> Linear<'_, B> {
+/// A weight `[out, inp]` with its additions.
+pub(super) struct Apart<'a, B: Backend> {
+    pub weight: Weight<'a, B>,
+    pub parts: &'a [LoraPart],
+    pub out: usize,
+    pub inp: usize,
+    /// Sums of squares of the rows of a frozen weight, once they were asked for.
+    pub squares: Option<&'a OnceLock<Vec<f32>>>,
+}
+
+impl<B: Backend> Apart<'_, B> {
     fn apart(&self) -> impl Iterator<Item = (&LoraPart, usize)> {
-        self.places.lora.iter().filter_map(|part| Some((part, part.magnitude?)))
+        self.parts.iter().filter_map(|part| Some((part, part.magnitude?)))
     }
 
     /// The lengths of the weight's rows.
-    pub(crate) fn row_norms(&self, b: &B) -> Result<Vec<f32>> {
+    pub(super) fn row_norms(&self, b: &B) -> Result<Vec<f32>> {
         Ok(self.squares(b)?.iter().map(|square| square.sqrt()).collect())
     }
 
@@ -81,22 +91,19 @@ impl<B: Backend> Linear<'_, B> {
         Ok(Some(Magnitudes { factors, norms }))
     }
 
-    /// The gradient before the multiplication, where there is one; that of the magnitudes goes to the sink. `x` and `u` are
-    /// the input and the rank-space products.
-    pub(super) fn magnitudes_backward(
+    /// The gradient before the multiplication. Those of the magnitudes go to the sink, from the output before it, `y`.
+    pub(super) fn backward(
         &self,
         ctx: &BlockContext<'_, B>,
+        Magnitudes { factors, norms }: Magnitudes,
         (dy, rows): (&B::Buf, usize),
-        (x, u): (Option<&B::Buf>, Option<&B::Buf>),
+        y: Option<&B::Buf>,
         sink: &mut dyn GradSink<B>,
-    ) -> Result<Option<B::Buf>> {
-        let (b, Some(Magnitudes { factors, norms })) = (ctx.backend, self.magnitudes(ctx)?) else { return Ok(None) };
-        if let (Some(x), Some(u)) = (x, u) {
-            let mut y = b.alloc(rows * self.out)?;
-            b.linear(Mat::new(x, 0, rows, self.inp), self.weight, MatMut::new(&mut y, 0, rows, self.out))?;
-            self.add_low_rank(ctx, u, &mut y, rows)?;
+    ) -> Result<B::Buf> {
+        let b = ctx.backend;
+        if let Some(y) = y {
             let mut dots = b.alloc_statistics(self.out)?;
-            b.column_dots(Mat::new(dy, 0, rows, self.out), Mat::new(&y, 0, rows, self.out), &mut dots)?;
+            b.column_dots(Mat::new(dy, 0, rows, self.out), Mat::new(y, 0, rows, self.out), &mut dots)?;
             let mut grads = b.read(Span { buf: &dots, at: 0, len: self.out })?;
             grads.iter_mut().zip(norms).for_each(|(grad, norm)| *grad /= norm);
             let grads = b.upload(&grads)?;
@@ -107,6 +114,6 @@ impl<B: Backend> Linear<'_, B> {
         }
         let mut d = b.duplicate(dy)?;
         b.scale_columns(MatMut::new(&mut d, 0, rows, self.out), &b.upload(&factors)?)?;
-        Ok(Some(d))
+        Ok(d)
     }
 }
