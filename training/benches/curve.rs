@@ -18,7 +18,6 @@ use harness_training::{
     lora::LoraSpec,
     model::{LocalSink, MicroStep, Model, Trainable},
     optimizer::{AdamW, gradient_norm},
-    recipe::LoraInit,
 };
 use serde::Deserialize;
 
@@ -45,18 +44,7 @@ fn run(args: &[String]) -> Result<(), Box<dyn Error>> {
     }
     let updates: Vec<Update> =
         std::fs::read_to_string(batches)?.lines().map(serde_json::from_str).collect::<Result<_, _>>()?;
-    let (targets, init) = (Projection::ALL.to_vec(), LoraInit::Kaiming);
-    let spec = LoraSpec {
-        rank: 8,
-        alpha: 16.0,
-        rslora: false,
-        dropout: 0.0,
-        targets,
-        pattern: None,
-        experts: [false; 2],
-        dora: false,
-        init,
-    };
+    let spec = LoraSpec::new(8, 16.0, Projection::ALL.to_vec());
     let backend = CudaBackend::new(0, Float::Bf16)?;
     let trainable = Trainable::Lora(spec.clone());
     let longest = updates.iter().flat_map(|update| &update.samples).map(|row| row.tokens.len()).max().unwrap_or(1);

@@ -21,7 +21,6 @@ use harness_training::{
     lora::LoraSpec,
     model::{LocalSink, MicroStep, Model, Trainable},
     optimizer::{AdamW, gradient_norm},
-    recipe::LoraInit,
 };
 
 /// Vendor's figure for dense bf16 on an H100 SXM.
@@ -73,19 +72,8 @@ fn run(case: &str) -> Result<(), Box<dyn std::error::Error>> {
     let trainable = match is_full {
         true => Trainable::Full,
         false => {
-            let (targets, init) = (cases::targets(targets), LoraInit::Kaiming);
-            let alpha = 2.0 * rank as f64;
-            Trainable::Lora(LoraSpec {
-                rank,
-                alpha,
-                rslora: false,
-                dropout,
-                targets,
-                pattern: None,
-                experts: [false; 2],
-                dora: false,
-                init,
-            })
+            let spec = LoraSpec::new(rank, 2.0 * rank as f64, cases::targets(targets));
+            Trainable::Lora(LoraSpec { dropout, ..spec })
         }
     };
     let weights = shapes::weights(&config, stored == "nf4");

@@ -30,7 +30,7 @@ use harness_training::{
     lora::LoraSpec,
     model::{Model, Trainable},
     parallel::{Collective, Distribute, Exchange, Host, Launch, Single, TcpExchange, ThreadExchange, all_gather_f64},
-    recipe::{LoraInit, Precision, Sharding, TrainingOptions},
+    recipe::{Precision, Sharding, TrainingOptions},
     trainer::{Trainer, TrainerSetup},
 };
 
@@ -122,19 +122,8 @@ fn run<B: Distribute>(
     let config = shapes::config(&case.shape);
     let weights = shapes::weights(&config, case.stored == "nf4");
     let blocks = block_bytes(&weights, float);
-    let (rank, alpha, dropout) = (case.rank, 2.0 * case.rank as f64, 0.05);
-    let (targets, init) = (cases::targets(&case.targets), LoraInit::Kaiming);
-    let spec = LoraSpec {
-        rank,
-        alpha,
-        rslora: false,
-        dropout,
-        targets,
-        pattern: None,
-        experts: [false; 2],
-        dora: false,
-        init,
-    };
+    let (rank, targets) = (case.rank, cases::targets(&case.targets));
+    let spec = LoraSpec { dropout: 0.05, ..LoraSpec::new(rank, 2.0 * rank as f64, targets) };
     let trainable = if rank == 0 { Trainable::Full } else { Trainable::Lora(spec.clone()) };
     let control: Arc<dyn Collective<B>> = Arc::new(Host(control));
     let control = backend.connect(control)?;
@@ -161,7 +150,7 @@ fn run<B: Distribute>(
         .collect();
     let (samples, options): (Arc<[Sample]>, _) = (samples.into(), case.options(steps)?);
     let setup = TrainerSetup {
-        dropout,
+        dropout: spec.dropout,
         train: BatchSource::new(
             Arc::clone(&samples),
             one_a_row(&lengths(&samples)),

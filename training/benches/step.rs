@@ -14,7 +14,6 @@ use harness_training::{
     data::Batch,
     lora::LoraSpec,
     model::{LocalSink, MicroStep, Model, Trainable, random_weights},
-    recipe::LoraInit,
 };
 
 fn config(layers: usize) -> DecoderConfig {
@@ -71,17 +70,7 @@ fn main() {
     let weights = random_weights(&config, 0.02, Seed(3));
     println!("{layers} layers, 4 documents of 128 tokens; products at {:.0} GFLOP/s", product_rate());
     let lora = |rank, dropout, targets: &[Projection]| {
-        Trainable::Lora(LoraSpec {
-            rank,
-            alpha: 16.0,
-            rslora: false,
-            dropout,
-            targets: targets.to_vec(),
-            pattern: None,
-            experts: [false; 2],
-            dora: false,
-            init: LoraInit::Kaiming,
-        })
+        Trainable::Lora(LoraSpec { dropout, ..LoraSpec::new(rank, 16.0, targets.to_vec()) })
     };
     let cases = [
         ("lora r8 all-linear", lora(8, 0.0, &Projection::ALL)),

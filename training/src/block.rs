@@ -15,6 +15,7 @@ mod frozen;
 mod key;
 mod linear;
 mod magnitudes;
+mod norms;
 mod places;
 mod policy;
 mod sink;

@@ -39,6 +39,21 @@ pub struct LoraSpec {
 }
 
 impl LoraSpec {
+    /// An adapter of these projections in every block, with PEFT's defaults for all else.
+    pub fn new(rank: usize, alpha: f64, targets: Vec<Projection>) -> Self {
+        Self {
+            rank,
+            alpha,
+            rslora: false,
+            dropout: 0.0,
+            targets,
+            experts: [false; 2],
+            dora: false,
+            pattern: None,
+            init: LoraInit::Kaiming,
+        }
+    }
+
     /// The spec of a recipe's options for a decoder.
     ///
     /// # Errors
@@ -103,12 +118,10 @@ impl LoraSpec {
             experts: experts(options, config)?,
             dora: dora(options)?,
             pattern: layers,
-            rank: options.rank,
-            alpha: options.alpha,
             rslora: options.rslora,
             dropout: options.dropout as f32,
-            targets,
             init: options.init,
+            ..Self::new(options.rank, options.alpha, targets)
         })
     }
 

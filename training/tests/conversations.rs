@@ -11,7 +11,6 @@ use harness_training::{
     data::{Batch, PreparedSet, Sample},
     lora::LoraSpec,
     model::{MicroStep, Model, Trainable},
-    recipe::LoraInit,
 };
 use serde_json::{Value, json};
 
@@ -136,17 +135,7 @@ fn pairs() -> Vec<(&'static str, Value, [Vec<u32>; 3], f64)> {
 #[test]
 fn pairs_have_the_tokens_and_losses_of_trl() {
     let files = tiny();
-    let spec = LoraSpec {
-        rank: 2,
-        alpha: 4.0,
-        rslora: false,
-        dropout: 0.0,
-        targets: vec![Projection::Q, Projection::Down],
-        pattern: None,
-        experts: [false; 2],
-        dora: false,
-        init: LoraInit::Kaiming,
-    };
+    let spec = LoraSpec::new(2, 4.0, vec![Projection::Q, Projection::Down]);
     let backend = CpuBackend::new();
     let trainable = Trainable::Lora(spec);
     let made = Model::new(backend.clone(), &files.config, &files.weights, &trainable, 512, harness_core::Seed(1));

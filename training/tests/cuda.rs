@@ -366,18 +366,8 @@ fn four_bit_weights() {
 }
 
 fn lora(rank: usize, dropout: f32) -> Trainable {
-    let (targets, init) = (Projection::ALL.to_vec(), LoraInit::Gaussian);
-    Trainable::Lora(LoraSpec {
-        rank,
-        alpha: 16.0,
-        rslora: false,
-        dropout,
-        targets,
-        pattern: None,
-        experts: [false; 2],
-        dora: false,
-        init,
-    })
+    let spec = LoraSpec::new(rank, 16.0, Projection::ALL.to_vec());
+    Trainable::Lora(LoraSpec { dropout, init: LoraInit::Gaussian, ..spec })
 }
 
 /// Loss and gradient by tensor; low-rank matrices are shaken so that none is zero.

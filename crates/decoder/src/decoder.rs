@@ -23,9 +23,6 @@ use host::{Host, HostAdapter, HostModel};
 pub use piece::Piece;
 #[cfg(feature = "cuda")]
 pub(crate) use piece::consecutive;
-#[cfg(feature = "cuda")]
-pub(crate) use rotary::Rotary;
-#[cfg(not(feature = "cuda"))]
 use rotary::Rotary;
 pub use rotary::{inverse_frequencies, rotary_table};
 

@@ -6,9 +6,10 @@ use super::{
     buffers::{own, zeroed},
     context::BlockContext,
     key::VectorKey,
+    norms::NormStep,
     sink::GradSink,
-    steps::{LatentCopy, Source, is_plain},
-    tape::{Heads, Node, NormStep, Saved, Step, Value},
+    steps::LatentCopy,
+    tape::{Heads, Node, Saved, Step, Value},
     view::LayerView,
 };
 use crate::backend::{Activation, Backend, HeadRuns, Mat, MatMut, Result, Span, SpanMut};
@@ -86,12 +87,7 @@ impl<B: Backend> Back<'_, '_, B> {
                 let held = self.value(*x, before)?;
                 let from = Mat::new(&*held, 0, rows, self.cols(*x)).columns(0, cols);
                 let mut rstd = b.alloc_statistics(rows * norm.spans)?;
-                let frozen = self.view.norm(norm.kind, norm.keys, norm.eps);
-                let to = MatMut::new(&mut again, 0, rows, cols);
-                match frozen.weight.filter(|_| is_plain(&frozen, cols / norm.spans)) {
-                    Some(weight) => b.rmsnorm(from, norm.spans, weight, norm.eps, to, &mut rstd)?,
-                    None => b.norm(from, norm.spans, frozen, to, &mut rstd)?,
-                }
+                norm.forward((b, self.view), from, MatMut::new(&mut again, 0, rows, cols), &mut rstd)?;
             }
             Some(Step::Activate { kind, wide, .. }) => {
                 let held = self.value(*wide, before)?;
@@ -154,7 +150,7 @@ impl<B: Backend> Back<'_, '_, B> {
                 b.scale_rows(to, factors)?;
                 self.give(heads, Arc::new(d))
             }
-            Step::Assemble { q, latent, kv, heads } => self.assemble([q, latent, kv], heads),
+            Step::Assemble { parts, heads } => self.assemble(parts, heads),
             Step::Attend { heads, y, lse } => self.attend(heads, y, &lse),
             Step::Cut { x, y } => {
                 let Some(dy) = self.grads[y].take() else { return Ok(()) };
@@ -196,19 +192,13 @@ impl<B: Backend> Back<'_, '_, B> {
     fn norm(&mut self, norm: NormStep, x: Node, y: Node, rstd: &B::Buf, sink: &mut dyn GradSink<B>) -> Result<()> {
         let (b, rows, wide, cols) = (self.ctx.backend, self.ctx.rows.len, self.cols(x), self.cols(y));
         let Some(mut d) = self.own_grad(y)? else { return Ok(()) };
-        let frozen = self.view.norm(norm.kind, norm.keys, norm.eps);
         let held = self.values[x].held.clone().expect("kept for the way back");
         let from = Mat::new(&*held, 0, rows, wide).columns(0, cols);
         let to = MatMut::new(&mut d, 0, rows, cols);
-        let weight = norm.keys[0].and_then(|key| self.view.vector(key));
-        match weight.filter(|_| is_plain(&frozen, cols / norm.spans)) {
-            Some(weight) => {
-                let before = if wide == cols { self.grads[x].take() } else { None };
-                let add = before.as_ref().map(|before| Mat::new(&**before, 0, rows, wide));
-                b.rmsnorm_backward(to, norm.spans, from, weight.span, rstd, add, weight.grad_in(sink))?;
-            }
-            None => b.norm_backward(to, norm.spans, from, frozen, rstd)?,
-        }
+        let adds = wide == cols && norm.plain(self.view, cols).is_some();
+        let before = if adds { self.grads[x].take() } else { None };
+        let add = before.as_ref().map(|before| Mat::new(&**before, 0, rows, wide));
+        norm.backward((b, self.view), to, (from, rstd), add, sink)?;
         if wide == cols {
             return self.give(x, Arc::new(d));
         }
@@ -236,23 +226,14 @@ impl<B: Backend> Back<'_, '_, B> {
 
     fn norm_heads(&mut self, heads: Node, rstd: &[B::Buf; 2], sink: &mut dyn GradSink<B>) -> Result<()> {
         let (b, rows, width) = (self.ctx.backend, self.ctx.rows.len, self.cols(heads));
-        let (Some(mut d), Some(norms)) = (self.own_grad(heads)?, self.ctx.head_norms(self.view)) else {
+        let (Some(mut d), Some(norms)) = (self.own_grad(heads)?, self.ctx.head_norms()) else {
             return Ok(());
         };
         let held = self.heads.as_ref().expect("queries, keys and values are kept");
         let x = Mat::new(&held.all, 0, rows, width);
-        let keys = [VectorKey::QNorm, VectorKey::KNorm];
-        for (((first, cols, spans, norm), rstd), key) in norms.into_iter().zip(rstd).zip(keys) {
+        for ((first, cols, norm), rstd) in norms.into_iter().zip(rstd) {
             let to = MatMut::new(&mut d, 0, rows, width).columns(first, cols);
-            let from = x.columns(first, cols);
-            let weight = self.view.vector(key).filter(|_| is_plain(&norm, cols / spans));
-            match weight {
-                Some(weight) => {
-                    let dw = weight.grad_in(sink);
-                    b.rmsnorm_backward(to, spans, from, weight.span, rstd, None, dw)?;
-                }
-                None => b.norm_backward(to, spans, from, norm, rstd)?,
-            }
+            norm.backward((b, self.view), to, (x.columns(first, cols), rstd), None, sink)?;
         }
         self.give(heads, Arc::new(d))
     }
@@ -281,11 +262,7 @@ impl<B: Backend> Back<'_, '_, B> {
             grads.push(zeroed(b, rows * self.cols(node))?);
         }
         for copy in LatentCopy::all(c.num_heads, &latent) {
-            let part = match copy.from {
-                Source::Queries => 0,
-                Source::Latent => 1,
-                Source::KeysAndValues => 2,
-            };
+            let part = copy.from as usize;
             let from = (Mat::new(&*d, 0, rows, self.cols(heads)), copy.write);
             let to = MatMut::new(&mut grads[part], 0, rows, self.cols(parts[part]));
             b.add_heads(from, (to, copy.read), c.num_heads, copy.width)?;

@@ -8,17 +8,12 @@ use super::{
     buffers::zeroed,
     experts::Mixture,
     key::{MatrixKey, VectorKey},
-    tape::{Heads, Node, NormStep, Pending, Step, Tape},
+    norms::NormStep,
+    tape::{Heads, Node, Pending, Step, Tape},
 };
 use crate::backend::{
-    Activation, AttentionScores, Backend, BackendError, FrozenNorm, HeadRuns, Mat, MatMut, NormKind, Result, Span,
+    Activation, AttentionScores, Backend, BackendError, HeadRuns, Mat, MatMut, NormKind, Result, Span,
 };
-
-/// Whether a norm is the one that devices have in one pass with a sum: an RMS norm with a weight.
-pub(super) fn is_plain<T>(norm: &FrozenNorm<'_, T>, width: usize) -> bool {
-    let whole = norm.weight.as_ref().is_some_and(|weight| weight.len == width);
-    norm.kind == NormKind::Rms && norm.bias.is_none() && whole
-}
 
 impl<B: Backend> Tape<'_, '_, B> {
     fn rows(&self) -> usize {
@@ -28,30 +23,23 @@ impl<B: Backend> Tape<'_, '_, B> {
     /// `norm` of the first `cols` columns of a value.
     fn normed(&mut self, norm: NormStep, x: Node, cols: usize) -> Result<Node> {
         let (b, rows) = (self.ctx.backend, self.rows());
-        let frozen = self.view.norm(norm.kind, norm.keys, norm.eps);
         let (mut y, mut rstd) = (b.alloc(rows * cols)?, b.alloc_statistics(rows * norm.spans)?);
-        let plain = is_plain(&frozen, cols / norm.spans).then_some(frozen.weight).flatten();
+        let plain = norm.plain(self.view, cols);
         let waits = self.pending.take_if(|pending| pending.sum == x && norm.spans == 1 && plain.is_some());
         match (plain, waits) {
             (Some(weight), Some(Pending { x: before, mut branch, .. })) => {
                 let to = MatMut::new(&mut y, 0, rows, cols);
-                b.add_rmsnorm(&before, &mut branch, (rows, cols), weight, norm.eps, to, &mut rstd)?;
+                b.add_rmsnorm(&before, &mut branch, (rows, cols), weight.span, norm.eps, to, &mut rstd)?;
                 self.values[x].held = Some(Arc::new(branch));
             }
-            (plain, _) => {
+            _ => {
                 let held = self.held(x)?;
                 let from = Mat::new(&*held, 0, rows, self.values[x].cols).columns(0, cols);
                 let to = MatMut::new(&mut y, 0, rows, cols);
-                match plain {
-                    Some(weight) => b.rmsnorm(from, norm.spans, weight, norm.eps, to, &mut rstd)?,
-                    None => b.norm(from, norm.spans, frozen, to, &mut rstd)?,
-                }
+                norm.forward((b, self.view), from, to, &mut rstd)?;
             }
         }
-        let trained = |key: &Option<VectorKey>| {
-            key.and_then(|key| self.view.vector(key)).is_some_and(|vector| vector.grad.is_some())
-        };
-        let needs = self.values[x].needs || norm.keys.iter().any(trained);
+        let needs = self.values[x].needs || norm.is_trained(self.view);
         let y = self.value(Some(y), cols, needs);
         self.values[y].made = Some(self.steps.len());
         self.steps.push(Step::Norm { norm, x, y, rstd });
@@ -131,8 +119,8 @@ impl<B: Backend> Tape<'_, '_, B> {
         Ok(y)
     }
 
-    fn heads(&mut self) -> Result<&mut Heads<B>> {
-        Ok(self.heads.as_mut().expect("queries, keys and values come first"))
+    fn heads(&mut self) -> &mut Heads<B> {
+        self.heads.as_mut().expect("queries, keys and values come first")
     }
 
     /// The value that stands for queries, keys and values; their elements lie apart.
@@ -223,57 +211,43 @@ impl<B: Backend> Steps for Tape<'_, '_, B> {
         let down = self.linear(MatrixKey::KvDown, x)?;
         let compressed = self.normed(norm(VectorKey::KvDownNorm), down, latent.kv_rank)?;
         let kv = self.linear(MatrixKey::KvUp, compressed)?;
+        let parts = [q, down, kv];
         let mut all = zeroed(b, rows * 3 * config.q_dim())?;
         for copy in LatentCopy::all(config.num_heads, &latent) {
-            let from = match copy.from {
-                Source::Queries => q,
-                Source::Latent => down,
-                Source::KeysAndValues => kv,
-            };
+            let from = parts[copy.from as usize];
             let held = self.held(from)?;
             let x = Mat::new(&*held, 0, rows, self.values[from].cols);
             let y = MatMut::new(&mut all, 0, rows, 3 * config.q_dim());
             b.add_heads((x, copy.read), (y, copy.write), config.num_heads, copy.width)?;
         }
-        let needs = [q, down, kv].iter().any(|node| self.values[*node].needs);
+        let needs = parts.iter().any(|node| self.values[*node].needs);
         let heads = self.begin_heads(all, needs);
-        self.steps.push(Step::Assemble { q, latent: down, kv, heads });
+        self.steps.push(Step::Assemble { parts, heads });
         self.rotate(config.block.rotation(self.ctx.layer))
     }
 
     fn norm_heads(&mut self) -> Result<()> {
-        let (ctx, node) = (self.ctx, self.n);
+        let (ctx, view, node) = (self.ctx, self.view, self.n);
         let (b, rows) = (ctx.backend, ctx.rows.len);
         let (q, kv) = (ctx.config.q_dim(), ctx.config.kv_dim());
-        let Some(norms) = ctx.head_norms(self.view) else { return Ok(()) };
-        let mut trained = false;
+        let Some(norms) = ctx.head_norms() else { return Ok(()) };
         let mut qk = b.alloc(rows * (q + kv))?;
-        let mut statistics = vec![];
-        for (first, width, spans, norm) in norms {
-            let mut rstd = b.alloc_statistics(rows * spans)?;
-            let from = Mat::new(&self.heads()?.all, 0, rows, q + 2 * kv).columns(first, width);
+        let mut rstd = [b.alloc_statistics(rows * norms[0].2.spans)?, b.alloc_statistics(rows * norms[1].2.spans)?];
+        for ((first, width, norm), rstd) in norms.into_iter().zip(&mut rstd) {
+            let from = Mat::new(&self.heads().all, 0, rows, q + 2 * kv).columns(first, width);
             let to = MatMut::new(&mut qk, 0, rows, q + kv).columns(first, width);
-            match norm.weight.filter(|_| is_plain(&norm, width / spans)) {
-                Some(weight) => b.rmsnorm(from, spans, weight, norm.eps, to, &mut rstd)?,
-                None => b.norm(from, spans, norm, to, &mut rstd)?,
-            }
-            statistics.push(rstd);
+            norm.forward((b, view), from, to, rstd)?;
+            self.values[node].needs |= norm.is_trained(view);
         }
-        for key in [VectorKey::QNorm, VectorKey::KNorm] {
-            trained |= self.view.vector(key).is_some_and(|vector| vector.grad.is_some());
-        }
-        self.heads()?.qk = Some(qk);
-        self.values[node].needs |= trained;
-        if let Ok(rstd) = statistics.try_into() {
-            self.steps.push(Step::NormHeads { heads: node, rstd });
-        }
+        self.heads().qk = Some(qk);
+        self.steps.push(Step::NormHeads { heads: node, rstd });
         Ok(())
     }
 
     fn clip(&mut self, limit: f32) -> Result<()> {
         let (ctx, node) = (self.ctx, self.n);
         let (b, rows, q, kv) = (ctx.backend, ctx.rows.len, ctx.config.q_dim(), ctx.config.kv_dim());
-        let heads = self.heads()?;
+        let heads = self.heads();
         match &mut heads.qk {
             Some(qk) => {
                 b.clip(MatMut::new(qk, 0, rows, q + kv), limit)?;
@@ -289,29 +263,18 @@ impl<B: Backend> Steps for Tape<'_, '_, B> {
 
     fn rotate(&mut self, rotation: Rotation) -> Result<()> {
         let (ctx, node) = (self.ctx, self.n);
-        let (b, rows, q, kv) = (ctx.backend, ctx.rows.len, ctx.config.q_dim(), ctx.config.kv_dim());
         let (positions, table) = ctx.rotary(rotation);
-        let shape = ctx.rotary_shape();
-        let heads = self.heads()?;
-        let x = match &mut heads.qk {
-            Some(qk) => MatMut::new(qk, 0, rows, q + kv),
-            None => MatMut::new(&mut heads.all, 0, rows, q + 2 * kv).columns(0, q + kv),
-        };
-        b.rope(x, shape, positions, table, false)?;
+        let x = ctx.queries_and_keys(self.heads());
+        ctx.backend.rope(x, ctx.rotary_shape(), positions, table, false)?;
         self.steps.push(Step::Rotate { heads: node, rotation });
         Ok(())
     }
 
     fn scale_queries(&mut self, _: QueryScale) -> Result<()> {
         let (ctx, node) = (self.ctx, self.n);
-        let (b, rows, q, kv) = (ctx.backend, ctx.rows.len, ctx.config.q_dim(), ctx.config.kv_dim());
         let Some(factors) = &ctx.rows.query_factors else { return Ok(()) };
-        let heads = self.heads()?;
-        let x = match &mut heads.qk {
-            Some(qk) => MatMut::new(qk, 0, rows, q + kv),
-            None => MatMut::new(&mut heads.all, 0, rows, q + 2 * kv),
-        };
-        b.scale_rows(x.columns(0, q), factors)?;
+        let queries = ctx.queries_and_keys(self.heads()).columns(0, ctx.config.q_dim());
+        ctx.backend.scale_rows(queries, factors)?;
         self.steps.push(Step::ScaleQueries { heads: node });
         Ok(())
     }
@@ -412,7 +375,7 @@ impl<B: Backend> Tape<'_, '_, B> {
     }
 }
 
-/// Where a part of queries, keys and values of latent attention comes from.
+/// Where a part of queries, keys and values of latent attention comes from: the place among the parts of its step.
 #[derive(Clone, Copy)]
 pub(super) enum Source {
     /// All heads' queries, the rotated part of each last.

@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
-use super::{buffers::own, context::BlockContext, experts::Mixture, key::MatrixKey, view::LayerView};
-use crate::backend::{Activation, Backend, FrozenNorm, Mat, NormKind, Result, RotaryShape};
-use harness_decoder::Rotation;
+use harness_decoder::{Positions, Rotation};
+
+use super::{buffers::own, context::BlockContext, experts::Mixture, key::MatrixKey, norms::NormStep, view::LayerView};
+use crate::backend::{Activation, Backend, Mat, MatMut, Result, RotaryShape};
 
 /// The number of a value.
 pub(super) type Node = usize;
@@ -19,16 +20,6 @@ pub(super) struct Value<B: Backend> {
     pub needs: bool,
     /// The step that makes it again.
     pub made: Option<usize>,
-}
-
-/// Which norm a step takes.
-#[derive(Clone, Copy)]
-pub(super) struct NormStep {
-    pub kind: NormKind,
-    pub keys: [Option<super::key::VectorKey>; 2],
-    pub eps: f32,
-    /// Runs of a row that are normed apart.
-    pub spans: usize,
 }
 
 /// One step. Those that change a value in place have one value alone.
@@ -49,8 +40,8 @@ pub(super) enum Step<B: Backend> {
     Rotate { heads: Node, rotation: Rotation },
     /// In place: queries are multiplied by the factors of their rows.
     ScaleQueries { heads: Node },
-    /// Queries, keys and values of latent attention.
-    Assemble { q: Node, latent: Node, kv: Node, heads: Node },
+    /// Queries, keys and values of latent attention, from the linears that give parts of them.
+    Assemble { parts: [Node; 3], heads: Node },
     /// The attention.
     Attend { heads: Node, y: Node, lse: B::Buf },
     /// Of every head of x the first columns.
@@ -72,9 +63,6 @@ pub(super) struct Heads<B: Backend> {
     /// Queries and keys after their norms, where they have some.
     pub qk: Option<B::Buf>,
 }
-
-/// The norm of queries or of keys: first column, width, runs that are normed apart, and the norm.
-pub(super) type HeadsNorm<'a, B> = (usize, usize, usize, FrozenNorm<'a, <B as crate::backend::Memory>::Buf>);
 
 /// A sum that waits for the next norm, which some devices compute with it in one pass.
 pub(super) struct Pending<B: Backend> {
@@ -220,6 +208,15 @@ impl<B: Backend> BlockContext<'_, B> {
         [qk.columns(0, q), qk.columns(q, kv), all.columns(q + kv, kv)]
     }
 
+    /// Queries and keys as the attention sees them, to be changed.
+    pub(super) fn queries_and_keys<'b>(&self, heads: &'b mut Heads<B>) -> MatMut<'b, B::Buf> {
+        let (rows, q, kv) = (self.rows.len, self.config.q_dim(), self.config.kv_dim());
+        match &mut heads.qk {
+            Some(qk) => MatMut::new(qk, 0, rows, q + kv),
+            None => MatMut::new(&mut heads.all, 0, rows, q + 2 * kv).columns(0, q + kv),
+        }
+    }
+
     /// The places and the table of a rotation.
     pub(super) fn rotary(&self, rotation: Rotation) -> (&B::Ints, &B::Buf) {
         let local = self.rows.local_positions.as_ref().zip(self.shared.local_rope.as_ref());
@@ -231,21 +228,8 @@ impl<B: Backend> BlockContext<'_, B> {
 
     /// How queries and keys are rotated.
     pub(super) fn rotary_shape(&self) -> RotaryShape {
-        let pairs = self.config.block.positions == harness_decoder::Positions::Pairs;
+        let pairs = self.config.block.positions == Positions::Pairs;
         let heads = self.config.num_heads + self.config.num_kv_heads;
         RotaryShape { heads, dims: self.config.rotary_dims(), pairs }
-    }
-
-    /// The norms of queries and keys: first column, width, and the norm.
-    pub(super) fn head_norms<'b>(&self, view: &LayerView<'b, B>) -> Option<[HeadsNorm<'b, B>; 2]> {
-        use super::key::VectorKey::{KNorm, KNormBias, QNorm, QNormBias};
-        let norm = self.config.block.qk_norm?;
-        let (q, kv) = (self.config.q_dim(), self.config.kv_dim());
-        let of = |keys| view.norm(norm.norm.kind, keys, self.config.norm_eps);
-        let spans = |heads| if norm.span == harness_decoder::Span::Whole { 1 } else { heads };
-        Some([
-            (0, q, spans(self.config.num_heads), of([Some(QNorm), Some(QNormBias)])),
-            (q, kv, spans(self.config.num_kv_heads), of([Some(KNorm), Some(KNormBias)])),
-        ])
     }
 }

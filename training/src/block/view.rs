@@ -7,7 +7,7 @@ use super::{
     places::{GroupPlaces, LayerPlaces},
     vector::Vector,
 };
-use crate::backend::{Backend, FrozenNorm, Mat, NormKind, Span, Weight};
+use crate::backend::{Backend, Mat, Span, Weight};
 
 /// All weights of one block: what has a place comes from the trained values, all else from the frozen weights.
 pub struct LayerView<'a, B: Backend> {
@@ -59,17 +59,6 @@ impl<'a, B: Backend> LayerView<'a, B> {
     /// If it is neither trained nor frozen.
     pub(crate) fn linear(&self, key: MatrixKey) -> Linear<'a, B> {
         self.matrix(key).unwrap_or_else(|| panic!("{key:?} is neither trained nor frozen"))
-    }
-
-    /// A norm with the weight and bias that the block has.
-    pub(super) fn norm(
-        &self,
-        kind: NormKind,
-        [weight, bias]: [Option<VectorKey>; 2],
-        eps: f32,
-    ) -> FrozenNorm<'a, B::Buf> {
-        let of = |key: Option<VectorKey>| key.and_then(|key| self.vector(key)).map(|vector| vector.span);
-        FrozenNorm { kind, weight: of(weight), bias: of(bias), eps }
     }
 
     /// What is in the host's memory.

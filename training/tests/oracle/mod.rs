@@ -14,7 +14,6 @@ use harness_training::{
     lora::LoraSpec,
     model::{Model, Trainable, full_layout, random_weights},
     params::ParamStore,
-    recipe::LoraInit,
 };
 
 /// A small decoder; tests change what they are about.
@@ -43,17 +42,7 @@ pub(crate) fn config() -> DecoderConfig {
 }
 
 pub(crate) fn spec(targets: &[Projection], dropout: f32) -> LoraSpec {
-    LoraSpec {
-        rank: 3,
-        alpha: 5.0,
-        rslora: false,
-        dropout,
-        targets: targets.to_vec(),
-        pattern: None,
-        experts: [false; 2],
-        dora: false,
-        init: LoraInit::Kaiming,
-    }
+    LoraSpec { dropout, ..LoraSpec::new(3, 5.0, targets.to_vec()) }
 }
 
 /// Documents of random tokens; about two thirds of the positions have a label.

@@ -10,7 +10,7 @@ const FIRST: usize = 2048;
 
 /// The rotary table of a model, grown when longer inputs come.
 #[derive(Debug)]
-pub(crate) struct Rotary {
+pub(super) struct Rotary {
     short: Frequencies,
     /// Those of inputs longer than so many tokens, where they differ.
     long: Option<(usize, Frequencies)>,
@@ -25,7 +25,7 @@ struct Frequencies(Vec<f32>, f32);
 
 impl Rotary {
     /// The frequencies of a rotation for inputs of at most `max_length` tokens.
-    pub(crate) fn new(config: &DecoderConfig, rope: &Rope, max_length: usize) -> Self {
+    pub(super) fn new(config: &DecoderConfig, rope: &Rope, max_length: usize) -> Self {
         let dims = config.rotary_dims();
         let (factor, long) = match &rope.scaling {
             RopeScaling::Yarn { attention_factor, .. } => (*attention_factor, None),
@@ -56,12 +56,12 @@ impl Rotary {
     }
 
     /// Longest input in tokens whose positions are those of [`Self::table`] from 0 on.
-    pub(crate) fn longest_short(&self) -> usize {
+    pub(super) fn longest_short(&self) -> usize {
         self.long.as_ref().map_or(usize::MAX, |(longest, _)| *longest)
     }
 
     /// A table of at least `positions` positions, and where in it those of long inputs begin.
-    pub(crate) fn table(&self, positions: usize) -> (Arc<RopeTable>, usize) {
+    pub(super) fn table(&self, positions: usize) -> (Arc<RopeTable>, usize) {
         let parts = if self.long.is_some() { 2 } else { 1 };
         let in_two = |table: &Arc<RopeTable>| (Arc::clone(table), table.positions() / parts);
         {
@@ -83,17 +83,14 @@ impl Rotary {
 /// is given.
 pub fn rotary_table(config: &DecoderConfig, rope: &Rope, max_length: usize) -> (Vec<f32>, Option<usize>) {
     let rotary = Rotary::new(config, rope, max_length);
-    let of = |Frequencies(frequencies, factor): &Frequencies| -> Vec<f32> {
-        let angles = |position: usize| frequencies.iter().map(move |f| position as f32 * f);
-        let cosines = |position| angles(position).map(|angle| angle.cos() * factor);
-        let sines = |position| angles(position).map(|angle| angle.sin() * factor);
-        (0..max_length).flat_map(|position| cosines(position).chain(sines(position))).collect()
-    };
-    let mut table = of(&rotary.short);
-    if let Some((_, long)) = &rotary.long {
-        table.extend(of(long));
+    let host = rotary.build(max_length);
+    let mut table = Vec::with_capacity(host.positions() * config.rotary_dims());
+    for position in 0..host.positions() {
+        let (cosines, sines) = host.angles(position);
+        table.extend_from_slice(cosines);
+        table.extend_from_slice(sines);
     }
-    (table, rotary.long.as_ref().map(|(longest, _)| *longest))
+    (table, rotary.long.map(|(longest, _)| longest))
 }
 
 /// Radians per position for each of the rotated planes of the main rotation.

@@ -6,7 +6,7 @@ use harness_kernels::{
 };
 
 use super::linear::Done;
-use crate::{DecoderConfig, Piece, Positions, Rope, Rotary};
+use crate::{DecoderConfig, Piece, Positions, Rope, rotary_table};
 
 /// The table of one rotation, for all positions that inputs may have.
 #[derive(Debug)]
@@ -27,17 +27,8 @@ impl DeviceRotary {
         rope: &Rope,
         max_length: usize,
     ) -> Result<Self, KernelError> {
-        let rotary = Rotary::new(config, rope, max_length);
-        let (host, long) = rotary.table(max_length);
-        let longest_short = rotary.longest_short();
-        let all = (0..max_length)
-            .chain((longest_short < usize::MAX).then_some(long..long + max_length).into_iter().flatten());
-        let mut table = Vec::with_capacity(2 * max_length * config.rotary_dims());
-        for position in all {
-            let (cos, sin) = host.angles(position);
-            table.extend_from_slice(cos);
-            table.extend_from_slice(sin);
-        }
+        let (table, longest) = rotary_table(config, rope, max_length);
+        let longest_short = longest.unwrap_or(usize::MAX);
         let pairs = config.block.positions == Positions::Pairs;
         Ok(Self { table: device.floats(&table)?, dims: config.rotary_dims(), pairs, longest_short, max_length })
     }
