@@ -76,7 +76,7 @@ fn run(case: &str) -> Result<(), Box<dyn std::error::Error>> {
             Trainable::Lora(LoraSpec { dropout, ..spec })
         }
     };
-    let weights = shapes::weights(&config, stored == "nf4");
+    let weights = shapes::weights(&config, stored);
     let (model, mut store) = Model::new(backend.clone(), &config, &weights, &trainable, length, Seed(4))?;
     drop(weights);
     let model = model.with_policy(cases::policy(save));

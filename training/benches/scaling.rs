@@ -120,7 +120,7 @@ fn run<B: Distribute>(
     (control, gathering): Connections,
 ) -> Result<Option<String>, TrainingError> {
     let config = shapes::config(&case.shape);
-    let weights = shapes::weights(&config, case.stored == "nf4");
+    let weights = shapes::weights(&config, &case.stored);
     let blocks = block_bytes(&weights, float);
     let (rank, targets) = (case.rank, cases::targets(&case.targets));
     let spec = LoraSpec { dropout: 0.05, ..LoraSpec::new(rank, 2.0 * rank as f64, targets) };

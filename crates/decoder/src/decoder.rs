@@ -27,7 +27,7 @@ use rotary::Rotary;
 pub use rotary::{inverse_frequencies, rotary_table};
 
 #[cfg(feature = "cuda")]
-use crate::device::{DeviceAdapter, DeviceModel};
+use crate::device::{DeviceAdapter, DeviceModel, States};
 use crate::{Adapter, DecoderConfig, DecoderError, Weights};
 
 /// The weights of a model, packed for the kernels; shared by all adapters over it.
@@ -248,6 +248,20 @@ impl Decoder {
         }
     }
 
+    /// As [`Decoder::forward`], with the most probable token after every wanted row and its log-probability instead of the
+    /// states; `None`, and nothing is computed, where that saves nothing: on the processor.
+    ///
+    /// # Errors
+    /// As [`Decoder::forward`].
+    #[cfg_attr(not(feature = "cuda"), allow(unused_variables, reason = "the processor computes all logits"))]
+    pub fn forward_greedy(&self, pieces: &mut [Piece<'_>]) -> Result<Option<Vec<(u32, f32)>>, DecoderError> {
+        match self.parts() {
+            Parts::Host(_) => Ok(None),
+            #[cfg(feature = "cuda")]
+            Parts::Device(model, adapter) => Ok(Some(model.forward_greedy(adapter, pieces)?)),
+        }
+    }
+
     /// Logits `[rows, vocab]` of last hidden states.
     ///
     /// # Errors
@@ -282,7 +296,7 @@ impl Decoder {
         match self.parts() {
             Parts::Host(_) => Ok(None),
             #[cfg(feature = "cuda")]
-            Parts::Device(model, adapter) => Ok(Some(model.greedy(adapter, hidden)?)),
+            Parts::Device(model, adapter) => Ok(Some(model.greedy(adapter, States::Host(hidden))?)),
         }
     }
 }

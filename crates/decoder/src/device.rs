@@ -18,6 +18,7 @@ use cache::Cache;
 pub(crate) use cache::DeviceKv;
 use experts::DeviceExperts;
 use feed_forward::DeviceGated;
+pub(crate) use head::States;
 use linear::{DeviceLinear, DeviceNorm, Stacked};
 use mixer::DeviceMixer;
 use rotary::DeviceRotary;

@@ -1,5 +1,5 @@
 //! Scoring and generation on a GPU, on random weights of known shapes: `cargo bench -p harness-engine --features cuda
-//! --bench gpu_score [7b] [1b] [135m]`. The scoring has the form of MMLU with five examples: 57 subjects, 14,042 questions of
+//! --bench gpu_score [7b] [1b:q4_k] [135m]`. The scoring has the form of MMLU with five examples: 57 subjects, 14,042 questions of
 //! about 110 tokens after a header of about 620, four answers each. One JSON line a measurement.
 #![allow(clippy::print_stdout, reason = "a benchmark prints its figures")]
 
@@ -41,12 +41,13 @@ fn questions() -> (Vec<Vec<u32>>, Vec<usize>) {
     (all, first)
 }
 
-fn run(shape: &str) -> Result<(), Box<dyn std::error::Error>> {
+fn run(case: &str) -> Result<(), Box<dyn std::error::Error>> {
+    let (shape, stored) = case.split_once(':').unwrap_or((case, "bf16"));
     let config = shapes::config(shape);
     let placement = Placement::Cuda(0);
     let start = Instant::now();
     let files = ModelFiles {
-        weights: shapes::weights(&config, false),
+        weights: shapes::weights(&config, stored),
         config,
         tokenizer: tokenizer(),
         chat_template: None,
@@ -56,7 +57,7 @@ fn run(shape: &str) -> Result<(), Box<dyn std::error::Error>> {
     let limits = placement.limits();
     let base = LoadedBase::place(files, ModelOptions { placement, limits, ..ModelOptions::default() })?;
     let model = LocalModel::new(Arc::new(base));
-    println!("{{\"model\": \"{shape}\", \"placed_s\": {:.1}}}", start.elapsed().as_secs_f64());
+    println!("{{\"model\": \"{case}\", \"placed_s\": {:.1}}}", start.elapsed().as_secs_f64());
 
     let (tokens, first) = questions();
     model.score_tokens(&tokens[..400], &first[..400])?;
@@ -68,7 +69,7 @@ fn run(shape: &str) -> Result<(), Box<dyn std::error::Error>> {
         let computed = model.stats().computed_tokens - before.computed_tokens;
         seconds.push(start.elapsed().as_secs_f64());
         println!(
-            "{{\"model\": \"{shape}\", \"full_mmlu_s\": {:.2}, \"docs_s\": {:.0}, \"computed_tokens\": {computed}, \
+            "{{\"model\": \"{case}\", \"full_mmlu_s\": {:.2}, \"docs_s\": {:.0}, \"computed_tokens\": {computed}, \
              \"tok_s\": {:.0}}}",
             seconds[seconds.len() - 1],
             14_042.0 / seconds[seconds.len() - 1],
@@ -95,7 +96,7 @@ fn run(shape: &str) -> Result<(), Box<dyn std::error::Error>> {
     generate(8)?;
     let (seconds, made) = generate(128)?;
     println!(
-        "{{\"model\": \"{shape}\", \"generate\": \"32x(900+128)\", \"seconds\": {seconds:.2}, \"new_tokens\": {made}, \
+        "{{\"model\": \"{case}\", \"generate\": \"32x(900+128)\", \"seconds\": {seconds:.2}, \"new_tokens\": {made}, \
          \"new_tok_s\": {:.0}}}",
         made as f64 / seconds
     );

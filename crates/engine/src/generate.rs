@@ -244,6 +244,7 @@ impl<'a> Generator<'a> {
 
     /// Computes the last token of every active sequence and draws the next.
     fn step(&self, active: &mut [Active<'_>], work: &mut Work) -> Result<(), EngineError> {
+        let greedy = take_the_most_probable(active);
         let mut pieces: Vec<Piece<'_>> = active
             .iter_mut()
             .map(|sequence| Piece {
@@ -254,13 +255,21 @@ impl<'a> Generator<'a> {
                 length: sequence.prompt.tokens.len() + sequence.token_ids.len(),
             })
             .collect();
-        let hidden = self.decoder.forward(&mut pieces)?;
+        let found = if greedy { self.decoder.forward_greedy(&mut pieces)? } else { None };
+        let hidden = if found.is_some() { vec![] } else { self.decoder.forward(&mut pieces)? };
         work.computed_tokens += pieces.len() as u64;
         let tails: Vec<Option<KvBlock>> = pieces.into_iter().map(|p| p.tail).collect();
         for (sequence, tail) in active.iter_mut().zip(tails) {
             sequence.tail = tail;
         }
-        self.draw(active, &hidden, work)
+        match found {
+            Some(found) => {
+                work.scored_positions += active.len() as u64;
+                active.iter_mut().zip(found).for_each(|(sequence, found)| sequence.push(found.into()));
+                Ok(())
+            }
+            None => self.draw(active, &hidden, work),
+        }
     }
 
     /// Draws a token for every sequence from its last hidden state.
@@ -268,9 +277,8 @@ impl<'a> Generator<'a> {
         let Self { decoder, end_tokens, .. } = *self;
         let vocab = decoder.vocab_size();
         work.scored_positions += active.len() as u64;
-        let greedy = active.iter().all(|sequence| sequence.sampler.takes_the_most_probable());
-        let drawn: Vec<Drawn> = match if greedy { decoder.greedy(states)? } else { None } {
-            Some(drawn) => drawn.into_iter().map(|(token, logprob)| Drawn { token, logprob, top: vec![] }).collect(),
+        let drawn: Vec<Drawn> = match if take_the_most_probable(active) { decoder.greedy(states)? } else { None } {
+            Some(found) => found.into_iter().map(Drawn::from).collect(),
             None => decoder
                 .logits(states)?
                 .par_chunks_exact_mut(vocab)
@@ -282,18 +290,25 @@ impl<'a> Generator<'a> {
                 })
                 .collect(),
         };
-        for (sequence, drawn) in active.iter_mut().zip(drawn) {
-            sequence.token_ids.push(drawn.token);
-            sequence.token_logprobs.push(drawn.logprob);
-            if sequence.prompt.sampling.top_logprobs.is_some() {
-                sequence.top.push(drawn.top);
-            }
-        }
+        active.iter_mut().zip(drawn).for_each(|(sequence, drawn)| sequence.push(drawn));
         Ok(())
     }
 }
 
+/// Whether the next token of every sequence is the most probable one, whatever the other logits are.
+fn take_the_most_probable(active: &[Active<'_>]) -> bool {
+    active.iter().all(|sequence| sequence.sampler.takes_the_most_probable())
+}
+
 impl Active<'_> {
+    fn push(&mut self, drawn: Drawn) {
+        self.token_ids.push(drawn.token);
+        self.token_logprobs.push(drawn.logprob);
+        if self.prompt.sampling.top_logprobs.is_some() {
+            self.top.push(drawn.top);
+        }
+    }
+
     /// Looks at the token drawn last: is the sequence finished?
     fn read(&mut self, end_tokens: &[u32], listener: &mut dyn Listener) -> Result<Control, EngineError> {
         let mut control = Control::Continue;

@@ -175,18 +175,22 @@ fn quantised_weights_are_those_of_their_formats() {
     check_all(&processor(), |name| name.starts_with("quant-"), false);
 }
 
-/// What is quantised stays so in memory: the packed weights, of which the embedding is none unless it is the head, need no
-/// more than the file.
-#[test]
+/// What is quantised stays so in memory: the weights, of which the embedding is none unless it is the head, need no more
+/// than the file.
 #[expect(clippy::print_stdout, reason = "the sizes, for whoever asks with --nocapture")]
-fn quantised_weights_stay_as_small_as_their_files() {
+fn quantised_weights_are_as_small_as_their_files(place: &Place) {
     for path in checkpoints(|name| name.starts_with("quant-")) {
         let file = std::fs::metadata(path.join("model.safetensors")).unwrap().len() as usize;
-        let model = Model::load(&path, &processor()).unwrap();
+        let model = Model::load(&path, place).unwrap();
         let bytes = model.decoder.base().bytes();
         println!("{}: {bytes} bytes of {file} in the file, {}", path.display(), model.decoder.base().storage());
         assert!(bytes <= file, "{}: {bytes} bytes of weights, {file} in the file", path.display());
     }
+}
+
+#[test]
+fn quantised_weights_stay_as_small_as_their_files() {
+    quantised_weights_are_as_small_as_their_files(&processor());
 }
 
 #[test]
@@ -222,6 +226,15 @@ mod on_a_gpu {
     fn families_in_f32() {
         if let Some(place) = place(Float::F32, 1e-4) {
             check_all(&place, |_| true, false);
+        }
+    }
+
+    #[test]
+    fn quantised_weights_stay_as_small_as_their_files() {
+        for float in [Float::F32, Float::Bf16] {
+            if let Some(place) = place(float, 0.0) {
+                quantised_weights_are_as_small_as_their_files(&place);
+            }
         }
     }
 

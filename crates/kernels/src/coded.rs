@@ -152,7 +152,7 @@ impl CodedTensor {
     }
 
     /// Groups of a row.
-    fn groups(&self) -> usize {
+    pub(crate) fn groups(&self) -> usize {
         self.scales.len() / self.rows.div_ceil(self.block[0]).max(1)
     }
 

@@ -5,7 +5,9 @@
 //! All work of a device is ordered by its one stream: a buffer that is given back may be handed out again at once.
 
 mod attention;
+mod attention_decode;
 mod blocks;
+mod codes;
 mod driver;
 mod frozen;
 mod gemm;
@@ -33,7 +35,6 @@ pub use matrix::{Float, View};
 pub use memory::DeviceBuffer;
 #[cfg(feature = "nccl")]
 pub use nccl::{Communicator, Copied, MeetingPoint};
-pub use ops::Nf4Scales;
 pub use reduce::AdamWConstants;
 pub use side::{Moment, SideStream};
 pub use training::ColumnRuns;

@@ -89,7 +89,7 @@ fn forward() {
             let (on_q, on_k, on_v) = (Matrix::new(&device, &q, len, width, float), pool(&k), pool(&v));
             let segments: Vec<_> = runs.iter().map(|r| KeySegment { start: r.2 as i32, len: r.1 as i32 }).collect();
             let query = Query { row: 0, rows: len, position: first, segments };
-            let work = AttentionWork::cached(&device, &[query]).unwrap();
+            let work = AttentionWork::cached(&device, &[query], [heads, kv_heads]).unwrap();
             for (with, window) in variants() {
                 let shape = AttentionShape { heads, kv_heads, head_dim: dim, window };
                 let rows = |data| Strided { data, position_stride: kv, channel_stride: 1 };
@@ -106,6 +106,53 @@ fn forward() {
                 let name = format!("{dim} {} {with:?} {window:?}", float.name());
                 assert!(found <= tolerance(float), "{name}: {found:e}");
                 assert!(of_sums <= tolerance(float), "sums of {name}: {of_sums:e}");
+            }
+        }
+    }
+}
+
+/// Single rows of several sequences, which begin alike or not, as when tokens are generated.
+#[test]
+fn single_rows() {
+    let Some(device) = gpu() else { return };
+    let places = 6000;
+    for (heads, kv_heads, dim) in [(4, 2, 64), (8, 8, 128), (16, 1, 128), (9, 3, 64), (4, 2, 96), (32, 1, 64)] {
+        for float in [Float::Bf16, Float::F16] {
+            let (width, kv) = (heads * dim, kv_heads * dim);
+            let (k, v) = (numbers(places * kv, 2, float), numbers(places * kv, 3, float));
+            // Eighteen sequences begin alike; of one all is shared, and two begin otherwise, one of them with one key.
+            let mut contexts: Vec<Vec<(usize, usize)>> =
+                (0..18).map(|i| vec![(100, 1500), (1600, 70), (2000 + 64 * i, i)]).collect();
+            contexts.extend([vec![(4000, 1)], vec![(4100, 64), (3400, 333)]]);
+            let q = numbers(contexts.len() * width, 1, float);
+            let queries = contexts.iter().enumerate().map(|(row, context)| {
+                let segments = context.iter().filter(|(_, len)| *len > 0);
+                let segments = segments.map(|&(start, len)| KeySegment { start: start as i32, len: len as i32 });
+                let position = context.iter().map(|(_, len)| len).sum::<usize>() - 1;
+                Query { row, rows: 1, position, segments: segments.collect() }
+            });
+            let queries: Vec<Query> = queries.collect();
+            let matrix = |data: &[f32], rows, cols| Matrix::padded(&device, data, rows, cols, 8, float);
+            let (on_q, on_k, on_v) = (matrix(&q, queries.len(), width), matrix(&k, places, kv), matrix(&v, places, kv));
+            let work = AttentionWork::cached(&device, &queries, [heads, kv_heads]).unwrap();
+            for window in [None, Some(100)] {
+                let shape = AttentionShape { heads, kv_heads, head_dim: dim, window };
+                let o = matrix(&vec![0.0; queries.len() * width], queries.len(), width);
+                device.attention([on_q.view(), on_k.view(), on_v.view()], shape, &work, o.view(), None).unwrap();
+                let rows = |data| Strided { data, position_stride: kv, channel_stride: 1 };
+                let jobs = contexts.iter().zip(&queries).map(|(context, query)| {
+                    let segments = context.iter().map(|&(start, len)| {
+                        let (keys, values) = (rows(&k[start * kv..]), rows(&v[start * kv..]));
+                        Segment { keys, values, len }
+                    });
+                    Job { row: query.row, len: 1, position: query.position, segments: segments.collect() }
+                });
+                let mut expected = vec![0.0; queries.len() * width];
+                let jobs: Vec<_> = jobs.collect();
+                attention_with(shape, Scores::default(), &q, width, &jobs, &mut expected, width, None);
+                let found = error(&o.read(), &expected);
+                let name = format!("{heads} {kv_heads} {dim} {} {window:?}", float.name());
+                assert!(found <= tolerance(float), "{name}: {found:e}");
             }
         }
     }

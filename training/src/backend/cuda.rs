@@ -230,7 +230,7 @@ impl Kernels for CudaBackend {
     fn embed(&self, table: Weight<'_, Self>, tokens: &CudaInts, y: MatMut<'_, CudaBuf>) -> Result<()> {
         match table {
             Weight::Live(table) => done(self.device.gather(view(&table), tokens.data(), out(&y))),
-            Weight::Frozen(table) => done(table.with(&self.device, |w| self.device.gather(w, tokens.data(), out(&y)))),
+            Weight::Frozen(table) => done(table.look_up(&self.device, tokens.data(), out(&y))),
         }
     }
 

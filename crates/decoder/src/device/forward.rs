@@ -8,6 +8,7 @@ use harness_kernels::{
 use super::{
     DeviceAdapter, DeviceModel,
     cache::lock,
+    head::States,
     steps::{Activations, DeviceSteps, Pass},
 };
 use crate::{DecoderError, Piece, Positions, consecutive, steps::block};
@@ -49,6 +50,28 @@ impl DeviceModel {
         adapter: Option<&DeviceAdapter>,
         pieces: &mut [Piece<'_>],
     ) -> Result<Vec<f32>, DecoderError> {
+        let (states, rows) = self.states(adapter, pieces)?;
+        let n = rows * self.config.hidden_size;
+        Ok(self.device.read(states.view(0, 1, n, n.max(1)))?)
+    }
+
+    /// As [`DeviceModel::forward`], and the most probable token after each of these rows with its log-probability.
+    pub(crate) fn forward_greedy(
+        &self,
+        adapter: Option<&DeviceAdapter>,
+        pieces: &mut [Piece<'_>],
+    ) -> Result<Vec<(u32, f32)>, DecoderError> {
+        let (states, rows) = self.states(adapter, pieces)?;
+        let width = self.config.hidden_size;
+        Ok(self.greedy(adapter, States::Device(states.view(0, rows, width, width)))?)
+    }
+
+    /// The states of [`DeviceModel::forward`], and their number.
+    fn states(
+        &self,
+        adapter: Option<&DeviceAdapter>,
+        pieces: &mut [Piece<'_>],
+    ) -> Result<(DeviceBuffer, usize), DecoderError> {
         let (c, device) = (&self.config, &self.device);
         let rows: usize = pieces.iter().map(|piece| piece.tokens.len()).sum();
         let firsts: Vec<usize> = pieces.iter().map(Piece::position).collect();
@@ -89,11 +112,12 @@ impl DeviceModel {
             let ranges = pieces.iter().zip(&firsts).flat_map(|(piece, &first)| first..first + piece.tokens.len());
             device.floats(&ranges.map(|position| scale.at(position as u32)).collect::<Vec<_>>())
         });
+        let heads = [c.num_heads, c.num_kv_heads];
         let mut pass = Pass {
             cache: &cache,
             slots: device.bytes(&plan.slots)?,
-            work: AttentionWork::cached(device, &plan.queries)?,
-            last_work: AttentionWork::cached(device, &plan.wanted)?,
+            work: AttentionWork::cached(device, &plan.queries, heads)?,
+            last_work: AttentionWork::cached(device, &plan.wanted, heads)?,
             wanted_rows: device.bytes(&wanted)?,
             wanted: wanted.len(),
             taps: device.bytes(&plan.taps)?,
@@ -126,7 +150,7 @@ impl DeviceModel {
         let (rows, hidden, width) = (tokens.len(), c.hidden_size, table.cols());
         let look_up = |table: &harness_kernels::cuda::DeviceMatrix, at: &[u32], width: usize| {
             let (at, x) = (device.bytes(at)?, device.alloc(rows * width, self.float)?);
-            table.with(device, |table| device.gather(table, &at, x.view(0, rows, width, width)))?;
+            table.look_up(device, &at, x.view(0, rows, width, width))?;
             Ok::<_, KernelError>(x)
         };
         let mut x = look_up(table, &tokens, width)?;

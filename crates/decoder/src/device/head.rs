@@ -10,12 +10,20 @@ use super::{DeviceAdapter, DeviceModel, linear::Done};
 /// Elements of f32 logits in memory at once.
 const LOGITS: usize = 128 << 20;
 
+/// Last hidden states, before the final norm.
+#[derive(Clone, Copy)]
+pub(crate) enum States<'a> {
+    Host(&'a [f32]),
+    /// On the GPU, in the model's type.
+    Device(View<'a>),
+}
+
 impl DeviceModel {
     /// Runs `f` with f32 logits of hidden states, some rows at a time: the first of the rows, and their logits.
     fn each_logits(
         &self,
         adapter: Option<&DeviceAdapter>,
-        hidden: &[f32],
+        states: States<'_>,
         mut f: impl FnMut(usize, View<'_>) -> Done,
     ) -> Done {
         let (c, device) = (&self.config, &self.device);
@@ -24,18 +32,27 @@ impl DeviceModel {
         let head = own.or(self.head.as_ref()).unwrap_or(&self.embed);
         let vocab = head.rows();
         let chunk = (LOGITS / vocab.max(1)).max(1);
-        for (number, states) in hidden.chunks(chunk * width).enumerate() {
-            let rows = states.len() / width;
-            let x = device.alloc(rows * width, self.float)?;
-            device.write(states, x.row())?;
-            let mut normed = x;
+        let all = match states {
+            States::Host(states) => states.len() / width,
+            States::Device(view) => view.height(),
+        };
+        for from in (0..all).step_by(chunk) {
+            let rows = chunk.min(all - from);
+            let (uploaded, normed);
+            let mut view = match states {
+                States::Host(states) => {
+                    uploaded = device.alloc(rows * width, self.float)?;
+                    device.write(&states[from * width..(from + rows) * width], uploaded.row())?;
+                    uploaded.view(0, rows, width, width)
+                }
+                States::Device(states) => states.rows(from, rows),
+            };
             if c.block.final_norm {
-                let x = normed;
                 normed = device.alloc(rows * width, self.float)?;
-                let (x, y) = (x.view(0, rows, width, width), normed.view(0, rows, width, width));
-                self.norm.run(device, c.block.norm, 1, c.norm_eps, x, y)?;
+                let y = normed.view(0, rows, width, width);
+                self.norm.run(device, c.block.norm, 1, c.norm_eps, view, y)?;
+                view = y;
             }
-            let mut view = normed.view(0, rows, width, width);
             let narrow;
             if let Some((_, from_hidden)) = &self.projections {
                 let width = from_hidden.out();
@@ -46,7 +63,7 @@ impl DeviceModel {
             }
             let logits = device.alloc(rows * vocab, Float::F32)?;
             let logits = logits.view(0, rows, vocab, vocab);
-            head.with(device, |w| device.gemm(1.0, view, w.t(), 0.0, logits))?;
+            head.multiply(device, view, logits)?;
             if let (Some(bias), None) = (&self.head_bias, own) {
                 device.add_bias(bias.row(), logits)?;
             }
@@ -56,7 +73,7 @@ impl DeviceModel {
             if let Some(cap) = c.block.logit_cap {
                 device.soft_limit(cap, logits)?;
             }
-            f(number * chunk, logits)?;
+            f(from, logits)?;
         }
         Ok(())
     }
@@ -64,7 +81,7 @@ impl DeviceModel {
     /// Logits `[rows, vocab]` of last hidden states.
     pub(crate) fn logits(&self, adapter: Option<&DeviceAdapter>, hidden: &[f32]) -> Result<Vec<f32>, KernelError> {
         let mut all = vec![];
-        self.each_logits(adapter, hidden, |_, logits| {
+        self.each_logits(adapter, States::Host(hidden), |_, logits| {
             all.extend(self.device.read(logits)?);
             Ok(())
         })?;
@@ -75,17 +92,15 @@ impl DeviceModel {
     pub(crate) fn greedy(
         &self,
         adapter: Option<&DeviceAdapter>,
-        hidden: &[f32],
+        states: States<'_>,
     ) -> Result<Vec<(u32, f32)>, KernelError> {
         let mut all = vec![];
-        self.each_logits(adapter, hidden, |_, logits| {
+        self.each_logits(adapter, states, |_, logits| {
             let rows = logits.height();
-            let (lse, best) = (self.device.alloc(rows, Float::F32)?, self.device.alloc_bytes(4 * rows)?);
-            self.device.read_logits(logits, &lse, &best)?;
-            let tokens = self.device.read_ints(&best, rows)?;
-            let own: Vec<u32> = (0..rows as u32).collect();
-            let found = self.targets(logits, [&lse, &best], &own, &tokens)?;
-            all.extend(tokens.into_iter().zip(found).map(|(token, (logprob, _))| (token, logprob)));
+            let best = self.device.alloc_bytes(8 * rows)?;
+            self.device.read_best(logits, &best)?;
+            let found = self.device.read_ints(&best, 2 * rows)?;
+            all.extend(found.as_chunks().0.iter().map(|&[token, logprob]| (token, f32::from_bits(logprob))));
             Ok(())
         })?;
         Ok(all)
@@ -114,7 +129,7 @@ impl DeviceModel {
         targets: &[(usize, u32)],
     ) -> Result<Vec<(f32, bool)>, KernelError> {
         let mut found = Vec::with_capacity(targets.len());
-        self.each_logits(adapter, hidden, |first, logits| {
+        self.each_logits(adapter, States::Host(hidden), |first, logits| {
             let rows = logits.height();
             let from = targets.partition_point(|(row, _)| *row < first);
             let to = targets.partition_point(|(row, _)| *row < first + rows);

@@ -44,7 +44,7 @@ impl DeviceLinear {
 
     /// `y = x · Wᵀ + bias`, with an adapter's addition.
     pub(super) fn forward(&self, device: &Device, lora: Option<&DeviceLora>, x: View<'_>, y: View<'_>) -> Done {
-        self.weight.with(device, |w| device.gemm(1.0, x, w.t(), 0.0, y))?;
+        self.weight.multiply(device, x, y)?;
         if let Some(factors) = lora.and_then(|lora| lora.factors.as_ref()) {
             device.scale_by(factors, By::Column, y)?;
         }
@@ -157,7 +157,7 @@ impl DeviceLora {
         let (rows, ranks) = (x.height(), self.a.rows());
         let u = device.alloc(rows * ranks, x.float())?;
         let u = u.view(0, rows, ranks, ranks);
-        self.a.with(device, |a| device.gemm(1.0, x, a.t(), 0.0, u))?;
+        self.a.multiply(device, x, u)?;
         self.parts.iter().try_for_each(|part| {
             let u = u.columns(part.first_rank, part.b.cols());
             let y = y.columns(part.first_column, part.b.rows());

@@ -68,11 +68,10 @@ impl Activations {
         }
     }
 
-    /// The residual stream after the last block.
-    pub(super) fn finish(mut self, model: &DeviceModel) -> Result<Vec<f32>, KernelError> {
+    /// The residual stream after the last block, and its number of rows.
+    pub(super) fn finish(mut self, model: &DeviceModel) -> Result<(DeviceBuffer, usize), KernelError> {
         self.settle(model)?;
-        let n = self.rows * model.config.hidden_size;
-        model.device.read(self.x.view(0, 1, n, n.max(1)))
+        Ok((self.x, self.rows))
     }
 }
 

@@ -4,7 +4,10 @@ use half::bf16;
 use harness_decoder::{
     Architecture, BlockSpec, DecoderConfig, LayerWeights, MoreTop, MoreWeights, Rope, RopeScaling, Weights,
 };
-use harness_kernels::{HostData, HostTensor, Nf4Tensor, Quantization, QuantizationKind};
+use harness_kernels::{
+    HostData, HostTensor, Nf4Tensor, Quantization, QuantizationKind,
+    gguf::{BlockTensor, BlockType},
+};
 
 /// The decoder of a name: `7b` (Llama-2), `1b` (Llama 3.2), `135m` (SmolLM2), or `tiny`.
 ///
@@ -53,14 +56,17 @@ fn matrix(rows: usize, cols: usize, seed: u64) -> HostTensor {
     HostTensor { shape: vec![rows, cols], data: HostData::Bf16(data.into()) }
 }
 
-/// Random weights, with the linears of the blocks in NF4 if `quantise`. All layers share one layer's elements on the host;
-/// each is uploaded on its own.
-pub(crate) fn weights(c: &DecoderConfig, quantise: bool) -> Weights {
+/// Random weights in bf16; with the linears of the blocks in `nf4`; or with all matrices in one of ggml's types, as `q4_k`.
+/// All layers share one layer's elements on the host; each is uploaded on its own.
+pub(crate) fn weights(c: &DecoderConfig, stored: &str) -> Weights {
     let (h, m, q, kv) = (c.hidden_size, c.intermediate_size, c.q_dim(), c.kv_dim());
-    let linear = |rows, cols, seed| {
+    let kind = (0..40).filter_map(BlockType::from_code).find(|kind| kind.name() == stored);
+    let table = |rows, cols, seed| {
         let tensor = matrix(rows, cols, seed);
-        if quantise { nf4(&tensor) } else { tensor }
+        kind.map_or_else(|| tensor.clone(), |kind| blocks(&tensor, kind))
     };
+    let linear =
+        |rows, cols, seed| if stored == "nf4" { nf4(&matrix(rows, cols, seed)) } else { table(rows, cols, seed) };
     let layer = LayerWeights {
         q: linear(q, h, 1),
         k: linear(kv, h, 2),
@@ -80,9 +86,9 @@ pub(crate) fn weights(c: &DecoderConfig, quantise: bool) -> Weights {
         experts: None,
         more: MoreWeights::default(),
     };
-    let head = (!c.tie_word_embeddings).then(|| matrix(c.vocab_size, h, 9));
+    let head = (!c.tie_word_embeddings).then(|| table(c.vocab_size, h, 9));
     Weights {
-        embed: matrix(c.vocab_size, h, 8),
+        embed: table(c.vocab_size, h, 8),
         layers: vec![layer; c.num_layers],
         norm: vec![1.0; h],
         lm_head: head,
@@ -94,4 +100,12 @@ fn nf4(tensor: &HostTensor) -> HostTensor {
     let options = Quantization { kind: QuantizationKind::Nf4, block_size: 64, double: true };
     let codes = Nf4Tensor::quantise(&tensor.to_f32(), &options).expect("finite values");
     HostTensor { shape: tensor.shape.clone(), data: HostData::Nf4(codes) }
+}
+
+fn blocks(tensor: &HostTensor, kind: BlockType) -> HostTensor {
+    let bytes = kind.quantise(&tensor.to_f32()).expect("finite values and whole blocks");
+    HostTensor {
+        data: HostData::Blocks(BlockTensor { kind, bytes: bytes.into(), len: tensor.data.len() }),
+        ..tensor.clone()
+    }
 }

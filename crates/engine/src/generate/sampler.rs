@@ -14,6 +14,13 @@ pub(crate) struct Drawn {
     pub(crate) top: Vec<(u32, f32)>,
 }
 
+impl From<(u32, f32)> for Drawn {
+    /// A token and its log-probability.
+    fn from((token, logprob): (u32, f32)) -> Self {
+        Self { token, logprob, top: vec![] }
+    }
+}
+
 /// Draws tokens for one sequence from its own random stream.
 #[derive(Debug)]
 pub(crate) struct Sampler {

@@ -2,6 +2,7 @@
 
 use super::{
     Device, DeviceBuffer, Float, View,
+    attention_decode::DecodeWork,
     driver::{Arg, Shape, args},
     ops::of,
 };
@@ -44,6 +45,8 @@ pub struct AttentionWork {
     segments: DeviceBuffer,
     /// Tiles for the backward pass.
     backward: Option<DeviceBuffer>,
+    /// The same for single rows.
+    decode: Option<DecodeWork>,
 }
 
 /// The tiles of `rows` rows from `row` on, at context positions from `position` on.
@@ -92,18 +95,19 @@ impl AttentionWork {
         Self::new(device, &forward, backward.then_some(&back), &segments)
     }
 
-    /// Attention of runs of queries over cached keys.
+    /// Attention of runs of queries over cached keys; `heads` are the numbers of heads of queries and of keys.
     ///
     /// # Errors
     /// If there is not enough memory.
-    pub fn cached(device: &Device, queries: &[Query]) -> Result<Self, KernelError> {
+    pub fn cached(device: &Device, queries: &[Query], heads: [usize; 2]) -> Result<Self, KernelError> {
         let (mut all, mut segments) = (vec![], vec![]);
         for query in queries {
             all.extend(tiles(query.row, query.rows, query.position, segments.len(), query.segments.len()));
             segments.extend_from_slice(&query.segments);
         }
         all.sort_by_key(|tile| std::cmp::Reverse(tile.position));
-        Self::new(device, &all, None, &segments)
+        let decode = DecodeWork::new(device, queries, heads)?;
+        Ok(Self { decode, ..Self::new(device, &all, None, &segments)? })
     }
 
     fn new(
@@ -113,7 +117,8 @@ impl AttentionWork {
         segments: &[KeySegment],
     ) -> Result<Self, KernelError> {
         let backward = backward.map(|tiles| device.bytes(tiles)).transpose()?;
-        Ok(Self { tiles: device.bytes(forward)?, count: forward.len(), segments: device.bytes(segments)?, backward })
+        let (tiles, segments) = (device.bytes(forward)?, device.bytes(segments)?);
+        Ok(Self { tiles, count: forward.len(), segments, backward, decode: None })
     }
 }
 
@@ -294,6 +299,12 @@ impl Device {
         assert!([k, v, o].iter().all(|view| view.float == q.float), "one type");
         scores.check(&shape);
         let kernel = self.attention_kernel(&[q, k, v, o], dim, scores.is_plain())?;
+        if let (Kernel::Tensor(_), Some(work), None) = (kernel, &work.decode, lse)
+            && Self::decodes(work, dim, heads / kv_heads.max(1))
+        {
+            let scale = scores.scale.unwrap_or_else(|| shape.scale());
+            return self.attention_decode([q, k, v], shape, scale, work, o);
+        }
         let step = if dim > 128 { 32 } else { 64 };
         let shared = kernel.shared(|pitch| (ROWS + 4 * step) * pitch * 2, 3);
         let (lse, group) = (lse.map_or(0, DeviceBuffer::ptr), heads / kv_heads.max(1));

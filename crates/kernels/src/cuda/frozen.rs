@@ -1,12 +1,20 @@
 //! Frozen matrices on a GPU.
 
-use super::{Device, DeviceBuffer, Float, Nf4Scales, View};
-use crate::{BlockScales, HostData, HostTensor, KernelError, NestedScales, Nf4Tensor};
+use super::{
+    Device, DeviceBuffer, Float, View,
+    codes::{Codes, Rows},
+    ops::contiguous,
+};
+use crate::{HostData, HostTensor, KernelError};
 
 /// Elements converted at once when weights are narrowed.
 const CHUNK: usize = 64 << 20;
 
-/// A frozen matrix `[rows, cols]` on a GPU: floats of one type, or 4-bit codes that are widened for every use.
+/// Elements widened at once for a product.
+const SLAB: usize = 32 << 20;
+
+/// A frozen matrix `[rows, cols]` on a GPU: floats of one type, or codes that stay as they are stored and are widened for
+/// every use.
 #[derive(Debug)]
 pub struct DeviceMatrix {
     rows: usize,
@@ -23,80 +31,22 @@ enum Stored {
     Codes(Vec<Codes>),
 }
 
-/// 4-bit codes of one of the stacked matrices.
-#[derive(Debug)]
-struct Codes {
-    rows: usize,
-    codes: DeviceBuffer,
-    scales: Nf4Scales,
-    block: usize,
-}
-
-impl Codes {
-    fn new(device: &Device, tensor: &Nf4Tensor, rows: usize) -> Result<Self, KernelError> {
-        let scales = match &tensor.scales {
-            BlockScales::Plain(scales) => Nf4Scales::Plain(device.floats(scales)?),
-            BlockScales::Nested(nested) => Nf4Scales::Nested {
-                codes: device.bytes(&nested.codes)?,
-                absmax: device.floats(&nested.absmax)?,
-                map: device.floats(NestedScales::map())?,
-                nested_block: NestedScales::BLOCK,
-                offset: nested.offset,
-            },
-        };
-        // The kernel reads eight bytes at once.
-        let mut codes = tensor.codes.to_vec();
-        codes.resize(codes.len().next_multiple_of(8), 0);
-        Ok(Self { rows, codes: device.bytes(&codes)?, scales, block: tensor.block })
-    }
-
-    fn buffers(&self) -> Vec<&DeviceBuffer> {
-        match &self.scales {
-            Nf4Scales::Plain(scales) => vec![&self.codes, scales],
-            Nf4Scales::Nested { codes, absmax, map, .. } => vec![&self.codes, codes, absmax, map],
-        }
-    }
-
-    fn in_buffers(&self, f: &mut dyn FnMut(&DeviceBuffer) -> DeviceBuffer) -> Self {
-        let own = f(&self.codes);
-        let scales = match &self.scales {
-            Nf4Scales::Plain(scales) => Nf4Scales::Plain(f(scales)),
-            Nf4Scales::Nested { codes, absmax, map, nested_block, offset } => Nf4Scales::Nested {
-                codes: f(codes),
-                absmax: f(absmax),
-                map: f(map),
-                nested_block: *nested_block,
-                offset: *offset,
-            },
-        };
-        Self { codes: own, scales, ..*self }
-    }
-}
-
 impl DeviceMatrix {
-    /// Uploads matrices stacked by rows; floats are converted to `float`, 4-bit codes stay as they are.
+    /// Uploads matrices stacked by rows. Floats are converted to `float`; codes and blocks stay as they are, if all are in
+    /// some that the kernels read.
     ///
     /// # Errors
     /// If there is not enough memory.
     pub fn new(device: &Device, float: Float, parts: &[&HostTensor]) -> Result<Self, KernelError> {
         let rows = parts.iter().map(|part| part.rows()).sum();
         let cols = parts.first().map_or(0, |part| part.cols());
-        let codes: Option<Vec<&Nf4Tensor>> = parts
+        let codes: Option<Vec<Codes>> = parts
             .iter()
-            .map(|part| match &part.data {
-                HostData::Nf4(tensor) if tensor.block.is_power_of_two() && tensor.block >= 16 => Some(tensor),
-                _ => None,
-            })
-            .collect();
-        if let Some(tensors) = codes.filter(|tensors| !tensors.is_empty()) {
-            let stored = tensors.iter().zip(parts).map(|(tensor, part)| Codes::new(device, tensor, part.rows()));
-            return Ok(Self {
-                rows,
-                cols,
-                float,
-                stored: Stored::Codes(stored.collect::<Result<_, _>>()?),
-                id: device.next_id(),
-            });
+            .map(|part| Codes::new(device, part).transpose())
+            .collect::<Option<Result<_, _>>>()
+            .transpose()?;
+        if let Some(codes) = codes.filter(|codes| !codes.is_empty()) {
+            return Ok(Self { rows, cols, float, stored: Stored::Codes(codes), id: device.next_id() });
         }
         let data = device.alloc(rows * cols, float)?;
         let mut at = 0;
@@ -122,7 +72,7 @@ impl DeviceMatrix {
     pub fn bytes(&self) -> usize {
         match &self.stored {
             Stored::Floats(data) => data.len() * self.float.bytes(),
-            Stored::Codes(parts) => parts.iter().map(|part| part.codes.len() + part.scales.bytes()).sum(),
+            Stored::Codes(parts) => parts.iter().flat_map(Codes::buffers).map(DeviceBuffer::bytes).sum(),
         }
     }
 
@@ -144,7 +94,7 @@ impl DeviceMatrix {
         Self { stored, ..*self }
     }
 
-    /// Gives the elements; 4-bit codes are widened into scratch memory first, unless they are among those widened last.
+    /// Gives the elements; codes are widened into scratch memory first, unless they are among those widened last.
     ///
     /// # Errors
     /// Those of `f`, or if there is no memory for the scratch.
@@ -159,13 +109,62 @@ impl DeviceMatrix {
                 let fill = |scratch: View<'_>| {
                     let mut row = 0;
                     parts.iter().try_for_each(|part| {
-                        let to = scratch.rows(row, part.rows);
-                        row += part.rows;
-                        device.nf4_dequantize(&part.codes, &part.scales, part.block, to)
+                        let height = part.elements() / self.cols;
+                        let to = scratch.rows(row, height);
+                        row += height;
+                        device.widen_codes(part, Rows::From(0), to)
                     })
                 };
                 device.widened(self.id, self.float, (self.rows, self.cols), fill, f)
             }
+        }
+    }
+
+    /// `y = x Wᵀ`, summed in f32; `y` may be of another type than `x`. Few rows are multiplied with codes as they are read,
+    /// more with codes that are widened a slab at a time.
+    ///
+    /// # Errors
+    /// If there is no memory for the scratch, or the driver fails.
+    ///
+    /// # Panics
+    /// If shapes or types do not fit.
+    pub fn multiply(&self, device: &Device, x: View<'_>, y: View<'_>) -> Result<(), KernelError> {
+        let Stored::Codes(parts) = &self.stored else {
+            return self.with(device, |w| device.gemm(1.0, x, w.t(), 0.0, y));
+        };
+        if !parts.iter().all(Codes::has_rows) {
+            return self.with(device, |w| device.gemm(1.0, x, w.t(), 0.0, y));
+        }
+        let mut column = 0;
+        for part in parts {
+            let to = y.columns(column, part.rows);
+            column += part.rows;
+            if Device::multiplies_codes(part, &x) {
+                device.multiply_codes(part, x, to)?;
+                continue;
+            }
+            let most = (SLAB / self.cols.max(1)).clamp(1, part.rows.max(1));
+            let slab = device.alloc(most * self.cols, x.float())?;
+            for from in (0..part.rows).step_by(most) {
+                let rows = most.min(part.rows - from);
+                let slab = slab.view(0, rows, self.cols, self.cols);
+                device.widen_codes(part, Rows::From(from), slab)?;
+                device.gemm(1.0, x, slab.t(), 0.0, to.columns(from, rows))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// `y[i] = W[rows[i]]`.
+    ///
+    /// # Errors
+    /// If there is no memory for the scratch, or the driver fails.
+    pub fn look_up(&self, device: &Device, rows: &DeviceBuffer, y: View<'_>) -> Result<(), KernelError> {
+        match &self.stored {
+            Stored::Codes(parts) if parts.len() == 1 && parts[0].has_rows() && contiguous(&y) => {
+                device.widen_codes(&parts[0], Rows::Listed(rows), y)
+            }
+            _ => self.with(device, |table| device.gather(table, rows, y)),
         }
     }
 }

@@ -33,36 +33,6 @@ macro_rules! from {
     };
 }
 
-/// The scales of the blocks of 4-bit codes on the device.
-#[derive(Debug)]
-pub enum Nf4Scales {
-    /// One float a block.
-    Plain(DeviceBuffer),
-    /// `absmax[block / nested_block] * map[codes[block]] + offset`.
-    Nested {
-        /// 8-bit codes, one a block.
-        codes: DeviceBuffer,
-        /// Scale of every run of `nested_block` codes.
-        absmax: DeviceBuffer,
-        /// The 256 values of a code.
-        map: DeviceBuffer,
-        /// Codes in a run.
-        nested_block: usize,
-        /// Added to every scale.
-        offset: f32,
-    },
-}
-
-impl Nf4Scales {
-    /// Bytes held on the GPU.
-    pub fn bytes(&self) -> usize {
-        match self {
-            Self::Plain(scales) => 4 * scales.len(),
-            Self::Nested { codes, absmax, map, .. } => codes.len() + 4 * (absmax.len() + map.len()),
-        }
-    }
-}
-
 pub(super) fn contiguous(view: &View<'_>) -> bool {
     view.rows <= 1 || view.pitch == view.cols
 }
@@ -365,25 +335,5 @@ impl Device {
         let (add, pitch) = add.map_or((0, 0), |add| (add.ptr, add.pitch));
         let args = args![[d], d.rows, heads, width, [x], w.ptr, rstd.ptr(), add, pitch, vec];
         self.launch(of!(d.float, "rmsnorm_backward"), Self::norm_shape(x.rows * heads, width), &args)
-    }
-
-    /// Widens 4-bit codes into contiguous elements.
-    ///
-    /// # Errors
-    /// If the driver fails.
-    pub fn nf4_dequantize(&self, codes: &DeviceBuffer, scales: &Nf4Scales, block: usize, out: View<'_>) -> Done {
-        let n = out.rows * out.cols;
-        assert!(
-            contiguous(&out) && codes.len() >= n.div_ceil(2) && block.is_power_of_two() && block >= 16,
-            "codes of all elements"
-        );
-        let (scale, codes8, map, nested, offset) = match scales {
-            Nf4Scales::Plain(scales) => (scales.ptr(), 0, 0, 1, 0.0),
-            Nf4Scales::Nested { codes, absmax, map, nested_block, offset } => {
-                (absmax.ptr(), codes.ptr(), map.ptr(), *nested_block, *offset)
-            }
-        };
-        let args = args![codes.ptr(), scale, codes8, map, nested, offset, block, out.ptr, n];
-        self.launch(of!(out.float, "nf4_dequantize"), self.spread(n.div_ceil(8)), &args)
     }
 }

@@ -107,6 +107,16 @@ impl Device {
         self.launch("read_logits", Shape { grid: (logits.rows, 1), block: (512, 1), shared: 0 }, &args)
     }
 
+    /// The first largest logit of every row and its log-probability, as two words of 32 bits.
+    ///
+    /// # Errors
+    /// If the driver fails.
+    pub fn read_best(&self, logits: View<'_>, best: &DeviceBuffer) -> Done {
+        assert!(logits.float == Float::F32 && best.len() >= 8 * logits.rows, "rows");
+        let args = args![[logits], logits.cols, best.ptr()];
+        self.launch("read_best", Shape { grid: (logits.rows, 1), block: (512, 1), shared: 0 }, &args)
+    }
+
     /// Log-probabilities of `(row, token)` pairs and whether the token is the row's first largest.
     ///
     /// # Errors

@@ -1,11 +1,12 @@
 // All kernels in one module.
 #include "activation.cuh"
+#include "attention_decode.cuh"
 #include "attention_mma.cuh"
 #include "attention_simt.cuh"
+#include "codes_product.cuh"
 #include "dropout.cuh"
 #include "elementwise.cuh"
 #include "mixing.cuh"
-#include "nf4.cuh"
 #include "norm.cuh"
 #include "norm_general.cuh"
 #include "reduce.cuh"

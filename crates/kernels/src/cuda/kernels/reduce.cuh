@@ -83,6 +83,16 @@ extern "C" __global__ void read_logits(const float *logits, i64 pitch, i64 vocab
     best[blockIdx.x] = (uint32_t)(place < vocab ? place : 0);
   }
 }
+// Per row of logits: the first largest and its log-probability. One block a row.
+extern "C" __global__ void read_best(const float *logits, i64 pitch, i64 vocab, uint2 *best) {
+  i64 place;
+  const float *row = logits + blockIdx.x * pitch;
+  MaxSum ms = row_max_sum(row, vocab, &place);
+  if (threadIdx.x == 0) {
+    uint32_t token = place < vocab ? place : 0;
+    best[blockIdx.x] = make_uint2(token, __float_as_uint(row[token] - (ms.max + logf(ms.sum))));
+  }
+}
 // Log-probability of token[i] at row[i], and whether it is the first largest.
 extern "C" __global__ void read_targets(const float *logits, i64 pitch, const float *lse, const uint32_t *best,
                                         const uint32_t *row, const uint32_t *token, i64 n, float *logprob,
