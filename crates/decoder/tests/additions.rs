@@ -202,6 +202,11 @@ fn additions_to_embedding_and_head_are_those_of_merged_tables() {
         let (tensors, delta) = pair(embedding, [16, 24], ["lora_embedding_A", "lora_embedding_B"]);
         merged.change(&format!("{embedding}.weight"), |token, channel, x| *x += delta(channel, token));
         assert_is_merged(family, &base, &merged, json!({"target_modules": [short]}), &tensors);
+        // PEFT ties additions only to what it knows by its name.
+        if short == "wte" {
+            let changes = json!({"target_modules": [short], "ensure_weight_tying": true});
+            assert_is_merged(family, &base, &merged, changes, &tensors);
+        }
         let mut merged = untied(&recorded, embedding);
         let (mut tensors, delta) = pair("lm_head", [24, 16], LORA);
         merged.change("lm_head.weight", |token, channel, x| *x += delta(token, channel));
@@ -253,7 +258,27 @@ fn a_bias_of_an_addition_to_the_head_is_added_to_that_of_the_base() {
     let sums = floats(bias).into_iter().zip(values(name, 24)).map(|(bias, own)| bias + SCALE * own);
     *bias = bytes(&sums.collect::<Vec<_>>());
     let changes = json!({"target_modules": ["lm_head"], "lora_bias": true});
-    assert_is_merged("phi", &base, &merged, changes, &tensors);
+    assert_is_merged("phi", &base, &merged, changes.clone(), &tensors);
+    // PEFT saves the base's head beside the factors.
+    for part in ["weight", "bias"] {
+        tensors.insert(
+            format!("base_model.model.lm_head.base_layer.{part}"),
+            base.tensors[&format!("lm_head.{part}")].clone(),
+        );
+    }
+    assert_is_merged("phi with its head", &base, &merged, changes.clone(), &tensors);
+    tensors.remove("base_model.model.lm_head.base_layer.bias");
+    let error = adapter(&changes, &tensors, &base.base()).unwrap_err().to_string();
+    assert!(error.contains("the weight and the bias of `lm_head` are not both there"), "{error}");
+    // A head that is trained whole.
+    let of = |part: &str| format!("base_model.model.lm_head.{part}");
+    let tensors = [(of("weight"), raw("head", &[24, 16])), (of("bias"), raw("bias", &[24]))];
+    let mut merged = Model::new(recorded);
+    merged.tensors.extend(tensors.clone().map(|(name, tensor)| (name.replace("base_model.model.", ""), tensor)));
+    let (more, delta) = pair("model.layers.0.mlp.fc1", recorded.linears["model.layers.0.mlp.fc1"], LORA);
+    merged.change("model.layers.0.mlp.fc1.weight", |i, j, x| *x += delta(i, j));
+    let changes = json!({"target_modules": ["model.layers.0.mlp.fc1"], "modules_to_save": ["lm_head"]});
+    assert_is_merged("phi with another head", &base, &merged, changes, &more.into_iter().chain(tensors).collect());
 }
 
 #[test]
@@ -283,7 +308,25 @@ fn trained_tokens_replace_rows() {
         replace(&mut merged, "lm_head", &[2, 3], "lm_head");
         let tokens = json!({"target_modules": [], "trainable_token_indices": {short: [5, 1, 9], "lm_head": [2, 3]}});
         assert_is_merged(family, &base, &merged, tokens, &[of(embedding, 3), of("lm_head", 2)].into());
+        // The addition to a tied head goes on top of the rows.
+        let mut merged = untied(&recorded, embedding);
+        replace(&mut merged, embedding, &[5, 1, 9], embedding);
+        if tied {
+            replace(&mut merged, "lm_head", &[5, 1, 9], embedding);
+        }
+        let (mut both, sum) = pair("lm_head", [24, 16], LORA);
+        merged.change("lm_head.weight", |token, channel, x| *x += sum(token, channel));
+        both.extend([of(embedding, 3)]);
+        let tokens = json!({"target_modules": ["lm_head"], "trainable_token_indices": [5, 1, 9]});
+        assert_is_merged(family, &base, &merged, tokens, &both);
         let model = base.base();
+        if tied {
+            let name = "base_model.model.lm_head.lora_magnitude_vector";
+            both.insert(name.to_owned(), raw(name, &[24]));
+            let dora = json!({"target_modules": ["lm_head"], "trainable_token_indices": [5, 1, 9], "use_dora": true});
+            let error = adapter(&dora, &both, &model).unwrap_err().to_string();
+            assert!(error.contains("`use_dora` on a head that is tied to an embedding with trained tokens"), "{error}");
+        }
         let broken = |tokens: Value, tensors: &Tensors| {
             let changes = json!({"target_modules": [], "trainable_token_indices": tokens});
             adapter(&changes, tensors, &model).unwrap_err().to_string()

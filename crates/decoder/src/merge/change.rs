@@ -12,21 +12,21 @@ const ELEMENTS: usize = 1 << 22;
 
 /// How a tensor is made that is written otherwise than the base stores it.
 pub(super) struct Change<'a> {
-    pub(super) source: Source<'a>,
+    pub(super) source: Source,
     pub(super) sum: Sum<'a>,
     /// Rows that replace those of the sum.
     pub(super) rows: Option<&'a TokenRows>,
 }
 
 /// What a tensor is made from.
-pub(super) enum Source<'a> {
+pub(super) enum Source {
     /// The base's tensor of this name.
     Base(String),
     /// A tensor of the adapter; it gets the type of the base's tensor of this name.
-    Given(&'a HostTensor, String),
+    Given(HostTensor, String),
 }
 
-impl Source<'_> {
+impl Source {
     /// The base's tensor that is changed or replaced.
     pub(super) fn name(&self) -> &str {
         match self {

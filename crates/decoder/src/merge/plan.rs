@@ -2,6 +2,8 @@
 
 use std::{borrow::Cow, collections::BTreeMap, ops::Range, path::Path};
 
+use harness_kernels::HostTensor;
+
 use super::{
     change::{Change, Run, Source, Sum, matrix},
     top::{Base, Top, top},
@@ -46,9 +48,14 @@ impl<'a> Plan<'a> {
         for (layer, experts) in experts.iter().enumerate() {
             changes.experts(base, layer, experts);
         }
+        let head_bias = base.source.name(Place::HeadBias);
+        if let Some(bias) = &additions.head_bias {
+            let whole = Source::Given(HostTensor::from_f32([bias.len()], bias.clone()), head_bias.clone());
+            changes.0.insert(head_bias.clone(), Change { source: whole, sum: Sum::default(), rows: None });
+        }
         if let Some(pair) = &additions.head {
-            let (bias, rows) = (base.source.name(Place::HeadBias), 0..pair.b.len() / pair.rank);
-            changes.bias(base, (names.head, Some(bias)), pair, &[rows], folder)?;
+            let rows = 0..pair.b.len() / pair.rank;
+            changes.bias(base, (names.head, Some(head_bias)), pair, &[rows], folder)?;
         }
         let Top { changes: tops, tied } = top(adapter, base)?;
         let Changes(mut changes) = changes;

@@ -147,7 +147,7 @@ fn tensor(
     let source = match &change.source {
         Source::Base(name) if change.is_none() => return put(&store.bytes(name)?),
         Source::Base(name) => store.tensor(name)?,
-        Source::Given(tensor, _) => (*tensor).clone(),
+        Source::Given(tensor, _) => tensor.clone(),
     };
     let kind = match dtype {
         Dtype::BF16 => FloatType::Bf16,

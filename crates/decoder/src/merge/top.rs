@@ -43,7 +43,8 @@ pub(super) fn top<'a>(adapter: &'a Adapter, base: Base<'_>) -> Result<Top<'a>, D
         let name = names[if stored[at] { at } else { 1 - at }].clone();
         let run = |pair: &'a LoraPair| Run { at: 0..pair.b.len() / pair.rank, pair: Cow::Borrowed(pair), from: 0 };
         Change {
-            source: whole.map_or_else(|| Source::Base(name.clone()), |whole| Source::Given(whole, name.clone())),
+            source: whole
+                .map_or_else(|| Source::Base(name.clone()), |whole| Source::Given(whole.clone(), name.clone())),
             sum: Sum { runs: pair.map(run).into_iter().collect(), transposed: at == 0, began: None },
             rows,
         }
