@@ -85,9 +85,15 @@ impl Change<'_> {
             let all = rows.rows.chunks_exact(rows.rows.len() / rows.tokens.len().max(1));
             rows.tokens.iter().map(|&token| token as usize).zip(all)
         });
-        let taken = self.sum.taken(matrix)?;
-        let mut ready = Ready { sum: &self.sum, taken, factors: None, rows: BTreeMap::new(), cols: matrix.cols() };
-        ready.factors = ready.column_factors(matrix);
+        let (sum, taken) = (&self.sum, self.sum.taken(matrix)?);
+        let mut ready =
+            Ready { sum, taken, columns: vec![], factors: None, rows: BTreeMap::new(), cols: matrix.cols() };
+        if sum.transposed {
+            let taken = ready.taken.take().map(|run| Columns::new(&run, Cow::Owned(run.pair.a.clone())));
+            let runs = sum.runs.iter().map(|run| Columns::new(run, Cow::Borrowed(&run.pair.a[..])));
+            ready.columns = taken.into_iter().chain(runs).collect();
+            ready.factors = ready.column_factors(matrix);
+        }
         ready.rows.extend(tokens);
         Ok(ready)
     }
@@ -107,6 +113,8 @@ impl Sum<'_> {
 pub(super) struct Ready<'a> {
     sum: &'a Sum<'a>,
     taken: Option<Run<'static>>,
+    /// All additions, where outputs are columns.
+    columns: Vec<Columns<'a>>,
     /// DoRA where outputs are columns: what these are multiplied by.
     factors: Option<Vec<f32>>,
     rows: BTreeMap<usize, &'a [f32]>,
@@ -121,14 +129,14 @@ impl Ready<'_> {
             if let Some(own) = self.rows.get(&number) {
                 return row.copy_from_slice(own);
             }
-            for runs in [self.taken.as_slice(), &self.sum.runs] {
-                if self.sum.transposed {
-                    runs.iter().for_each(|run| run.add_to_columns(number, room, row));
-                    continue;
-                }
-                let run = runs.partition_point(|run| run.at.end <= number);
-                if let Some(run) = runs.get(run).filter(|run| run.at.contains(&number)) {
-                    run.add_to_row(number, room, row);
+            if self.sum.transposed {
+                self.columns.iter().for_each(|columns| columns.add(number, room, row));
+            } else {
+                for runs in [self.taken.as_slice(), &self.sum.runs] {
+                    let run = runs.partition_point(|run| run.at.end <= number);
+                    if let Some(run) = runs.get(run).filter(|run| run.at.contains(&number)) {
+                        run.add_to_row(number, room, row);
+                    }
                 }
             }
             row.iter_mut().zip(self.factors.iter().flatten()).for_each(|(w, factor)| *w *= factor);
@@ -136,8 +144,7 @@ impl Ready<'_> {
     }
 
     fn column_factors(&self, matrix: &HostTensor) -> Option<Vec<f32>> {
-        let with_magnitude = |run: &&Run<'_>| self.sum.transposed && run.pair.magnitude.is_some();
-        self.sum.runs.iter().find(with_magnitude)?;
+        self.sum.runs.iter().find(|run| run.pair.magnitude.is_some())?;
         let mut squares = vec![0f64; self.cols];
         for (first, part) in parts(matrix) {
             let mut values = part.to_f32().into_owned();
@@ -175,17 +182,36 @@ impl Run<'_> {
             w.iter_mut().for_each(|w| *w *= factor);
         }
     }
+}
 
-    /// `w + scale * (B A)ᵀ`, row `number` of it, where outputs are columns; `column` is room.
-    fn add_to_columns(&self, number: usize, column: &mut Vec<f32>, w: &mut [f32]) {
-        let LoraPair { a, b, rank, scale, .. } = &*self.pair;
-        column.clear();
-        column.extend(a.iter().skip(number).step_by(a.len() / rank));
-        let rows = b[self.from * rank..].chunks_exact(*rank);
-        for (w, b) in w[self.at.clone()].iter_mut().zip(rows) {
-            let delta = b.iter().zip(&*column).fold(0.0, |sum, (b, a)| sum + b * a);
-            *w += scale * delta;
+/// An addition whose outputs are columns.
+struct Columns<'a> {
+    at: Range<usize>,
+    /// `A`, `[rank, rows]`.
+    a: Cow<'a, [f32]>,
+    /// `B` of these columns transposed, `[rank, columns]`.
+    b: Vec<f32>,
+    rank: usize,
+    scale: f32,
+}
+
+impl<'a> Columns<'a> {
+    fn new(run: &Run<'_>, a: Cow<'a, [f32]>) -> Self {
+        let LoraPair { b, rank, scale, .. } = &*run.pair;
+        let b = &b[run.from * rank..][..run.at.len() * rank];
+        let b = (0..*rank).flat_map(|k| b.iter().skip(k).step_by(*rank).copied()).collect();
+        Self { at: run.at.clone(), a, b, rank: *rank, scale: *scale }
+    }
+
+    /// `w + scale * (B A)ᵀ`, row `number` of it; `delta` is room.
+    fn add(&self, number: usize, delta: &mut Vec<f32>, w: &mut [f32]) {
+        delta.clear();
+        delta.resize(self.at.len(), 0.0);
+        let a = self.a.iter().skip(number).step_by(self.a.len() / self.rank);
+        for (a, b) in a.zip(self.b.chunks_exact(self.at.len())) {
+            delta.iter_mut().zip(b).for_each(|(sum, b)| *sum += a * b);
         }
+        w[self.at.clone()].iter_mut().zip(&*delta).for_each(|(w, delta)| *w += self.scale * delta);
     }
 }
 
