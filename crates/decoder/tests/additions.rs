@@ -2,9 +2,10 @@
 
 mod loading_support;
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, path::Path, sync::Arc};
 
-use harness_decoder::{Adapter, BaseModel, Checkpoint, Decoder, DecoderError, Piece};
+use harness_core::Control;
+use harness_decoder::{Adapter, BaseModel, Checkpoint, Decoder, DecoderError, Piece, merge_adapter};
 use loading_support::{Tensors, raw, safetensors, values, write_model};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -38,6 +39,13 @@ fn bytes(values: &[f32]) -> Vec<u8> {
     values.iter().flat_map(|x| x.to_le_bytes()).collect()
 }
 
+fn opened(folder: &Path) -> Arc<BaseModel> {
+    let checkpoint = Checkpoint::open(folder).unwrap();
+    let mut config = checkpoint.config().unwrap();
+    let (weights, _) = checkpoint.weights(&mut config).unwrap();
+    BaseModel::new(config, weights, 16).into()
+}
+
 impl Model {
     fn new(recorded: &Recorded) -> Self {
         let tensors = recorded.tensors.iter().map(|(name, shape)| (name.clone(), raw(name, shape))).collect();
@@ -51,11 +59,7 @@ impl Model {
     }
 
     fn base(&self) -> Arc<BaseModel> {
-        let dir = self.dir();
-        let checkpoint = Checkpoint::open(dir.path()).unwrap();
-        let mut config = checkpoint.config().unwrap();
-        let (weights, _) = checkpoint.weights(&mut config).unwrap();
-        BaseModel::new(config, weights, 16).into()
+        opened(self.dir().path())
     }
 
     /// Changes element by element: row, column, value.
@@ -69,14 +73,18 @@ impl Model {
     }
 }
 
-/// An adapter of these tensors under PEFT's names.
-fn adapter(changes: Value, tensors: &Tensors, base: &BaseModel) -> Result<Adapter, DecoderError> {
+/// The folder of an adapter of these tensors under PEFT's names.
+fn folder(changes: &Value, tensors: &Tensors) -> tempfile::TempDir {
     let mut config = json!({"peft_type": "LORA", "r": RANK, "lora_alpha": SCALE * RANK as f32});
     config.as_object_mut().unwrap().extend(changes.as_object().unwrap().clone());
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("adapter_config.json"), config.to_string()).unwrap();
     std::fs::write(dir.path().join("adapter_model.safetensors"), safetensors(tensors)).unwrap();
-    Adapter::load(dir.path(), base.config())
+    dir
+}
+
+fn adapter(changes: &Value, tensors: &Tensors, base: &BaseModel) -> Result<Adapter, DecoderError> {
+    Adapter::load(folder(changes, tensors).path(), base.config())
 }
 
 fn logits(decoder: &Decoder) -> Vec<f32> {
@@ -94,15 +102,20 @@ fn difference(a: &[f32], b: &[f32]) -> f32 {
     most(&mut a.iter().zip(b).map(|(a, b)| a - b)) / most(&mut a.iter().copied())
 }
 
-/// Checks that an adapter changes what a base computes, and equals a merged base.
+/// Checks that an adapter changes what a base computes, and equals a merged base, as does what `merge_adapter` writes.
 fn assert_is_merged(what: &str, base: &Model, merged: &Model, changes: Value, tensors: &Tensors) {
     let model = base.base();
     let plain = logits(&Decoder::new(Arc::clone(&model)));
-    let adapter = adapter(changes, tensors, &model).unwrap_or_else(|error| panic!("{what}: {error}"));
+    let folder = folder(&changes, tensors);
+    let adapter = Adapter::load(folder.path(), model.config()).unwrap_or_else(|error| panic!("{what}: {error}"));
     let beside = logits(&Decoder::with_adapter(model, &adapter).unwrap());
     let merged = logits(&Decoder::new(merged.base()));
     let (found, change) = (difference(&merged, &beside), difference(&plain, &beside));
     assert!(found < 2e-5 && change > 1e-3, "{what}: {found} from the merged base, {change} from the base");
+    let (from, out) = (base.dir(), tempfile::tempdir().unwrap());
+    merge_adapter(from.path(), folder.path(), out.path(), &mut |_, _| Control::Continue).unwrap();
+    let found = difference(&logits(&Decoder::new(opened(out.path()))), &merged);
+    assert!(found < 2e-5, "{what}: {found} between what is written and the merged base");
 }
 
 /// The factors of a module, and their product with the scale at an element.
@@ -189,6 +202,11 @@ fn additions_to_embedding_and_head_are_those_of_merged_tables() {
         let (tensors, delta) = pair(embedding, [16, 24], ["lora_embedding_A", "lora_embedding_B"]);
         merged.change(&format!("{embedding}.weight"), |token, channel, x| *x += delta(channel, token));
         assert_is_merged(family, &base, &merged, json!({"target_modules": [short]}), &tensors);
+        // PEFT ties additions only to what it knows by its name.
+        if short == "wte" {
+            let changes = json!({"target_modules": [short], "ensure_weight_tying": true});
+            assert_is_merged(family, &base, &merged, changes, &tensors);
+        }
         let mut merged = untied(&recorded, embedding);
         let (mut tensors, delta) = pair("lm_head", [24, 16], LORA);
         merged.change("lm_head.weight", |token, channel, x| *x += delta(token, channel));
@@ -197,6 +215,70 @@ fn additions_to_embedding_and_head_are_those_of_merged_tables() {
         tensors.insert("base_model.model.lm_head.base_layer.weight".to_owned(), table.clone());
         assert_is_merged(family, &base, &merged, json!({"target_modules": ["lm_head"]}), &tensors);
     }
+}
+
+#[test]
+fn magnitudes_scale_columns_of_an_embedding_and_rows_of_a_head() {
+    for (family, recorded, embedding, _) in heads() {
+        let base = Model::new(&recorded);
+        for (module, shape, names) in
+            [(embedding, [16, 24], ["lora_embedding_A", "lora_embedding_B"]), ("lm_head", [24, 16], LORA)]
+        {
+            let (mut tensors, delta) = pair(module, shape, names);
+            let name = format!("base_model.model.{module}.lora_magnitude_vector");
+            tensors.insert(name.clone(), raw(&name, &shape[..1]));
+            let (magnitudes, mut squares) = (values(&name, shape[0]), vec![0f32; shape[0]]);
+            let output = |token, channel| if module == embedding { channel } else { token };
+            let mut merged = untied(&recorded, embedding);
+            let weight = format!("{module}.weight");
+            merged.change(&weight, |token, channel, x| {
+                *x += if module == embedding { delta(channel, token) } else { delta(token, channel) };
+                squares[output(token, channel)] += *x * *x;
+            });
+            merged.change(&weight, |token, channel, x| {
+                let output = output(token, channel);
+                *x *= magnitudes[output] / squares[output].sqrt();
+            });
+            let short = module.rsplit('.').next().unwrap();
+            let changes = json!({"target_modules": [short], "use_dora": true});
+            assert_is_merged(&format!("{family} {module}"), &base, &merged, changes, &tensors);
+        }
+    }
+}
+
+#[test]
+fn a_bias_of_an_addition_to_the_head_is_added_to_that_of_the_base() {
+    let recorded = &recorded()["phi"];
+    let (base, mut merged) = (Model::new(recorded), Model::new(recorded));
+    let (mut tensors, delta) = pair("lm_head", [24, 16], LORA);
+    merged.change("lm_head.weight", |token, channel, x| *x += delta(token, channel));
+    let name = "base_model.model.lm_head.lora_B.bias";
+    tensors.insert(name.to_owned(), raw(name, &[24]));
+    let (_, _, bias) = merged.tensors.get_mut("lm_head.bias").unwrap();
+    let sums = floats(bias).into_iter().zip(values(name, 24)).map(|(bias, own)| bias + SCALE * own);
+    *bias = bytes(&sums.collect::<Vec<_>>());
+    let changes = json!({"target_modules": ["lm_head"], "lora_bias": true});
+    assert_is_merged("phi", &base, &merged, changes.clone(), &tensors);
+    // PEFT saves the base's head beside the factors.
+    for part in ["weight", "bias"] {
+        tensors.insert(
+            format!("base_model.model.lm_head.base_layer.{part}"),
+            base.tensors[&format!("lm_head.{part}")].clone(),
+        );
+    }
+    assert_is_merged("phi with its head", &base, &merged, changes.clone(), &tensors);
+    tensors.remove("base_model.model.lm_head.base_layer.bias");
+    let error = adapter(&changes, &tensors, &base.base()).unwrap_err().to_string();
+    assert!(error.contains("the weight and the bias of `lm_head` are not both there"), "{error}");
+    // A head that is trained whole.
+    let of = |part: &str| format!("base_model.model.lm_head.{part}");
+    let tensors = [(of("weight"), raw("head", &[24, 16])), (of("bias"), raw("bias", &[24]))];
+    let mut merged = Model::new(recorded);
+    merged.tensors.extend(tensors.clone().map(|(name, tensor)| (name.replace("base_model.model.", ""), tensor)));
+    let (more, delta) = pair("model.layers.0.mlp.fc1", recorded.linears["model.layers.0.mlp.fc1"], LORA);
+    merged.change("model.layers.0.mlp.fc1.weight", |i, j, x| *x += delta(i, j));
+    let changes = json!({"target_modules": ["model.layers.0.mlp.fc1"], "modules_to_save": ["lm_head"]});
+    assert_is_merged("phi with another head", &base, &merged, changes, &more.into_iter().chain(tensors).collect());
 }
 
 #[test]
@@ -226,10 +308,28 @@ fn trained_tokens_replace_rows() {
         replace(&mut merged, "lm_head", &[2, 3], "lm_head");
         let tokens = json!({"target_modules": [], "trainable_token_indices": {short: [5, 1, 9], "lm_head": [2, 3]}});
         assert_is_merged(family, &base, &merged, tokens, &[of(embedding, 3), of("lm_head", 2)].into());
+        // The addition to a tied head goes on top of the rows.
+        let mut merged = untied(&recorded, embedding);
+        replace(&mut merged, embedding, &[5, 1, 9], embedding);
+        if tied {
+            replace(&mut merged, "lm_head", &[5, 1, 9], embedding);
+        }
+        let (mut both, sum) = pair("lm_head", [24, 16], LORA);
+        merged.change("lm_head.weight", |token, channel, x| *x += sum(token, channel));
+        both.extend([of(embedding, 3)]);
+        let tokens = json!({"target_modules": ["lm_head"], "trainable_token_indices": [5, 1, 9]});
+        assert_is_merged(family, &base, &merged, tokens, &both);
         let model = base.base();
+        if tied {
+            let name = "base_model.model.lm_head.lora_magnitude_vector";
+            both.insert(name.to_owned(), raw(name, &[24]));
+            let dora = json!({"target_modules": ["lm_head"], "trainable_token_indices": [5, 1, 9], "use_dora": true});
+            let error = adapter(&dora, &both, &model).unwrap_err().to_string();
+            assert!(error.contains("`use_dora` on a head that is tied to an embedding with trained tokens"), "{error}");
+        }
         let broken = |tokens: Value, tensors: &Tensors| {
             let changes = json!({"target_modules": [], "trainable_token_indices": tokens});
-            adapter(changes, tensors, &model).unwrap_err().to_string()
+            adapter(&changes, tensors, &model).unwrap_err().to_string()
         };
         let three = [of(embedding, 3)].into();
         assert!(broken(json!([5, 1]), &three).contains("[3, 16]"));

@@ -9,7 +9,7 @@ use harness_core::Control;
 use harness_decoder::{
     Adapter, BaseModel, Checkpoint, Decoder, DecoderConfig, DecoderError, Piece, Projection, merge_adapter,
 };
-use loading_support::{Tensors, raw, safetensors, tiny_config, tiny_tensors, values};
+use loading_support::{Raw, Tensors, raw, safetensors, tiny_config, tiny_tensors, values};
 use safetensors::{Dtype, SafeTensors};
 use serde_json::{Value, json};
 
@@ -102,6 +102,12 @@ fn pairs(modules: &[Projection], more: &[(&str, Shape)]) -> Tensors {
     tensors
 }
 
+/// The factors of embedding or head, of rank 2, and what else there is of it.
+fn top<const N: usize>(module: &str, factors: [&str; 2], more: [(&str, Vec<usize>); N]) -> Tensors {
+    let all = factors.into_iter().zip([vec![2, 8], vec![8, 2]]).chain(more);
+    all.map(|(part, shape)| (format!("{PREFIX}{module}.{part}"), raw(&format!("{module}{part}"), &shape))).collect()
+}
+
 fn worst([a, b]: &[Vec<f32>; 2]) -> f32 {
     assert_eq!(a.len(), b.len());
     a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
@@ -145,6 +151,10 @@ fn biases_are_added_to_biases_only() {
     let pair = Pair::new(&tiny_config("llama"), &tiny_tensors("llama"), &bias, &tensors);
     let error = pair.merge().unwrap_err().to_string();
     assert!(error.contains("model.layers.0.self_attn.q_proj` of the base has no bias"), "{error}");
+    let head = top("lm_head", ["lora_A.weight", "lora_B.weight"], [("lora_B.bias", vec![8])]);
+    let bias = json!({"target_modules": ["lm_head"], "lora_bias": true});
+    let error = Pair::new(&tiny_config("llama"), &tiny_tensors("llama"), &bias, &head).merge().unwrap_err().to_string();
+    assert!(error.contains("`lm_head` of the base has no bias"), "{error}");
     assert!(!pair.path("out").exists());
 }
 
@@ -156,20 +166,116 @@ fn sums_are_rounded_once_to_the_type_of_the_base() {
         *bytes = narrow.flat_map(bf16::to_le_bytes).collect();
         *dtype = Dtype::BF16;
     }
-    let targets = json!({"target_modules": ["v_proj"]});
-    let pair = Pair::new(&tiny_config("llama"), &tensors, &targets, &pairs(&[Projection::V], &[]));
+    let targets = json!({"target_modules": ["v_proj", "embed_tokens"]});
+    let mut more = pairs(&[Projection::V], &[]);
+    more.extend(top("model.embed_tokens", ["lora_embedding_A", "lora_embedding_B"], []));
+    let pair = Pair::new(&tiny_config("llama"), &tensors, &targets, &more);
     pair.merge().unwrap();
     let after = stored(&pair.path("out/model.safetensors"));
-    let name = "model.layers.1.self_attn.v_proj.weight";
-    let [(_, shape, w), (dtype, _, merged)] = [&tensors[name], &after[name]];
-    assert_eq!((*dtype, shape.as_slice()), (Dtype::BF16, &[8, 8][..]));
     let numbers = |bytes: &[u8]| bytes.chunks_exact(2).map(|x| bf16::from_le_bytes([x[0], x[1]])).collect::<Vec<_>>();
-    let (a, b) = (values("lora_A.weight1self_attn.v_proj", 16), values("lora_B.weight1self_attn.v_proj", 16));
-    for (at, (w, merged)) in numbers(w).into_iter().zip(numbers(merged)).enumerate() {
-        let (row, col) = (at / 8, at % 8);
-        let sum: f64 = (0..2).map(|k| f64::from(b[2 * row + k]) * f64::from(a[8 * k + col])).sum();
-        assert_eq!(merged, bf16::from_f64(w.to_f64() + 1.5 * sum), "{at}");
+    for (name, factors, turned) in [
+        (
+            "model.layers.1.self_attn.v_proj.weight",
+            ["lora_A.weight1self_attn.v_proj", "lora_B.weight1self_attn.v_proj"],
+            false,
+        ),
+        (
+            "model.embed_tokens.weight",
+            ["model.embed_tokenslora_embedding_A", "model.embed_tokenslora_embedding_B"],
+            true,
+        ),
+    ] {
+        let [(_, shape, w), (dtype, _, merged)] = [&tensors[name], &after[name]];
+        assert_eq!((*dtype, shape.as_slice()), (Dtype::BF16, &[8, 8][..]));
+        let [a, b] = factors.map(|name| values(name, 16));
+        for (at, (w, merged)) in numbers(w).into_iter().zip(numbers(merged)).enumerate() {
+            let (row, col) = if turned { (at % 8, at / 8) } else { (at / 8, at % 8) };
+            let sum: f64 = (0..2).map(|k| f64::from(b[2 * row + k]) * f64::from(a[8 * k + col])).sum();
+            assert_eq!(merged, bf16::from_f64(w.to_f64() + 1.5 * sum), "{name} {at}");
+        }
     }
+}
+
+/// A base whose head is its embedding, stored as either.
+fn tied(stored: &str) -> (Value, Tensors) {
+    let (mut config, mut tensors) = (tiny_config("llama"), tiny_tensors("llama"));
+    config["tie_word_embeddings"] = json!(true);
+    let table = tensors.remove("model.embed_tokens.weight").unwrap();
+    tensors.insert("lm_head.weight".to_owned(), table);
+    if stored == "model.embed_tokens.weight" {
+        let table = tensors.remove("lm_head.weight").unwrap();
+        tensors.insert(stored.to_owned(), table);
+    }
+    (config, tensors)
+}
+
+#[test]
+fn an_embedding_and_a_head_that_are_one_stay_so_only_if_both_change_alike() {
+    let embedding = || top("model.embed_tokens", ["lora_embedding_A", "lora_embedding_B"], []);
+    let head = || top("lm_head", ["lora_A.weight", "lora_B.weight"], []);
+    let rows = |module: &str| {
+        let name = format!("{PREFIX}{module}.token_adapter.trainable_tokens_delta");
+        Tensors::from([(name.clone(), raw(&name, &[2, 8]))])
+    };
+    let mirrored = {
+        let turn = |(dtype, shape, bytes): &Raw| {
+            let at = |i: usize| (i % shape[0] * shape[1] + i / shape[0]) * 4;
+            let turned = (0..16).flat_map(|i| bytes[at(i)..at(i) + 4].to_vec()).collect();
+            (*dtype, vec![shape[1], shape[0]], turned)
+        };
+        let mut both = embedding();
+        for (of, from) in [("lora_A.weight", "lora_embedding_B"), ("lora_B.weight", "lora_embedding_A")] {
+            let turned = turn(&both[&format!("{PREFIX}model.embed_tokens.{from}")]);
+            both.insert(format!("{PREFIX}lm_head.{of}"), turned);
+        }
+        both
+    };
+    let targets = |modules: &[&str]| json!({"target_modules": modules});
+    let tokens = |tokens: Value| json!({"target_modules": [], "trainable_token_indices": tokens});
+    let both: Tensors = embedding().into_iter().chain(head()).collect();
+    let own: Tensors = rows("model.embed_tokens").into_iter().chain(rows("lm_head")).collect();
+    let cases = [
+        ("the embedding", targets(&["embed_tokens"]), embedding(), false),
+        ("the head", targets(&["lm_head"]), head(), false),
+        ("both", targets(&["embed_tokens", "lm_head"]), both, false),
+        ("both alike", json!({"target_modules": ["embed_tokens"], "ensure_weight_tying": true}), mirrored, true),
+        ("tokens", tokens(json!([5, 1])), rows("model.embed_tokens"), true),
+        ("tokens of both", tokens(json!({"embed_tokens": [5, 1], "lm_head": [2, 3]})), own, false),
+    ];
+    for stored_as in ["model.embed_tokens.weight", "lm_head.weight"] {
+        for (what, adapter, more, stays) in &cases {
+            let (config, tensors) = tied(stored_as);
+            let pair = Pair::new(&config, &tensors, adapter, more);
+            let both = pair.logits();
+            assert!(worst(&both) < 1e-5, "{what}: {}", worst(&both));
+            assert!(worst(&[logits(&pair.path("base"), None), both[0].clone()]) > 0.01, "{what} changes something");
+            let config: Value = serde_json::from_slice(&fs::read(pair.path("out/config.json")).unwrap()).unwrap();
+            assert_eq!(config["tie_word_embeddings"], json!(stays), "{what}");
+            let written = stored(&pair.path("out/model.safetensors"));
+            assert_eq!(written.len(), tensors.len() + usize::from(!stays), "{what}: {stored_as}");
+        }
+    }
+}
+
+#[test]
+fn bases_in_several_files_are_merged_like_those_in_one() {
+    let targets = json!({"target_modules": ["embed_tokens", "v_proj"]});
+    let mut more = pairs(&[Projection::V], &[]);
+    more.extend(top("model.embed_tokens", ["lora_embedding_A", "lora_embedding_B"], []));
+    let pair = Pair::new(&tiny_config("llama"), &tiny_tensors("llama"), &targets, &more);
+    pair.merge().unwrap();
+    let whole = stored(&pair.path("out/model.safetensors"));
+    let mut rest = tiny_tensors("llama");
+    let first = rest.split_off("model.layers.1");
+    let file = |name: &str| if first.contains_key(name) { "first.safetensors" } else { "rest.safetensors" };
+    let map: BTreeMap<_, _> = first.keys().chain(rest.keys()).map(|name| (name, file(name))).collect();
+    let base = pair.path("base");
+    fs::remove_file(base.join("model.safetensors")).unwrap();
+    fs::write(base.join("model.safetensors.index.json"), json!({"weight_map": map}).to_string()).unwrap();
+    fs::write(base.join("first.safetensors"), safetensors(&first)).unwrap();
+    fs::write(base.join("rest.safetensors"), safetensors(&rest)).unwrap();
+    pair.merge().unwrap();
+    assert!(stored(&pair.path("out/model.safetensors")) == whole);
 }
 
 #[test]

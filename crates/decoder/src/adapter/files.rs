@@ -23,7 +23,7 @@ const WEIGHTS: &str = "adapter_model.safetensors";
 
 /// How names of tensors end that do not end in `.weight`.
 const UNWEIGHTED: [&str; 5] =
-    ["lora_magnitude_vector", "lora_B.bias", "lora_embedding_A", "lora_embedding_B", "trainable_tokens_delta"];
+    ["lora_magnitude_vector", ".bias", "lora_embedding_A", "lora_embedding_B", "trainable_tokens_delta"];
 /// The tensors of a linear's module.
 const MATRICES: [&str; 4] = ["lora_A", "lora_B", "lora_magnitude_vector", "lora_B.bias"];
 
@@ -132,6 +132,9 @@ impl Adapter {
         let adapter = Self::new(config, layers, modules_to_save);
         let rows = adapter.embedding_rows(base.vocab_size);
         let top = tops.resolve(&adapter.config, top_targets, &store, base, rows, whole)?;
+        if base.block.head_bias && adapter.modules_to_save.contains_key("lm_head") != top.head_bias.is_some() {
+            return Err(failed(format!("the weight and the bias of `{}` are not both there", names.head)));
+        }
         Ok(if experts.is_empty() && top.is_empty() { adapter } else { adapter.with_more(experts, top) })
     }
 

@@ -7,6 +7,8 @@ use rayon::prelude::*;
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::pair::LoraPair;
+
 /// What the factors of an adapter began as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Initialisation {
@@ -30,11 +32,18 @@ impl Initialisation {
         }
     }
 
-    /// The part of a weight `[rows, cols]` that is taken out, as factors `[rows, rank]` and `[rank, cols]`.
+    /// The addition to a weight `[rows, cols]` that takes out what an adapter of this rank and scale began as.
     ///
     /// # Errors
     /// A reason, if the decomposition is not unique or does not converge.
-    pub fn taken(self, weight: &[f32], cols: usize, rank: usize) -> Result<(Vec<f32>, Vec<f32>), String> {
+    pub fn taken_out(self, weight: &[f32], cols: usize, rank: usize, scale: f32) -> Result<LoraPair, String> {
+        let (b, a) = self.part(weight, cols, rank)?;
+        // PiSSA's factors give the part with the scale, those of OLoRA without it.
+        Ok(LoraPair::new(a, b, rank, if self == Self::Pissa { -1.0 } else { -scale }))
+    }
+
+    /// The part of a weight that factors begin as, `[rows, rank]` and `[rank, cols]`.
+    fn part(self, weight: &[f32], cols: usize, rank: usize) -> Result<(Vec<f32>, Vec<f32>), String> {
         let rows = weight.len() / cols;
         if rank > rows.min(cols) {
             return Err(format!("rank {rank} is above the rank of a weight of shape [{rows}, {cols}]"));
@@ -252,7 +261,7 @@ mod tests {
         for (rows, cols) in [(30, 12), (12, 30), (9, 9), (40, 1)] {
             let weight = matrix(rows, cols);
             for rank in [1, 3.min(cols)] {
-                let (b, a) = Initialisation::Pissa.taken(&weight, cols, rank).unwrap();
+                let (b, a) = Initialisation::Pissa.part(&weight, cols, rank).unwrap();
                 let part = multiplied(&b, &a, rank, cols);
                 // What is left has the rest of the singular values: 8² (1/4)^rank / (1 - 1/4), in squares.
                 let left = size(weight.iter().zip(&part).map(|(w, p)| w - p));
@@ -266,17 +275,17 @@ mod tests {
     #[test]
     fn equal_singular_values_and_zeros_are_no_trouble() {
         let identity: Vec<f32> = (0..64).map(|i| if i % 9 == 0 { 2.0 } else { 0.0 }).collect();
-        let (b, a) = Initialisation::Pissa.taken(&identity, 8, 8).unwrap();
+        let (b, a) = Initialisation::Pissa.part(&identity, 8, 8).unwrap();
         assert!(multiplied(&b, &a, 8, 8).iter().zip(&identity).all(|(x, y)| (x - y).abs() < 1e-6));
-        let (b, a) = Initialisation::Pissa.taken(&[0.0; 24], 4, 2).unwrap();
+        let (b, a) = Initialisation::Pissa.part(&[0.0; 24], 4, 2).unwrap();
         assert!(multiplied(&b, &a, 2, 4).iter().all(|&x| x == 0.0));
-        assert!(Initialisation::Pissa.taken(&[0.0; 24], 4, 5).unwrap_err().contains("rank 5"));
+        assert!(Initialisation::Pissa.part(&[0.0; 24], 4, 5).unwrap_err().contains("rank 5"));
     }
 
     #[test]
     fn the_first_columns_are_taken_whole() {
         let weight = matrix(6, 9);
-        let (b, a) = Initialisation::Olora.taken(&weight, 9, 4).unwrap();
+        let (b, a) = Initialisation::Olora.part(&weight, 9, 4).unwrap();
         let part = multiplied(&b, &a, 4, 9);
         for (row, of) in weight.chunks_exact(9).zip(part.chunks_exact(9)) {
             assert!(row[..4].iter().zip(&of[..4]).all(|(x, y)| (x - y).abs() < 1e-5));
@@ -287,6 +296,6 @@ mod tests {
             assert!(along.abs() < 1e-4, "{along}");
         }
         let same: Vec<f32> = (0..12).map(|i| (i / 3) as f32).collect();
-        assert!(Initialisation::Olora.taken(&same, 3, 2).unwrap_err().contains("column 1"));
+        assert!(Initialisation::Olora.part(&same, 3, 2).unwrap_err().contains("column 1"));
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{AdapterConfig, places::Top};
+use super::{AdapterConfig, places::Top, targets::may_be_tied};
 use crate::{DecoderConfig, DecoderError, weights::TensorStore};
 use harness_kernels::HostTensor;
 
@@ -55,7 +55,7 @@ impl<'a> Modules<'a> {
         let listed = config.modules_to_save.as_deref().unwrap_or_default();
         let [embed, head] = saved(config, base).map_err(failed)?;
         let saves = |module: &str| if module == EMBED { embed } else { head };
-        let ties_copies = tied && config.ensure_weight_tying && (embed || head);
+        let ties_copies = tied && config.ensure_weight_tying && may_be_tied(listed);
         let read = |module, form| self.0.get(&(module, form)).map(|name| store.tensor(name)).transpose();
         let (mut copies, mut originals) = (BTreeMap::new(), BTreeMap::new());
         for module in [EMBED, HEAD] {

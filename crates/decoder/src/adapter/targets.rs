@@ -18,6 +18,19 @@ pub struct TargetRank {
     pub scale: f32,
 }
 
+/// The names, in any family, by which PEFT knows an embedding or a head that may be tied.
+const TIED_BY_NAME: [&str; 2] = ["embed_tokens", "lm_head"];
+
+/// Whether one of these paths of modules ends in this name.
+fn is_among(paths: &[String], name: &str) -> bool {
+    paths.iter().any(|path| path.rsplit('.').next() == Some(name))
+}
+
+/// Whether PEFT ties the copies of these modules over a base that ties embedding and head, if asked to.
+pub(super) fn may_be_tied(modules_to_save: &[String]) -> bool {
+    TIED_BY_NAME.iter().any(|name| is_among(modules_to_save, name))
+}
+
 /// The ranks and scales that a configuration gives to modules.
 pub(super) struct Ranks<'a> {
     config: &'a AdapterConfig,
@@ -110,8 +123,15 @@ impl AdapterConfig {
             _ => selection.of(&top.path(base)),
         });
         let (embedding, head) = (embedding?, head?);
-        // Over a base that ties them PEFT ties the additions as well, if asked to.
-        let tied = base.tie_word_embeddings && self.ensure_weight_tying;
+        // Over a base that ties them PEFT ties the additions as well, if asked to and if it knows one by its name.
+        let mut known = false;
+        for name in TIED_BY_NAME {
+            known |= match &self.target_modules {
+                Some(TargetModules::Names(names)) => is_among(names, name),
+                _ => selection.wanted.matches(name)? != Match::No,
+            };
+        }
+        let tied = base.tie_word_embeddings && self.ensure_weight_tying && known;
         Ok(if tied { [embedding.or(head), head.or(embedding)] } else { [embedding, head] })
     }
 }

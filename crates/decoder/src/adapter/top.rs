@@ -19,6 +19,28 @@ pub struct TokenRows {
     pub rows: Vec<f32>,
 }
 
+impl TokenRows {
+    /// Adds a head's addition to rows of the head: PEFT puts it on top of the trained rows of a tied embedding.
+    fn add(&mut self, head: &LoraPair) -> Result<(), String> {
+        let LoraPair { a, b, rank, scale, magnitude, bias: _ } = head;
+        if magnitude.is_some() {
+            return Err(
+                "`use_dora` on a head that is tied to an embedding with trained tokens is not supported; PEFT \
+                        cannot compute it either"
+                    .to_owned(),
+            );
+        }
+        let width = a.len() / rank;
+        for (&token, row) in self.tokens.iter().zip(self.rows.chunks_exact_mut(width)) {
+            for (column, x) in row.iter_mut().enumerate() {
+                let b = &b[token as usize * rank..][..*rank];
+                *x += scale * b.iter().zip(a[column..].iter().step_by(width)).map(|(b, a)| b * a).sum::<f32>();
+            }
+        }
+        Ok(())
+    }
+}
+
 /// Changes of the embedding and the head that leave the rest of them as it is.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct TopAdditions {
@@ -28,8 +50,11 @@ pub struct TopAdditions {
     pub head: Option<LoraPair>,
     /// Rows of the embedding.
     pub embedding_rows: Option<TokenRows>,
-    /// Rows of the head, which are also those of the embedding where the base ties them and only that was trained.
+    /// Rows of the head, which are also those of the embedding where the base ties them and only that was trained; then with
+    /// what the head's addition adds to them.
     pub head_rows: Option<TokenRows>,
+    /// The bias of a head that the file brings whole.
+    pub head_bias: Option<Vec<f32>>,
 }
 
 impl TopAdditions {
@@ -54,6 +79,7 @@ impl TopAdditions {
                 parts.push((format!("{name} rows {tokens:?}"), vec![&rows[..]]));
             }
         }
+        parts.extend(self.head_bias.as_ref().map(|bias| ("head bias".to_owned(), vec![&bias[..]])));
         parts
     }
 }
@@ -66,10 +92,13 @@ enum Kind {
     Bias,
     Magnitude,
     Rows,
+    /// The bias of the module itself, and the base's beside or beneath it.
+    OwnBias,
+    BaseBias,
 }
 
 /// How the names of such tensors end.
-const ENDS: [(&str, Kind); 7] = [
+const ENDS: [(&str, Kind); 11] = [
     (".lora_embedding_A", Kind::A),
     (".lora_embedding_B", Kind::B),
     (".lora_A", Kind::A),
@@ -77,6 +106,10 @@ const ENDS: [(&str, Kind); 7] = [
     (".lora_B.bias", Kind::Bias),
     (".lora_magnitude_vector", Kind::Magnitude),
     (".token_adapter.trainable_tokens_delta", Kind::Rows),
+    (".bias", Kind::OwnBias),
+    (".modules_to_save.bias", Kind::OwnBias),
+    (".base_layer.bias", Kind::BaseBias),
+    (".original_module.bias", Kind::BaseBias),
 ];
 
 /// The tensors of an adapter's file that change embedding or head: their names.
@@ -175,17 +208,26 @@ impl<'a> TopTensors<'a> {
                 }
             };
         }
+        let mut biases = [Kind::OwnBias, Kind::BaseBias].map(|kind| match base.block.head_bias {
+            true => self.0.remove(&(Top::Head, kind)),
+            false => None,
+        });
+        let head_bias = biases.iter_mut().find_map(Option::take);
+        let head_bias = head_bias.map(|name| read(name, &Top::Head.path(base), &[rows])).transpose()?;
         if let Some(name) = self.0.values().next() {
             return Err(failed(format!("tensor `{name}` is not targeted by adapter_config.json")));
         }
         let ([embedding, head], [embedding_rows, mut head_rows]) = (pairs, own);
         if head_rows.is_none() && base.tie_word_embeddings && !whole[1] {
             head_rows.clone_from(&embedding_rows);
+            if let (Some(rows), Some(head)) = (&mut head_rows, &head) {
+                rows.add(head).map_err(failed)?;
+            }
         }
         if head_rows.is_some() && base.block.head_bias {
             return Err(failed("trained rows of a head with a bias are not supported; PEFT drops the bias".to_owned()));
         }
-        Ok(TopAdditions { embedding, head, embedding_rows, head_rows })
+        Ok(TopAdditions { embedding, head, embedding_rows, head_rows, head_bias })
     }
 }
 

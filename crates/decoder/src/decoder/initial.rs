@@ -30,15 +30,14 @@ pub(super) fn without_part(
             return Err(failed("the base is quantised".to_owned()));
         }
         let weight = base.weight_rows(first..column);
-        let (b, a) = initialisation.taken(&weight, base.inputs(), *rank).map_err(failed)?;
-        // PiSSA's factors give the part with the scale, those of OLoRA without it.
-        let factor = if initialisation == Initialisation::Pissa { -1.0 / scale } else { -1.0 };
-        let mut rows = b.chunks_exact(*rank);
+        let taken = initialisation.taken_out(&weight, base.inputs(), *rank, *scale).map_err(failed)?;
+        let factor = taken.scale / scale;
+        let mut rows = taken.b.chunks_exact(*rank);
         for place in module {
             let Some(pair) = layer.get(&place.projection) else { continue };
             let own = pair.b.chunks_exact(*rank).zip(rows.by_ref());
             let b = own.flat_map(|(own, part)| own.iter().copied().chain(part.iter().map(|b| b * factor))).collect();
-            let pair = LoraPair { a: [&pair.a[..], &a].concat(), b, rank: 2 * rank, ..pair.clone() };
+            let pair = LoraPair { a: [&pair.a[..], &taken.a].concat(), b, rank: 2 * rank, ..pair.clone() };
             changed.insert(place.projection, pair);
         }
     }

@@ -35,8 +35,8 @@ impl TopLora {
     /// If modules other than embedding and head are replaced.
     pub(crate) fn pack(adapter: &Adapter, table: &Embedding, base_head: &Linear) -> Result<Self, DecoderError> {
         let [head, embedding] = adapter.whole_modules()?;
-        let head = head.map(|tensor| Linear::pack(&[tensor], &[None]));
         let top = &adapter.top;
+        let head = head.map(|tensor| Linear::pack(&[tensor], &[top.head_bias.as_ref()]));
         let base = head.as_ref().unwrap_or(base_head);
         let embedding = embedding.map(|tensor| Embedding::new(tensor.clone()));
         let table = embedding.as_ref().unwrap_or(table);

@@ -1,31 +1,26 @@
-//! Which stored tensors of a base an adapter changes.
+//! Which tensors of a merged model differ from those that the base stores.
 
-use std::{collections::BTreeMap, path::Path};
+use std::{borrow::Cow, collections::BTreeMap, ops::Range, path::Path};
 
 use harness_kernels::HostTensor;
 
-use super::change::{Change, Run};
+use super::{
+    change::{Change, Run, Source, Sum, matrix},
+    top::{Base, Top, top},
+};
 use crate::{
-    Adapter, DecoderConfig, DecoderError, ExpertPairs, LoraPair, Projection,
-    weights::{ExpertPart, HfSource, Part, Place, TensorSource, TensorStore},
+    Adapter, AdapterConfig, DecoderError, ExpertPairs, Initialisation, LoraPair, Projection,
+    weights::{ExpertPart, Part, Place, TensorSource, TensorStore},
 };
 
-/// The changes of stored tensors by their names.
+/// The tensors that are written otherwise than the base stores them.
 pub(super) struct Plan<'a> {
+    /// By the names that they get; not all of them are in the base.
     pub(super) changes: BTreeMap<String, Change<'a>>,
-    /// Tensors that the base does not store, with the names of those whose type they get.
-    pub(super) added: BTreeMap<String, (Source<'a>, String)>,
     /// Rows of embedding and head.
     pub(super) vocab_size: usize,
     /// Whether the head is the embedding.
     pub(super) tied: bool,
-}
-
-/// What a tensor is written from that the base does not store.
-pub(super) enum Source<'a> {
-    Given(&'a HostTensor),
-    /// The base's tensor of the name that stands beside it.
-    Base,
 }
 
 impl<'a> Plan<'a> {
@@ -33,91 +28,84 @@ impl<'a> Plan<'a> {
     ///
     /// # Errors
     /// If a tensor is not there or of another shape, or a bias is to be changed that the base lacks.
-    pub(super) fn new(
-        adapter: &'a Adapter,
-        config: &DecoderConfig,
-        source: &HfSource<'_>,
-        store: &TensorStore,
-        folder: &Path,
-    ) -> Result<Self, DecoderError> {
+    pub(super) fn new(adapter: &'a Adapter, base: Base<'_>, folder: &Path) -> Result<Self, DecoderError> {
         // Whatever an adapter may hold one day is to be merged, too.
-        let Adapter { layers, modules_to_save: _, experts, config: _, digest: _, top } = adapter;
-        if !top.is_empty() {
-            return Err(DecoderError::Adapter {
-                path: folder.to_owned(),
-                reason:
-                    "additions to the embedding or the head, and trained tokens, cannot be merged here: merge with PEFT"
-                        .to_owned(),
-            });
-        }
-        let mut plan = Self {
-            changes: BTreeMap::new(),
-            added: BTreeMap::new(),
-            vocab_size: config.vocab_size,
-            tied: config.tie_word_embeddings,
-        };
+        let Adapter { layers, modules_to_save: _, experts, config, digest: _, top: additions } = adapter;
+        let AdapterConfig { initialisation, .. } = config;
+        let (names, mut changes) = (&base.config.architecture.family().names, Changes::default());
         for (layer, pairs) in layers.iter().enumerate() {
             for (&projection, pair) in pairs {
-                plan.linear(config, source, (layer, projection), pair);
-                if let Some(bias) = &pair.bias {
-                    let values = bias.iter().map(|bias| pair.scale * bias).collect();
-                    plan.bias(config, source, (layer, projection), values, folder)?;
-                }
+                let runs = match names.rows(base.config, projection) {
+                    Some((_, runs)) => runs,
+                    None => std::iter::once(0..projection.dims(base.config).0).collect(),
+                };
+                let weight = base.source.name(Place::Layer(layer, Part::of(projection)));
+                changes.add(weight, names.transposed, *initialisation, Cow::Borrowed(pair), &runs);
+                let bias = bias_of(projection).map(|part| base.source.name(Place::Layer(layer, part)));
+                changes.bias(base, (&projection.path(layer), bias), pair, &runs, folder)?;
             }
         }
         for (layer, experts) in experts.iter().enumerate() {
-            plan.experts(config, source, layer, experts);
+            changes.experts(base, layer, experts);
         }
-        for change in plan.changes.values_mut() {
-            if let Change::Sum { runs, .. } = change {
-                runs.sort_by_key(|run| run.at.start);
-            }
+        let head_bias = base.source.name(Place::HeadBias);
+        if let Some(bias) = &additions.head_bias {
+            let whole = Source::Given(HostTensor::from_f32([bias.len()], bias.clone()), head_bias.clone());
+            changes.0.insert(head_bias.clone(), Change { source: whole, sum: Sum::default(), rows: None });
         }
-        plan.whole_modules(adapter, config, source, store)?;
-        plan.check(store)?;
-        Ok(plan)
+        if let Some(pair) = &additions.head {
+            let rows = 0..pair.b.len() / pair.rank;
+            changes.bias(base, (names.head, Some(head_bias)), pair, &[rows], folder)?;
+        }
+        let Top { changes: tops, tied } = top(adapter, base)?;
+        let Changes(mut changes) = changes;
+        for change in changes.values_mut() {
+            change.sum.runs.sort_by_key(|run| run.at.start);
+        }
+        changes.extend(tops);
+        check(&changes, base.store)?;
+        Ok(Self { changes, vocab_size: adapter.embedding_rows(base.config.vocab_size), tied })
     }
+}
 
-    fn add(&mut self, name: String, transposed: bool, runs: impl Iterator<Item = Run<'a>>) {
-        let change = self.changes.entry(name).or_insert_with(|| Change::Sum { runs: vec![], transposed });
-        if let Change::Sum { runs: all, .. } = change {
-            all.extend(runs);
-        }
-    }
+/// Changes of tensors of the base, by name.
+#[derive(Default)]
+struct Changes<'a>(BTreeMap<String, Change<'a>>);
 
-    fn linear(
+impl<'a> Changes<'a> {
+    /// Adds the outputs of a pair, one after the other, to these of a tensor.
+    fn add(
         &mut self,
-        config: &DecoderConfig,
-        source: &HfSource<'_>,
-        (layer, projection): (usize, Projection),
-        pair: &'a LoraPair,
+        name: String,
+        transposed: bool,
+        began: Option<Initialisation>,
+        pair: Cow<'a, LoraPair>,
+        outputs: &[Range<usize>],
     ) {
-        let names = &config.architecture.family().names;
-        let name = source.name(Place::Layer(layer, Part::of(projection)));
-        let runs = match names.rows(config, projection) {
-            Some((_, runs)) => runs,
-            None => std::iter::once(0..projection.dims(config).0).collect(),
-        };
         let mut from = 0;
-        let runs = runs.into_iter().map(|at| {
+        for at in outputs {
+            self.run(name.clone(), transposed, began, Run { at: at.clone(), pair: pair.clone(), from });
             from += at.len();
-            Run { from: from - at.len(), at, pair }
-        });
-        self.add(name, names.transposed, runs);
+        }
     }
 
+    fn run(&mut self, name: String, transposed: bool, began: Option<Initialisation>, run: Run<'a>) {
+        let sum = Sum { runs: vec![], transposed, began };
+        let new = || Change { source: Source::Base(name.clone()), sum, rows: None };
+        self.0.entry(name.clone()).or_insert_with(new).sum.runs.push(run);
+    }
+
+    /// `lora_bias` of a pair: its scale times this is added to the bias of the module.
     fn bias(
         &mut self,
-        config: &DecoderConfig,
-        source: &HfSource<'_>,
-        (layer, projection): (usize, Projection),
-        values: Vec<f32>,
+        base: Base<'_>,
+        (module, name): (&str, Option<String>),
+        pair: &LoraPair,
+        outputs: &[Range<usize>],
         folder: &Path,
     ) -> Result<(), DecoderError> {
-        let names = &config.architecture.family().names;
-        let name = bias_of(projection).map(|part| source.name(Place::Layer(layer, part))).unwrap_or_default();
-        if !source.has(&name) {
-            let module = projection.path(layer);
+        let Some(bias) = &pair.bias else { return Ok(()) };
+        let Some(name) = name.filter(|name| base.source.has(name)) else {
             return Err(DecoderError::Adapter {
                 path: folder.to_owned(),
                 reason: format!(
@@ -125,21 +113,16 @@ impl<'a> Plan<'a> {
                      merged; evaluate base and adapter as two"
                 ),
             });
-        }
-        let change = self.changes.entry(name).or_insert_with(|| Change::Bias(vec![]));
-        let Change::Bias(all) = change else { return Ok(()) };
-        match names.rows(config, projection) {
-            Some((_, runs)) => {
-                let mut values = values.into_iter();
-                all.extend(runs.into_iter().map(|run| (run.start, values.by_ref().take(run.len()).collect())));
-            }
-            None => all.push((0, values)),
-        }
+        };
+        // A bias is a matrix of one column.
+        let pair = LoraPair::new(vec![1.0], bias.clone(), 1, pair.scale);
+        self.add(name, false, None, Cow::Owned(pair), outputs);
         Ok(())
     }
 
     /// The experts of a layer, which are stored in one tensor or one by one.
-    fn experts(&mut self, config: &DecoderConfig, source: &HfSource<'_>, layer: usize, experts: &'a ExpertPairs) {
+    fn experts(&mut self, base: Base<'_>, layer: usize, experts: &'a ExpertPairs) {
+        let Base { config, source, .. } = base;
         let (hidden, width) = (config.hidden_size, config.expert_width());
         for (expert, [both, down]) in experts.iter().enumerate() {
             let parts = [(both, ExpertPart::Gate, 0), (both, ExpertPart::Up, width), (down, ExpertPart::Down, 0)];
@@ -152,88 +135,43 @@ impl<'a> Plan<'a> {
                     ExpertPart::Gate | ExpertPart::Up => 2 * width,
                 };
                 let first = if source.is_stacked(layer, part) { expert * of_all + from } else { 0 };
-                self.add(name, false, std::iter::once(Run { at: first..first + rows, pair, from }));
+                let run = Run { at: first..first + rows, pair: Cow::Borrowed(pair), from };
+                self.run(name, false, None, run);
             }
         }
     }
+}
 
-    /// Embedding and head that the adapter brings whole.
-    fn whole_modules(
-        &mut self,
-        adapter: &'a Adapter,
-        config: &DecoderConfig,
-        source: &HfSource<'_>,
-        store: &TensorStore,
-    ) -> Result<(), DecoderError> {
-        let [head, embed] = adapter.whole_modules()?;
-        self.vocab_size = adapter.embedding_rows(config.vocab_size);
-        let [embed_name, head_name] = [Place::Embed, Place::LmHead].map(|place| source.name(place));
-        if !self.tied {
-            let modules = [(embed_name, embed), (head_name, head)];
-            self.changes.extend(modules.into_iter().filter_map(|(name, new)| Some((name, Change::Replaced(new?)))));
-            return Ok(());
-        }
-        // Of two tied tensors either may be the one that is stored, or both.
-        let table = if store.contains(&embed_name) { embed_name.clone() } else { head_name.clone() };
-        let equal = |a: &HostTensor, b: &HostTensor| a.shape == b.shape && a.to_f32() == b.to_f32();
-        self.tied = match (embed, head) {
-            (None, None) => return Ok(()),
-            (Some(embed), Some(head)) => equal(embed, head),
-            _ => false,
+/// Fails if a changed tensor is not there or of another size than the configuration gives it.
+fn check(changes: &BTreeMap<String, Change<'_>>, store: &TensorStore) -> Result<(), DecoderError> {
+    let names = || changes.values().map(|change| change.source.name());
+    let missing: Vec<String> = names().filter(|name| !store.contains(name)).map(str::to_owned).collect();
+    if !missing.is_empty() {
+        return Err(DecoderError::MissingTensors { path: store.root().to_owned(), names: missing });
+    }
+    for (name, Change { source, sum, rows }) in changes {
+        let shape = match source {
+            Source::Base(name) => store.tensor(name)?.shape,
+            Source::Given(tensor, _) => tensor.shape.clone(),
         };
-        for (name, new) in [(embed_name, embed), (head_name, head)] {
-            let stored = store.contains(&name);
-            if self.tied && !stored {
-                continue;
+        let (height, width) = matrix(&shape);
+        let (outputs, inputs) = if sum.transposed { (width, height) } else { (height, width) };
+        // Rows of a part that is not adapted are in no run.
+        let end = sum.runs.last().map_or(0, |run| run.at.end);
+        let wanted = sum.runs.iter().map(|run| run.pair.a.len() / run.pair.rank).find(|&wanted| wanted != inputs);
+        let expected = match (wanted, rows) {
+            (None, _) if end > outputs => vec![end, inputs],
+            (Some(inputs), _) => vec![end, inputs],
+            (None, Some(rows)) if rows.rows.len() != rows.tokens.len() * width => {
+                vec![height, rows.rows.len() / rows.tokens.len()]
             }
-            match new {
-                Some(new) if stored => drop(self.changes.insert(name, Change::Replaced(new))),
-                Some(new) => drop(self.added.insert(name, (Source::Given(new), table.clone()))),
-                None if stored => {}
-                None => drop(self.added.insert(name, (Source::Base, table.clone()))),
-            }
-        }
-        Ok(())
+            _ => continue,
+        };
+        let expected = if sum.transposed { expected.into_iter().rev().collect() } else { expected };
+        let (path, tensor) = (store.file_of(source.name()).to_owned(), name.clone());
+        return Err(DecoderError::TensorShape { path, tensor, found: shape, expected });
     }
-
-    /// Fails if a changed tensor is not there or of another size than the configuration gives it.
-    fn check(&self, store: &TensorStore) -> Result<(), DecoderError> {
-        let missing: Vec<String> = self.changes.keys().filter(|name| !store.contains(name)).cloned().collect();
-        if !missing.is_empty() {
-            return Err(DecoderError::MissingTensors { path: store.root().to_owned(), names: missing });
-        }
-        for (name, change) in &self.changes {
-            let tensor = store.tensor(name)?;
-            let expected = match change {
-                Change::Replaced(_) => continue,
-                Change::Bias(runs) => vec![runs.iter().map(|(_, values)| values.len()).sum()],
-                Change::Sum { runs, transposed } => {
-                    let Some(first) = runs.first() else { continue };
-                    let cols = first.pair.a.len() / first.pair.rank;
-                    let shape = tensor.shape.as_slice();
-                    // Rows of a part that is not adapted are in no run.
-                    match (shape, transposed) {
-                        (&[inputs, outputs], true)
-                            if inputs == cols && runs.iter().all(|run| run.at.end <= outputs) =>
-                        {
-                            continue;
-                        }
-                        (&[.., inputs], false)
-                            if inputs == cols && runs.iter().all(|run| run.at.end <= tensor.data.len() / cols) =>
-                        {
-                            continue;
-                        }
-                        _ => vec![runs.last().map_or(0, |run| run.at.end), cols],
-                    }
-                }
-            };
-            if tensor.shape != expected {
-                let (path, found) = (store.file_of(name).to_owned(), tensor.shape);
-                return Err(DecoderError::TensorShape { path, tensor: name.clone(), found, expected });
-            }
-        }
-        Ok(())
-    }
+    Ok(())
 }
 
 /// The bias of a projection, where a family has one.

@@ -12,16 +12,13 @@ use safetensors::{Dtype, tensor::TensorInfo};
 use serde_json::{Value, json};
 
 use super::{
-    change::{self, Change},
-    plan::{Plan, Source},
+    change::{Change, Source, matrix, parts},
+    plan::Plan,
 };
 use crate::{
     DecoderError,
     weights::{Remapped, le_bytes},
 };
-
-/// Elements that are in memory as f32 at a time, at least a row.
-const ELEMENTS: usize = 1 << 22;
 
 /// A tensor to be written.
 struct Entry {
@@ -88,21 +85,16 @@ pub(super) fn write(
 fn entries(tensors: &mut Remapped, plan: &Plan<'_>) -> Result<Vec<Entry>, DecoderError> {
     let store = tensors.store(0)?;
     let mut entries = BTreeMap::new();
-    for name in store.names() {
-        let Some((dtype, shape)) = store.info(name) else { continue };
-        let shape = match plan.changes.get(name) {
-            Some(Change::Replaced(new)) => new.shape.clone(),
-            _ => shape.to_vec(),
-        };
-        entries.insert(name.to_owned(), Entry { name: name.to_owned(), dtype, shape });
-    }
-    for (name, (source, like)) in &plan.added {
-        let Some((dtype, shape)) = store.info(like) else { continue };
-        let shape = match source {
-            Source::Given(new) => new.shape.clone(),
-            Source::Base => shape.to_vec(),
-        };
-        entries.insert(name.clone(), Entry { name: name.clone(), dtype, shape });
+    let mut add = |name: &str, (dtype, shape): (Dtype, &[usize])| {
+        entries.insert(name.to_owned(), Entry { name: name.to_owned(), dtype, shape: shape.to_vec() });
+    };
+    store.names().filter_map(|name| Some((name, store.info(name)?))).for_each(|(name, info)| add(name, info));
+    for (name, Change { source, .. }) in &plan.changes {
+        let Some((dtype, shape)) = store.info(source.name()) else { continue };
+        match source {
+            Source::Base(_) => add(name, (dtype, shape)),
+            Source::Given(tensor, _) => add(name, (dtype, &tensor.shape)),
+        }
     }
     Ok(entries.into_values().collect())
 }
@@ -151,58 +143,25 @@ fn tensor(
 ) -> Result<(), DecoderError> {
     let Entry { name, dtype, shape } = entry;
     let store = tensors.store(entry.bytes())?;
-    let given = |new: &HostTensor, put: &mut dyn FnMut(&[u8]) -> Result<(), DecoderError>| {
-        rounded_rows(name, new, *dtype, &mut |_, _| {}, put)
+    let Some(change) = plan.changes.get(name) else { return put(&store.bytes(name)?) };
+    let source = match &change.source {
+        Source::Base(name) if change.is_none() => return put(&store.bytes(name)?),
+        Source::Base(name) => store.tensor(name)?,
+        Source::Given(tensor, _) => tensor.clone(),
     };
-    match (plan.changes.get(name), plan.added.get(name)) {
-        (_, Some((Source::Given(new), _))) | (Some(Change::Replaced(new)), None) => given(new, put),
-        (_, Some((Source::Base, like))) => put(&store.bytes(like)?),
-        (Some(Change::Bias(runs)), None) => {
-            let stored = store.tensor(name)?;
-            let mut values = stored.to_f32().into_owned();
-            for (first, added) in runs {
-                values[*first..].iter_mut().zip(added).for_each(|(value, added)| *value += added);
-            }
-            given(&HostTensor::from_f32(shape.clone(), values), put)
-        }
-        (Some(Change::Sum { runs, transposed: false }), None) => {
-            let cols = shape.last().copied().unwrap_or(1);
-            let stored = store.tensor(name)?;
-            let rows = stored.data.len() / cols;
-            let mut add = |first: usize, values: &mut [f32]| change::sum(runs, first, cols, values);
-            rounded_rows(name, &stored.reshaped(&[rows, cols]), *dtype, &mut add, put)
-        }
-        (Some(Change::Sum { runs, transposed: true }), None) => {
-            let turned = store.tensor(name)?.transposed();
-            let cols = turned.cols();
-            let mut values = turned.to_f32().into_owned();
-            change::sum(runs, 0, cols, &mut values);
-            given(&HostTensor::from_f32(turned.shape, values).transposed(), put)
-        }
-        (None, None) => put(&store.bytes(name)?),
-    }
-}
-
-/// Changes rows of a tensor, rounds them to the type of the file and gives their bytes to `put`.
-fn rounded_rows(
-    name: &str,
-    tensor: &HostTensor,
-    dtype: Dtype,
-    change: &mut dyn FnMut(usize, &mut [f32]),
-    put: &mut dyn FnMut(&[u8]) -> Result<(), DecoderError>,
-) -> Result<(), DecoderError> {
     let kind = match dtype {
         Dtype::BF16 => FloatType::Bf16,
         Dtype::F16 => FloatType::F16,
         _ => FloatType::F32,
     };
     let beyond = || DecoderError::OutOfRange { tensor: name.to_owned(), dtype: kind.name() };
-    let (rows, cols) = (tensor.rows(), tensor.cols());
-    let step = (ELEMENTS / cols.max(1)).max(1);
-    for first in (0..rows).step_by(step) {
-        let part = tensor.select_rows(std::iter::once(first..rows.min(first + step)));
+    let (rows, cols) = matrix(shape);
+    let source = source.reshaped(&[rows, cols]);
+    let module = || name.strip_suffix(".weight").unwrap_or(name).to_owned();
+    let ready = change.over(&source).map_err(|reason| DecoderError::AdapterPart { module: module(), reason })?;
+    for (first, part) in parts(&source) {
         let mut values = part.to_f32().into_owned();
-        change(first, &mut values);
+        ready.change(first, &mut values);
         let rounded = HostTensor::from_f32(part.shape, values).stored_as(kind).ok_or_else(beyond)?;
         let finite = match &rounded.data {
             HostData::Bf16(data) => data.iter().all(|x| x.is_finite()),

@@ -28,6 +28,7 @@ CASES = {
     "hunyuan_v1_moe": dict(num_experts=4, moe_topk=2),
     "lfm2": dict(layer_types=["conv", "full_attention"], block_auto_adjust_ff_dim=False),
     "phi3": dict(pad_token_id=0, tie_word_embeddings=True),
+    "phi": dict(),
     "gpt2": dict(n_embd=16, n_layer=2, n_head=2, n_inner=24, n_positions=32),
 }
 
