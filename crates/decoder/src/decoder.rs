@@ -20,6 +20,8 @@ use std::sync::Arc;
 pub use cache::KvBlock;
 use cache::{Held, HostKv, Widths};
 use host::{Host, HostAdapter, HostModel};
+#[cfg(feature = "cuda")]
+pub(crate) use initial::without_part;
 pub use piece::Piece;
 #[cfg(feature = "cuda")]
 pub(crate) use piece::consecutive;
@@ -156,14 +158,7 @@ impl Decoder {
         let weights = match &base.weights {
             Placed::Host(model) => AdapterWeights::Host(HostAdapter::new(config, model, adapter)?),
             #[cfg(feature = "cuda")]
-            Placed::Device(model) => {
-                if !adapter.top.is_empty() || adapter.config.initialisation.is_some() {
-                    let what = "LoRA on embedding or head, trained tokens, PiSSA and OLoRA";
-                    let reason = format!("{what}: not supported on a GPU yet; use --device cpu");
-                    return Err(harness_kernels::KernelError::Device { device: "cuda".to_owned(), reason }.into());
-                }
-                AdapterWeights::Device(Box::new(DeviceAdapter::new(model, adapter)?))
-            }
+            Placed::Device(model) => AdapterWeights::Device(Box::new(DeviceAdapter::new(model, adapter)?)),
         };
         let vocab_size = adapter.embedding_rows(config.vocab_size);
         let whole = adapter.modules_to_save.is_empty() && adapter.top.is_empty();

@@ -85,6 +85,14 @@ impl DeviceFeedForward {
         }
     }
 
+    /// Likewise those that are computed in f32.
+    fn exact_linears(&self) -> Vec<Stacked<'_>> {
+        match self {
+            Self::Dense(_) => vec![],
+            Self::Experts(experts) => experts.exact_linears(),
+        }
+    }
+
     /// The experts of a mixture.
     fn experts(&self) -> &[DeviceGated] {
         match self {

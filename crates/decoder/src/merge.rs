@@ -17,6 +17,8 @@ use crate::{
 };
 use plan::Plan;
 use top::Base;
+#[cfg(feature = "cuda")]
+pub(crate) use top::whole_tables;
 
 /// Bytes of the largest file of weights that is written, as in transformers.
 const SHARD: u64 = 5_000_000_000;

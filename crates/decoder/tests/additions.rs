@@ -116,6 +116,25 @@ fn assert_is_merged(what: &str, base: &Model, merged: &Model, changes: Value, te
     merge_adapter(from.path(), folder.path(), out.path(), &mut |_, _| Control::Continue).unwrap();
     let found = difference(&logits(&Decoder::new(opened(out.path()))), &merged);
     assert!(found < 2e-5, "{what}: {found} between what is written and the merged base");
+    #[cfg(feature = "cuda")]
+    assert_is_the_same_on_a_gpu(what, base, &adapter, &beside);
+}
+
+/// Checks that an adapter gives these logits on a GPU, where there is one.
+#[cfg(feature = "cuda")]
+fn assert_is_the_same_on_a_gpu(what: &str, base: &Model, adapter: &Adapter, expected: &[f32]) {
+    use harness_kernels::cuda::{Device, Float};
+    let device = match Device::open(0) {
+        Ok(device) => device,
+        Err(error) => return harness_test_support::skipped(error),
+    };
+    let folder = base.dir();
+    let checkpoint = Checkpoint::open(folder.path()).unwrap();
+    let mut config = checkpoint.config().unwrap();
+    let (weights, _) = checkpoint.weights(&mut config).unwrap();
+    let model = BaseModel::on_device(config, &weights, 16, device, Float::F32).unwrap();
+    let found = difference(&logits(&Decoder::with_adapter(model.into(), adapter).unwrap()), expected);
+    assert!(found < 2e-5, "{what}: {found} between GPU and processor");
 }
 
 /// The factors of a module, and their product with the scale at an element.

@@ -1,5 +1,5 @@
 //! Scoring and generation on a GPU, on random weights of known shapes: `cargo bench -p harness-engine --features cuda
-//! --bench gpu_score [7b] [1b:q4_k] [135m]`. The scoring has the form of MMLU with five examples: 57 subjects, 14,042 questions of
+//! --bench gpu_score [--generate] [7b] [1b:q4_k] [135m]`; `--generate` leaves the scoring out. The scoring has the form of MMLU with five examples: 57 subjects, 14,042 questions of
 //! about 110 tokens after a header of about 620, four answers each. One JSON line a measurement.
 #![allow(clippy::print_stdout, reason = "a benchmark prints its figures")]
 
@@ -41,7 +41,7 @@ fn questions() -> (Vec<Vec<u32>>, Vec<usize>) {
     (all, first)
 }
 
-fn run(case: &str) -> Result<(), Box<dyn std::error::Error>> {
+fn run(case: &str, score: bool) -> Result<(), Box<dyn std::error::Error>> {
     let (shape, stored) = case.split_once(':').unwrap_or((case, "bf16"));
     let config = shapes::config(shape);
     let placement = Placement::Cuda(0);
@@ -59,10 +59,37 @@ fn run(case: &str) -> Result<(), Box<dyn std::error::Error>> {
     let model = LocalModel::new(Arc::new(base));
     println!("{{\"model\": \"{case}\", \"placed_s\": {:.1}}}", start.elapsed().as_secs_f64());
 
+    if score {
+        scoring(case, &model)?;
+    }
+    // Greedy generation, as GSM8K does; with prompts that begin alike, as with examples.
+    generate(&model, &prompts(32, 0), 8)?;
+    for (sequences, shared) in [(32, 0), (32, 880), (256, 0)] {
+        if shape == "7b" && sequences > 32 {
+            continue;
+        }
+        let prompts = prompts(sequences, shared);
+        let mut rates = vec![];
+        for _ in 0..3 {
+            let (seconds, made) = generate(&model, &prompts, 128)?;
+            rates.push(made as f64 / seconds);
+        }
+        rates.sort_by(f64::total_cmp);
+        println!(
+            "{{\"model\": \"{case}\", \"generate\": \"{sequences}x(900+128)\", \"shared\": {shared}, \"new_tok_s\": {:.0}, \
+             \"min\": {:.0}, \"max\": {:.0}}}",
+            rates[1], rates[0], rates[2]
+        );
+    }
+    Ok(())
+}
+
+/// Full MMLU in form.
+fn scoring(case: &str, model: &LocalModel) -> Result<(), Box<dyn std::error::Error>> {
     let (tokens, first) = questions();
     model.score_tokens(&tokens[..400], &first[..400])?;
     let mut seconds = vec![];
-    for _ in 0..if shape == "7b" { 1 } else { 3 } {
+    for _ in 0..if case.starts_with("7b") { 1 } else { 3 } {
         let start = Instant::now();
         let before = model.stats();
         model.score_tokens(&tokens, &first)?;
@@ -76,31 +103,28 @@ fn run(case: &str) -> Result<(), Box<dyn std::error::Error>> {
             computed as f64 / seconds[seconds.len() - 1]
         );
     }
-    // Greedy generation, as GSM8K does.
-    let prompts: Vec<String> = (0..32usize)
-        .map(|i| (0..900).map(|j| format!("w{}", 2 + (i * 131 + j * 37) % 1900)).collect::<Vec<_>>().join(" "))
-        .collect();
-    let generate = |new: usize| -> Result<(f64, usize), Box<dyn std::error::Error>> {
-        let sampling = Sampling { max_new_tokens: new, temperature: 0.0, ..Sampling::default() };
-        let requests: Vec<Request> = prompts
-            .iter()
-            .map(|prompt| Request::Generate { prompt: prompt.clone(), stop: vec![], sampling: sampling.clone() })
-            .collect();
-        let (start, mut made) = (Instant::now(), 0);
-        model.answer(&requests, &mut |_, response| {
-            made += response.usage.completion_tokens;
-            Control::Continue
-        })?;
-        Ok((start.elapsed().as_secs_f64(), made))
-    };
-    generate(8)?;
-    let (seconds, made) = generate(128)?;
-    println!(
-        "{{\"model\": \"{case}\", \"generate\": \"32x(900+128)\", \"seconds\": {seconds:.2}, \"new_tokens\": {made}, \
-         \"new_tok_s\": {:.0}}}",
-        made as f64 / seconds
-    );
     Ok(())
+}
+
+/// Prompts of 900 words, of which the first `shared` are the same.
+fn prompts(sequences: usize, shared: usize) -> Vec<String> {
+    let word = |i: usize, j: usize| format!("w{}", 2 + (if j < shared { 0 } else { i * 131 } + j * 37) % 1900);
+    (0..sequences).map(|i| (0..900).map(|j| word(i, j)).collect::<Vec<_>>().join(" ")).collect()
+}
+
+/// Seconds, and new tokens.
+fn generate(model: &LocalModel, prompts: &[String], new: usize) -> Result<(f64, usize), Box<dyn std::error::Error>> {
+    let sampling = Sampling { max_new_tokens: new, temperature: 0.0, ..Sampling::default() };
+    let requests: Vec<Request> = prompts
+        .iter()
+        .map(|prompt| Request::Generate { prompt: prompt.clone(), stop: vec![], sampling: sampling.clone() })
+        .collect();
+    let (start, mut made) = (Instant::now(), 0);
+    model.answer(&requests, &mut |_, response| {
+        made += response.usage.completion_tokens;
+        Control::Continue
+    })?;
+    Ok((start.elapsed().as_secs_f64(), made))
 }
 
 fn main() {
@@ -108,8 +132,9 @@ fn main() {
     if shapes.is_empty() {
         shapes = ["135m", "1b", "7b"].map(str::to_owned).to_vec();
     }
+    let score = !std::env::args().any(|arg| arg == "--generate");
     for shape in shapes {
-        if let Err(error) = run(&shape) {
+        if let Err(error) = run(&shape, score) {
             println!("{{\"model\": \"{shape}\", \"error\": {:?}}}", error.to_string());
         }
     }

@@ -20,12 +20,13 @@ mod nccl;
 mod ops;
 mod pool;
 mod products;
+mod queries;
 mod raw;
 mod reduce;
 mod side;
 mod training;
 
-pub use attention::{AttentionTile, AttentionWork, DeviceScores, KeySegment, Query};
+pub use attention::{AttentionTile, AttentionWork, DeviceScores};
 pub use blocks::{By, HeadNorm, LatentParts};
 pub use driver::Device;
 pub use frozen::DeviceMatrix;
@@ -35,6 +36,7 @@ pub use matrix::{Float, View};
 pub use memory::DeviceBuffer;
 #[cfg(feature = "nccl")]
 pub use nccl::{Communicator, Copied, MeetingPoint};
+pub use queries::{KeySegment, Query};
 pub use reduce::AdamWConstants;
 pub use side::{Moment, SideStream};
 pub use training::ColumnRuns;

@@ -251,7 +251,10 @@ impl HostAdapter {
             for (linear, projections) in model.layers[number].linears() {
                 packed += projections.iter().filter(|projection| layer.contains_key(projection)).count();
                 let layer = match adapter.config.initialisation {
-                    Some(initialisation) => &without_part(initialisation, layer, &projections, &places, linear)?,
+                    Some(initialisation) => {
+                        let rows = |range| Ok((!linear.is_quantised()).then(|| linear.weight_rows(range)));
+                        &without_part(initialisation, layer, &projections, &places, linear.inputs(), &rows)?
+                    }
                     None => layer,
                 };
                 let stacked: Vec<_> = projections.iter().map(|part| (layer.get(part), part.dims(config).0)).collect();

@@ -1,19 +1,22 @@
 //! The part of the base that an adapter's factors began as, taken out of the base.
 
-use super::linear::Linear;
+use std::ops::Range;
+
 use crate::{AdapterLayer, DecoderError, Initialisation, LinearPlace, LoraPair, Projection};
 
-/// The pairs of the projections that are stacked in `base`, each with what its module's factors began as subtracted: the
-/// adapter's factors and the negative of these, side by side, of twice the rank.
+/// The pairs of the projections that are stacked in a linear of so many inputs, each with what its module's factors began
+/// as subtracted: the adapter's factors and the negative of these, side by side, of twice the rank. `rows` gives rows of
+/// the linear's weight; `None` if it is quantised.
 ///
 /// # Errors
-/// If the base is quantised, or its decomposition is not unique.
-pub(super) fn without_part(
+/// If the base is quantised, or its decomposition is not unique; those of `rows`.
+pub(crate) fn without_part(
     initialisation: Initialisation,
     layer: &AdapterLayer,
     stacked: &[Projection],
     places: &[LinearPlace],
-    base: &Linear,
+    inputs: usize,
+    rows: &dyn Fn(Range<usize>) -> Result<Option<Vec<f32>>, DecoderError>,
 ) -> Result<AdapterLayer, DecoderError> {
     let mut changed = AdapterLayer::new();
     let mut column = 0;
@@ -26,11 +29,8 @@ pub(super) fn without_part(
         column += outputs;
         let Some(LoraPair { rank, scale, .. }) = layer.get(&module[0].projection) else { continue };
         let failed = |reason: String| DecoderError::AdapterPart { module: path.clone(), reason };
-        if base.is_quantised() {
-            return Err(failed("the base is quantised".to_owned()));
-        }
-        let weight = base.weight_rows(first..column);
-        let taken = initialisation.taken_out(&weight, base.inputs(), *rank, *scale).map_err(failed)?;
+        let Some(weight) = rows(first..column)? else { return Err(failed("the base is quantised".to_owned())) };
+        let taken = initialisation.taken_out(&weight, inputs, *rank, *scale).map_err(failed)?;
         let factor = taken.scale / scale;
         let mut rows = taken.b.chunks_exact(*rank);
         for place in module {

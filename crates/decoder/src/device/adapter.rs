@@ -2,13 +2,16 @@
 
 use std::collections::BTreeMap;
 
-use harness_kernels::{HostTensor, KernelError, cuda::DeviceMatrix};
+use harness_kernels::{
+    HostTensor, KernelError,
+    cuda::{DeviceBuffer, DeviceMatrix, Float},
+};
 
 use super::{
     DeviceModel,
-    linear::{DeviceLinear, DeviceLora},
+    linear::{DeviceLinear, DeviceLora, rows_of},
 };
-use crate::{Adapter, AdapterLayer, DecoderError, LoraPair, Projection};
+use crate::{Adapter, DecoderError, LoraPair, Projection, decoder::without_part, merge::whole_tables};
 
 /// The additions to one block.
 #[derive(Debug)]
@@ -41,58 +44,77 @@ impl<'a> BlockLora<'a> {
 pub(crate) struct DeviceAdapter {
     pub(super) layers: Vec<DeviceLayerLora>,
     pub(super) embed: Option<DeviceMatrix>,
-    pub(super) head: Option<DeviceMatrix>,
+    /// With its bias.
+    pub(super) head: Option<(DeviceMatrix, Option<DeviceBuffer>)>,
 }
 
 impl DeviceAdapter {
-    /// Uploads the pairs of all blocks, and what replaces embedding and head.
+    /// Uploads the pairs of all blocks, and embedding and head as they are with the adapter's changes.
     ///
     /// # Errors
     /// If there is not enough memory; if the adapter changes linears that this model has not, or replaces modules other
-    /// than embedding and head.
+    /// than embedding and head; if what it began as cannot be taken out of the base.
     pub(crate) fn new(model: &DeviceModel, adapter: &Adapter) -> Result<Self, DecoderError> {
-        let [head, embedding] = adapter.whole_modules()?;
-        let unknown = |p: &&Projection| matches!(p, Projection::Router | Projection::SharedSigmoid);
-        if let Some(other) = adapter.layers.iter().flat_map(AdapterLayer::keys).find(unknown) {
-            let reason = format!("LoRA on {other}: not supported on a GPU yet; use --device cpu");
-            return Err(model.device.fail(reason).into());
-        }
-        let layers = adapter.layers.iter().enumerate();
-        let layers = layers.map(|(number, layer)| {
-            let experts = adapter.experts.get(number).map(Vec::as_slice).unwrap_or_default();
-            DeviceLayerLora::new(model, number, layer, experts)
-        });
+        let layers = (0..adapter.layers.len()).map(|number| DeviceLayerLora::new(model, number, adapter));
         let layers = layers.collect::<Result<_, DecoderError>>()?;
-        let matrix = |tensor: Option<&HostTensor>| {
-            tensor.map(|tensor| DeviceMatrix::new(&model.device, model.float, &[tensor])).transpose()
+        let table = |matrix: &DeviceMatrix| {
+            let values = rows_of(&model.device, matrix, 0..matrix.rows())?;
+            Ok(HostTensor::from_f32([matrix.rows(), matrix.cols()], values))
         };
-        Ok(Self { layers, embed: matrix(embedding)?, head: matrix(head)? })
+        let (embedding, head) = (|| table(&model.embed), || table(model.head.as_ref().unwrap_or(&model.embed)));
+        let [embedding, head] = whole_tables(adapter, [&embedding, &head])?;
+        let matrix = |tensor: HostTensor| DeviceMatrix::new(&model.device, model.float, &[&tensor]);
+        let head = head.map(|head| Ok::<_, DecoderError>((matrix(head)?, Self::head_bias(model, adapter)?)));
+        Ok(Self { layers, embed: embedding.map(matrix).transpose()?, head: head.transpose()? })
+    }
+
+    /// The bias of a head that the adapter changes.
+    fn head_bias(model: &DeviceModel, adapter: &Adapter) -> Result<Option<DeviceBuffer>, DecoderError> {
+        let [whole, _] = adapter.whole_modules()?;
+        let mut bias = match (whole, &model.head_bias) {
+            (Some(_), _) => adapter.top.head_bias.clone(),
+            (None, Some(base)) => Some(model.device.read(base.row())?),
+            (None, None) => None,
+        };
+        if let Some(LoraPair { bias: Some(own), scale, .. }) = &adapter.top.head {
+            let bias = bias.get_or_insert_with(|| vec![0.0; own.len()]);
+            bias.iter_mut().zip(own).for_each(|(bias, own)| *bias += scale * own);
+        }
+        Ok(bias.map(|bias| model.device.floats(&bias)).transpose()?)
     }
 }
 
 impl DeviceLayerLora {
-    fn new(
-        model: &DeviceModel,
-        number: usize,
-        layer: &AdapterLayer,
-        experts: &[[Option<LoraPair>; 2]],
-    ) -> Result<Self, DecoderError> {
-        let base = &model.layers[number];
-        let upload = |pairs: &[(Option<&LoraPair>, usize)], linear: &DeviceLinear| {
-            DeviceLora::new(&model.device, model.float, pairs, linear)
+    fn new(model: &DeviceModel, number: usize, adapter: &Adapter) -> Result<Self, DecoderError> {
+        let (base, layer, device) = (&model.layers[number], &adapter.layers[number], &model.device);
+        let upload = |pairs: &[(Option<&LoraPair>, usize)], linear: &DeviceLinear, float: Float| {
+            DeviceLora::new(device, float, pairs, linear)
         };
         let (mut linears, mut packed) = (BTreeMap::new(), 0);
-        for (linear, projections) in base.linears() {
+        let places = model.config.linears(number);
+        // What decides about experts is in f32.
+        let exact = base.feed_forward.exact_linears().into_iter().map(|linear| (linear, Float::F32));
+        for ((linear, projections), float) in base.linears().map(|linear| (linear, model.float)).chain(exact) {
             packed += projections.iter().filter(|projection| layer.contains_key(projection)).count();
+            let layer = match adapter.config.initialisation {
+                Some(initialisation) => {
+                    let rows = |range| Ok(linear.weight_rows(device, range)?);
+                    &without_part(initialisation, layer, &projections, &places, linear.inputs(), &rows)?
+                }
+                None => layer,
+            };
             let pairs: Vec<_> = projections.iter().map(|part| (layer.get(part), part.dims(&model.config).0)).collect();
-            linears.extend(upload(&pairs, linear)?.map(|lora| (projections[0], lora)));
+            linears.extend(upload(&pairs, linear, float)?.map(|lora| (projections[0], lora)));
         }
         if packed < layer.len() {
             let module = format!("{:?} of layer {number}", layer.keys().collect::<Vec<_>>());
             return Err(DecoderError::AdapterModule { module });
         }
+        let experts: &[[Option<LoraPair>; 2]] = adapter.experts.get(number).map(Vec::as_slice).unwrap_or_default();
         let experts = experts.iter().zip(base.feed_forward.experts()).map(|(pairs, block)| {
-            let of = |pair: &Option<LoraPair>, linear| upload(&[(pair.as_ref(), DeviceLinear::out(linear))], linear);
+            let of = |pair: &Option<LoraPair>, linear| {
+                upload(&[(pair.as_ref(), DeviceLinear::out(linear))], linear, model.float)
+            };
             Ok([of(&pairs[0], &block.wide)?, of(&pairs[1], &block.down)?])
         });
         Ok(Self { linears, experts: experts.collect::<Result<_, KernelError>>()? })

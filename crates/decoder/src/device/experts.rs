@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     DecoderConfig, ExpertWeights, Experts,
-    Projection::{SharedDown, SharedGate, SharedUp},
+    Projection::{Router, SharedDown, SharedGate, SharedSigmoid, SharedUp},
     Routing,
     routing::route,
 };
@@ -112,6 +112,12 @@ impl DeviceExperts {
         shared.flat_map(|(block, _)| block.linears([SharedGate, SharedUp, SharedDown])).collect()
     }
 
+    /// Likewise those that are computed in f32.
+    pub(super) fn exact_linears(&self) -> Vec<Stacked<'_>> {
+        let gate = self.shared.iter().filter_map(|(_, gate)| gate.as_ref());
+        std::iter::once((&self.router, vec![Router])).chain(gate.map(|gate| (gate, vec![SharedSigmoid]))).collect()
+    }
+
     /// Bytes of the weights.
     pub(super) fn bytes(&self) -> usize {
         let shared = self.shared.as_ref().map_or(0, |(block, _)| block.bytes());
@@ -129,7 +135,7 @@ impl DeviceExperts {
         device.cast(x, exact)?;
         let logits = device.alloc(rows * count, Float::F32)?;
         let logits = logits.view(0, rows, count, count);
-        self.router.forward(device, None, exact, logits)?;
+        self.router.forward(device, lora.at(Router), exact, logits)?;
         let logits = device.read(logits)?;
         let choose = |logits: &[f32]| route(logits, &self.selection_bias, self.per_token, &self.settings);
         let mut routes: Vec<_> = logits.par_chunks_exact(count).with_min_len(64).map(choose).collect();
@@ -181,7 +187,7 @@ impl DeviceExperts {
         block.run(device, [wide, lora.at(SharedDown)], x, out)?;
         if let Some(gate) = gate {
             let logits = device.alloc(rows, Float::F32)?;
-            gate.forward(device, None, exact, logits.view(0, rows, 1, 1))?;
+            gate.forward(device, lora.at(SharedSigmoid), exact, logits.view(0, rows, 1, 1))?;
             device.scale_by(&logits, By::RowSigmoid, out)?;
         }
         device.add_scaled(1.0, out, y)

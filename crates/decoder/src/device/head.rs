@@ -29,7 +29,10 @@ impl DeviceModel {
         let (c, device) = (&self.config, &self.device);
         let width = c.hidden_size;
         let own = adapter.and_then(|adapter| adapter.head.as_ref());
-        let head = own.or(self.head.as_ref()).unwrap_or(&self.embed);
+        let (head, bias) = match own {
+            Some((head, bias)) => (head, bias),
+            None => (self.head.as_ref().unwrap_or(&self.embed), &self.head_bias),
+        };
         let vocab = head.rows();
         let chunk = (LOGITS / vocab.max(1)).max(1);
         let all = match states {
@@ -64,7 +67,7 @@ impl DeviceModel {
             let logits = device.alloc(rows * vocab, Float::F32)?;
             let logits = logits.view(0, rows, vocab, vocab);
             head.multiply(device, view, logits)?;
-            if let (Some(bias), None) = (&self.head_bias, own) {
+            if let Some(bias) = bias {
                 device.add_bias(bias.row(), logits)?;
             }
             if c.block.logit_scale != 1.0 {

@@ -1,5 +1,7 @@
 //! Linears and norms on a GPU, with low-rank additions.
 
+use std::ops::Range;
+
 use harness_kernels::{
     HostTensor, KernelError,
     cuda::{By, Device, DeviceBuffer, DeviceMatrix, Float, HeadNorm, View},
@@ -40,6 +42,19 @@ impl DeviceLinear {
     /// Bytes of the weight.
     pub(super) fn bytes(&self) -> usize {
         self.weight.bytes()
+    }
+
+    /// Input width.
+    pub(super) fn inputs(&self) -> usize {
+        self.weight.cols()
+    }
+
+    /// The rows of the weight that belong to a run of outputs, one after another; `None` if they are quantised.
+    pub(super) fn weight_rows(&self, device: &Device, outputs: Range<usize>) -> Result<Option<Vec<f32>>, KernelError> {
+        if self.weight.is_quantised() {
+            return Ok(None);
+        }
+        rows_of(device, &self.weight, outputs).map(Some)
     }
 
     /// `y = x · Wᵀ + bias`, with an adapter's addition.
@@ -165,6 +180,15 @@ impl DeviceLora {
         })?;
         self.bias.as_ref().map_or(Ok(()), |bias| device.add_bias(bias.row(), y))
     }
+}
+
+/// Rows of a matrix in f32.
+pub(super) fn rows_of(device: &Device, matrix: &DeviceMatrix, rows: Range<usize>) -> Result<Vec<f32>, KernelError> {
+    let cols = matrix.cols();
+    let wide = device.alloc(rows.len() * cols, Float::F32)?;
+    let to = wide.view(0, rows.len(), cols, cols);
+    matrix.with(device, |w| device.cast(w.rows(rows.start, rows.len()), to))?;
+    device.read(wide.row())
 }
 
 /// The lengths of rows of a weight with its low-rank addition, in f32.

@@ -6,7 +6,7 @@ use harness_kernels::HostTensor;
 
 use super::change::{Change, Run, Source, Sum};
 use crate::{
-    Adapter, DecoderConfig, DecoderError, LoraPair,
+    Adapter, DecoderConfig, DecoderError, LoraPair, TokenRows, TopAdditions,
     weights::{HfSource, Place, TensorSource, TensorStore},
 };
 
@@ -39,20 +39,14 @@ pub(super) fn top<'a>(adapter: &'a Adapter, base: Base<'_>) -> Result<Top<'a>, D
     let names = [Place::Embed, Place::LmHead].map(|place| source.name(place));
     // Of two tied tensors either may be the one that is stored, or both.
     let stored = names.each_ref().map(|name| !tied || store.contains(name));
-    let change = |at: usize, whole: Option<&'a HostTensor>, pair: Option<&'a LoraPair>, rows| {
+    let source = |at: usize, whole: Option<&HostTensor>| {
         let name = names[if stored[at] { at } else { 1 - at }].clone();
-        let run = |pair: &'a LoraPair| Run { at: 0..pair.b.len() / pair.rank, pair: Cow::Borrowed(pair), from: 0 };
-        Change {
-            source: whole
-                .map_or_else(|| Source::Base(name.clone()), |whole| Source::Given(whole.clone(), name.clone())),
-            sum: Sum { runs: pair.map(run).into_iter().collect(), transposed: at == 0, began: None },
-            rows,
+        match whole {
+            Some(whole) => Source::Given(whole.clone(), name),
+            None => Source::Base(name),
         }
     };
-    let changes = [
-        change(0, whole_embedding, top.embedding.as_ref(), top.embedding_rows.as_ref()),
-        change(1, whole_head, top.head.as_ref(), top.head_rows.as_ref()),
-    ];
+    let changes = changes(top, [source(0, whole_embedding), source(1, whole_head)]);
     let tied = tied && are_one(&changes[0], &changes[1]);
     let all = names.into_iter().zip(changes).zip(stored);
     let written = all.filter(|((name, change), stored)| match stored {
@@ -60,6 +54,47 @@ pub(super) fn top<'a>(adapter: &'a Adapter, base: Base<'_>) -> Result<Top<'a>, D
         false => !tied && !name.is_empty(),
     });
     Ok(Top { changes: written.map(|(change, _)| change).collect(), tied })
+}
+
+/// The changes of embedding and head over these.
+fn changes(top: &TopAdditions, [embedding, head]: [Source; 2]) -> [Change<'_>; 2] {
+    fn change<'a>(source: Source, pair: Option<&'a LoraPair>, rows: Option<&'a TokenRows>) -> Change<'a> {
+        let run = |pair: &'a LoraPair| Run { at: 0..pair.b.len() / pair.rank, pair: Cow::Borrowed(pair), from: 0 };
+        let sum = Sum { runs: pair.map(run).into_iter().collect(), transposed: false, began: None };
+        Change { source, sum, rows }
+    }
+    let mut embedding = change(embedding, top.embedding.as_ref(), top.embedding_rows.as_ref());
+    embedding.sum.transposed = true;
+    [embedding, change(head, top.head.as_ref(), top.head_rows.as_ref())]
+}
+
+/// Embedding and head with an adapter's changes as whole tables, where it changes them: what a GPU computes with. `base`
+/// gives those of the base, in f32.
+///
+/// # Errors
+/// If the adapter replaces other modules; those of `base`.
+#[cfg(feature = "cuda")]
+pub(crate) fn whole_tables(
+    adapter: &Adapter,
+    base: [&dyn Fn() -> Result<HostTensor, DecoderError>; 2],
+) -> Result<[Option<HostTensor>; 2], DecoderError> {
+    let [whole_head, whole_embedding] = adapter.whole_modules()?;
+    let whole = [whole_embedding, whole_head];
+    let sources = whole.map(|whole| match whole {
+        Some(whole) => Source::Given(whole.clone(), String::new()),
+        None => Source::Base(String::new()),
+    });
+    let mut tables = whole.map(|whole| whole.cloned());
+    for ((table, base), change) in tables.iter_mut().zip(base).zip(changes(&adapter.top, sources)) {
+        if !change.is_none() {
+            let before = table.take().map_or_else(base, Ok)?;
+            let failed = |reason| DecoderError::AdapterPart { module: "embedding".to_owned(), reason };
+            let mut values = before.to_f32().into_owned();
+            change.over(&before).map_err(failed)?.change(0, &mut values);
+            *table = Some(HostTensor::from_f32(before.shape, values));
+        }
+    }
+    Ok(tables)
 }
 
 /// Whether the changes of one tensor as embedding and as head give one tensor.

@@ -60,7 +60,8 @@ fn matrix(rows: usize, cols: usize, seed: u64) -> HostTensor {
 /// All layers share one layer's elements on the host; each is uploaded on its own.
 pub(crate) fn weights(c: &DecoderConfig, stored: &str) -> Weights {
     let (h, m, q, kv) = (c.hidden_size, c.intermediate_size, c.q_dim(), c.kv_dim());
-    let kind = (0..40).filter_map(BlockType::from_code).find(|kind| kind.name() == stored);
+    let mut kinds = (0..40).filter_map(BlockType::from_code).filter(|kind| kind.elements() > 1);
+    let kind = kinds.find(|kind| kind.name() == stored);
     let table = |rows, cols, seed| {
         let tensor = matrix(rows, cols, seed);
         kind.map_or_else(|| tensor.clone(), |kind| blocks(&tensor, kind))

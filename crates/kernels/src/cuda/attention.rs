@@ -5,6 +5,7 @@ use super::{
     attention_decode::DecodeWork,
     driver::{Arg, Shape, args},
     ops::of,
+    queries::{KeySegment, Query},
 };
 use crate::{KernelError, cpu::attention::AttentionShape};
 
@@ -25,16 +26,6 @@ pub struct AttentionTile {
     pub segment: i32,
     /// Number of segments; for the backward pass, the length of the document.
     pub segments: i32,
-}
-
-/// A run of rows of keys and values.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(C)]
-pub struct KeySegment {
-    /// First row.
-    pub start: i32,
-    /// Number of rows.
-    pub len: i32,
 }
 
 /// What the attention kernels are to do, on the device.
@@ -61,19 +52,6 @@ fn tiles(row: usize, rows: usize, position: usize, segment: usize, segments: usi
             segments: segments as i32,
         })
         .collect()
-}
-
-/// A run of query rows and the keys it sees.
-#[derive(Clone, Debug)]
-pub struct Query {
-    /// First row among the queries.
-    pub row: usize,
-    /// Number of rows.
-    pub rows: usize,
-    /// Position of the first row in the context.
-    pub position: usize,
-    /// The context in order.
-    pub segments: Vec<KeySegment>,
 }
 
 impl AttentionWork {

@@ -4,9 +4,10 @@
 use std::collections::BTreeMap;
 
 use super::{
-    Device, DeviceBuffer, Float, KeySegment, Query, View,
+    Device, DeviceBuffer, Float, View,
     driver::{Shape, args},
     ops::Done,
+    queries::{KeySegment, Query},
 };
 use crate::{KernelError, cpu::attention::AttentionShape};
 
@@ -155,7 +156,7 @@ impl Device {
         };
         let given = args![[q], [k], [v], sums.ptr(), stats.ptr(), work.runs.ptr(), work.members.ptr()];
         let args = [&given[..], &args![heads, group, scale, window.unwrap_or(0)]].concat();
-        self.launch(of_runs, Shape { grid: (runs, kv_heads), block: (128, 1), shared: 0 }, &args)?;
+        self.launch(of_runs, Shape { grid: (runs * kv_heads, 1), block: (128, 1), shared: 0 }, &args)?;
         let args = args![sums.ptr(), stats.ptr(), work.slots.ptr(), [o], rows, heads];
         self.launch(join, Shape { grid: ((rows * heads).div_ceil(8), 1), block: (256, 1), shared: 0 }, &args)
     }

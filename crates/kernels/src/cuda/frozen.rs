@@ -68,6 +68,11 @@ impl DeviceMatrix {
         self.cols
     }
 
+    /// Whether the elements are in codes.
+    pub fn is_quantised(&self) -> bool {
+        matches!(self.stored, Stored::Codes(_))
+    }
+
     /// Bytes held on the GPU.
     pub fn bytes(&self) -> usize {
         match &self.stored {

@@ -37,8 +37,10 @@ __device__ void runs(const T *q, i64 qp, const T *keys, i64 kp, const T *values,
                      const KeyRun *all, const Member *members, i64 heads, i64 group, float scale, i64 window) {
   __shared__ float tops[WARPS][16], weights[WARPS][16];
   __shared__ float out[WARPS][16][D + 4];
-  KeyRun run = all[blockIdx.x];
-  int kv = blockIdx.y, warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
+  // All heads of a run are read at about the same time: they lie side by side.
+  int kv_heads = heads / group, kv = blockIdx.x % kv_heads;
+  KeyRun run = all[blockIdx.x / kv_heads];
+  int warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
   members += run.member, keys += run.start * kp + kv * D, values += run.start * vp + kv * D;
   uint32_t a[D / 16][4];
   int low[2], at[2];
