@@ -43,7 +43,7 @@ pub struct EvaluationArgs {
     /// strings apply only there [default: each model's think_end_token in harness.toml]
     #[arg(long, value_name = "MARK")]
     pub think_end_token: Option<String>,
-    /// Memory for cached keys and values, in MiB [default: 1024; 16384 on a GPU]
+    /// Memory for cached keys and values, in MiB [default: 1024; a quarter of a GPU's]
     #[arg(long, value_name = "MIB", value_parser = whole::<usize>)]
     pub kv_memory: Option<usize>,
     /// Number of tokens per forward pass [default: 768; 16384 on a GPU]

@@ -103,14 +103,26 @@ impl Placement {
         }
     }
 
-    /// Bounds that suit the device: those of [`Limits::default`] for the processor; 16,384 tokens a pass, 16 GiB of keys and
-    /// values and 256 sequences generated together for a GPU.
+    /// Bounds that suit the device: those of [`Limits::default`] for the processor; 16,384 tokens a pass, keys and values in
+    /// a quarter of the memory and 256 sequences generated together for a GPU.
     pub fn limits(self) -> Limits {
         match self {
             Self::Cpu => Limits::default(),
-            Self::Cuda(_) => Limits { batch_tokens: 16 << 10, kv_bytes: 16 << 30, batch_sequences: 256 },
+            Self::Cuda(ordinal) => {
+                Limits { batch_tokens: 16 << 10, kv_bytes: gpu_memory(ordinal) / 4, batch_sequences: 256 }
+            }
         }
     }
+}
+
+/// Bytes of a GPU's memory; 64 GiB where there is none, as whoever uses it is told.
+#[cfg_attr(not(feature = "cuda"), expect(unused_variables, reason = "there is none"))]
+fn gpu_memory(ordinal: usize) -> usize {
+    #[cfg(feature = "cuda")]
+    if let Ok(gpu) = harness_kernels::cuda::Gpu::find(ordinal) {
+        return gpu.memory();
+    }
+    64 << 30
 }
 
 #[cfg(test)]

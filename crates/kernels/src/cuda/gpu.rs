@@ -20,6 +20,7 @@ pub struct Gpu {
     uuid: String,
     capability: (i32, i32),
     pub(super) multiprocessors: u32,
+    memory: usize,
 }
 
 fn fail(label: &str, reason: impl Into<String>) -> KernelError {
@@ -117,12 +118,13 @@ impl Gpu {
         };
         use sys::CUdevice_attribute_enum as Attribute;
         let (mut handle, mut name) = (0, [0; 128]);
-        let mut uuid = sys::CUuuid { bytes: [0; 16] };
+        let (mut uuid, mut memory) = (sys::CUuuid { bytes: [0; 16] }, 0);
         // SAFETY: plain driver calls; out-pointers are live locals, and the name ends in a zero byte.
         unsafe {
             check("opening", sys::cuDeviceGet(&mut handle, ordinal as i32))?;
             check("reading the name", sys::cuDeviceGetName(name.as_mut_ptr(), 127, handle))?;
             check("reading the identity", sys::cuDeviceGetUuid_v2(&mut uuid, handle))?;
+            check("reading the memory", sys::cuDeviceTotalMem_v2(&mut memory, handle))?;
             let attribute = |which| {
                 let mut value = 0;
                 check("reading an attribute", sys::cuDeviceGetAttribute(&mut value, which, handle)).map(|()| value)
@@ -132,13 +134,18 @@ impl Gpu {
             let multiprocessors = attribute(Attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)? as u32;
             let name = CStr::from_ptr(name.as_ptr()).to_string_lossy().into_owned();
             let uuid = uuid_text(uuid.bytes.map(|byte| byte as u8));
-            Ok(Self { handle, name, uuid, capability: (major, minor), multiprocessors })
+            Ok(Self { handle, name, uuid, capability: (major, minor), multiprocessors, memory })
         }
     }
 
     /// Its name, e.g. `NVIDIA H100 80GB HBM3`.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Bytes of its memory.
+    pub fn memory(&self) -> usize {
+        self.memory
     }
 
     /// What no other GPU is called, e.g. `GPU-0b1fdd4a-...`, as `nvidia-smi -L` prints it.
