@@ -37,27 +37,40 @@ for own in rows("own.json"):
     print(f"| {own['case']} | {step(own)} | {mfu} | {' | '.join(cells)} | {ratio} |")
 
 
+# Sequences, prompt and new tokens, and how many tokens all prompts begin with.
+GENERATIONS = [("32x(900+128)", 0), ("32x(900+128)", 880), ("256x(900+128)", 0)]
+
+
 def scores(name):
-    """By shape: seconds for all of MMLU (median, least, greatest), questions a second; and of generation, new tokens a second."""
+    """By shape: seconds for all of MMLU (median of some), and by generation new tokens a second."""
     found = {}
     for row in rows(name):
-        kept = found.setdefault(row["model"], {"mmlu": [], "new": None})
+        kept = found.setdefault(row["model"], {"mmlu": [], "new": {}})
         if "full_mmlu_s" in row:
             kept["mmlu"].append(row["full_mmlu_s"])
-        kept["new"] = row.get("new_tok_s", kept["new"])
+        if "new_tok_s" in row:
+            kept["new"][row["generate"], row.get("shared", 0)] = row["new_tok_s"]
     return found
+
+
+def pair(ours, theirs, slower):
+    """Two figures and how many times the first is the better one."""
+    ratio = (theirs / ours if slower else ours / theirs) if ours and theirs else None
+    return [f"{ours:,.1f}" if ours else "", f"{theirs:,.1f}" if theirs else "not run", f"{ratio:.1f}" if ratio else ""]
 
 
 own, peer = scores("score.json"), scores("peer_score.json")
 if own:
-    print("\nScoring (MMLU, five examples, 14,042 questions) and greedy generation of 32 x (900 + 128), bf16.\n")
-    print("| shape | harness s | Hugging Face back end s | times | harness new tokens/s | Hugging Face new tokens/s | times |")
-    print("|---|---:|---:|---:|---:|---:|---:|")
+    print("\nScoring (MMLU, five examples, 14,042 questions) and greedy generation in new tokens a second, bf16.\n")
+    titles = ["shape", "MMLU s", "Hugging Face back end s", "times"]
+    for sequences, shared in GENERATIONS:
+        titles += [sequences + (f", {shared} shared" if shared else ""), "Hugging Face", "times"]
+    print(f"| {' | '.join(titles)} |")
+    print("|---" + "|---:" * (len(titles) - 1) + "|")
 for shape, ours in own.items():
-    theirs = peer.get(shape, {"mmlu": [], "new": None})
-    cells = []
-    for a, b, slower in ((ours["mmlu"], theirs["mmlu"], True), (ours["new"], theirs["new"], False)):
-        a, b = (statistics.median(x) if isinstance(x, list) and x else x or None for x in (a, b))
-        ratio = (b / a if slower else a / b) if a and b else None
-        cells += [f"{a:,.1f}" if a else "", f"{b:,.1f}" if b else "not run", f"{ratio:.1f}" if ratio else ""]
+    theirs = peer.get(shape, {"mmlu": [], "new": {}})
+    median = [statistics.median(side["mmlu"]) if side["mmlu"] else None for side in (ours, theirs)]
+    cells = pair(*median, slower=True)
+    for generation in GENERATIONS:
+        cells += pair(ours["new"].get(generation), theirs["new"].get(generation), slower=False)
     print(f"| {shape} | {' | '.join(cells)} |")
