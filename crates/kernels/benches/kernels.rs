@@ -1,10 +1,10 @@
 //! Speed of the CPU kernels: GFLOP/s of matrix products at the shapes of a 135M model, and of weights in
-//! ggml's blocks.
+//! ggml's blocks and in other tools' codes.
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use harness_core::Seed;
 use harness_kernels::{
-    HostData,
+    CodeKind, CodedTensor, HostData, Scales, Zeros,
     cpu::{MatMut, MatRef, PackedMatrix, gemm, gemm_packed},
     gguf::{BlockTensor, BlockType},
 };
@@ -37,7 +37,33 @@ fn products(c: &mut Criterion) {
     group.finish();
 }
 
-/// One row, as when one sequence is generated, and many; weights in ggml's blocks against the same in f32.
+/// Codes with scales for 128 columns, or, of 8-bit floats, for 128 rows and columns; `ordered` gives columns groups of their
+/// own, as GPTQ does where it is told to sort them.
+fn coded(kind: CodeKind, rows: usize, cols: usize, ordered: bool) -> HostData {
+    let bits = if matches!(kind, CodeKind::Nibble | CodeKind::E2m1) { 4 } else { 8 };
+    let stride = cols * bits / 8;
+    let block = [if kind == CodeKind::E4m3 { 128 } else { 1 }, 128];
+    let groups = cols / 128;
+    let zero = match kind {
+        CodeKind::Nibble => 8,
+        CodeKind::Unsigned => 128,
+        _ => 0,
+    };
+    HostData::Coded(CodedTensor {
+        kind,
+        codes: (0..rows * stride).map(|i| (i * 7 % 119) as u8).collect::<Vec<_>>().into(),
+        stride,
+        rows,
+        cols,
+        scales: Scales::F16(vec![half::f16::from_f32(0.01); rows / block[0] * groups].into()),
+        block,
+        zeros: Zeros::Same(zero),
+        order: ordered.then(|| (0..cols).map(|col| (col * 7 % groups) as u32).collect::<Vec<_>>().into()),
+        divisor: 1.0,
+    })
+}
+
+/// One row, as when one sequence is generated, and many; weights in blocks and codes against the same in f32.
 fn blocks(c: &mut Criterion) {
     let mut group = c.benchmark_group("blocks");
     let (k, n) = (2048, 2048);
@@ -59,6 +85,15 @@ fn blocks(c: &mut Criterion) {
             let tensor = BlockTensor { kind, bytes: bytes.into(), len };
             let packed = PackedMatrix::weight_codes(&[&HostData::Blocks(tensor)], k).expect("codes");
             run(kind.name(), &packed);
+        }
+        for (name, kind, ordered) in [
+            ("int4", CodeKind::Nibble, false),
+            ("int4, ordered", CodeKind::Nibble, true),
+            ("int8", CodeKind::Signed, false),
+            ("fp8", CodeKind::E4m3, false),
+            ("fp4", CodeKind::E2m1, false),
+        ] {
+            run(name, &PackedMatrix::weight_codes(&[&coded(kind, n, k, ordered)], k).expect("codes"));
         }
     }
     group.finish();

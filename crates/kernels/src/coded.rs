@@ -181,6 +181,18 @@ impl CodedTensor {
     /// Elements of a row from a column on, as many as `out` has.
     pub(crate) fn widen_row(&self, row: usize, from: usize, out: &mut [f32]) {
         let codes = &self.codes[row * self.stride..(row + 1) * self.stride];
+        if let Some(order) = &self.order {
+            integers(self.kind, codes, from, 0, out);
+            let base = row / self.block[0] * self.groups();
+            // Differences of codes and zeros are exact in f32.
+            let of = |group: usize| (self.scales.at(base + group), f32::from(self.zero(base + group)));
+            let factors: Vec<(f32, f32)> = (0..self.groups()).map(of).collect();
+            for (y, &group) in out.iter_mut().zip(&order[from..]) {
+                let (scale, zero) = factors[group as usize];
+                *y = (*y - zero) * scale;
+            }
+            return times(1.0, self.divisor, out);
+        }
         self.runs(row, from, out.len(), |run, scale, zero| {
             let y = &mut out[run.start - from..run.end - from];
             integers(self.kind, codes, run.start, zero, y);
@@ -188,22 +200,23 @@ impl CodedTensor {
         });
     }
 
-    /// Calls `f` with runs of columns of a row that share a scale and a zero.
+    /// The zero that stands beside a scale.
+    fn zero(&self, at: usize) -> i16 {
+        match &self.zeros {
+            Zeros::Same(zero) => *zero,
+            Zeros::Each(zeros) if self.kind == CodeKind::Signed => i16::from(zeros[at].cast_signed()),
+            Zeros::Each(zeros) => i16::from(zeros[at]),
+        }
+    }
+
+    /// Calls `f` with runs of columns of a row that share a scale and a zero, where groups follow one another.
     fn runs(&self, row: usize, from: usize, len: usize, mut f: impl FnMut(Range<usize>, f32, i16)) {
         let base = row / self.block[0] * self.groups();
         let mut col = from;
         while col < from + len {
-            let (group, end) = match &self.order {
-                Some(order) => (order[col] as usize, col + 1),
-                None => (col / self.block[1], (col / self.block[1] + 1).saturating_mul(self.block[1])),
-            };
-            let end = end.min(from + len);
-            let zero = match &self.zeros {
-                Zeros::Same(zero) => *zero,
-                Zeros::Each(zeros) if self.kind == CodeKind::Signed => i16::from(zeros[base + group].cast_signed()),
-                Zeros::Each(zeros) => i16::from(zeros[base + group]),
-            };
-            f(col..end, self.scales.at(base + group), zero);
+            let group = col / self.block[1];
+            let end = (group + 1).saturating_mul(self.block[1]).min(from + len);
+            f(col..end, self.scales.at(base + group), self.zero(base + group));
             col = end;
         }
     }
