@@ -6,7 +6,6 @@ mod experts;
 mod feed_forward;
 mod forward;
 mod host;
-mod initial;
 mod latent;
 mod linear;
 mod pass;
@@ -20,8 +19,6 @@ use std::sync::Arc;
 pub use cache::KvBlock;
 use cache::{Held, HostKv, Widths};
 use host::{Host, HostAdapter, HostModel};
-#[cfg(feature = "cuda")]
-pub(crate) use initial::without_part;
 pub use piece::Piece;
 #[cfg(feature = "cuda")]
 pub(crate) use piece::consecutive;

@@ -7,7 +7,6 @@ use super::{
     convolution::ConvolutionLayer,
     experts::ExpertLayer,
     feed_forward::Gated,
-    initial::without_part,
     latent::LatentLayer,
     linear::{Embedding, LayerLora, Linear, Lora, LoraLinear, Stacked},
     top::TopLora,
@@ -16,6 +15,7 @@ use crate::{
     Adapter, AdapterLayer, DecoderConfig, DecoderError, LayerWeights, Norm, NormWeight,
     Projection::{Down, Gate, K, O, Q, Up, V},
     Weights,
+    adapter::without_part,
     weights::activation_of,
 };
 use harness_kernels::cpu::{

@@ -11,7 +11,7 @@ use super::{
     DeviceModel,
     linear::{DeviceLinear, DeviceLora, rows_of},
 };
-use crate::{Adapter, DecoderError, LoraPair, Projection, decoder::without_part, merge::whole_tables};
+use crate::{Adapter, DecoderError, LoraPair, Projection, adapter::without_part, merge::whole_tables};
 
 /// The additions to one block.
 #[derive(Debug)]

@@ -117,7 +117,7 @@ impl DeviceModel {
             cache: &cache,
             slots: device.bytes(&plan.slots)?,
             work: AttentionWork::cached(device, &plan.queries, heads)?,
-            last_work: AttentionWork::cached(device, &plan.wanted, heads)?,
+            last_work: (wanted.len() < rows).then(|| AttentionWork::cached(device, &plan.wanted, heads)).transpose()?,
             wanted_rows: device.bytes(&wanted)?,
             wanted: wanted.len(),
             taps: device.bytes(&plan.taps)?,

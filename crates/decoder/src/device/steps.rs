@@ -80,8 +80,8 @@ pub(super) struct Pass<'a> {
     pub(super) cache: &'a Cache,
     pub(super) slots: DeviceBuffer,
     pub(super) work: AttentionWork,
-    /// In the last layer only the wanted rows go on.
-    pub(super) last_work: AttentionWork,
+    /// In the last layer only the wanted rows go on; `None` = all of them.
+    pub(super) last_work: Option<AttentionWork>,
     pub(super) wanted_rows: DeviceBuffer,
     pub(super) wanted: usize,
     /// For every row the positions that a short convolution sees.
@@ -268,7 +268,7 @@ impl Steps for DeviceSteps<'_, '_> {
         let [keys, values] = self.pass.cache.layer(self.index);
         device.store_kv(self.qkv(), c.q_dim(), &self.pass.slots, keys, values)?;
         let last = self.index + 1 == c.num_layers;
-        let work = if last { &self.pass.last_work } else { &self.pass.work };
+        let work = self.pass.last_work.as_ref().filter(|_| last).unwrap_or(&self.pass.work);
         let harness_kernels::cpu::attention::Scores { scale, cap, rounded, chunk, .. } = c.scores(self.index);
         let (slopes, sinks) = (self.model.slopes.as_ref(), layer.sinks.as_ref());
         let scores = DeviceScores { scale, cap, slopes, rounded, sinks, chunk };

@@ -85,10 +85,13 @@ pub(crate) fn whole_tables(
         None => Source::Base(String::new()),
     });
     let mut tables = whole.map(|whole| whole.cloned());
-    for ((table, base), change) in tables.iter_mut().zip(base).zip(changes(&adapter.top, sources)) {
+    let modules = ["embedding", "head"].into_iter();
+    for (((table, base), change), module) in
+        tables.iter_mut().zip(base).zip(changes(&adapter.top, sources)).zip(modules)
+    {
         if !change.is_none() {
             let before = table.take().map_or_else(base, Ok)?;
-            let failed = |reason| DecoderError::AdapterPart { module: "embedding".to_owned(), reason };
+            let failed = |reason| DecoderError::AdapterPart { module: module.to_owned(), reason };
             let mut values = before.to_f32().into_owned();
             change.over(&before).map_err(failed)?.change(0, &mut values);
             *table = Some(HostTensor::from_f32(before.shape, values));

@@ -22,7 +22,7 @@ const E4M3: u32 = 69;
 const BEHIND: usize = 8;
 
 /// Rows of a product for which codes are not widened first: with more of them they would be read too often.
-pub(super) const FEW: usize = 32;
+const FEW: usize = 32;
 
 /// Rows of a matrix.
 #[derive(Clone, Copy, Debug)]

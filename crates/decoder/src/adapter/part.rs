@@ -2,7 +2,8 @@
 
 use std::ops::Range;
 
-use crate::{AdapterLayer, DecoderError, Initialisation, LinearPlace, LoraPair, Projection};
+use super::{AdapterLayer, Initialisation, LoraPair};
+use crate::{DecoderError, LinearPlace, Projection};
 
 /// The pairs of the projections that are stacked in a linear of so many inputs, each with what its module's factors began
 /// as subtracted: the adapter's factors and the negative of these, side by side, of twice the rank. `rows` gives rows of
