@@ -12,6 +12,7 @@ mod pass;
 mod piece;
 mod places;
 mod rotary;
+mod together;
 mod top;
 
 use std::sync::Arc;
@@ -24,6 +25,7 @@ pub use piece::Piece;
 pub(crate) use piece::consecutive;
 use rotary::Rotary;
 pub use rotary::{inverse_frequencies, rotary_table};
+pub use together::Together;
 
 #[cfg(feature = "cuda")]
 use crate::device::{DeviceAdapter, DeviceModel, States};
@@ -132,7 +134,7 @@ enum AdapterWeights {
 
 /// Base and adapter of a decoder, which are always in the same place.
 enum Parts<'a> {
-    Host(Host<'a>),
+    Host(Host<'a>, Option<&'a HostAdapter>),
     #[cfg(feature = "cuda")]
     Device(&'a DeviceModel, Option<&'a DeviceAdapter>),
 }
@@ -168,7 +170,7 @@ impl Decoder {
         match &self.base.weights {
             Placed::Host(model) => {
                 let adapter = self.adapter.as_deref().and_then(PlacedAdapter::host);
-                Parts::Host(Host { config: &self.base.config, model, adapter, rounded: self.rounded })
+                Parts::Host(Host { config: &self.base.config, model, rounded: self.rounded }, adapter)
             }
             #[cfg(feature = "cuda")]
             Placed::Device(model) => Parts::Device(model, self.adapter.as_deref().and_then(PlacedAdapter::device)),
@@ -179,7 +181,7 @@ impl Decoder {
     /// `None` on a GPU, whose type is that of its weights.
     pub fn with_bf16_activations(&self) -> Option<Self> {
         match self.parts() {
-            Parts::Host(_) => Some(Self { rounded: true, ..self.clone() }),
+            Parts::Host(..) => Some(Self { rounded: true, ..self.clone() }),
             #[cfg(feature = "cuda")]
             Parts::Device(..) => None,
         }
@@ -212,7 +214,7 @@ impl Decoder {
     /// Room for the keys and values of `capacity` positions.
     pub fn kv_block(&self, capacity: usize) -> KvBlock {
         match self.parts() {
-            Parts::Host(host) => KvBlock(Held::Host(HostKv::new(&Widths::of(host.config), capacity))),
+            Parts::Host(host, _) => KvBlock(Held::Host(HostKv::new(&Widths::of(host.config), capacity))),
             #[cfg(feature = "cuda")]
             Parts::Device(model, _) => KvBlock(Held::Device(model.kv())),
         }
@@ -221,7 +223,7 @@ impl Decoder {
     /// Bytes of the keys and values of `positions` positions.
     pub fn kv_bytes(&self, positions: usize) -> usize {
         match self.parts() {
-            Parts::Host(host) => HostKv::bytes(&Widths::of(host.config), positions),
+            Parts::Host(host, _) => HostKv::bytes(&Widths::of(host.config), positions),
             #[cfg(feature = "cuda")]
             Parts::Device(model, _) => model.kv_bytes(positions),
         }
@@ -234,7 +236,7 @@ impl Decoder {
     /// If a token lies outside of the vocabulary, or a GPU fails.
     pub fn forward(&self, pieces: &mut [Piece<'_>]) -> Result<Vec<f32>, DecoderError> {
         match self.parts() {
-            Parts::Host(host) => host.forward(pieces),
+            Parts::Host(host, adapter) => host.forward(pieces, &vec![(0..pieces.len(), adapter)]),
             #[cfg(feature = "cuda")]
             Parts::Device(model, adapter) => model.forward(adapter, pieces),
         }
@@ -248,7 +250,7 @@ impl Decoder {
     #[cfg_attr(not(feature = "cuda"), allow(unused_variables, reason = "the processor computes all logits"))]
     pub fn forward_greedy(&self, pieces: &mut [Piece<'_>]) -> Result<Option<Vec<(u32, f32)>>, DecoderError> {
         match self.parts() {
-            Parts::Host(_) => Ok(None),
+            Parts::Host(..) => Ok(None),
             #[cfg(feature = "cuda")]
             Parts::Device(model, adapter) => Ok(Some(model.forward_greedy(adapter, pieces)?)),
         }
@@ -260,7 +262,10 @@ impl Decoder {
     /// If a GPU fails.
     pub fn logits(&self, hidden: &[f32]) -> Result<Vec<f32>, DecoderError> {
         match self.parts() {
-            Parts::Host(host) => Ok(host.logits(hidden)),
+            Parts::Host(host, adapter) => {
+                let rows = hidden.len() / host.config.hidden_size;
+                Ok(host.logits(hidden, &vec![(0..rows, adapter)]))
+            }
             #[cfg(feature = "cuda")]
             Parts::Device(model, adapter) => Ok(model.logits(adapter, hidden)?),
         }
@@ -273,7 +278,7 @@ impl Decoder {
     /// If a GPU fails.
     pub fn score(&self, hidden: &[f32], targets: &[(usize, u32)]) -> Result<Vec<(f32, bool)>, DecoderError> {
         match self.parts() {
-            Parts::Host(host) => Ok(host.score(hidden, targets)),
+            Parts::Host(host, adapter) => Ok(host.score(adapter, hidden, targets)),
             #[cfg(feature = "cuda")]
             Parts::Device(model, adapter) => Ok(model.score(adapter, hidden, targets)?),
         }
@@ -286,7 +291,7 @@ impl Decoder {
     #[cfg_attr(not(feature = "cuda"), allow(unused_variables, reason = "the processor computes all logits"))]
     pub fn greedy(&self, hidden: &[f32]) -> Result<Option<Vec<(u32, f32)>>, DecoderError> {
         match self.parts() {
-            Parts::Host(_) => Ok(None),
+            Parts::Host(..) => Ok(None),
             #[cfg(feature = "cuda")]
             Parts::Device(model, adapter) => Ok(Some(model.greedy(adapter, States::Host(hidden))?)),
         }

@@ -1,14 +1,16 @@
 //! Adapters on every kind of linear, on embedding and head, against bases into whose files they are merged.
 
 mod loading_support;
+mod together_support;
 
 use std::{collections::BTreeMap, path::Path, sync::Arc};
 
 use harness_core::Control;
-use harness_decoder::{Adapter, BaseModel, Checkpoint, Decoder, DecoderError, Piece, merge_adapter};
+use harness_decoder::{Adapter, BaseModel, Checkpoint, Decoder, DecoderConfig, DecoderError, Piece, merge_adapter};
 use loading_support::{Tensors, raw, safetensors, values, write_model};
 use serde::Deserialize;
 use serde_json::{Value, json};
+use together_support::assert_together_is_alone;
 
 const RANK: usize = 2;
 const SCALE: f32 = 2.0;
@@ -108,7 +110,9 @@ fn assert_is_merged(what: &str, base: &Model, merged: &Model, changes: Value, te
     let plain = logits(&Decoder::new(Arc::clone(&model)));
     let folder = folder(&changes, tensors);
     let adapter = Adapter::load(folder.path(), model.config()).unwrap_or_else(|error| panic!("{what}: {error}"));
-    let beside = logits(&Decoder::with_adapter(model, &adapter).unwrap());
+    let (alone, decoder) = (Decoder::new(Arc::clone(&model)), Decoder::with_adapter(model, &adapter).unwrap());
+    let beside = logits(&decoder);
+    assert_together_is_alone(what, &[&alone, &decoder, &decoder.clone(), &alone]);
     let merged = logits(&Decoder::new(merged.base()));
     let (found, change) = (difference(&merged, &beside), difference(&plain, &beside));
     assert!(found < 2e-5 && change > 1e-3, "{what}: {found} from the merged base, {change} from the base");
@@ -179,6 +183,66 @@ fn additions_to_all_linears_are_those_of_merged_weights() {
             merged.change(&format!("{module}.weight"), change);
         }
         assert_is_merged(&family, &base, &merged, json!({"target_modules": "all-linear"}), &tensors);
+    }
+}
+
+/// Additions to both stacked weights of all experts, as PEFT names them.
+fn experts_of(config: &DecoderConfig) -> Tensors {
+    let mut tensors = Tensors::new();
+    for stacked in (0..config.num_layers).filter_map(|layer| config.stacked_experts(layer)) {
+        let (ranks, hidden, width) = (RANK * stacked.count, config.hidden_size, config.expert_width());
+        for (module, outputs, inputs) in [(".base_layer", 2 * width, hidden), ("", hidden, width)] {
+            let name = |part: &str| format!("base_model.model.{}{module}.{part}.weight", stacked.path);
+            for (name, shape) in [(name("lora_A"), [ranks, inputs]), (name("lora_B"), [outputs, ranks])] {
+                tensors.insert(name.clone(), raw(&name, &shape));
+            }
+        }
+    }
+    tensors
+}
+
+#[test]
+fn models_compute_together_what_they_compute_alone() {
+    for (family, recorded) in recorded() {
+        let base = Model::new(&recorded).base();
+        let plain = Decoder::new(Arc::clone(&base));
+        let of = |changes: Value, tensors: &Tensors| {
+            let adapter = adapter(&changes, tensors, &base).unwrap_or_else(|error| panic!("{family}: {error}"));
+            Decoder::with_adapter(Arc::clone(&base), &adapter).unwrap()
+        };
+        let (mut lora, mut dora) = (Tensors::new(), Tensors::new());
+        for (module, shape) in &recorded.linears {
+            let (own, _) = pair(module, *shape, LORA);
+            lora.extend(own.clone());
+            let name = format!("base_model.model.{module}.lora_magnitude_vector");
+            dora.extend(own);
+            dora.insert(name.clone(), raw(&name, &shape[..1]));
+        }
+        let all = json!({"target_modules": "all-linear"});
+        let scaled = json!({"target_modules": "all-linear", "use_rslora": true});
+        let (lora, stabilised) = (of(all, &lora), of(scaled, &lora));
+        let mut models = vec![&lora, &plain, &stabilised];
+        let magnitudes = json!({"target_modules": "all-linear", "use_dora": true});
+        let dora = (!matches!(&*family, "gpt2")).then(|| of(magnitudes, &dora));
+        models.extend(&dora);
+        let (head, (module, shape)) = ("base_model.model.lm_head.weight", recorded.linears.iter().next().unwrap());
+        let (mut whole, _) = pair(module, *shape, LORA);
+        whole.insert(head.to_owned(), raw(head, &[24, 16]));
+        if recorded.tensors.contains_key("lm_head.bias") {
+            let bias = "base_model.model.lm_head.bias";
+            whole.insert(bias.to_owned(), raw(bias, &[24]));
+        }
+        let whole = of(json!({"target_modules": [module], "modules_to_save": ["lm_head"]}), &whole);
+        models.push(&whole);
+        let experts = experts_of(base.config());
+        let experts = (!experts.is_empty()).then(|| {
+            let parameters = ["experts.gate_up_proj", "experts.down_proj"];
+            of(json!({"target_modules": [], "target_parameters": parameters}), &experts)
+        });
+        assert!(experts.is_some() || family != "qwen2_moe");
+        models.extend(&experts);
+        models.push(&plain);
+        assert_together_is_alone(&family, &models);
     }
 }
 

@@ -15,11 +15,20 @@ pub(crate) enum Held {
 
 impl KvBlock {
     /// Positions held.
-    pub(crate) fn len(&self) -> usize {
+    pub fn len(&self) -> usize {
         match &self.0 {
             Held::Host(kv) => kv.len,
             #[cfg(feature = "cuda")]
             Held::Device(kv) => kv.len(),
+        }
+    }
+
+    /// Drops the last positions, so that `len` are left; the next ones are written in their place.
+    pub fn truncate(&mut self, len: usize) {
+        match &mut self.0 {
+            Held::Host(kv) => kv.truncate(len),
+            #[cfg(feature = "cuda")]
+            Held::Device(kv) => kv.truncate(len),
         }
     }
 
@@ -114,6 +123,11 @@ impl HostKv {
     /// Positions held.
     pub(crate) fn len(&self) -> usize {
         self.len
+    }
+
+    /// Drops the last positions, so that at most `len` are left.
+    fn truncate(&mut self, len: usize) {
+        self.len = self.len.min(len);
     }
 
     /// Distance between the channels of a key.

@@ -42,9 +42,9 @@ impl ConvolutionLayer {
     }
 
     /// For rows of the input: what is convolved, `[rows, width]`, and the gate on the result.
-    pub(crate) fn gates(&self, x: &[f32], rows: usize, lora: Lora<'_>) -> (Vec<f32>, Vec<f32>) {
+    pub(crate) fn gates(&self, x: &[f32], rows: usize, lora: &Lora<'_>) -> (Vec<f32>, Vec<f32>) {
         let mut all = vec![0.0; rows * 3 * self.width];
-        self.input.forward(x, rows, lora.at(Projection::ConvIn), false, &mut all);
+        self.input.forward(x, rows, &lora.at(Projection::ConvIn), false, &mut all);
         let (mut convolved, mut gate) = (Vec::with_capacity(rows * self.width), Vec::with_capacity(rows * self.width));
         for row in all.chunks_exact(3 * self.width) {
             let (first, rest) = row.split_at(self.width);
@@ -76,7 +76,7 @@ impl ConvolutionLayer {
     }
 
     /// `y (+)=` what the block makes of gated rows.
-    pub(crate) fn output(&self, gated: &[f32], rows: usize, lora: Lora<'_>, add: bool, y: &mut [f32]) {
-        self.output.forward(gated, rows, lora.at(Projection::ConvOut), add, y);
+    pub(crate) fn output(&self, gated: &[f32], rows: usize, lora: &Lora<'_>, add: bool, y: &mut [f32]) {
+        self.output.forward(gated, rows, &lora.at(Projection::ConvOut), add, y);
     }
 }

@@ -71,10 +71,10 @@ impl ExpertLayer {
     ///
     /// A row's experts are added in order of their number, and each expert's products do not depend on which other rows
     /// it is given, so that a row's bits do not depend on its neighbours.
-    pub(crate) fn add(&self, normed: &[f32], hidden: usize, lora: Lora<'_>, x: &mut [f32]) {
+    pub(crate) fn add(&self, normed: &[f32], hidden: usize, lora: &Lora<'_>, x: &mut [f32]) {
         let rows = normed.len() / hidden;
         let mut logits = vec![0.0; rows * self.experts.len()];
-        self.router.forward(normed, rows, lora.at(Router), false, &mut logits);
+        self.router.forward(normed, rows, &lora.at(Router), false, &mut logits);
         let mut chosen: Vec<Vec<(usize, f32)>> = vec![vec![]; self.experts.len()];
         for (row, logits) in logits.chunks_exact(self.experts.len()).enumerate() {
             for (expert, weight) in route(logits, &self.selection_bias, self.per_token, &self.settings) {
@@ -94,16 +94,17 @@ impl ExpertLayer {
                     false => input.extend_from_slice(row),
                 }
             }
-            let output = block.run(&input, chosen.len(), lora.expert(number));
+            let given = |row: usize| chosen.partition_point(|&(of, _)| of < row);
+            let output = block.run(&input, chosen.len(), &lora.expert(number, given));
             for (&(row, weight), output) in chosen.iter().zip(output.chunks_exact(hidden)) {
                 add_scaled(&mut x[row * hidden..(row + 1) * hidden], if on_input { 1.0 } else { weight }, output);
             }
         }
         let Some((block, gate)) = &self.shared else { return };
-        let mut output = block.run(normed, rows, [lora.at(SharedGate), lora.at(SharedDown)]);
+        let mut output = block.run(normed, rows, &[lora.at(SharedGate), lora.at(SharedDown)]);
         if let Some(gate) = gate {
             let mut logits = vec![0.0; rows];
-            gate.forward(normed, rows, lora.at(SharedSigmoid), false, &mut logits);
+            gate.forward(normed, rows, &lora.at(SharedSigmoid), false, &mut logits);
             for (row, logit) in output.chunks_exact_mut(hidden).zip(logits) {
                 row.iter_mut().for_each(|y| *y *= sigmoid(logit));
             }

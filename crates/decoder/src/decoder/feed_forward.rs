@@ -1,6 +1,6 @@
 //! Feed-forward blocks: a gate and an up projection side by side, or the up projection alone; the activation; down again.
 
-use super::linear::{Linear, LoraLinear, Stacked};
+use super::linear::{Linear, RowsLora, Stacked};
 use crate::Projection;
 use harness_kernels::{HostTensor, cpu::activation::Activation, cpu::elementwise::swiglu_rows};
 
@@ -55,7 +55,7 @@ impl Gated {
         &self,
         x: &[f32],
         rows: usize,
-        lora: Option<&LoraLinear>,
+        lora: &[RowsLora<'_>],
         round: impl Fn(&mut [f32]),
         wide: &mut [f32],
         activated: &mut [f32],
@@ -71,12 +71,12 @@ impl Gated {
     }
 
     /// `y (+)=` what the block makes of an activation.
-    pub(crate) fn down(&self, activated: &[f32], rows: usize, lora: Option<&LoraLinear>, add: bool, y: &mut [f32]) {
+    pub(crate) fn down(&self, activated: &[f32], rows: usize, lora: &[RowsLora<'_>], add: bool, y: &mut [f32]) {
         self.down.forward(activated, rows, lora, add, y);
     }
 
     /// The block's output for rows of the input, with additions to what is wide and to down.
-    pub(crate) fn run(&self, x: &[f32], rows: usize, [wider, down]: [Option<&LoraLinear>; 2]) -> Vec<f32> {
+    pub(crate) fn run(&self, x: &[f32], rows: usize, [wider, down]: &[Vec<RowsLora<'_>>; 2]) -> Vec<f32> {
         let (mut wide, mut activated) = (vec![0.0; rows * self.wide()], vec![0.0; rows * self.inner()]);
         self.activate(x, rows, wider, |_| {}, &mut wide, &mut activated);
         let mut y = vec![0.0; rows * self.down.out()];

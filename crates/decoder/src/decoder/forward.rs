@@ -1,10 +1,12 @@
 //! The forward pass over pieces of sequences.
 
+use std::ops::Range;
+
 use rayon::prelude::*;
 
 use super::{
     KvBlock,
-    host::Host,
+    host::{Adapted, Host, HostAdapter},
     pass::{Activations, HostSteps},
     piece::Piece,
     places::Places,
@@ -17,16 +19,27 @@ use harness_kernels::cpu::{
     logits::{log_prob, log_sum_exp},
 };
 
+/// The rows of models, which have runs of pieces, where `count` says how many rows a piece has.
+fn rows_of<'a>(models: &Adapted<'a>, pieces: &[Piece<'_>], count: impl Fn(&Piece<'_>) -> usize) -> Adapted<'a> {
+    let mut start = 0;
+    let of = |(run, adapter): &(Range<usize>, Option<&'a HostAdapter>)| {
+        let rows = start..start + pieces[run.clone()].iter().map(&count).sum::<usize>();
+        start = rows.end;
+        (rows, *adapter)
+    };
+    models.iter().map(of).collect()
+}
+
 /// Rows whose logits are computed together.
 const LOGIT_ROWS: usize = 112;
 
 impl Host<'_> {
-    /// Computes the pieces and returns the last hidden states (before the final norm) of all wanted rows, in order of
-    /// pieces and rows. Tails receive the new keys and values.
+    /// Computes the pieces, of which runs belong to models with different adapters, and returns the last hidden states
+    /// (before the final norm) of all wanted rows, in order of pieces and rows. Tails receive the new keys and values.
     ///
     /// # Errors
     /// If a token lies outside of the vocabulary, or keys and values are on a GPU.
-    pub(super) fn forward(&self, pieces: &mut [Piece<'_>]) -> Result<Vec<f32>, DecoderError> {
+    pub(super) fn forward(&self, pieces: &mut [Piece<'_>], models: &Adapted<'_>) -> Result<Vec<f32>, DecoderError> {
         let config = self.config;
         if pieces.iter().flat_map(|p| p.path.iter().copied().chain(&p.tail)).any(|block| block.host().is_none()) {
             let (device, reason) = ("cpu".to_owned(), "keys and values of another device".to_owned());
@@ -34,7 +47,9 @@ impl Host<'_> {
         }
         let rows: usize = pieces.iter().map(|p| p.tokens.len()).sum();
         let places = Places::new(self, pieces);
-        let x = self.embed(pieces, &places.positions)?;
+        let adapted = rows_of(models, pieces, |piece| piece.tokens.len());
+        let wanted = rows_of(models, pieces, |piece| piece.wanted.len());
+        let x = self.embed(pieces, &places.positions, &adapted)?;
         let mut starts = Vec::with_capacity(pieces.len());
         let mut start = 0;
         for piece in pieces.iter() {
@@ -43,7 +58,7 @@ impl Host<'_> {
         }
         let mut acts = Activations::new(self, x, rows);
         for layer in 0..config.num_layers {
-            let mut steps = HostSteps::new(self, layer, &mut acts, pieces, &places, &starts);
+            let mut steps = HostSteps::new(self, layer, &mut acts, pieces, &places, &starts, [&adapted, &wanted]);
             let Ok(()) = block(&mut steps, config, layer);
         }
         for piece in pieces.iter_mut() {
@@ -55,13 +70,13 @@ impl Host<'_> {
     }
 
     /// The residual stream before the first layer.
-    fn embed(&self, pieces: &[Piece<'_>], positions: &[u32]) -> Result<Vec<f32>, DecoderError> {
+    fn embed(&self, pieces: &[Piece<'_>], positions: &[u32], adapted: &Adapted<'_>) -> Result<Vec<f32>, DecoderError> {
         let (config, block) = (self.config, &self.config.block);
-        let mut x = Vec::with_capacity(positions.len() * config.hidden_size);
-        self.look_up(pieces.iter().flat_map(|p| p.tokens.iter().copied()), &mut x)?;
+        let tokens: Vec<u32> = pieces.iter().flat_map(|p| p.tokens.iter().copied()).collect();
+        let mut x = self.look_up(&tokens, adapted)?;
         if let Some((to_hidden, _)) = &self.model.projections {
             let mut wide = vec![0.0; positions.len() * config.hidden_size];
-            to_hidden.forward(&x, positions.len(), None, false, &mut wide);
+            to_hidden.forward(&x, positions.len(), &[], false, &mut wide);
             x = wide;
         }
         if block.embedding_scale != 1.0 {
@@ -79,8 +94,9 @@ impl Host<'_> {
         Ok(x)
     }
 
-    /// Logits `[rows, vocab]` of last hidden states.
-    pub(super) fn logits(&self, hidden: &[f32]) -> Vec<f32> {
+    /// Logits of last hidden states, of which runs belong to models with different adapters: a row has as many as its
+    /// model has tokens.
+    pub(super) fn logits(&self, hidden: &[f32], adapted: &Adapted<'_>) -> Vec<f32> {
         let config = self.config;
         let rows = hidden.len() / config.hidden_size;
         let mut normed = vec![0.0; hidden.len()];
@@ -90,11 +106,11 @@ impl Host<'_> {
         }
         if let Some((_, from_hidden)) = &self.model.projections {
             let mut narrow = vec![0.0; rows * from_hidden.out()];
-            from_hidden.forward(&normed, rows, None, false, &mut narrow);
+            from_hidden.forward(&normed, rows, &[], false, &mut narrow);
             normed = narrow;
         }
         self.round(&mut normed);
-        let mut logits = self.head(&normed, rows);
+        let mut logits = self.head(&normed, adapted);
         if config.block.logit_scale != 1.0 {
             logits.par_iter_mut().with_min_len(1 << 14).for_each(|x| *x *= config.block.logit_scale);
         }
@@ -105,12 +121,17 @@ impl Host<'_> {
     }
 
     /// Log-probability of every target (row of `hidden`, token), rows ascending, and whether it is the most probable
-    /// token of its row.
-    pub(super) fn score(&self, hidden: &[f32], targets: &[(usize, u32)]) -> Vec<(f32, bool)> {
-        let (width, vocab) = (self.config.hidden_size, self.vocab());
+    /// token of its row, all by the model with this adapter.
+    pub(super) fn score(
+        &self,
+        adapter: Option<&HostAdapter>,
+        hidden: &[f32],
+        targets: &[(usize, u32)],
+    ) -> Vec<(f32, bool)> {
+        let (width, vocab) = (self.config.hidden_size, self.vocab(adapter));
         let mut answers = Vec::with_capacity(targets.len());
         for (chunk, states) in hidden.chunks(LOGIT_ROWS * width).enumerate() {
-            let logits = self.logits(states);
+            let logits = self.logits(states, &vec![(0..states.len() / width, adapter)]);
             let base = chunk * LOGIT_ROWS;
             let found: Vec<Vec<(f32, bool)>> = logits
                 .par_chunks_exact(vocab)

@@ -1,6 +1,6 @@
 //! A model in the host's memory, packed for the kernels.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, ops::Range};
 
 use super::{
     Rotary,
@@ -9,7 +9,7 @@ use super::{
     feed_forward::Gated,
     latent::LatentLayer,
     linear::{Embedding, LayerLora, Linear, Lora, LoraLinear, Stacked},
-    top::TopLora,
+    top::{self, TopLora},
 };
 use crate::{
     Adapter, AdapterLayer, DecoderConfig, DecoderError, LayerWeights, Norm, NormWeight,
@@ -273,40 +273,47 @@ impl HostAdapter {
     }
 }
 
-/// A model in the host's memory with its adapter, as a pass looks at them.
+/// Runs of rows in order, each with the adapter that its model has beside the base.
+pub(super) type Adapted<'a> = Vec<(Range<usize>, Option<&'a HostAdapter>)>;
+
+/// What the adapters add to the linears of a block.
+pub(super) fn lora<'a>(adapted: &Adapted<'a>, layer: usize) -> Lora<'a> {
+    Lora(adapted.iter().filter_map(|(rows, adapter)| Some((rows.clone(), &(*adapter)?.layers[layer]))).collect())
+}
+
+/// A model in the host's memory, as a pass looks at it.
 #[derive(Clone, Copy)]
 pub(super) struct Host<'a> {
     pub(super) config: &'a DecoderConfig,
     pub(super) model: &'a HostModel,
-    pub(super) adapter: Option<&'a HostAdapter>,
     /// Activations are rounded to bf16 wherever a model in bf16 stores them; products stay in f32.
     pub(super) rounded: bool,
 }
 
 impl<'a> Host<'a> {
-    pub(super) fn lora(&self, layer: usize) -> Lora<'a> {
-        Lora(self.adapter.map(|adapter| &adapter.layers[layer]))
-    }
-
-    /// Appends the embedding of tokens.
-    pub(super) fn look_up(&self, tokens: impl Iterator<Item = u32>, out: &mut Vec<f32>) -> Result<(), DecoderError> {
-        match self.adapter {
-            Some(adapter) => adapter.top.look_up(&self.model.embedding, tokens, out),
-            None => self.model.embedding.lookup(tokens, out),
+    /// The embedding of the tokens of all rows.
+    pub(super) fn look_up(&self, tokens: &[u32], adapted: &Adapted<'_>) -> Result<Vec<f32>, DecoderError> {
+        let mut out = Vec::with_capacity(tokens.len() * self.config.hidden_size);
+        for (rows, adapter) in adapted {
+            let tokens = tokens[rows.clone()].iter().copied();
+            match adapter {
+                Some(adapter) => adapter.top.look_up(&self.model.embedding, tokens, &mut out)?,
+                None => self.model.embedding.lookup(tokens, &mut out)?,
+            }
         }
+        Ok(out)
     }
 
     /// The products of normed rows with the head.
-    pub(super) fn head(&self, normed: &[f32], rows: usize) -> Vec<f32> {
-        match self.adapter {
-            Some(adapter) => adapter.top.head(&self.model.head, normed, rows),
-            None => TopLora::default().head(&self.model.head, normed, rows),
-        }
+    pub(super) fn head(&self, normed: &[f32], adapted: &Adapted<'_>) -> Vec<f32> {
+        let tops: Vec<_> =
+            adapted.iter().map(|(rows, adapter)| (rows.clone(), adapter.map(|adapter| &*adapter.top))).collect();
+        top::head(&self.model.head, normed, &tops)
     }
 
-    /// Logits of a row.
-    pub(super) fn vocab(&self) -> usize {
-        self.adapter.and_then(|adapter| adapter.top.whole_head()).unwrap_or(&self.model.head).out()
+    /// Logits of a row of a model with this adapter.
+    pub(super) fn vocab(&self, adapter: Option<&HostAdapter>) -> usize {
+        adapter.and_then(|adapter| adapter.top.whole_head()).unwrap_or(&self.model.head).out()
     }
 
     /// Rounds activations where a model in bf16 stores them.

@@ -60,7 +60,7 @@ impl LatentLayer {
         &self,
         x: &[f32],
         rows: usize,
-        lora: Lora<'_>,
+        lora: &Lora<'_>,
         table: &RopeTable,
         positions: &[u32],
         out: &mut [f32],
@@ -69,19 +69,19 @@ impl LatentLayer {
         let (heads, head) = (self.heads, nope + rope);
         let narrow = self.q_down.as_ref().map(|(down, norm)| {
             let mut narrow = vec![0.0; rows * down.out()];
-            down.forward(x, rows, lora.at(QDown), false, &mut narrow);
+            down.forward(x, rows, &lora.at(QDown), false, &mut narrow);
             rms_norm_inplace(&mut narrow, norm, eps);
             narrow
         });
         let mut q = vec![0.0; rows * heads * head];
-        self.q_up.forward(narrow.as_deref().unwrap_or(x), rows, lora.at(self.queries()), false, &mut q);
+        self.q_up.forward(narrow.as_deref().unwrap_or(x), rows, &lora.at(self.queries()), false, &mut q);
         let mut latent = vec![0.0; rows * (kv_rank + rope)];
-        self.kv_down.forward(x, rows, lora.at(KvDown), false, &mut latent);
+        self.kv_down.forward(x, rows, &lora.at(KvDown), false, &mut latent);
         let mut compressed: Vec<f32> =
             latent.chunks_exact(kv_rank + rope).flat_map(|row| row[..kv_rank].iter().copied()).collect();
         rms_norm_inplace(&mut compressed, &self.kv_norm, eps);
         let mut kv = vec![0.0; rows * heads * (nope + value)];
-        self.kv_up.forward(&compressed, rows, lora.at(KvUp), false, &mut kv);
+        self.kv_up.forward(&compressed, rows, &lora.at(KvUp), false, &mut kv);
         let width = heads * head;
         out.par_chunks_exact_mut(3 * width).enumerate().for_each(|(row, out)| {
             let shared = &latent[row * (kv_rank + rope) + kv_rank..(row + 1) * (kv_rank + rope)];

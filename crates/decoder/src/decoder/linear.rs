@@ -61,27 +61,34 @@ impl Linear {
         self.weight.bytes()
     }
 
-    /// `y (+)= x · Wᵀ + bias` for rows of `x`, with an adapter's addition. `add` keeps what is in `y`.
-    pub(crate) fn forward(&self, x: &[f32], rows: usize, lora: Option<&LoraLinear>, add: bool, y: &mut [f32]) {
-        let x = MatRef::new(x, rows, self.weight.rows());
+    /// `y (+)= x · Wᵀ + bias` for rows of `x`, with the additions of adapters to the rows that are theirs. `add` keeps what
+    /// is in `y`.
+    pub(crate) fn forward(&self, x: &[f32], rows: usize, lora: &[RowsLora<'_>], add: bool, y: &mut [f32]) {
+        let (inputs, width) = (self.inputs(), self.out());
+        let scaled = || lora.iter().filter_map(|(rows, lora)| Some((rows, lora.factors.as_ref()?)));
+        // Where a magnitude scales the product, what is there before is added to it afterwards.
+        let before: Vec<Vec<f32>> = scaled()
+            .map(|(rows, _)| {
+                let y = &mut y[rows.start * width..rows.end * width];
+                let before = if add { y.to_vec() } else { vec![0.0; y.len()] };
+                y.fill(0.0);
+                before
+            })
+            .collect();
         let beta = if add { 1.0 } else { 0.0 };
-        match lora.and_then(|lora| lora.factors.as_ref()) {
-            None => gemm_packed(1.0, x, &self.weight, beta, MatMut::new(y, rows, self.out())),
-            Some(factors) => {
-                let mut own = vec![0.0; rows * self.out()];
-                gemm_packed(1.0, x, &self.weight, 0.0, MatMut::new(&mut own, rows, self.out()));
-                for (y, own) in y.chunks_exact_mut(self.out()).zip(own.chunks_exact(self.out())) {
-                    for ((y, own), factor) in y.iter_mut().zip(own).zip(factors) {
-                        *y = if add { *y } else { 0.0 } + own * factor;
-                    }
-                }
+        gemm_packed(1.0, MatRef::new(x, rows, inputs), &self.weight, beta, MatMut::new(y, rows, width));
+        for ((rows, factors), before) in scaled().zip(before) {
+            let y = &mut y[rows.start * width..rows.end * width];
+            for (y, before) in y.chunks_exact_mut(width).zip(before.chunks_exact(width)) {
+                y.iter_mut().zip(before).zip(factors).for_each(|((y, before), factor)| *y = before + *y * factor);
             }
         }
         if let Some(bias) = &self.bias {
             add_bias(&mut y[..rows * bias.len()], bias);
         }
-        if let Some(lora) = lora {
-            lora.add(x, y, self.out());
+        for (rows, lora) in lora {
+            let x = MatRef::new(&x[rows.start * inputs..rows.end * inputs], rows.len(), inputs);
+            lora.add(x, &mut y[rows.start * width..rows.end * width], width);
         }
     }
 }
@@ -109,20 +116,30 @@ pub(crate) struct LayerLora {
     pub(crate) experts: Vec<[Option<LoraLinear>; 2]>,
 }
 
-/// The additions to one block, if there are any.
-#[derive(Clone, Copy)]
-pub(crate) struct Lora<'a>(pub(crate) Option<&'a LayerLora>);
+/// The additions to a run of rows.
+pub(crate) type RowsLora<'a> = (Range<usize>, &'a LoraLinear);
+
+/// The additions of adapters to one block, each to a run of rows.
+#[derive(Clone, Default)]
+pub(crate) struct Lora<'a>(pub(crate) Vec<(Range<usize>, &'a LayerLora)>);
 
 impl<'a> Lora<'a> {
-    /// The addition to the linear whose first projection is this.
-    pub(crate) fn at(self, first: Projection) -> Option<&'a LoraLinear> {
-        self.0.and_then(|lora| lora.linears.get(&first))
+    /// The additions to the linear whose first projection is this.
+    pub(crate) fn at(&self, first: Projection) -> Vec<RowsLora<'a>> {
+        self.0.iter().filter_map(|(rows, lora)| Some((rows.clone(), lora.linears.get(&first)?))).collect()
     }
 
-    /// The additions to an expert.
-    pub(crate) fn expert(self, number: usize) -> [Option<&'a LoraLinear>; 2] {
-        let pair = self.0.and_then(|lora| lora.experts.get(number));
-        pair.map_or([None, None], |pair| pair.each_ref().map(Option::as_ref))
+    /// The additions to an expert that is given these rows, ascending: to gate and up, and to down. Rows are counted among
+    /// those that it is given.
+    pub(crate) fn expert(&self, number: usize, given: impl Fn(usize) -> usize) -> [Vec<RowsLora<'a>>; 2] {
+        [0, 1].map(|part| {
+            let of = |(rows, lora): &(Range<usize>, &'a LayerLora)| {
+                let rows = given(rows.start)..given(rows.end);
+                let lora = lora.experts.get(number)?[part].as_ref()?;
+                (!rows.is_empty()).then_some((rows, lora))
+            };
+            self.0.iter().filter_map(of).collect()
+        })
     }
 }
 

@@ -7,7 +7,7 @@ use rayon::prelude::*;
 use super::{
     KvBlock,
     cache::HostKv,
-    host::{AttentionLayer, FeedForward, Host, HostNorm, Layer, Mixer, Projections},
+    host::{Adapted, AttentionLayer, FeedForward, Host, HostNorm, Layer, Mixer, Projections, lora},
     linear::Lora,
     piece::{Piece, consecutive},
     places::{Places, Rotated},
@@ -59,6 +59,8 @@ pub(super) struct HostSteps<'p, 'h, 't> {
     index: usize,
     layer: &'h Layer,
     lora: Lora<'h>,
+    /// The adapters of the wanted rows.
+    wanted: &'p Adapted<'h>,
     acts: &'p mut Activations,
     pieces: &'p mut [Piece<'t>],
     places: &'p Places,
@@ -78,6 +80,7 @@ impl<'p, 'h, 't> HostSteps<'p, 'h, 't> {
         pieces: &'p mut [Piece<'t>],
         places: &'p Places,
         starts: &'p [usize],
+        [adapted, wanted]: [&'p Adapted<'h>; 2],
     ) -> Self {
         // In the last layer only the wanted rows go on.
         let last = index + 1 == host.config.num_layers;
@@ -86,8 +89,8 @@ impl<'p, 'h, 't> HostSteps<'p, 'h, 't> {
             false => std::iter::once(0..piece.tokens.len()).collect(),
         };
         let runs = pieces.iter().map(of).collect();
-        let (layer, lora, rows) = (&host.model.layers[index], host.lora(index), places.positions.len());
-        Self { host, index, layer, lora, acts, pieces, places, starts, runs, rows }
+        let (layer, rows) = (&host.model.layers[index], places.positions.len());
+        Self { host, index, layer, lora: lora(adapted, index), wanted, acts, pieces, places, starts, runs, rows }
     }
 
     /// The residual stream and the input of the next part.
@@ -194,6 +197,7 @@ impl<'p, 'h, 't> HostSteps<'p, 'h, 't> {
             }
         }
         self.rows = to;
+        self.lora = lora(self.wanted, self.index);
         self.acts.x.truncate(to * hidden);
     }
 }
@@ -230,7 +234,7 @@ impl Steps for HostSteps<'_, '_, '_> {
 
     fn project(&mut self) -> Result<(), Infallible> {
         if let Some(Projections::Merged(linear)) = self.attention().map(|layer| &layer.projections) {
-            linear.forward(&self.acts.normed, self.rows, self.lora.at(Projection::Q), false, &mut self.acts.qkv);
+            linear.forward(&self.acts.normed, self.rows, &self.lora.at(Projection::Q), false, &mut self.acts.qkv);
             self.host.round(&mut self.acts.qkv);
         }
         Ok(())
@@ -240,7 +244,7 @@ impl Steps for HostSteps<'_, '_, '_> {
         if let Some(Projections::Latent(latent)) = self.attention().map(|layer| &layer.projections) {
             let rotation = self.host.config.block.rotation(self.index);
             let Rotated { table, at } = self.places.of(rotation).unwrap_or(&self.places.main);
-            latent.project(&self.acts.normed, self.rows, self.lora, table, at, &mut self.acts.qkv);
+            latent.project(&self.acts.normed, self.rows, &self.lora, table, at, &mut self.acts.qkv);
         }
         Ok(())
     }
@@ -304,7 +308,7 @@ impl Steps for HostSteps<'_, '_, '_> {
     fn convolve(&mut self) -> Result<(), Infallible> {
         let Mixer::Convolution(layer) = &self.layer.mixer else { return Ok(()) };
         let (width, index) = (layer.width(), self.index);
-        let (convolved, gate) = layer.gates(&self.acts.normed, self.rows, self.lora);
+        let (convolved, gate) = layer.gates(&self.acts.normed, self.rows, &self.lora);
         for (piece, &start) in self.pieces.iter_mut().zip(self.starts) {
             let len = piece.tokens.len();
             let own = &convolved[start * width..(start + len) * width];
@@ -333,10 +337,10 @@ impl Steps for HostSteps<'_, '_, '_> {
                     keep_values(&mut attended[..rows * config.q_dim()], config.head_dim, latent.value);
                 }
                 let (attended, lora) = (&attended[..rows * config.o_dim()], self.lora.at(Projection::O));
-                add_to(host, norm, x, |add, y| attention.o.forward(attended, rows, lora, add, y));
+                add_to(host, norm, x, |add, y| attention.o.forward(attended, rows, &lora, add, y));
             }
             Mixer::Convolution(convolution) => {
-                let (gated, lora) = (&attended[..rows * config.hidden_size], self.lora);
+                let (gated, lora) = (&attended[..rows * config.hidden_size], &self.lora);
                 add_to(host, norm, x, |add, y| convolution.output(gated, rows, lora, add, y));
             }
         }
@@ -353,12 +357,12 @@ impl Steps for HostSteps<'_, '_, '_> {
             FeedForward::Dense(dense) => {
                 let (wide, activated) = (&mut gate_up[..rows * dense.wide()], &mut inner[..rows * dense.inner()]);
                 let lora = self.lora.at(if dense.is_gated() { Projection::Gate } else { Projection::Up });
-                dense.activate(normed, rows, lora, |x| host.round(x), wide, activated);
+                dense.activate(normed, rows, &lora, |x| host.round(x), wide, activated);
                 let down = self.lora.at(Projection::Down);
-                add_to(host, norm, x, |add, y| dense.down(activated, rows, down, add, y));
+                add_to(host, norm, x, |add, y| dense.down(activated, rows, &down, add, y));
             }
             FeedForward::Experts(experts) => {
-                let lora = self.lora;
+                let lora = &self.lora;
                 add_to(host, norm, x, |_, y| experts.add(normed, hidden, lora, y));
             }
         }

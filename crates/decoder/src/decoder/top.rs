@@ -1,6 +1,6 @@
 //! What an adapter changes of embedding and head: whole modules, low-rank additions, rows of single tokens.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, ops::Range};
 
 use super::linear::{Embedding, Linear, LoraLinear};
 use crate::{Adapter, DecoderError, LoraPair, TokenRows};
@@ -83,22 +83,45 @@ impl TopLora {
         Ok(())
     }
 
-    /// The products of normed rows with the head, over a base with this one.
-    pub(crate) fn head(&self, base: &Linear, normed: &[f32], rows: usize) -> Vec<f32> {
-        let head = self.head.as_ref().unwrap_or(base);
-        let mut logits = vec![0.0; rows * head.out()];
-        head.forward(normed, rows, self.head_lora.as_ref(), false, &mut logits);
-        if let Some((tokens, linear)) = &self.head_rows {
-            let mut own = vec![0.0; rows * tokens.len()];
-            linear.forward(normed, rows, None, false, &mut own);
-            for (row, own) in logits.chunks_exact_mut(head.out()).zip(own.chunks_exact(tokens.len())) {
-                for (token, logit) in tokens.iter().zip(own) {
-                    row[*token as usize] = *logit;
-                }
+    /// Puts the logits of tokens with rows of their own in their places.
+    fn replace_rows(&self, normed: &[f32], width: usize, logits: &mut [f32]) {
+        let Some((tokens, linear)) = &self.head_rows else { return };
+        let rows = logits.len() / width;
+        let mut own = vec![0.0; rows * tokens.len()];
+        linear.forward(normed, rows, &[], false, &mut own);
+        for (row, own) in logits.chunks_exact_mut(width).zip(own.chunks_exact(tokens.len())) {
+            for (token, logit) in tokens.iter().zip(own) {
+                row[*token as usize] = *logit;
             }
         }
-        logits
     }
+}
+
+/// The products of normed rows with the head of a base, or with the heads that adapters have in its place; runs of rows
+/// and their adapters are in order.
+pub(crate) fn head(base: &Linear, normed: &[f32], parts: &[(Range<usize>, Option<&TopLora>)]) -> Vec<f32> {
+    let mut logits = vec![];
+    let same = |a: &(Range<usize>, Option<&TopLora>), b: &(Range<usize>, Option<&TopLora>)| {
+        [a, b].iter().all(|(_, top)| top.is_none_or(|top| top.head.is_none()))
+    };
+    // The base's head is read once for neighbours that have no other.
+    for parts in parts.chunk_by(same) {
+        let (Some((first, top)), Some((last, _))) = (parts.first(), parts.last()) else { continue };
+        let head = top.and_then(TopLora::whole_head).unwrap_or(base);
+        let (all, from, width) = (first.start..last.end, logits.len(), head.out());
+        let within = |rows: &Range<usize>| rows.start - all.start..rows.end - all.start;
+        let lora: Vec<_> =
+            parts.iter().filter_map(|(rows, top)| Some((within(rows), (*top)?.head_lora.as_ref()?))).collect();
+        logits.resize(from + all.len() * width, 0.0);
+        let normed = &normed[all.start * head.inputs()..all.end * head.inputs()];
+        head.forward(normed, all.len(), &lora, false, &mut logits[from..]);
+        for (rows, top) in parts {
+            let (rows, Some(top)) = (within(rows), top) else { continue };
+            let normed = &normed[rows.start * head.inputs()..rows.end * head.inputs()];
+            top.replace_rows(normed, width, &mut logits[from + rows.start * width..from + rows.end * width]);
+        }
+    }
+    logits
 }
 
 impl EmbeddingLora {

@@ -72,6 +72,22 @@ impl DeviceKv {
         self.blocks.iter().map(|(_, used)| used).sum()
     }
 
+    /// Drops the last positions, so that at most `len` are left.
+    pub(crate) fn truncate(&mut self, len: usize) {
+        let mut excess = self.len().saturating_sub(len);
+        while excess > 0 {
+            let Some((_, used)) = self.blocks.last_mut() else { return };
+            let dropped = excess.min(*used);
+            *used -= dropped;
+            excess -= dropped;
+            if *used == 0
+                && let Some((range, _)) = self.blocks.pop()
+            {
+                lock(&self.cache).give(range);
+            }
+        }
+    }
+
     /// The positions written, as the attention kernel reads them.
     pub(crate) fn segments(&self) -> impl Iterator<Item = KeySegment> + '_ {
         let written = self.blocks.iter().filter(|(_, used)| *used > 0);
@@ -188,6 +204,12 @@ mod tests {
         kv.blocks = vec![(64..128, 64), (0..64, 3), (128..192, 0)];
         let segments: Vec<KeySegment> = kv.segments().collect();
         assert_eq!(segments, [KeySegment { start: 64, len: 64 }, KeySegment { start: 0, len: 3 }]);
+        kv.truncate(65);
+        assert_eq!(kv.len(), 65);
+        assert_eq!(lock(&cache).free, BTreeMap::from([(128, 64)]));
+        kv.truncate(64);
+        assert_eq!(kv.segments().collect::<Vec<_>>(), [KeySegment { start: 64, len: 64 }]);
+        assert_eq!(lock(&cache).free, BTreeMap::from([(0, 64), (128, 64)]));
         drop(kv);
         assert_eq!(lock(&cache).free, BTreeMap::from([(0, 192)]));
     }
