@@ -15,7 +15,7 @@ pub(crate) enum Held {
 
 impl KvBlock {
     /// Positions held.
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         match &self.0 {
             Held::Host(kv) => kv.len,
             #[cfg(feature = "cuda")]
@@ -23,8 +23,9 @@ impl KvBlock {
         }
     }
 
-    /// Drops the last positions, so that `len` are left; the next ones are written in their place.
-    pub fn truncate(&mut self, len: usize) {
+    /// Drops the last `count` positions; the next ones are written in their place.
+    pub fn drop_last(&mut self, count: usize) {
+        let len = self.len().saturating_sub(count);
         match &mut self.0 {
             Held::Host(kv) => kv.truncate(len),
             #[cfg(feature = "cuda")]

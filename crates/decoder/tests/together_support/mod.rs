@@ -6,8 +6,8 @@ use harness_decoder::{Decoder, KvBlock, Piece, Together};
 const PROMPTS: [(&[u32], &[usize]); 3] =
     [(&[3, 1, 4, 1, 5, 9, 2, 6], &[0, 3, 4, 7]), (&[2, 7, 1], &[2]), (&[11, 13], &[])];
 
-/// Tokens that follow every prompt; what is not kept is dropped again.
-const STEPS: [(&[u32], usize); 3] = [(&[8], 1), (&[2, 8, 1, 8], 2), (&[4, 5], 2)];
+/// Tokens that follow every prompt, and how many of them are dropped again.
+const STEPS: [(&[u32], usize); 3] = [(&[8], 0), (&[2, 8, 1, 8], 2), (&[4, 5], 0)];
 
 /// One pass, by whatever computes it: decoders with their pieces to all logits.
 type Pass<'a> = &'a mut dyn FnMut(&[&Decoder], &mut [Piece<'_>], usize) -> Vec<f32>;
@@ -28,23 +28,20 @@ fn logits(models: &[&Decoder], pass: Pass<'_>) -> Vec<Vec<u32>> {
         .collect();
     let mut found = vec![bits(pass(models, &mut pieces, PROMPTS.len()))];
     let mut tails: Vec<KvBlock> = pieces.into_iter().filter_map(|piece| piece.tail).collect();
-    for (tokens, kept) in STEPS {
-        let lengths: Vec<usize> = tails.iter().map(KvBlock::len).collect();
+    for (tokens, dropped) in STEPS {
         let mut pieces: Vec<Piece<'_>> = tails
             .into_iter()
             .map(|tail| Piece {
                 tokens,
                 path: vec![],
-                length: tail.len() + tokens.len(),
+                length: 16,
                 tail: Some(tail),
                 wanted: (0..tokens.len()).collect(),
             })
             .collect();
         found.push(bits(pass(models, &mut pieces, PROMPTS.len())));
         tails = pieces.into_iter().filter_map(|piece| piece.tail).collect();
-        for (tail, length) in tails.iter_mut().zip(lengths) {
-            tail.truncate(length + kept);
-        }
+        tails.iter_mut().for_each(|tail| tail.drop_last(dropped));
     }
     found
 }
