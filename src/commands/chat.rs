@@ -55,10 +55,9 @@ pub(super) fn chat(app: &App, args: &ChatArgs) -> Result<(), Failure> {
                 messages.push(ChatMessage::new(ChatRole::User, text));
                 let rendered = model.apply_chat_template(&messages, ChatOptions { add_generation_prompt: true })?;
                 let stop = args.sampling.stop.clone();
-                let request =
-                    Request::Generate { prompt: rendered.clone(), stop: stop.clone(), sampling: sampling.clone() };
+                let request = Request::Generate { prompt: rendered.clone(), stop, sampling: sampling.clone() };
                 let mut out = std::io::stdout();
-                let response = model.stream(&rendered, &stop, &sampling, &mut |text| {
+                let response = model.stream(&request, &mut |text| {
                     if !app.global.json {
                         let _ = write!(out, "{}", visible(text)).and_then(|()| out.flush());
                     }

@@ -146,16 +146,12 @@ fn render(model: &Model, prompt: &str, args: &GenerateArgs) -> Result<String, Fa
 
 /// Prints text as it comes.
 fn stream(app: &App, model: &Model, prompt: &str, args: &GenerateArgs, sampling: &Sampling) -> Result<(), Failure> {
-    let stop = &args.sampling.stop;
-    // Stop strings are cut from the finished text only, so with them the text is printed at the end.
-    let live = stop.is_empty();
+    let stop = args.sampling.stop.clone();
     let mut out = std::io::stdout();
     let mut broken = None;
-    let request = Request::Generate { prompt: prompt.to_owned(), stop: stop.to_owned(), sampling: sampling.clone() };
-    let response = model.stream(prompt, stop, sampling, &mut |text| {
-        if live {
-            broken = write!(out, "{}", visible(text)).and_then(|()| out.flush()).err();
-        }
+    let request = Request::Generate { prompt: prompt.to_owned(), stop, sampling: sampling.clone() };
+    let response = model.stream(&request, &mut |text| {
+        broken = write!(out, "{}", visible(text)).and_then(|()| out.flush()).err();
         if broken.is_some() || app.interrupted() { Control::Stop } else { Control::Continue }
     })?;
     if let Some(error) = broken {
@@ -164,10 +160,7 @@ fn stream(app: &App, model: &Model, prompt: &str, args: &GenerateArgs, sampling:
     if let Some(response) = &response {
         caveats(args.system.as_deref(), &request, response).iter().for_each(|caveat| app.note(caveat));
     }
-    match response.map(|response| response.output) {
-        Some(Output::Text { text, .. }) if !live => app.print(text),
-        _ => app.print("\n"),
-    }?;
+    app.print("\n")?;
     if app.interrupted() {
         return Err(Failure::work("interrupted: the text is not finished").after_output());
     }

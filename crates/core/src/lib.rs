@@ -11,6 +11,7 @@ mod document;
 mod file_name;
 mod finish;
 mod guard;
+mod holding;
 mod limits;
 mod model;
 mod nearest;
@@ -34,10 +35,11 @@ pub use document::{DocId, Document};
 pub use file_name::{file_name, file_part, name_of_file_part};
 pub use finish::Finish;
 pub use guard::{guarded, watch_panics};
+pub use holding::{before_a_beginning, before_a_stop};
 pub use limits::{LIMIT_MARK, Limits, bytes_in_words, limit_name, limits, set_limits};
 pub use model::{
     Capabilities, ChatMessage, ChatOptions, ChatRole, Control, LanguageModel, ModelError, ModelIdentity, ModelStats,
-    PairTokens,
+    PairTokens, stream_whole,
 };
 pub use nearest::{nearest, nearest_few};
 pub use read::{open_file, read_file, read_text};

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Digest, Request, Response, canonical_json};
+use crate::{Digest, Output, Request, Response, canonical_json};
 
 /// What a model's answers depend on; its [`ModelIdentity::digest`] is part of the key of every stored response.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -167,6 +167,19 @@ pub trait LanguageModel: Send + Sync {
     /// The first failure ends the call; what was handed over before stays valid.
     fn answer(&self, requests: &[Request], sink: &mut dyn FnMut(usize, Response) -> Control) -> Result<(), ModelError>;
 
+    /// Answers one request and hands over the text of a generation as it comes: all pieces put together are the text of the
+    /// response. `None` if it was stopped. Where a model has no text before the end, it comes in one piece.
+    ///
+    /// # Errors
+    /// As [`LanguageModel::answer`].
+    fn stream(
+        &self,
+        request: &Request,
+        on_text: &mut dyn FnMut(&str) -> Control,
+    ) -> Result<Option<Response>, ModelError> {
+        stream_whole(self, request, on_text)
+    }
+
     /// Renders a chat as the text the model expects.
     ///
     /// # Errors
@@ -188,4 +201,27 @@ pub trait LanguageModel: Send + Sync {
     fn stats(&self) -> ModelStats {
         ModelStats::default()
     }
+}
+
+/// [`LanguageModel::stream`] by way of [`LanguageModel::answer`]: the text comes in one piece.
+///
+/// # Errors
+/// As [`LanguageModel::answer`].
+pub fn stream_whole<M: LanguageModel + ?Sized>(
+    model: &M,
+    request: &Request,
+    on_text: &mut dyn FnMut(&str) -> Control,
+) -> Result<Option<Response>, ModelError> {
+    let mut found = None;
+    model.answer(std::slice::from_ref(request), &mut |_, response| {
+        found = Some(response);
+        Control::Continue
+    })?;
+    if let Some(Response { output: Output::Text { text, .. }, .. }) = &found
+        && !text.is_empty()
+        && on_text(text) == Control::Stop
+    {
+        return Ok(None);
+    }
+    Ok(found)
 }

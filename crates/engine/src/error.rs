@@ -44,6 +44,27 @@ pub enum EngineError {
         /// The decoded text.
         text: String,
     },
+    /// A prompt does not fit into the model's context with what is to be generated.
+    #[error(
+        "the model's context is {context} tokens; the prompt has {prompt} tokens and {new} new ones are asked for: shorten \
+         the prompt or ask for fewer"
+    )]
+    TooLong {
+        /// Tokens of the prompt.
+        prompt: usize,
+        /// New tokens asked for.
+        new: usize,
+        /// Tokens of the context.
+        context: usize,
+    },
+    /// A token id of a prompt is none of the model's.
+    #[error("the prompt has the token id {id}; the model has {tokens} tokens")]
+    NoSuchToken {
+        /// The id.
+        id: u32,
+        /// Number of tokens.
+        tokens: usize,
+    },
     /// Nothing to continue.
     #[error("the prompt has no tokens")]
     EmptyPrompt,

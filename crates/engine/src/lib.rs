@@ -16,7 +16,9 @@ pub use beside::copy_beside;
 pub use chat::{ChatContext, ChatEnding, ChatSettings, ChatTemplate, DateUse};
 pub use error::EngineError;
 pub use files::ModelFiles;
-pub use model::{LoadedBase, LocalModel, ModelOptions, Plan, Texts};
+pub use model::{
+    Ask, LoadedBase, LocalModel, ModelOptions, Plan, Prepared, PromptText, Queue, TextPiece, TextToken, Texts, serve,
+};
 pub use placement::{ComputeType, Placement};
 pub use save_gguf::save_gguf;
 pub use save_quantised::save_quantised;

@@ -3,21 +3,23 @@
 mod device;
 mod loaded;
 mod plan;
+mod queue;
 
 use std::sync::{Arc, Mutex, PoisonError, atomic::AtomicBool};
 
 use harness_core::{
     Capabilities, ChatMessage, ChatOptions, Control, LanguageModel, ModelError, ModelIdentity, ModelStats, Output,
-    PairTokens, Request, Response, Sampling, Usage,
+    PairTokens, Request, Response, Sampling, Usage, stream_whole,
 };
 pub use loaded::{LoadedBase, ModelOptions, Texts};
 pub use plan::Plan;
+pub use queue::{Ask, Prepared, PromptText, Queue, TextPiece, TextToken, serve};
 use rayon::prelude::*;
 
 use crate::{
     ChatEnding, EncodedPair, EngineError, encode_pair, encode_prompt,
     files::check_maps,
-    generate::{Generated, Generator, Listener, Prompt, ThinkEnd},
+    generate::{Fresh, Generated, Generator, List, Listener, Model, Pace, Pattern, Prompt, ThinkEnd},
     rolling_windows,
     schedule::{Scored, Sequence, Work, score},
 };
@@ -104,41 +106,14 @@ impl LocalModel {
         Ok(results)
     }
 
-    /// Continues one prompt, given as text, and hands over new text as it comes. Stop strings are cut in the result only.
-    /// `None` if it was stopped.
-    ///
-    /// # Errors
-    /// If the prompt is empty or longer than the model's context allows, or the tokenizer fails.
-    pub fn stream(
-        &self,
-        prompt: &str,
-        stop: &[String],
-        sampling: &Sampling,
-        on_text: &mut dyn FnMut(&str) -> Control,
-    ) -> Result<Option<Response>, ModelError> {
-        struct Streaming<'a> {
-            on_text: &'a mut dyn FnMut(&str) -> Control,
-            result: Option<Generated>,
-        }
-        impl Listener for Streaming<'_> {
-            fn text(&mut self, _: usize, text: &str) -> Control {
-                (self.on_text)(text)
-            }
-            fn done(&mut self, _: usize, generated: Generated, _: Work) -> Control {
-                self.result = Some(generated);
-                Control::Continue
-            }
-        }
-        let (prompt, usage) = self.prompt(0, prompt, stop, sampling)?;
-        let mut listener = Streaming { on_text, result: None };
-        self.generator().generate(&[prompt], &mut listener).map_err(other)?;
-        check_maps().map_err(other)?;
-        Ok(listener.result.map(|generated| text_response(generated, usage)))
-    }
-
-    fn generator(&self) -> Generator<'_> {
+    fn generate(&self, prompts: Vec<Prompt>, listener: &mut dyn Listener) -> Result<(), ModelError> {
         let LoadedBase { tokenizer, end_tokens, options, .. } = &*self.base;
-        Generator { decoder: &self.decoder, tokenizer, end_tokens, limits: options.limits, stop: &self.stop }
+        let requested = prompts.iter().map(|p| p.tokens.len() as u64).sum();
+        let models = &[Model { decoder: &self.decoder, tokenizer, end_tokens }];
+        let generator = Generator { models, limits: options.limits, pace: Pace::Throughput, stop: &self.stop };
+        let work = generator.generate(&mut List::new(prompts), listener).map_err(other)?;
+        self.count(requested, work);
+        Ok(())
     }
 
     fn count(&self, requested: u64, work: Work) {
@@ -168,24 +143,10 @@ impl LocalModel {
         if sampling.max_new_tokens == 0 {
             return Err(bad("max_new_tokens is 0; expected at least 1".to_owned()));
         }
-        let pattern = match &sampling.pattern {
-            None => None,
-            Some(expression) => {
-                let pattern = self.base.pattern(expression).map_err(|error| bad(error.to_string()))?;
-                if pattern.least() > sampling.max_new_tokens {
-                    return Err(bad(format!(
-                        "the pattern {expression:?} needs at least {} tokens, max_new_tokens is {}",
-                        pattern.least(),
-                        sampling.max_new_tokens
-                    )));
-                }
-                Some(pattern)
-            }
-        };
+        let pattern = self.pattern(sampling).map_err(|error| bad(error.to_string()))?;
         let mut tokens = encode_prompt(&self.base.tokenizer, text, &self.base.options.pair).map_err(other)?;
         if tokens.is_empty() {
-            let prefix = self.base.options.pair.prefix_token.as_ref().or(self.base.tokenizer.prefix_token());
-            tokens.extend(prefix.map(|token| token.id));
+            tokens.extend(self.base.prefix());
         }
         if tokens.is_empty() {
             return Err(bad("the prompt is empty and the tokenizer has no BOS token to begin with".to_owned()));
@@ -195,7 +156,20 @@ impl LocalModel {
         let tokens = tokens.split_off(cut);
         let usage = Usage { prompt_tokens, truncated_tokens: cut, ..Usage::default() };
         let thinking = ThinkEnd::new(text, sampling, &self.base.tokenizer).filter(|_| pattern.is_none());
-        Ok((Prompt { tokens, stop: stop.to_vec(), sampling: sampling.clone(), pattern, thinking }, usage))
+        let (stop, sampling) = (stop.to_vec(), sampling.clone());
+        Ok((Prompt { model: 0, tokens, stop, sampling, pattern, thinking, scored: None }, usage))
+    }
+
+    /// The pattern that a text must match, if any.
+    fn pattern(&self, sampling: &Sampling) -> Result<Option<Arc<Pattern>>, EngineError> {
+        let Some(expression) = &sampling.pattern else { return Ok(None) };
+        let pattern = self.base.pattern(expression)?;
+        if pattern.least() > sampling.max_new_tokens {
+            let (least, most) = (pattern.least(), sampling.max_new_tokens);
+            let reason = format!("it needs at least {least} tokens, and max_new_tokens is {most}");
+            return Err(EngineError::Pattern { expression: expression.clone(), reason });
+        }
+        Ok(Some(pattern))
     }
 
     /// The log-likelihood requests at `indices` in tokens: the pair, what the model reads, and how many tokens were cut.
@@ -342,12 +316,9 @@ impl LocalModel {
             prompts.push(prompt);
             usages.push(usage);
         }
-        let requested = prompts.iter().map(|p| p.tokens.len() as u64).sum();
         let mut listener = Collecting { indices, usages, sink, control: Control::Continue };
-        let work = self.generator().generate(&prompts, &mut listener).map_err(other)?;
-        let control = listener.control;
-        self.count(requested, work);
-        Ok(control)
+        self.generate(prompts, &mut listener)?;
+        Ok(listener.control)
     }
 
     fn score(
@@ -408,6 +379,32 @@ impl LanguageModel for LocalModel {
         };
         self.answer_all(requests, sink)?;
         shorter.map_or(Ok(()), |error| Err(other(error)))
+    }
+
+    fn stream(
+        &self,
+        request: &Request,
+        on_text: &mut dyn FnMut(&str) -> Control,
+    ) -> Result<Option<Response>, ModelError> {
+        struct Streaming<'a> {
+            on_text: &'a mut dyn FnMut(&str) -> Control,
+            result: Option<Generated>,
+        }
+        impl Listener for Streaming<'_> {
+            fn text(&mut self, _: usize, fresh: Fresh<'_>) -> Control {
+                (self.on_text)(fresh.text)
+            }
+            fn done(&mut self, _: usize, generated: Generated, _: Work) -> Control {
+                self.result = Some(generated);
+                Control::Continue
+            }
+        }
+        let Request::Generate { prompt, stop, sampling } = request else { return stream_whole(self, request, on_text) };
+        let (prompt, usage) = self.prompt(0, prompt, stop, sampling)?;
+        let mut listener = Streaming { on_text, result: None };
+        self.generate(vec![prompt], &mut listener)?;
+        check_maps().map_err(other)?;
+        Ok(listener.result.map(|generated| text_response(generated, usage)))
     }
 
     fn apply_chat_template(&self, messages: &[ChatMessage], options: ChatOptions) -> Result<String, ModelError> {

@@ -29,7 +29,8 @@ fn a_text_ends_at_the_next_token() {
     let mut pieces = 0;
     let mut text = |end: &dyn Fn() -> Control| {
         pieces = 0;
-        let found = model.stream("The river", &[], &sampling(), &mut |_| {
+        let request = Request::Generate { prompt: "The river".into(), stop: vec![], sampling: sampling() };
+        let found = model.stream(&request, &mut |_| {
             pieces += 1;
             if pieces == 3 { end() } else { Control::Continue }
         });
@@ -72,8 +73,15 @@ fn stop_strings_end_nothing_while_the_model_thinks() {
     let say = |stop: &[&str], end: Option<&str>| {
         let sampling = Sampling { max_new_tokens: 60, think_end: end.map(str::to_owned), ..sampling() };
         let stop: Vec<String> = stop.iter().map(|&stop| stop.to_owned()).collect();
-        let response = model.stream("The river", &stop, &sampling, &mut |_| Control::Continue).unwrap().unwrap();
+        let request = Request::Generate { prompt: "The river".into(), stop, sampling };
+        let mut pieces = String::new();
+        let on_text = &mut |text: &str| {
+            pieces.push_str(text);
+            Control::Continue
+        };
+        let response = model.stream(&request, on_text).unwrap().unwrap();
         let Output::Text { text, finish, token_ids, .. } = response.output else { panic!("no text") };
+        assert_eq!(pieces, text, "what was given out is the text before the stop string");
         (text, finish, token_ids.len())
     };
     let (whole, _, all) = say(&[], None);

@@ -213,12 +213,17 @@ impl Endpoint {
         Err(HttpError::NoLikelihood { url: self.options.spec.url.clone(), reason: reasons.join("; ") })
     }
 
+    /// The connection.
+    pub(crate) fn transport(&self) -> &Transport {
+        &self.transport
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether the work is to end.
-    fn is_stopped(&self) -> bool {
+    pub(crate) fn is_stopped(&self) -> bool {
         self.options.stop.as_ref().is_some_and(|stop| stop.load(Ordering::SeqCst))
     }
 
@@ -279,7 +284,7 @@ impl Endpoint {
     }
 
     /// Sends all jobs, as many at a time as the server bears. When the work is to end, what is in flight is dropped.
-    async fn run(
+    pub(crate) async fn run(
         &self,
         jobs: &[Job<'_>],
         sink: &mut dyn FnMut(usize, Response) -> Control,
@@ -343,7 +348,10 @@ impl Endpoint {
                 let plain = self.without_logprobs.load(Ordering::Relaxed);
                 flight.push(async move {
                     let call = if plain { Cow::Owned(job.call.without_logprobs()) } else { Cow::Borrowed(&job.call) };
-                    let outcome = self.transport.exchange(call.path, Some(&call.body)).await;
+                    let outcome = match job.heard {
+                        Some(hear) => self.transport.events(call.path, &call.body, hear).await,
+                        None => self.transport.exchange(call.path, Some(&call.body)).await,
+                    };
                     (open, now, plain, outcome, reservation)
                 });
             }
@@ -535,6 +543,14 @@ impl LanguageModel for Endpoint {
         self.runtime
             .block_on(self.run(&jobs, &mut whole))
             .map_err(|(job, error)| self.failed(job.map(|job| jobs[job].index), error))
+    }
+
+    fn stream(
+        &self,
+        request: &Request,
+        on_text: &mut dyn FnMut(&str) -> Control,
+    ) -> Result<Option<Response>, ModelError> {
+        self.streamed(request, on_text)
     }
 
     fn apply_chat_template(&self, messages: &[ChatMessage], options: ChatOptions) -> Result<String, ModelError> {

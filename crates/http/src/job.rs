@@ -2,7 +2,7 @@
 
 use harness_core::Request;
 
-use crate::{LikelihoodApi, answer::Call, rolling::Window};
+use crate::{LikelihoodApi, answer::Call, events::Hear, rolling::Window};
 
 /// One request as a call, with what is needed to read its answer.
 pub(crate) struct Job<'a> {
@@ -13,4 +13,6 @@ pub(crate) struct Job<'a> {
     pub(crate) api: Option<LikelihoodApi>,
     /// The part of the request's text that is asked for, where it is too long for one call.
     pub(crate) window: Option<Window>,
+    /// Who hears of its text as it comes.
+    pub(crate) heard: Option<Hear<'a>>,
 }

@@ -36,7 +36,7 @@ impl Endpoint {
             (Request::RollingLogLikelihood { text }, Some(api)) => likelihood::call(options, api, text),
             (_, None) => return Err(unsupported("score given texts".into())),
         };
-        Ok(Job { call, request, index, api, window: None })
+        Ok(Job { call, request, index, api, window: None, heard: None })
     }
 
     /// The calls of one request: one, or one a window of a text that is too long for the server.
@@ -71,6 +71,7 @@ impl Endpoint {
             index,
             api: Some(api),
             window: Some(window),
+            heard: None,
         };
         Ok(windows.into_iter().map(job).collect())
     }

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use reqwest::{Client, StatusCode, header};
+use reqwest::{Client, Response, StatusCode, header};
 use serde_json::Value;
 
 use crate::{
@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// Most bytes of an answer that are read.
-const LONGEST: usize = 64 << 20;
+pub(crate) const LONGEST: usize = 64 << 20;
 
 /// Most characters of a server's message that are shown.
 const SHOWN: usize = 300;
@@ -97,6 +97,12 @@ impl Transport {
     /// Posts JSON, or gets if there is no body, and reads JSON. What comes back, an answer or a reason, does not hold the
     /// key.
     pub(crate) async fn exchange(&self, path: &str, body: Option<&Value>) -> Result<Value, Failure> {
+        let response = self.send(path, body).await?;
+        self.whole(path, response).await
+    }
+
+    /// Sends a request and waits for the beginning of its answer.
+    pub(crate) async fn send(&self, path: &str, body: Option<&Value>) -> Result<Response, Failure> {
         let url = self.url(path);
         let mut request = match body {
             Some(body) => {
@@ -107,7 +113,12 @@ impl Transport {
         if let Some(value) = self.key.as_ref().and_then(ApiKey::header) {
             request = request.header(header::AUTHORIZATION, value);
         }
-        let mut response = request.send().await.map_err(|error| self.broken(&error))?;
+        request.send().await.map_err(|error| self.broken(&error))
+    }
+
+    /// Reads a whole answer.
+    pub(crate) async fn whole(&self, path: &str, mut response: Response) -> Result<Value, Failure> {
+        let url = self.url(path);
         let status = response.status();
         let wait = response.headers().get(header::RETRY_AFTER).and_then(|value| value.to_str().ok());
         let wait = wait.and_then(|value| retry_after(value, SystemTime::now()));
@@ -137,9 +148,7 @@ impl Transport {
                 }),
                 worked: true,
             })?;
-            if let Some(key) = &self.key {
-                key.scrub_json(&mut body);
-            }
+            self.scrub_json(&mut body);
             // Gateways wrap what the server behind them said in an answer of their own.
             return match wrapped_status(&body) {
                 Some(status) => Err(self.refusal(&url, status, &text, wait, location)),
@@ -147,6 +156,22 @@ impl Transport {
             };
         }
         Err(self.refusal(&url, status, &text, wait, location))
+    }
+
+    /// What an error in the midst of a stream means.
+    pub(crate) fn told(&self, path: &str, body: &Value) -> Failure {
+        let text = self.scrub(&body.to_string());
+        match wrapped_status(body) {
+            Some(status) => self.refusal(&self.url(path), status, &text, None, None),
+            None => Failure::Passing { reason: message(&text, |found| self.scrub(found)), worked: true },
+        }
+    }
+
+    /// Takes the key out of an answer.
+    pub(crate) fn scrub_json(&self, body: &mut Value) {
+        if let Some(key) = &self.key {
+            key.scrub_json(body);
+        }
     }
 
     /// What a status other than success means.
@@ -188,7 +213,7 @@ impl Transport {
     }
 
     /// A connection that failed. It names neither key nor headers.
-    fn broken(&self, error: &reqwest::Error) -> Failure {
+    pub(crate) fn broken(&self, error: &reqwest::Error) -> Failure {
         let what = if error.is_timeout() {
             "no answer within the time limit"
         } else if error.is_connect() {

@@ -4,7 +4,10 @@
 //! state the least number of tokens to a match is known, so that with `n` tokens left only those are allowed after
 //! which `n - 1` suffice: a generation always ends in a match, however the model is inclined.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::{
+    collections::{BTreeSet, VecDeque},
+    sync::Arc,
+};
 
 use rayon::prelude::*;
 
@@ -168,18 +171,18 @@ impl Pattern {
 
 /// The way of one generation through its pattern.
 #[derive(Debug)]
-pub(super) struct Progress<'a> {
-    pattern: &'a Pattern,
+pub(super) struct Progress {
+    pattern: Arc<Pattern>,
     /// `None` at the beginning.
     state: Option<u32>,
 }
 
-impl<'a> Progress<'a> {
-    pub(super) fn new(pattern: &'a Pattern) -> Self {
+impl Progress {
+    pub(super) fn new(pattern: Arc<Pattern>) -> Self {
         Self { pattern, state: None }
     }
 
-    fn row(&self) -> &'a Row {
+    fn row(&self) -> &Row {
         self.state.map_or(&self.pattern.first, |state| &self.pattern.rows[state as usize])
     }
 
@@ -224,9 +227,9 @@ mod tests {
     #[test]
     fn the_way_to_a_match_is_never_left() {
         let vocabulary = vocabulary(&["a", "ab", "b", "c", "[RESULT] ", "[", "1", "12", "x"]);
-        let pattern = Pattern::new(r"[abc]+\[RESULT\] [1-5]", &vocabulary).unwrap();
+        let pattern = Arc::new(Pattern::new(r"[abc]+\[RESULT\] [1-5]", &vocabulary).unwrap());
         assert_eq!(pattern.least(), 3);
-        let mut progress = Progress::new(&pattern);
+        let mut progress = Progress::new(pattern);
         assert_eq!(
             progress.allowed(9, &[]),
             [0, 1, 2, 3],
@@ -245,8 +248,8 @@ mod tests {
     #[test]
     fn ends_are_allowed_after_a_match() {
         let vocabulary = vocabulary(&["a", "b"]);
-        let pattern = Pattern::new("ab*", &vocabulary).unwrap();
-        let mut progress = Progress::new(&pattern);
+        let pattern = Arc::new(Pattern::new("ab*", &vocabulary).unwrap());
+        let mut progress = Progress::new(pattern);
         assert_eq!(progress.allowed(5, &[9]), [0]);
         assert!(!progress.advance(0));
         assert_eq!(progress.allowed(5, &[9]), [1, 9]);

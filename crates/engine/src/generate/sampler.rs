@@ -134,7 +134,7 @@ fn keep_only(logits: &mut [f32], allowed: &[u32]) {
 }
 
 /// The `count` likeliest possible tokens with their log-probabilities, best first, ties in order of token.
-fn likeliest(logits: &[f32], count: usize, normaliser: f64) -> Vec<(u32, f32)> {
+pub(super) fn likeliest(logits: &[f32], count: usize, normaliser: f64) -> Vec<(u32, f32)> {
     let possible = logits.iter().enumerate().filter(|&(_, &logit)| logit.is_finite());
     let mut tokens: Vec<(u32, f32)> = possible.map(|(token, &logit)| (token as u32, logit)).collect();
     let descending = |a: &(u32, f32), b: &(u32, f32)| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0));

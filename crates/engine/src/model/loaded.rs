@@ -186,6 +186,16 @@ impl LoadedBase {
         &self.tokenizer
     }
 
+    /// Deviations from the tokenizer's rules about BOS.
+    pub fn pair(&self) -> &PairOptions {
+        &self.options.pair
+    }
+
+    /// The token that stands for an empty prompt.
+    pub(super) fn prefix(&self) -> Option<u32> {
+        self.options.pair.prefix_token.as_ref().or(self.tokenizer.prefix_token()).map(|token| token.id)
+    }
+
     /// What its answers depend on.
     pub fn identity(&self) -> &ModelIdentity {
         &self.identity

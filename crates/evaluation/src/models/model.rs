@@ -2,7 +2,7 @@
 
 use std::{ops::Deref, sync::Arc};
 
-use harness_core::{Control, LanguageModel, ModelError, Output, Request, Response, Sampling};
+use harness_core::LanguageModel;
 use harness_engine::LocalModel;
 use harness_http::{Endpoint, HttpError};
 
@@ -71,31 +71,5 @@ impl Model {
             session.note(format!("{} does not list a model {:?}{near}", spec.url, spec.model));
         }
         Ok(())
-    }
-
-    /// Continues one prompt and hands over text as it comes; only a model on this machine has it in more than one piece. `None` if it was stopped.
-    ///
-    /// # Errors
-    /// If the model does not answer.
-    pub fn stream(
-        &self,
-        prompt: &str,
-        stop: &[String],
-        sampling: &Sampling,
-        on_text: &mut dyn FnMut(&str) -> Control,
-    ) -> Result<Option<Response>, ModelError> {
-        if let Self::Local(model) = self {
-            return model.stream(prompt, stop, sampling, on_text);
-        }
-        let request = Request::Generate { prompt: prompt.to_owned(), stop: stop.to_vec(), sampling: sampling.clone() };
-        let mut found = None;
-        self.answer(&[request], &mut |_, response| {
-            if let Output::Text { text, .. } = &response.output {
-                on_text(text);
-            }
-            found = Some(response);
-            Control::Continue
-        })?;
-        found.map(Some).ok_or_else(|| ModelError::Other("the model gave no answer".into()))
     }
 }

@@ -1,0 +1,180 @@
+//! The loop that admits prompts, computes them and draws tokens.
+
+use std::{
+    collections::VecDeque,
+    sync::atomic::{AtomicBool, Ordering},
+};
+
+use harness_core::Control;
+
+use super::{
+    active::Active,
+    filling::{Filling, Share},
+    listener::Listener,
+    model::Model,
+    prompt::Prompt,
+    source::Source,
+};
+use crate::{
+    EngineError,
+    schedule::{Limits, Work},
+};
+
+/// What generations are made with.
+#[derive(Clone, Copy)]
+pub(crate) struct Generator<'a> {
+    /// Models over one base, which share the places and the memory.
+    pub(crate) models: &'a [Model<'a>],
+    pub(crate) limits: Limits,
+    pub(crate) pace: Pace,
+    /// Ends the work before the next pass through the decoder; what is not finished is lost.
+    pub(crate) stop: &'a AtomicBool,
+}
+
+/// When prompts are computed while others are decoded. No answer depends on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Pace {
+    /// All ends as soon as possible: prompts are admitted when a quarter of the places is free, and computed at once.
+    Throughput,
+    /// Nobody waits for long: prompts are admitted when there is a place, and at most so many of their tokens are computed
+    /// between two tokens of the sequences that are decoded.
+    Latency {
+        /// Tokens of prompts.
+        tokens: usize,
+    },
+}
+
+impl<'a> Generator<'a> {
+    fn stopped(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+
+    /// Continues all prompts of a source. Prompts that begin alike share what they begin with when they are admitted
+    /// together.
+    ///
+    /// # Errors
+    /// If a token lies outside of the vocabulary, or the tokenizer fails.
+    pub(crate) fn generate(&self, source: &mut dyn Source, listener: &mut dyn Listener) -> Result<Work, EngineError> {
+        let mut work = Work::default();
+        let mut active: Vec<Active<'a>> = vec![];
+        // Groups take turns, so that a short prompt does not wait for a long one that came before it.
+        let mut filling: VecDeque<Filling<'a>> = VecDeque::new();
+        while !self.stopped() {
+            active.retain(|sequence| source.wants(sequence.index));
+            filling.iter_mut().for_each(|group| group.retain(|index| source.wants(index)));
+            filling.retain(|group| group.prompts().next().is_some());
+            let admitted = self.admit(source, &active, &filling);
+            for group in admitted.chunk_by(|a, b| a.1.model == b.1.model) {
+                filling.push_back(Filling::new(group.to_vec(), self.models[group[0].1.model])?);
+            }
+            if let Some(mut group) = filling.pop_front() {
+                let filled = group.advance(self.share(&active), &mut work)?;
+                let begun = group.model.begin(filled, &mut work)?;
+                filling.push_back(group);
+                let Some(going) = self.tell(begun, listener, work)? else { return Ok(work) };
+                active.extend(going);
+                if self.pace == Pace::Throughput || self.stopped() {
+                    continue;
+                }
+            } else if active.is_empty() {
+                if source.wait() {
+                    continue;
+                }
+                return Ok(work);
+            }
+            active.retain(|sequence| source.wants(sequence.index));
+            if !active.is_empty() {
+                self.step(&mut active, &mut work)?;
+                let Some(going) = self.tell(active, listener, work)? else { return Ok(work) };
+                active = going;
+            }
+        }
+        Ok(work)
+    }
+
+    /// The next prompts that fit beside those that are computed and decoded, by model; at least one if there are none.
+    fn admit(
+        &self,
+        source: &mut dyn Source,
+        active: &[Active<'_>],
+        filling: &VecDeque<Filling<'_>>,
+    ) -> Vec<(usize, Prompt)> {
+        let most = self.limits.batch_sequences.max(1);
+        let prompts = || active.iter().map(|s| &s.prompt).chain(filling.iter().flat_map(Filling::prompts));
+        let mut count = prompts().count();
+        let waits = !filling.is_empty() || (count > 0 && (most - count.min(most)) * 4 < most);
+        if self.pace == Pace::Throughput && waits {
+            return vec![];
+        }
+        let need = |prompt: &Prompt| self.models[prompt.model].decoder.kv_bytes(prompt.positions());
+        let mut bytes: usize = prompts().map(need).sum();
+        let mut admitted = vec![];
+        loop {
+            let fits = |prompt: &Prompt| count == 0 || (count < most && bytes + need(prompt) <= self.limits.kv_bytes);
+            let Some((index, prompt)) = source.next(&fits) else { break };
+            count += 1;
+            bytes += need(&prompt);
+            admitted.push((index, prompt));
+        }
+        admitted.sort_by_key(|(_, prompt)| prompt.model);
+        admitted
+    }
+
+    /// How much of a prompt the next pass computes.
+    fn share(&self, active: &[Active<'_>]) -> Share {
+        match self.pace {
+            Pace::Throughput => Share { tokens: self.limits.batch_tokens, split: false },
+            Pace::Latency { tokens } if active.is_empty() => {
+                Share { tokens: self.limits.batch_tokens.max(tokens), split: true }
+            }
+            Pace::Latency { tokens } => Share { tokens, split: true },
+        }
+    }
+
+    /// Computes the last token of every sequence and draws the next, model by model.
+    fn step(&self, active: &mut [Active<'_>], work: &mut Work) -> Result<(), EngineError> {
+        active.sort_by_key(|sequence| sequence.prompt.model);
+        active
+            .chunk_by_mut(|a, b| a.prompt.model == b.prompt.model)
+            .try_for_each(|run| self.models[run[0].prompt.model].step(run, work))
+    }
+
+    /// Hands on what the tokens drawn last say, and returns the sequences that go on; `None` if the listener wants no more.
+    fn tell(
+        &self,
+        drawn: Vec<Active<'a>>,
+        listener: &mut dyn Listener,
+        work: Work,
+    ) -> Result<Option<Vec<Active<'a>>>, EngineError> {
+        let mut going = Vec::with_capacity(drawn.len());
+        for mut sequence in drawn {
+            let index = sequence.index;
+            let Model { tokenizer, end_tokens, .. } = self.models[sequence.prompt.model];
+            if let Some(given) = sequence.given.take() {
+                listener.prompt(index, &sequence.prompt.tokens, given);
+            }
+            let read = if sequence.finish.is_none() { sequence.read(end_tokens) } else { Ok(()) };
+            let read = read.and_then(|()| match sequence.finish {
+                Some(_) => sequence.conclude(tokenizer),
+                None => Ok(()),
+            });
+            if let Err(error) = read {
+                if listener.failed(index, error)? == Control::Stop {
+                    return Ok(None);
+                }
+                continue;
+            }
+            if let Some(fresh) = sequence.fresh()
+                && listener.text(index, fresh) == Control::Stop
+            {
+                return Ok(None);
+            }
+            if sequence.finish.is_none() {
+                going.push(sequence);
+            } else if listener.done(index, sequence.generated(tokenizer), work) == Control::Stop {
+                return Ok(None);
+            }
+        }
+        Ok(Some(going))
+    }
+}
