@@ -12,7 +12,7 @@ use harness_test_support::{imports::Imports, workspace_root};
 use serde_json::Value;
 
 /// Which crates of this workspace a crate may be built on.
-const BUILT_ON: [(&str, &[&str]); 15] = [
+const BUILT_ON: [(&str, &[&str]); 16] = [
     ("harness-python", &[]),
     ("harness-core", &["harness-python"]),
     ("harness-metrics", &["harness-core", "harness-python"]),
@@ -26,6 +26,10 @@ const BUILT_ON: [(&str, &[&str]); 15] = [
     ("harness-judges", &["harness-core", "harness-python", "harness-metrics", "harness-store"]),
     ("harness-training", TENSORS),
     ("harness-reports", &["harness-core", "harness-metrics"]),
+    (
+        "harness-server",
+        &["harness-core", "harness-python", "harness-jinja", "harness-kernels", "harness-decoder", "harness-engine"],
+    ),
     ("harness-evaluation", EVERY_OTHER),
     ("harness", &ALL),
 ];
@@ -41,11 +45,11 @@ const TENSORS: &[&str] = &[
     "harness-engine",
 ];
 
-/// What the evaluation is built on.
-const EVERY_OTHER: &[&str] = ALL.split_at(ALL.len() - 1).0;
+/// What the evaluation is built on: all before it in the list.
+const EVERY_OTHER: &[&str] = ALL.split_at(ALL.len() - 2).0;
 
 /// All crates but the program.
-const ALL: [&str; 14] = [
+const ALL: [&str; 15] = [
     "harness-python",
     "harness-core",
     "harness-metrics",
@@ -60,10 +64,11 @@ const ALL: [&str; 14] = [
     "harness-training",
     "harness-reports",
     "harness-evaluation",
+    "harness-server",
 ];
 
 /// Which crates may use these.
-const RESERVED: [(&str, &[&str]); 9] = [
+const RESERVED: [(&str, &[&str]); 10] = [
     // An oracle of tests.
     ("candle-", &[]),
     ("tokenizers", &["harness-engine", "harness-training"]),
@@ -73,7 +78,8 @@ const RESERVED: [(&str, &[&str]); 9] = [
     ("ctrlc", &["harness"]),
     ("indicatif", &["harness"]),
     ("plotters", &["harness-reports"]),
-    ("tokio", &["harness-http"]),
+    ("tokio", &["harness-http", "harness-server"]),
+    ("axum", &["harness-server"]),
 ];
 
 /// Crates of tests, which are no part of the program and may be built on all of it.
