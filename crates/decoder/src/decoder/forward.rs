@@ -33,6 +33,12 @@ fn rows_of<'a>(models: &Adapted<'a>, pieces: &[Piece<'_>], count: impl Fn(&Piece
 /// Rows whose logits are computed together.
 const LOGIT_ROWS: usize = 112;
 
+/// Runs work that has many short parallel parts on one of the threads that compute them: from outside, each part would wait
+/// for a thread to wake.
+fn in_pool<R: Send>(work: impl FnOnce() -> R + Send) -> R {
+    rayon::scope(|_| work())
+}
+
 impl Host<'_> {
     /// Computes the pieces, of which runs belong to models with different adapters, and returns the last hidden states
     /// (before the final norm) of all wanted rows, in order of pieces and rows. Tails receive the new keys and values.
@@ -40,6 +46,10 @@ impl Host<'_> {
     /// # Errors
     /// If a token lies outside of the vocabulary, or keys and values are on a GPU.
     pub(super) fn forward(&self, pieces: &mut [Piece<'_>], models: &Adapted<'_>) -> Result<Vec<f32>, DecoderError> {
+        in_pool(|| self.compute(pieces, models))
+    }
+
+    fn compute(&self, pieces: &mut [Piece<'_>], models: &Adapted<'_>) -> Result<Vec<f32>, DecoderError> {
         let config = self.config;
         if pieces.iter().flat_map(|p| p.path.iter().copied().chain(&p.tail)).any(|block| block.host().is_none()) {
             let (device, reason) = ("cpu".to_owned(), "keys and values of another device".to_owned());
@@ -97,6 +107,10 @@ impl Host<'_> {
     /// Logits of last hidden states, of which runs belong to models with different adapters: a row has as many as its
     /// model has tokens.
     pub(super) fn logits(&self, hidden: &[f32], adapted: &Adapted<'_>) -> Vec<f32> {
+        in_pool(|| self.compute_logits(hidden, adapted))
+    }
+
+    fn compute_logits(&self, hidden: &[f32], adapted: &Adapted<'_>) -> Vec<f32> {
         let config = self.config;
         let rows = hidden.len() / config.hidden_size;
         let mut normed = vec![0.0; hidden.len()];

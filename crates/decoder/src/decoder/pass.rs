@@ -121,11 +121,14 @@ impl<'p, 'h, 't> HostSteps<'p, 'h, 't> {
     fn transpose_keys(&mut self) {
         let (rows, first, stride) = (self.rows, self.host.config.q_dim(), self.qkv_width());
         let qkv = &self.acts.qkv;
-        self.acts.keys.par_chunks_exact_mut(rows.max(1)).with_min_len(16).enumerate().for_each(|(channel, to)| {
-            for (row, x) in to.iter_mut().enumerate() {
-                *x = qkv[row * stride + first + channel];
-            }
-        });
+        let channels = (1 << 15) / rows.max(1) + 1;
+        self.acts.keys.par_chunks_exact_mut(rows.max(1)).with_min_len(channels).enumerate().for_each(
+            |(channel, to)| {
+                for (row, x) in to.iter_mut().enumerate() {
+                    *x = qkv[row * stride + first + channel];
+                }
+            },
+        );
     }
 
     /// What every run of rows attends to.

@@ -4,6 +4,8 @@
 //! training (a document over itself). Every row adds up its context in order of position, so the result does not
 //! depend on how the context is cut into segments, nor on which rows are computed together.
 
+mod decode;
+
 use std::cell::RefCell;
 
 use half::bf16;
@@ -176,6 +178,8 @@ thread_local! {
 struct Workspace {
     queries: Vec<f32>,
     scores: Vec<f32>,
+    /// Rows of a product step by step.
+    turned: Vec<f32>,
     output: Vec<f32>,
     sums: Vec<f32>,
     gemm: SerialGemm,
@@ -212,15 +216,17 @@ impl Workspace {
         self.output.resize(rows * dim, 0.0);
         let (queries, scores, output) = (&self.queries[..], &mut self.scores[..], &mut self.output[..]);
 
-        pack_keys(self.gemm.b_mut(), &job.segments, kv_head * dim, dim, context);
+        // One token reads keys and values where they lie; several are worth a copy in the kernel's order.
+        let direct = tokens == 1 && decode::can_read(&job.segments);
         let visible = |row: usize| start + row / group + 1;
-        self.gemm.multiply(
-            with.scale.unwrap_or_else(|| shape.scale()),
-            MatRef::new(queries, rows, dim),
-            context,
-            MatMut::new(scores, rows, context),
-            Depth::Columns(&visible),
-        );
+        let scale = with.scale.unwrap_or_else(|| shape.scale());
+        if direct {
+            decode::scores(&mut self.turned, scale, queries, &job.segments, (kv_head * dim, dim), context, scores);
+        } else {
+            pack_keys(self.gemm.b_mut(), &job.segments, kv_head * dim, dim, context);
+            let (queries, scores) = (MatRef::new(queries, rows, dim), MatMut::new(scores, rows, context));
+            self.gemm.multiply(scale, queries, context, scores, Depth::Columns(&visible));
+        }
         self.sums.clear();
         for (row, scores) in scores.chunks_exact_mut(context).enumerate() {
             let end = visible(row);
@@ -254,14 +260,13 @@ impl Workspace {
                 unsafe { *lse.data.add(token * lse.stride + head) = max + sum.ln() };
             }
         }
-        pack_values(self.gemm.b_mut(), &job.segments, kv_head * dim, dim, context);
-        self.gemm.multiply(
-            1.0,
-            MatRef::new(scores, rows, context),
-            dim,
-            MatMut::new(output, rows, dim),
-            Depth::Inner(&visible),
-        );
+        if direct {
+            decode::mix(&mut self.turned, scores, &job.segments, (kv_head * dim, dim), context, output);
+        } else {
+            pack_values(self.gemm.b_mut(), &job.segments, kv_head * dim, dim, context);
+            let (scores, output) = (MatRef::new(scores, rows, context), MatMut::new(output, rows, dim));
+            self.gemm.multiply(1.0, scores, dim, output, Depth::Inner(&visible));
+        }
         for (row, values) in output.chunks_exact(dim).enumerate() {
             let (token, head) = (job.row + first + row / group, kv_head * group + row % group);
             // SAFETY: as above.

@@ -11,15 +11,19 @@
 
 mod blocks;
 mod codes;
+mod few;
 mod kernel;
+mod lanes;
 mod nf4;
 mod pack;
 mod stacked;
 mod transpose;
+mod unpack;
 
 use rayon::prelude::*;
 
-use self::codes::{Scratch, few};
+use self::codes::Scratch;
+pub(super) use self::few::{FEW, multiply_strided};
 pub(super) use self::kernel::NR;
 use self::kernel::{MR, Microkernel, Start};
 use self::pack::PackedRows;
@@ -131,6 +135,11 @@ fn multiply(alpha: f32, a: MatRef<'_>, b: Operand<'_>, sum: Sum, beta: f32, c: M
         return;
     }
     let parallel = a.rows * a.cols * b.cols() >= SERIAL && rayon::current_num_threads() > 1;
+    if !b.transposed && sum == Sum::Chain && (beta == 0.0 || beta == 1.0) && few::few(a.rows, b.matrix) {
+        let rows = PackedRows::pack(alpha, a, false);
+        few::multiply(&rows, b.matrix, beta == 1.0, c, parallel);
+        return rows.recycle();
+    }
     let kernel = Microkernel::best();
     let rows = PackedRows::pack(alpha, a, parallel);
     let tiles = Tiles { rows: &rows, b, sum, beta, c: c.data.as_mut_ptr(), ldc: c.row_stride, kernel };
@@ -191,7 +200,6 @@ impl Tiles<'_> {
                 Sum::Chain => Start::Loaded,
                 Sum::Chains => Start::Added,
             };
-            let few = !self.b.transposed && few(self.rows.rows(), k);
             for col_panel in col_panels.clone() {
                 let cols = NR.min(self.b.cols() - col_panel * NR);
                 let tile = |row_panel: usize, run: &Run<'_>| {
@@ -209,15 +217,6 @@ impl Tiles<'_> {
                         copy(edge.as_ptr(), NR, c, self.ldc, rows, cols);
                     }
                 };
-                if few && let Some((codes, at)) = self.b.matrix.codes(col_panel, from, k, &mut scratch) {
-                    for row_panel in row_panels.clone() {
-                        // SAFETY: the tile is writable, and there are few rows.
-                        tile(row_panel, &|rows, a, c, ldc| unsafe {
-                            codes.multiply((rows, at, k), a, (c, ldc), start)
-                        });
-                    }
-                    continue;
-                }
                 let b = self.b.panel(col_panel, from, k, &mut widened, &mut scratch);
                 assert!(b.len() >= k * NR, "panels of {k} steps");
                 for row_panel in row_panels.clone() {

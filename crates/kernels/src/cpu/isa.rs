@@ -7,7 +7,7 @@ use std::sync::OnceLock;
 pub enum Isa {
     /// AVX-512F: 16 lanes.
     Avx512,
-    /// AVX2 with FMA: 8 lanes.
+    /// AVX2 with FMA and F16C: 8 lanes.
     Avx2,
     /// Whatever the target has; on targets without fused multiply-add the last bits may differ.
     Portable,
@@ -25,7 +25,8 @@ pub fn available() -> Vec<Isa> {
     let mut found = vec![];
     #[cfg(target_arch = "x86_64")]
     {
-        let avx2 = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
+        let avx2 =
+            is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c");
         if avx2 && is_x86_feature_detected!("avx512f") {
             found.push(Isa::Avx512);
         }

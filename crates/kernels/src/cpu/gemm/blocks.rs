@@ -5,6 +5,7 @@ use super::{
     codes::{CodePanel, Scratch},
     kernel::NR,
     transpose::{TILE, transpose},
+    unpack::{can_unpack, unpack},
 };
 use crate::{
     Buffer, CodedTensor, HostData,
@@ -61,6 +62,11 @@ impl StackedCodes {
         let largest = parts.iter().map(|part| part.stored.block()).max()?;
         let plain = parts.iter().all(|part| part.stored.is_plain());
         Some(Self { parts, inp, largest, plain })
+    }
+
+    /// Whether [`Self::codes`] has panels of codes.
+    pub(super) fn is_plain(&self) -> bool {
+        self.plain
     }
 
     pub(super) fn outputs(&self) -> usize {
@@ -123,6 +129,12 @@ impl StackedCodes {
             return None;
         }
         let (scratch, mut minima) = (scratch.get_or_insert_default(), false);
+        if let Some((part, row)) = self.part(panel * NR)
+            && row + NR <= part.rows
+            && part.stored.unpack(row, (start - at, at + k), &mut scratch.panel)
+        {
+            return Some((&scratch.panel, at));
+        }
         let lanes = scratch.lanes.codes.iter_mut().zip(&mut scratch.lanes.factors);
         for (lane, (codes, factors)) in lanes.enumerate() {
             match self.part(panel * NR + lane) {
@@ -156,6 +168,22 @@ impl Stored {
             Self::Blocks { .. } => true,
             Self::Coded(data) => data.is_plain(),
         }
+    }
+
+    /// `len` steps of 32 rows from step `from`, the first of a block; nothing and false if this is not how the type is decoded.
+    fn unpack(&self, row: usize, (from, len): (usize, usize), panel: &mut CodePanel) -> bool {
+        let Self::Blocks { kind, bytes, row: stride } = self else { return false };
+        if !can_unpack(*kind) {
+            return false;
+        }
+        let first = row * stride + from / kind.elements() * kind.bytes();
+        let blocks = len.div_ceil(kind.elements()) * kind.bytes();
+        for row in NR..2 * NR {
+            // The next panel is not where the processor would look by itself.
+            prefetch(bytes, first + row * stride, blocks);
+        }
+        unpack(*kind, &bytes[first..], *stride, len, panel);
+        true
     }
 
     /// `len` steps of a row from step `from`, the first of a block. Whether there are minima; else those in `factors` are 0,

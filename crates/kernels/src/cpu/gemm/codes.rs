@@ -2,27 +2,29 @@
 
 use super::{
     KC,
-    kernel::{NR, Start},
+    kernel::NR,
     transpose::{TILE, transpose, transpose_bytes},
 };
 use crate::{
-    cpu::isa::{Isa, isa, multiversion},
+    cpu::isa::multiversion,
     gguf::{Factors, GROUP, LARGE},
 };
 
 /// Words of a group of steps.
 const WORDS: usize = GROUP / 4 * NR;
 /// Groups of a panel.
-const GROUPS: usize = KC / GROUP;
+pub(super) const GROUPS: usize = KC / GROUP;
+/// 2^-24: codes are converted where they are cheapest to move to, in the top byte of a word.
+pub(super) const TOP: f32 = 1.0 / (1 << 24) as f32;
 const _: () = assert!(KC == LARGE && 2 * GROUPS == NR, "the factors of a panel are a tile");
 
 /// Up to [`KC`] steps of a panel. Element `(step, lane)` is `code · scale − minimum` of its group.
 pub(super) struct CodePanel {
     /// Codes of four steps a word, the first in the lowest byte: `[KC / 4, NR]`.
-    words: [u32; KC / 4 * NR],
-    /// Scales of all groups, then their minima: `[2 * GROUPS, NR]`.
-    factors: [f32; TILE],
-    has_minima: bool,
+    pub(super) words: [u32; KC / 4 * NR],
+    /// Scales of all groups times [`TOP`], then their minima: `[2 * GROUPS, NR]`.
+    pub(super) factors: [f32; TILE],
+    pub(super) has_minima: bool,
 }
 
 impl Default for CodePanel {
@@ -60,6 +62,7 @@ impl CodePanel {
             transpose_bytes(&lanes.codes.as_flattened()[at * 4 * NR..], KC, words);
         }
         transpose(lanes.factors.as_flattened(), NR, &mut self.factors);
+        self.factors[..GROUPS * NR].iter_mut().for_each(|scale| *scale *= TOP);
     }
 
     /// Steps from `start`, a multiple of a group, in f32: `[steps, NR]`, as many as `out` has.
@@ -68,46 +71,6 @@ impl CodePanel {
         let minima = self.has_minima.then(|| &scales[GROUPS * NR..]);
         widen(&self.words[start / 4 * NR..], scales, minima, out);
     }
-
-    /// `C[rows, 32] (+)= A[rows, k] · panel[k, 32]` from step `start`, a multiple of a group, as the kernel for widened
-    /// panels computes it.
-    ///
-    /// # Safety
-    /// [`few`] must say that it can, and `c` must be writable for `rows` rows of 32 columns at stride `ldc`.
-    #[cfg(target_arch = "x86_64")]
-    pub(super) unsafe fn multiply(
-        &self,
-        (rows, start, k): (usize, usize, usize),
-        a: &[f32],
-        (c, ldc): (*mut f32, usize),
-        how: Start,
-    ) {
-        assert!(a.len() >= k * rows && start + k <= KC && start.is_multiple_of(GROUP), "steps of a panel");
-        let run = match (rows, self.has_minima) {
-            (1, false) => avx2::<1, 4, false>,
-            (1, true) => avx2::<1, 4, true>,
-            (2, false) => avx2::<2, 4, false>,
-            (2, true) => avx2::<2, 4, true>,
-            (3, false) => avx2::<3, 2, false>,
-            (3, true) => avx2::<3, 2, true>,
-            (_, false) => avx2::<FEW, 2, false>,
-            (_, true) => avx2::<FEW, 2, true>,
-        };
-        // SAFETY: the processor has AVX2, A and the panel hold k steps from the start, and C is as the caller promises.
-        unsafe { run(self, (start, k), a.as_ptr(), c, ldc, how) }
-    }
-
-    /// Never called: [`few`] says no.
-    #[cfg(not(target_arch = "x86_64"))]
-    pub(super) unsafe fn multiply(&self, _: (usize, usize, usize), _: &[f32], _: (*mut f32, usize), _: Start) {}
-}
-
-/// Rows of the left operand up to which codes are multiplied without a widened panel between.
-const FEW: usize = 4;
-
-/// Whether [`CodePanel::multiply`] can multiply so many rows and steps.
-pub(super) fn few(rows: usize, k: usize) -> bool {
-    rows <= FEW && k.is_multiple_of(4) && cfg!(target_arch = "x86_64") && isa() != Isa::Portable
 }
 
 multiversion! {
@@ -118,7 +81,7 @@ multiversion! {
             for (words, out) in words.as_chunks::<NR>().0.iter().zip(out.chunks_mut(4 * NR)) {
                 for (at, out) in out.as_chunks_mut::<NR>().0.iter_mut().enumerate() {
                     for ((y, word), scale) in out.iter_mut().zip(words).zip(scales) {
-                        let code = word.cast_signed() << (24 - 8 * at) >> 24;
+                        let code = (word << (24 - 8 * at) & 0xff00_0000).cast_signed();
                         *y = code as f32 * scale;
                     }
                     if let Some(minima) = minima {
@@ -126,73 +89,6 @@ multiversion! {
                             *y -= minimum;
                         }
                     }
-                }
-            }
-        }
-    }
-}
-
-/// In strips of `WIDE` registers of lanes, whose sums stay in registers.
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2,fma")]
-unsafe fn avx2<const ROWS: usize, const WIDE: usize, const MINIMA: bool>(
-    panel: &CodePanel,
-    (start, k): (usize, usize),
-    a: *const f32,
-    c: *mut f32,
-    ldc: usize,
-    how: Start,
-) {
-    use std::arch::x86_64::*;
-    for lane in (0..NR).step_by(WIDE * 8) {
-        // SAFETY: lanes from `lane` are whole strips, steps lie inside of the panel, and A and C are as the caller promises.
-        unsafe {
-            let (mut a, c) = (a, c.add(lane));
-            let mut acc = [[_mm256_setzero_ps(); WIDE]; ROWS];
-            if how == Start::Loaded {
-                for (i, row) in acc.iter_mut().enumerate() {
-                    for (j, sum) in row.iter_mut().enumerate() {
-                        *sum = _mm256_loadu_ps(c.add(i * ldc + 8 * j));
-                    }
-                }
-            }
-            let mut step = start;
-            while step < start + k {
-                let scales = panel.factors.as_ptr().add(step / GROUP * NR + lane);
-                let minima = scales.add(GROUPS * NR);
-                let end = (step + GROUP).min(start + k);
-                while step < end {
-                    let words = panel.words.as_ptr().add(step / 4 * NR + lane);
-                    // Four steps: the byte of each goes to the top and down again with its sign.
-                    macro_rules! one {
-                        ($left:literal) => {
-                            for j in 0..WIDE {
-                                let word = _mm256_loadu_si256(words.add(8 * j).cast());
-                                let code = _mm256_srai_epi32::<24>(_mm256_slli_epi32::<$left>(word));
-                                let scale = _mm256_loadu_ps(scales.add(8 * j));
-                                let mut value = _mm256_mul_ps(_mm256_cvtepi32_ps(code), scale);
-                                if MINIMA {
-                                    value = _mm256_sub_ps(value, _mm256_loadu_ps(minima.add(8 * j)));
-                                }
-                                for (i, row) in acc.iter_mut().enumerate() {
-                                    row[j] = _mm256_fmadd_ps(_mm256_set1_ps(*a.add(i)), value, row[j]);
-                                }
-                            }
-                            a = a.add(ROWS);
-                        };
-                    }
-                    one!(24);
-                    one!(16);
-                    one!(8);
-                    one!(0);
-                    step += 4;
-                }
-            }
-            for (i, row) in acc.iter().enumerate() {
-                for (j, &sum) in row.iter().enumerate() {
-                    let to = c.add(i * ldc + 8 * j);
-                    let sum = if how == Start::Added { _mm256_add_ps(_mm256_loadu_ps(to), sum) } else { sum };
-                    _mm256_storeu_ps(to, sum);
                 }
             }
         }

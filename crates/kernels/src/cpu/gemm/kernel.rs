@@ -199,7 +199,7 @@ unsafe fn avx2_strip<const ROWS: usize>(
 
 /// Fused where the target always has it; a library call for each element would be far too slow elsewhere.
 #[inline(always)]
-fn multiply_add(x: f32, y: f32, z: f32) -> f32 {
+pub(super) fn multiply_add(x: f32, y: f32, z: f32) -> f32 {
     if cfg!(any(target_feature = "fma", target_arch = "aarch64")) { x.mul_add(y, z) } else { x * y + z }
 }
 

@@ -6,7 +6,7 @@ use rayon::prelude::*;
 use super::{
     KC,
     blocks::StackedCodes,
-    codes::{CodePanel, Scratch},
+    codes::Scratch,
     kernel::{MR, NR},
     nf4::PackedNf4,
     transpose::{TILE, transpose},
@@ -95,6 +95,10 @@ impl PackedMatrix {
         Some(Self { cols: data.outputs(), data: PackedData::Codes(data), rows: inp })
     }
 
+    pub(super) fn data(&self) -> &PackedData {
+        &self.data
+    }
+
     /// Inner dimension k.
     pub fn rows(&self) -> usize {
         self.rows
@@ -135,20 +139,6 @@ impl PackedMatrix {
             PackedData::Codes(data) => data.panel(panel, start, k, scratch, out),
         }
         out
-    }
-
-    /// As [`PackedMatrix::panel`], as codes if it is stored so, and at which of their steps it begins.
-    pub(super) fn codes<'a>(
-        &self,
-        panel: usize,
-        start: usize,
-        k: usize,
-        scratch: &'a mut Option<Box<Scratch>>,
-    ) -> Option<(&'a CodePanel, usize)> {
-        match &self.data {
-            PackedData::Codes(data) => data.codes(panel, start, k, scratch),
-            _ => None,
-        }
     }
 
     /// As [`PackedMatrix::panel`] of the transpose: its rows are the columns of this matrix. `start` is a multiple of 32.
