@@ -9,6 +9,9 @@ pub enum Isa {
     Avx512,
     /// AVX2 with FMA and F16C: 8 lanes.
     Avx2,
+    /// NEON: 4 lanes.
+    #[cfg(target_arch = "aarch64")]
+    Neon,
     /// Whatever the target has; on targets without fused multiply-add the last bits may differ.
     Portable,
 }
@@ -21,7 +24,7 @@ pub fn isa() -> Isa {
 
 /// Every instruction set this processor can run, best first.
 pub fn available() -> Vec<Isa> {
-    #[allow(unused_mut, reason = "only x86 adds to it")]
+    #[allow(unused_mut, reason = "some targets add nothing to it")]
     let mut found = vec![];
     #[cfg(target_arch = "x86_64")]
     {
@@ -34,6 +37,8 @@ pub fn available() -> Vec<Isa> {
             found.push(Isa::Avx2);
         }
     }
+    #[cfg(target_arch = "aarch64")]
+    found.push(Isa::Neon);
     found.push(Isa::Portable);
     found
 }

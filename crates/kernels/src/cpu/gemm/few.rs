@@ -142,7 +142,7 @@ pub(in crate::cpu) fn multiply_strided(
 
 /// Whether there are kernels for this processor.
 fn strides() -> bool {
-    cfg!(target_arch = "x86_64") && isa() != Isa::Portable
+    isa() != Isa::Portable
 }
 
 /// A tile of C and the steps that are added to it.
@@ -158,19 +158,22 @@ struct Tile {
 
 /// Calls a kernel for a number of rows, with as many registers of lanes to a row as keep all sums in registers and enough
 /// chains in flight.
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 macro_rules! by_rows {
-    ($rows:expr, $kernel:ident, [$($generic:tt),*], $($arg:expr),*) => {
+    ($rows:expr, $kernel:ident, [$($generic:tt),*], $($arg:expr),*) => {{
+        // NEON has twice as many registers, half as wide.
+        const W: usize = if cfg!(target_arch = "aarch64") { 2 } else { 1 };
         match $rows {
-            1 => $kernel::<$($generic,)* 1, 4>($($arg),*),
-            2 => $kernel::<$($generic,)* 2, 4>($($arg),*),
-            3 => $kernel::<$($generic,)* 3, 2>($($arg),*),
-            4 => $kernel::<$($generic,)* 4, 2>($($arg),*),
-            5 => $kernel::<$($generic,)* 5, 1>($($arg),*),
-            6 => $kernel::<$($generic,)* 6, 1>($($arg),*),
-            7 => $kernel::<$($generic,)* 7, 1>($($arg),*),
-            _ => $kernel::<$($generic,)* FEW, 1>($($arg),*),
+            1 => $kernel::<$($generic,)* 1, { 4 * W }>($($arg),*),
+            2 => $kernel::<$($generic,)* 2, { 4 * W }>($($arg),*),
+            3 => $kernel::<$($generic,)* 3, { 2 * W }>($($arg),*),
+            4 => $kernel::<$($generic,)* 4, { 2 * W }>($($arg),*),
+            5 => $kernel::<$($generic,)* 5, W>($($arg),*),
+            6 => $kernel::<$($generic,)* 6, W>($($arg),*),
+            7 => $kernel::<$($generic,)* 7, W>($($arg),*),
+            _ => $kernel::<$($generic,)* FEW, W>($($arg),*),
         }
-    };
+    }};
 }
 
 impl Tile {
@@ -178,35 +181,35 @@ impl Tile {
     ///
     /// # Safety
     /// A must have so many steps of all rows, and C be writable.
-    #[cfg(target_arch = "x86_64")]
+    #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
     unsafe fn floats<S: Stored>(self, b: &[S], stride: usize, cols: usize) {
         assert!(self.steps > 0 && b.len() >= (self.steps - 1) * stride + cols && self.rows <= FEW, "steps of B");
         let b = Steps { first: b.as_ptr(), stride, cols };
-        // SAFETY: the processor has AVX2 (see `few`), and B has the steps.
-        unsafe { by_rows!(self.rows, avx2_floats, [S], self, b) }
+        // SAFETY: the processor has the instructions (see `few`), and B has the steps.
+        unsafe { by_rows!(self.rows, run_floats, [S], self, b) }
     }
 
     /// # Safety
     /// As [`Self::floats`].
-    #[cfg(target_arch = "x86_64")]
+    #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
     unsafe fn codes(self, panel: &CodePanel, start: usize) {
         let whole = self.steps.is_multiple_of(4) && start.is_multiple_of(GROUP) && start + self.steps <= KC;
         assert!(whole && self.rows <= FEW, "steps of a panel");
-        // SAFETY: the processor has AVX2 (see `few`), and the panel has the steps.
+        // SAFETY: the processor has the instructions (see `few`), and the panel has the steps.
         unsafe {
             match panel.has_minima {
-                true => by_rows!(self.rows, avx2_codes, [true], self, panel, start),
-                false => by_rows!(self.rows, avx2_codes, [false], self, panel, start),
+                true => by_rows!(self.rows, run_codes, [true], self, panel, start),
+                false => by_rows!(self.rows, run_codes, [false], self, panel, start),
             }
         }
     }
 
     /// Never called: [`few`] says no.
-    #[cfg(not(target_arch = "x86_64"))]
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
     unsafe fn floats<S: Stored>(self, _: &[S], _: usize, _: usize) {}
 
     /// Never called: [`few`] says no.
-    #[cfg(not(target_arch = "x86_64"))]
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
     unsafe fn codes(self, _: &CodePanel, _: usize) {}
 
     /// The sums of a strip of lanes from `lane` on, as they begin.
@@ -308,21 +311,26 @@ impl Stored for f16 {
 }
 
 #[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn avx2_floats<S: Stored, const ROWS: usize, const WIDE: usize>(tile: Tile, b: Steps<S>) {
+type Best = std::arch::x86_64::__m256;
+#[cfg(target_arch = "aarch64")]
+type Best = std::arch::aarch64::float32x4_t;
+
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+#[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx2,fma,f16c"))]
+unsafe fn run_floats<S: Stored, const ROWS: usize, const WIDE: usize>(tile: Tile, b: Steps<S>) {
     // SAFETY: as the caller promises.
-    unsafe { floats::<std::arch::x86_64::__m256, S, ROWS, WIDE>(tile, b) }
+    unsafe { floats::<Best, S, ROWS, WIDE>(tile, b) }
 }
 
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn avx2_codes<const MINIMA: bool, const ROWS: usize, const WIDE: usize>(
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+#[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx2,fma,f16c"))]
+unsafe fn run_codes<const MINIMA: bool, const ROWS: usize, const WIDE: usize>(
     tile: Tile,
     panel: &CodePanel,
     start: usize,
 ) {
     // SAFETY: as the caller promises.
-    unsafe { codes::<std::arch::x86_64::__m256, MINIMA, ROWS, WIDE>(tile, panel, start) }
+    unsafe { codes::<Best, MINIMA, ROWS, WIDE>(tile, panel, start) }
 }
 
 /// The right operand in f32 or halves: `cols` elements a step.

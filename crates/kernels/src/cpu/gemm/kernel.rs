@@ -1,5 +1,7 @@
 //! The register-tiled inner kernel: a tile of at most [`MR`] x [`NR`] elements of C.
 
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+use super::lanes::Lanes;
 use crate::cpu::isa::{Isa, isa};
 
 /// Rows of a tile: with two 16-lane registers a row, 28 of the 32 registers of AVX-512 hold the tile.
@@ -67,6 +69,13 @@ impl Microkernel {
                 Isa::Portable => {}
             }
         }
+        #[cfg(target_arch = "aarch64")]
+        {
+            static NEON: [Kernel; MR] = by_rows!(neon);
+            if isa == Isa::Neon {
+                return Self { by_rows: &NEON };
+            }
+        }
         let _ = isa;
         Self { by_rows: &PORTABLE }
     }
@@ -129,23 +138,47 @@ unsafe fn avx512<const ROWS: usize>(k: usize, a: *const f32, b: *const f32, c: *
     }
 }
 
-/// AVX2 has 16 registers of 8 lanes: the tile is done in strips of 6 rows and 16 columns.
 #[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2,fma")]
+#[target_feature(enable = "avx2,fma,f16c")]
 unsafe fn avx2<const ROWS: usize>(k: usize, a: *const f32, b: *const f32, c: *mut f32, ldc: usize, start: Start) {
+    // SAFETY: as the caller promises.
+    unsafe { tile::<std::arch::x86_64::__m256, ROWS, 2>(k, a, b, c, ldc, start) }
+}
+
+#[cfg(target_arch = "aarch64")]
+unsafe fn neon<const ROWS: usize>(k: usize, a: *const f32, b: *const f32, c: *mut f32, ldc: usize, start: Start) {
+    // SAFETY: as the caller promises.
+    unsafe { tile::<std::arch::aarch64::float32x4_t, ROWS, 4>(k, a, b, c, ldc, start) }
+}
+
+/// In strips of 6 rows and `WIDE` registers, 16 columns: with 16 registers of 8 lanes, or 32 of 4, the sums of a strip stay
+/// in them.
+///
+/// # Safety
+/// As [`Microkernel::run`].
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+#[inline(always)]
+unsafe fn tile<L: Lanes, const ROWS: usize, const WIDE: usize>(
+    k: usize,
+    a: *const f32,
+    b: *const f32,
+    c: *mut f32,
+    ldc: usize,
+    start: Start,
+) {
     // SAFETY: each strip lies inside of the tile.
     unsafe {
-        for col in [0, 16] {
+        for col in (0..NR).step_by(WIDE * L::WIDTH) {
             let mut row = 0;
             while row < ROWS {
                 let (a, b, c) = (a.add(row), b.add(col), c.add(row * ldc + col));
                 match ROWS - row {
-                    1 => avx2_strip::<1>(k, a, ROWS, b, c, ldc, start),
-                    2 => avx2_strip::<2>(k, a, ROWS, b, c, ldc, start),
-                    3 => avx2_strip::<3>(k, a, ROWS, b, c, ldc, start),
-                    4 => avx2_strip::<4>(k, a, ROWS, b, c, ldc, start),
-                    5 => avx2_strip::<5>(k, a, ROWS, b, c, ldc, start),
-                    _ => avx2_strip::<6>(k, a, ROWS, b, c, ldc, start),
+                    1 => strip::<L, 1, WIDE>(k, (a, ROWS), b, (c, ldc), start),
+                    2 => strip::<L, 2, WIDE>(k, (a, ROWS), b, (c, ldc), start),
+                    3 => strip::<L, 3, WIDE>(k, (a, ROWS), b, (c, ldc), start),
+                    4 => strip::<L, 4, WIDE>(k, (a, ROWS), b, (c, ldc), start),
+                    5 => strip::<L, 5, WIDE>(k, (a, ROWS), b, (c, ldc), start),
+                    _ => strip::<L, 6, WIDE>(k, (a, ROWS), b, (c, ldc), start),
                 }
                 row += 6;
             }
@@ -153,46 +186,48 @@ unsafe fn avx2<const ROWS: usize>(k: usize, a: *const f32, b: *const f32, c: *mu
     }
 }
 
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2,fma")]
-unsafe fn avx2_strip<const ROWS: usize>(
+/// # Safety
+/// As for the whole tile.
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+#[inline(always)]
+unsafe fn strip<L: Lanes, const ROWS: usize, const WIDE: usize>(
     k: usize,
-    a: *const f32,
-    a_stride: usize,
+    (a, a_stride): (*const f32, usize),
     b: *const f32,
-    c: *mut f32,
-    ldc: usize,
+    (c, ldc): (*mut f32, usize),
     start: Start,
 ) {
-    use std::arch::x86_64::*;
     // SAFETY: as for the whole tile.
     unsafe {
-        let mut acc = [[_mm256_setzero_ps(); 2]; ROWS];
+        let mut acc = [[L::splat(0.0); WIDE]; ROWS];
         if start == Start::Loaded {
             for (i, row) in acc.iter_mut().enumerate() {
-                *row = [_mm256_loadu_ps(c.add(i * ldc)), _mm256_loadu_ps(c.add(i * ldc + 8))];
+                for (j, sum) in row.iter_mut().enumerate() {
+                    *sum = L::load(c.add(i * ldc + j * L::WIDTH));
+                }
             }
         }
         let (mut a, mut b) = (a, b);
         for _ in 0..k {
-            let (b0, b1) = (_mm256_loadu_ps(b), _mm256_loadu_ps(b.add(8)));
+            let mut step = [L::splat(0.0); WIDE];
+            for (j, y) in step.iter_mut().enumerate() {
+                *y = L::load(b.add(j * L::WIDTH));
+            }
             for (i, row) in acc.iter_mut().enumerate() {
-                let x = _mm256_set1_ps(*a.add(i));
-                row[0] = _mm256_fmadd_ps(x, b0, row[0]);
-                row[1] = _mm256_fmadd_ps(x, b1, row[1]);
+                let x = L::splat(*a.add(i));
+                for (sum, &y) in row.iter_mut().zip(&step) {
+                    *sum = sum.plus_product(x, y);
+                }
             }
             a = a.add(a_stride);
             b = b.add(NR);
         }
-        if start == Start::Added {
-            for (i, row) in acc.iter_mut().enumerate() {
-                row[0] = _mm256_add_ps(_mm256_loadu_ps(c.add(i * ldc)), row[0]);
-                row[1] = _mm256_add_ps(_mm256_loadu_ps(c.add(i * ldc + 8)), row[1]);
-            }
-        }
         for (i, row) in acc.iter().enumerate() {
-            _mm256_storeu_ps(c.add(i * ldc), row[0]);
-            _mm256_storeu_ps(c.add(i * ldc + 8), row[1]);
+            for (j, &sum) in row.iter().enumerate() {
+                let to = c.add(i * ldc + j * L::WIDTH);
+                let sum = if start == Start::Added { L::load(to).plus(sum) } else { sum };
+                sum.store(to);
+            }
         }
     }
 }

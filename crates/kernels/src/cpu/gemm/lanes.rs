@@ -22,6 +22,7 @@ pub(super) trait Lanes: Copy {
     /// As many elements to memory.
     unsafe fn store_first(self, to: *mut f32, count: usize);
     unsafe fn times(self, other: Self) -> Self;
+    unsafe fn plus(self, other: Self) -> Self;
     unsafe fn less(self, other: Self) -> Self;
     /// `self + x · y`, rounded once.
     unsafe fn plus_product(self, x: Self, y: Self) -> Self;
@@ -110,6 +111,11 @@ mod avx2 {
         #[inline(always)]
         unsafe fn times(self, other: Self) -> Self {
             unsafe { _mm256_mul_ps(self, other) }
+        }
+
+        #[inline(always)]
+        unsafe fn plus(self, other: Self) -> Self {
+            unsafe { _mm256_add_ps(self, other) }
         }
 
         #[inline(always)]
@@ -244,6 +250,188 @@ mod avx2 {
                 let (low, high) = (_mm256_castsi256_si128(ordered), _mm256_extracti128_si256::<1>(ordered));
                 [_mm256_cvtph_ps(low), _mm256_cvtph_ps(high)]
             }
+        }
+    }
+}
+
+/// NEON, which every 64-bit Arm processor has.
+#[cfg(target_arch = "aarch64")]
+mod neon {
+    use std::arch::aarch64::*;
+
+    use super::{Lanes, bf16, f16};
+
+    /// The numbers in half precision in the low halves of words, bit by bit: subnormal ones and infinities included.
+    #[inline(always)]
+    unsafe fn widened(halves: uint32x4_t) -> float32x4_t {
+        unsafe {
+            let magnitude = vshlq_n_u32::<13>(vandq_u32(halves, vdupq_n_u32(0x7fff)));
+            let sign = vshlq_n_u32::<16>(vandq_u32(halves, vdupq_n_u32(0x8000)));
+            let exponent = vandq_u32(magnitude, vdupq_n_u32(0x7c00 << 13));
+            let bias = vdupq_n_u32(112 << 23);
+            let infinite = vandq_u32(vceqq_u32(exponent, vdupq_n_u32(0x7c00 << 13)), bias);
+            let normal = vaddq_u32(vaddq_u32(magnitude, bias), infinite);
+            let least = vdupq_n_u32(113 << 23);
+            let raised = vreinterpretq_f32_u32(vaddq_u32(magnitude, least));
+            let subnormal = vreinterpretq_u32_f32(vsubq_f32(raised, vreinterpretq_f32_u32(least)));
+            let chosen = vbslq_u32(vceqq_u32(exponent, vdupq_n_u32(0)), subnormal, normal);
+            vreinterpretq_f32_u32(vorrq_u32(chosen, sign))
+        }
+    }
+
+    // SAFETY of all: as the trait says.
+    impl Lanes for float32x4_t {
+        const WIDTH: usize = 4;
+        type Words = uint32x4_t;
+
+        #[inline(always)]
+        unsafe fn splat(x: f32) -> Self {
+            unsafe { vdupq_n_f32(x) }
+        }
+
+        #[inline(always)]
+        unsafe fn load(from: *const f32) -> Self {
+            unsafe { vld1q_f32(from) }
+        }
+
+        #[inline(always)]
+        unsafe fn load_bf16(from: *const bf16) -> Self {
+            unsafe { vreinterpretq_f32_u32(vshll_n_u16::<16>(vld1_u16(from.cast()))) }
+        }
+
+        #[inline(always)]
+        unsafe fn load_f16(from: *const f16) -> Self {
+            unsafe { widened(vmovl_u16(vld1_u16(from.cast()))) }
+        }
+
+        #[inline(always)]
+        unsafe fn store(self, to: *mut f32) {
+            unsafe { vst1q_f32(to, self) }
+        }
+
+        #[inline(always)]
+        unsafe fn load_first(from: *const f32, count: usize) -> Self {
+            let mut whole = [0f32; 4];
+            unsafe {
+                std::ptr::copy_nonoverlapping(from, whole.as_mut_ptr(), count);
+                vld1q_f32(whole.as_ptr())
+            }
+        }
+
+        #[inline(always)]
+        unsafe fn store_first(self, to: *mut f32, count: usize) {
+            let mut whole = [0f32; 4];
+            unsafe {
+                vst1q_f32(whole.as_mut_ptr(), self);
+                std::ptr::copy_nonoverlapping(whole.as_ptr(), to, count);
+            }
+        }
+
+        #[inline(always)]
+        unsafe fn times(self, other: Self) -> Self {
+            unsafe { vmulq_f32(self, other) }
+        }
+
+        #[inline(always)]
+        unsafe fn plus(self, other: Self) -> Self {
+            unsafe { vaddq_f32(self, other) }
+        }
+
+        #[inline(always)]
+        unsafe fn less(self, other: Self) -> Self {
+            unsafe { vsubq_f32(self, other) }
+        }
+
+        #[inline(always)]
+        unsafe fn plus_product(self, x: Self, y: Self) -> Self {
+            unsafe { vfmaq_f32(self, x, y) }
+        }
+
+        #[inline(always)]
+        unsafe fn load_words(from: *const u32) -> uint32x4_t {
+            unsafe { vld1q_u32(from) }
+        }
+
+        #[inline(always)]
+        unsafe fn store_words(words: uint32x4_t, to: *mut u32) {
+            unsafe { vst1q_u32(to, words) }
+        }
+
+        #[inline(always)]
+        unsafe fn splat_word(x: u32) -> uint32x4_t {
+            unsafe { vdupq_n_u32(x) }
+        }
+
+        #[inline(always)]
+        unsafe fn and(x: uint32x4_t, y: uint32x4_t) -> uint32x4_t {
+            unsafe { vandq_u32(x, y) }
+        }
+
+        #[inline(always)]
+        unsafe fn or(x: uint32x4_t, y: uint32x4_t) -> uint32x4_t {
+            unsafe { vorrq_u32(x, y) }
+        }
+
+        #[inline(always)]
+        unsafe fn shifted_left<const BITS: i32>(x: uint32x4_t) -> uint32x4_t {
+            unsafe { vshlq_u32(x, vdupq_n_s32(BITS)) }
+        }
+
+        #[inline(always)]
+        unsafe fn shifted_right<const BITS: i32>(x: uint32x4_t) -> uint32x4_t {
+            unsafe { vshlq_u32(x, vdupq_n_s32(-BITS)) }
+        }
+
+        #[inline(always)]
+        unsafe fn less_bytes(x: uint32x4_t, y: uint32x4_t) -> uint32x4_t {
+            unsafe { vreinterpretq_u32_u8(vsubq_u8(vreinterpretq_u8_u32(x), vreinterpretq_u8_u32(y))) }
+        }
+
+        #[inline(always)]
+        unsafe fn byte<const AT: i32>(words: uint32x4_t) -> Self {
+            unsafe {
+                let top = vandq_u32(vshlq_u32(words, vdupq_n_s32(24 - 8 * AT)), vdupq_n_u32(0xff00_0000));
+                vcvtq_f32_s32(vreinterpretq_s32_u32(top))
+            }
+        }
+
+        #[inline(always)]
+        unsafe fn gather(rows: *const u8, stride: usize) -> [uint32x4_t; 4] {
+            unsafe {
+                let r0 = vreinterpretq_u32_u8(vld1q_u8(rows));
+                let r1 = vreinterpretq_u32_u8(vld1q_u8(rows.add(stride)));
+                let r2 = vreinterpretq_u32_u8(vld1q_u8(rows.add(2 * stride)));
+                let r3 = vreinterpretq_u32_u8(vld1q_u8(rows.add(3 * stride)));
+                let (a, b) = (vreinterpretq_u64_u32(vtrn1q_u32(r0, r1)), vreinterpretq_u64_u32(vtrn2q_u32(r0, r1)));
+                let (c, d) = (vreinterpretq_u64_u32(vtrn1q_u32(r2, r3)), vreinterpretq_u64_u32(vtrn2q_u32(r2, r3)));
+                [
+                    vreinterpretq_u32_u64(vtrn1q_u64(a, c)),
+                    vreinterpretq_u32_u64(vtrn1q_u64(b, d)),
+                    vreinterpretq_u32_u64(vtrn2q_u64(a, c)),
+                    vreinterpretq_u32_u64(vtrn2q_u64(b, d)),
+                ]
+            }
+        }
+
+        #[inline(always)]
+        unsafe fn halves(rows: *const u8, stride: usize) -> Self {
+            unsafe {
+                let one = |row: usize| u32::from(rows.add(row * stride).cast::<u16>().read_unaligned());
+                widened(vld1q_u32([one(0), one(1), one(2), one(3)].as_ptr()))
+            }
+        }
+
+        #[inline(always)]
+        unsafe fn words(rows: *const u8, stride: usize) -> uint32x4_t {
+            unsafe {
+                let one = |row: usize| rows.add(row * stride).cast::<u32>().read_unaligned();
+                vld1q_u32([one(0), one(1), one(2), one(3)].as_ptr())
+            }
+        }
+
+        #[inline(always)]
+        unsafe fn pairs(words: uint32x4_t) -> [Self; 2] {
+            unsafe { [widened(vandq_u32(words, vdupq_n_u32(0xffff))), widened(vshrq_n_u32::<16>(words))] }
         }
     }
 }

@@ -131,6 +131,47 @@ fn stored_halves_are_widened_exactly() {
     assert_eq!(product(&PackedMatrix::weight_f16(&halves, n, k)), product(&PackedMatrix::weight_f32(&widened, n, k)));
 }
 
+/// As many outputs as do not fill panels, of weights in every form that is kept.
+fn all_forms(k: usize, n: usize) -> Vec<PackedMatrix> {
+    let w = random(40, n * k);
+    let bf16s: Vec<bf16> = w.iter().map(|&x| bf16::from_f32(x)).collect();
+    let f16s: Vec<f16> = w.iter().map(|&x| f16::from_f32(x)).collect();
+    let nf4 = crate::Nf4Tensor::quantise(&w, &crate::Quantization::default()).unwrap();
+    let blocks = BLOCKS.map(|kind| HostData::Blocks(random_blocks(41, kind, n * k)));
+    let mut forms = vec![
+        PackedMatrix::weight_f32(&w, n, k),
+        PackedMatrix::weight_bf16(&bf16s, n, k),
+        PackedMatrix::weight_f16(&f16s, n, k),
+        PackedMatrix::weight_nf4(&[&nf4], k),
+    ];
+    forms.extend(blocks.iter().map(|data| PackedMatrix::weight_codes(&[data], k).unwrap()));
+    forms
+}
+
+#[test]
+fn few_rows_have_the_bits_of_many_on_any_number_of_threads() {
+    let (m, k, n) = (20, 512, 300);
+    let x = random(42, m * k);
+    for (form, packed) in all_forms(k, n).iter().enumerate() {
+        let product = |rows: usize, threads: usize, beta: f32| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            let mut y = random(43, rows * n);
+            let (x, out) = (MatRef::new(&x[..rows * k], rows, k), MatMut::new(&mut y, rows, n));
+            pool.install(|| gemm_packed(0.5, x, packed, beta, out));
+            y
+        };
+        for beta in [0.0, 1.0] {
+            let many = product(m, 1, beta);
+            for rows in 1..=10 {
+                for threads in [1, 3] {
+                    let few = product(rows, threads, beta);
+                    assert!(few == many[..rows * n], "form {form}, {rows} rows, {threads} threads, beta {beta}");
+                }
+            }
+        }
+    }
+}
+
 #[test]
 fn instruction_sets_agree() {
     let k = 100;

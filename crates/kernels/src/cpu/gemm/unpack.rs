@@ -15,9 +15,7 @@ use crate::{
 /// Whether [`unpack`] knows a type, on this processor.
 pub(super) fn can_unpack(kind: BlockType) -> bool {
     use BlockType::{Q4_0, Q4_1, Q4K, Q5_0, Q5_1, Q5K, Q6K, Q8_0};
-    matches!(kind, Q4_0 | Q4_1 | Q5_0 | Q5_1 | Q8_0 | Q4K | Q5K | Q6K)
-        && cfg!(target_arch = "x86_64")
-        && isa() != Isa::Portable
+    matches!(kind, Q4_0 | Q4_1 | Q5_0 | Q5_1 | Q8_0 | Q4K | Q5K | Q6K) && isa() != Isa::Portable
 }
 
 /// The first `steps` steps of 32 rows to a panel. `rows` begins with the first block of the first row; the rows are `stride`
@@ -31,6 +29,11 @@ pub(super) fn unpack(kind: BlockType, rows: &[u8], stride: usize, steps: usize, 
     #[cfg(target_arch = "x86_64")]
     unsafe {
         avx2(kind, rows.as_ptr(), stride, blocks, panel);
+    }
+    // SAFETY: as above.
+    #[cfg(target_arch = "aarch64")]
+    unsafe {
+        all::<std::arch::aarch64::float32x4_t>(kind, rows.as_ptr(), stride, blocks, panel);
     }
 }
 
@@ -319,6 +322,57 @@ unsafe fn q6_k<L: Lanes>(from: Blocks, to: Place) {
                     for (run, &(low, high)) in runs.iter().enumerate() {
                         let code = L::or(low, L::and(high, high_bits));
                         to.word::<L>(32 * part + 8 * run + 4 * half + at, L::less_bytes(code, zero));
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use harness_core::Seed;
+
+    use super::*;
+    use crate::{cpu::gemm::codes::Lanes as ByRow, gguf::decode};
+
+    #[test]
+    fn panels_are_those_of_decoding_row_by_row() {
+        use BlockType::{Q4_0, Q4_1, Q4K, Q5_0, Q5_1, Q5K, Q6K, Q8_0};
+        let mut rng = Seed(1).stream("unpack test", 0);
+        for kind in [Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q4K, Q5K, Q6K] {
+            if !can_unpack(kind) {
+                continue;
+            }
+            // Rows of more than a panel; small blocks also fill a part of one.
+            let whole = KC / kind.elements();
+            for blocks in [whole, whole.div_ceil(2)] {
+                let stride = (whole + 1) * kind.bytes();
+                let mut rows: Vec<u8> = (0..NR * stride).map(|_| rng.below(256) as u8).collect();
+                for block in rows.chunks_exact_mut(kind.bytes()) {
+                    // Scales are numbers: what is not has no bits of its own.
+                    let last = kind.bytes() - 1;
+                    for at in [1, 3, last] {
+                        block[at] &= 0xbf;
+                    }
+                }
+                let (mut lanes, mut expected, mut found) =
+                    (ByRow::default(), CodePanel::default(), CodePanel::default());
+                for (row, (codes, factors)) in lanes.codes.iter_mut().zip(&mut lanes.factors).enumerate() {
+                    decode(kind, &rows[row * stride..][..blocks * kind.bytes()], codes, factors);
+                }
+                expected.fill(&lanes, has_minima(kind));
+                unpack(kind, &rows, stride, blocks * kind.elements(), &mut found);
+                let steps = blocks * kind.elements();
+                assert_eq!(found.words[..steps / 4 * NR], expected.words[..steps / 4 * NR], "{kind:?}");
+                assert_eq!(found.has_minima, expected.has_minima, "{kind:?}");
+                for first in [0, GROUPS * NR] {
+                    let factors = first..first + steps / 16 * NR;
+                    if first == 0 || found.has_minima {
+                        let bits = |panel: &CodePanel| {
+                            panel.factors[factors.clone()].iter().map(|x| x.to_bits()).collect::<Vec<_>>()
+                        };
+                        assert_eq!(bits(&found), bits(&expected), "{kind:?}");
                     }
                 }
             }
