@@ -22,14 +22,16 @@ const _: () = assert!(KC == LARGE && 2 * GROUPS == NR, "the factors of a panel a
 pub(super) struct CodePanel {
     /// Codes of four steps a word, the first in the lowest byte: `[KC / 4, NR]`.
     pub(super) words: [u32; KC / 4 * NR],
-    /// Scales of all groups times [`TOP`], then their minima: `[2 * GROUPS, NR]`.
+    /// Scales of all groups times [`TOP`], unless they are tiny; then their minima: `[2 * GROUPS, NR]`.
     pub(super) factors: [f32; TILE],
     pub(super) has_minima: bool,
+    /// Some scale would lose bits if it were multiplied by [`TOP`].
+    pub(super) tiny: bool,
 }
 
 impl Default for CodePanel {
     fn default() -> Self {
-        Self { words: [0; KC / 4 * NR], factors: [0.0; TILE], has_minima: false }
+        Self { words: [0; KC / 4 * NR], factors: [0.0; TILE], has_minima: false, tiny: false }
     }
 }
 
@@ -62,26 +64,31 @@ impl CodePanel {
             transpose_bytes(&lanes.codes.as_flattened()[at * 4 * NR..], KC, words);
         }
         transpose(lanes.factors.as_flattened(), NR, &mut self.factors);
-        self.factors[..GROUPS * NR].iter_mut().for_each(|scale| *scale *= TOP);
+        let scales = &mut self.factors[..GROUPS * NR];
+        self.tiny = scales.iter().any(|scale| *scale != 0.0 && scale.abs() < f32::MIN_POSITIVE / TOP);
+        if !self.tiny {
+            scales.iter_mut().for_each(|scale| *scale *= TOP);
+        }
     }
 
     /// Steps from `start`, a multiple of a group, in f32: `[steps, NR]`, as many as `out` has.
     pub(super) fn widen(&self, start: usize, out: &mut [f32]) {
         let scales = &self.factors[start / GROUP * NR..];
         let minima = self.has_minima.then(|| &scales[GROUPS * NR..]);
-        widen(&self.words[start / 4 * NR..], scales, minima, out);
+        widen(&self.words[start / 4 * NR..], if self.tiny { 24 } else { 0 }, scales, minima, out);
     }
 }
 
 multiversion! {
-    fn widen(words: &[u32], scales: &[f32], minima: Option<&[f32]>, out: &mut [f32]) {
+    /// Codes stand in the top bytes of words, `down` bits above where they are what they are worth.
+    fn widen(words: &[u32], down: u32, scales: &[f32], minima: Option<&[f32]>, out: &mut [f32]) {
         for (group, (words, out)) in words.chunks(WORDS).zip(out.chunks_mut(GROUP * NR)).enumerate() {
             let lanes = group * NR..(group + 1) * NR;
             let scales = &scales[lanes.clone()];
             for (words, out) in words.as_chunks::<NR>().0.iter().zip(out.chunks_mut(4 * NR)) {
                 for (at, out) in out.as_chunks_mut::<NR>().0.iter_mut().enumerate() {
                     for ((y, word), scale) in out.iter_mut().zip(words).zip(scales) {
-                        let code = (word << (24 - 8 * at) & 0xff00_0000).cast_signed();
+                        let code = (word << (24 - 8 * at) & 0xff00_0000).cast_signed() >> down;
                         *y = code as f32 * scale;
                     }
                     if let Some(minima) = minima {

@@ -98,7 +98,12 @@ impl Product<'_> {
                     PackedData::Bf16(data) => to.floats(&data[range], NR, NR),
                     PackedData::F16(data) => to.floats(&data[range], NR, NR),
                     PackedData::Codes(data) => {
-                        if let Some((codes, at)) = data.codes(panel, from, steps, scratch) {
+                        let Some((codes, at)) = data.codes(panel, from, steps, scratch) else { return };
+                        if codes.tiny {
+                            let mut wide = vec![0.0; steps * NR];
+                            codes.widen(at, &mut wide);
+                            to.floats(&wide, NR, NR);
+                        } else {
                             to.codes(codes, at);
                         }
                     }

@@ -313,6 +313,26 @@ proptest! {
     }
 }
 
+#[test]
+fn tiny_scales_keep_their_bits() {
+    let (k, n) = (512, 40);
+    let mut tensor = random_blocks(44, BlockType::Q8K, n * k);
+    let mut bytes = tensor.bytes.to_vec();
+    for (i, block) in bytes.chunks_exact_mut(BlockType::Q8K.bytes()).enumerate() {
+        block[..4].copy_from_slice(&[1e-36f32, 3e-41, -2e-33, 0.5][i % 4].to_le_bytes());
+    }
+    tensor.bytes = bytes.into();
+    let widened = tensor.widen();
+    let packed = PackedMatrix::weight_codes(&[&HostData::Blocks(tensor)], k).unwrap();
+    for m in [1, 3, 8, 11] {
+        let x = random(45, m * k);
+        let (mut found, mut expected) = (vec![0.0; m * n], vec![0.0; m * n]);
+        gemm_packed(1.0, MatRef::new(&x, m, k), &packed, 0.0, MatMut::new(&mut found, m, n));
+        naive(1.0, MatRef::new(&x, m, k), MatRef::new(&widened, n, k).t(), 0.0, &mut expected);
+        assert_same(&found, &expected);
+    }
+}
+
 /// A matrix of random codes; what differs between formats by bits of `how`.
 fn random_coded(kind: CodeKind, rows: usize, cols: usize, how: u64) -> CodedTensor {
     let mut rng = Seed(how).stream("codes test", rows as u64);

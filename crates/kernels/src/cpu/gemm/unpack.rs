@@ -24,7 +24,7 @@ pub(super) fn unpack(kind: BlockType, rows: &[u8], stride: usize, steps: usize, 
     let blocks = steps.div_ceil(kind.elements());
     assert!(blocks * kind.elements() <= KC && can_unpack(kind), "blocks of a panel");
     assert!(rows.len() >= (NR - 1) * stride + blocks * kind.bytes(), "32 rows of blocks");
-    panel.has_minima = has_minima(kind);
+    (panel.has_minima, panel.tiny) = (has_minima(kind), false);
     // SAFETY: the processor has the instructions; all rows have so many blocks, and the panel has room for them.
     #[cfg(target_arch = "x86_64")]
     unsafe {
