@@ -134,10 +134,16 @@ pub enum ModelError {
 pub struct ModelStats {
     /// Input tokens that the requests asked for, each request counted in full.
     pub requested_tokens: u64,
-    /// Token positions that were computed, after prefix sharing.
+    /// Token positions that were computed, after prefix sharing; drafted tokens that were not drawn come on top.
     pub computed_tokens: u64,
     /// Positions whose logits were computed.
     pub scored_positions: u64,
+    /// Tokens of generations that were drafted before they were drawn.
+    #[serde(default)]
+    pub drafted_tokens: u64,
+    /// Tokens that were drawn as they were drafted, and needed no pass of their own.
+    #[serde(default)]
+    pub accepted_tokens: u64,
 }
 
 /// A context and its continuation in tokens.

@@ -2,6 +2,7 @@
 
 mod active;
 mod automaton;
+mod draft;
 mod filling;
 mod generator;
 mod listener;
@@ -10,10 +11,13 @@ mod pattern;
 mod prompt;
 mod sampler;
 mod source;
+mod step;
 #[cfg(test)]
 mod tests;
 mod thinking;
 
+pub use draft::Draft;
+pub(crate) use draft::Drafting;
 pub(crate) use generator::{Generator, Pace};
 pub(crate) use listener::{Fresh, Listener, readable, token_text};
 pub(crate) use model::Model;

@@ -16,8 +16,10 @@ pub use beside::copy_beside;
 pub use chat::{ChatContext, ChatEnding, ChatSettings, ChatTemplate, DateUse};
 pub use error::EngineError;
 pub use files::ModelFiles;
+pub use generate::Draft;
 pub use model::{
-    Ask, LoadedBase, LocalModel, ModelOptions, Plan, Prepared, PromptText, Queue, TextPiece, TextToken, Texts, serve,
+    Ask, Asked, LoadedBase, LocalModel, ModelOptions, Plan, Prepared, PromptText, Queue, TextPiece, TextToken, Texts,
+    answer_together, serve,
 };
 pub use placement::{ComputeType, Placement};
 pub use save_gguf::save_gguf;

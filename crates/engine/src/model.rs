@@ -4,6 +4,7 @@ mod device;
 mod loaded;
 mod plan;
 mod queue;
+mod together;
 
 use std::sync::{Arc, Mutex, PoisonError, atomic::AtomicBool};
 
@@ -15,11 +16,12 @@ pub use loaded::{LoadedBase, ModelOptions, Texts};
 pub use plan::Plan;
 pub use queue::{Ask, Prepared, PromptText, Queue, TextPiece, TextToken, serve};
 use rayon::prelude::*;
+pub use together::{Asked, answer_together};
 
 use crate::{
     ChatEnding, EncodedPair, EngineError, encode_pair, encode_prompt,
     files::check_maps,
-    generate::{Fresh, Generated, Generator, List, Listener, Model, Pace, Pattern, Prompt, ThinkEnd},
+    generate::{Fresh, Generated, Listener, Pattern, Prompt, ThinkEnd},
     rolling_windows,
     schedule::{Scored, Sequence, Work, score},
 };
@@ -106,21 +108,13 @@ impl LocalModel {
         Ok(results)
     }
 
-    fn generate(&self, prompts: Vec<Prompt>, listener: &mut dyn Listener) -> Result<(), ModelError> {
-        let LoadedBase { tokenizer, end_tokens, options, .. } = &*self.base;
-        let requested = prompts.iter().map(|p| p.tokens.len() as u64).sum();
-        let models = &[Model { decoder: &self.decoder, tokenizer, end_tokens }];
-        let generator = Generator { models, limits: options.limits, pace: Pace::Throughput, stop: &self.stop };
-        let work = generator.generate(&mut List::new(prompts), listener).map_err(other)?;
-        self.count(requested, work);
-        Ok(())
-    }
-
     fn count(&self, requested: u64, work: Work) {
         let mut stats = self.stats.lock().unwrap_or_else(PoisonError::into_inner);
         stats.requested_tokens += requested;
         stats.computed_tokens += work.computed_tokens;
         stats.scored_positions += work.scored_positions;
+        stats.drafted_tokens += work.drafted_tokens;
+        stats.accepted_tokens += work.accepted_tokens;
     }
 
     /// Tokens of a prompt, cut on the left so that the new tokens fit into the model's context.
@@ -157,7 +151,7 @@ impl LocalModel {
         let usage = Usage { prompt_tokens, truncated_tokens: cut, ..Usage::default() };
         let thinking = ThinkEnd::new(text, sampling, &self.base.tokenizer).filter(|_| pattern.is_none());
         let (stop, sampling) = (stop.to_vec(), sampling.clone());
-        Ok((Prompt { model: 0, tokens, stop, sampling, pattern, thinking, scored: None }, usage))
+        Ok((Prompt { model: 0, tokens, stop, sampling, pattern, thinking, scored: None, known: vec![] }, usage))
     }
 
     /// The pattern that a text must match, if any.
@@ -230,24 +224,17 @@ impl LocalModel {
         })
     }
 
-    /// Answers all requests.
-    fn answer_all(&self, requests: &[Request], sink: Sink<'_>) -> Result<(), ModelError> {
+    /// Answers the requests that score given texts.
+    fn answer_scores(&self, requests: &[Request], sink: Sink<'_>) -> Result<Control, ModelError> {
         let of = |wanted: fn(&Request) -> bool| -> Vec<usize> {
             requests.iter().enumerate().filter(|(_, r)| wanted(r)).map(|(i, _)| i).collect()
         };
         let pairs = of(|r| matches!(r, Request::LogLikelihood { .. }));
         let rolling = of(|r| matches!(r, Request::RollingLogLikelihood { .. }));
-        let prompts = of(|r| matches!(r, Request::Generate { .. }));
         if !pairs.is_empty() && self.answer_pairs(requests, &pairs, sink)? == Control::Stop {
-            return Ok(());
+            return Ok(Control::Stop);
         }
-        if !rolling.is_empty() && self.answer_rolling(requests, &rolling, sink)? == Control::Stop {
-            return Ok(());
-        }
-        if !prompts.is_empty() {
-            self.answer_prompts(requests, &prompts, sink)?;
-        }
-        Ok(())
+        if rolling.is_empty() { Ok(Control::Continue) } else { self.answer_rolling(requests, &rolling, sink) }
     }
 
     /// Answers the rolling requests at `indices`.
@@ -293,32 +280,6 @@ impl LocalModel {
             sums[at].0 = parts[at].iter().map(|part| part.1).sum();
             sink(indices[at], respond(sums[at].0, sums[at].2))
         })
-    }
-
-    /// Answers the generation requests at `indices`.
-    fn answer_prompts(&self, requests: &[Request], indices: &[usize], sink: Sink<'_>) -> Result<Control, ModelError> {
-        struct Collecting<'a, 'b> {
-            indices: &'a [usize],
-            usages: Vec<Usage>,
-            sink: &'a mut (dyn FnMut(usize, Response) -> Control + 'b),
-            control: Control,
-        }
-        impl Listener for Collecting<'_, '_> {
-            fn done(&mut self, at: usize, generated: Generated, _: Work) -> Control {
-                self.control = (self.sink)(self.indices[at], text_response(generated, self.usages[at]));
-                self.control
-            }
-        }
-        let (mut prompts, mut usages) = (vec![], vec![]);
-        for &index in indices {
-            let Request::Generate { prompt, stop, sampling } = &requests[index] else { continue };
-            let (prompt, usage) = self.prompt(index, prompt, stop, sampling)?;
-            prompts.push(prompt);
-            usages.push(usage);
-        }
-        let mut listener = Collecting { indices, usages, sink, control: Control::Continue };
-        self.generate(prompts, &mut listener)?;
-        Ok(listener.control)
     }
 
     fn score(
@@ -369,16 +330,8 @@ impl LanguageModel for LocalModel {
     }
 
     fn answer(&self, requests: &[Request], sink: &mut dyn FnMut(usize, Response) -> Control) -> Result<(), ModelError> {
-        let mut shorter = None;
-        let sink: Sink<'_> = &mut |index, response| match check_maps() {
-            Ok(()) => sink(index, response),
-            Err(error) => {
-                shorter = Some(error);
-                Control::Stop
-            }
-        };
-        self.answer_all(requests, sink)?;
-        shorter.map_or(Ok(()), |error| Err(other(error)))
+        let asked = Asked { model: self, requests, drafts: &|_| vec![] };
+        answer_together(&[asked], &mut |_, index, response| sink(index, response)).map_err(|(_, error)| error)
     }
 
     fn stream(
@@ -402,7 +355,7 @@ impl LanguageModel for LocalModel {
         let Request::Generate { prompt, stop, sampling } = request else { return stream_whole(self, request, on_text) };
         let (prompt, usage) = self.prompt(0, prompt, stop, sampling)?;
         let mut listener = Streaming { on_text, result: None };
-        self.generate(vec![prompt], &mut listener)?;
+        together::generate(&[self], vec![prompt], &mut listener).map_err(other)?;
         check_maps().map_err(other)?;
         Ok(listener.result.map(|generated| text_response(generated, usage)))
     }

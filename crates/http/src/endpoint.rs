@@ -575,6 +575,7 @@ impl LanguageModel for Endpoint {
             requested_tokens: stats.prompt_tokens,
             computed_tokens: stats.prompt_tokens + stats.completion_tokens,
             scored_positions: stats.completion_tokens,
+            ..ModelStats::default()
         }
     }
 }

@@ -6,6 +6,7 @@ use harness_core::{Finish, before_a_beginning, cut_at_stops};
 use harness_decoder::{Decoder, KvBlock, Piece};
 
 use super::{
+    draft::{Current, Drafter},
     listener::{Fresh, readable},
     pattern::Progress,
     prompt::{Generated, Given, Prompt},
@@ -41,6 +42,11 @@ pub(super) struct Active<'a> {
     pub(super) finish: Option<Finish>,
     /// What the model thinks of the prompt's tokens, until it is told.
     pub(super) given: Option<Vec<Given>>,
+    /// What is computed next: the token drawn last, and what is drafted after it.
+    pending: Vec<u32>,
+    pub(super) drafter: Option<Drafter>,
+    /// Why the text could not be read.
+    pub(super) failure: Option<EngineError>,
 }
 
 impl<'a> Active<'a> {
@@ -71,6 +77,9 @@ impl<'a> Active<'a> {
             progress: prompt.pattern.clone().map(Progress::new),
             finish: None,
             given: None,
+            pending: vec![],
+            drafter: None,
+            failure: None,
             prompt,
         }
     }
@@ -80,14 +89,42 @@ impl<'a> Active<'a> {
         self.sampler.takes_the_most_probable()
     }
 
-    /// The token drawn last, to be computed; the tail is lent until [`Active::give_back`].
+    /// The sequence as drafts look at it. `longest_short` is the longest input whose positions are those of shorter ones:
+    /// a pass stays on one side of it.
+    pub(super) fn current(&mut self, decoder: &Decoder) -> Option<Current<'_>> {
+        let length = self.length();
+        let new = self.prompt.sampling.max_new_tokens.saturating_sub(self.token_ids.len() + 1);
+        let short = decoder.longest_short().checked_sub(length).unwrap_or(usize::MAX);
+        let (tokens, logprobs) = (&self.token_ids[..], &self.token_logprobs[..]);
+        let drafter = self.drafter.as_mut()?;
+        Some(Current { drafter, tokens, logprobs, most: new.min(short), vocab: decoder.vocab_size() })
+    }
+
+    /// Makes the token drawn last, and the draft, what is computed next.
+    pub(super) fn prepare(&mut self) {
+        self.pending.clear();
+        self.pending.extend(self.token_ids.last());
+        self.pending.extend(self.drafter.iter().flat_map(Drafter::drafted));
+    }
+
+    /// Tokens of prompt and text.
+    fn length(&self) -> usize {
+        self.prompt.tokens.len() + self.token_ids.len()
+    }
+
+    /// Rows that the next pass computes of it; of a prompt it is the last one.
+    pub(super) fn rows(&self) -> usize {
+        self.pending.len().max(1)
+    }
+
+    /// What is to be computed; the tail is lent until [`Active::give_back`].
     pub(super) fn piece(&mut self) -> Piece<'_> {
         Piece {
-            tokens: &self.token_ids[self.token_ids.len() - 1..],
+            tokens: &self.pending,
             path: self.path.iter().map(|block| &**block).collect(),
             tail: self.tail.take(),
-            wanted: vec![0],
-            length: self.prompt.tokens.len() + self.token_ids.len(),
+            wanted: (0..self.pending.len()).collect(),
+            length: self.length(),
         }
     }
 
@@ -96,16 +133,61 @@ impl<'a> Active<'a> {
         self.tail = tail;
     }
 
-    /// Draws the next token from its logits, which are lost.
-    pub(super) fn draw(&mut self, logits: &mut [f32], end_tokens: &[u32]) {
-        let left = self.prompt.sampling.max_new_tokens.saturating_sub(self.token_ids.len());
-        let allowed = self.progress.as_ref().map(|progress| progress.allowed(left, end_tokens));
-        let drawn = self.sampler.next(logits, allowed.as_deref());
-        self.push(drawn);
+    /// Draws the next tokens from their logits, which are lost: one, and more as long as they are what was drafted.
+    pub(super) fn draw(&mut self, logits: &mut [f32], vocab: usize, end_tokens: &[u32]) {
+        let mut rows = 0;
+        for logits in logits.chunks_exact_mut(vocab) {
+            let left = self.prompt.sampling.max_new_tokens.saturating_sub(self.token_ids.len());
+            let allowed = self.progress.as_ref().map(|progress| progress.allowed(left, end_tokens));
+            let drawn = self.sampler.next(logits, allowed.as_deref());
+            rows += 1;
+            if !self.goes_on(drawn, rows, end_tokens) {
+                break;
+            }
+        }
+        self.keep(rows);
     }
 
-    /// Goes on with a token.
-    pub(super) fn push(&mut self, drawn: Drawn) {
+    /// Takes the most probable tokens for the next ones: one, and more as long as they are what was drafted.
+    pub(super) fn take(&mut self, found: &[(u32, f32)], end_tokens: &[u32]) {
+        let mut rows = 0;
+        for &found in found {
+            rows += 1;
+            if !self.goes_on(found.into(), rows, end_tokens) {
+                break;
+            }
+        }
+        self.keep(rows);
+    }
+
+    /// Goes on with a token, the one after the first `rows` that were computed; whether the row after it stands for what
+    /// was drawn.
+    fn goes_on(&mut self, drawn: Drawn, rows: usize, end_tokens: &[u32]) -> bool {
+        let token = drawn.token;
+        self.push(drawn);
+        self.failure = self.read(end_tokens).err();
+        self.failure.is_none() && self.finish.is_none() && self.pending.get(rows) == Some(&token)
+    }
+
+    /// Drops the positions of what was drafted and not drawn, after as many rows as were right.
+    fn keep(&mut self, rows: usize) {
+        let wrong = self.pending.len().saturating_sub(rows);
+        if let Some(tail) = self.tail.as_mut().filter(|_| wrong > 0) {
+            tail.drop_last(wrong);
+        }
+    }
+
+    /// Tokens that were drawn.
+    pub(super) fn token_ids(&self) -> &[u32] {
+        &self.token_ids
+    }
+
+    /// How likely the model found each of them.
+    pub(super) fn token_logprobs(&self) -> &[f32] {
+        &self.token_logprobs
+    }
+
+    fn push(&mut self, drawn: Drawn) {
         self.token_ids.push(drawn.token);
         self.token_logprobs.push(drawn.logprob);
         if self.prompt.sampling.top_logprobs.is_some() {
@@ -117,7 +199,7 @@ impl<'a> Active<'a> {
     ///
     /// # Errors
     /// If the tokenizer's decoder fails.
-    pub(super) fn read(&mut self, end_tokens: &[u32]) -> Result<(), EngineError> {
+    fn read(&mut self, end_tokens: &[u32]) -> Result<(), EngineError> {
         self.starts.push(self.text.len());
         let token = self.token_ids[self.token_ids.len() - 1];
         if end_tokens.contains(&token) {

@@ -86,6 +86,11 @@ impl<'a> Filling<'a> {
         Ok(Self { model, prompts, sequences, forest, nodes, ready, given })
     }
 
+    /// Which of the models goes on from its prompts.
+    pub(super) fn number(&self) -> usize {
+        self.prompts().next().map_or(0, |prompt| prompt.model)
+    }
+
     /// The prompts that wait.
     pub(super) fn prompts(&self) -> impl Iterator<Item = &Prompt> {
         self.prompts.iter().flatten().map(|(_, prompt)| prompt)

@@ -3,17 +3,20 @@
 use std::{
     collections::VecDeque,
     sync::atomic::{AtomicBool, Ordering},
+    time::Instant,
 };
 
 use harness_core::Control;
 
 use super::{
     active::Active,
+    draft::{Drafting, Drafts},
     filling::{Filling, Share},
     listener::Listener,
     model::Model,
     prompt::Prompt,
     source::Source,
+    step::{begin, step},
 };
 use crate::{
     EngineError,
@@ -27,6 +30,8 @@ pub(crate) struct Generator<'a> {
     pub(crate) models: &'a [Model<'a>],
     pub(crate) limits: Limits,
     pub(crate) pace: Pace,
+    /// Whether tokens are drafted. No answer depends on it on the processor.
+    pub(crate) drafting: Drafting,
     /// Ends the work before the next pass through the decoder; what is not finished is lost.
     pub(crate) stop: &'a AtomicBool,
 }
@@ -49,18 +54,23 @@ impl<'a> Generator<'a> {
         self.stop.load(Ordering::Relaxed)
     }
 
-    /// Continues all prompts of a source. Prompts that begin alike share what they begin with when they are admitted
-    /// together.
+    /// Continues all prompts of a source and returns the work of each model. Prompts that begin alike share what they begin
+    /// with when they are admitted together.
     ///
     /// # Errors
     /// If a token lies outside of the vocabulary, or the tokenizer fails.
-    pub(crate) fn generate(&self, source: &mut dyn Source, listener: &mut dyn Listener) -> Result<Work, EngineError> {
-        let mut work = Work::default();
+    pub(crate) fn generate(
+        &self,
+        source: &mut dyn Source,
+        listener: &mut dyn Listener,
+    ) -> Result<Vec<Work>, EngineError> {
+        let mut work = vec![Work::default(); self.models.len()];
+        let mut drafts = Drafts::new(self.drafting);
         let mut active: Vec<Active<'a>> = vec![];
         // Groups take turns, so that a short prompt does not wait for a long one that came before it.
         let mut filling: VecDeque<Filling<'a>> = VecDeque::new();
         while !self.stopped() {
-            active.retain(|sequence| source.wants(sequence.index));
+            leave(&mut active, source, &mut drafts);
             filling.iter_mut().for_each(|group| group.retain(|index| source.wants(index)));
             filling.retain(|group| group.prompts().next().is_some());
             let admitted = self.admit(source, &active, &filling);
@@ -68,10 +78,11 @@ impl<'a> Generator<'a> {
                 filling.push_back(Filling::new(group.to_vec(), self.models[group[0].1.model])?);
             }
             if let Some(mut group) = filling.pop_front() {
-                let filled = group.advance(self.share(&active), &mut work)?;
-                let begun = group.model.begin(filled, &mut work)?;
+                let work_of = &mut work[group.number()];
+                let filled = group.advance(self.share(&active), work_of)?;
+                let begun = begin(self.models, filled, &mut drafts, work_of)?;
                 filling.push_back(group);
-                let Some(going) = self.tell(begun, listener, work)? else { return Ok(work) };
+                let Some(going) = self.tell(begun, listener, &mut drafts, &work)? else { return Ok(work) };
                 active.extend(going);
                 if self.pace == Pace::Throughput || self.stopped() {
                     continue;
@@ -82,10 +93,10 @@ impl<'a> Generator<'a> {
                 }
                 return Ok(work);
             }
-            active.retain(|sequence| source.wants(sequence.index));
+            leave(&mut active, source, &mut drafts);
             if !active.is_empty() {
-                self.step(&mut active, &mut work)?;
-                let Some(going) = self.tell(active, listener, work)? else { return Ok(work) };
+                self.step(&mut active, &mut drafts, &mut work)?;
+                let Some(going) = self.tell(active, listener, &mut drafts, &work)? else { return Ok(work) };
                 active = going;
             }
         }
@@ -131,12 +142,34 @@ impl<'a> Generator<'a> {
         }
     }
 
-    /// Computes the last token of every sequence and draws the next, model by model.
-    fn step(&self, active: &mut [Active<'_>], work: &mut Work) -> Result<(), EngineError> {
+    /// Computes the last token of every sequence, and what is drafted after it, and draws the next ones.
+    fn step(&self, active: &mut [Active<'_>], drafts: &mut Drafts, work: &mut [Work]) -> Result<(), EngineError> {
         active.sort_by_key(|sequence| sequence.prompt.model);
-        active
-            .chunk_by_mut(|a, b| a.prompt.model == b.prompt.model)
-            .try_for_each(|run| self.models[run[0].prompt.model].step(run, work))
+        let before: Vec<usize> = active.iter().map(|sequence| sequence.token_ids().len()).collect();
+        let sequences = active.iter_mut();
+        drafts.propose(
+            before.len(),
+            sequences.filter_map(|sequence| {
+                let decoder = self.models[sequence.prompt.model].decoder;
+                sequence.current(decoder)
+            }),
+        );
+        active.iter_mut().for_each(Active::prepare);
+        let rows = active.iter().map(Active::rows).sum();
+        let start = Instant::now();
+        step(self.models, active)?;
+        drafts.took(rows, start.elapsed().as_secs_f64());
+        for (sequence, before) in active.iter().zip(before) {
+            let (drawn, work) = (&sequence.token_ids()[before..], &mut work[sequence.prompt.model]);
+            work.computed_tokens += drawn.len() as u64;
+            work.scored_positions += drawn.len() as u64;
+            work.drafted_tokens += sequence.rows() as u64 - 1;
+            work.accepted_tokens += drawn.len() as u64 - 1;
+            if let Some(drafter) = &sequence.drafter {
+                drafts.learn(drafter, drawn);
+            }
+        }
+        Ok(())
     }
 
     /// Hands on what the tokens drawn last say, and returns the sequences that go on; `None` if the listener wants no more.
@@ -144,20 +177,26 @@ impl<'a> Generator<'a> {
         &self,
         drawn: Vec<Active<'a>>,
         listener: &mut dyn Listener,
-        work: Work,
+        drafts: &mut Drafts,
+        work: &[Work],
     ) -> Result<Option<Vec<Active<'a>>>, EngineError> {
         let mut going = Vec::with_capacity(drawn.len());
         for mut sequence in drawn {
             let index = sequence.index;
-            let Model { tokenizer, end_tokens, .. } = self.models[sequence.prompt.model];
+            let tokenizer = self.models[sequence.prompt.model].tokenizer;
             if let Some(given) = sequence.given.take() {
                 listener.prompt(index, &sequence.prompt.tokens, given);
             }
-            let read = if sequence.finish.is_none() { sequence.read(end_tokens) } else { Ok(()) };
-            let read = read.and_then(|()| match sequence.finish {
-                Some(_) => sequence.conclude(tokenizer),
-                None => Ok(()),
-            });
+            let failure = sequence.failure.take();
+            if let Some(drafter) = sequence.drafter.as_ref().filter(|_| failure.is_some() || sequence.finish.is_some())
+            {
+                drafts.end(drafter, sequence.token_ids(), sequence.token_logprobs());
+            }
+            let read = match (failure, sequence.finish) {
+                (Some(error), _) => Err(error),
+                (None, Some(_)) => sequence.conclude(tokenizer),
+                (None, None) => Ok(()),
+            };
             if let Err(error) = read {
                 if listener.failed(index, error)? == Control::Stop {
                     return Ok(None);
@@ -171,10 +210,19 @@ impl<'a> Generator<'a> {
             }
             if sequence.finish.is_none() {
                 going.push(sequence);
-            } else if listener.done(index, sequence.generated(tokenizer), work) == Control::Stop {
+            } else if listener.done(index, sequence.generated(tokenizer), work.iter().copied().sum()) == Control::Stop {
                 return Ok(None);
             }
         }
         Ok(Some(going))
+    }
+}
+
+/// Frees the places of sequences that nobody wants any more.
+fn leave(active: &mut Vec<Active<'_>>, source: &dyn Source, drafts: &mut Drafts) {
+    for sequence in active.extract_if(.., |sequence| !source.wants(sequence.index)) {
+        if let Some(drafter) = &sequence.drafter {
+            drafts.end(drafter, sequence.token_ids(), sequence.token_logprobs());
+        }
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use harness_core::{Finish, Sampling, TopLogprob};
 
-use super::{pattern::Pattern, thinking::ThinkEnd};
+use super::{draft::Draft, pattern::Pattern, thinking::ThinkEnd};
 
 /// One prompt in tokens and how to go on from it.
 #[derive(Clone, Debug)]
@@ -20,6 +20,8 @@ pub(crate) struct Prompt {
     pub(crate) thinking: Option<ThinkEnd>,
     /// Whether log-probabilities of its own tokens are wanted, and how many of the likeliest at every place.
     pub(crate) scored: Option<usize>,
+    /// Answers to it that are known, of other models or of former samples.
+    pub(crate) known: Vec<Arc<Draft>>,
 }
 
 /// What the model thinks of a token that was given: its log-probability, and the likeliest tokens in its place.

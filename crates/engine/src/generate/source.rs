@@ -26,10 +26,12 @@ pub(crate) struct List {
 }
 
 impl List {
-    /// Prompts that begin alike are given one after the other.
+    /// Prompts that begin alike are given one after the other, those of a model before those of the next: where there is not
+    /// room for all, earlier answers are drafts for later ones.
     pub(crate) fn new(prompts: Vec<Prompt>) -> Self {
         let mut order: Vec<usize> = (0..prompts.len()).collect();
-        order.sort_by(|&a, &b| prompts[b].tokens.cmp(&prompts[a].tokens).then(b.cmp(&a)));
+        let key = |at: usize| (prompts[at].model, &prompts[at].tokens, at);
+        order.sort_by(|&a, &b| key(b).cmp(&key(a)));
         Self { prompts: prompts.into_iter().map(Some).collect(), order }
     }
 }

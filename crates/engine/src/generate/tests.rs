@@ -1,5 +1,7 @@
 //! Prompts that come while others are decoded, and some that nobody waits for.
 
+mod drafted;
+
 use std::{
     cell::RefCell,
     collections::{BTreeMap, VecDeque},
@@ -10,7 +12,7 @@ use harness_core::{Control, Sampling, Seed, StreamRng};
 use harness_decoder::Decoder;
 use harness_test_support::workspace_root;
 
-use super::{Fresh, Generated, Generator, List, Listener, Model, Pace, Pattern, Prompt, Source, Vocabulary};
+use super::{Drafting, Fresh, Generated, Generator, List, Listener, Model, Pace, Pattern, Prompt, Source, Vocabulary};
 use crate::{LoadedBase, ModelOptions, schedule::Limits, schedule::Work, tokenizer::TokenBytes};
 
 /// What was heard of a prompt.
@@ -98,6 +100,7 @@ impl Tiny {
             pattern: None,
             thinking: None,
             scored: None,
+            known: vec![],
         }
     }
 
@@ -105,7 +108,7 @@ impl Tiny {
         let (tokenizer, stop) = (self.base.tokenizer(), &AtomicBool::new(false));
         let end_tokens = &[tokenizer.eos().unwrap().id];
         let models = &[Model { decoder: &self.decoder, tokenizer, end_tokens }];
-        let generator = Generator { models, limits, pace, stop };
+        let generator = Generator { models, limits, pace, drafting: Drafting::Off, stop };
         generator.generate(source, listener).unwrap();
     }
 

@@ -13,7 +13,7 @@ use super::device::ModelDevice;
 use crate::files::check_maps;
 use crate::{
     ChatSettings, ChatTemplate, ComputeType, DateUse, EngineError, ModelFiles, PairOptions, Placement, TextTokenizer,
-    generate::{Pattern, Vocabulary},
+    generate::{Drafting, Pattern, Vocabulary},
     schedule::Limits,
     tokenizer::TokenBytes,
 };
@@ -37,6 +37,8 @@ pub struct ModelOptions {
     pub pair: PairOptions,
     /// What chats are rendered with.
     pub chat: ChatSettings,
+    /// Whether tokens of generations are drafted, where that pays; `None` = on the processor, where no answer depends on it.
+    pub draft: Option<bool>,
 }
 
 /// How texts and messages become tokens.
@@ -169,6 +171,12 @@ impl LoadedBase {
         };
         let (vocabulary, patterns) = (OnceLock::new(), Mutex::default());
         Self { model, tokenizer, chat_template, generation, identity, end_tokens, options, vocabulary, patterns }
+    }
+
+    /// Whether tokens of generations are drafted.
+    pub(super) fn drafting(&self) -> Drafting {
+        let drafts = self.options.draft.unwrap_or(self.options.placement == Placement::Cpu);
+        if drafts { Drafting::Measured } else { Drafting::Off }
     }
 
     /// The packed weights.

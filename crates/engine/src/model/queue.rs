@@ -154,7 +154,7 @@ impl LocalModel {
         let pattern = self.pattern(&sampling)?;
         let thinking = ThinkEnd::new(&text, &sampling, tokenizer).filter(|_| pattern.is_none());
         let (stop, scored) = (ask.stop.to_vec(), ask.prompt_logprobs);
-        let prompt = Prompt { model: 0, tokens, stop, sampling, pattern, thinking, scored };
+        let prompt = Prompt { model: 0, tokens, stop, sampling, pattern, thinking, scored, known: vec![] };
         Ok(Prepared { prompt, text: text.into() })
     }
 }
@@ -178,7 +178,8 @@ pub fn serve(models: &[&LocalModel], queue: &dyn Queue, prompt_tokens: usize) ->
         .map(|(model, (tokenizer, end_tokens))| Model { decoder: &model.decoder, tokenizer, end_tokens })
         .collect();
     let (pace, stop) = (Pace::Latency { tokens: prompt_tokens.max(1) }, &AtomicBool::new(false));
-    let generator = Generator { models: &together, limits: options.limits, pace, stop };
+    let (limits, drafting) = (options.limits, models[0].base().drafting());
+    let generator = Generator { models: &together, limits, pace, drafting, stop };
     let bridge = Bridge { queue, models: &together, known: RefCell::default() };
     generator.generate(&mut &bridge, &mut &bridge)?;
     check_maps()

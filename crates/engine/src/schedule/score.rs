@@ -19,10 +19,25 @@ pub(crate) struct Scored {
 /// What a run cost.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Work {
-    /// Token positions computed.
+    /// Token positions computed, wrong drafts apart.
     pub(crate) computed_tokens: u64,
     /// Rows of logits computed.
     pub(crate) scored_positions: u64,
+    /// Tokens that were drafted.
+    pub(crate) drafted_tokens: u64,
+    /// Drafted tokens that were drawn.
+    pub(crate) accepted_tokens: u64,
+}
+
+impl std::iter::Sum for Work {
+    fn sum<I: Iterator<Item = Self>>(each: I) -> Self {
+        each.fold(Self::default(), |a, b| Self {
+            computed_tokens: a.computed_tokens + b.computed_tokens,
+            scored_positions: a.scored_positions + b.scored_positions,
+            drafted_tokens: a.drafted_tokens + b.drafted_tokens,
+            accepted_tokens: a.accepted_tokens + b.accepted_tokens,
+        })
+    }
 }
 
 /// A target of one sequence at one wanted row of a node.
