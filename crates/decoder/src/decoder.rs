@@ -29,7 +29,7 @@ pub use together::Together;
 
 #[cfg(feature = "cuda")]
 use crate::device::{DeviceAdapter, DeviceModel, States};
-use crate::{Adapter, DecoderConfig, DecoderError, Weights};
+use crate::{Adapter, DecoderConfig, DecoderError, Draw, Weights};
 
 /// The weights of a model, packed for the kernels; shared by all adapters over it.
 #[derive(Debug)]
@@ -216,7 +216,7 @@ impl Decoder {
         match self.parts() {
             Parts::Host(host, _) => KvBlock(Held::Host(HostKv::new(&Widths::of(host.config), capacity))),
             #[cfg(feature = "cuda")]
-            Parts::Device(model, _) => KvBlock(Held::Device(model.kv())),
+            Parts::Device(model, _) => KvBlock(Held::Device(model.kv(capacity))),
         }
     }
 
@@ -253,6 +253,37 @@ impl Decoder {
             Parts::Host(..) => Ok(None),
             #[cfg(feature = "cuda")]
             Parts::Device(model, adapter) => Ok(Some(model.forward_greedy(adapter, pieces)?)),
+        }
+    }
+
+    /// Whether [`Decoder::go_on`] can do anything: not on the processor.
+    pub fn goes_on(&self) -> bool {
+        match self.parts() {
+            Parts::Host(..) => false,
+            #[cfg(feature = "cuda")]
+            Parts::Device(..) => true,
+        }
+    }
+
+    /// Reads one token of each of many sequences and goes on with the tokens that `draws` say, or with the most probable
+    /// ones where there are no draws, at most `most` times: `seen` gets the new tokens with their log-probabilities after
+    /// every step, and says whether to go on. Tails grow by what was read; `seen` must drop no keys and values. `false`, and nothing is computed, where that saves nothing: on the processor, and for
+    /// models whose steps need the host.
+    ///
+    /// # Errors
+    /// As [`Decoder::forward`].
+    #[cfg_attr(not(feature = "cuda"), allow(unused_variables, reason = "the processor gains nothing"))]
+    pub fn go_on(
+        &self,
+        pieces: &mut [Piece<'_>],
+        draws: &[Draw],
+        most: usize,
+        seen: &mut dyn FnMut(&[(u32, f32)]) -> bool,
+    ) -> Result<bool, DecoderError> {
+        match self.parts() {
+            Parts::Host(..) => Ok(false),
+            #[cfg(feature = "cuda")]
+            Parts::Device(model, adapter) => model.go_on(adapter, pieces, draws, most, seen),
         }
     }
 

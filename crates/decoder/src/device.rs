@@ -2,9 +2,11 @@
 
 mod adapter;
 mod cache;
+mod decode;
 mod experts;
 mod feed_forward;
 mod forward;
+mod frames;
 mod head;
 mod linear;
 mod mixer;
@@ -18,14 +20,16 @@ use cache::Cache;
 pub(crate) use cache::DeviceKv;
 use experts::DeviceExperts;
 use feed_forward::DeviceGated;
+use frames::Frames;
 pub(crate) use head::States;
 use linear::{DeviceLinear, DeviceNorm, Stacked};
-use mixer::DeviceMixer;
+use mixer::{DeviceAttention, DeviceMixer};
 use rotary::DeviceRotary;
 
 use harness_kernels::{
     KernelError,
-    cuda::{Device, DeviceBuffer, DeviceMatrix, Float},
+    cpu::attention::Scores,
+    cuda::{Device, DeviceBuffer, DeviceMatrix, DeviceScores, Float},
 };
 
 use crate::{
@@ -130,6 +134,7 @@ pub(crate) struct DeviceModel {
     /// Of ALiBi.
     slopes: Option<DeviceBuffer>,
     cache: Arc<Mutex<Cache>>,
+    frames: Mutex<Frames>,
 }
 
 impl DeviceModel {
@@ -188,11 +193,19 @@ impl DeviceModel {
             local: config.block.local_rope.as_ref().map(rotary).transpose()?,
             slopes,
             cache: Arc::new(Mutex::new(Cache::new(cache::widths(config), float))),
+            frames: Mutex::default(),
             config: config.clone(),
             layers,
             device,
             float,
         })
+    }
+
+    /// What scores have in a layer.
+    fn scores<'a>(&'a self, layer: usize, attention: &'a DeviceAttention) -> DeviceScores<'a> {
+        let Scores { scale, cap, rounded, chunk, .. } = self.config.scores(layer);
+        let (slopes, sinks) = (self.slopes.as_ref(), attention.sinks.as_ref());
+        DeviceScores { scale, cap, slopes, rounded, sinks, chunk }
     }
 
     /// Type of weights and activations.
@@ -206,9 +219,9 @@ impl DeviceModel {
         self.layers.iter().map(layer).sum::<usize>() + self.head.as_ref().unwrap_or(&self.embed).bytes()
     }
 
-    /// An empty run of positions.
-    pub(crate) fn kv(&self) -> DeviceKv {
-        DeviceKv::new(Arc::clone(&self.cache))
+    /// An empty run of positions, of which so many are expected.
+    pub(crate) fn kv(&self, capacity: usize) -> DeviceKv {
+        DeviceKv::new(Arc::clone(&self.cache), capacity)
     }
 
     /// Bytes of the keys and values of `positions` positions.

@@ -258,6 +258,61 @@ fn greedy_generation_agrees() {
     }
 }
 
+/// Steps that follow each other without the host, over several stretches, with sequences that end and begin in between:
+/// log-probabilities are those that scoring the same tokens gives.
+#[test]
+fn generated_tokens_have_their_scores() {
+    use harness_core::{Control, LanguageModel, Output, Request, Sampling};
+    for dim in [64, 128, 96] {
+        let config = config(dim);
+        let Some([_, device]) = pair(&config, ComputeType::Bf16, 256) else { return };
+        let words = |n: usize, from: usize| {
+            (0..n).map(|i| format!("w{}", 2 + (from + i * 7) % 50)).collect::<Vec<_>>().join(" ")
+        };
+        let requests: Vec<Request> = (0..12)
+            .map(|i| Request::Generate {
+                prompt: format!("{} {}", words(130, 1), words(1 + i * 17, i)),
+                stop: vec![],
+                sampling: Sampling { max_new_tokens: 60 + 11 * i, temperature: 0.0, ..Sampling::default() },
+            })
+            .collect();
+        for adapted in [false, true] {
+            let base = Arc::clone(&device);
+            let model = match adapted {
+                true => LocalModel::with_adapter(base, &adapter(&config)).expect("an adapter"),
+                false => LocalModel::new(base),
+            };
+            let mut all = vec![(vec![], vec![]); requests.len()];
+            model
+                .answer(&requests, &mut |index, response| {
+                    if let Output::Text { token_ids, token_logprobs, .. } = response.output {
+                        all[index] = (token_ids, token_logprobs);
+                    }
+                    Control::Continue
+                })
+                .expect("generations");
+            let (mut sequences, mut first) = (vec![], vec![]);
+            for (request, (ids, _)) in requests.iter().zip(&all) {
+                let Request::Generate { prompt, .. } = request else { continue };
+                let tokens = model.tokenize(prompt).expect("tokens").into_iter().map(|(id, _)| id);
+                let mut tokens: Vec<u32> = tokens.collect();
+                first.push(tokens.len());
+                tokens.extend(ids);
+                sequences.push(tokens);
+            }
+            let scores = model.score_tokens(&sequences, &first).expect("scores");
+            let (mut worst, mut new) = (0f32, 0);
+            for ((_, found), (expected, _)) in all.iter().zip(&scores) {
+                assert_eq!(found.len(), expected.len());
+                new += found.len();
+                worst = found.iter().zip(expected).map(|(a, b)| (a - b).abs()).fold(worst, f32::max);
+            }
+            eprintln!("generation {dim} adapter {adapted}: {new} tokens, worst {worst:.1e}");
+            assert!(new > 500 && worst < 0.1, "{new} {worst}");
+        }
+    }
+}
+
 #[test]
 fn what_does_not_fit_is_an_error() {
     let device = match Device::open(0) {

@@ -42,6 +42,8 @@ impl<'a> BlockLora<'a> {
 /// An adapter on a GPU.
 #[derive(Debug)]
 pub(crate) struct DeviceAdapter {
+    /// Names it on its device.
+    pub(super) id: u64,
     pub(super) layers: Vec<DeviceLayerLora>,
     pub(super) embed: Option<DeviceMatrix>,
     /// With its bias.
@@ -65,7 +67,8 @@ impl DeviceAdapter {
         let [embedding, head] = whole_tables(adapter, [&embedding, &head])?;
         let matrix = |tensor: HostTensor| DeviceMatrix::new(&model.device, model.float, &[&tensor]);
         let head = head.map(|head| Ok::<_, DecoderError>((matrix(head)?, Self::head_bias(model, adapter)?)));
-        Ok(Self { layers, embed: embedding.map(matrix).transpose()?, head: head.transpose()? })
+        let id = model.device.next_id();
+        Ok(Self { id, layers, embed: embedding.map(matrix).transpose()?, head: head.transpose()? })
     }
 
     /// The bias of a head that the adapter changes.

@@ -41,6 +41,10 @@ pub(super) struct Cache {
     float: Float,
     data: Vec<[DeviceBuffer; 2]>,
     capacity: usize,
+    /// How often the pool has moved.
+    moved: u64,
+    /// A position that is written and never read.
+    spare: Option<usize>,
     /// Free runs by their first position; neighbours are joined.
     free: BTreeMap<usize, usize>,
 }
@@ -50,6 +54,8 @@ pub(super) struct Cache {
 #[derive(Debug)]
 pub(crate) struct DeviceKv {
     blocks: Vec<(Range<usize>, usize)>,
+    /// Positions that are expected.
+    capacity: usize,
     cache: Arc<Mutex<Cache>>,
 }
 
@@ -63,8 +69,8 @@ impl Drop for DeviceKv {
 }
 
 impl DeviceKv {
-    pub(super) fn new(cache: Arc<Mutex<Cache>>) -> Self {
-        Self { blocks: vec![], cache }
+    pub(super) fn new(cache: Arc<Mutex<Cache>>, capacity: usize) -> Self {
+        Self { blocks: vec![], capacity, cache }
     }
 
     /// Positions written.
@@ -90,14 +96,38 @@ impl DeviceKv {
 
     /// The positions written, as the attention kernel reads them.
     pub(crate) fn segments(&self) -> impl Iterator<Item = KeySegment> + '_ {
-        let written = self.blocks.iter().filter(|(_, used)| *used > 0);
-        written.map(|(range, used)| KeySegment { start: range.start as i32, len: *used as i32 })
+        self.segments_with(0)
+    }
+
+    /// The positions written and up to `more` that there is room for behind them.
+    pub(super) fn segments_with(&self, mut more: usize) -> impl Iterator<Item = KeySegment> + '_ {
+        let all = self.blocks.iter().map(move |(range, used)| {
+            let next = more.min(range.len() - used);
+            more -= next;
+            KeySegment { start: range.start as i32, len: (used + next) as i32 }
+        });
+        all.filter(|segment| segment.len > 0)
+    }
+
+    /// The places of the positions that come next, as far as there is room.
+    pub(super) fn next_slots(&self) -> impl Iterator<Item = u32> + '_ {
+        self.blocks.iter().flat_map(|(range, used)| range.start + used..range.end).map(|slot| slot as u32)
+    }
+
+    /// Counts the next positions as written.
+    pub(super) fn advance(&mut self, count: usize) {
+        let mut left = count;
+        for (range, used) in &mut self.blocks {
+            let now = left.min(range.len() - *used);
+            *used += now;
+            left -= now;
+        }
     }
 }
 
 impl Cache {
     pub(super) fn new(widths: Vec<[usize; 2]>, float: Float) -> Self {
-        Self { widths, float, data: vec![], capacity: 0, free: BTreeMap::new() }
+        Self { widths, float, data: vec![], capacity: 0, moved: 0, spare: None, free: BTreeMap::new() }
     }
 
     /// Keys and values of one layer, `[positions, width]` each.
@@ -117,21 +147,42 @@ impl Cache {
         count: usize,
         slots: &mut Vec<u32>,
     ) -> Result<(), KernelError> {
-        let mut left = count;
-        while left > 0 {
-            let room = kv.blocks.last().map_or(0, |(range, used)| range.len() - used);
-            if room == 0 {
-                let len = left.div_ceil(GROWTH) * GROWTH;
-                kv.blocks.push((self.take(device, len)?, 0));
-                continue;
-            }
-            let Some((range, used)) = kv.blocks.last_mut() else { continue };
-            let now = room.min(left);
-            slots.extend((range.start + *used..range.start + *used + now).map(|slot| slot as u32));
-            *used += now;
-            left -= now;
+        self.reserve(device, kv, count)?;
+        slots.extend(kv.next_slots().take(count));
+        kv.advance(count);
+        Ok(())
+    }
+
+    /// Makes room for `count` positions behind those of `kv`.
+    pub(super) fn reserve(&mut self, device: &Device, kv: &mut DeviceKv, count: usize) -> Result<(), KernelError> {
+        let room: usize = kv.blocks.iter().map(|(range, used)| range.len() - used).sum();
+        if room >= count {
+            return Ok(());
+        }
+        // In few blocks: all that is expected at once, and long runs grow by more.
+        let expected = if kv.blocks.is_empty() { kv.capacity } else { kv.len() / 4 };
+        let len = (count - room).max(expected).next_multiple_of(GROWTH);
+        let range = self.take(device, len)?;
+        match kv.blocks.last_mut() {
+            Some((last, _)) if last.end == range.start => last.end = range.end,
+            _ => kv.blocks.push((range, 0)),
         }
         Ok(())
+    }
+
+    /// How often the pool has moved to other memory.
+    pub(super) fn moved(&self) -> u64 {
+        self.moved
+    }
+
+    /// A position that is written by rows of nobody, and never read.
+    pub(super) fn spare(&mut self, device: &Device) -> Result<usize, KernelError> {
+        let spare = match self.spare {
+            Some(spare) => spare,
+            None => self.take(device, GROWTH)?.start,
+        };
+        self.spare = Some(spare);
+        Ok(spare)
     }
 
     /// A free run of `len` positions; the pool grows where there is none.
@@ -164,6 +215,7 @@ impl Cache {
             data.push(new);
         }
         self.data = data;
+        self.moved += 1;
         self.give(self.capacity..capacity);
         self.capacity = capacity;
         Ok(())
@@ -200,10 +252,15 @@ mod tests {
     #[test]
     fn segments_are_what_is_written() {
         let cache = Arc::new(Mutex::new(Cache::new(vec![[1, 1]], Float::F32)));
-        let mut kv = DeviceKv::new(Arc::clone(&cache));
+        let mut kv = DeviceKv::new(Arc::clone(&cache), 0);
         kv.blocks = vec![(64..128, 64), (0..64, 3), (128..192, 0)];
         let segments: Vec<KeySegment> = kv.segments().collect();
         assert_eq!(segments, [KeySegment { start: 64, len: 64 }, KeySegment { start: 0, len: 3 }]);
+        let reserved: Vec<i32> = kv.segments_with(70).map(|segment| segment.len).collect();
+        assert_eq!(reserved, [64, 64, 9], "room is filled in order");
+        assert_eq!(kv.next_slots().step_by(61).collect::<Vec<_>>(), [3, 128]);
+        kv.advance(62);
+        assert_eq!((kv.len(), kv.next_slots().next()), (129, Some(129)));
         kv.truncate(65);
         assert_eq!(kv.len(), 65);
         assert_eq!(lock(&cache).free, BTreeMap::from([(128, 64)]));

@@ -2,7 +2,7 @@
 
 use harness_kernels::{
     KernelError,
-    cuda::{AttentionWork, DeviceBuffer, KeySegment, Query},
+    cuda::{AttentionWork, DeviceBuffer, DeviceMatrix, KeySegment, Query},
 };
 
 use super::{
@@ -82,7 +82,12 @@ impl DeviceModel {
             let reason = format!("an input of {last} tokens is longer than the longest allowed, {most}");
             return Err(device.fail(reason).into());
         }
-        let x = self.embed(adapter, pieces, &firsts)?;
+        let tokens: Vec<u32> = pieces.iter().flat_map(|piece| piece.tokens.iter().copied()).collect();
+        self.check_tokens(adapter, &tokens)?;
+        let positions = pieces.iter().zip(&firsts).flat_map(|(piece, &first)| first..first + piece.tokens.len());
+        let positions: Vec<usize> = positions.collect();
+        let learned = self.learned_positions(&positions)?.map(|rows| device.bytes(&rows)).transpose()?;
+        let x = self.embed(adapter, &device.bytes(&tokens)?, learned.as_ref(), rows)?;
 
         // Every piece writes its keys and values; those that nobody needs are freed after the pass.
         let mut temporary = vec![];
@@ -97,7 +102,7 @@ impl DeviceModel {
                 Some(tail) => tail.device_mut().ok_or_else(|| device.fail("keys and values of another device"))?,
                 None => {
                     // Owned by the list at once: it is dropped after the lock on the cache is given up.
-                    temporary.push(self.kv());
+                    temporary.push(self.kv(len));
                     let index = temporary.len() - 1;
                     &mut temporary[index]
                 }
@@ -109,51 +114,79 @@ impl DeviceModel {
         }
         let wanted: Vec<u32> = plan.wanted.iter().flat_map(|q| (q.row..q.row + q.rows).map(|r| r as u32)).collect();
         let query_factors = c.block.query_scale.map(|scale| {
-            let ranges = pieces.iter().zip(&firsts).flat_map(|(piece, &first)| first..first + piece.tokens.len());
-            device.floats(&ranges.map(|position| scale.at(position as u32)).collect::<Vec<_>>())
+            device.floats(&positions.iter().map(|&position| scale.at(position as u32)).collect::<Vec<_>>())
         });
+        let query_factors = query_factors.transpose()?;
         let heads = [c.num_heads, c.num_kv_heads];
+        let (slots, work) = (device.bytes(&plan.slots)?, AttentionWork::cached(device, &plan.queries, heads)?);
+        let last = (wanted.len() < rows).then(|| {
+            Ok::<_, KernelError>((device.bytes(&wanted)?, AttentionWork::cached(device, &plan.wanted, heads)?))
+        });
+        let last = last.transpose()?;
+        let (taps, places) = (device.bytes(&plan.taps)?, self.rotary.places(device, pieces, &firsts)?);
+        let local = self.local.as_ref().map(|local| local.places(device, pieces, &firsts)).transpose()?;
         let mut pass = Pass {
             cache: &cache,
-            slots: device.bytes(&plan.slots)?,
-            work: AttentionWork::cached(device, &plan.queries, heads)?,
-            last_work: (wanted.len() < rows).then(|| AttentionWork::cached(device, &plan.wanted, heads)).transpose()?,
-            wanted_rows: device.bytes(&wanted)?,
-            wanted: wanted.len(),
-            taps: device.bytes(&plan.taps)?,
-            places: self.rotary.places(device, pieces, &firsts)?,
-            local_places: self.local.as_ref().map(|local| local.places(device, pieces, &firsts)).transpose()?,
-            query_factors: query_factors.transpose()?,
+            slots: &slots,
+            work: &work,
+            last: last.as_ref().map(|(rows, work)| (wanted.len(), rows, work)),
+            taps: Some(&taps),
+            places: [&places, local.as_ref().unwrap_or(&places)],
+            query_factors: query_factors.as_ref(),
             acts: Activations::new(self, x, rows)?,
         };
-        for layer in 0..c.num_layers {
-            block(&mut DeviceSteps::new(self, adapter, layer, &mut pass), c, layer)?;
-        }
+        self.blocks(adapter, &mut pass)?;
         Ok(pass.acts.finish(self)?)
     }
 
-    /// The residual stream before the first layer, of pieces whose first positions are given.
-    fn embed(
+    /// All blocks.
+    pub(super) fn blocks(&self, adapter: Option<&DeviceAdapter>, pass: &mut Pass<'_>) -> Result<(), KernelError> {
+        let c = &self.config;
+        (0..c.num_layers).try_for_each(|layer| block(&mut DeviceSteps::new(self, adapter, layer, pass), c, layer))
+    }
+
+    /// Refuses tokens that the embedding does not have.
+    pub(super) fn check_tokens(&self, adapter: Option<&DeviceAdapter>, tokens: &[u32]) -> Result<(), DecoderError> {
+        let vocab_size = self.embedding(adapter).rows();
+        match tokens.iter().find(|&&token| token as usize >= vocab_size) {
+            Some(&token) => Err(DecoderError::TokenOutOfRange { token: token as usize, vocab_size }),
+            None => Ok(()),
+        }
+    }
+
+    fn embedding<'a>(&'a self, adapter: Option<&'a DeviceAdapter>) -> &'a DeviceMatrix {
+        adapter.and_then(|adapter| adapter.embed.as_ref()).unwrap_or(&self.embed)
+    }
+
+    /// The rows of the learned positions at these, where the model has them.
+    pub(super) fn learned_positions(&self, positions: &[usize]) -> Result<Option<Vec<u32>>, DecoderError> {
+        let (Some(table), Positions::Learned { offset }) = (&self.positions, &self.config.block.positions) else {
+            return Ok(None);
+        };
+        let rows: Vec<u32> = positions.iter().map(|position| (position + offset) as u32).collect();
+        match rows.iter().find(|&&row| row as usize >= table.rows()) {
+            Some(&row) => Err(DecoderError::TokenOutOfRange { token: row as usize, vocab_size: table.rows() }),
+            None => Ok(Some(rows)),
+        }
+    }
+
+    /// The residual stream before the first layer, of rows whose tokens and learned positions are given.
+    pub(super) fn embed(
         &self,
         adapter: Option<&DeviceAdapter>,
-        pieces: &[Piece<'_>],
-        firsts: &[usize],
-    ) -> Result<DeviceBuffer, DecoderError> {
+        tokens: &DeviceBuffer,
+        learned: Option<&DeviceBuffer>,
+        rows: usize,
+    ) -> Result<DeviceBuffer, KernelError> {
         let (c, device) = (&self.config, &self.device);
-        let table = adapter.and_then(|adapter| adapter.embed.as_ref()).unwrap_or(&self.embed);
-        let tokens: Vec<u32> = pieces.iter().flat_map(|piece| piece.tokens.iter().copied()).collect();
-        let outside = |at: &&u32, rows: usize| **at as usize >= rows;
-        let refuse = |token: u32, vocab_size| DecoderError::TokenOutOfRange { token: token as usize, vocab_size };
-        if let Some(&token) = tokens.iter().find(|token| outside(token, table.rows())) {
-            return Err(refuse(token, table.rows()));
-        }
-        let (rows, hidden, width) = (tokens.len(), c.hidden_size, table.cols());
-        let look_up = |table: &harness_kernels::cuda::DeviceMatrix, at: &[u32], width: usize| {
-            let (at, x) = (device.bytes(at)?, device.alloc(rows * width, self.float)?);
-            table.look_up(device, &at, x.view(0, rows, width, width))?;
+        let table = self.embedding(adapter);
+        let (hidden, width) = (c.hidden_size, table.cols());
+        let look_up = |table: &DeviceMatrix, at: &DeviceBuffer, width: usize| {
+            let x = device.alloc(rows * width, self.float)?;
+            table.look_up(device, at, x.view(0, rows, width, width))?;
             Ok::<_, KernelError>(x)
         };
-        let mut x = look_up(table, &tokens, width)?;
+        let mut x = look_up(table, tokens, width)?;
         if let Some((to_hidden, _)) = &self.projections {
             let narrow = x;
             x = device.alloc(rows * hidden, self.float)?;
@@ -162,13 +195,8 @@ impl DeviceModel {
         if c.block.embedding_scale != 1.0 {
             device.scale(c.block.embedding_scale, x.row())?;
         }
-        if let (Some(table), Positions::Learned { offset }) = (&self.positions, &c.block.positions) {
-            let of = |(piece, &first): (&Piece<'_>, &usize)| first + offset..first + offset + piece.tokens.len();
-            let at: Vec<u32> = pieces.iter().zip(firsts).flat_map(of).map(|at| at as u32).collect();
-            if let Some(&at) = at.iter().find(|at| outside(at, table.rows())) {
-                return Err(refuse(at, table.rows()));
-            }
-            device.add(look_up(table, &at, hidden)?.row(), x.row())?;
+        if let (Some(table), Some(at)) = (&self.positions, learned) {
+            device.add(look_up(table, at, hidden)?.row(), x.row())?;
         }
         if c.block.embedding_norm {
             let view = x.view(0, rows, hidden, hidden);

@@ -20,7 +20,7 @@ pub(crate) enum States<'a> {
 
 impl DeviceModel {
     /// Runs `f` with f32 logits of hidden states, some rows at a time: the first of the rows, and their logits.
-    fn each_logits(
+    pub(super) fn each_logits(
         &self,
         adapter: Option<&DeviceAdapter>,
         states: States<'_>,
@@ -107,6 +107,17 @@ impl DeviceModel {
             Ok(())
         })?;
         Ok(all)
+    }
+
+    /// Tokens that the head knows.
+    pub(super) fn vocab(&self, adapter: Option<&DeviceAdapter>) -> usize {
+        let own = adapter.and_then(|adapter| adapter.head.as_ref()).map(|(head, _)| head);
+        own.unwrap_or_else(|| self.head.as_ref().unwrap_or(&self.embed)).rows()
+    }
+
+    /// Whether so many rows of logits are in memory at once.
+    pub(super) fn holds_logits(&self, adapter: Option<&DeviceAdapter>, rows: usize) -> bool {
+        rows * self.vocab(adapter) <= LOGITS
     }
 
     fn targets(

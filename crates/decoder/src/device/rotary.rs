@@ -2,7 +2,7 @@
 
 use harness_kernels::{
     KernelError,
-    cuda::{Device, DeviceBuffer, View},
+    cuda::{Device, DeviceBuffer, Rotation, View},
 };
 
 use super::linear::Done;
@@ -45,6 +45,16 @@ impl DeviceRotary {
             (from..from + piece.tokens.len()).map(|place| place as u32)
         });
         device.bytes(&places.collect::<Vec<u32>>())
+    }
+
+    /// Whether the positions of an input do not depend on its length.
+    pub(super) fn is_plain(&self) -> bool {
+        self.longest_short == usize::MAX
+    }
+
+    /// The rotation, for kernels.
+    pub(super) fn rotation(&self) -> Rotation<'_> {
+        Rotation { table: &self.table, dims: self.dims, pairs: self.pairs }
     }
 
     /// Rotates all heads of rows at these places.

@@ -2,7 +2,7 @@
 
 use harness_kernels::{
     KernelError,
-    cuda::{AttentionWork, By, DeviceBuffer, DeviceScores, View},
+    cuda::{AttentionWork, By, DeviceBuffer, View},
 };
 
 use super::{
@@ -11,6 +11,7 @@ use super::{
     cache::Cache,
     linear::{DeviceNorm, Done},
     mixer::{DeviceAttention, DeviceMixer, DeviceProjections},
+    rotary::DeviceRotary,
 };
 use crate::{
     Placement,
@@ -35,6 +36,8 @@ pub(super) struct Activations {
     rows: usize,
     /// Whether `out` is still to be added: the norm that mostly follows does it on the way.
     pending: bool,
+    /// How queries and keys are still to be rotated: what mostly follows writes them to the cache on the way.
+    unturned: Option<Rotation>,
 }
 
 impl Activations {
@@ -52,6 +55,7 @@ impl Activations {
             inner: alloc(c.intermediate_size)?,
             rows,
             pending: false,
+            unturned: None,
         })
     }
 
@@ -78,18 +82,15 @@ impl Activations {
 /// What all blocks of a pass share.
 pub(super) struct Pass<'a> {
     pub(super) cache: &'a Cache,
-    pub(super) slots: DeviceBuffer,
-    pub(super) work: AttentionWork,
-    /// In the last layer only the wanted rows go on; `None` = all of them.
-    pub(super) last_work: Option<AttentionWork>,
-    pub(super) wanted_rows: DeviceBuffer,
-    pub(super) wanted: usize,
+    pub(super) slots: &'a DeviceBuffer,
+    pub(super) work: &'a AttentionWork,
+    /// In the last layer only the wanted rows go on: their number, their numbers, and their attention; `None` = all of them.
+    pub(super) last: Option<(usize, &'a DeviceBuffer, &'a AttentionWork)>,
     /// For every row the positions that a short convolution sees.
-    pub(super) taps: DeviceBuffer,
+    pub(super) taps: Option<&'a DeviceBuffer>,
     /// The rows' places in the rotary table, and in the second one.
-    pub(super) places: DeviceBuffer,
-    pub(super) local_places: Option<DeviceBuffer>,
-    pub(super) query_factors: Option<DeviceBuffer>,
+    pub(super) places: [&'a DeviceBuffer; 2],
+    pub(super) query_factors: Option<&'a DeviceBuffer>,
     pub(super) acts: Activations,
 }
 
@@ -146,23 +147,41 @@ impl<'p, 'c> DeviceSteps<'p, 'c> {
     fn compact(&mut self) -> Done {
         let (model, device) = (self.model, &self.model.device);
         let hidden = model.config.hidden_size;
-        if self.index + 1 < model.config.num_layers {
-            return Ok(());
-        }
+        let last = self.pass.last.filter(|_| self.index + 1 == model.config.num_layers);
+        let Some((rows, wanted_rows, _)) = last else { return Ok(()) };
         self.pass.acts.settle(model)?;
-        let (all, rows, mixed) = (self.pass.acts.rows, self.pass.wanted, self.mixed_width());
+        let (all, mixed) = (self.pass.acts.rows, self.mixed_width());
         let normed = model.config.block.placement == Placement::Parallel;
         let Activations { x, normed: n, mixed: m, .. } = &mut self.pass.acts;
         for (buffer, cols, wanted) in [(x, hidden, true), (m, mixed, true), (n, hidden, normed)] {
             if wanted {
                 let kept = device.alloc(rows * cols, model.float)?;
                 let to = kept.view(0, rows, cols, cols);
-                device.gather(buffer.view(0, all, cols, cols), &self.pass.wanted_rows, to)?;
+                device.gather(buffer.view(0, all, cols, cols), wanted_rows, to)?;
                 *buffer = kept;
             }
         }
         self.pass.acts.rows = rows;
         Ok(())
+    }
+
+    /// The rotary table of a rotation, and the rows' places in it.
+    fn rotary(&self, rotation: Rotation) -> Option<(&'p DeviceRotary, &DeviceBuffer)> {
+        let [main, local] = self.pass.places;
+        match rotation {
+            Rotation::Main => Some((&self.model.rotary, main)),
+            Rotation::Local => self.model.local.as_ref().map(|table| (table, local)),
+            Rotation::None => None,
+        }
+    }
+
+    /// Rotates what is still to be rotated.
+    fn turn(&mut self) -> Done {
+        let rotation = self.pass.acts.unturned.take().unwrap_or(Rotation::None);
+        let c = &self.model.config;
+        let Some((table, places)) = self.rotary(rotation) else { return Ok(()) };
+        let heads = c.num_heads + c.num_kv_heads;
+        table.rotate(&self.model.device, self.qkv().columns(0, heads * c.head_dim), heads, places)
     }
 
     /// What becomes of a part's result on its way to the residual stream.
@@ -229,6 +248,7 @@ impl Steps for DeviceSteps<'_, '_> {
     }
 
     fn norm_heads(&mut self) -> Done {
+        self.turn()?;
         let (device, c) = (&self.model.device, &self.model.config);
         let (Some(norm), Some(layer)) = (c.block.qk_norm, self.attention()) else { return Ok(()) };
         let parts = [(&layer.q_norm, 0, c.num_heads), (&layer.k_norm, c.q_dim(), c.num_kv_heads)];
@@ -242,36 +262,37 @@ impl Steps for DeviceSteps<'_, '_> {
     }
 
     fn clip(&mut self, limit: f32) -> Done {
+        self.turn()?;
         self.model.device.clip(limit, self.qkv())
     }
 
     fn rotate(&mut self, rotation: Rotation) -> Done {
-        let c = &self.model.config;
-        let (table, places) = match rotation {
-            Rotation::Main => (Some(&self.model.rotary), Some(&self.pass.places)),
-            Rotation::Local => (self.model.local.as_ref(), self.pass.local_places.as_ref()),
-            Rotation::None => (None, None),
-        };
-        let (Some(table), Some(places)) = (table, places) else { return Ok(()) };
-        let heads = c.num_heads + c.num_kv_heads;
-        table.rotate(&self.model.device, self.qkv().columns(0, heads * c.head_dim), heads, places)
+        self.pass.acts.unturned = Some(rotation);
+        Ok(())
     }
 
     fn scale_queries(&mut self, _: QueryScale) -> Done {
-        let Some(factors) = &self.pass.query_factors else { return Ok(()) };
+        self.turn()?;
+        let Some(factors) = self.pass.query_factors else { return Ok(()) };
         self.model.device.scale_by(factors, By::Row, self.qkv().columns(0, self.model.config.q_dim()))
     }
 
     fn attend(&mut self) -> Done {
+        let unturned = self.pass.acts.unturned.take().unwrap_or(Rotation::None);
         let (device, c) = (&self.model.device, &self.model.config);
         let Some(layer) = self.attention() else { return Ok(()) };
         let [keys, values] = self.pass.cache.layer(self.index);
-        device.store_kv(self.qkv(), c.q_dim(), &self.pass.slots, keys, values)?;
-        let last = self.index + 1 == c.num_layers;
-        let work = self.pass.last_work.as_ref().filter(|_| last).unwrap_or(&self.pass.work);
-        let harness_kernels::cpu::attention::Scores { scale, cap, rounded, chunk, .. } = c.scores(self.index);
-        let (slopes, sinks) = (self.model.slopes.as_ref(), layer.sinks.as_ref());
-        let scores = DeviceScores { scale, cap, slopes, rounded, sinks, chunk };
+        match self.rotary(unturned) {
+            Some((table, places)) => {
+                let heads = [c.num_heads, c.num_kv_heads];
+                let (rotation, slots) = (table.rotation(), self.pass.slots);
+                device.rotate_and_store(self.qkv(), heads, rotation, places, slots, keys, values)?;
+            }
+            None => device.store_kv(self.qkv(), c.q_dim(), self.pass.slots, keys, values)?,
+        }
+        let last = self.pass.last.filter(|_| self.index + 1 == c.num_layers);
+        let work = last.map_or(self.pass.work, |(_, _, work)| work);
+        let scores = self.model.scores(self.index, layer);
         let q = self.qkv().columns(0, c.q_dim());
         let o = self.view(&self.pass.acts.mixed, c.q_dim());
         device.attention_with([q, keys, values], c.attention(self.index), scores, work, o, None)?;
@@ -285,9 +306,10 @@ impl Steps for DeviceSteps<'_, '_> {
         let wide = self.view(&wide, 3 * hidden);
         layer.input.forward(device, self.lora.at(ConvIn), self.hidden(&self.pass.acts.normed), wide)?;
         let [_, values] = self.pass.cache.layer(self.index);
-        device.convolution_input(wide, &self.pass.slots, values)?;
-        let out = self.hidden(&self.pass.acts.mixed);
-        device.convolution(values, &self.pass.taps, &layer.taps, layer.bias.as_ref(), wide, out)?;
+        device.convolution_input(wide, self.pass.slots, values)?;
+        let (out, taps) = (self.hidden(&self.pass.acts.mixed), self.pass.taps);
+        let taps = taps.ok_or_else(|| device.fail("a short convolution without the positions that it sees"))?;
+        device.convolution(values, taps, &layer.taps, layer.bias.as_ref(), wide, out)?;
         self.compact()
     }
 

@@ -2,6 +2,7 @@
 
 use harness_core::{Sampling, Seed, StreamRng};
 
+use harness_decoder::Draw;
 use harness_kernels::cpu::logits::{argmax, log_sum_exp};
 
 /// A token, and what is known of its place.
@@ -44,6 +45,40 @@ impl Sampler {
         plain && self.sampling.repetition_penalty == 1.0 && self.sampling.is_greedy()
     }
 
+    /// What the next `steps` tokens are drawn with, where the decoder draws them; `None` if more is asked of it.
+    pub(crate) fn ahead(&self, steps: usize) -> Option<Draw> {
+        let Sampling { temperature, top_k, top_p, min_p, repetition_penalty: penalty, .. } = self.sampling;
+        if self.sampling.pattern.is_some() || self.sampling.top_logprobs.is_some() {
+            return None;
+        }
+        let mut rng = self.rng.clone();
+        Some(Draw {
+            temperature: if self.sampling.is_greedy() { 0.0 } else { temperature },
+            top_k: top_k.unwrap_or(0),
+            top_p: top_p.unwrap_or(1.0),
+            min_p: min_p.unwrap_or(0.0),
+            penalty,
+            uniform: (0..steps).map(|_| rng.uniform()).collect(),
+            seen: self.seen.clone(),
+        })
+    }
+
+    /// Counts a token that the decoder drew.
+    pub(crate) fn took(&mut self, token: u32) {
+        if !self.sampling.is_greedy() {
+            self.rng.uniform();
+        }
+        self.see(token);
+    }
+
+    fn see(&mut self, token: u32) {
+        if self.sampling.repetition_penalty != 1.0
+            && let Err(at) = self.seen.binary_search(&token)
+        {
+            self.seen.insert(at, token);
+        }
+    }
+
     /// The next token, one of `allowed` (ascending) where that is given; the others' logits are lost then.
     pub(crate) fn next(&mut self, logits: &mut [f32], allowed: Option<&[u32]>) -> Drawn {
         let normaliser = log_sum_exp(logits);
@@ -70,11 +105,7 @@ impl Sampler {
         for &(token, logit) in &original {
             logits[token as usize] = logit;
         }
-        if penalty != 1.0
-            && let Err(at) = self.seen.binary_search(&token)
-        {
-            self.seen.insert(at, token);
-        }
+        self.see(token);
         token
     }
 

@@ -2,7 +2,7 @@
 
 use super::{
     Device, DeviceBuffer, Float, View,
-    attention_decode::DecodeWork,
+    attention_decode::{DecodePlan, DecodeWork},
     driver::{Arg, Shape, args},
     ops::of,
     queries::{KeySegment, Query},
@@ -38,6 +38,8 @@ pub struct AttentionWork {
     backward: Option<DeviceBuffer>,
     /// The same for single rows.
     decode: Option<DecodeWork>,
+    /// Whether there are no tiles, because all of it is for single rows.
+    single: bool,
 }
 
 /// The tiles of `rows` rows from `row` on, at context positions from `position` on.
@@ -84,7 +86,7 @@ impl AttentionWork {
             segments.extend_from_slice(&query.segments);
         }
         all.sort_by_key(|tile| std::cmp::Reverse(tile.position));
-        let decode = DecodeWork::new(device, queries, heads)?;
+        let decode = DecodeWork::of(device, queries, heads)?;
         Ok(Self { decode, ..Self::new(device, &all, None, &segments)? })
     }
 
@@ -96,7 +98,16 @@ impl AttentionWork {
     ) -> Result<Self, KernelError> {
         let backward = backward.map(|tiles| device.bytes(tiles)).transpose()?;
         let (tiles, segments) = (device.bytes(forward)?, device.bytes(segments)?);
-        Ok(Self { tiles, count: forward.len(), segments, backward, decode: None })
+        Ok(Self { tiles, count: forward.len(), segments, backward, decode: None, single: false })
+    }
+
+    /// Attention of single rows as a plan in memory says, which may change between launches. Only what
+    /// [`Device::decodes`] knows can be computed with it.
+    ///
+    /// # Errors
+    /// If there is not enough memory.
+    pub fn planned(device: &Device, work: DecodeWork) -> Result<Self, KernelError> {
+        Ok(Self { decode: Some(work), single: true, ..Self::new(device, &[], None, &[])? })
     }
 }
 
@@ -223,6 +234,12 @@ macro_rules! kernel_name {
 }
 
 impl Device {
+    /// Whether attention of single rows is computed over plans that are split over the context.
+    pub fn decodes(float: Float, shape: &AttentionShape, scores: &DeviceScores<'_>) -> bool {
+        let group = shape.heads / shape.kv_heads.max(1);
+        float != Float::F32 && matches!(shape.head_dim, 64 | 128) && DecodePlan::serves(group) && scores.is_plain()
+    }
+
     fn attention_kernel(&self, views: &[View<'_>], dim: usize, plain: bool) -> Result<Kernel, KernelError> {
         if dim > 256 {
             return Err(self.fail(format!(
@@ -278,10 +295,13 @@ impl Device {
         scores.check(&shape);
         let kernel = self.attention_kernel(&[q, k, v, o], dim, scores.is_plain())?;
         if let (Kernel::Tensor(_), Some(work), None) = (kernel, &work.decode, lse)
-            && Self::decodes(work, dim, heads / kv_heads.max(1))
+            && Self::decodes(q.float, &shape, &scores)
         {
             let scale = scores.scale.unwrap_or_else(|| shape.scale());
             return self.attention_decode([q, k, v], shape, scale, work, o);
+        }
+        if work.single {
+            return Err(self.fail("a plan for single rows does not serve this attention"));
         }
         let step = if dim > 128 { 32 } else { 64 };
         let shared = kernel.shared(|pitch| (ROWS + 4 * step) * pitch * 2, 3);
@@ -398,6 +418,6 @@ impl Device {
         };
         self.bind();
         // SAFETY: both matrices lie inside of live buffers.
-        self.check("copying rows", unsafe { cuMemcpy2DAsync_v2(&raw const copy, self.0.stream) })
+        self.check("copying rows", unsafe { cuMemcpy2DAsync_v2(&raw const copy, self.stream()) })
     }
 }

@@ -14,6 +14,9 @@ use crate::{KernelError, cpu::attention::AttentionShape};
 /// Rows of a product: the query heads of one head of keys, of the members of a run.
 const ROWS: usize = 16;
 
+/// Keys that a warp takes at once.
+const KEYS: usize = 16;
+
 /// Keys of a run are a multiple of what a block of threads takes at once.
 const STEP: usize = 64;
 
@@ -21,7 +24,7 @@ const STEP: usize = 64;
 const LONGEST: usize = 1024;
 
 /// Blocks for each multiprocessor that splitting aims at.
-const BLOCKS: usize = 8;
+const BLOCKS: usize = 4;
 
 /// As `KeyRun` of `kernels/attention_decode.cuh`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,8 +33,10 @@ struct KeyRun {
     start: i32,
     len: i32,
     position: i32,
-    member: i32,
     members: i32,
+    /// The first of its members, and that one's row.
+    member: i32,
+    row: i32,
 }
 
 /// As `Member` there.
@@ -39,7 +44,6 @@ struct KeyRun {
 #[repr(C)]
 struct Member {
     row: i32,
-    position: i32,
     slot: i32,
 }
 
@@ -51,28 +55,49 @@ struct Slots {
     count: i32,
 }
 
-/// Which keys are read for which rows.
+/// Which keys are read for which rows. A row sees keys up to its own position: segments may go on behind it, where the
+/// keys of its next positions will stand.
 #[derive(Debug, Default, PartialEq)]
-struct Plan {
+pub struct DecodePlan {
     runs: Vec<KeyRun>,
     members: Vec<Member>,
     slots: Vec<Slots>,
 }
 
-impl Plan {
-    /// The plan for queries of one row each, in order of their rows from 0 on. A run has at most `longest` keys and
-    /// `most` members.
-    fn new(queries: &[Query], longest: usize, most: usize) -> Self {
+impl DecodePlan {
+    /// Whether plans serve so many query heads for one head of keys.
+    pub(super) fn serves(group: usize) -> bool {
+        (1..=ROWS).contains(&group)
+    }
+
+    /// The plan for queries of one row each, in order of their rows from 0 on; `None` for others. `heads` are those of
+    /// queries and of keys.
+    pub fn new(device: &Device, queries: &[Query], [heads, kv_heads]: [usize; 2]) -> Option<Self> {
+        let group = heads / kv_heads.max(1);
+        let single = queries.iter().enumerate().all(|(row, query)| query.rows == 1 && query.row == row);
+        if queries.is_empty() || !single || !Self::serves(group) {
+            return None;
+        }
+        let keys: usize = queries.iter().flat_map(|query| &query.segments).map(|segment| segment.len as usize).sum();
+        let blocks = device.0.multiprocessors as usize * BLOCKS;
+        let longest = (keys * kv_heads / blocks).next_multiple_of(STEP).clamp(STEP, LONGEST);
+        Some(Self::split(queries, longest, ROWS / group))
+    }
+
+    /// A run has at most `longest` keys and `most` members.
+    fn split(queries: &[Query], longest: usize, most: usize) -> Self {
         let mut plan = Self::default();
         let mut by_run: BTreeMap<(i32, i32, i32), Vec<Member>> = BTreeMap::new();
         let mut slot = 0;
         for query in queries {
             let (first, mut position) = (slot, 0);
             for &KeySegment { start, len } in &query.segments {
-                for from in (0..len).step_by(longest) {
-                    let run = (start + from, longest.min((len - from) as usize) as i32, position + from);
-                    let member = Member { row: query.row as i32, position: query.position as i32, slot };
-                    by_run.entry(run).or_default().push(member);
+                // Parts of about one length, of whole steps of a warp.
+                let parts = (len as usize).div_ceil(longest);
+                let part = (len as usize).div_ceil(parts).next_multiple_of(KEYS);
+                for from in (0..len).step_by(part) {
+                    let run = (start + from, part.min((len - from) as usize) as i32, position + from);
+                    by_run.entry(run).or_default().push(Member { row: query.row as i32, slot });
                     slot += 1;
                 }
                 position += len;
@@ -82,7 +107,8 @@ impl Plan {
         for ((start, len, position), members) in by_run {
             for members in members.chunks(most) {
                 let member = plan.members.len() as i32;
-                plan.runs.push(KeyRun { start, len, position, member, members: members.len() as i32 });
+                let row = members[0].row;
+                plan.runs.push(KeyRun { start, len, position, members: members.len() as i32, member, row });
                 plan.members.extend_from_slice(members);
             }
         }
@@ -90,49 +116,70 @@ impl Plan {
         plan.runs.sort_by_key(|run| std::cmp::Reverse(run.len));
         plan
     }
+
+    /// Numbers of runs, of members and of rows.
+    pub fn counts(&self) -> [usize; 3] {
+        [self.runs.len(), self.members.len(), self.slots.len()]
+    }
+
+    /// The plan in words, as [`DecodeWork`] wants it, filled up to these counts with what does nothing.
+    ///
+    /// # Panics
+    /// If there is more.
+    pub fn words(&self, counts: [usize; 3]) -> [Vec<u32>; 3] {
+        let [runs, members, rows] = counts;
+        assert!(self.counts().iter().zip(&counts).all(|(own, most)| own <= most), "room for the plan");
+        let fill = |mut words: Vec<i32>, len: usize| {
+            words.resize(len, 0);
+            words.into_iter().map(|word| word as u32).collect()
+        };
+        let of_run = |run: &KeyRun| [run.start, run.len, run.position, run.members, run.member, run.row, 0, 0];
+        [
+            fill(self.runs.iter().flat_map(of_run).collect(), DecodeWork::RUN_WORDS * runs),
+            fill(self.members.iter().flat_map(|member| [member.row, member.slot]).collect(), 2 * members),
+            fill(self.slots.iter().flat_map(|slots| [slots.first, slots.count]).collect(), 2 * rows),
+        ]
+    }
 }
 
 /// A plan on the device.
 #[derive(Debug)]
-pub(super) struct DecodeWork {
+pub struct DecodeWork {
+    /// In words: of a run eight, of a member two, of a row two; and the position of every row.
     runs: DeviceBuffer,
     members: DeviceBuffer,
     slots: DeviceBuffer,
-    /// Numbers of runs, rows and slots.
+    positions: DeviceBuffer,
+    /// Numbers of runs, members and rows.
     counts: [usize; 3],
-    /// Query heads of a head of keys, at most.
-    group: usize,
 }
 
 impl DecodeWork {
-    /// For queries of one row each, which lie one behind the other; `None` for others. `heads` are those of queries and of
-    /// keys.
-    pub(super) fn new(
-        device: &Device,
-        queries: &[Query],
-        [heads, kv_heads]: [usize; 2],
-    ) -> Result<Option<Self>, KernelError> {
-        let group = heads / kv_heads.max(1);
-        let single = queries.iter().enumerate().all(|(row, query)| query.rows == 1 && query.row == row);
-        if queries.is_empty() || !single || !(1..=ROWS).contains(&group) {
-            return Ok(None);
-        }
-        let keys: usize = queries.iter().flat_map(|query| &query.segments).map(|segment| segment.len as usize).sum();
-        let blocks = device.0.multiprocessors as usize * BLOCKS;
-        let longest = (keys * kv_heads / blocks).next_multiple_of(STEP).clamp(STEP, LONGEST);
-        let plan = Plan::new(queries, longest, ROWS / group);
-        let counts = [plan.runs.len(), plan.slots.len(), plan.members.len()];
-        let (runs, members) = (device.bytes(&plan.runs)?, device.bytes(&plan.members)?);
-        Ok(Some(Self { runs, members, slots: device.bytes(&plan.slots)?, counts, group }))
+    /// Words of 32 bits of a run.
+    pub const RUN_WORDS: usize = 8;
+
+    /// A plan in buffers of the words of [`DecodePlan::words`], and the position of every row in 32 bits.
+    ///
+    /// # Panics
+    /// If a buffer is too short for the counts.
+    pub fn new([runs, members, slots, positions]: [DeviceBuffer; 4], counts: [usize; 3]) -> Self {
+        let words = [Self::RUN_WORDS * counts[0], 2 * counts[1], 2 * counts[2], counts[2]];
+        let fit = [&runs, &members, &slots, &positions].iter().zip(words).all(|(buffer, n)| buffer.bytes() >= 4 * n);
+        assert!(fit, "words of the whole plan");
+        Self { runs, members, slots, positions, counts }
+    }
+
+    /// The plan for queries of one row each, which lie one behind the other; `None` for others.
+    pub(super) fn of(device: &Device, queries: &[Query], heads: [usize; 2]) -> Result<Option<Self>, KernelError> {
+        let Some(plan) = DecodePlan::new(device, queries, heads) else { return Ok(None) };
+        let positions: Vec<u32> = queries.iter().map(|query| query.position as u32).collect();
+        let [runs, members, slots] = plan.words(plan.counts());
+        let buffers = [device.bytes(&runs)?, device.bytes(&members)?, device.bytes(&slots)?, device.bytes(&positions)?];
+        Ok(Some(Self::new(buffers, plan.counts())))
     }
 }
 
 impl Device {
-    /// Whether [`Device::attention_decode`] computes heads of this width, and so many of queries for one of keys.
-    pub(super) fn decodes(work: &DecodeWork, dim: usize, group: usize) -> bool {
-        matches!(dim, 64 | 128) && group == work.group
-    }
-
     /// Causal attention of single rows, in 16 bits.
     pub(super) fn attention_decode(
         &self,
@@ -143,7 +190,7 @@ impl Device {
         o: View<'_>,
     ) -> Done {
         let AttentionShape { heads, kv_heads, head_dim: dim, window, .. } = shape;
-        let [runs, rows, slots] = work.counts;
+        let [runs, slots, rows] = work.counts;
         // Rows behind those of the queries are nobody's.
         assert!(q.rows >= rows && o.rows >= rows && q.float != Float::F32, "a row a query");
         let sums = self.alloc(slots * heads * dim, Float::F32)?;
@@ -156,7 +203,7 @@ impl Device {
             (_, _) => ("attention_runs_bf16_128", "attention_join_bf16_128"),
         };
         let given = args![[q], [k], [v], sums.ptr(), stats.ptr(), work.runs.ptr(), work.members.ptr()];
-        let args = [&given[..], &args![heads, group, scale, window.unwrap_or(0)]].concat();
+        let args = [&given[..], &args![work.positions.ptr(), heads, group, scale, window.unwrap_or(0)]].concat();
         self.launch(of_runs, Shape { grid: (runs * kv_heads, 1), block: (128, 1), shared: 0 }, &args)?;
         let args = args![sums.ptr(), stats.ptr(), work.slots.ptr(), [o], rows, heads];
         self.launch(join, Shape { grid: ((rows * heads).div_ceil(8), 1), block: (256, 1), shared: 0 }, &args)
@@ -176,18 +223,18 @@ mod tests {
             position,
             segments: vec![segment(0, 100), segment(own, 3)],
         };
-        let plan = Plan::new(&[query(0, 102, 200), query(1, 102, 300), query(2, 102, 400)], 64, 2);
-        let run = |start, len, position, member, members| KeyRun { start, len, position, member, members };
+        let plan = DecodePlan::split(&[query(0, 102, 200), query(1, 102, 300), query(2, 102, 400)], 64, 2);
+        let run = |start, len, position, member, members, row| KeyRun { start, len, position, members, member, row };
         assert_eq!(
             plan.runs,
             [
-                run(0, 64, 0, 0, 2),
-                run(0, 64, 0, 2, 1),
-                run(64, 36, 64, 3, 2),
-                run(64, 36, 64, 5, 1),
-                run(200, 3, 100, 6, 1),
-                run(300, 3, 100, 7, 1),
-                run(400, 3, 100, 8, 1),
+                run(0, 64, 0, 0, 2, 0),
+                run(0, 64, 0, 2, 1, 2),
+                run(64, 36, 64, 3, 2, 0),
+                run(64, 36, 64, 5, 1, 2),
+                run(200, 3, 100, 6, 1, 0),
+                run(300, 3, 100, 7, 1, 1),
+                run(400, 3, 100, 8, 1, 2),
             ]
         );
         let slots: Vec<[i32; 2]> = plan.slots.iter().map(|slots| [slots.first, slots.count]).collect();

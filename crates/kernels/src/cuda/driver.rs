@@ -194,6 +194,7 @@ impl Device {
     /// # Errors
     /// If some of it failed.
     pub fn synchronize(&self) -> Result<(), KernelError> {
+        self.not_recording()?;
         self.bind();
         // SAFETY: the stream is live.
         self.check("waiting", unsafe { sys::cuStreamSynchronize(self.0.stream) })?;
@@ -211,8 +212,8 @@ impl Device {
         self.0.spoilt.get().map_or(Ok(()), |reason| Err(self.fail(reason)))
     }
 
-    /// A number that no other matrix of the device has.
-    pub(super) fn next_id(&self) -> u64 {
+    /// A number that nothing else of the device has.
+    pub fn next_id(&self) -> u64 {
         self.0.ids.fetch_add(1, Ordering::Relaxed)
     }
 
@@ -275,7 +276,7 @@ impl Device {
                 block.1,
                 1,
                 shape.shared,
-                self.0.stream,
+                self.stream(),
                 pointers.as_mut_ptr(),
                 std::ptr::null_mut(),
             )

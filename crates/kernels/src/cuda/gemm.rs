@@ -54,7 +54,7 @@ impl Device {
         let mut guard = lock(&self.0.products);
         let products = self.products(&mut guard)?;
         // SAFETY: the views lie inside of live buffers; all work that uses the workspace is on this stream.
-        let result = unsafe { products.multiply((alpha, beta), [&a, &b, &c], self.0.stream) };
+        let result = unsafe { products.multiply((alpha, beta), [&a, &b, &c], self.stream()) };
         result.map_err(|failed| self.failed(failed))
     }
 }

@@ -4,7 +4,7 @@ use std::{ffi::c_void, sync::Arc};
 
 use cudarc::driver::sys::{self, CUresult};
 
-use super::{Device, driver::Inner};
+use super::{Device, Moment, driver::Inner};
 use crate::KernelError;
 
 /// A run of f32 in the host's memory, pinned and mapped for a GPU. It is none of the GPU's bytes.
@@ -74,6 +74,21 @@ impl HostMemory {
     /// If they do not lie inside.
     pub fn read(&self, device: &Device, at: usize, len: usize) -> Result<Vec<f32>, KernelError> {
         let place = self.place(device, at, len)?;
+        // SAFETY: the elements lie inside, were written as zeros at least, and no work is queued that writes them.
+        Ok(unsafe { std::slice::from_raw_parts(place, len) }.to_vec())
+    }
+
+    /// The bits of `len` elements from `at` on, once a moment has passed after which no work writes them.
+    ///
+    /// # Errors
+    /// If work before it failed.
+    ///
+    /// # Panics
+    /// If they do not lie inside.
+    pub fn bits_after(&self, moment: &Moment, at: usize, len: usize) -> Result<Vec<u32>, KernelError> {
+        assert!(at + len <= self.len, "elements inside of the buffer");
+        moment.reach()?;
+        let place = (self.host as *const u32).wrapping_add(at);
         // SAFETY: the elements lie inside, were written as zeros at least, and no work is queued that writes them.
         Ok(unsafe { std::slice::from_raw_parts(place, len) }.to_vec())
     }

@@ -8,6 +8,7 @@ use half::{bf16, f16};
 use super::{
     Device, Float, HostMemory, View,
     driver::Inner,
+    graph,
     pool::{Widened, block_size},
     raw::lock,
 };
@@ -47,7 +48,9 @@ impl std::fmt::Debug for DeviceBuffer {
 
 impl Drop for DeviceBuffer {
     fn drop(&mut self) {
-        if let Home::Pool = self.home {
+        if let Home::Pool = self.home
+            && !graph::keep(&self.inner, self.ptr, self.size)
+        {
             lock(&self.inner.pool).give_back(self.ptr, self.size);
         }
     }
@@ -112,6 +115,9 @@ impl DeviceBuffer {
 
 impl Device {
     fn raw(&self, bytes: usize) -> Result<(u64, usize), KernelError> {
+        if let Some(block) = graph::take(&self.0, bytes) {
+            return Ok(block);
+        }
         let mut pool = lock(&self.0.pool);
         if let Some(block) = pool.take(bytes) {
             return Ok(block);
@@ -176,6 +182,12 @@ impl Device {
         fill: impl FnOnce(View<'_>) -> Result<(), KernelError>,
         f: impl FnOnce(View<'_>) -> Result<(), KernelError>,
     ) -> Result<(), KernelError> {
+        if self.not_recording().is_err() {
+            // A graph finds nothing in the list when it runs: it widens for itself.
+            let scratch = self.alloc(rows * cols, float)?;
+            let view = scratch.view(0, rows, cols, cols);
+            return fill(view).and_then(|()| f(view));
+        }
         // Held until `f` has queued its work: then another thread may reuse the memory, behind it on the stream.
         let mut kept = lock(&self.0.widened);
         let view = |widened: &Widened| View::new(widened.ptr, float, rows, cols, cols);
@@ -226,7 +238,7 @@ impl Device {
         assert!(to.rows <= 1 || to.pitch == to.cols, "zeros are written to contiguous elements");
         self.bind();
         // SAFETY: the view lies inside of a live buffer.
-        let result = unsafe { sys::cuMemsetD8Async(to.ptr, 0, to.rows * to.cols * to.float.bytes(), self.0.stream) };
+        let result = unsafe { sys::cuMemsetD8Async(to.ptr, 0, to.rows * to.cols * to.float.bytes(), self.stream()) };
         self.check("clearing", result)
     }
 
@@ -237,7 +249,7 @@ impl Device {
         }
         self.bind();
         // SAFETY: callers name places inside of live buffers.
-        let result = unsafe { sys::cuMemcpyDtoDAsync_v2(to, from, bytes, self.0.stream) };
+        let result = unsafe { sys::cuMemcpyDtoDAsync_v2(to, from, bytes, self.stream()) };
         self.check("copying", result)
     }
 
@@ -262,6 +274,7 @@ impl Device {
         if data.is_empty() {
             return Ok(());
         }
+        self.not_recording()?;
         self.bind();
         // SAFETY: the caller made room for the data; memory that is not pinned may be reused when the call returns.
         let result = unsafe { sys::cuMemcpyHtoDAsync_v2(to, data.as_ptr().cast(), size_of_val(data), self.0.stream) };
@@ -273,6 +286,7 @@ impl Device {
         if len == 0 {
             return Ok(data);
         }
+        self.not_recording()?;
         self.bind();
         // SAFETY: the view lies inside of a live buffer and `data` has as many bytes; the wait keeps it alive.
         let result =
@@ -290,6 +304,18 @@ impl Device {
         let buffer = self.alloc_bytes(size_of_val(data))?;
         self.upload(buffer.ptr, data)?;
         Ok(buffer)
+    }
+
+    /// Overwrites the beginning of a buffer of bytes.
+    ///
+    /// # Errors
+    /// If the driver fails.
+    ///
+    /// # Panics
+    /// If the data is longer than the buffer.
+    pub fn overwrite<T: Copy>(&self, data: &[T], to: &DeviceBuffer) -> Result<(), KernelError> {
+        assert!(size_of_val(data) <= to.bytes(), "data that fits");
+        self.upload(to.ptr, data)
     }
 
     /// Floats on the device.

@@ -4,11 +4,34 @@ use std::collections::BTreeMap;
 
 use cudarc::driver::sys;
 
-/// Freed blocks by size, for the next buffer of about that size. Once every size of a step has come up, nothing is
-/// allocated any more.
+/// Freed blocks by size.
+#[derive(Default)]
+pub(super) struct Blocks(BTreeMap<usize, Vec<u64>>);
+
+impl Blocks {
+    /// A block for so many bytes, with its size.
+    pub(super) fn take(&mut self, bytes: usize) -> Option<(u64, usize)> {
+        let size = block_size(bytes);
+        let (&size, blocks) = self.0.range_mut(size..=size + size / 4).find(|(_, blocks)| !blocks.is_empty())?;
+        Some((blocks.pop()?, size))
+    }
+
+    pub(super) fn give(&mut self, block: u64, size: usize) {
+        self.0.entry(size).or_default().push(block);
+    }
+
+    /// All blocks with their sizes.
+    pub(super) fn drain(&mut self) -> impl Iterator<Item = (u64, usize)> {
+        let all = std::mem::take(&mut self.0);
+        all.into_iter().flat_map(|(size, blocks)| blocks.into_iter().map(move |block| (block, size)))
+    }
+}
+
+/// Freed blocks for the next buffers of about their sizes. Once every size of a step has come up, nothing is allocated any
+/// more.
 #[derive(Default)]
 pub(super) struct Pool {
-    free: BTreeMap<usize, Vec<u64>>,
+    free: Blocks,
     /// Bytes in buffers, and in all blocks.
     pub(super) used: usize,
     pub(super) held: usize,
@@ -25,9 +48,7 @@ pub(super) fn block_size(bytes: usize) -> usize {
 impl Pool {
     /// A free block of about this size, with its size.
     pub(super) fn take(&mut self, bytes: usize) -> Option<(u64, usize)> {
-        let size = block_size(bytes);
-        let (&size, blocks) = self.free.range_mut(size..=size + size / 4).find(|(_, blocks)| !blocks.is_empty())?;
-        let block = blocks.pop()?;
+        let (block, size) = self.free.take(bytes)?;
         self.count(size);
         Some((block, size))
     }
@@ -46,17 +67,15 @@ impl Pool {
     /// Takes a block back from its buffer.
     pub(super) fn give_back(&mut self, block: u64, size: usize) {
         self.used -= size;
-        self.free.entry(size).or_default().push(block);
+        self.free.give(block, size);
     }
 
     /// Frees all blocks that are in no buffer.
     pub(super) fn release(&mut self) {
-        for (size, blocks) in std::mem::take(&mut self.free) {
-            for block in blocks {
-                self.held -= size;
-                // SAFETY: the block came from `cuMemAlloc` and is in no buffer; the driver waits for work that uses it.
-                unsafe { sys::cuMemFree_v2(block) };
-            }
+        for (block, size) in self.free.drain() {
+            self.held -= size;
+            // SAFETY: the block came from `cuMemAlloc` and is in no buffer; the driver waits for work that uses it.
+            unsafe { sys::cuMemFree_v2(block) };
         }
     }
 }

@@ -95,7 +95,38 @@ impl SideStream {
     }
 }
 
+impl Device {
+    /// A moment to mark in the work of the device's stream.
+    ///
+    /// # Errors
+    /// If the driver fails.
+    pub fn moment(&self) -> Result<Moment, KernelError> {
+        Ok(Moment { device: self.clone(), event: event(self)? })
+    }
+
+    /// Sets the moment to the end of all that is queued on the device's stream.
+    ///
+    /// # Errors
+    /// If the driver fails.
+    pub fn mark(&self, moment: &Moment) -> Result<(), KernelError> {
+        self.bind();
+        // SAFETY: stream and event are live.
+        self.check("recording an event", unsafe { sys::cuEventRecord(moment.event, self.0.stream) })
+    }
+}
+
 impl Moment {
+    /// Returns once this moment has passed.
+    ///
+    /// # Errors
+    /// If work before it failed.
+    pub fn reach(&self) -> Result<(), KernelError> {
+        self.device.bind();
+        // SAFETY: the event is live.
+        self.device.check("waiting for an event", unsafe { sys::cuEventSynchronize(self.event) })?;
+        self.device.sound()
+    }
+
     /// What is queued on the device's stream from now on waits for this moment.
     ///
     /// # Errors

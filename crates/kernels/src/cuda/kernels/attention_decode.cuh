@@ -3,13 +3,16 @@
 #pragma once
 #include "attention_mma.cuh"
 
-// A run of keys, at context positions from `position` on, and the query rows that see it.
-struct KeyRun {
-  int start, len, position, member, members;
+// A run of keys, at context positions from `position` on, and the query rows that see it. If there is one, the run ends
+// with its position at the latest: behind it the keys of later steps will stand.
+struct __align__(16) KeyRun {
+  int start, len, position, members;
+  // The first of its members, and that one's row.
+  int member, row, unused[2];
 };
-// A query row, its position, and the place of what it gets from a run.
+// A query row, and the place of what it gets from a run.
 struct Member {
-  int row, position, slot;
+  int row, slot;
 };
 // The places of what a row gets from its runs.
 struct Slots {
@@ -34,14 +37,25 @@ __device__ __forceinline__ uint32_t pair_of(const uint4 &a, const uint4 &b, int 
 // Writes for every row the sum of values weighted by exp2(score - top), the sum of the weights, and top.
 template <int D, typename T>
 __device__ void runs(const T *q, i64 qp, const T *keys, i64 kp, const T *values, i64 vp, float *sums, float2 *stats,
-                     const KeyRun *all, const Member *members, i64 heads, i64 group, float scale, i64 window) {
+                     const KeyRun *all, const Member *members, const int *positions, i64 heads, i64 group, float scale,
+                     i64 window) {
   __shared__ float tops[WARPS][16], weights[WARPS][16];
   __shared__ float out[WARPS][16][D + 4];
   // All heads of a run are read at about the same time: they lie side by side.
   int kv_heads = heads / group, kv = blockIdx.x % kv_heads;
   KeyRun run = all[blockIdx.x / kv_heads];
+  if (run.members == 0) return;
+  int used = run.members * (int)group;
   int warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
   members += run.member, keys += run.start * kp + kv * D, values += run.start * vp + kv * D;
+  if (run.members == 1) {
+    run.len = min(run.len, positions[run.row] + 1 - run.position);
+    if (run.len <= 0) {
+      // Nothing to see yet: `join` leaves it out.
+      if (threadIdx.x < group) stats[members[0].slot * heads + kv * group + threadIdx.x] = make_float2(-CUDART_INF_F, 0.f);
+      return;
+    }
+  }
   uint32_t a[D / 16][4];
   int low[2], at[2];
 #pragma unroll
@@ -49,8 +63,9 @@ __device__ void runs(const T *q, i64 qp, const T *keys, i64 kp, const T *values,
     int m = g + 8 * half, member = m / (int)group;
     bool there = member < run.members;
     Member of = members[there ? member : 0];
-    at[half] = there ? of.position : -1;
-    low[half] = window > 0 ? of.position + 1 - (int)window : 0;
+    int position = positions[of.row];
+    at[half] = there ? position : -1;
+    low[half] = window > 0 ? position + 1 - (int)window : 0;
     const T *from = q + of.row * qp + (kv * group + m % group) * D;
 #pragma unroll
     for (int c = 0; c < D / 32; c++) {
@@ -130,13 +145,13 @@ __device__ void runs(const T *q, i64 qp, const T *keys, i64 kp, const T *values,
     float best = tops[0][m];
     for (int i = 1; i < WARPS; i++) best = fmaxf(best, tops[i][m]);
     float factor = best == -CUDART_INF_F ? 0.f : exp2f(top[half] - best);
+    if (m < used)
 #pragma unroll
-    for (int n = 0; n < D / 8; n++)
+      for (int n = 0; n < D / 8; n++)
 #pragma unroll
-      for (int j = 0; j < 2; j++) out[warp][m][n / 8 * 64 + (2 * t + j) * 8 + n % 8] = acc[n][half * 2 + j] * factor;
+        for (int j = 0; j < 2; j++) out[warp][m][n / 8 * 64 + (2 * t + j) * 8 + n % 8] = acc[n][half * 2 + j] * factor;
   }
   __syncthreads();
-  int used = run.members * (int)group;
   for (int i = threadIdx.x; i < used * (D / 4); i += WARPS * 32) {
     int m = i / (D / 4), d = i % (D / 4) * 4;
     float4 total = make_float4(0, 0, 0, 0);
@@ -163,15 +178,24 @@ __device__ void join(const float *sums, const float2 *stats, const Slots *slots,
   int row = item / heads, head = item % heads, lane = threadIdx.x % 32;
   Slots own = slots[row];
   float best = -CUDART_INF_F, weight = 0.f, total[D / 32] = {};
-  for (int i = 0; i < own.count; i++) best = fmaxf(best, stats[(own.first + i) * heads + head].x);
-  for (int i = 0; i < own.count; i++) {
-    i64 place = (own.first + i) * heads + head;
-    float2 stat = stats[place];
+  for (int i = lane; i < own.count; i += 32) best = fmaxf(best, stats[(own.first + i) * heads + head].x);
+  for (int o = 16; o > 0; o >>= 1) best = fmaxf(best, __shfl_xor_sync(0xffffffffu, best, o));
+  for (int from = 0; from < own.count; from += 32) {
+    int i = from + lane;
+    float2 stat = i < own.count ? stats[(own.first + i) * heads + head] : make_float2(-CUDART_INF_F, 0.f);
+    // A run with nothing to see has written no sums.
     float factor = stat.x == -CUDART_INF_F ? 0.f : exp2f(stat.x - best);
     weight += stat.y * factor;
+    int here = min(32, own.count - from);
+#pragma unroll 8
+    for (int k = 0; k < here; k++) {
+      float of_run = __shfl_sync(0xffffffffu, factor, k);
+      const float *sum = sums + ((own.first + from + k) * heads + head) * D + lane;
 #pragma unroll
-    for (int j = 0; j < D / 32; j++) total[j] += sums[place * D + j * 32 + lane] * factor;
+      for (int j = 0; j < D / 32; j++) total[j] += of_run == 0.f ? 0.f : sum[j * 32] * of_run;
+    }
   }
+  weight = warp_sum(weight);
   float share = weight > 0.f ? 1.f / weight : 0.f;
 #pragma unroll
   for (int j = 0; j < D / 32; j++) o[row * op + head * D + j * 32 + lane] = from_f32<T>(total[j] * share);
@@ -181,8 +205,8 @@ __device__ void join(const float *sums, const float2 *stats, const Slots *slots,
 #define DECODE(S, T, D)                                                                                                \
   extern "C" __global__ void __launch_bounds__(128) attention_runs_##S##_##D(                                          \
       const T *q, i64 qp, const T *k, i64 kp, const T *v, i64 vp, float *sums, float2 *stats, const KeyRun *all,       \
-      const Member *members, i64 heads, i64 group, float scale, i64 window) {                                          \
-    decode::runs<D>(q, qp, k, kp, v, vp, sums, stats, all, members, heads, group, scale, window);                      \
+      const Member *members, const int *positions, i64 heads, i64 group, float scale, i64 window) {                    \
+    decode::runs<D>(q, qp, k, kp, v, vp, sums, stats, all, members, positions, heads, group, scale, window);           \
   }                                                                                                                    \
   extern "C" __global__ void attention_join_##S##_##D(const float *sums, const float2 *stats, const Slots *slots, T *o, \
                                                       i64 op, i64 rows, i64 heads) {                                   \
