@@ -29,7 +29,7 @@ pub use together::Together;
 
 #[cfg(feature = "cuda")]
 use crate::device::{DeviceAdapter, DeviceModel, States};
-use crate::{Adapter, DecoderConfig, DecoderError, Draw, Weights};
+use crate::{Adapter, DecoderConfig, DecoderError, Weights};
 
 /// The weights of a model, packed for the kernels; shared by all adapters over it.
 #[derive(Debug)]
@@ -256,34 +256,12 @@ impl Decoder {
         }
     }
 
-    /// Whether [`Decoder::go_on`] can do anything: not on the processor.
+    /// Whether [`Together::go_on`] can do anything: not on the processor.
     pub fn goes_on(&self) -> bool {
         match self.parts() {
             Parts::Host(..) => false,
             #[cfg(feature = "cuda")]
             Parts::Device(..) => true,
-        }
-    }
-
-    /// Reads one token of each of many sequences and goes on with the tokens that `draws` say, or with the most probable
-    /// ones where there are no draws, at most `most` times: `seen` gets the new tokens with their log-probabilities after
-    /// every step, and says whether to go on. Tails grow by what was read; `seen` must drop no keys and values. `false`, and nothing is computed, where that saves nothing: on the processor, and for
-    /// models whose steps need the host.
-    ///
-    /// # Errors
-    /// As [`Decoder::forward`].
-    #[cfg_attr(not(feature = "cuda"), allow(unused_variables, reason = "the processor gains nothing"))]
-    pub fn go_on(
-        &self,
-        pieces: &mut [Piece<'_>],
-        draws: &[Draw],
-        most: usize,
-        seen: &mut dyn FnMut(&[(u32, f32)]) -> bool,
-    ) -> Result<bool, DecoderError> {
-        match self.parts() {
-            Parts::Host(..) => Ok(false),
-            #[cfg(feature = "cuda")]
-            Parts::Device(model, adapter) => model.go_on(adapter, pieces, draws, most, seen),
         }
     }
 

@@ -15,6 +15,7 @@ mod gemm;
 mod gpu;
 mod graph;
 mod host;
+mod lora;
 mod matrix;
 mod memory;
 #[cfg(feature = "nccl")]
@@ -37,6 +38,7 @@ pub use frozen::DeviceMatrix;
 pub use gpu::Gpu;
 pub use graph::{Graph, GraphMemory};
 pub use host::HostMemory;
+pub use lora::{LoraRows, LoraTable};
 pub use matrix::{Float, View};
 pub use memory::DeviceBuffer;
 #[cfg(feature = "nccl")]

@@ -7,9 +7,11 @@ mod support;
 
 use harness_core::Seed;
 use harness_kernels::{
+    HostTensor,
     cpu::{attention::AttentionShape, rope::RopeTable},
     cuda::{
-        AttentionWork, Choice, DecodePlan, DecodeRows, DecodeWork, Device, Draws, Float, KeySegment, Query, Rotation,
+        AttentionWork, Choice, DecodePlan, DecodeRows, DecodeWork, Device, DeviceMatrix, Draws, Float, KeySegment,
+        LoraRows, LoraTable, Query, Rotation,
     },
 };
 use support::{Matrix, gpu, numbers};
@@ -290,4 +292,76 @@ fn tokens_are_drawn_as_on_the_processor() {
     }
     eprintln!("{drawn} tokens drawn, {} of them different, {doubtful} at a border", kinds.len());
     assert!(doubtful * 20 < drawn && kinds.len() > 40);
+}
+
+/// Additions of several adapters to rows in tiles against products in f64.
+#[test]
+fn every_row_gets_the_addition_of_its_adapter() {
+    let Some(device) = gpu() else { return };
+    let (inputs, rows, owners) = (416, 40, [1i32, -1, 0, 2, 0]);
+    let columns = [64, 32, 48];
+    let wide: usize = columns.iter().sum();
+    for float in [Float::Bf16, Float::F16] {
+        let matrix = |rows: usize, cols: usize, seed| {
+            let data: Vec<f32> = numbers(rows * cols, seed, float).into_iter().map(|x| x / 16.0).collect();
+            let on = DeviceMatrix::new(&device, float, &[&HostTensor::from_f32([rows, cols], data.clone())]).unwrap();
+            (on, data)
+        };
+        // Ranks of the parts of two adapters; the third changes nothing here.
+        let ranks = [vec![(0, 8), (2, 8)], vec![(0, 32), (1, 40), (2, 64)]];
+        let a = [matrix(16, inputs, 1), matrix(136, inputs, 2)];
+        let b: Vec<Vec<_>> = ranks
+            .iter()
+            .map(|parts| parts.iter().map(|&(part, rank)| matrix(columns[part], rank, 3 + rank as u64)).collect())
+            .collect();
+        let mut adapters: Vec<_> = (0..2)
+            .map(|adapter| {
+                let mut first_rank = 0;
+                let parts = ranks[adapter].iter().zip(&b[adapter]).map(|(&(part, rank), (b, _))| {
+                    let first_column = columns[..part].iter().sum();
+                    let part = LoraRows { b, first_rank, first_column, scale: 0.5 + adapter as f32 };
+                    first_rank += rank;
+                    part
+                });
+                Some((&a[adapter].0, parts.collect::<Vec<_>>()))
+            })
+            .collect();
+        adapters.push(None);
+        let table = LoraTable::new(&device, &adapters, [inputs, wide]).unwrap().expect("ranks that are served");
+        let (x, y) = (numbers(rows * inputs, 7, float), numbers(rows * wide, 8, float));
+        let on_x = Matrix::padded(&device, &x, rows, inputs, 8, float);
+        let on_y = Matrix::padded(&device, &y, rows, wide, 3, float);
+        let tiles = device.bytes(&owners).unwrap();
+        device.add_loras(&table, &tiles, on_x.view(), on_y.view()).unwrap();
+        let found = on_y.read();
+        let mut worst = 0f64;
+        for row in 0..rows {
+            let mut expected: Vec<f64> = y[row * wide..][..wide].iter().map(|y| f64::from(*y)).collect();
+            let owner = owners[row / 8];
+            if let Some(parts) = usize::try_from(owner).ok().and_then(|owner| ranks.get(owner)) {
+                let (owner, mut first_rank) = (owner as usize, 0);
+                for (&(part, rank), (_, b)) in parts.iter().zip(&b[owner]) {
+                    let first: usize = columns[..part].iter().sum();
+                    for column in 0..columns[part] {
+                        let of = |j: usize| {
+                            let a = &a[owner].1[(first_rank + j) * inputs..][..inputs];
+                            let x = &x[row * inputs..][..inputs];
+                            let u: f64 = a.iter().zip(x).map(|(a, x)| f64::from(*a) * f64::from(*x)).sum();
+                            u * f64::from(b[column * rank + j])
+                        };
+                        expected[first + column] += (0.5 + owner as f64) * (0..rank).map(of).sum::<f64>();
+                    }
+                    first_rank += rank;
+                }
+            }
+            for (found, expected) in found[row * wide..][..wide].iter().zip(&expected) {
+                worst = worst.max((f64::from(*found) - expected).abs() / (1.0 + expected.abs()));
+            }
+        }
+        eprintln!("additions of adapters {}: {worst:.1e}", float.name());
+        assert!(worst < if float == Float::Bf16 { 1e-2 } else { 1.5e-3 }, "{worst}");
+        // Ranks that are no multiples of 8 are not served.
+        let (odd, _) = matrix(12, inputs, 9);
+        assert!(LoraTable::new(&device, &[Some((&odd, vec![]))], [inputs, wide]).unwrap().is_none());
+    }
 }

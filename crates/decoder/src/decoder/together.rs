@@ -6,7 +6,9 @@ use super::{
     Decoder, Parts, Piece,
     host::{Adapted, Host},
 };
-use crate::DecoderError;
+#[cfg(feature = "cuda")]
+use crate::device::{DeviceAdapter, DeviceModel};
+use crate::{DecoderError, Draw};
 
 /// Models over one base that are computed in one pass, each with a run of its pieces.
 ///
@@ -57,6 +59,44 @@ impl<'a> Together<'a> {
             found.extend(own);
         }
         Ok(Some(found))
+    }
+
+    /// Reads one token of each of many sequences and goes on with the tokens that `draws` say, or with the most probable
+    /// ones where there are no draws, at most `most` times: `seen` gets the new tokens with their log-probabilities after
+    /// every step, and says whether to go on. Tails grow by what was read; `seen` must drop no keys and values. `false`, and
+    /// nothing is computed, where that saves nothing: on the processor, and for models whose steps need the host.
+    ///
+    /// # Errors
+    /// As [`Decoder::forward`].
+    #[cfg_attr(not(feature = "cuda"), allow(unused_variables, reason = "the processor gains nothing"))]
+    pub fn go_on(
+        &self,
+        pieces: &mut [Piece<'_>],
+        draws: &[Draw],
+        most: usize,
+        seen: &mut dyn FnMut(&[(u32, f32)]) -> bool,
+    ) -> Result<bool, DecoderError> {
+        #[cfg(feature = "cuda")]
+        if let Some((model, adapted)) = self.on_device() {
+            return model.go_on(&adapted, pieces, draws, most, seen);
+        }
+        Ok(false)
+    }
+
+    /// The base and the adapters where a GPU holds all, each with the number of its pieces.
+    #[cfg(feature = "cuda")]
+    fn on_device(&self) -> Option<(&'a DeviceModel, Vec<(Option<&'a DeviceAdapter>, usize)>)> {
+        let (first, _) = self.models.first()?;
+        let (mut base, mut adapted) = (None, Vec::with_capacity(self.models.len()));
+        for (decoder, run) in &self.models {
+            let Parts::Device(model, adapter) = decoder.parts() else { return None };
+            if !Arc::ptr_eq(&first.base, &decoder.base) {
+                return None;
+            }
+            base = Some(model);
+            adapted.push((adapter, run.len()));
+        }
+        Some((base?, adapted))
     }
 
     /// Logits of last hidden states, of which each model has a run of rows here (in place of pieces), one row after the

@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 
 use harness_kernels::{
     HostTensor, KernelError,
-    cuda::{DeviceBuffer, DeviceMatrix, Float},
+    cuda::{DeviceBuffer, DeviceMatrix, Float, LoraTable},
 };
 
 use super::{
     DeviceModel,
-    linear::{DeviceLinear, DeviceLora, rows_of},
+    linear::{Addition, DeviceLinear, DeviceLora, rows_of},
 };
 use crate::{Adapter, DecoderError, LoraPair, Projection, adapter::without_part, merge::whole_tables};
 
@@ -22,20 +22,85 @@ pub(super) struct DeviceLayerLora {
     experts: Vec<[Option<DeviceLora>; 2]>,
 }
 
-/// The additions to one block, if there are any.
+/// What adapters add to a pass.
 #[derive(Clone, Copy)]
-pub(super) struct BlockLora<'a>(pub(super) Option<&'a DeviceLayerLora>);
+pub(super) enum Loras<'a> {
+    /// One adapter, or none, to all rows.
+    One(Option<&'a DeviceAdapter>),
+    /// Several, each to its tiles of rows: the number in the set of every tile's adapter.
+    Rows(&'a AdapterSet, &'a DeviceBuffer),
+}
+
+impl<'a> Loras<'a> {
+    /// Of one block.
+    pub(super) fn block(self, layer: usize) -> BlockLora<'a> {
+        match self {
+            Self::One(adapter) => BlockLora::One(adapter.map(|adapter| &adapter.layers[layer])),
+            Self::Rows(set, owners) => BlockLora::Rows(&set.layers[layer], owners),
+        }
+    }
+}
+
+/// The additions to one block.
+#[derive(Clone, Copy)]
+pub(super) enum BlockLora<'a> {
+    One(Option<&'a DeviceLayerLora>),
+    Rows(&'a BTreeMap<Projection, LoraTable>, &'a DeviceBuffer),
+}
 
 impl<'a> BlockLora<'a> {
     /// The addition to the linear whose first projection is this.
-    pub(super) fn at(self, first: Projection) -> Option<&'a DeviceLora> {
-        self.0.and_then(|lora| lora.linears.get(&first))
+    pub(super) fn at(self, first: Projection) -> Addition<'a> {
+        match self {
+            Self::One(lora) => lora.and_then(|lora| lora.linears.get(&first)).into(),
+            Self::Rows(tables, owners) => {
+                tables.get(&first).map_or(Addition::None, |table| Addition::Rows(table, owners))
+            }
+        }
     }
 
     /// The additions to an expert.
-    pub(super) fn expert(self, number: usize) -> [Option<&'a DeviceLora>; 2] {
-        let pair = self.0.and_then(|lora| lora.experts.get(number));
-        pair.map_or([None, None], |pair| pair.each_ref().map(Option::as_ref))
+    pub(super) fn expert(self, number: usize) -> [Addition<'a>; 2] {
+        let Self::One(lora) = self else { return [Addition::None; 2] };
+        let pair = lora.and_then(|lora| lora.experts.get(number));
+        pair.map_or([Addition::None; 2], |pair| pair.each_ref().map(|lora| lora.as_ref().into()))
+    }
+}
+
+/// Adapters whose additions are computed together, of every block by the first of the projections that stand side by side.
+#[derive(Debug)]
+pub(super) struct AdapterSet {
+    layers: Vec<BTreeMap<Projection, LoraTable>>,
+}
+
+impl AdapterSet {
+    /// `None` if the kernels do not serve them all.
+    pub(super) fn new(model: &DeviceModel, adapters: &[Option<&DeviceAdapter>]) -> Result<Option<Self>, KernelError> {
+        if adapters.iter().flatten().any(|adapter| adapter.embed.is_some() || adapter.head.is_some()) {
+            return Ok(None);
+        }
+        let mut layers = vec![];
+        for (number, layer) in model.layers.iter().enumerate() {
+            let mut tables = BTreeMap::new();
+            for (linear, projections) in layer.linears() {
+                let mut found = vec![];
+                for adapter in adapters {
+                    let lora = adapter.and_then(|adapter| adapter.layers[number].linears.get(&projections[0]));
+                    found.push(lora.map(DeviceLora::rows));
+                }
+                if found.iter().flatten().any(Option::is_none) {
+                    return Ok(None);
+                }
+                let found: Vec<_> = found.into_iter().map(Option::flatten).collect();
+                if found.iter().any(Option::is_some) {
+                    let size = [linear.inputs(), linear.out()];
+                    let Some(table) = LoraTable::new(&model.device, &found, size)? else { return Ok(None) };
+                    tables.insert(projections[0], table);
+                }
+            }
+            layers.push(tables);
+        }
+        Ok(Some(Self { layers }))
     }
 }
 

@@ -6,7 +6,7 @@ use harness_kernels::{
     cuda::{Device, Float, View},
 };
 
-use super::linear::{DeviceLinear, DeviceLora, Done, Stacked};
+use super::linear::{Addition, DeviceLinear, Done, Stacked};
 use crate::Projection;
 
 /// One block.
@@ -62,13 +62,7 @@ impl DeviceGated {
     }
 
     /// `y =` what the block makes of rows of the input, with additions to what is wide and to down.
-    pub(super) fn run(
-        &self,
-        device: &Device,
-        [wider, down]: [Option<&DeviceLora>; 2],
-        x: View<'_>,
-        y: View<'_>,
-    ) -> Done {
+    pub(super) fn run(&self, device: &Device, [wider, down]: [Addition<'_>; 2], x: View<'_>, y: View<'_>) -> Done {
         let (rows, wide, inner) = (x.height(), self.wide.out(), self.inner());
         let buffer = device.alloc(rows * wide, x.float())?;
         let activated = device.alloc(rows * inner, x.float())?;

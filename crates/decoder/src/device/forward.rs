@@ -7,8 +7,10 @@ use harness_kernels::{
 
 use super::{
     DeviceAdapter, DeviceModel,
+    adapter::Loras,
     cache::lock,
     head::States,
+    linear::Addition,
     steps::{Activations, DeviceSteps, Pass},
 };
 use crate::{DecoderError, Piece, Positions, consecutive, steps::block};
@@ -135,14 +137,14 @@ impl DeviceModel {
             query_factors: query_factors.as_ref(),
             acts: Activations::new(self, x, rows)?,
         };
-        self.blocks(adapter, &mut pass)?;
+        self.blocks(Loras::One(adapter), &mut pass)?;
         Ok(pass.acts.finish(self)?)
     }
 
     /// All blocks.
-    pub(super) fn blocks(&self, adapter: Option<&DeviceAdapter>, pass: &mut Pass<'_>) -> Result<(), KernelError> {
+    pub(super) fn blocks(&self, loras: Loras<'_>, pass: &mut Pass<'_>) -> Result<(), KernelError> {
         let c = &self.config;
-        (0..c.num_layers).try_for_each(|layer| block(&mut DeviceSteps::new(self, adapter, layer, pass), c, layer))
+        (0..c.num_layers).try_for_each(|layer| block(&mut DeviceSteps::new(self, loras, layer, pass), c, layer))
     }
 
     /// Refuses tokens that the embedding does not have.
@@ -190,7 +192,12 @@ impl DeviceModel {
         if let Some((to_hidden, _)) = &self.projections {
             let narrow = x;
             x = device.alloc(rows * hidden, self.float)?;
-            to_hidden.forward(device, None, narrow.view(0, rows, width, width), x.view(0, rows, hidden, hidden))?;
+            to_hidden.forward(
+                device,
+                Addition::None,
+                narrow.view(0, rows, width, width),
+                x.view(0, rows, hidden, hidden),
+            )?;
         }
         if c.block.embedding_scale != 1.0 {
             device.scale(c.block.embedding_scale, x.row())?;

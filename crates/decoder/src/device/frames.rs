@@ -10,7 +10,11 @@ use harness_kernels::{
     },
 };
 
+use super::{DeviceAdapter, DeviceModel, adapter::AdapterSet};
 use crate::Draw;
+
+/// Rows of a tile, which have one adapter.
+pub(super) const TILE: usize = 8;
 
 /// Parts of what is written for a stretch of steps.
 const PARTS: usize = 10;
@@ -30,24 +34,27 @@ pub(super) enum Drawing {
 }
 
 /// What the launches of a step depend on; all else is in memory.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Shape {
     /// Rows, with those of nobody.
     pub(super) rows: usize,
     /// Runs and members of the plan, with those that do nothing.
     pub(super) parts: [usize; 2],
-    /// The adapter.
-    pub(super) adapter: Option<u64>,
+    /// The adapters of the models.
+    pub(super) adapters: Vec<Option<u64>>,
+    /// The model of every tile of rows; empty where there is one.
+    pub(super) owners: Vec<usize>,
     pub(super) drawing: Drawing,
     /// How often the cache had moved.
     pub(super) moved: u64,
 }
 
 impl Shape {
-    /// Rows of the next larger shape: those of nobody cost little beside the weights.
-    pub(super) fn rows_for(rows: usize) -> usize {
+    /// Rows of the next larger shape, in whole tiles if so wanted: those of nobody cost little beside the weights.
+    pub(super) fn rows_for(rows: usize, tiles: bool) -> usize {
         let step = match rows {
-            0..=8 => 1,
+            0..=8 if !tiles => 1,
+            0..=8 => TILE,
             9..=64 => 8,
             65..=256 => 16,
             _ => 64,
@@ -66,6 +73,16 @@ impl Shape {
     }
 }
 
+/// What a row begins with.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Row<'a> {
+    pub(super) token: u32,
+    pub(super) position: u32,
+    /// Where its keys and values of all steps go.
+    pub(super) slots: Vec<u32>,
+    pub(super) draw: Option<&'a Draw>,
+}
+
 /// The buffers of a shape.
 #[derive(Debug)]
 pub(super) struct Frame {
@@ -77,6 +94,8 @@ pub(super) struct Frame {
     choices: DeviceBuffer,
     uniform: DeviceBuffer,
     seen: Option<DeviceBuffer>,
+    /// The model of every tile of rows.
+    pub(super) owners: DeviceBuffer,
     /// Ends of the steps in flight, in turn.
     moments: [Moment; 2],
     /// The launches of a step, once a step has been run.
@@ -123,51 +142,50 @@ impl Frame {
             _ => None,
         };
         let (choices, uniform) = (part(8)?, part(9)?);
-        Ok(Self { shape, input, rows, work, choices, uniform, seen, moments, graph: None, has_run: false })
+        // Models without an adapter have no additions, which is found in the set.
+        let owners = device.bytes(&shape.owners.iter().map(|owner| *owner as u32).collect::<Vec<u32>>())?;
+        Ok(Self { shape, input, rows, work, choices, uniform, seen, owners, moments, graph: None, has_run: false })
     }
 
-    /// Writes what a stretch begins with: tokens and positions of the rows that are somebody's, the places of their keys for
-    /// all steps, and the plan. Rows of nobody write to the place `spare`.
-    pub(super) fn write(
-        &self,
-        device: &Device,
-        tokens: &[u32],
-        positions: &[u32],
-        slots: &[Vec<u32>],
-        spare: u32,
-        plan: &DecodePlan,
-        draws: &[Draw],
-    ) -> Result<(), KernelError> {
-        let (rows, steps) = (self.rows.rows, self.rows.steps);
-        let filled = |words: &[u32], fill: u32| {
-            let mut words = words.to_vec();
-            words.resize(rows, fill);
-            words
-        };
-        let mut table = vec![spare; rows * steps];
-        for (to, slots) in table.chunks_exact_mut(steps).zip(slots) {
-            to[..slots.len()].copy_from_slice(slots);
+    /// Writes what a stretch begins with, and its plan.
+    pub(super) fn write(&self, device: &Device, rows: &[Row<'_>], plan: &DecodePlan) -> Result<(), KernelError> {
+        let steps = self.rows.steps;
+        assert!(rows.len() == self.rows.rows, "all rows");
+        let each = |f: fn(&Row<'_>) -> u32| rows.iter().map(f).collect::<Vec<u32>>();
+        let mut table = vec![0; rows.len() * steps];
+        for (to, row) in table.chunks_exact_mut(steps).zip(rows) {
+            to[..row.slots.len()].copy_from_slice(&row.slots);
         }
-        let first: Vec<u32> = table.iter().step_by(steps).copied().collect();
         let [runs, members, of_rows] = plan.words(self.shape.counts());
         let (mut choices, mut uniform) = (vec![], vec![]);
         if self.shape.drawing != Drawing::Best {
-            for row in 0..rows {
-                choices.extend(draws.get(row).map_or(Choice::BEST, Draw::choice).words());
-                let own = draws.get(row).map_or(&[][..], |draw| &draw.uniform);
+            for row in rows {
+                choices.extend(row.draw.map_or(Choice::BEST, Draw::choice).words());
+                let own = row.draw.map_or(&[][..], |draw| &draw.uniform);
                 let own = own.iter().copied().chain(std::iter::repeat(0.0)).take(steps);
                 uniform.extend(own.flat_map(|x| [x.to_bits() as u32, (x.to_bits() >> 32) as u32]));
             }
         }
         if let (Some(seen), Drawing::Penalised(width)) = (&self.seen, self.shape.drawing) {
-            let mut bits = vec![0u32; width * rows];
-            for (row, draw) in bits.chunks_exact_mut(width).zip(draws) {
-                draw.seen.iter().for_each(|&token| row[token as usize / 32] |= 1 << (token % 32));
+            let mut bits = vec![0u32; width * rows.len()];
+            for (bits, row) in bits.chunks_exact_mut(width).zip(rows) {
+                let seen = row.draw.map_or(&[][..], |draw| &draw.seen);
+                seen.iter().for_each(|&token| bits[token as usize / 32] |= 1 << (token % 32));
             }
             device.overwrite(&bits, seen)?;
         }
-        let parts =
-            [vec![0], filled(tokens, 0), filled(positions, 0), first, table, runs, members, of_rows, choices, uniform];
+        let parts = [
+            vec![0],
+            each(|row| row.token),
+            each(|row| row.position),
+            each(|row| row.slots.first().copied().unwrap_or(0)),
+            table,
+            runs,
+            members,
+            of_rows,
+            choices,
+            uniform,
+        ];
         let places = places(parts.each_ref().map(Vec::len));
         let mut words = vec![0; places[PARTS - 1].end];
         for (place, part) in places.into_iter().zip(&parts) {
@@ -202,13 +220,13 @@ impl Frame {
         device.mark(&self.moments[number % 2])
     }
 
-    /// The tokens of a step and their log-probabilities, once it is done.
-    pub(super) fn found(&self, device: &Device, number: usize, rows: usize) -> Result<Vec<(u32, f32)>, KernelError> {
+    /// The tokens of all rows of a step and their log-probabilities, once it is done.
+    pub(super) fn found(&self, device: &Device, number: usize) -> Result<Vec<(u32, f32)>, KernelError> {
         let width = 2 * self.rows.rows;
         let Some(memory) = self.rows.out.host() else {
             return Err(device.fail("tokens are read from the host's memory"));
         };
-        let bits = memory.bits_after(&self.moments[number % 2], number * width, 2 * rows)?;
+        let bits = memory.bits_after(&self.moments[number % 2], number * width, width)?;
         Ok(bits.as_chunks().0.iter().map(|&[token, logprob]| (token, f32::from_bits(logprob))).collect())
     }
 }
@@ -229,9 +247,32 @@ fn places(words: [usize; PARTS]) -> [Range<usize>; PARTS] {
 pub(super) struct Frames {
     memory: Option<Arc<GraphMemory>>,
     kept: Vec<Frame>,
+    /// Adapters that were computed together last, by their numbers; `None` where the kernels do not serve them.
+    sets: Vec<(Vec<Option<u64>>, Option<Arc<AdapterSet>>)>,
 }
 
 impl Frames {
+    /// The adapters of models as a set.
+    pub(super) fn set(
+        &mut self,
+        model: &DeviceModel,
+        adapted: &[(Option<&DeviceAdapter>, usize)],
+    ) -> Result<Option<Arc<AdapterSet>>, KernelError> {
+        let ids: Vec<Option<u64>> = adapted.iter().map(|(adapter, _)| adapter.map(|adapter| adapter.id)).collect();
+        if let Some((_, set)) = self.sets.iter().find(|(known, _)| *known == ids) {
+            return Ok(set.clone());
+        }
+        let adapters: Vec<Option<&DeviceAdapter>> = adapted.iter().map(|(adapter, _)| *adapter).collect();
+        let set = AdapterSet::new(model, &adapters)?.map(Arc::new);
+        if self.sets.len() >= KEPT {
+            // Its graphs hold its place in memory.
+            let (ids, _) = self.sets.remove(0);
+            self.kept.retain(|frame| frame.shape.adapters != ids);
+        }
+        self.sets.push((ids, set.clone()));
+        Ok(set)
+    }
+
     /// The frame of a shape, and the memory for its graph.
     pub(super) fn get(
         &mut self,
@@ -265,8 +306,11 @@ mod tests {
     #[test]
     fn shapes_are_few_and_never_too_small() {
         for n in 1..2000 {
-            assert!(Shape::rows_for(n) >= n && Shape::parts_for(n) >= n);
-            assert!(Shape::rows_for(n) <= n + n / 8 + 7 && Shape::parts_for(n) <= n + n / 2 + 31, "{n}");
+            for tiles in [false, true] {
+                let rows = Shape::rows_for(n, tiles);
+                assert!(rows >= n && rows <= n + n / 8 + 7 && (!tiles || rows.is_multiple_of(TILE)), "{n}");
+            }
+            assert!((n..=n + n / 2 + 31).contains(&Shape::parts_for(n)), "{n}");
         }
     }
 

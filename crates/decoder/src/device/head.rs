@@ -5,7 +5,10 @@ use harness_kernels::{
     cuda::{DeviceBuffer, Float, View},
 };
 
-use super::{DeviceAdapter, DeviceModel, linear::Done};
+use super::{
+    DeviceAdapter, DeviceModel,
+    linear::{Addition, Done},
+};
 
 /// Elements of f32 logits in memory at once.
 const LOGITS: usize = 128 << 20;
@@ -61,7 +64,7 @@ impl DeviceModel {
                 let width = from_hidden.out();
                 narrow = device.alloc(rows * width, self.float)?;
                 let to = narrow.view(0, rows, width, width);
-                from_hidden.forward(device, None, view, to)?;
+                from_hidden.forward(device, Addition::None, view, to)?;
                 view = to;
             }
             let logits = device.alloc(rows * vocab, Float::F32)?;

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use harness_kernels::{
     HostTensor, KernelError,
-    cuda::{By, Device, DeviceBuffer, DeviceMatrix, Float, HeadNorm, View},
+    cuda::{By, Device, DeviceBuffer, DeviceMatrix, Float, HeadNorm, LoraRows, LoraTable, View},
 };
 
 use crate::{LoraPair, Norm, Projection};
@@ -57,16 +57,36 @@ impl DeviceLinear {
         rows_of(device, &self.weight, outputs).map(Some)
     }
 
-    /// `y = x · Wᵀ + bias`, with an adapter's addition.
-    pub(super) fn forward(&self, device: &Device, lora: Option<&DeviceLora>, x: View<'_>, y: View<'_>) -> Done {
+    /// `y = x · Wᵀ + bias`, with the additions of adapters.
+    pub(super) fn forward(&self, device: &Device, addition: Addition<'_>, x: View<'_>, y: View<'_>) -> Done {
         self.weight.multiply(device, x, y)?;
-        if let Some(factors) = lora.and_then(|lora| lora.factors.as_ref()) {
+        if let Addition::One(DeviceLora { factors: Some(factors), .. }) = addition {
             device.scale_by(factors, By::Column, y)?;
         }
         if let Some(bias) = &self.bias {
             device.add_bias(bias.row(), y)?;
         }
-        lora.map_or(Ok(()), |lora| lora.add(device, x, y))
+        match addition {
+            Addition::None => Ok(()),
+            Addition::One(lora) => lora.add(device, x, y),
+            Addition::Rows(table, owners) => device.add_loras(table, owners, x, y),
+        }
+    }
+}
+
+/// What adapters add to a linear.
+#[derive(Clone, Copy)]
+pub(super) enum Addition<'a> {
+    None,
+    /// To all rows.
+    One(&'a DeviceLora),
+    /// To tiles of rows, each of its adapter.
+    Rows(&'a LoraTable, &'a DeviceBuffer),
+}
+
+impl<'a> From<Option<&'a DeviceLora>> for Addition<'a> {
+    fn from(lora: Option<&'a DeviceLora>) -> Self {
+        lora.map_or(Self::None, Self::One)
     }
 }
 
@@ -123,6 +143,13 @@ struct DeviceLoraPart {
     scale: f32,
 }
 
+impl DeviceLoraPart {
+    fn rows(&self) -> LoraRows<'_> {
+        let Self { first_rank, first_column, ref b, scale } = *self;
+        LoraRows { b, first_rank, first_column, scale }
+    }
+}
+
 impl DeviceLora {
     /// Uploads the pairs of the projections that are stacked in `base`, with their widths; `None` if there are none.
     pub(super) fn new(
@@ -166,6 +193,12 @@ impl DeviceLora {
         let a = HostTensor::from_f32([first_rank, base.weight.cols()], a);
         let a = DeviceMatrix::new(device, float, &[&a])?;
         Ok(Some(Self { a, parts, factors: upload(factors)?, bias: upload(bias)? }))
+    }
+
+    /// The same for products whose rows have several adapters; `None` if it is more than a sum of products.
+    pub(super) fn rows(&self) -> Option<(&DeviceMatrix, Vec<LoraRows<'_>>)> {
+        let plain = self.factors.is_none() && self.bias.is_none();
+        plain.then(|| (&self.a, self.parts.iter().map(DeviceLoraPart::rows).collect()))
     }
 
     fn add(&self, device: &Device, x: View<'_>, y: View<'_>) -> Done {

@@ -6,8 +6,8 @@ use harness_kernels::{
 };
 
 use super::{
-    DeviceAdapter, DeviceFeedForward, DeviceLayer, DeviceModel,
-    adapter::BlockLora,
+    DeviceFeedForward, DeviceLayer, DeviceModel,
+    adapter::{BlockLora, Loras},
     cache::Cache,
     linear::{DeviceNorm, Done},
     mixer::{DeviceAttention, DeviceMixer, DeviceProjections},
@@ -104,14 +104,8 @@ pub(super) struct DeviceSteps<'p, 'c> {
 }
 
 impl<'p, 'c> DeviceSteps<'p, 'c> {
-    pub(super) fn new(
-        model: &'p DeviceModel,
-        adapter: Option<&'p DeviceAdapter>,
-        index: usize,
-        pass: &'p mut Pass<'c>,
-    ) -> Self {
-        let lora = BlockLora(adapter.map(|adapter| &adapter.layers[index]));
-        Self { model, layer: &model.layers[index], lora, index, pass }
+    pub(super) fn new(model: &'p DeviceModel, loras: Loras<'p>, index: usize, pass: &'p mut Pass<'c>) -> Self {
+        Self { model, layer: &model.layers[index], lora: loras.block(index), index, pass }
     }
 
     /// The rows of a buffer that are there now.

@@ -21,8 +21,12 @@ use super::{
 };
 use crate::KernelError;
 
-/// Kernels for sm_90a and PTX for compute_80.
-static KERNELS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/kernels.fatbin"));
+macro_rules! kernels {
+    ($($unit:literal),*) => { [$(include_bytes!(concat!(env!("OUT_DIR"), "/", $unit, ".fatbin"))),*] };
+}
+
+/// Kernels for sm_90a and PTX for compute_80, those that every pass needs first.
+static KERNELS: [&[u8]; 5] = kernels!("blocks", "decoding", "codes", "attention", "attention_general");
 
 /// An opened GPU; clones share it.
 #[derive(Clone)]
@@ -33,7 +37,7 @@ pub(super) struct Inner {
     gpu: Gpu,
     context: sys::CUcontext,
     pub(super) stream: sys::CUstream,
-    module: sys::CUmodule,
+    modules: [sys::CUmodule; 5],
     functions: Mutex<HashMap<&'static str, Function>>,
     pub(super) multiprocessors: u32,
     pub(super) pool: Mutex<Pool>,
@@ -141,19 +145,21 @@ impl Device {
         };
         // SAFETY: plain driver calls; out-pointers are live locals.
         unsafe {
-            let (mut context, mut stream, mut module) =
-                (std::ptr::null_mut(), std::ptr::null_mut(), std::ptr::null_mut());
+            let (mut context, mut stream) = (std::ptr::null_mut(), std::ptr::null_mut());
             check("making a context", sys::cuDevicePrimaryCtxRetain(&mut context, gpu.handle))?;
             check("entering the context", sys::cuCtxSetCurrent(context))?;
             CURRENT.set(context);
             let non_blocking = sys::CUstream_flags_enum::CU_STREAM_NON_BLOCKING as u32;
             check("making a stream", sys::cuStreamCreate(&mut stream, non_blocking))?;
-            check("loading the kernels", sys::cuModuleLoadData(&mut module, KERNELS.as_ptr().cast()))?;
+            let mut modules = [std::ptr::null_mut(); 5];
+            for (module, kernels) in modules.iter_mut().zip(KERNELS) {
+                check("loading the kernels", sys::cuModuleLoadData(module, kernels.as_ptr().cast()))?;
+            }
             let inner = Inner {
                 ordinal,
                 context,
                 stream,
-                module,
+                modules,
                 functions: Mutex::default(),
                 multiprocessors: gpu.multiprocessors,
                 gpu,
@@ -241,8 +247,14 @@ impl Device {
         }
         let text = CString::new(name).map_err(|_| self.fail("a kernel's name has a zero byte"))?;
         let mut handle = std::ptr::null_mut();
-        // SAFETY: the module is live and the name ends in a zero byte.
-        self.check(name, unsafe { sys::cuModuleGetFunction(&mut handle, self.0.module, text.as_ptr()) })?;
+        // SAFETY: the modules are live and the name ends in a zero byte.
+        let mut found = self
+            .0
+            .modules
+            .iter()
+            .map(|module| unsafe { sys::cuModuleGetFunction(&mut handle, *module, text.as_ptr()) });
+        let other = |result: &CUresult| *result != CUresult::CUDA_ERROR_NOT_FOUND;
+        self.check(name, found.find(other).unwrap_or(CUresult::CUDA_ERROR_NOT_FOUND))?;
         if shared > 48 << 10 {
             let which = sys::CUfunction_attribute_enum::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
             // SAFETY: the function is live.
@@ -308,7 +320,9 @@ impl Drop for Inner {
             lock(&self.widened).drain(..).for_each(|widened| widened.give_back(&mut pool));
             pool.release();
             drop(pool);
-            sys::cuModuleUnload(self.module);
+            for module in self.modules {
+                sys::cuModuleUnload(module);
+            }
             sys::cuStreamDestroy_v2(self.stream);
         }
     }

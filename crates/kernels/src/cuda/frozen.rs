@@ -73,6 +73,14 @@ impl DeviceMatrix {
         matches!(self.stored, Stored::Codes(_))
     }
 
+    /// Where the elements are, if they are floats of 16 bits.
+    pub(super) fn place(&self) -> Option<u64> {
+        match &self.stored {
+            Stored::Floats(data) if self.float != Float::F32 => Some(data.ptr()),
+            _ => None,
+        }
+    }
+
     /// Bytes held on the GPU.
     pub fn bytes(&self) -> usize {
         match &self.stored {

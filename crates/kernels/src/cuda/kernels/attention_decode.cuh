@@ -1,7 +1,7 @@
 // Attention of single query rows over cached keys, split over the context (flash-decoding, Dao et al. 2023). A run of keys
 // that several sequences share is read once for all of them.
 #pragma once
-#include "attention_mma.cuh"
+#include "mma.cuh"
 
 // A run of keys, at context positions from `position` on, and the query rows that see it. If there is one, the run ends
 // with its position at the latest: behind it the keys of later steps will stand.

@@ -1,7 +1,7 @@
 // Matrices in codes: their elements in floats, and products with few rows straight from the codes.
 #pragma once
-#include "attention_mma.cuh"
 #include "codes.cuh"
+#include "mma.cuh"
 
 namespace codes {
 // Elements of rows from `from` on, contiguous; or of the rows that `list` names, if there is one.

@@ -2,7 +2,6 @@
 // were drawn made the next ones.
 #pragma once
 #include "common.cuh"
-#include "elementwise.cuh"
 
 // Rotates the first 2 half elements of every head of queries (in place) and of keys by the angles of their row's position, as
 // `rope` does, and writes keys and values to the rows' slots. A row of `qkv` has the heads of queries, keys and values. With V = 4

@@ -3,22 +3,6 @@
 #pragma once
 #include "common.cuh"
 
-// Calls f(row, column) for every group of `step` columns of a [rows, cols] matrix.
-template <typename F> __device__ __forceinline__ void each(i64 rows, i64 cols, int step, F f) {
-  i64 groups = cols / step, total = rows * groups;
-  if (total < (1ll << 31)) {
-    // Divisions of 32 bits cost a fraction of those of 64.
-    uint32_t n = (uint32_t)total, per = (uint32_t)groups, stride = gridDim.x * blockDim.x;
-    for (uint32_t i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += stride) {
-      uint32_t row = i / per;
-      f((i64)row, (i64)((i - row * per) * step));
-    }
-    return;
-  }
-  for (i64 i = blockIdx.x * (i64)blockDim.x + threadIdx.x; i < total; i += (i64)gridDim.x * blockDim.x)
-    f(i / groups, i % groups * step);
-}
-
 template <typename A, typename B> __device__ void cast(const A *x, B *y, i64 n) {
   for (i64 i = blockIdx.x * (i64)blockDim.x + threadIdx.x; i < n; i += (i64)gridDim.x * blockDim.x)
     y[i] = from_f32<B>(to_f32(x[i]));

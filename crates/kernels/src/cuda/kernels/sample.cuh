@@ -5,7 +5,7 @@
 // all of them, and the draw, are one search: the last token whose predecessors have at most so much mass. It goes over three
 // digits of the ordered bits of logits. Masses are whole numbers, whose sums do not depend on the order of addition.
 #pragma once
-#include "reduce.cuh"
+#include "row_max.cuh"
 
 // How the token of a row is chosen.
 struct Choice {

@@ -1,16 +1,10 @@
-// All kernels in one module.
+// What blocks consist of besides attention and products, losses, and the optimizer.
 #include "activation.cuh"
-#include "attention_decode.cuh"
-#include "attention_mma.cuh"
-#include "attention_simt.cuh"
-#include "codes_product.cuh"
-#include "decode_step.cuh"
 #include "dropout.cuh"
 #include "elementwise.cuh"
 #include "mixing.cuh"
 #include "norm.cuh"
 #include "norm_general.cuh"
 #include "reduce.cuh"
-#include "sample.cuh"
 #include "scaling.cuh"
 #include "training.cuh"

@@ -1,0 +1,2 @@
+// Attention of runs of rows, forward and backward, on tensor cores.
+#include "attention_mma.cuh"

@@ -1,0 +1,2 @@
+// Attention for all types and widths.
+#include "attention_simt.cuh"

@@ -1,0 +1,2 @@
+// Matrices in codes.
+#include "codes_product.cuh"
