@@ -203,7 +203,7 @@ __device__ void join(const float *sums, const float2 *stats, const Slots *slots,
 }  // namespace decode
 
 #define DECODE(S, T, D)                                                                                                \
-  extern "C" __global__ void __launch_bounds__(128) attention_runs_##S##_##D(                                          \
+  extern "C" __global__ void __launch_bounds__(128, D == 64 ? 4 : 3) attention_runs_##S##_##D(                          \
       const T *q, i64 qp, const T *k, i64 kp, const T *v, i64 vp, float *sums, float2 *stats, const KeyRun *all,       \
       const Member *members, const int *positions, i64 heads, i64 group, float scale, i64 window) {                    \
     decode::runs<D>(q, qp, k, kp, v, vp, sums, stats, all, members, positions, heads, group, scale, window);           \
