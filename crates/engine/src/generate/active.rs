@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use harness_core::{Finish, before_a_beginning, cut_at_stops};
-use harness_decoder::{Decoder, KvBlock, Piece};
+use harness_decoder::{Decoder, Draw, KvBlock, Piece};
 
 use super::{
     draft::{Current, Drafter},
@@ -47,6 +47,26 @@ pub(super) struct Active<'a> {
     pub(super) drafter: Option<Drafter>,
     /// Why the text could not be read.
     pub(super) failure: Option<EngineError>,
+}
+
+/// What of a sequence is computed while it is used.
+pub(super) struct Lent {
+    token: Vec<u32>,
+    path: Vec<Arc<KvBlock>>,
+    tail: Option<KvBlock>,
+    length: usize,
+}
+
+impl Lent {
+    pub(super) fn piece(&mut self) -> Piece<'_> {
+        Piece {
+            tokens: &self.token,
+            path: self.path.iter().map(|block| &**block).collect(),
+            tail: self.tail.take(),
+            wanted: vec![0],
+            length: self.length,
+        }
+    }
 }
 
 impl<'a> Active<'a> {
@@ -131,6 +151,31 @@ impl<'a> Active<'a> {
     /// Takes back the tail of [`Active::piece`].
     pub(super) fn give_back(&mut self, tail: Option<KvBlock>) {
         self.tail = tail;
+    }
+
+    /// The token drawn last, to be computed while the sequence is used; the tail is lent until [`Active::give_back`].
+    pub(super) fn lend(&mut self) -> Lent {
+        Lent {
+            token: self.token_ids.last().copied().into_iter().collect(),
+            path: self.path.clone(),
+            tail: self.tail.take(),
+            length: self.length(),
+        }
+    }
+
+    /// New tokens that are still wanted.
+    pub(super) fn left(&self) -> usize {
+        self.prompt.sampling.max_new_tokens.saturating_sub(self.token_ids.len())
+    }
+
+    /// What the next tokens are drawn with, where the decoder draws them.
+    pub(super) fn ahead(&self, steps: usize) -> Option<Draw> {
+        self.sampler.ahead(steps)
+    }
+
+    /// Counts a token that the decoder drew.
+    pub(super) fn took(&mut self, token: u32) {
+        self.sampler.took(token);
     }
 
     /// Draws the next tokens from their logits, which are lost: one, and more as long as they are what was drafted.

@@ -16,12 +16,15 @@ use super::{
     model::Model,
     prompt::Prompt,
     source::Source,
-    step::{begin, step},
+    step::{begin, go_on, step},
 };
 use crate::{
     EngineError,
     schedule::{Limits, Work},
 };
+
+/// Most tokens between two looks at what else is to be done, where nobody is to wait.
+const BETWEEN: usize = 8;
 
 /// What generations are made with.
 #[derive(Clone, Copy)]
@@ -95,7 +98,10 @@ impl<'a> Generator<'a> {
             }
             leave(&mut active, source, &mut drafts);
             if !active.is_empty() {
-                self.step(&mut active, &mut drafts, &mut work)?;
+                let control = self.step(&mut active, &mut drafts, &mut work, listener)?;
+                if control == Control::Stop {
+                    return Ok(work);
+                }
                 let Some(going) = self.tell(active, listener, &mut drafts, &work)? else { return Ok(work) };
                 active = going;
             }
@@ -142,8 +148,15 @@ impl<'a> Generator<'a> {
         }
     }
 
-    /// Computes the last token of every sequence, and what is drafted after it, and draws the next ones.
-    fn step(&self, active: &mut [Active<'_>], drafts: &mut Drafts, work: &mut [Work]) -> Result<(), EngineError> {
+    /// Computes the last token of every sequence, and what is drafted after it, and draws the next ones: several of each
+    /// where the decoder goes on by itself, whose texts but for the last ones are told.
+    fn step(
+        &self,
+        active: &mut [Active<'_>],
+        drafts: &mut Drafts,
+        work: &mut [Work],
+        listener: &mut dyn Listener,
+    ) -> Result<Control, EngineError> {
         active.sort_by_key(|sequence| sequence.prompt.model);
         let before: Vec<usize> = active.iter().map(|sequence| sequence.token_ids().len()).collect();
         let sequences = active.iter_mut();
@@ -157,19 +170,41 @@ impl<'a> Generator<'a> {
         active.iter_mut().for_each(Active::prepare);
         let rows = active.iter().map(Active::rows).sum();
         let start = Instant::now();
-        step(self.models, active)?;
+        let (mut control, mut more) = (
+            Control::Continue,
+            match self.pace {
+                Pace::Throughput => usize::MAX,
+                Pace::Latency { .. } => BETWEEN,
+            },
+        );
+        let went_on = go_on(self.models, active, more, &mut |active| {
+            more -= 1;
+            for sequence in active {
+                let index = sequence.index;
+                if control == Control::Continue
+                    && more > 0
+                    && let Some(fresh) = sequence.fresh()
+                {
+                    control = listener.text(index, fresh);
+                }
+            }
+            more > 0 && control == Control::Continue && !self.stopped()
+        })?;
+        if !went_on {
+            step(self.models, active)?;
+        }
         drafts.took(rows, start.elapsed().as_secs_f64());
         for (sequence, before) in active.iter().zip(before) {
             let (drawn, work) = (&sequence.token_ids()[before..], &mut work[sequence.prompt.model]);
             work.computed_tokens += drawn.len() as u64;
             work.scored_positions += drawn.len() as u64;
             work.drafted_tokens += sequence.rows() as u64 - 1;
-            work.accepted_tokens += drawn.len() as u64 - 1;
+            work.accepted_tokens += (drawn.len() as u64 - 1).min(sequence.rows() as u64 - 1);
             if let Some(drafter) = &sequence.drafter {
                 drafts.learn(drafter, drawn);
             }
         }
-        Ok(())
+        Ok(control)
     }
 
     /// Hands on what the tokens drawn last say, and returns the sequences that go on; `None` if the listener wants no more.

@@ -1,15 +1,18 @@
 //! First tokens, and passes over all sequences.
 
 use harness_core::Finish;
-use harness_decoder::{KvBlock, Piece, Together};
+use harness_decoder::{Draw, KvBlock, Piece, Together};
 use rayon::prelude::*;
 
 use super::{
-    active::Active,
+    active::{Active, Lent},
     draft::Drafts,
     model::{Filled, Model},
 };
 use crate::{EngineError, schedule::Work};
+
+/// Most steps for which random numbers are drawn at once.
+const AHEAD: usize = 64;
 
 /// Draws the first token of every prompt that is computed and has new tokens; all are of one model.
 pub(super) fn begin<'a>(
@@ -71,6 +74,43 @@ pub(super) fn step(models: &[Model<'_>], active: &mut [Active<'_>]) -> Result<()
         None => draw(models, active, &hidden)?,
     }
     Ok(())
+}
+
+/// As [`step`], where the decoder draws by itself: tokens of every sequence, up to `most`, as long as none ends and `heard`,
+/// which is called after each of them, wants more. False, and nothing is computed, where it cannot.
+pub(super) fn go_on(
+    models: &[Model<'_>],
+    active: &mut [Active<'_>],
+    most: usize,
+    heard: &mut dyn FnMut(&mut [Active<'_>]) -> bool,
+) -> Result<bool, EngineError> {
+    let decoder = |sequence: &Active<'_>| models[sequence.prompt.model].decoder;
+    if active.iter().any(|sequence| sequence.rows() > 1 || !decoder(sequence).goes_on()) {
+        return Ok(false);
+    }
+    let greedy = take_the_most_probable(active);
+    let most = active.iter().map(Active::left).chain([most]).min().unwrap_or(0);
+    let steps = if greedy { most } else { most.min(AHEAD) };
+    let draws: Option<Vec<Draw>> = match greedy {
+        true => Some(vec![]),
+        false => active.iter().map(|sequence| sequence.ahead(steps)).collect(),
+    };
+    let Some(draws) = draws else { return Ok(false) };
+    let runs = active.chunk_by(|a, b| a.prompt.model == b.prompt.model).map(|run| (decoder(&run[0]), run.len()));
+    let together = Together::new(runs);
+    let mut lent: Vec<Lent> = active.iter_mut().map(Active::lend).collect();
+    let mut pieces: Vec<Piece<'_>> = lent.iter_mut().map(Lent::piece).collect();
+    let went_on = together.go_on(&mut pieces, &draws, steps, &mut |found| {
+        for (sequence, one) in active.iter_mut().zip(found) {
+            sequence.take(&[*one], models[sequence.prompt.model].end_tokens);
+            sequence.took(one.0);
+        }
+        let all = active.iter().all(|sequence| sequence.finish.is_none() && sequence.failure.is_none());
+        all && heard(active)
+    });
+    let tails: Vec<Option<KvBlock>> = pieces.into_iter().map(|piece| piece.tail).collect();
+    active.iter_mut().zip(tails).for_each(|(sequence, tail)| sequence.give_back(tail));
+    Ok(went_on?)
 }
 
 /// Draws from the last hidden states of the sequences, as far as what is drawn is what was drafted. Sequences of one model
