@@ -92,7 +92,7 @@ mod tests {
         assert_eq!(place(&[1, 2, 30, 4, 5]), Some((5, 2)));
         assert_eq!(place(&[1, 2, 30, 4, 5, 6]), Some((6, 3)));
         // The nearest of two places.
-        assert_eq!(place(&[1, 2, 30, 4, 5, 6, 3, 4]), Some((10, 2)));
+        assert_eq!(place(&[1, 2, 30, 4, 5, 6, 3, 4]), Some((4, 2)));
     }
 
     #[test]

@@ -121,7 +121,7 @@ fn drafted_answers_of_models_together_are_those_of_each_alone() {
         for model in 0..decoders.len() {
             all.extend(prompts(&tiny, model).into_iter().enumerate().map(|(at, prompt)| (model, at, prompt)));
         }
-        all.sort_by_key(|_| below(&mut random, 1000));
+        all.sort_by_cached_key(|_| below(&mut random, 1000));
         for (model, at, prompt) in &mut all {
             let sources: Vec<usize> = (0..below(&mut random, 3)).collect();
             prompt.known =
