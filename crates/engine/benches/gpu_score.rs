@@ -8,8 +8,10 @@ mod shapes;
 use std::{sync::Arc, time::Instant};
 
 use harness_core::{Control, Digest, LanguageModel, Request, Sampling, Seed};
-use harness_decoder::GenerationDefaults;
-use harness_engine::{LoadedBase, LocalModel, ModelFiles, ModelOptions, Placement, TextTokenizer};
+use harness_decoder::{Adapter, AdapterConfig, DecoderConfig, GenerationDefaults, LoraPair, Projection};
+use harness_engine::{
+    Asked, LoadedBase, LocalModel, ModelFiles, ModelOptions, Placement, TextTokenizer, answer_together,
+};
 
 /// Words `w2`, `w3`, ...
 fn tokenizer() -> TextTokenizer {
@@ -55,8 +57,8 @@ fn run(case: &str, score: bool) -> Result<(), Box<dyn std::error::Error>> {
         digest: Digest::of("random"),
     };
     let limits = placement.limits();
-    let base = LoadedBase::place(files, ModelOptions { placement, limits, ..ModelOptions::default() })?;
-    let model = LocalModel::new(Arc::new(base));
+    let base = Arc::new(LoadedBase::place(files, ModelOptions { placement, limits, ..ModelOptions::default() })?);
+    let model = LocalModel::new(Arc::clone(&base));
     println!("{{\"model\": \"{case}\", \"placed_s\": {:.1}}}", start.elapsed().as_secs_f64());
 
     if score {
@@ -81,7 +83,52 @@ fn run(case: &str, score: bool) -> Result<(), Box<dyn std::error::Error>> {
             rates[1], rates[0], rates[2]
         );
     }
+    several(case, &base)
+}
+
+/// Base, r8 and r32 in one batch, 32 sequences each, beside the base alone.
+fn several(case: &str, base: &Arc<LoadedBase>) -> Result<(), Box<dyn std::error::Error>> {
+    let adapted = |rank| LocalModel::with_adapter(Arc::clone(base), &adapter(base.model().config(), rank));
+    let models = [LocalModel::new(Arc::clone(base)), adapted(8)?, adapted(32)?];
+    for shared in [0, 880] {
+        let requests = requests(&prompts(32, shared), 128);
+        let mut seconds = [vec![], vec![]];
+        for _ in 0..3 {
+            for (models, seconds) in [&models[..1], &models[..]].into_iter().zip(&mut seconds) {
+                let none = |_| vec![];
+                let asked: Vec<Asked<'_>> =
+                    models.iter().map(|model| Asked { model, requests: &requests, drafts: &none }).collect();
+                let start = Instant::now();
+                answer_together(&asked, &mut |_, _, _| Control::Continue).map_err(|(_, error)| error)?;
+                seconds.push(start.elapsed().as_secs_f64());
+            }
+        }
+        seconds.iter_mut().for_each(|seconds| seconds.sort_by(f64::total_cmp));
+        let [one, three] = seconds.map(|seconds| seconds[1]);
+        println!(
+            "{{\"model\": \"{case}\", \"together\": \"base, r8 and r32, 32x(900+128) each\", \"shared\": {shared}, \
+             \"one_s\": {one:.3}, \"three_s\": {three:.3}, \"ratio\": {:.2}}}",
+            three / one
+        );
+    }
     Ok(())
+}
+
+/// Random pairs on all linears of all blocks.
+fn adapter(config: &DecoderConfig, rank: usize) -> Adapter {
+    use Projection::{Down, Gate, K, O, Q, Up, V};
+    let mut rng = Seed(rank as u64).stream("adapter", 0);
+    let mut vec = |n: usize| -> Vec<f32> { (0..n).map(|_| 0.01 * (rng.uniform() as f32 - 0.5)).collect() };
+    let layers = (0..config.num_layers)
+        .map(|_| {
+            let pair = |projection: Projection| {
+                let (out, inp) = projection.dims(config);
+                (projection, LoraPair::new(vec(rank * inp), vec(out * rank), rank, 2.0))
+            };
+            [Q, K, V, O, Gate, Up, Down].map(pair).into_iter().collect()
+        })
+        .collect();
+    Adapter::new(AdapterConfig::default(), layers, Default::default())
 }
 
 /// Full MMLU in form.
@@ -114,17 +161,20 @@ fn prompts(sequences: usize, shared: usize) -> Vec<String> {
 
 /// Seconds, and new tokens.
 fn generate(model: &LocalModel, prompts: &[String], new: usize) -> Result<(f64, usize), Box<dyn std::error::Error>> {
-    let sampling = Sampling { max_new_tokens: new, temperature: 0.0, ..Sampling::default() };
-    let requests: Vec<Request> = prompts
-        .iter()
-        .map(|prompt| Request::Generate { prompt: prompt.clone(), stop: vec![], sampling: sampling.clone() })
-        .collect();
+    let requests = requests(prompts, new);
     let (start, mut made) = (Instant::now(), 0);
     model.answer(&requests, &mut |_, response| {
         made += response.usage.completion_tokens;
         Control::Continue
     })?;
     Ok((start.elapsed().as_secs_f64(), made))
+}
+
+fn requests(prompts: &[String], new: usize) -> Vec<Request> {
+    let sampling = Sampling { max_new_tokens: new, temperature: 0.0, ..Sampling::default() };
+    let request =
+        |prompt: &String| Request::Generate { prompt: prompt.clone(), stop: vec![], sampling: sampling.clone() };
+    prompts.iter().map(request).collect()
 }
 
 fn main() {

@@ -10,7 +10,10 @@ use harness_decoder::{
     Adapter, AdapterConfig, Architecture, BaseModel, BlockSpec, DecoderConfig, GenerationDefaults, LayerWeights,
     LoraPair, MoreTop, MoreWeights, Projection, Rope, RopeScaling, Weights,
 };
-use harness_engine::{ComputeType, Limits, LoadedBase, LocalModel, ModelFiles, ModelOptions, Placement, TextTokenizer};
+use harness_engine::{
+    Asked, ComputeType, Limits, LoadedBase, LocalModel, ModelFiles, ModelOptions, Placement, TextTokenizer,
+    answer_together,
+};
 use harness_kernels::{
     HostTensor,
     cuda::{Device, Float},
@@ -254,6 +257,69 @@ fn greedy_generation_agrees() {
             assert_eq!(ids, expected_ids);
             let worst = logprobs.iter().zip(expected_logprobs).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
             assert!(worst < 1e-3, "{worst}");
+        }
+    }
+}
+
+/// Base and adapters in one batch, with temperatures: every token's log-probability is the one that its model gives when it
+/// scores the text alone.
+#[test]
+fn models_over_one_base_generate_together() {
+    use harness_core::{Control, LanguageModel, Output, Request, Sampling};
+    let config = config(64);
+    let Some([_, device]) = pair(&config, ComputeType::Bf16, 512) else { return };
+    let adapted = |rank| LocalModel::with_adapter(Arc::clone(&device), &adapter(&config, rank)).expect("an adapter");
+    // Ranks of 16 and 8 are served side by side; with one of 4, models take turns.
+    for models in [
+        vec![adapted(16), LocalModel::new(Arc::clone(&device)), adapted(8)],
+        vec![LocalModel::new(Arc::clone(&device)), adapted(4)],
+    ] {
+        for temperature in [0.0, 0.8] {
+            let request = |i: usize| Request::Generate {
+                prompt: (0..20 + 13 * i).map(|j| format!("w{}", 2 + (i + 7 * j) % 50)).collect::<Vec<_>>().join(" "),
+                stop: vec![],
+                sampling: Sampling {
+                    max_new_tokens: 40 + 9 * i,
+                    temperature,
+                    top_p: Some(0.9),
+                    repetition_penalty: if i % 2 == 0 { 1.0 } else { 1.1 },
+                    seed: i as u64,
+                    ..Sampling::default()
+                },
+            };
+            let requests: Vec<Request> = (0..7).map(request).collect();
+            let none = |_| vec![];
+            let asked: Vec<Asked<'_>> =
+                models.iter().map(|model| Asked { model, requests: &requests, drafts: &none }).collect();
+            let mut all = vec![vec![(vec![], vec![]); requests.len()]; models.len()];
+            answer_together(&asked, &mut |model, index, response| {
+                if let Output::Text { token_ids, token_logprobs, .. } = response.output {
+                    all[model][index] = (token_ids, token_logprobs);
+                }
+                Control::Continue
+            })
+            .expect("generations");
+            for (number, (model, answers)) in models.iter().zip(&all).enumerate() {
+                let (mut sequences, mut first) = (vec![], vec![]);
+                for (request, (ids, _)) in requests.iter().zip(answers) {
+                    let Request::Generate { prompt, .. } = request else { continue };
+                    let tokens = model.tokenize(prompt).expect("tokens").into_iter().map(|(id, _)| id);
+                    let mut tokens: Vec<u32> = tokens.collect();
+                    first.push(tokens.len());
+                    tokens.extend(ids);
+                    sequences.push(tokens);
+                }
+                let scores = model.score_tokens(&sequences, &first).expect("scores");
+                let (mut worst, mut new) = (0f32, 0);
+                for ((_, found), (expected, _)) in answers.iter().zip(&scores) {
+                    assert_eq!(found.len(), expected.len());
+                    new += found.len();
+                    worst = found.iter().zip(expected).map(|(a, b)| (a - b).abs()).fold(worst, f32::max);
+                }
+                eprintln!("model {number} of {} at {temperature}: {new} tokens, worst {worst:.1e}", models.len());
+                assert!(new > 200 && worst < 0.1, "{new} {worst}");
+            }
+            assert!(all.windows(2).all(|pair| pair[0] != pair[1]), "the models differ");
         }
     }
 }
