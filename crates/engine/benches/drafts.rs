@@ -53,7 +53,7 @@ impl Options {
 fn load(options: &Options, sequences: usize, draft: bool) -> Vec<LocalModel> {
     let limits = Limits { batch_sequences: sequences, ..Limits::default() };
     let (base, adapters) = options.models.split_first().expect("a model");
-    let options = ModelOptions { limits, draft: Some(draft), ..ModelOptions::default() };
+    let options = ModelOptions { limits, draft, ..ModelOptions::default() };
     let base = Arc::new(LoadedBase::load(Path::new(base), options).expect("a model"));
     let mut models = vec![LocalModel::new(Arc::clone(&base))];
     for adapter in adapters {

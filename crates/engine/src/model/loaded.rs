@@ -37,8 +37,9 @@ pub struct ModelOptions {
     pub pair: PairOptions,
     /// What chats are rendered with.
     pub chat: ChatSettings,
-    /// Whether tokens of generations are drafted, where that pays; `None` = on the processor, where no answer depends on it.
-    pub draft: Option<bool>,
+    /// Whether tokens of greedy generations are drafted from other answers and from the text where that pays. No answer
+    /// depends on it on the processor.
+    pub draft: bool,
 }
 
 /// How texts and messages become tokens.
@@ -175,8 +176,7 @@ impl LoadedBase {
 
     /// Whether tokens of generations are drafted.
     pub(super) fn drafting(&self) -> Drafting {
-        let drafts = self.options.draft.unwrap_or(self.options.placement == Placement::Cpu);
-        if drafts { Drafting::Measured } else { Drafting::Off }
+        if self.options.draft { Drafting::Measured } else { Drafting::Off }
     }
 
     /// The packed weights.
