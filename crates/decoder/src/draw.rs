@@ -1,5 +1,8 @@
 //! How the tokens of a sequence are drawn where the decoder draws them.
 
+/// Hears of the tokens of a step, one of every sequence, with their log-probabilities, and says whether to go on.
+pub type Seen<'a> = &'a mut dyn FnMut(&[(u32, f32)]) -> bool;
+
 /// For one sequence, up to as many steps as there are uniform numbers.
 #[derive(Clone, Debug)]
 pub struct Draw {

@@ -36,7 +36,7 @@ pub use config::{DecoderConfig, GenerationDefaults, read_json};
 #[cfg(feature = "cuda")]
 pub(crate) use decoder::consecutive;
 pub use decoder::{BaseModel, Decoder, KvBlock, Piece, Together, inverse_frequencies, rotary_table};
-pub use draw::Draw;
+pub use draw::{Draw, Seen};
 pub use error::DecoderError;
 pub use families::{LinearPlace, StackedExperts, linear_names};
 pub use gguf::{GgufFile, GgufType, GgufValue, write_gguf, write_gguf_vocabulary};

@@ -144,7 +144,7 @@ fn echoed_prompts_have_the_log_probabilities_that_the_program_computes() {
     let model = LocalModel::new(tiny(Limits::default()));
     let text = "The old mill stands by the river. Its wheel turns.";
     let ids: Vec<u32> = model.tokenize(text).unwrap().iter().map(|token| token.0).collect();
-    let expected = model.score_tokens(&[ids.clone()], &[1]).unwrap().remove(0).0;
+    let expected = model.score_tokens(std::slice::from_ref(&ids), &[1]).unwrap().remove(0).0;
     for (prompt, new) in [(json!(text), 1), (json!(ids), 1), (json!([ids]), 0)] {
         let ask = json!({"model": "base", "prompt": prompt, "max_tokens": new, "echo": true, "logprobs": 1,
             "temperature": 0});

@@ -8,7 +8,7 @@ use super::{
 };
 #[cfg(feature = "cuda")]
 use crate::device::{DeviceAdapter, DeviceModel};
-use crate::{DecoderError, Draw};
+use crate::{DecoderError, Draw, Seen};
 
 /// Models over one base that are computed in one pass, each with a run of its pieces.
 ///
@@ -74,7 +74,7 @@ impl<'a> Together<'a> {
         pieces: &mut [Piece<'_>],
         draws: &[Draw],
         most: usize,
-        seen: &mut dyn FnMut(&[(u32, f32)]) -> bool,
+        seen: Seen<'_>,
     ) -> Result<bool, DecoderError> {
         #[cfg(feature = "cuda")]
         if let Some((model, adapted)) = self.on_device() {

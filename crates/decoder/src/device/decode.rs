@@ -17,7 +17,7 @@ use super::{
     mixer::DeviceMixer,
     steps::{Activations, Pass},
 };
-use crate::{DecoderError, Draw, Piece, Positions};
+use crate::{DecoderError, Draw, Piece, Positions, Seen};
 
 /// Most steps of a stretch, for which places in the cache are taken at once.
 const STEPS: usize = 64;
@@ -44,7 +44,7 @@ impl DeviceModel {
         pieces: &mut [Piece<'_>],
         draws: &[Draw],
         most: usize,
-        seen: &mut dyn FnMut(&[(u32, f32)]) -> bool,
+        seen: Seen<'_>,
     ) -> Result<bool, DecoderError> {
         let mut frames = lock(&self.frames);
         if !self.steps_follow(pieces) {
@@ -114,7 +114,7 @@ impl Stretch<'_> {
         pieces: &mut [Piece<'_>],
         tokens: &mut Vec<u32>,
         steps: usize,
-        seen: &mut dyn FnMut(&[(u32, f32)]) -> bool,
+        seen: Seen<'_>,
     ) -> Result<(usize, bool), DecoderError> {
         let (model, device) = (self.model, &self.model.device);
         let Begun { frame, memory, rows } = self.begin(frames, pieces, tokens, steps)?;
