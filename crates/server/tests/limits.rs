@@ -147,7 +147,7 @@ fn the_end_waits_for_what_is_in_flight() {
 fn five_hundred_streams_lose_nothing() {
     let server = Running::usual();
     let ask = |seed: usize| {
-        json!({"model": if seed % 2 == 0 { "base" } else { "twin" }, "prompt": format!("{seed} birds"), "max_tokens": 4,
+        json!({"model": if seed.is_multiple_of(2) { "base" } else { "twin" }, "prompt": format!("{seed} birds"), "max_tokens": 4,
             "temperature": 1, "seed": seed, "stream_options": {"include_usage": true}})
     };
     let streams: Vec<Vec<Value>> = std::thread::scope(|scope| {

@@ -59,6 +59,7 @@ mod avx2 {
     /// All bits of the first lanes.
     #[inline(always)]
     unsafe fn first(count: usize) -> __m256i {
+        // SAFETY: as the trait says.
         unsafe {
             let lanes = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
             _mm256_cmpgt_epi32(_mm256_set1_epi32(count as i32), lanes)
@@ -77,6 +78,7 @@ mod avx2 {
 
         #[inline(always)]
         unsafe fn load(from: *const f32) -> Self {
+            // SAFETY: as the trait says.
             unsafe { _mm256_loadu_ps(from) }
         }
 
@@ -90,6 +92,7 @@ mod avx2 {
 
         #[inline(always)]
         unsafe fn load_f16(from: *const f16) -> Self {
+            // SAFETY: as the trait says.
             unsafe { _mm256_cvtph_ps(_mm_loadu_si128(from.cast())) }
         }
 
@@ -100,6 +103,7 @@ mod avx2 {
 
         #[inline(always)]
         unsafe fn load_first(from: *const f32, count: usize) -> Self {
+            // SAFETY: as the trait says.
             unsafe { _mm256_maskload_ps(from, first(count)) }
         }
 
@@ -110,6 +114,7 @@ mod avx2 {
 
         #[inline(always)]
         unsafe fn times(self, other: Self) -> Self {
+            // SAFETY: as the trait says.
             unsafe { _mm256_mul_ps(self, other) }
         }
 
@@ -120,6 +125,7 @@ mod avx2 {
 
         #[inline(always)]
         unsafe fn less(self, other: Self) -> Self {
+            // SAFETY: as the trait says.
             unsafe { _mm256_sub_ps(self, other) }
         }
 
@@ -130,6 +136,7 @@ mod avx2 {
 
         #[inline(always)]
         unsafe fn load_words(from: *const u32) -> __m256i {
+            // SAFETY: as the trait says.
             unsafe { _mm256_loadu_si256(from.cast()) }
         }
 
@@ -140,6 +147,7 @@ mod avx2 {
 
         #[inline(always)]
         unsafe fn splat_word(x: u32) -> __m256i {
+            // SAFETY: as the trait says.
             unsafe { _mm256_set1_epi32(x.cast_signed()) }
         }
 
@@ -150,6 +158,7 @@ mod avx2 {
 
         #[inline(always)]
         unsafe fn or(x: __m256i, y: __m256i) -> __m256i {
+            // SAFETY: as the trait says.
             unsafe { _mm256_or_si256(x, y) }
         }
 
@@ -160,6 +169,7 @@ mod avx2 {
 
         #[inline(always)]
         unsafe fn shifted_right<const BITS: i32>(x: __m256i) -> __m256i {
+            // SAFETY: as the trait says.
             unsafe { _mm256_srli_epi32::<BITS>(x) }
         }
 
@@ -170,6 +180,7 @@ mod avx2 {
 
         #[inline(always)]
         unsafe fn byte<const AT: i32>(words: __m256i) -> Self {
+            // SAFETY: as the trait says.
             unsafe {
                 // A mask of the top byte is one operation, as is moving the lowest byte there; the others are shuffled.
                 let top = match AT {
@@ -188,6 +199,7 @@ mod avx2 {
 
         #[inline(always)]
         unsafe fn gather(rows: *const u8, stride: usize) -> [__m256i; 4] {
+            // SAFETY: as the trait says.
             unsafe {
                 macro_rules! both {
                     ($row:literal) => {
@@ -211,6 +223,7 @@ mod avx2 {
 
         #[inline(always)]
         unsafe fn halves(rows: *const u8, stride: usize) -> Self {
+            // SAFETY: as the trait says.
             unsafe {
                 macro_rules! one {
                     ($row:literal) => {
@@ -231,6 +244,7 @@ mod avx2 {
 
         #[inline(always)]
         unsafe fn words(rows: *const u8, stride: usize) -> __m256i {
+            // SAFETY: as the trait says.
             unsafe {
                 macro_rules! one {
                     ($row:literal) => {
@@ -243,6 +257,7 @@ mod avx2 {
 
         #[inline(always)]
         unsafe fn pairs(words: __m256i) -> [Self; 2] {
+            // SAFETY: as the trait says.
             unsafe {
                 let low = _mm256_and_si256(words, _mm256_set1_epi32(0xffff));
                 let packed = _mm256_packus_epi32(low, _mm256_srli_epi32::<16>(words));
@@ -264,6 +279,7 @@ mod neon {
     /// The numbers in half precision in the low halves of words, bit by bit: subnormal ones and infinities included.
     #[inline(always)]
     unsafe fn widened(halves: uint32x4_t) -> float32x4_t {
+        // SAFETY: as the trait says.
         unsafe {
             let magnitude = vshlq_n_u32::<13>(vandq_u32(halves, vdupq_n_u32(0x7fff)));
             let sign = vshlq_n_u32::<16>(vandq_u32(halves, vdupq_n_u32(0x8000)));
@@ -291,6 +307,7 @@ mod neon {
 
         #[inline(always)]
         unsafe fn load(from: *const f32) -> Self {
+            // SAFETY: as the trait says.
             unsafe { vld1q_f32(from) }
         }
 
@@ -301,6 +318,7 @@ mod neon {
 
         #[inline(always)]
         unsafe fn load_f16(from: *const f16) -> Self {
+            // SAFETY: as the trait says.
             unsafe { widened(vmovl_u16(vld1_u16(from.cast()))) }
         }
 
@@ -312,6 +330,7 @@ mod neon {
         #[inline(always)]
         unsafe fn load_first(from: *const f32, count: usize) -> Self {
             let mut whole = [0f32; 4];
+            // SAFETY: as the trait says.
             unsafe {
                 std::ptr::copy_nonoverlapping(from, whole.as_mut_ptr(), count);
                 vld1q_f32(whole.as_ptr())
@@ -321,6 +340,7 @@ mod neon {
         #[inline(always)]
         unsafe fn store_first(self, to: *mut f32, count: usize) {
             let mut whole = [0f32; 4];
+            // SAFETY: as the trait says.
             unsafe {
                 vst1q_f32(whole.as_mut_ptr(), self);
                 std::ptr::copy_nonoverlapping(whole.as_ptr(), to, count);
@@ -329,6 +349,7 @@ mod neon {
 
         #[inline(always)]
         unsafe fn times(self, other: Self) -> Self {
+            // SAFETY: as the trait says.
             unsafe { vmulq_f32(self, other) }
         }
 
@@ -339,6 +360,7 @@ mod neon {
 
         #[inline(always)]
         unsafe fn less(self, other: Self) -> Self {
+            // SAFETY: as the trait says.
             unsafe { vsubq_f32(self, other) }
         }
 
@@ -349,6 +371,7 @@ mod neon {
 
         #[inline(always)]
         unsafe fn load_words(from: *const u32) -> uint32x4_t {
+            // SAFETY: as the trait says.
             unsafe { vld1q_u32(from) }
         }
 
@@ -359,6 +382,7 @@ mod neon {
 
         #[inline(always)]
         unsafe fn splat_word(x: u32) -> uint32x4_t {
+            // SAFETY: as the trait says.
             unsafe { vdupq_n_u32(x) }
         }
 
@@ -369,6 +393,7 @@ mod neon {
 
         #[inline(always)]
         unsafe fn or(x: uint32x4_t, y: uint32x4_t) -> uint32x4_t {
+            // SAFETY: as the trait says.
             unsafe { vorrq_u32(x, y) }
         }
 
@@ -379,6 +404,7 @@ mod neon {
 
         #[inline(always)]
         unsafe fn shifted_right<const BITS: i32>(x: uint32x4_t) -> uint32x4_t {
+            // SAFETY: as the trait says.
             unsafe { vshlq_u32(x, vdupq_n_s32(-BITS)) }
         }
 
@@ -389,6 +415,7 @@ mod neon {
 
         #[inline(always)]
         unsafe fn byte<const AT: i32>(words: uint32x4_t) -> Self {
+            // SAFETY: as the trait says.
             unsafe {
                 let top = vandq_u32(vshlq_u32(words, vdupq_n_s32(24 - 8 * AT)), vdupq_n_u32(0xff00_0000));
                 vcvtq_f32_s32(vreinterpretq_s32_u32(top))
@@ -397,6 +424,7 @@ mod neon {
 
         #[inline(always)]
         unsafe fn gather(rows: *const u8, stride: usize) -> [uint32x4_t; 4] {
+            // SAFETY: as the trait says.
             unsafe {
                 let r0 = vreinterpretq_u32_u8(vld1q_u8(rows));
                 let r1 = vreinterpretq_u32_u8(vld1q_u8(rows.add(stride)));
@@ -415,6 +443,7 @@ mod neon {
 
         #[inline(always)]
         unsafe fn halves(rows: *const u8, stride: usize) -> Self {
+            // SAFETY: as the trait says.
             unsafe {
                 let one = |row: usize| u32::from(rows.add(row * stride).cast::<u16>().read_unaligned());
                 widened(vld1q_u32([one(0), one(1), one(2), one(3)].as_ptr()))
@@ -423,6 +452,7 @@ mod neon {
 
         #[inline(always)]
         unsafe fn words(rows: *const u8, stride: usize) -> uint32x4_t {
+            // SAFETY: as the trait says.
             unsafe {
                 let one = |row: usize| rows.add(row * stride).cast::<u32>().read_unaligned();
                 vld1q_u32([one(0), one(1), one(2), one(3)].as_ptr())
@@ -431,6 +461,7 @@ mod neon {
 
         #[inline(always)]
         unsafe fn pairs(words: uint32x4_t) -> [Self; 2] {
+            // SAFETY: as the trait says.
             unsafe { [widened(vandq_u32(words, vdupq_n_u32(0xffff))), widened(vshrq_n_u32::<16>(words))] }
         }
     }

@@ -104,6 +104,7 @@ impl Blocks {
 
     #[inline(always)]
     unsafe fn half<L: Lanes>(self, at: usize) -> L {
+        // SAFETY: as the caller promises.
         unsafe { L::halves(self.first.add(at), self.stride) }
     }
 
@@ -117,6 +118,7 @@ impl Place {
     /// The word of four steps.
     #[inline(always)]
     unsafe fn word<L: Lanes>(self, at: usize, word: L::Words) {
+        // SAFETY: as the caller promises.
         unsafe { L::store_words(word, self.words.add(at * NR)) }
     }
 
@@ -131,6 +133,7 @@ impl Place {
     #[inline(always)]
     unsafe fn minimum<L: Lanes>(self, groups: std::ops::Range<usize>, minimum: L) {
         for group in groups {
+            // SAFETY: as the caller promises.
             unsafe { minimum.store(self.factors.add((GROUPS + group) * NR)) }
         }
     }
@@ -144,6 +147,7 @@ impl Place {
     /// As [`Self::small`], of a scale and what is added to all elements.
     #[inline(always)]
     unsafe fn small_pair<L: Lanes>(self, words: L::Words) {
+        // SAFETY: as the caller promises.
         unsafe {
             let [scale, added] = L::pairs(words);
             self.small(scale);
@@ -155,6 +159,7 @@ impl Place {
 /// Low and high halves of the bytes of a word.
 #[inline(always)]
 unsafe fn nibbles<L: Lanes>(word: L::Words) -> [L::Words; 2] {
+    // SAFETY: as the caller promises.
     unsafe {
         let low = L::splat_word(LOW);
         [L::and(word, low), L::and(L::shifted_right::<4>(word), low)]
@@ -163,6 +168,7 @@ unsafe fn nibbles<L: Lanes>(word: L::Words) -> [L::Words; 2] {
 
 #[inline(always)]
 unsafe fn q4_0<L: Lanes>(from: Blocks, to: Place) {
+    // SAFETY: as the caller promises.
     unsafe {
         to.small(from.half::<L>(0));
         let zero = L::splat_word(0x0808_0808);
@@ -176,6 +182,7 @@ unsafe fn q4_0<L: Lanes>(from: Blocks, to: Place) {
 
 #[inline(always)]
 unsafe fn q4_1<L: Lanes>(from: Blocks, to: Place) {
+    // SAFETY: as the caller promises.
     unsafe {
         to.small_pair::<L>(from.word::<L>(0));
         for (at, &word) in from.gather::<L>(4).iter().enumerate() {
@@ -189,6 +196,7 @@ unsafe fn q4_1<L: Lanes>(from: Blocks, to: Place) {
 /// The fifth bits of four steps, the lowest bits of a word, as bit 4 of their bytes.
 #[inline(always)]
 unsafe fn fifths<L: Lanes>(bits: L::Words) -> L::Words {
+    // SAFETY: as the caller promises.
     unsafe {
         // Copies of the four bits 7 apart: bit 4 + 8·i of the sum is bit i.
         let at = L::splat_word(0x1010_1010);
@@ -201,6 +209,7 @@ unsafe fn fifths<L: Lanes>(bits: L::Words) -> L::Words {
 /// The codes of Q5_0 and Q5_1: nibbles from `at`, fifth bits in a word.
 #[inline(always)]
 unsafe fn fives<L: Lanes>(from: Blocks, at: usize, bits: L::Words, zero: u32, to: Place) {
+    // SAFETY: as the caller promises.
     unsafe {
         let (few, zero) = (L::splat_word(15), L::splat_word(zero));
         let mut bits = [bits, L::shifted_right::<16>(bits)];
@@ -217,6 +226,7 @@ unsafe fn fives<L: Lanes>(from: Blocks, at: usize, bits: L::Words, zero: u32, to
 
 #[inline(always)]
 unsafe fn q5_0<L: Lanes>(from: Blocks, to: Place) {
+    // SAFETY: as the caller promises.
     unsafe {
         to.small(from.half::<L>(0));
         fives::<L>(from, 6, from.word::<L>(2), 0x1010_1010, to);
@@ -225,6 +235,7 @@ unsafe fn q5_0<L: Lanes>(from: Blocks, to: Place) {
 
 #[inline(always)]
 unsafe fn q5_1<L: Lanes>(from: Blocks, to: Place) {
+    // SAFETY: as the caller promises.
     unsafe {
         to.small_pair::<L>(from.word::<L>(0));
         fives::<L>(from, 8, from.word::<L>(4), 0, to);
@@ -233,6 +244,7 @@ unsafe fn q5_1<L: Lanes>(from: Blocks, to: Place) {
 
 #[inline(always)]
 unsafe fn q8_0<L: Lanes>(from: Blocks, to: Place) {
+    // SAFETY: as the caller promises.
     unsafe {
         to.small(from.half::<L>(0));
         for part in 0..2 {
@@ -246,6 +258,7 @@ unsafe fn q8_0<L: Lanes>(from: Blocks, to: Place) {
 /// Q4_K and Q5_K: eight groups of 32 steps with scales and minima of six bits.
 #[inline(always)]
 unsafe fn k_with_minima<L: Lanes, const FIVE: bool>(from: Blocks, to: Place) {
+    // SAFETY: as the caller promises.
     unsafe {
         let [pair, scales, minima, both] = from.gather::<L>(0);
         let [scale, minimum] = L::pairs(pair);
@@ -292,6 +305,7 @@ unsafe fn k_with_minima<L: Lanes, const FIVE: bool>(from: Blocks, to: Place) {
 
 #[inline(always)]
 unsafe fn q6_k<L: Lanes>(from: Blocks, to: Place) {
+    // SAFETY: as the caller promises.
     unsafe {
         let scale = from.half::<L>(208).times(L::splat(TOP * TOP));
         for (four, &scales) in from.gather::<L>(192).iter().enumerate() {
