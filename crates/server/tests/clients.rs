@@ -1,5 +1,6 @@
 //! Clients that others wrote. They are installed by pip into a folder of the tests; where that cannot be done, it is said
 //! and nothing is tested.
+#![allow(clippy::print_stderr, reason = "tests say what they skip")]
 
 mod support;
 

@@ -44,7 +44,7 @@ fn prompts(tiny: &Tiny, model: usize) -> Vec<Prompt> {
         };
         let text = ["Once there was a ", "The river ", "q: 2 + 3\na:", "Anna has 3 apples. Anna has "][i as usize % 4];
         let pattern = (i == 6).then(|| Arc::clone(&tiny.pattern));
-        let stop = if i % 2 == 0 { vec![] } else { vec!["zz".to_owned(), ". The".to_owned()] };
+        let stop = if i.is_multiple_of(2) { vec![] } else { vec!["zz".to_owned(), ". The".to_owned()] };
         Prompt { model, pattern, stop, ..tiny.prompt(text, sampling) }
     };
     (0..9).map(of).collect()
