@@ -160,7 +160,7 @@ impl LocalModel {
         let pattern = self.base.pattern(expression)?;
         if pattern.least() > sampling.max_new_tokens {
             let (least, most) = (pattern.least(), sampling.max_new_tokens);
-            let reason = format!("it needs at least {least} tokens, and max_new_tokens is {most}");
+            let reason = format!("it needs at least {least} tokens, max_new_tokens is {most}");
             return Err(EngineError::Pattern { expression: expression.clone(), reason });
         }
         Ok(Some(pattern))
