@@ -5,7 +5,7 @@
 
 use std::{path::Path, sync::Arc};
 
-use harness_core::{Digest, Seed};
+use harness_core::{Control, Digest, LanguageModel, Output, Request, Sampling, Seed};
 use harness_decoder::{
     Adapter, AdapterConfig, Architecture, BaseModel, BlockSpec, DecoderConfig, GenerationDefaults, LayerWeights,
     LoraPair, MoreTop, MoreWeights, Projection, Rope, RopeScaling, Weights,
@@ -226,7 +226,6 @@ fn scores_agree() {
 
 #[test]
 fn greedy_generation_agrees() {
-    use harness_core::{Control, LanguageModel, Output, Request, Sampling};
     let config = config(64);
     let Some([host, device]) = pair(&config, ComputeType::F32, 256) else { return };
     let words =
@@ -239,18 +238,7 @@ fn greedy_generation_agrees() {
             .iter()
             .map(|prompt| Request::Generate { prompt: prompt.clone(), stop: vec![], sampling: sampling.clone() })
             .collect();
-        let run = |base: &Arc<LoadedBase>| {
-            let mut all = vec![(vec![], vec![]); requests.len()];
-            LocalModel::new(Arc::clone(base))
-                .answer(&requests, &mut |index, response| {
-                    if let Output::Text { token_ids, token_logprobs, .. } = response.output {
-                        all[index] = (token_ids, token_logprobs);
-                    }
-                    Control::Continue
-                })
-                .expect("generations");
-            all
-        };
+        let run = |base: &Arc<LoadedBase>| generated(&[&LocalModel::new(Arc::clone(base))], &requests).remove(0);
         let (expected, found) = (run(&host), run(&device));
         for ((ids, logprobs), (expected_ids, expected_logprobs)) in found.iter().zip(&expected) {
             assert!(!ids.is_empty());
@@ -261,11 +249,49 @@ fn greedy_generation_agrees() {
     }
 }
 
+/// The tokens of an answer and their log-probabilities.
+type Tokens = (Vec<u32>, Vec<f32>);
+
+/// What models over one base answer in one batch, by model and request.
+fn generated(models: &[&LocalModel], requests: &[Request]) -> Vec<Vec<Tokens>> {
+    let none = |_| vec![];
+    let asked: Vec<Asked<'_>> = models.iter().map(|model| Asked { model, requests, drafts: &none }).collect();
+    let mut all = vec![vec![(vec![], vec![]); requests.len()]; models.len()];
+    answer_together(&asked, &mut |model, index, response| {
+        if let Output::Text { token_ids, token_logprobs, .. } = response.output {
+            all[model][index] = (token_ids, token_logprobs);
+        }
+        Control::Continue
+    })
+    .expect("generations");
+    all
+}
+
+/// How many tokens were generated, and how far their log-probabilities are at most from those that scoring gives.
+fn beside_scores(model: &LocalModel, requests: &[Request], answers: &[Tokens]) -> (usize, f32) {
+    let (mut sequences, mut first) = (vec![], vec![]);
+    for (request, (ids, _)) in requests.iter().zip(answers) {
+        let Request::Generate { prompt, .. } = request else { continue };
+        let tokens = model.tokenize(prompt).expect("tokens").into_iter().map(|(id, _)| id);
+        let mut tokens: Vec<u32> = tokens.collect();
+        first.push(tokens.len());
+        tokens.extend(ids);
+        sequences.push(tokens);
+    }
+    let scores = model.score_tokens(&sequences, &first).expect("scores");
+    let (mut new, mut worst) = (0, 0f32);
+    for ((_, found), (expected, _)) in answers.iter().zip(&scores) {
+        assert_eq!(found.len(), expected.len());
+        new += found.len();
+        worst = found.iter().zip(expected).map(|(a, b)| (a - b).abs()).fold(worst, f32::max);
+    }
+    (new, worst)
+}
+
 /// Base and adapters in one batch, with temperatures: every token's log-probability is the one that its model gives when it
 /// scores the text alone.
 #[test]
 fn models_over_one_base_generate_together() {
-    use harness_core::{Control, LanguageModel, Output, Request, Sampling};
     let config = config(64);
     let Some([_, device]) = pair(&config, ComputeType::Bf16, 512) else { return };
     let adapted = |rank| LocalModel::with_adapter(Arc::clone(&device), &adapter(&config, rank)).expect("an adapter");
@@ -288,34 +314,9 @@ fn models_over_one_base_generate_together() {
                 },
             };
             let requests: Vec<Request> = (0..7).map(request).collect();
-            let none = |_| vec![];
-            let asked: Vec<Asked<'_>> =
-                models.iter().map(|model| Asked { model, requests: &requests, drafts: &none }).collect();
-            let mut all = vec![vec![(vec![], vec![]); requests.len()]; models.len()];
-            answer_together(&asked, &mut |model, index, response| {
-                if let Output::Text { token_ids, token_logprobs, .. } = response.output {
-                    all[model][index] = (token_ids, token_logprobs);
-                }
-                Control::Continue
-            })
-            .expect("generations");
+            let all = generated(&models.iter().collect::<Vec<_>>(), &requests);
             for (number, (model, answers)) in models.iter().zip(&all).enumerate() {
-                let (mut sequences, mut first) = (vec![], vec![]);
-                for (request, (ids, _)) in requests.iter().zip(answers) {
-                    let Request::Generate { prompt, .. } = request else { continue };
-                    let tokens = model.tokenize(prompt).expect("tokens").into_iter().map(|(id, _)| id);
-                    let mut tokens: Vec<u32> = tokens.collect();
-                    first.push(tokens.len());
-                    tokens.extend(ids);
-                    sequences.push(tokens);
-                }
-                let scores = model.score_tokens(&sequences, &first).expect("scores");
-                let (mut worst, mut new) = (0f32, 0);
-                for ((_, found), (expected, _)) in answers.iter().zip(&scores) {
-                    assert_eq!(found.len(), expected.len());
-                    new += found.len();
-                    worst = found.iter().zip(expected).map(|(a, b)| (a - b).abs()).fold(worst, f32::max);
-                }
+                let (new, worst) = beside_scores(model, &requests, answers);
                 eprintln!("model {number} of {} at {temperature}: {new} tokens, worst {worst:.1e}", models.len());
                 assert!(new > 200 && worst < 0.1, "{new} {worst}");
             }
@@ -328,7 +329,6 @@ fn models_over_one_base_generate_together() {
 /// log-probabilities are those that scoring the same tokens gives.
 #[test]
 fn generated_tokens_have_their_scores() {
-    use harness_core::{Control, LanguageModel, Output, Request, Sampling};
     for dim in [64, 128, 96] {
         let config = config(dim);
         let Some([_, device]) = pair(&config, ComputeType::Bf16, 256) else { return };
@@ -349,31 +349,8 @@ fn generated_tokens_have_their_scores() {
                 0 => LocalModel::new(base),
                 rank => LocalModel::with_adapter(base, &adapter(&config, rank)).expect("an adapter"),
             };
-            let mut all = vec![(vec![], vec![]); requests.len()];
-            model
-                .answer(&requests, &mut |index, response| {
-                    if let Output::Text { token_ids, token_logprobs, .. } = response.output {
-                        all[index] = (token_ids, token_logprobs);
-                    }
-                    Control::Continue
-                })
-                .expect("generations");
-            let (mut sequences, mut first) = (vec![], vec![]);
-            for (request, (ids, _)) in requests.iter().zip(&all) {
-                let Request::Generate { prompt, .. } = request else { continue };
-                let tokens = model.tokenize(prompt).expect("tokens").into_iter().map(|(id, _)| id);
-                let mut tokens: Vec<u32> = tokens.collect();
-                first.push(tokens.len());
-                tokens.extend(ids);
-                sequences.push(tokens);
-            }
-            let scores = model.score_tokens(&sequences, &first).expect("scores");
-            let (mut worst, mut new) = (0f32, 0);
-            for ((_, found), (expected, _)) in all.iter().zip(&scores) {
-                assert_eq!(found.len(), expected.len());
-                new += found.len();
-                worst = found.iter().zip(expected).map(|(a, b)| (a - b).abs()).fold(worst, f32::max);
-            }
+            let answers = generated(&[&model], &requests).remove(0);
+            let (new, worst) = beside_scores(&model, &requests, &answers);
             eprintln!("generation {dim} rank {rank}: {new} tokens, worst {worst:.1e}");
             assert!(new > 500 && worst < 0.1, "{new} {worst}");
         }

@@ -70,8 +70,8 @@ impl DeviceModel {
         while left > 0 {
             let (taken, on) = stretch.run(&mut frames, pieces, &mut tokens, left.min(STEPS), seen)?;
             left -= taken;
-            // Draws are for one stretch.
-            if !on || !draws.is_empty() {
+            // Draws are for one stretch; one that took nothing begins anew.
+            if !on || (taken > 0 && !draws.is_empty()) {
                 break;
             }
         }
