@@ -1,6 +1,7 @@
 //! The command line: definitions only, one file a command.
 
 mod audit;
+mod bench;
 mod chat;
 mod compare;
 mod data;
@@ -9,11 +10,13 @@ mod generate;
 mod golden;
 mod import;
 mod judge;
+mod limits;
 mod models;
 mod number;
 mod prompt;
 mod report;
 mod run;
+mod serve;
 mod tasks;
 mod train;
 mod verify;
@@ -23,6 +26,7 @@ use std::{ffi::OsString, path::PathBuf};
 use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 pub use audit::AuditArgs;
+pub use bench::{BenchArgs, BenchCommand, BenchServeArgs};
 pub use chat::ChatArgs;
 pub use compare::{CompareArgs, CorrectionArg, FailOn, Format, PairsArg, StopWhen, TestArg};
 pub use data::{DataArgs, DataCommand, PrepareArgs, PruneArgs};
@@ -31,10 +35,12 @@ pub use generate::{GenerateArgs, SamplingArgs};
 pub use golden::{GoldenArgs, GoldenCommand, GoldenFiles};
 pub use import::{ImportArgs, ImportFormat};
 pub use judge::{JudgeArgs, JudgeOrders, RemoteArgs};
+pub use limits::LimitArgs;
 pub use models::{ModelsArgs, ModelsCommand};
 pub use prompt::PromptArgs;
 pub use report::{ComparisonReportArgs, ReportArgs, ReportCommand, TrainingReportArgs};
 pub use run::{EvaluationArgs, RunArgs};
+pub use serve::ServeArgs;
 pub use tasks::{TasksArgs, TasksCommand};
 pub use train::TrainArgs;
 pub use verify::VerifyArgs;
@@ -110,6 +116,10 @@ pub enum Command {
     Generate(GenerateArgs),
     /// Chat with a model in the terminal
     Chat(ChatArgs),
+    /// Serve models through an OpenAI-compatible API
+    Serve(ServeArgs),
+    /// Measure a server under load
+    Bench(BenchArgs),
     /// List tasks and preview their prompts
     Tasks(TasksArgs),
     /// List, inspect, merge and quantise models

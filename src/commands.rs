@@ -2,6 +2,7 @@
 
 mod app;
 mod audit;
+mod bench;
 mod chat;
 mod compare;
 mod data;
@@ -18,6 +19,7 @@ mod print;
 mod progress;
 mod report;
 mod run;
+mod serve;
 mod stopping;
 mod stored_report;
 mod tasks;
@@ -49,6 +51,8 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
         Command::Data(args) => data::data(&app, &args),
         Command::Generate(args) => generate::generate(&app, &args),
         Command::Chat(args) => chat::chat(&app, &args),
+        Command::Serve(args) => serve::serve(&app, &args),
+        Command::Bench(args) => bench::bench(&app, &args),
         Command::Tasks(args) => tasks::tasks(&app, &args),
         Command::Models(args) => models::models(&app, &args),
         Command::Golden(args) => golden::golden(&app, &args),

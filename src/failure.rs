@@ -9,6 +9,7 @@ use harness_http::HttpError;
 use harness_kernels::KernelError;
 use harness_metrics::comparison::ComparisonError;
 use harness_reports::ReportError;
+use harness_server::ServerError;
 use harness_store::StoreError;
 use harness_tasks::TaskError;
 use harness_training::TrainingError;
@@ -72,6 +73,15 @@ impl Failure {
 impl From<EvaluationError> for Failure {
     fn from(error: EvaluationError) -> Self {
         if error.is_usage() { Self::usage(error.message()) } else { Self::work(error.message()) }
+    }
+}
+
+impl From<ServerError> for Failure {
+    fn from(error: ServerError) -> Self {
+        match error {
+            ServerError::Option(_) => Self::usage(error.to_string()),
+            _ => Self::work(error.to_string()),
+        }
     }
 }
 

@@ -86,7 +86,7 @@ const RESERVED: [(&str, &[&str]); 10] = [
 const OF_TESTS: [&str; 2] = ["harness-test-support", "harness-hostile"];
 
 /// Folders with the sources of one crate.
-const CRATES: [&str; 15] = [
+const CRATES: [&str; 16] = [
     "src",
     "tasks/src",
     "judges/src",
@@ -102,10 +102,11 @@ const CRATES: [&str; 15] = [
     "crates/engine/src",
     "crates/http/src",
     "crates/evaluation/src",
+    "crates/server/src",
 ];
 
 /// Crates that do without `unsafe`.
-const SAFE: [&str; 13] = [
+const SAFE: [&str; 14] = [
     "crates/python",
     "crates/core",
     "crates/metrics",
@@ -115,6 +116,7 @@ const SAFE: [&str; 13] = [
     "crates/engine",
     "crates/http",
     "crates/evaluation",
+    "crates/server",
     "reports",
     "tasks",
     "judges",

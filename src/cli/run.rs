@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::{PromptArgs, RemoteArgs, number::whole};
+use super::{LimitArgs, PromptArgs, RemoteArgs, number::whole};
 
 /// What is evaluated and how.
 #[derive(Clone, Debug, Default, Args)]
@@ -43,15 +43,9 @@ pub struct EvaluationArgs {
     /// strings apply only there [default: each model's think_end_token in harness.toml]
     #[arg(long, value_name = "MARK")]
     pub think_end_token: Option<String>,
-    /// Memory for cached keys and values, in MiB [default: 1024; a quarter of a GPU's]
-    #[arg(long, value_name = "MIB", value_parser = whole::<usize>)]
-    pub kv_memory: Option<usize>,
-    /// Number of tokens per forward pass [default: 768; 16384 on a GPU]
-    #[arg(long, value_name = "TOKENS", value_parser = whole::<usize>)]
-    pub batch_tokens: Option<usize>,
-    /// Number of sequences to generate together [default: 64; 256 on a GPU]
-    #[arg(long, value_name = "N", value_parser = whole::<usize>)]
-    pub batch_sequences: Option<usize>,
+    /// Bounds on memory and batches.
+    #[command(flatten)]
+    pub limits: LimitArgs,
     /// Options of endpoints.
     #[command(flatten)]
     pub remote: RemoteArgs,

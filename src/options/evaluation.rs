@@ -14,7 +14,7 @@ use harness_tasks::{BuildOptions, Limit};
 use serde_json::{Map, Value};
 
 use crate::{
-    cli::{EvaluationArgs, PromptArgs, RemoteArgs},
+    cli::{EvaluationArgs, LimitArgs, PromptArgs, RemoteArgs},
     failure::Failure,
 };
 
@@ -28,13 +28,16 @@ pub(crate) fn evaluation(args: &EvaluationArgs, device: Placement) -> Result<Eva
         include_path: args.include_path.clone(),
         build: build(args)?,
         texts: prompts(&args.texts)?,
-        limits: Some(limits(args, device)?),
+        limits: Some(limits(&args.limits, device)?),
         remote: remote(&args.remote)?,
     })
 }
 
 /// The bounds on memory and batches.
-fn limits(args: &EvaluationArgs, device: Placement) -> Result<Limits, Failure> {
+///
+/// # Errors
+/// If one is 0.
+pub(crate) fn limits(args: &LimitArgs, device: Placement) -> Result<Limits, Failure> {
     for (name, value) in [
         ("--batch-tokens", args.batch_tokens),
         ("--batch-sequences", args.batch_sequences),

@@ -31,6 +31,8 @@ fn of_training() {
 fn of_text() {
     help("help_generate", &["generate"]);
     help("help_chat", &["chat"]);
+    help("help_serve", &["serve"]);
+    help("help_bench_serve", &["bench", "serve"]);
 }
 
 #[test]

@@ -14,6 +14,7 @@ mod models;
 mod outside;
 mod prompts;
 mod run;
+mod serve;
 #[path = "../../crates/http/tests/server/mod.rs"]
 mod server;
 mod statistics;

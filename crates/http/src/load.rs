@@ -39,9 +39,9 @@ pub struct LoadPlan {
 /// How long one stream took.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct StreamTimes {
-    /// From the request to the first text.
-    pub first: Duration,
-    /// Between two tokens after the first text, on average; `None` where there was one token.
+    /// From the request to the first text; `None` where there was none.
+    pub first: Option<Duration>,
+    /// Between two tokens after the first text, on average; `None` where there was one token, or no text.
     pub per_token: Option<Duration>,
     /// From the request to the end.
     pub whole: Duration,
@@ -136,11 +136,11 @@ impl Endpoint {
         let whole = begun.elapsed();
         let count = |name: &str| answer.pointer(&format!("/usage/{name}")).and_then(Value::as_u64);
         let new_tokens = count("completion_tokens").ok_or("an answer without counts")? as usize;
-        let first = first.get().unwrap_or(last.get());
+        let first: Option<Instant> = first.get();
         let rest = u32::try_from(new_tokens.saturating_sub(1)).ok().filter(|&rest| rest > 0);
         Ok(StreamTimes {
-            first: first - begun,
-            per_token: rest.map(|rest| (last.get() - first) / rest),
+            first: first.map(|first| first - begun),
+            per_token: first.zip(rest).map(|(first, rest)| (last.get() - first) / rest),
             whole,
             prompt_tokens: count("prompt_tokens").unwrap_or(0) as usize,
             new_tokens,

@@ -11,4 +11,4 @@ mod tokenize;
 pub(crate) use chat::Chat;
 pub(crate) use choosing::Choosing;
 pub(crate) use completion::{Completion, PromptInput};
-pub(crate) use tokenize::Tokenize;
+pub(crate) use tokenize::{Detokenize, Tokenize};

@@ -23,7 +23,7 @@ use harness_core::LanguageModel as _;
 use serde_json::{Value, json};
 
 use crate::{
-    ask::{Chat, Completion, PromptInput, Tokenize},
+    ask::{Chat, Completion, Detokenize, PromptInput, Tokenize},
     error::ApiError,
     metrics::Metrics,
     options::ServerOptions,
@@ -51,11 +51,13 @@ pub(crate) fn now() -> u64 {
 }
 
 /// The addresses, with the method that each takes.
-const ROUTES: [(&str, Method); 6] = [
+const ROUTES: [(&str, Method); 8] = [
     ("/v1/models", Method::GET),
     ("/v1/chat/completions", Method::POST),
     ("/v1/completions", Method::POST),
     ("/tokenize", Method::POST),
+    ("/detokenize", Method::POST),
+    ("/tokenizer_info", Method::GET),
     ("/health", Method::GET),
     ("/metrics", Method::GET),
 ];
@@ -68,8 +70,8 @@ pub(crate) async fn handle(State(shared): State<Arc<Shared>>, request: Request) 
         Some(_) => Some((MODEL, &Method::GET)),
         // Clients whose base is .../v1 look for all addresses there.
         None => {
-            let path = if path == "/v1/tokenize" { "/tokenize" } else { path };
-            ROUTES.iter().find(|(known, _)| *known == path).map(|(known, method)| (*known, method))
+            let below = path.strip_prefix("/v1").filter(|path| path.contains("token"));
+            ROUTES.iter().find(|(known, _)| *known == below.unwrap_or(path)).map(|(known, method)| (*known, method))
         }
     };
     let name = route.map_or("other", |(name, _)| name);
@@ -104,6 +106,8 @@ async fn answer(shared: &Arc<Shared>, name: &str, request: Request) -> Result<Re
         }
         "/v1/chat/completions" => chat(shared, &body(shared, request).await?).await,
         "/v1/completions" => completion(shared, &body(shared, request).await?).await,
+        "/tokenizer_info" => Ok(Json(find_by_texts(shared, None)?.tokenizer_info()).into_response()),
+        "/detokenize" => detokenize(shared, &body(shared, request).await?).await,
         _ => tokenize(shared, &body(shared, request).await?).await,
     }
 }
@@ -134,6 +138,18 @@ fn find<'a>(shared: &'a Shared, name: &str) -> Result<&'a Served, ApiError> {
         let names: Vec<&str> = shared.models.iter().map(|model| model.of.name.as_str()).collect();
         ApiError::no_model(name, &names)
     })
+}
+
+/// The model whose tokenizer is asked for; any, where no name is given and all have the same.
+fn find_by_texts<'a>(shared: &'a Shared, name: Option<&str>) -> Result<&'a Served, ApiError> {
+    match (name, &shared.models[..]) {
+        (Some(name), _) => find(shared, name),
+        (None, [first, others @ ..]) if others.iter().all(|other| other.tokenizes_like(first)) => Ok(first),
+        (None, _) => Err(ApiError::parameter(
+            "model",
+            "which model? those that are served have different tokenizers or chat templates",
+        )),
+    }
 }
 
 /// The body of a request, within the limits on its length and time.
@@ -230,9 +246,17 @@ async fn reply(form: Form, submitted: Submitted, stream: bool) -> Result<Respons
 async fn tokenize(shared: &Arc<Shared>, body: &[u8]) -> Result<Response, ApiError> {
     let (model, asked) = Tokenize::read(body)?;
     let answer = aside(shared, move |shared| {
-        let served = find(shared, &model)?;
+        let served = find_by_texts(shared, model.as_deref())?;
         let tokens = served.tokenize(&asked)?;
         Ok(json!({"count": tokens.len(), "max_model_len": served.max_length(), "tokens": tokens}))
+    });
+    Ok(Json(answer.await?).into_response())
+}
+
+async fn detokenize(shared: &Arc<Shared>, body: &[u8]) -> Result<Response, ApiError> {
+    let Detokenize { model, tokens } = Detokenize::read(body)?;
+    let answer = aside(shared, move |shared| {
+        Ok(json!({"prompt": find_by_texts(shared, model.as_deref())?.detokenize(&tokens)?}))
     });
     Ok(Json(answer.await?).into_response())
 }

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use harness_core::{ChatMessage, ChatOptions, LanguageModel as _, ModelError, Sampling};
-use harness_engine::{Ask, EngineError, LocalModel, PromptText, encode_prompt};
+use harness_engine::{Ask, ChatTemplate, EngineError, LocalModel, PromptText, encode_prompt};
+use serde_json::{Map, Value, json};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 use crate::{
@@ -121,6 +122,39 @@ impl Served {
             }
         };
         tokens.map_err(refusal)
+    }
+
+    /// The text of tokens, special ones too.
+    ///
+    /// # Errors
+    /// If a token is none of the tokenizer's, or the tokenizer fails.
+    pub(crate) fn detokenize(&self, tokens: &[u32]) -> Result<String, ApiError> {
+        let tokenizer = self.of.model.base().tokenizer();
+        let known = tokenizer.vocab_size();
+        if let Some(id) = tokens.iter().find(|&&id| id as usize >= known) {
+            return Err(ApiError::parameter("tokens", format!("token {id}: {} has {known} tokens", self.of.name)));
+        }
+        tokenizer.decode(tokens, false).map_err(refusal)
+    }
+
+    /// What the tokenizer's configuration says: special tokens by role and the chat template.
+    pub(crate) fn tokenizer_info(&self) -> Value {
+        let base = self.of.model.base();
+        let mut info: Map<String, Value> =
+            base.tokenizer().roles().map(|(role, text)| (role.to_owned(), json!(text))).collect();
+        info.insert("add_bos_token".to_owned(), json!(base.tokenizer().adds_bos()));
+        info.insert("chat_template".to_owned(), json!(base.chat_template().map(ChatTemplate::source)));
+        info.insert("model_max_length".to_owned(), json!(self.max_length()));
+        info.into()
+    }
+
+    /// Whether another model's texts become the same tokens.
+    pub(crate) fn tokenizes_like(&self, other: &Self) -> bool {
+        let texts = |served: &Self| {
+            let base = served.of.model.base();
+            (base.tokenizer().digest(), base.chat_template().map(ChatTemplate::digest))
+        };
+        texts(self) == texts(other)
     }
 }
 

@@ -36,6 +36,27 @@ fn models_are_listed() {
 }
 
 #[test]
+fn the_tokenizer_is_told() {
+    let server = Running::usual();
+    // As lm-eval asks: without a model's name, where all have one tokenizer.
+    let tokens =
+        server.answer("/tokenize", &json!({"prompt": "The river</s>", "add_special_tokens": false}))["tokens"].clone();
+    let text = server.answer("/detokenize", &json!({"tokens": tokens}));
+    assert_eq!(text["prompt"], json!("The river</s>"));
+    assert_eq!(server.answer("/v1/detokenize", &json!({"model": "twin", "tokens": []}))["prompt"], json!(""));
+    let (status, error) = server.post("/detokenize", &json!({"tokens": [5, 4_000_000]}));
+    assert_eq!((status, error["error"]["param"].as_str()), (400, Some("tokens")), "{error}");
+    let (status, error) = server.post("/detokenize", &json!({"tokens": [-1]}));
+    assert_eq!((status, error["error"]["param"].as_str()), (400, Some("tokens")), "{error}");
+    let info: Value = serde_json::from_str(&server.get("/tokenizer_info").1).unwrap();
+    assert_eq!(
+        (&info["bos_token"], &info["eos_token"], &info["add_bos_token"]),
+        (&json!("<s>"), &json!("</s>"), &json!(true))
+    );
+    assert!(info["chat_template"].as_str().unwrap().contains("### Instruction"));
+}
+
+#[test]
 fn texts_are_those_of_the_model_itself_streamed_or_not() {
     let server = Running::usual();
     let sampling = |temperature, seed| Sampling { max_new_tokens: 40, temperature, seed, ..Sampling::default() };

@@ -9,6 +9,7 @@
 pub mod imports;
 pub mod model;
 pub mod outcome;
+pub mod python;
 pub mod tasks;
 pub mod world;
 
@@ -21,6 +22,7 @@ use serde_json::Value;
 
 pub use model::{Dims, tiny_adapter, tiny_model};
 pub use outcome::{Outcome, wait_until};
+pub use python::python_with;
 pub use world::World;
 
 /// Says on standard error that a test is skipped, and why.

@@ -1,6 +1,7 @@
-//! Requests to `/tokenize`.
+//! Requests to `/tokenize` and `/detokenize`.
 
 use harness_core::ChatMessage;
+use serde_json::Value;
 
 use super::{chat::messages, fields::Fields};
 use crate::error::ApiError;
@@ -14,13 +15,13 @@ pub(crate) enum Tokenize {
 }
 
 impl Tokenize {
-    /// Reads a request in vLLM's or llama.cpp's names, with the model's name.
+    /// Reads a request in vLLM's or llama.cpp's names, with the model's name where it names one.
     ///
     /// # Errors
     /// If a parameter is wrong or not known.
-    pub(crate) fn read(body: &[u8]) -> Result<(String, Self), ApiError> {
+    pub(crate) fn read(body: &[u8]) -> Result<(Option<String>, Self), ApiError> {
         let mut fields = Fields::parse(body)?;
-        let model = fields.text("model")?.ok_or_else(|| ApiError::parameter("model", "model: expected a name"))?;
+        let model = fields.text("model")?;
         let (prompt, content) = (fields.text("prompt")?, fields.text("content")?);
         let mut special = true;
         for name in ["add_special_tokens", "add_special"] {
@@ -40,5 +41,29 @@ impl Tokenize {
         };
         fields.finish()?;
         Ok((model, asked))
+    }
+}
+
+/// What is turned into text again.
+pub(crate) struct Detokenize {
+    /// The model, where it is named.
+    pub(crate) model: Option<String>,
+    /// The tokens.
+    pub(crate) tokens: Vec<u32>,
+}
+
+impl Detokenize {
+    /// Reads a request.
+    ///
+    /// # Errors
+    /// If a parameter is wrong or not known.
+    pub(crate) fn read(body: &[u8]) -> Result<Self, ApiError> {
+        let mut fields = Fields::parse(body)?;
+        let (model, tokens) = (fields.text("model")?, fields.take("tokens").unwrap_or_default());
+        let id = |id: &Value| id.as_u64().and_then(|id| u32::try_from(id).ok());
+        let ids = tokens.as_array().and_then(|tokens| tokens.iter().map(id).collect());
+        let tokens = ids.ok_or_else(|| super::fields::wrong("tokens", &tokens, "a list of token ids"))?;
+        fields.finish()?;
+        Ok(Self { model, tokens })
     }
 }
