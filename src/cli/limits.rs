@@ -7,7 +7,7 @@ use super::number::whole;
 /// Bounds on memory and batches.
 #[derive(Clone, Debug, Default, Args)]
 pub struct LimitArgs {
-    /// Memory for cached keys and values, in MiB [default: 1024; a quarter of a GPU's]
+    /// Memory for cached keys and values, in MiB [default: 1024; most of what is free on a GPU]
     #[arg(long, value_name = "MIB", value_parser = whole::<usize>)]
     pub kv_memory: Option<usize>,
     /// Number of tokens per forward pass [default: 768; 16384 on a GPU]

@@ -22,7 +22,7 @@ fn prints_a_table_with_verdicts_and_caveats() {
 #[test]
 fn data_go_to_standard_output_and_progress_to_standard_error() {
     let world = world();
-    let loud = world.run(&CALL).expect(0).says(&["load tasks", "evaluate base", "evaluate a8"]);
+    let loud = world.run(&CALL).expect(0).says(&["load tasks", "evaluate base, a4, a8"]);
     let quiet = world.run(&["compare", "base", "a4", "a8", "--quiet"]).expect(0);
     assert_eq!(quiet.stderr, "");
     assert_eq!(quiet.stdout, loud.stdout);

@@ -229,6 +229,19 @@ impl Decoder {
         }
     }
 
+    /// Bytes that all keys and values may take now, as far as the device tells: on a GPU most of what is free besides what
+    /// they have, so that activations find room.
+    ///
+    /// # Errors
+    /// If a GPU fails.
+    pub fn kv_room(&self) -> Result<usize, DecoderError> {
+        match self.parts() {
+            Parts::Host(..) => Ok(usize::MAX),
+            #[cfg(feature = "cuda")]
+            Parts::Device(model, _) => Ok(model.kv_room()?),
+        }
+    }
+
     /// Computes the pieces and returns the last hidden states (before the final norm) of all wanted rows, in order of
     /// pieces and rows. Tails receive the new keys and values.
     ///

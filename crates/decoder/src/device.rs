@@ -228,4 +228,11 @@ impl DeviceModel {
     pub(crate) fn kv_bytes(&self, positions: usize) -> usize {
         cache::widths(&self.config).iter().flatten().sum::<usize>() * positions * self.float.bytes()
     }
+
+    /// Seven tenths of what is free and of what keys and values have.
+    pub(crate) fn kv_room(&self) -> Result<usize, KernelError> {
+        let free = self.device.room()?;
+        let held = self.kv_bytes(cache::lock(&self.cache).capacity());
+        Ok((free + held) / 10 * 7)
+    }
 }

@@ -1,6 +1,7 @@
 //! Scoring and generation on a GPU, on random weights of known shapes: `cargo bench -p harness-engine --features cuda
-//! --bench gpu_score [--generate] [7b] [1b:q4_k] [135m]`; `--generate` leaves the scoring out. The scoring has the form of MMLU with five examples: 57 subjects, 14,042 questions of
-//! about 110 tokens after a header of about 620, four answers each. One JSON line a measurement.
+//! --bench gpu_score [--generate] [7b] [1b:q4_k] [135m]`; `--generate` leaves the scoring out. The scoring has the form of
+//! MMLU with five examples: 57 subjects, 14,042 questions of about 110 tokens after a header of about 620, four answers each.
+//! One JSON line a measurement; `step_ms` is what a token of all sequences takes after the first, of those that fit at once.
 #![allow(clippy::print_stdout, reason = "a benchmark prints its figures")]
 
 mod shapes;
@@ -12,6 +13,9 @@ use harness_decoder::{Adapter, AdapterConfig, DecoderConfig, GenerationDefaults,
 use harness_engine::{
     Asked, LoadedBase, LocalModel, ModelFiles, ModelOptions, Placement, TextTokenizer, answer_together,
 };
+
+/// New tokens of every sequence.
+const NEW: usize = 128;
 
 /// Words `w2`, `w3`, ...
 fn tokenizer() -> TextTokenizer {
@@ -67,20 +71,23 @@ fn run(case: &str, score: bool) -> Result<(), Box<dyn std::error::Error>> {
     // Greedy generation, as GSM8K does; with prompts that begin alike, as with examples.
     generate(&model, &prompts(32, 0), 8)?;
     for (sequences, shared) in [(32, 0), (32, 880), (256, 0)] {
-        if shape == "7b" && sequences > 32 {
-            continue;
-        }
         let prompts = prompts(sequences, shared);
-        let mut rates = vec![];
+        let (mut whole, mut first) = (vec![], vec![]);
         for _ in 0..3 {
-            let (seconds, made) = generate(&model, &prompts, 128)?;
-            rates.push(made as f64 / seconds);
+            whole.push(generate(&model, &prompts, NEW)?.0);
+            first.push(generate(&model, &prompts, 1)?.0);
         }
-        rates.sort_by(f64::total_cmp);
+        whole.sort_by(f64::total_cmp);
+        first.sort_by(f64::total_cmp);
+        let rate = |seconds: f64| (sequences * NEW) as f64 / seconds;
         println!(
             "{{\"model\": \"{case}\", \"generate\": \"{sequences}x(900+128)\", \"shared\": {shared}, \"new_tok_s\": {:.0}, \
-             \"min\": {:.0}, \"max\": {:.0}}}",
-            rates[1], rates[0], rates[2]
+             \"min\": {:.0}, \"max\": {:.0}, \"prompts_s\": {:.3}, \"step_ms\": {:.3}}}",
+            rate(whole[1]),
+            rate(whole[2]),
+            rate(whole[0]),
+            first[1],
+            1e3 * (whole[1] - first[1]) / (NEW - 1) as f64
         );
     }
     several(case, &base)
@@ -91,7 +98,7 @@ fn several(case: &str, base: &Arc<LoadedBase>) -> Result<(), Box<dyn std::error:
     let adapted = |rank| LocalModel::with_adapter(Arc::clone(base), &adapter(base.model().config(), rank));
     let models = [LocalModel::new(Arc::clone(base)), adapted(8)?, adapted(32)?];
     for shared in [0, 880] {
-        let requests = requests(&prompts(32, shared), 128);
+        let requests = requests(&prompts(32, shared), NEW);
         let mut seconds = [vec![], vec![]];
         for _ in 0..3 {
             for (models, seconds) in [&models[..1], &models[..]].into_iter().zip(&mut seconds) {

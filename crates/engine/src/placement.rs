@@ -104,12 +104,12 @@ impl Placement {
     }
 
     /// Bounds that suit the device: those of [`Limits::default`] for the processor; 16,384 tokens a pass, keys and values in
-    /// a quarter of the memory and 256 sequences generated together for a GPU.
+    /// what is free of the memory and 256 sequences generated together for a GPU.
     pub fn limits(self) -> Limits {
         match self {
             Self::Cpu => Limits::default(),
             Self::Cuda(ordinal) => {
-                Limits { batch_tokens: 16 << 10, kv_bytes: gpu_memory(ordinal) / 4, batch_sequences: 256 }
+                Limits { batch_tokens: 16 << 10, kv_bytes: gpu_memory(ordinal), batch_sequences: 256 }
             }
         }
     }

@@ -13,7 +13,13 @@ use harness_metrics::comparison::{ModelFacts, TaskFacts, counted};
 use harness_store::{DiskStore, ModelEntry, RunStore as _};
 use harness_tasks::{AnswerOutcome, DeclarativeTask, Prepared, PromptFormatter, Scored, Task as _};
 
-use crate::{EvaluationError, Session, ask::Open, models::Ready, provenance::ModelFiles, suite::Suite};
+use crate::{
+    EvaluationError, Session,
+    ask::{Open, ask_together},
+    models::Ready,
+    provenance::ModelFiles,
+    suite::Suite,
+};
 
 /// What one model scored.
 pub struct Evaluated {
@@ -54,30 +60,66 @@ pub fn evaluate(
     ready: &Ready,
     from_store: bool,
 ) -> Result<Evaluated, EvaluationError> {
-    let prepared = prepare(session, suite, ready)?;
+    let all = evaluate_all(session, suite, std::slice::from_ref(ready), from_store)?;
+    all.into_iter().next().ok_or_else(|| EvaluationError::work("no model was evaluated"))
+}
+
+/// The same for several models: what those over one base generate is decoded in one batch.
+///
+/// # Errors
+/// As [`evaluate`].
+pub fn evaluate_all(
+    session: &Session,
+    suite: &Suite,
+    ready: &[Ready],
+    from_store: bool,
+) -> Result<Vec<Evaluated>, EvaluationError> {
     let store = session.store()?;
-    let model = ready.entry.identity.digest();
-    let requests: Vec<&Request> =
-        prepared.iter().flat_map(|p| p.documents.iter().flat_map(|document| &document.requests)).collect();
-    let keys: Vec<RequestKey> = requests.iter().map(|request| request.key()).collect();
-    let missing = store.missing(&model, &keys)?;
-    let report = store.report(&model)?;
-    if report.has_losses() {
-        session.note(format!("store of {}: {report}", ready.name));
+    let all: Vec<Questions> =
+        ready.iter().map(|ready| Questions::of(session, suite, ready, &store)).collect::<Result<_, _>>()?;
+    let seconds = ask(session, ready, &all, &store, from_store)?;
+    let questions = ready.iter().zip(all).zip(seconds);
+    questions.map(|((ready, all), seconds)| score(session, suite, (ready, all, seconds), &store)).collect()
+}
+
+/// What a model is asked.
+struct Questions {
+    prepared: Vec<Arc<Prepared>>,
+    keys: Vec<RequestKey>,
+    /// Which of all requests have no response in the store.
+    missing: Vec<usize>,
+    /// Whether one of those is a text to generate.
+    generates: bool,
+}
+
+impl Questions {
+    fn of(session: &Session, suite: &Suite, ready: &Ready, store: &DiskStore) -> Result<Self, EvaluationError> {
+        let prepared = prepare(session, suite, ready)?;
+        let model = ready.entry.identity.digest();
+        let keys: Vec<RequestKey> = requests(&prepared).map(Request::key).collect();
+        let missing = store.missing(&model, &keys)?;
+        let report = store.report(&model)?;
+        if report.has_losses() {
+            session.note(format!("store of {}: {report}", ready.name));
+        }
+        let open: Vec<&Request> = requests(&prepared).collect();
+        let generates = missing.iter().any(|&at| matches!(open[at], Request::Generate { .. }));
+        Ok(Self { prepared, keys, missing, generates })
     }
-    let seconds = if missing.is_empty() {
-        session.note(format!("evaluate {}: all {} responses are stored", ready.name, requests.len()));
-        0.0
-    } else if from_store {
-        return Err(EvaluationError::usage(format!(
-            "--from-store: {} of {} responses of {} are not stored; run without --from-store to get them",
-            missing.len(),
-            requests.len(),
-            ready.name
-        )));
-    } else {
-        ask(session, ready, &store, &requests, &keys, &missing)?
-    };
+}
+
+fn requests(prepared: &[Arc<Prepared>]) -> impl Iterator<Item = &Request> {
+    prepared.iter().flat_map(|prepared| prepared.documents.iter().flat_map(|document| &document.requests))
+}
+
+/// Scores a model's responses, all of which are stored.
+fn score(
+    session: &Session,
+    suite: &Suite,
+    (ready, questions, seconds): (&Ready, Questions, f64),
+    store: &DiskStore,
+) -> Result<Evaluated, EvaluationError> {
+    let (model, Questions { prepared, keys, .. }) = (ready.entry.identity.digest(), questions);
     let mut evaluated = Evaluated {
         name: ready.name.clone(),
         facts: ModelFacts {
@@ -268,28 +310,74 @@ pub fn prepare_one(suite: &Suite, task: usize, ready: &Ready) -> Result<Prepared
     Ok(suite.tasks[task].build(&suite.options_of(task, ready.think_end_token.as_deref()), formatter)?)
 }
 
-/// Asks for the missing responses and stores each as it comes; returns the seconds it took.
+/// Asks models for the missing responses and stores each as it comes; returns the seconds that each took, of those that
+/// are asked together the same share.
 fn ask(
     session: &Session,
-    ready: &Ready,
+    ready: &[Ready],
+    all: &[Questions],
     store: &DiskStore,
-    requests: &[&Request],
-    keys: &[RequestKey],
-    missing: &[usize],
-) -> Result<f64, EvaluationError> {
-    let before = ready.model.stats();
-    let title = format!("evaluate {}", ready.name);
-    let open = Open { requests, keys, missing, title: &title, called: ("requests", "answered"), refused: None };
-    let (answered, bar) = open.ask(session, ready, store)?;
-    let stats = ready.model.stats();
-    let computed = stats.computed_tokens - before.computed_tokens;
-    let requested = stats.requested_tokens - before.requested_tokens;
-    let seconds = bar.seconds();
-    bar.finish(&format!(
-        "{}, {:.1} a second; {computed} token positions computed, {requested} asked for ({})",
-        counted(answered, "request"),
-        answered as f64 / seconds.max(1e-9),
-        share(computed, requested)
-    ));
+    from_store: bool,
+) -> Result<Vec<f64>, EvaluationError> {
+    let mut seconds = vec![0.0; ready.len()];
+    for group in groups(ready, all) {
+        let names: Vec<&str> = group.iter().map(|&at| ready[at].name.as_str()).collect();
+        if let [at] = group[..]
+            && all[at].missing.is_empty()
+        {
+            session.note(format!("evaluate {}: all {} responses are stored", names[0], all[at].keys.len()));
+            continue;
+        }
+        if let Some(&at) = group.first().filter(|_| from_store) {
+            return Err(EvaluationError::usage(format!(
+                "--from-store: {} of {} responses of {} are not stored; run without --from-store to get them",
+                all[at].missing.len(),
+                all[at].keys.len(),
+                names[0]
+            )));
+        }
+        let title = format!("evaluate {}", names.join(", "));
+        let of: Vec<Vec<&Request>> = group.iter().map(|&at| requests(&all[at].prepared).collect()).collect();
+        let (called, title) = (("requests", "answered"), title.as_str());
+        let open = |(&at, requests): (&usize, _)| {
+            let Questions { keys, missing, .. } = &all[at];
+            (&ready[at], Open { requests, keys, missing, title, called, refused: None })
+        };
+        let mut asked: Vec<(&Ready, Open<'_>)> = group.iter().zip(of.iter().map(Vec::as_slice)).map(open).collect();
+        let counts = || {
+            let stats = group.iter().map(|&at| ready[at].model.stats());
+            stats.fold([0, 0], |[a, b], stats| [a + stats.computed_tokens, b + stats.requested_tokens])
+        };
+        let before = counts();
+        let (answered, bar) = if asked.len() == 1 {
+            let (ready, open) = asked.swap_remove(0);
+            open.ask(session, ready, store)?
+        } else {
+            ask_together(session, &asked, store)?
+        };
+        let [computed, requested] = [0, 1].map(|at| counts()[at] - before[at]);
+        let took = bar.seconds();
+        bar.finish(&format!(
+            "{}, {:.1} a second; {computed} token positions computed, {requested} asked for ({})",
+            counted(answered, "request"),
+            answered as f64 / took.max(1e-9),
+            share(computed, requested)
+        ));
+        group.iter().for_each(|&at| seconds[at] = took / group.len() as f64);
+    }
     Ok(seconds)
+}
+
+/// Models that are asked together: those over one base that generate something, at the place of the first of them.
+fn groups(ready: &[Ready], all: &[Questions]) -> Vec<Vec<usize>> {
+    let base = |at: usize| ready[at].model.local().filter(|_| all[at].generates);
+    let mut groups: Vec<Vec<usize>> = vec![];
+    for at in 0..ready.len() {
+        let same = |group: &&mut Vec<usize>| base(at).zip(base(group[0])).is_some_and(|(a, b)| a.shares_weights(b));
+        match groups.iter_mut().find(same) {
+            Some(group) => group.push(at),
+            None => groups.push(vec![at]),
+        }
+    }
+    groups
 }

@@ -11,7 +11,7 @@ use harness_tasks::Task as _;
 
 use crate::{
     EvaluationError, Session,
-    evaluate::{Evaluated, evaluate},
+    evaluate::{Evaluated, evaluate_all},
     events::Stage,
     experiment::ResolvedModel,
     import::{ImportRecord, imported_tables, not_shared, require, require_of_suite},
@@ -292,7 +292,7 @@ pub fn gather(
         gathered.evaluated = if asking.until_decided {
             until_decided(session, suite, &ready, asking, settings)?
         } else {
-            ready.iter().map(|ready| evaluate(session, suite, ready, asking.from_store)).collect::<Result<_, _>>()?
+            evaluate_all(session, suite, &ready, asking.from_store)?
         };
         for (ready, evaluated) in ready.iter().zip(&mut gathered.evaluated) {
             if let Some(training) = Training::of_model(ready) {
@@ -340,8 +340,7 @@ fn until_decided(
     let mut asked: Vec<usize> = all.iter().map(|&all| all.min(FIRST_BLOCK)).collect();
     loop {
         let part = suite.with_documents(&asked);
-        let evaluated: Vec<Evaluated> =
-            ready.iter().map(|ready| evaluate(session, &part, ready, asking.from_store)).collect::<Result<_, _>>()?;
+        let evaluated = evaluate_all(session, &part, ready, asking.from_store)?;
         let scores: Vec<Scores<'_>> = evaluated.iter().map(Scores::Evaluated).collect();
         let tables: Vec<Table> = tables(&part, &scores, &BTreeMap::new());
         let comparison = session.phase("look", || Comparison::compute(&tables, &[], settings))?;

@@ -15,7 +15,8 @@ pub(crate) enum Held {
 
 impl KvBlock {
     /// Positions held.
-    pub(crate) fn len(&self) -> usize {
+    #[expect(clippy::len_without_is_empty, reason = "a number of positions, not a collection")]
+    pub fn len(&self) -> usize {
         match &self.0 {
             Held::Host(kv) => kv.len,
             #[cfg(feature = "cuda")]

@@ -170,6 +170,11 @@ impl Cache {
         Ok(())
     }
 
+    /// Positions of the pool.
+    pub(super) fn capacity(&self) -> usize {
+        self.capacity
+    }
+
     /// How often the pool has moved to other memory.
     pub(super) fn moved(&self) -> u64 {
         self.moved
@@ -200,21 +205,27 @@ impl Cache {
         }
     }
 
+    /// Moves to memory with room for `len` more positions: for half as many again as there are, where the device has it.
     fn grow(&mut self, device: &Device, len: usize) -> Result<(), KernelError> {
-        let capacity = (self.capacity + len.max(self.capacity / 2)).max(FIRST);
-        let mut data = Vec::with_capacity(self.widths.len());
+        let position = self.widths.iter().flatten().sum::<usize>() * self.float.bytes();
+        // Half of what is free stays so: others need memory too.
+        let spare = device.room()? / 2 / position.max(1);
+        let more = (self.capacity / 2).max(FIRST).min(spare).max(len);
+        let capacity = (self.capacity + more).next_multiple_of(GROWTH);
+        // Layer by layer, so that only one is there twice.
         for (layer, widths) in self.widths.iter().enumerate() {
             let part = |width: usize| device.alloc(capacity * width, self.float);
             let new = [part(widths[0])?, part(widths[1])?];
-            if let Some(old) = self.data.get(layer) {
+            if let Some(old) = self.data.get_mut(layer) {
                 for ((old, new), width) in old.iter().zip(&new).zip(widths) {
                     let n = self.capacity * width;
-                    device.cast(old.row(), new.view(0, 1, n, n.max(1)))?;
+                    device.cast(old.view(0, 1, n, n.max(1)), new.view(0, 1, n, n.max(1)))?;
                 }
+                *old = new;
+            } else {
+                self.data.push(new);
             }
-            data.push(new);
         }
-        self.data = data;
         self.moved += 1;
         self.give(self.capacity..capacity);
         self.capacity = capacity;

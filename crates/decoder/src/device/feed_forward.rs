@@ -3,7 +3,7 @@
 use harness_kernels::{
     HostTensor, KernelError,
     cpu::activation::Activation,
-    cuda::{Device, Float, View},
+    cuda::{Device, DeviceMatrix, Float, View},
 };
 
 use super::linear::{Addition, DeviceLinear, Done, Stacked};
@@ -15,7 +15,7 @@ pub(super) struct DeviceGated {
     pub(super) wide: DeviceLinear,
     pub(super) down: DeviceLinear,
     gated: bool,
-    activation: Activation,
+    pub(super) activation: Activation,
 }
 
 impl DeviceGated {
@@ -49,6 +49,11 @@ impl DeviceGated {
     /// What stands first in the wide linear.
     pub(super) fn first(&self, [gate, up]: [Projection; 2]) -> Projection {
         if self.gated { gate } else { up }
+    }
+
+    /// Gate and up projection, for products of few rows.
+    pub(super) fn few(&self, addition: Addition<'_>) -> Option<&DeviceMatrix> {
+        self.wide.few(addition).filter(|wide| self.gated && wide.bias.is_none()).map(|wide| wide.weight)
     }
 
     /// Bytes of the weights.

@@ -19,6 +19,9 @@ pub(super) const TILE: usize = 8;
 /// Parts of what is written for a stretch of steps.
 const PARTS: usize = 10;
 
+/// How often a step may be queued directly because its recording was broken off.
+const RECORDINGS: usize = 8;
+
 /// Most shapes kept.
 const KEPT: usize = 32;
 
@@ -101,6 +104,8 @@ pub(super) struct Frame {
     /// The launches of a step, once a step has been run.
     graph: Option<Graph>,
     has_run: bool,
+    /// Recordings that were broken off.
+    broken: usize,
 }
 
 impl Frame {
@@ -144,7 +149,20 @@ impl Frame {
         let (choices, uniform) = (part(8)?, part(9)?);
         // Models without an adapter have no additions, which is found in the set.
         let owners = device.bytes(&shape.owners.iter().map(|owner| *owner as u32).collect::<Vec<u32>>())?;
-        Ok(Self { shape, input, rows, work, choices, uniform, seen, owners, moments, graph: None, has_run: false })
+        Ok(Self {
+            shape,
+            input,
+            rows,
+            work,
+            choices,
+            uniform,
+            seen,
+            owners,
+            moments,
+            graph: None,
+            has_run: false,
+            broken: 0,
+        })
     }
 
     /// Writes what a stretch begins with, and its plan.
@@ -208,15 +226,17 @@ impl Frame {
         number: usize,
         queue: impl Fn(&Self) -> Result<(), KernelError>,
     ) -> Result<(), KernelError> {
-        if !std::mem::replace(&mut self.has_run, true) {
-            // The driver loads kernels and the library chooses its own when they run first, which cannot be recorded.
-            queue(self)?;
-        } else {
-            if self.graph.is_none() {
-                self.graph = Some(device.record(memory, || queue(self))?);
+        // The driver loads kernels and the library chooses its own when they run first, which cannot be recorded. What other
+        // threads ask of the driver meanwhile can break a recording off as well; then the step is queued directly too.
+        if self.has_run && self.graph.is_none() {
+            match device.record(memory, || queue(self)) {
+                Ok(graph) => self.graph = Some(graph),
+                Err(error) if self.broken == RECORDINGS => return Err(error),
+                Err(_) => self.broken += 1,
             }
-            self.graph.as_ref().map_or(Ok(()), |graph| device.replay(graph))?;
         }
+        self.has_run = true;
+        self.graph.as_ref().map_or_else(|| queue(self), |graph| device.replay(graph))?;
         device.mark(&self.moments[number % 2])
     }
 

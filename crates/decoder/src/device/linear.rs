@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use harness_kernels::{
     HostTensor, KernelError,
-    cuda::{By, Device, DeviceBuffer, DeviceMatrix, Float, HeadNorm, LoraRows, LoraTable, View},
+    cuda::{By, Device, DeviceBuffer, DeviceMatrix, FewLinear, Float, HeadNorm, LoraRows, LoraTable, View},
 };
 
 use crate::{LoraPair, Norm, Projection};
@@ -37,6 +37,12 @@ impl DeviceLinear {
     /// Output width.
     pub(super) fn out(&self) -> usize {
         self.weight.rows()
+    }
+
+    /// For products of few rows; `None` where they cannot be made in one kernel with what stands around them.
+    pub(super) fn few(&self, addition: Addition<'_>) -> Option<FewLinear<'_>> {
+        let plain = matches!(addition, Addition::None) && !self.weight.is_quantised();
+        plain.then_some(FewLinear { weight: &self.weight, bias: self.bias.as_ref() })
     }
 
     /// Bytes of the weight.
@@ -98,12 +104,20 @@ pub(super) type Stacked<'a> = (&'a DeviceLinear, Vec<Projection>);
 pub(super) struct DeviceNorm {
     weight: Option<DeviceBuffer>,
     bias: Option<DeviceBuffer>,
+    /// The weight in bf16, where that is exact.
+    short: Option<DeviceBuffer>,
 }
 
 impl DeviceNorm {
     pub(super) fn new(device: &Device, weight: &[f32], bias: &[f32]) -> Result<Self, KernelError> {
         let upload = |data: &[f32]| (!data.is_empty()).then(|| device.floats(data)).transpose();
-        Ok(Self { weight: upload(weight)?, bias: upload(bias)? })
+        let (weight_there, short) = (upload(weight)?, weight.iter().all(|w| w.to_bits().trailing_zeros() >= 16));
+        let short = weight_there.as_ref().filter(|_| short).map(|wide| {
+            let short = device.alloc(weight.len(), Float::Bf16)?;
+            device.cast(wide.row(), short.row())?;
+            Ok(short)
+        });
+        Ok(Self { weight: weight_there, bias: upload(bias)?, short: short.transpose()? })
     }
 
     /// As [`DeviceNorm::new`]; `None` where there is no weight.
@@ -115,6 +129,11 @@ impl DeviceNorm {
     pub(super) fn plain(&self, norm: Norm) -> Option<View<'_>> {
         let plain = norm.kind == Norm::RMS.kind && self.bias.is_none();
         self.weight.as_ref().filter(|_| plain).map(DeviceBuffer::row)
+    }
+
+    /// The weight of a plain RMS norm in bf16, where that is exact.
+    pub(super) fn short(&self, norm: Norm) -> Option<&DeviceBuffer> {
+        self.plain(norm).and(self.short.as_ref())
     }
 
     /// Norms every head of every row; `y` may be `x`.

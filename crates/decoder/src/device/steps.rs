@@ -2,14 +2,14 @@
 
 use harness_kernels::{
     KernelError,
-    cuda::{AttentionWork, By, DeviceBuffer, View},
+    cuda::{AttentionWork, By, Device, DeviceBuffer, FewKeys, FewLinear, FewRows, Rotation as DeviceRotation, View},
 };
 
 use super::{
     DeviceFeedForward, DeviceLayer, DeviceModel,
     adapter::{BlockLora, Loras},
     cache::Cache,
-    linear::{DeviceNorm, Done},
+    linear::{Addition, DeviceLinear, DeviceNorm, Done},
     mixer::{DeviceAttention, DeviceMixer, DeviceProjections},
     rotary::DeviceRotary,
 };
@@ -36,6 +36,8 @@ pub(super) struct Activations {
     rows: usize,
     /// Whether `out` is still to be added: the norm that mostly follows does it on the way.
     pending: bool,
+    /// The norm that is still to be applied to `x`: by the products that follow, where they take few rows.
+    unnormed: Option<BlockNorm>,
     /// How queries and keys are still to be rotated: what mostly follows writes them to the cache on the way.
     unturned: Option<Rotation>,
 }
@@ -55,6 +57,7 @@ impl Activations {
             inner: alloc(c.intermediate_size)?,
             rows,
             pending: false,
+            unnormed: None,
             unturned: None,
         })
     }
@@ -169,8 +172,94 @@ impl<'p, 'c> DeviceSteps<'p, 'c> {
         }
     }
 
+    /// Whether products of the rows take with them what stands around them.
+    fn takes_few(&self) -> bool {
+        let c = &self.model.config;
+        c.block.placement == Placement::Pre
+            && Device::takes_few(self.model.float, self.pass.acts.rows, c.hidden_size, c.intermediate_size)
+    }
+
+    fn norm_of(&self, norm: BlockNorm) -> &'p DeviceNorm {
+        match norm {
+            BlockNorm::First => &self.layer.input_norm,
+            BlockNorm::Second => &self.layer.post_attention_norm,
+        }
+    }
+
+    /// Whether what follows a norm applies it.
+    fn is_taken_along(&self, norm: BlockNorm) -> bool {
+        let follows = match (norm, &self.layer.feed_forward) {
+            (BlockNorm::First, ..) => self.few_projections().is_some(),
+            (BlockNorm::Second, DeviceFeedForward::Dense(block)) => {
+                block.few(self.lora.at(block.first([Gate, Up]))).is_some()
+            }
+            _ => false,
+        };
+        follows && self.norm_of(norm).short(self.model.config.block.norm).is_some()
+    }
+
+    /// The rows of the residual stream, to which a norm is still to be applied.
+    fn unnormed(&self, norm: BlockNorm) -> FewRows<'_> {
+        let c = &self.model.config;
+        let weights = self.norm_of(norm).short(c.block.norm);
+        FewRows { rows: self.hidden(&self.pass.acts.x), norm: weights.map(|weights| (weights, c.norm_eps)) }
+    }
+
+    /// The projections of the attention for products of few rows.
+    fn few_projections(&self) -> Option<FewLinear<'p>> {
+        match &self.attention()?.projections {
+            DeviceProjections::Merged(linear) => linear.few(self.lora.at(Q)),
+            DeviceProjections::Latent(_) => None,
+        }
+    }
+
+    /// Projects what is still to be projected.
+    fn project_now(&mut self) -> Done {
+        match (self.pass.acts.unnormed.take(), self.few_projections()) {
+            (Some(norm), Some(linear)) => self.model.device.few_linear(self.unnormed(norm), linear, false, self.qkv()),
+            _ => Ok(()),
+        }
+    }
+
+    /// Projects what is still to be projected, rotates it, and writes keys and values; false if nothing is to be projected,
+    /// or not all of that can be done at once.
+    fn project_and_store(&mut self, rotation: Rotation) -> Result<bool, KernelError> {
+        let c = &self.model.config;
+        let whole = |rotation: DeviceRotation<'_>| {
+            rotation.dims == c.head_dim && !rotation.pairs && c.head_dim.is_multiple_of(16)
+        };
+        let rotary = self.rotary(rotation).map(|(table, positions)| (table.rotation(), positions));
+        let (Some((rotation, positions)), Some(norm), Some(linear)) =
+            (rotary.filter(|(rotation, _)| whole(*rotation)), self.pass.acts.unnormed, self.few_projections())
+        else {
+            return Ok(false);
+        };
+        let to = FewKeys { rotation, positions, slots: self.pass.slots, cache: self.pass.cache.layer(self.index) };
+        let q = self.qkv().columns(0, c.q_dim());
+        self.model.device.few_project(self.unnormed(norm), linear, [c.num_heads, c.num_kv_heads], to, q)?;
+        self.pass.acts.unnormed = None;
+        Ok(true)
+    }
+
+    /// Adds the product of few rows to the residual stream, to which nothing else is to be added; false if that cannot be done
+    /// at once.
+    fn add_few(
+        &self,
+        linear: &DeviceLinear,
+        addition: Addition<'_>,
+        norm: Option<&DeviceNorm>,
+        rows: View<'_>,
+    ) -> Result<bool, KernelError> {
+        let plain = self.takes_few() && norm.is_none() && self.model.config.block.residual_scale == 1.0;
+        let Some(linear) = linear.few(addition).filter(|_| plain) else { return Ok(false) };
+        let x = self.hidden(&self.pass.acts.x);
+        self.model.device.few_linear(FewRows { rows, norm: None }, linear, true, x)?;
+        Ok(true)
+    }
+
     /// Rotates what is still to be rotated.
     fn turn(&mut self) -> Done {
+        self.project_now()?;
         let rotation = self.pass.acts.unturned.take().unwrap_or(Rotation::None);
         let c = &self.model.config;
         let Some((table, places)) = self.rotary(rotation) else { return Ok(()) };
@@ -195,10 +284,12 @@ impl Steps for DeviceSteps<'_, '_> {
 
     fn norm(&mut self, norm: BlockNorm) -> Done {
         let (model, device, c) = (self.model, &self.model.device, &self.model.config);
-        let weights = match norm {
-            BlockNorm::First => &self.layer.input_norm,
-            BlockNorm::Second => &self.layer.post_attention_norm,
-        };
+        if self.takes_few() && self.is_taken_along(norm) {
+            self.pass.acts.settle(model)?;
+            self.pass.acts.unnormed = Some(norm);
+            return Ok(());
+        }
+        let weights = self.norm_of(norm);
         if let (true, 1.0, Some(w)) = (self.pass.acts.pending, c.block.residual_scale, weights.plain(c.block.norm)) {
             self.pass.acts.pending = false;
             let acts = &self.pass.acts;
@@ -228,6 +319,10 @@ impl Steps for DeviceSteps<'_, '_> {
     }
 
     fn project(&mut self) -> Done {
+        if self.pass.acts.unnormed.is_some() {
+            // It is done with what follows.
+            return Ok(());
+        }
         let Some(DeviceProjections::Merged(linear)) = self.attention().map(|layer| &layer.projections) else {
             return Ok(());
         };
@@ -273,10 +368,13 @@ impl Steps for DeviceSteps<'_, '_> {
 
     fn attend(&mut self) -> Done {
         let unturned = self.pass.acts.unturned.take().unwrap_or(Rotation::None);
+        let stored = self.project_and_store(unturned)?;
+        self.project_now()?;
         let (device, c) = (&self.model.device, &self.model.config);
         let Some(layer) = self.attention() else { return Ok(()) };
         let [keys, values] = self.pass.cache.layer(self.index);
         match self.rotary(unturned) {
+            _ if stored => {}
             Some((table, places)) => {
                 let heads = [c.num_heads, c.num_kv_heads];
                 let (rotation, slots) = (table.rotation(), self.pass.slots);
@@ -325,6 +423,9 @@ impl Steps for DeviceSteps<'_, '_> {
                         device.copy_rows(from, values.view(0, heads, latent.value, latent.value))?;
                         layer.o.forward(device, lora, self.view(&values, c.o_dim()), out)?;
                     }
+                    None if self.add_few(&layer.o, lora, self.layer.attention_out_norm.as_ref(), mixed)? => {
+                        return Ok(());
+                    }
                     None => layer.o.forward(device, lora, mixed, out)?,
                 }
             }
@@ -335,15 +436,28 @@ impl Steps for DeviceSteps<'_, '_> {
     fn feed_forward(&mut self) -> Done {
         let (model, device) = (self.model, &self.model.device);
         self.pass.acts.settle(model)?;
+        let unnormed = self.pass.acts.unnormed.take();
         let acts = &self.pass.acts;
         let (normed, out) = (self.hidden(&acts.normed), self.hidden(&acts.out));
         match &self.layer.feed_forward {
             DeviceFeedForward::Dense(block) => {
-                let wide = self.view(&acts.gate_up, block.wide.out());
                 let activated = self.view(&acts.inner, block.inner());
-                block.wide.forward(device, self.lora.at(block.first([Gate, Up])), normed, wide)?;
-                block.activate(device, wide, activated)?;
-                block.down.forward(device, self.lora.at(Down), activated, out)?;
+                let wider = self.lora.at(block.first([Gate, Up]));
+                match (unnormed, block.few(wider)) {
+                    (Some(norm), Some(wide)) => {
+                        device.few_gated(self.unnormed(norm), wide, block.activation, activated)?;
+                    }
+                    _ => {
+                        let wide = self.view(&acts.gate_up, block.wide.out());
+                        block.wide.forward(device, wider, normed, wide)?;
+                        block.activate(device, wide, activated)?;
+                    }
+                }
+                let (lora, norm) = (self.lora.at(Down), self.layer.feed_forward_out_norm.as_ref());
+                if self.add_few(&block.down, lora, norm, activated)? {
+                    return Ok(());
+                }
+                block.down.forward(device, lora, activated, out)?;
             }
             DeviceFeedForward::Experts(experts) => experts.run(device, self.lora, normed, out)?,
         }

@@ -104,6 +104,11 @@ impl<'a> Active<'a> {
         }
     }
 
+    /// The keys and values that it goes on from, which others may share.
+    pub(super) fn path(&self) -> &[Arc<KvBlock>] {
+        &self.path
+    }
+
     /// Whether the next token is the most probable one, whatever the other logits are.
     pub(super) fn takes_the_most_probable(&self) -> bool {
         self.sampler.takes_the_most_probable()

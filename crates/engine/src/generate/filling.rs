@@ -96,6 +96,13 @@ impl<'a> Filling<'a> {
         self.prompts.iter().flatten().map(|(_, prompt)| prompt)
     }
 
+    /// Positions of what the prompts that wait begin with, what they share once, and of what follows them.
+    pub(super) fn positions(&self) -> usize {
+        let nodes = self.nodes.iter().zip(&self.forest.nodes).filter(|(node, _)| node.waiting > 0);
+        nodes.map(|(_, node)| node.span.len()).sum::<usize>()
+            + self.prompts().map(|prompt| prompt.positions() - prompt.tokens.len()).sum::<usize>()
+    }
+
     /// Leaves out prompts that nobody wants any more.
     pub(super) fn retain(&mut self, wanted: impl Fn(usize) -> bool) {
         for at in 0..self.prompts.len() {

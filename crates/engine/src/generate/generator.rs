@@ -1,8 +1,11 @@
 //! The loop that admits prompts, computes them and draws tokens.
 
 use std::{
-    collections::VecDeque,
-    sync::atomic::{AtomicBool, Ordering},
+    collections::{BTreeSet, VecDeque},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Instant,
 };
 
@@ -76,7 +79,7 @@ impl<'a> Generator<'a> {
             leave(&mut active, source, &mut drafts);
             filling.iter_mut().for_each(|group| group.retain(|index| source.wants(index)));
             filling.retain(|group| group.prompts().next().is_some());
-            let admitted = self.admit(source, &active, &filling);
+            let admitted = self.admit(source, &active, &filling)?;
             for group in admitted.chunk_by(|a, b| a.1.model == b.1.model) {
                 filling.push_back(Filling::new(group.to_vec(), self.models[group[0].1.model])?);
             }
@@ -110,31 +113,54 @@ impl<'a> Generator<'a> {
     }
 
     /// The next prompts that fit beside those that are computed and decoded, by model; at least one if there are none.
+    ///
+    /// # Errors
+    /// If a GPU fails.
     fn admit(
         &self,
         source: &mut dyn Source,
         active: &[Active<'_>],
         filling: &VecDeque<Filling<'_>>,
-    ) -> Vec<(usize, Prompt)> {
+    ) -> Result<Vec<(usize, Prompt)>, EngineError> {
         let most = self.limits.batch_sequences.max(1);
         let prompts = || active.iter().map(|s| &s.prompt).chain(filling.iter().flat_map(Filling::prompts));
         let mut count = prompts().count();
         let waits = !filling.is_empty() || (count > 0 && (most - count.min(most)) * 4 < most);
         if self.pace == Pace::Throughput && waits {
-            return vec![];
+            return Ok(vec![]);
         }
-        let need = |prompt: &Prompt| self.models[prompt.model].decoder.kv_bytes(prompt.positions());
-        let mut bytes: usize = prompts().map(need).sum();
-        let mut admitted = vec![];
+        let limit = self.limits.kv_bytes.min(self.models[0].decoder.kv_room()?);
+        let mut bytes = self.held(active, filling);
+        let mut admitted: Vec<(usize, Prompt)> = vec![];
         loop {
-            let fits = |prompt: &Prompt| count == 0 || (count < most && bytes + need(prompt) <= self.limits.kv_bytes);
+            let need = |prompt: &Prompt| {
+                let before = admitted.last().map(|(_, last)| last).filter(|last| last.model == prompt.model);
+                let shared = before.map_or(0, |last| shared(&last.tokens, &prompt.tokens));
+                self.models[prompt.model].decoder.kv_bytes(prompt.positions() - shared)
+            };
+            let fits = |prompt: &Prompt| count == 0 || (count < most && bytes + need(prompt) <= limit);
             let Some((index, prompt)) = source.next(&fits) else { break };
             count += 1;
             bytes += need(&prompt);
             admitted.push((index, prompt));
         }
         admitted.sort_by_key(|(_, prompt)| prompt.model);
-        admitted
+        Ok(admitted)
+    }
+
+    /// Bytes of keys and values that sequences and prompts hold, or will. What they begin with in common counts once.
+    fn held(&self, active: &[Active<'_>], filling: &VecDeque<Filling<'_>>) -> usize {
+        let mut known = BTreeSet::new();
+        let of_active = active.iter().map(|sequence| {
+            let (mut own, mut held) = (sequence.prompt.positions(), 0);
+            for block in sequence.path() {
+                own -= block.len().min(own);
+                held += if known.insert(Arc::as_ptr(block)) { block.len() } else { 0 };
+            }
+            self.models[sequence.prompt.model].decoder.kv_bytes(own + held)
+        });
+        let of_filling = filling.iter().map(|group| group.model.decoder.kv_bytes(group.positions()));
+        of_active.sum::<usize>() + of_filling.sum::<usize>()
     }
 
     /// How much of a prompt the next pass computes.
@@ -251,6 +277,11 @@ impl<'a> Generator<'a> {
         }
         Ok(Some(going))
     }
+}
+
+/// Tokens that two prompts begin with in common.
+fn shared(a: &[u32], b: &[u32]) -> usize {
+    a.iter().zip(b).take_while(|(a, b)| a == b).count()
 }
 
 /// Frees the places of sequences that nobody wants any more.

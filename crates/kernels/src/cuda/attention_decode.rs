@@ -204,9 +204,9 @@ impl Device {
         };
         let given = args![[q], [k], [v], sums.ptr(), stats.ptr(), work.runs.ptr(), work.members.ptr()];
         let args = [&given[..], &args![work.positions.ptr(), heads, group, scale, window.unwrap_or(0)]].concat();
-        self.launch(of_runs, Shape { grid: (runs * kv_heads, 1), block: (128, 1), shared: 0 }, &args)?;
+        self.launch_early(of_runs, Shape { grid: (runs * kv_heads, 1), block: (128, 1), shared: 0 }, &args)?;
         let args = args![sums.ptr(), stats.ptr(), work.slots.ptr(), [o], rows, heads];
-        self.launch(join, Shape { grid: ((rows * heads).div_ceil(8), 1), block: (256, 1), shared: 0 }, &args)
+        self.launch_early(join, Shape { grid: ((rows * heads).div_ceil(8), 1), block: (256, 1), shared: 0 }, &args)
     }
 }
 

@@ -65,7 +65,7 @@ fn pointer(view: Option<View<'_>>) -> u64 {
 }
 
 /// The kernels' number of an activation, and its constants.
-fn constants(activation: Activation) -> (i64, [f32; 4]) {
+pub(super) fn constants(activation: Activation) -> (i64, [f32; 4]) {
     match activation {
         Activation::Silu => (0, [0.0; 4]),
         Activation::Gelu => (1, [0.0; 4]),

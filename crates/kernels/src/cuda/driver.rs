@@ -267,6 +267,26 @@ impl Device {
     /// Queues a kernel. Callers pass the arguments that the kernel declares: pointers that stay allocated until the
     /// stream has passed the launch, integers in 64 bits.
     pub(super) fn launch(&self, name: &'static str, shape: Shape, args: &[Arg]) -> Result<(), KernelError> {
+        self.launch_with(name, shape, args, &mut [])
+    }
+
+    /// The same for a kernel that waits for those before it by itself (`wait_for_last`): it is begun while they run, where
+    /// the GPU can (Hopper).
+    pub(super) fn launch_early(&self, name: &'static str, shape: Shape, args: &[Arg]) -> Result<(), KernelError> {
+        let id = sys::CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION;
+        let value = sys::CUlaunchAttributeValue { programmaticStreamSerializationAllowed: 1 };
+        let mut early = [sys::CUlaunchAttribute { id, pad: Default::default(), value }];
+        let can = self.0.gpu.capability() >= (9, 0);
+        self.launch_with(name, shape, args, if can { &mut early } else { &mut [] })
+    }
+
+    fn launch_with(
+        &self,
+        name: &'static str,
+        shape: Shape,
+        args: &[Arg],
+        attributes: &mut [sys::CUlaunchAttribute],
+    ) -> Result<(), KernelError> {
         let (grid, block) = (shape.grid, shape.block);
         if grid.0 == 0 || grid.1 == 0 {
             return Ok(());
@@ -277,22 +297,20 @@ impl Device {
         for (pointer, arg) in pointers.iter_mut().zip(args) {
             *pointer = arg.0.as_ptr().cast_mut().cast();
         }
-        // SAFETY: the kernel reads as many arguments as it declares, which `args` holds in order; it does not write them.
-        let result = unsafe {
-            sys::cuLaunchKernel(
-                function,
-                grid.0 as u32,
-                grid.1 as u32,
-                1,
-                block.0,
-                block.1,
-                1,
-                shape.shared,
-                self.stream(),
-                pointers.as_mut_ptr(),
-                std::ptr::null_mut(),
-            )
+        let config = sys::CUlaunchConfig {
+            gridDimX: grid.0 as u32,
+            gridDimY: grid.1 as u32,
+            gridDimZ: 1,
+            blockDimX: block.0,
+            blockDimY: block.1,
+            blockDimZ: 1,
+            sharedMemBytes: shape.shared,
+            hStream: self.stream(),
+            attrs: attributes.as_mut_ptr(),
+            numAttrs: attributes.len() as u32,
         };
+        // SAFETY: the kernel reads as many arguments as it declares, which `args` holds in order; it does not write them.
+        let result = unsafe { sys::cuLaunchKernelEx(&config, function, pointers.as_mut_ptr(), std::ptr::null_mut()) };
         self.check(name, result)
     }
 }

@@ -33,7 +33,9 @@ impl Device {
             Failed::Plan { size: [m, n, k], error } => {
                 format!("cuBLASLt has no product of {m} x {k} by {k} x {n}: {error}")
             }
-            Failed::Run(error) => format!("a product failed: {error}"),
+            Failed::Run { size: [m, n, k], error } => {
+                format!("the product of {m} x {k} by {k} x {n} failed: {error}")
+            }
         })
     }
 

@@ -69,6 +69,11 @@ fn no_gpu(label: &str) -> KernelError {
 }
 
 impl Gpu {
+    /// Compute capability: major and minor.
+    pub fn capability(&self) -> (i32, i32) {
+        self.capability
+    }
+
     /// The GPU with this number, if this program can use it.
     ///
     /// # Errors

@@ -224,6 +224,16 @@ impl Device {
         lock(&self.0.pool).release();
     }
 
+    /// Bytes that new buffers can have: what is free of the GPU's memory, and freed blocks that are kept for reuse.
+    ///
+    /// # Errors
+    /// If the driver fails.
+    pub fn room(&self) -> Result<usize, KernelError> {
+        let (free, _) = self.memory()?;
+        let pool = lock(&self.0.pool);
+        Ok(free + pool.held - pool.used)
+    }
+
     /// Bytes in buffers at most so far; and bytes held now, buffers and blocks kept for the next ones.
     pub fn pool_bytes(&self) -> (usize, usize) {
         let pool = lock(&self.0.pool);

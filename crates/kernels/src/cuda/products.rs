@@ -41,7 +41,7 @@ pub(super) enum Failed {
     Start(lt::CublasError),
     Memory(CUresult),
     Plan { size: [usize; 3], error: lt::CublasError },
-    Run(lt::CublasError),
+    Run { size: [usize; 3], error: lt::CublasError },
 }
 
 /// The library's state on one device.
@@ -112,7 +112,7 @@ impl Products {
                 stream.cast(),
             )
         };
-        result.map_err(Failed::Run)
+        result.map_err(|error| Failed::Run { size: key.size, error })
     }
 
     /// Frees everything.

@@ -41,6 +41,8 @@ __device__ void runs(const T *q, i64 qp, const T *keys, i64 kp, const T *values,
                      i64 window) {
   __shared__ float tops[WARPS][16], weights[WARPS][16];
   __shared__ float out[WARPS][16][D + 4];
+  let_next_begin();
+  wait_for_last();
   // All heads of a run are read at about the same time: they lie side by side.
   int kv_heads = heads / group, kv = blockIdx.x % kv_heads;
   KeyRun run = all[blockIdx.x / kv_heads];
@@ -174,6 +176,8 @@ __device__ void runs(const T *q, i64 qp, const T *keys, i64 kp, const T *values,
 template <int D, typename T>
 __device__ void join(const float *sums, const float2 *stats, const Slots *slots, T *o, i64 op, i64 rows, i64 heads) {
   i64 item = blockIdx.x * (i64)(blockDim.x / 32) + threadIdx.x / 32;
+  let_next_begin();
+  wait_for_last();
   if (item >= rows * heads) return;
   int row = item / heads, head = item % heads, lane = threadIdx.x % 32;
   Slots own = slots[row];

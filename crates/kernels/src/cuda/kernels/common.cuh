@@ -92,3 +92,16 @@ template <typename F> __device__ __forceinline__ void each(i64 rows, i64 cols, i
   for (i64 i = blockIdx.x * (i64)blockDim.x + threadIdx.x; i < total; i += (i64)gridDim.x * blockDim.x)
     f(i / groups, i % groups * step);
 }
+
+// Lets the next kernel of the stream begin, if it was queued to begin early; and waits for the kernels before this one, which a
+// kernel that begins early must do before it reads what they write, or writes anything.
+__device__ __forceinline__ void let_next_begin() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.launch_dependents;");
+#endif
+}
+__device__ __forceinline__ void wait_for_last() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
