@@ -32,6 +32,9 @@ pub(super) struct Filling<'a> {
     pub(super) model: Model<'a>,
     /// Those that wait for their keys and values.
     prompts: Vec<Option<(usize, Prompt)>>,
+    /// Keys and values of what all of them begin with, where sequences that are decoded have them.
+    begun: Vec<Arc<KvBlock>>,
+    /// Their tokens behind that.
     sequences: Vec<Sequence>,
     forest: Forest,
     nodes: Vec<Node>,
@@ -57,15 +60,21 @@ struct Node {
 }
 
 impl<'a> Filling<'a> {
-    /// Begins with prompts, of which nothing is computed yet.
+    /// Begins with prompts, of which nothing is computed yet but what all begin with: `begun`.
     ///
     /// # Errors
     /// If a prompt is empty.
-    pub(super) fn new(prompts: Vec<(usize, Prompt)>, model: Model<'a>) -> Result<Self, EngineError> {
+    pub(super) fn new(
+        prompts: Vec<(usize, Prompt)>,
+        model: Model<'a>,
+        begun: Vec<Arc<KvBlock>>,
+    ) -> Result<Self, EngineError> {
+        let from: usize = begun.iter().map(|block| block.len()).sum();
         let sequence = |(_, prompt): &(usize, Prompt)| {
-            let n = prompt.tokens.len();
+            let tokens = prompt.tokens[from..].to_vec();
+            let n = tokens.len();
             let first = if prompt.scored.is_some() { 0 } else { n.saturating_sub(1) };
-            Sequence { tokens: prompt.tokens.clone(), wanted: first..n }
+            Sequence { tokens, wanted: first..n }
         };
         let sequences: Vec<Sequence> = prompts.iter().map(sequence).collect();
         let forest = Forest::build(&sequences, model.decoder.longest_short()).prune();
@@ -83,7 +92,7 @@ impl<'a> Filling<'a> {
         let ready = forest.roots.iter().rev().copied().collect();
         let given = prompts.iter().map(|_| vec![]).collect();
         let prompts = prompts.into_iter().map(Some).collect();
-        Ok(Self { model, prompts, sequences, forest, nodes, ready, given })
+        Ok(Self { model, prompts, begun, sequences, forest, nodes, ready, given })
     }
 
     /// Which of the models goes on from its prompts.
@@ -99,7 +108,9 @@ impl<'a> Filling<'a> {
     /// Positions of what the prompts that wait begin with, what they share once, and of what follows them.
     pub(super) fn positions(&self) -> usize {
         let nodes = self.nodes.iter().zip(&self.forest.nodes).filter(|(node, _)| node.waiting > 0);
-        nodes.map(|(_, node)| node.span.len()).sum::<usize>()
+        let begun: usize = self.begun.iter().map(|block| block.len()).sum();
+        begun
+            + nodes.map(|(_, node)| node.span.len()).sum::<usize>()
             + self.prompts().map(|prompt| prompt.positions() - prompt.tokens.len()).sum::<usize>()
     }
 
@@ -148,7 +159,8 @@ impl<'a> Filling<'a> {
             node.block = tail.map(Arc::new);
             for at in std::mem::take(&mut node.ends) {
                 let (Some((index, prompt)), Some(state)) = (self.prompts[at].take(), state) else { continue };
-                let path = self.forest.path(id).iter().filter_map(|&node| self.nodes[node].block.clone()).collect();
+                let own = self.forest.path(id).into_iter().filter_map(|node| self.nodes[node].block.clone());
+                let path = self.begun.iter().cloned().chain(own).collect();
                 let given = prompt.scored.map(|_| std::mem::take(&mut self.given[at]));
                 filled.push(Filled { index, prompt, path, state: state.to_vec(), given });
                 self.release(at);
@@ -218,13 +230,15 @@ impl<'a> Filling<'a> {
         let Sequence { tokens, .. } = &self.sequences[node.sequence];
         let mut path = self.forest.path(id);
         path.pop();
+        let own = path.iter().filter_map(|&ancestor| self.nodes[ancestor].block.as_deref());
+        let begun: usize = self.begun.iter().map(|block| block.len()).sum();
         let within = |row: &&usize| (computed..computed + count).contains(*row);
         Piece {
             tokens: &tokens[node.span.start + computed..][..count],
-            path: path.iter().filter_map(|&ancestor| self.nodes[ancestor].block.as_deref()).collect(),
+            path: self.begun.iter().map(|block| &**block).chain(own).collect(),
             tail: Some(tail),
             wanted: node.wanted.iter().filter(within).map(|row| row - computed).collect(),
-            length: tokens.len(),
+            length: begun + tokens.len(),
         }
     }
 

@@ -10,6 +10,7 @@ use std::{
 };
 
 use harness_core::Control;
+use harness_decoder::KvBlock;
 
 use super::{
     active::Active,
@@ -81,7 +82,8 @@ impl<'a> Generator<'a> {
             filling.retain(|group| group.prompts().next().is_some());
             let admitted = self.admit(source, &active, &filling)?;
             for group in admitted.chunk_by(|a, b| a.1.model == b.1.model) {
-                filling.push_back(Filling::new(group.to_vec(), self.models[group[0].1.model])?);
+                let begun = self.begun(group, &active);
+                filling.push_back(Filling::new(group.to_vec(), self.models[group[0].1.model], begun)?);
             }
             if let Some(mut group) = filling.pop_front() {
                 let work_of = &mut work[group.number()];
@@ -161,6 +163,33 @@ impl<'a> Generator<'a> {
         });
         let of_filling = filling.iter().map(|group| group.model.decoder.kv_bytes(group.positions()));
         of_active.sum::<usize>() + of_filling.sum::<usize>()
+    }
+
+    /// Keys and values that a sequence of the same model has of what all these prompts begin with: the longest such run of whole
+    /// blocks, so that what prompts share is computed once although they come one after the other.
+    fn begun(&self, group: &[(usize, Prompt)], active: &[Active<'_>]) -> Vec<Arc<KvBlock>> {
+        let first = &group[0].1;
+        // Tokens that are scored are computed; positions of long inputs can be others.
+        let whole = group.iter().any(|(_, prompt)| prompt.scored.is_some());
+        if whole || self.models[first.model].decoder.longest_short() != usize::MAX {
+            return vec![];
+        }
+        let common = |(_, prompt): &(usize, Prompt)| {
+            shared(&first.tokens, &prompt.tokens).min(prompt.tokens.len().saturating_sub(1))
+        };
+        let common = group.iter().map(common).min().unwrap_or(0);
+        let mut found: (usize, &[Arc<KvBlock>]) = (0, &[]);
+        for sequence in active.iter().filter(|sequence| sequence.prompt.model == first.model) {
+            let same = shared(&first.tokens[..common], &sequence.prompt.tokens);
+            let (mut tokens, mut blocks) = (0, 0);
+            while let Some(block) = sequence.path().get(blocks).filter(|block| tokens + block.len() <= same) {
+                (tokens, blocks) = (tokens + block.len(), blocks + 1);
+            }
+            if tokens > found.0 {
+                found = (tokens, &sequence.path()[..blocks]);
+            }
+        }
+        found.1.to_vec()
     }
 
     /// How much of a prompt the next pass computes.

@@ -104,12 +104,12 @@ impl Tiny {
         }
     }
 
-    fn generate(&self, limits: Limits, pace: Pace, source: &mut dyn Source, listener: &mut dyn Listener) {
+    fn generate(&self, limits: Limits, pace: Pace, source: &mut dyn Source, listener: &mut dyn Listener) -> Work {
         let (tokenizer, stop) = (self.base.tokenizer(), &AtomicBool::new(false));
         let end_tokens = &[tokenizer.eos().unwrap().id];
         let models = &[Model { decoder: &self.decoder, tokenizer, end_tokens }];
         let generator = Generator { models, limits, pace, drafting: Drafting::Off, stop };
-        generator.generate(source, listener).unwrap();
+        generator.generate(source, listener).unwrap()[0]
     }
 
     /// Prompts of all kinds, several of which begin alike.
@@ -217,4 +217,29 @@ fn who_leaves_frees_the_place_at_once() {
     assert_eq!(order[..5], [0, 0, 0, 1, 1]);
     assert!(order[5..].iter().all(|&index| index == 2));
     assert!(script.heard.borrow()[&2].done.is_some() && script.heard.borrow()[&0].done.is_none());
+}
+
+/// What prompts begin with is computed once, although only a few of them are admitted at a time.
+#[test]
+fn a_shared_beginning_is_computed_once() {
+    let tiny = Tiny::load();
+    let header = "The river runs to the sea, and the old mill turns by the bridge. ".repeat(3);
+    let prompt = |i: u64| {
+        let sampling =
+            Sampling { max_new_tokens: 6 + i as usize % 5, temperature: 50.0, seed: i, ..Sampling::default() };
+        Prompt { stop: vec![], ..tiny.prompt(&format!("{header}{i} birds"), sampling) }
+    };
+    let prompts: Vec<Prompt> = (0..24).map(prompt).collect();
+    let shared = tiny.base.tokenizer().encode(&header, true).unwrap().len() - 1;
+    let run = |batch_sequences| {
+        let script = Script::default();
+        let limits = Limits { batch_sequences, ..Limits::default() };
+        let work = tiny.generate(limits, Pace::Throughput, &mut List::new(prompts.clone()), &mut &script);
+        (work.computed_tokens as usize, script.heard.into_inner())
+    };
+    let ((all, expected), (few, heard)) = (run(24), run(4));
+    assert!(few < all + shared, "{few} tokens computed, {all} where all are admitted at once, {shared} begin alike");
+    for (index, heard) in heard {
+        assert_eq!(heard.done, expected[&index].done, "{index}");
+    }
 }
