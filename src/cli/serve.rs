@@ -14,7 +14,7 @@ pub struct ServeArgs {
     #[arg(long, value_name = "HOST", default_value = "127.0.0.1")]
     pub host: String,
     /// Port to listen on; 0 for any that is free
-    #[arg(long, value_name = "PORT", default_value_t = 8000, value_parser = whole::<u16>)]
+    #[arg(long, value_name = "PORT", default_value_t = 8000, value_parser = port)]
     pub port: u16,
     /// Number of generations that may wait; requests beyond it are refused
     #[arg(long, value_name = "N", default_value_t = 1024, value_parser = whole::<usize>)]
@@ -34,4 +34,8 @@ pub struct ServeArgs {
     /// Bounds on memory and batches.
     #[command(flatten)]
     pub limits: LimitArgs,
+}
+
+fn port(text: &str) -> Result<u16, String> {
+    text.parse().map_err(|_| "expected a port from 0 to 65535".to_owned())
 }

@@ -20,6 +20,15 @@ fn prints_a_table_with_verdicts_and_caveats() {
 }
 
 #[test]
+fn two_names_of_one_model_are_asked_once() {
+    let world = world();
+    world.replace("harness.toml", "[models.other]", "[models.twin]\npath = \"models/base\"\n[models.other]");
+    let outcome = world.run(&["compare", "base", "a4", "twin", "-t", "toy_answer"]).expect(0);
+    outcome.says(&["evaluate base, a4:", "evaluate twin: all 8 responses are stored"]);
+    assert_eq!(world.stored(), 16);
+}
+
+#[test]
 fn data_go_to_standard_output_and_progress_to_standard_error() {
     let world = world();
     let loud = world.run(&CALL).expect(0).says(&["load tasks", "evaluate base, a4, a8"]);

@@ -126,6 +126,7 @@ fn wrong_calls_are_refused() {
     world.run(&["serve", "base", "--host", "0.0.0.0", "--port", "0"]).expect(2).says(&["HARNESS_API_KEY"]);
     world.run(&["serve", "openai:m@http://127.0.0.1:9/v1"]).expect(2).says(&["m is behind a server already"]);
     world.run(&["serve", "base", "--queue", "0"]).expect(2).says(&["--queue 0: expected at least 1"]);
+    world.run(&["serve", "base", "--port", "99999"]).expect(2).says(&["99999", "expected a port from 0 to 65535"]);
     world.run(&["bench", "serve", "base"]).expect(2).says(&["base is on this machine", "openai:base@http"]);
     let mut command = world.command(&["serve", "base", "--port", "0"]);
     let outcome = Outcome::new(&command.env("HARNESS_API_KEY", "a b").output().unwrap());

@@ -86,9 +86,7 @@ pub fn evaluate_all(
 struct Questions {
     prepared: Vec<Arc<Prepared>>,
     keys: Vec<RequestKey>,
-    /// Which of all requests have no response in the store.
-    missing: Vec<usize>,
-    /// Whether one of those is a text to generate.
+    /// Whether a request that has no response in the store is a text to generate.
     generates: bool,
 }
 
@@ -104,7 +102,7 @@ impl Questions {
         }
         let open: Vec<&Request> = requests(&prepared).collect();
         let generates = missing.iter().any(|&at| matches!(open[at], Request::Generate { .. }));
-        Ok(Self { prepared, keys, missing, generates })
+        Ok(Self { prepared, keys, generates })
     }
 }
 
@@ -322,16 +320,20 @@ fn ask(
     let mut seconds = vec![0.0; ready.len()];
     for group in groups(ready, all) {
         let names: Vec<&str> = group.iter().map(|&at| ready[at].name.as_str()).collect();
-        if let [at] = group[..]
-            && all[at].missing.is_empty()
+        // Another name of the same model may have been asked meanwhile.
+        let missing = |&at: &usize| store.missing(&ready[at].entry.identity.digest(), &all[at].keys);
+        let missing: Vec<Vec<usize>> = group.iter().map(missing).collect::<Result<_, _>>()?;
+        if let ([at], [none]) = (&group[..], &missing[..])
+            && none.is_empty()
         {
+            let at = *at;
             session.note(format!("evaluate {}: all {} responses are stored", names[0], all[at].keys.len()));
             continue;
         }
         if let Some(&at) = group.first().filter(|_| from_store) {
             return Err(EvaluationError::usage(format!(
                 "--from-store: {} of {} responses of {} are not stored; run without --from-store to get them",
-                all[at].missing.len(),
+                missing[0].len(),
                 all[at].keys.len(),
                 names[0]
             )));
@@ -339,11 +341,10 @@ fn ask(
         let title = format!("evaluate {}", names.join(", "));
         let of: Vec<Vec<&Request>> = group.iter().map(|&at| requests(&all[at].prepared).collect()).collect();
         let (called, title) = (("requests", "answered"), title.as_str());
-        let open = |(&at, requests): (&usize, _)| {
-            let Questions { keys, missing, .. } = &all[at];
-            (&ready[at], Open { requests, keys, missing, title, called, refused: None })
-        };
-        let mut asked: Vec<(&Ready, Open<'_>)> = group.iter().zip(of.iter().map(Vec::as_slice)).map(open).collect();
+        let mut asked: Vec<(&Ready, Open<'_>)> = vec![];
+        for ((&at, requests), missing) in group.iter().zip(&of).zip(&missing) {
+            asked.push((&ready[at], Open { requests, keys: &all[at].keys, missing, title, called, refused: None }));
+        }
         let counts = || {
             let stats = group.iter().map(|&at| ready[at].model.stats());
             stats.fold([0, 0], |[a, b], stats| [a + stats.computed_tokens, b + stats.requested_tokens])
@@ -368,12 +369,17 @@ fn ask(
     Ok(seconds)
 }
 
-/// Models that are asked together: those over one base that generate something, at the place of the first of them.
+/// Models that are asked together: those over one base that generate something, at the place of the first of them; of two
+/// names of one model, the second comes after it.
 fn groups(ready: &[Ready], all: &[Questions]) -> Vec<Vec<usize>> {
     let base = |at: usize| ready[at].model.local().filter(|_| all[at].generates);
     let mut groups: Vec<Vec<usize>> = vec![];
     for at in 0..ready.len() {
-        let same = |group: &&mut Vec<usize>| base(at).zip(base(group[0])).is_some_and(|(a, b)| a.shares_weights(b));
+        let is_other = |&other: &usize| ready[other].entry.identity != ready[at].entry.identity;
+        let same = |group: &&mut Vec<usize>| {
+            let shares = base(at).zip(base(group[0])).is_some_and(|(a, b)| a.shares_weights(b));
+            shares && group.iter().all(is_other)
+        };
         match groups.iter_mut().find(same) {
             Some(group) => group.push(at),
             None => groups.push(vec![at]),
