@@ -5,6 +5,6 @@ mod evaluation;
 mod judging;
 mod training;
 
-pub(crate) use evaluation::{evaluation, limits, prompts, remote};
+pub(crate) use evaluation::{at_least_one, evaluation, limits, prompts, remote};
 pub(crate) use judging::judging;
 pub(crate) use training::{changes, changes_of};

@@ -8,7 +8,10 @@ use harness_metrics::{comparison::counted, stats::quantile_sorted};
 use serde::Serialize;
 
 use super::{App, Failure};
-use crate::cli::{BenchArgs, BenchCommand, BenchServeArgs};
+use crate::{
+    cli::{BenchArgs, BenchCommand, BenchServeArgs},
+    options,
+};
 
 /// Runs `harness bench`.
 ///
@@ -66,16 +69,13 @@ impl Spread {
 }
 
 fn serve(app: &App, args: &BenchServeArgs) -> Result<(), Failure> {
-    for (name, value) in [
-        ("--requests", args.requests),
-        ("--concurrency", args.concurrency),
-        ("--prompt-tokens", args.prompt_tokens),
-        ("--new-tokens", args.new_tokens),
-    ] {
-        if value == 0 {
-            return Err(Failure::usage(format!("{name} 0: expected at least 1")));
-        }
-    }
+    let &BenchServeArgs { requests, concurrency, prompt_tokens, new_tokens, seed, .. } = args;
+    options::at_least_one(&[
+        ("--requests", Some(requests)),
+        ("--concurrency", Some(concurrency)),
+        ("--prompt-tokens", Some(prompt_tokens)),
+        ("--new-tokens", Some(new_tokens)),
+    ])?;
     let Candidate::Endpoint { options } = app.experiment.model(&args.model)?.candidate else {
         return Err(Failure::usage(format!(
             "{} is on this machine; expected a model behind a server, e.g. openai:{0}@http://127.0.0.1:8000/v1",
@@ -84,7 +84,6 @@ fn serve(app: &App, args: &BenchServeArgs) -> Result<(), Failure> {
     };
     let options = EndpointOptions { stop: Some(app.stop().flag()), ..*options };
     let endpoint = Endpoint::new(options)?;
-    let &BenchServeArgs { requests, concurrency, prompt_tokens, new_tokens, seed, .. } = args;
     let bar = app.stage("bench serve", requests as u64);
     let result =
         endpoint.load(&LoadPlan { requests, concurrency, prompt_tokens, new_tokens, seed }, &mut || bar.step())?;

@@ -15,9 +15,6 @@ use crate::{cli::ServeArgs, options};
 
 /// Variable that holds the key which requests must name.
 const KEY: &str = "HARNESS_API_KEY";
-/// Tokens of prompts between two tokens of running answers, where nothing else is asked for: they hold those up for less
-/// than a tenth of a second.
-const PROMPT_TOKENS: [usize; 2] = [256, 2048];
 
 /// Runs `harness serve`: answers requests until Ctrl-C or SIGTERM, and then what is in flight.
 ///
@@ -63,18 +60,13 @@ fn served(ready: Ready) -> Result<ServedModel, Failure> {
 }
 
 fn server_options(args: &ServeArgs, device: Placement) -> Result<ServerOptions, Failure> {
-    let on_gpu = usize::from(device != Placement::Cpu);
-    let prompt_tokens = args.prompt_tokens.unwrap_or(PROMPT_TOKENS[on_gpu]);
-    for (name, none) in [
-        ("--queue", args.queue == 0),
-        ("--timeout", args.timeout == 0),
-        ("--max-body", args.max_body == 0),
-        ("--prompt-tokens", prompt_tokens == 0),
-    ] {
-        if none {
-            return Err(Failure::usage(format!("{name} 0: expected at least 1")));
-        }
-    }
+    options::at_least_one(&[
+        ("--queue", Some(args.queue)),
+        ("--timeout", Some(args.timeout as usize)),
+        ("--max-body", Some(args.max_body)),
+        ("--prompt-tokens", args.prompt_tokens),
+    ])?;
+    let usual = if device == Placement::Cpu { 256 } else { 2048 };
     let key = match std::env::var_os(KEY) {
         None => None,
         Some(key) => Some(key.to_str().and_then(ServerKey::new).ok_or_else(|| {
@@ -88,6 +80,6 @@ fn server_options(args: &ServeArgs, device: Placement) -> Result<ServerOptions, 
         body_bytes: args.max_body << 20,
         queue: args.queue,
         patience: Duration::from_secs(args.timeout),
-        prompt_tokens,
+        prompt_tokens: args.prompt_tokens.unwrap_or(usual),
     })
 }

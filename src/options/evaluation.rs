@@ -33,20 +33,27 @@ pub(crate) fn evaluation(args: &EvaluationArgs, device: Placement) -> Result<Eva
     })
 }
 
+/// Refuses counts of 0.
+///
+/// # Errors
+/// The first that is 0.
+pub(crate) fn at_least_one(counts: &[(&str, Option<usize>)]) -> Result<(), Failure> {
+    match counts.iter().find(|(_, count)| *count == Some(0)) {
+        None => Ok(()),
+        Some((name, _)) => Err(Failure::usage(format!("{name} 0: expected at least 1"))),
+    }
+}
+
 /// The bounds on memory and batches.
 ///
 /// # Errors
 /// If one is 0.
 pub(crate) fn limits(args: &LimitArgs, device: Placement) -> Result<Limits, Failure> {
-    for (name, value) in [
+    at_least_one(&[
         ("--batch-tokens", args.batch_tokens),
         ("--batch-sequences", args.batch_sequences),
         ("--kv-memory", args.kv_memory),
-    ] {
-        if value == Some(0) {
-            return Err(Failure::usage(format!("{name} 0: expected at least 1")));
-        }
-    }
+    ])?;
     let usual = device.limits();
     Ok(Limits {
         batch_tokens: args.batch_tokens.unwrap_or(usual.batch_tokens),
@@ -107,9 +114,7 @@ pub(crate) fn prompts(args: &PromptArgs) -> Result<PromptOptions, Failure> {
 /// # Errors
 /// If a number is out of range.
 pub(crate) fn remote(args: &RemoteArgs) -> Result<Remote, Failure> {
-    if args.concurrency == Some(0) {
-        return Err(Failure::usage("--concurrency 0: expected at least 1"));
-    }
+    at_least_one(&[("--concurrency", args.concurrency)])?;
     let budget = match args.max_cost {
         None => None,
         Some(limit) => Some(Arc::new(

@@ -84,7 +84,8 @@ fn served_models_answer_as_they_do_without_a_server() {
 fn what_is_in_flight_is_finished_before_the_end() {
     let world = world();
     let server = Serving::start(&world, &["base"]);
-    let ask = json!({"model": "base", "prompt": "Hello", "max_tokens": 200, "temperature": 50, "stream": true});
+    let ask =
+        json!({"model": "base", "prompt": "Hello", "max_tokens": 200, "temperature": 50, "seed": 1, "stream": true});
     let mut answer = BufReader::new(server.post("/completions", &ask));
     let mut line = String::new();
     while !line.starts_with("data:") {

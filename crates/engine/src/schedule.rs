@@ -3,7 +3,7 @@
 mod forest;
 mod score;
 
-pub(crate) use forest::{Forest, Sequence};
+pub(crate) use forest::{Forest, Sequence, shared};
 pub(crate) use score::{Scored, Work, score};
 
 /// Bounds on what is computed together.

@@ -75,8 +75,9 @@ pub fn evaluate_all(
     from_store: bool,
 ) -> Result<Vec<Evaluated>, EvaluationError> {
     let store = session.store()?;
-    let all: Vec<Questions> =
-        ready.iter().map(|ready| Questions::of(session, suite, ready, &store)).collect::<Result<_, _>>()?;
+    let mut asked = BTreeSet::new();
+    let questions = |ready| Questions::of(session, suite, ready, &store, &mut asked);
+    let all: Vec<Questions> = ready.iter().map(questions).collect::<Result<_, _>>()?;
     let seconds = ask(session, ready, &all, &store, from_store)?;
     let questions = ready.iter().zip(all).zip(seconds);
     questions.map(|((ready, all), seconds)| score(session, suite, (ready, all, seconds), &store)).collect()
@@ -86,23 +87,32 @@ pub fn evaluate_all(
 struct Questions {
     prepared: Vec<Arc<Prepared>>,
     keys: Vec<RequestKey>,
-    /// Whether a request that has no response in the store is a text to generate.
+    /// Which of all requests have no response in the store, and are not asked before under another name of the model.
+    missing: Vec<usize>,
+    /// Whether one of those is a text to generate.
     generates: bool,
 }
 
 impl Questions {
-    fn of(session: &Session, suite: &Suite, ready: &Ready, store: &DiskStore) -> Result<Self, EvaluationError> {
+    fn of(
+        session: &Session,
+        suite: &Suite,
+        ready: &Ready,
+        store: &DiskStore,
+        asked: &mut BTreeSet<(Digest, RequestKey)>,
+    ) -> Result<Self, EvaluationError> {
         let prepared = prepare(session, suite, ready)?;
         let model = ready.entry.identity.digest();
         let keys: Vec<RequestKey> = requests(&prepared).map(Request::key).collect();
-        let missing = store.missing(&model, &keys)?;
+        let mut missing = store.missing(&model, &keys)?;
+        missing.retain(|&at| asked.insert((model, keys[at])));
         let report = store.report(&model)?;
         if report.has_losses() {
             session.note(format!("store of {}: {report}", ready.name));
         }
         let open: Vec<&Request> = requests(&prepared).collect();
         let generates = missing.iter().any(|&at| matches!(open[at], Request::Generate { .. }));
-        Ok(Self { prepared, keys, generates })
+        Ok(Self { prepared, keys, missing, generates })
     }
 }
 
@@ -320,20 +330,16 @@ fn ask(
     let mut seconds = vec![0.0; ready.len()];
     for group in groups(ready, all) {
         let names: Vec<&str> = group.iter().map(|&at| ready[at].name.as_str()).collect();
-        // Another name of the same model may have been asked meanwhile.
-        let missing = |&at: &usize| store.missing(&ready[at].entry.identity.digest(), &all[at].keys);
-        let missing: Vec<Vec<usize>> = group.iter().map(missing).collect::<Result<_, _>>()?;
-        if let ([at], [none]) = (&group[..], &missing[..])
-            && none.is_empty()
+        if let [at] = group[..]
+            && all[at].missing.is_empty()
         {
-            let at = *at;
             session.note(format!("evaluate {}: all {} responses are stored", names[0], all[at].keys.len()));
             continue;
         }
         if let Some(&at) = group.first().filter(|_| from_store) {
             return Err(EvaluationError::usage(format!(
                 "--from-store: {} of {} responses of {} are not stored; run without --from-store to get them",
-                missing[0].len(),
+                all[at].missing.len(),
                 all[at].keys.len(),
                 names[0]
             )));
@@ -342,8 +348,9 @@ fn ask(
         let of: Vec<Vec<&Request>> = group.iter().map(|&at| requests(&all[at].prepared).collect()).collect();
         let (called, title) = (("requests", "answered"), title.as_str());
         let mut asked: Vec<(&Ready, Open<'_>)> = vec![];
-        for ((&at, requests), missing) in group.iter().zip(&of).zip(&missing) {
-            asked.push((&ready[at], Open { requests, keys: &all[at].keys, missing, title, called, refused: None }));
+        for (&at, requests) in group.iter().zip(&of) {
+            let Questions { keys, missing, .. } = &all[at];
+            asked.push((&ready[at], Open { requests, keys, missing, title, called, refused: None }));
         }
         let counts = || {
             let stats = group.iter().map(|&at| ready[at].model.stats());
@@ -369,17 +376,12 @@ fn ask(
     Ok(seconds)
 }
 
-/// Models that are asked together: those over one base that generate something, at the place of the first of them; of two
-/// names of one model, the second comes after it.
+/// Models that are asked together: those over one base that generate something, at the place of the first of them.
 fn groups(ready: &[Ready], all: &[Questions]) -> Vec<Vec<usize>> {
     let base = |at: usize| ready[at].model.local().filter(|_| all[at].generates);
     let mut groups: Vec<Vec<usize>> = vec![];
     for at in 0..ready.len() {
-        let is_other = |&other: &usize| ready[other].entry.identity != ready[at].entry.identity;
-        let same = |group: &&mut Vec<usize>| {
-            let shares = base(at).zip(base(group[0])).is_some_and(|(a, b)| a.shares_weights(b));
-            shares && group.iter().all(is_other)
-        };
+        let same = |group: &&mut Vec<usize>| base(at).zip(base(group[0])).is_some_and(|(a, b)| a.shares_weights(b));
         match groups.iter_mut().find(same) {
             Some(group) => group.push(at),
             None => groups.push(vec![at]),

@@ -70,8 +70,9 @@ pub(crate) async fn handle(State(shared): State<Arc<Shared>>, request: Request) 
         Some(_) => Some((MODEL, &Method::GET)),
         // Clients whose base is .../v1 look for all addresses there.
         None => {
-            let below = path.strip_prefix("/v1").filter(|path| path.contains("token"));
-            ROUTES.iter().find(|(known, _)| *known == below.unwrap_or(path)).map(|(known, method)| (*known, method))
+            let known = |path| ROUTES.iter().find(|(known, _)| *known == path);
+            let found = known(path).or_else(|| known(path.strip_prefix("/v1")?));
+            found.map(|(known, method)| (*known, method))
         }
     };
     let name = route.map_or("other", |(name, _)| name);

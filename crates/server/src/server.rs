@@ -1,7 +1,6 @@
 //! The server: engines, each on a thread of its own, and the API in front of them.
 
 use std::{
-    io,
     net::SocketAddr,
     sync::{Arc, atomic::AtomicU64},
     thread::{self, JoinHandle},
@@ -11,7 +10,7 @@ use std::{
 use axum::Router;
 use harness_core::Stop;
 use harness_engine::{LocalModel, serve};
-use tokio::net::{TcpListener, TcpSocket, lookup_host};
+use tokio::net::{TcpListener, lookup_host};
 
 use crate::{
     desk::Desk,
@@ -22,8 +21,6 @@ use crate::{
     served::{Served, ServedModel},
 };
 
-/// Connections that may wait to be accepted, as far as the system allows.
-const CONNECTIONS: u32 = 4096;
 /// How often is looked whether the server is to end.
 const LOOK: Duration = Duration::from_millis(50);
 
@@ -142,19 +139,5 @@ async fn listen(options: &ServerOptions) -> Result<TcpListener, ServerError> {
         );
         return Err(ServerError::Option(reason));
     }
-    let listen = |&address: &SocketAddr| {
-        let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
-        // As programs that serve do: the port of a server that has just ended can be taken at once.
-        socket.set_reuseaddr(true)?;
-        socket.bind(address)?;
-        socket.listen(CONNECTIONS)
-    };
-    let mut error = io::Error::from(io::ErrorKind::NotFound);
-    for address in &found {
-        match listen(address) {
-            Ok(listener) => return Ok(listener),
-            Err(other) => error = other,
-        }
-    }
-    Err(failed(error))
+    TcpListener::bind(&*found).await.map_err(failed)
 }

@@ -111,13 +111,12 @@ pub(super) struct DeviceNorm {
 impl DeviceNorm {
     pub(super) fn new(device: &Device, weight: &[f32], bias: &[f32]) -> Result<Self, KernelError> {
         let upload = |data: &[f32]| (!data.is_empty()).then(|| device.floats(data)).transpose();
-        let (weight_there, short) = (upload(weight)?, weight.iter().all(|w| w.to_bits().trailing_zeros() >= 16));
-        let short = weight_there.as_ref().filter(|_| short).map(|wide| {
-            let short = device.alloc(weight.len(), Float::Bf16)?;
-            device.cast(wide.row(), short.row())?;
-            Ok(short)
-        });
-        Ok(Self { weight: weight_there, bias: upload(bias)?, short: short.transpose()? })
+        let is_exact = !weight.is_empty() && weight.iter().all(|w| w.to_bits().trailing_zeros() >= 16);
+        let short = is_exact.then(|| device.alloc(weight.len(), Float::Bf16)).transpose()?;
+        if let Some(short) = &short {
+            device.write(weight, short.row())?;
+        }
+        Ok(Self { weight: upload(weight)?, bias: upload(bias)?, short })
     }
 
     /// As [`DeviceNorm::new`]; `None` where there is no weight.

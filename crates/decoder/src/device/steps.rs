@@ -201,8 +201,8 @@ impl<'p, 'c> DeviceSteps<'p, 'c> {
     /// The rows of the residual stream, to which a norm is still to be applied.
     fn unnormed(&self, norm: BlockNorm) -> FewRows<'_> {
         let c = &self.model.config;
-        let weights = self.norm_of(norm).short(c.block.norm);
-        FewRows { rows: self.hidden(&self.pass.acts.x), norm: weights.map(|weights| (weights, c.norm_eps)) }
+        let weights = self.norm_of(norm).short(c.block.norm).expect("the weights of a norm that is taken along");
+        FewRows { rows: self.hidden(&self.pass.acts.x), norm: Some((weights, c.norm_eps)) }
     }
 
     /// The projections of the attention for products of few rows.

@@ -1,6 +1,7 @@
 //! The loop that admits prompts, computes them and draws tokens.
 
 use std::{
+    cell::LazyCell,
     collections::{BTreeSet, VecDeque},
     sync::{
         Arc,
@@ -24,7 +25,7 @@ use super::{
 };
 use crate::{
     EngineError,
-    schedule::{Limits, Work},
+    schedule::{Limits, Work, shared},
 };
 
 /// Most tokens between two looks at what else is to be done, where nobody is to wait.
@@ -80,7 +81,7 @@ impl<'a> Generator<'a> {
             leave(&mut active, source, &mut drafts);
             filling.iter_mut().for_each(|group| group.retain(|index| source.wants(index)));
             filling.retain(|group| group.prompts().next().is_some());
-            let admitted = self.admit(source, &active, &filling)?;
+            let admitted = self.admit(source, &active, &filling);
             for group in admitted.chunk_by(|a, b| a.1.model == b.1.model) {
                 let begun = self.begun(group, &active);
                 filling.push_back(Filling::new(group.to_vec(), self.models[group[0].1.model], begun)?);
@@ -115,39 +116,39 @@ impl<'a> Generator<'a> {
     }
 
     /// The next prompts that fit beside those that are computed and decoded, by model; at least one if there are none.
-    ///
-    /// # Errors
-    /// If a GPU fails.
     fn admit(
         &self,
         source: &mut dyn Source,
         active: &[Active<'_>],
         filling: &VecDeque<Filling<'_>>,
-    ) -> Result<Vec<(usize, Prompt)>, EngineError> {
+    ) -> Vec<(usize, Prompt)> {
         let most = self.limits.batch_sequences.max(1);
         let prompts = || active.iter().map(|s| &s.prompt).chain(filling.iter().flat_map(Filling::prompts));
         let mut count = prompts().count();
         let waits = !filling.is_empty() || (count > 0 && (most - count.min(most)) * 4 < most);
         if self.pace == Pace::Throughput && waits {
-            return Ok(vec![]);
+            return vec![];
         }
-        let limit = self.limits.kv_bytes.min(self.models[0].decoder.kv_room()?);
-        let mut bytes = self.held(active, filling);
-        let mut admitted: Vec<(usize, Prompt)> = vec![];
+        // What is held and free is looked at where a prompt waits. A GPU that fails says so in the next pass.
+        let room = LazyCell::new(|| {
+            let limit = self.limits.kv_bytes.min(self.models[0].decoder.kv_room().unwrap_or(0));
+            limit.saturating_sub(self.held(active, filling))
+        });
+        let (mut bytes, mut admitted): (usize, Vec<(usize, Prompt)>) = (0, vec![]);
         loop {
             let need = |prompt: &Prompt| {
                 let before = admitted.last().map(|(_, last)| last).filter(|last| last.model == prompt.model);
                 let shared = before.map_or(0, |last| shared(&last.tokens, &prompt.tokens));
                 self.models[prompt.model].decoder.kv_bytes(prompt.positions() - shared)
             };
-            let fits = |prompt: &Prompt| count == 0 || (count < most && bytes + need(prompt) <= limit);
+            let fits = |prompt: &Prompt| count == 0 || (count < most && bytes + need(prompt) <= *room);
             let Some((index, prompt)) = source.next(&fits) else { break };
             count += 1;
             bytes += need(&prompt);
             admitted.push((index, prompt));
         }
         admitted.sort_by_key(|(_, prompt)| prompt.model);
-        Ok(admitted)
+        admitted
     }
 
     /// Bytes of keys and values that sequences and prompts hold, or will. What they begin with in common counts once.
@@ -306,11 +307,6 @@ impl<'a> Generator<'a> {
         }
         Ok(Some(going))
     }
-}
-
-/// Tokens that two prompts begin with in common.
-fn shared(a: &[u32], b: &[u32]) -> usize {
-    a.iter().zip(b).take_while(|(a, b)| a == b).count()
 }
 
 /// Frees the places of sequences that nobody wants any more.

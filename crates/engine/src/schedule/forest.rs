@@ -85,7 +85,7 @@ impl Forest {
         let first = &sequences[order[group.start]].tokens;
         let last = &sequences[order[group.end - 1]].tokens;
         // Sorted, so what the first and the last share, all share.
-        let shared = first[depth..].iter().zip(&last[depth..]).take_while(|(a, b)| a == b).count();
+        let shared = shared(&first[depth..], &last[depth..]);
         let node = self.nodes.len();
         self.nodes.push(Node {
             parent,
@@ -186,6 +186,11 @@ impl Forest {
     pub(crate) fn tokens(&self) -> usize {
         self.nodes.iter().map(|node| node.span.len()).sum()
     }
+}
+
+/// Tokens that two runs begin with in common.
+pub(crate) fn shared(a: &[u32], b: &[u32]) -> usize {
+    a.iter().zip(b).take_while(|(a, b)| a == b).count()
 }
 
 #[cfg(test)]

@@ -69,7 +69,7 @@ struct Run<'a> {
 /// result goes to `done` as soon as it is complete, with the work done so far. `stop` ends the work before the next batch.
 ///
 /// # Errors
-/// If a token lies outside of the vocabulary.
+/// If a token lies outside of the vocabulary, or a GPU fails.
 pub(crate) fn score(
     decoder: &Decoder,
     sequences: &[Sequence],
@@ -78,6 +78,7 @@ pub(crate) fn score(
     stop: &AtomicBool,
     done: &mut dyn FnMut(usize, Scored, Work) -> Control,
 ) -> Result<Work, EngineError> {
+    let limits = Limits { kv_bytes: limits.kv_bytes.min(decoder.kv_room()?), ..limits };
     let forest = Forest::build(sequences, decoder.longest_short()).prune();
     let by_node = assign(&forest, sequences);
     let mut run = Run {
